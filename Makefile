@@ -1,0 +1,85 @@
+# One entry point: what a person types, the CI types too.
+# A fresh machine needs nothing but make and Python >= 3.11; the rest is built into .venv from uv.lock.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check fmt clean
+
+UV_VERSION := 0.13.9
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+BIN := .venv/bin
+SOURCES := lib flows tests $(wildcard benchmarks)
+
+# Another project's environment has no say here.
+unexport VIRTUAL_ENV
+unexport PYTHONPATH
+unexport PYTHONHOME
+unexport UV_PYTHON
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONDONTWRITEBYTECODE := 1
+
+# Without a home, caches and dotfiles stay inside the project.
+ifeq ($(strip $(HOME)),)
+export HOME := $(CURDIR)/.uv/home
+export UV_CACHE_DIR := $(CURDIR)/.uv/cache
+export PIP_CACHE_DIR := $(CURDIR)/.uv/cache-pip
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
+	@$(BIN)/python -m lectern.demo $(if $(KEEP),--keep)
+
+test: check ## all checks and all tests; ARGS="-k booking" is passed to pytest
+	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+check: .venv/.built ## format, lint, types and import contracts
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: .venv/.built ## format, and mend what the linter can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+clean: ## remove everything that was built or cached here
+	@rm -rf .venv .uv .demo demo-report.json dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find lib flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
+# unless PYTHON=... asks for another one.
+.venv/.built: uv.lock pyproject.toml
+	@python=; \
+	for one in $(PYTHONS); do \
+		if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$(command -v "$$one"); break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "No Python 3.11 or newer among: $(PYTHONS). Install one (Debian: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+		uv=.uv/bin/uv; \
+		if ! "$$uv" --version >/dev/null 2>&1; then \
+			rm -rf .uv/bin .uv/lib .uv/lib64 .uv/pyvenv.cfg; mkdir -p .uv; echo '*' > .uv/.gitignore; \
+			if "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+				"$$python" -m venv .uv; \
+				.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"; \
+			elif "$$python" -m pip --version >/dev/null 2>&1; then \
+				"$$python" -m pip install --quiet --disable-pip-version-check --target .uv "uv==$(UV_VERSION)"; \
+			else \
+				echo "$$python has neither venv nor pip. Install them (Debian: apt install python3-venv), then type the same again." >&2; \
+				exit 1; \
+			fi; \
+		fi; \
+	fi; \
+	if [ -n "$(PYTHON)" ] || ! [ -x $(BIN)/python ]; then UV_PYTHON=$$python; export UV_PYTHON; fi; \
+	"$$uv" sync --frozen --quiet; \
+	touch $@

@@ -1,0 +1,182 @@
+"""Bookings arrive: wait, proceed or refuse; cancels take them back."""
+
+import time
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+
+from flows import artifacts, transcode
+from flows.host import log, teacher, tell
+from flows.outcome import (
+    Batch, Teacher, bury, give_answer, living, proceed, refuse, summary, to_streamer, waiting_key,
+)
+from lectern import errors
+from lectern.decide import booking as decide
+from lectern.decide.booking import Attempt, Limits, Plan
+from lectern.effects import bookings, events, inbox, outbox, renditions
+from lectern.effects.bookings import Order
+from lectern.effects.events import Event
+from lectern.errors import Malformed
+from lectern.messages import Booking, Cancel, Release, parse
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, BookingState
+
+CANCEL_AGAIN_S = 1.0
+CANCEL_TRIES = 3
+"""A cancel that overtook its booking is looked at so often, so far apart."""
+
+
+@flow(name="booking", flow_run_name="booking {inbox_ids}", persist_result=False)
+async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
+    """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
+    host = teacher()
+    loads = await living(host)
+    batch = await host.commit(_handle, host, inbox_ids, loads, dry_run)
+    if dry_run:
+        await artifacts.table("booking-plan", batch.table, "What would be done")
+        return Completed(message=f"dry run: {len(batch.table)} messages")
+    await tell(host)
+    await _keep_waiting_lists(host, batch)
+    await _start_transcoding(host, batch.attempts)
+    await artifacts.table("booking-batch", batch.table, "What became of each booking")
+    return Completed(message=summary(batch.table))
+
+
+def limits(settings: TeacherSettings) -> Limits:
+    """What the booking decision needs of the settings."""
+    return Limits(
+        settings.max_attempts_a_day,
+        settings.transcoding_time_out_s,
+        oss=settings.oss_transcode_url is not None,
+        ecs=bool(settings.ecs_hosts),
+    )
+
+
+def _handle(connection: Connection, host: Teacher, ids: list[int], alive: list[str], dry_run: bool) -> Batch:
+    """Read the facts, decide, act: one transaction, so that no class joins a list that was just drained."""
+    now = time.time()
+    batch = Batch()
+    kept = inbox.read(connection, host.journal, ids)
+    booked: list[Booking] = []
+    cancelled: list[tuple[inbox.Kept, Cancel]] = []
+    malformed: list[tuple[inbox.Kept, Malformed]] = []
+    for one in kept:
+        try:
+            message = parse(one.body, (Booking, Cancel))
+        except Malformed as error:
+            malformed.append((one, error))
+            continue
+        if isinstance(message, Booking):
+            booked.append(message)
+        elif isinstance(message, Cancel):
+            cancelled.append((one, message))
+    known = bookings.known(connection, [one.class_id for one in booked])
+    keys = {(one.record_id, one.video_resolution) for one in booked if one.video_resolution}
+    states = renditions.states(connection, [(record, res) for record, res in keys if res])
+    plan = decide.plan(booked, known, states, limits(host.settings), now)
+    if dry_run:
+        for line in plan.lines():
+            batch.row(line.partition(":")[0], line.partition(": ")[2])
+        return batch
+    _act(connection, host, plan, batch, alive, now)
+    for one, fault in malformed:
+        bury(connection, host, one, fault, batch, now)
+    waiting_on = [one.id for one, cancel in cancelled if not _cancel(connection, host, one, cancel, batch, now)]
+    inbox.later(connection, host.journal, waiting_on, now + CANCEL_AGAIN_S)
+    gone = {*waiting_on, *(one.id for one, _ in malformed)}
+    inbox.done(connection, host.journal, [one.id for one in kept if one.id not in gone])
+    return batch
+
+
+def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive: list[str], now: float) -> None:
+    bookings.add(connection, [(v.booking, BookingState.RECEIVED) for v in plan.verdicts], now)
+    orders = bookings.by_id(connection, [v.booking.class_id for v in plan.verdicts])
+    proceeding: list[tuple[Order, str]] = []
+    for verdict in plan.verdicts:
+        order = orders[verdict.booking.class_id]
+        match verdict.state:
+            case BookingState.PLACED:
+                proceeding.append((order, verdict.url or ""))
+            case BookingState.WAITING:
+                bookings.close(connection, order, BookingState.WAITING, now)
+                batch.joins[waiting_key(host, order)].append(order.class_id)
+                batch.row(order.class_id, "wait", detail=order.stem)
+                events.note(connection, host.journal, host.settings.name,
+                            [Event("waits", order.class_id, order.stem)], now)
+            case _:
+                assert verdict.code is not None  # a refusal has its code
+                refuse(connection, host, order, verdict.code, verdict.message, batch, now, alarm=verdict.alarm)
+    proceed(connection, host, proceeding, batch, alive, now)
+    renditions.begin(connection, plan.attempts, now)
+    batch.attempts.extend(plan.attempts)
+    started = [Event("transcoding begins", stem=a.stem, detail=f"{a.backend}, attempt {a.attempt}")
+               for a in plan.attempts]
+    events.note(connection, host.journal, host.settings.name, started, now)
+    for again in plan.again:
+        _answer_again(connection, host, again.class_id, again.differs, batch, now)
+
+
+ANSWERED = {BookingState.READY: 0, BookingState.AIRED: 0, BookingState.BROKEN: 0}
+
+
+def _answer_again(
+    connection: Connection, host: Teacher, class_id: str, differs: bool, batch: Batch, now: float
+) -> None:
+    order = bookings.by_id(connection, [class_id])[class_id]
+    what = "delivered again, differently: the first one stands" if differs else "delivered again"
+    if order.state is BookingState.REFUSED:
+        give_answer(connection, host, order, order.code or 0, order.message or "", now, times=1)
+    elif order.state is BookingState.CANCELLED:
+        give_answer(connection, host, order, errors.CANCELLED.number, errors.CANCELLED.meaning, now, times=1)
+    elif order.state in ANSWERED:
+        give_answer(connection, host, order, 0, "prepared", now, times=1)
+    bookings.delivered_again(connection, [class_id])
+    if differs:
+        cry = bookings.alarm(errors.CONFLICT, f"{class_id}: {what}", now, host.settings.name, class_id=class_id)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    events.note(connection, host.journal, host.settings.name, [Event(what, class_id, order.stem)], now)
+    batch.row(class_id, what, code=order.code or 0)
+
+
+def _cancel(
+    connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Cancel, batch: Batch, now: float
+) -> bool:
+    """Cancel a class; False where its booking may still come."""
+    order = bookings.by_id(connection, [cancel.class_id]).get(cancel.class_id)
+    if order is None:
+        batch.row(cancel.class_id, "cancel of an unknown class")
+        events.note(connection, host.journal, host.settings.name, [Event("cancel of an unknown class",
+                                                                         cancel.class_id)], now)
+        return kept.tries >= CANCEL_TRIES
+    if order.state in {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN}:
+        batch.row(cancel.class_id, f"cancel of a class that is {order.state}")
+        return True
+    bookings.close(connection, order, BookingState.CANCELLED, now, code=order.code or 0)
+    if order.state is BookingState.WAITING:
+        batch.leaves.append((waiting_key(host, order), order.class_id))
+    if order.state is not BookingState.READY:
+        give_answer(connection, host, order, errors.CANCELLED.number, errors.CANCELLED.meaning, now)
+    if order.streamer:
+        release = to_streamer(host, order.streamer, Release(class_id=order.class_id), order.class_id)
+        outbox.put(connection, host.journal, [release], now)
+    events.note(connection, host.journal, host.settings.name, [Event("cancelled", order.class_id, order.stem)], now)
+    batch.row(order.class_id, "cancel", where=order.streamer or "")
+    return True
+
+
+async def _keep_waiting_lists(host: Teacher, batch: Batch) -> None:
+    try:
+        await host.bus.join_waiting(batch.joins)
+        for key, class_id in batch.leaves:
+            await host.bus.leave_waiting(key, class_id)
+    except (RedisError, OSError) as error:
+        log.warning("redis: the waiting lists are behind the database: %s", error)
+
+
+async def _start_transcoding(host: Teacher, attempts: Sequence[Attempt]) -> None:
+    await transcode.start_requests(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.OSS])
+    await transcode.start_ecs(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.ECS])

@@ -1,0 +1,182 @@
+"""A class goes on air at its second, is resumed at the clock's position, and is released."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from prefect import flow
+from prefect.exceptions import PrefectException
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from sqlalchemy import Connection
+
+from flows import artifacts
+from flows.host import Host, log, streamer, tell
+from lectern import errors
+from lectern.decide.broadcast import Over, Push, lead_time, next_push
+from lectern.effects import airings, cache, events, ffmpeg, outbox, store
+from lectern.effects.airings import Airing
+from lectern.effects.events import Event
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.errors import ErrorCode, LecternError, TryAgain
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+
+Streamer = Host[StreamerSettings]
+AT_ONCE_S = 2.0
+SLACK_S = 10.0
+"""A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
+
+
+async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
+    """Create the run of each class at its time; those that can not be created, the sweeper creates."""
+    found = await host.commit(airings.by_id, list(class_ids))
+    for one in found.values():
+        at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
+        tags = [f"class:{one.class_id}", f"record:{one.record_id}"]
+        name, key = f"broadcast {one.class_id} {one.stem}", f"broadcast:{host.settings.name}:{one.class_id}"
+        parameters = {"class_id": one.class_id}
+        try:
+            if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
+                run_id = await host.runs.start("broadcast", parameters, name=name, tags=tags, key=key)
+            else:
+                run_id = await host.runs.schedule("broadcast", parameters, name=name, tags=tags, key=key, at=at)
+        except (httpx.HTTPError, PrefectException, TryAgain) as error:
+            log.warning("%s: its broadcast can not be scheduled, the sweeper tries again: %s", one.class_id, error)
+            return
+        await host.commit(airings.scheduled, one.class_id, run_id)
+
+
+@flow(name="broadcast", flow_run_name="broadcast {class_id}", persist_result=False)
+async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
+    """Air one class: check, wait for its second, push until its end, release."""
+    host = streamer()
+    one = (await host.commit(airings.by_id, [class_id])).get(class_id)
+    on_air = {AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN}
+    if one is None or one.state not in on_air or class_id in host.busy:
+        return Completed(message=f"nothing to do: {class_id} is {one.state if one else 'not known'}")
+    if dry_run:
+        return Completed(message=f"dry run: would push {one.stem} at {time.ctime(one.start_time)}")
+    try:
+        return Completed(message=await air(host, one))
+    except LecternError as error:
+        return Failed(message=f"{class_id}: {error.message}")
+
+
+async def air(host: Streamer, one: Airing) -> str:
+    """Air one class to its end and release it; returns how it went. Raises LecternError where it can not be aired."""
+    host.busy.add(one.class_id)
+    try:
+        outcome = await _air(host, one)
+    except asyncio.CancelledError:
+        if not host.runs.draining():
+            await asyncio.shield(_close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI"))
+        raise
+    except LecternError as error:
+        await _close(host, one, AiringState.BROKEN, error.code or errors.AIRING_BROKEN, error.message)
+        raise
+    finally:
+        host.busy.discard(one.class_id)
+    await _close(host, one, AiringState.AIRED, None, outcome)
+    return outcome
+
+
+async def _air(host: Streamer, one: Airing) -> str:
+    """Push until nothing is left to push; returns why it ended. Raises LecternError where it can not be aired."""
+    row = await _checked(host, one)
+    duration_s = row.duration_s if row.duration_s is not None else one.end_time - one.start_time
+    pushes = 0
+    async with artifacts.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
+        while True:
+            push = next_push(one.start_time, one.end_time, duration_s, time.time())
+            if isinstance(push, Over):
+                if pushes == 0:
+                    raise LecternError(f"never on air: {push.reason}", errors.AIRING_BROKEN)
+                return f"{push.reason}; {pushes} pushes"
+            await asyncio.sleep(max(0.0, push.at - time.time()))
+            pushes += 1
+            if pushes == 1:
+                await host.commit(_on_air, host, one)
+            complete = await _push(host, one, row, push, bar, duration_s)
+            if complete:
+                bar.set(100)
+                return f"aired from {push.position_s:.1f} s on; {pushes} pushes"
+            await host.commit(_note, host, one, "push broke off", f"push {pushes}")
+            await asyncio.sleep(host.settings.reconnect_after_s)
+
+
+async def _push(
+    host: Streamer, one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float
+) -> bool:
+    """One ffmpeg from the clock's position on; True where it sent all that it should."""
+    # The clock may have moved since the decision: position and length are taken as the process starts.
+    now = time.time()
+    position_s = max(0.0, now - one.start_time)
+    length_s = push.length_s - (now - push.at)
+    path = Path(row.site or "")
+    sent_s = 0.0
+
+    def on_progress(progress: ffmpeg.Progress) -> None:
+        nonlocal sent_s
+        sent_s = max(sent_s, progress.out_time_s)
+        bar.set(100 * (position_s + sent_s) / max(duration_s, 1.0))
+
+    try:
+        finished = await ffmpeg.push(
+            ffmpeg.executable(), path, one.push_url, position_s=position_s, length_s=length_s,
+            timeout_s=length_s + SLACK_S, on_progress=on_progress,
+        )
+    except TryAgain as error:
+        log.warning("%s: push ended: %s", one.class_id, error.message)
+        return False
+    if finished.returncode != 0:
+        log.warning("%s: push ended (%s): %s", one.class_id, finished.returncode, finished.last_words)
+        return False
+    return True
+
+
+async def _checked(host: Streamer, one: Airing) -> cache.Cached:
+    """The rendition on the disk; raises LecternError where it is not what the database says."""
+    row = (await host.commit(cache.by_stem, [one.stem])).get(one.stem)
+    if row is None or row.state is not FileState.READY or row.site is None:
+        raise LecternError(f"{one.stem} is not in the cache", errors.AIRING_BROKEN)
+    path = Path(row.site)
+    try:
+        size = await asyncio.to_thread(lambda: path.stat().st_size)
+    except OSError as error:
+        raise LecternError(f"{path}: {error.strerror}", errors.AIRING_BROKEN) from error
+    if row.size_bytes and size != row.size_bytes:
+        raise LecternError(f"{path} has {size} bytes, not {row.size_bytes}", errors.AIRING_BROKEN)
+    return row
+
+
+def _on_air(connection: Connection, host: Streamer, one: Airing) -> None:
+    current = airings.by_id(connection, [one.class_id])[one.class_id]
+    airings.move(connection, current, AiringState.ON_AIR, time.time())
+    _note(connection, host, one, "on air", one.stem)
+
+
+def _note(connection: Connection, host: Streamer, one: Airing, what: str, detail: str) -> None:
+    events.note(connection, host.journal, host.settings.name, [Event(what, one.class_id, one.stem, detail)],
+                time.time())
+
+
+async def _close(host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str) -> None:
+    await host.commit(_release, host, one, state, code, message)
+    await tell(host)
+
+
+def _release(
+    connection: Connection, host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str
+) -> None:
+    """The class is over: its citation is taken back, and the teacher is told, once."""
+    current = airings.by_id(connection, [one.class_id])[one.class_id]
+    if current.state in {AiringState.AIRED, AiringState.CANCELLED}:
+        return  # released meanwhile
+    airings.move(connection, current, state, time.time(), code=code, message=message)
+    said = airings.ended(one.class_id, host.settings.name, code, message)
+    outbox.put(connection, host.journal,
+               [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], time.time())
+    _note(connection, host, one, state, message)

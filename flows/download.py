@@ -1,0 +1,170 @@
+"""A recording is downloaded once for all classes that cite it; then all of them are answered together."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun, State
+from prefect.exceptions import PrefectException
+from prefect.states import Completed, Failed
+from prefect.tasks import Task, exponential_backoff
+from sqlalchemy import Connection
+
+from flows import artifacts, broadcast
+from flows.host import Host, log, streamer, tell
+from lectern import errors
+from lectern.effects import airings, cache, events, origin, outbox, probe, store, wget
+from lectern.effects.cache import Cached
+from lectern.effects.events import Event
+from lectern.effects.origin import Allowed, RemoteFile
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.effects.probe import Probe
+from lectern.errors import LecternError, Refuse, TryAgain
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+
+Streamer = Host[StreamerSettings]
+MAX_RUNS = 5
+"""A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
+
+
+async def start(host: Streamer, stem: str) -> None:
+    """Begin the run that downloads *stem*; where it can not begin, the sweeper does it."""
+    try:
+        await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=[f"record:{record_of(stem)}"])
+    except (httpx.HTTPError, PrefectException, TryAgain) as error:
+        log.warning("%s: its download's run can not begin, the sweeper tries again: %s", stem, error)
+
+
+def record_of(stem: str) -> int:
+    """The record of a rendition."""
+    return store.record_of(stem)
+
+
+def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") -> bool:
+    return isinstance(getattr(state.data, "exception", state.data), TryAgain)
+
+
+@flow(name="download", flow_run_name="download {stem}", persist_result=False)
+async def download(stem: str, dry_run: bool = False) -> State[None]:
+    """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
+    host = streamer()
+    row = (await host.commit(cache.by_stem, [stem])).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
+        return Completed(message="nothing to do: there already, given up, or another run is at it")
+    if dry_run:
+        return Completed(message=f"dry run: would download {row.url}")
+    host.busy.add(stem)
+    try:
+        if await host.commit(cache.tried, stem) > MAX_RUNS:
+            raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
+        async with host.slots:
+            remote, found = await fetch(stem)
+    except LecternError as error:
+        await host.commit(_fail, host, stem, error)
+        await tell(host)
+        return Failed(message=f"{stem}: {error.message}")
+    finally:
+        host.busy.discard(stem)
+    ready = await host.commit(_arrive, host, stem, remote, found)
+    await tell(host)
+    await broadcast.schedule(host, ready)
+    return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
+
+
+@task(
+    name="fetch", task_run_name="fetch {stem}", cache_policy=NO_CACHE, persist_result=False,
+    retries=3, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5, retry_condition_fn=_passing,
+)
+async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
+    """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
+    host = streamer()
+    row = (await host.commit(cache.by_stem, [stem]))[stem]
+    settings = host.settings
+    final = store.rendition_path(settings.video_root, stem)
+    part = store.part_path(settings.video_root, record_of(stem), stem)
+    allowed = Allowed.parse(settings.allowed_origins)
+    remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
+    if remote.size_bytes != row.size_bytes:
+        raise Refuse(
+            f"{stem}: the origin now says {remote.size_bytes} bytes, {row.size_bytes} were reserved",
+            errors.DOWNLOAD_FAILED,
+        )
+    await asyncio.to_thread(_begin, part, remote)
+    async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
+        await wget.download(
+            settings.wget_path, remote.url, part, rate=settings.download_rate, timeout_s=settings.download_timeout_s,
+            limit_bytes=row.size_bytes, on_progress=lambda size: bar.set(100 * size / max(row.size_bytes, 1)),
+        )
+        found = await _check(stem, part, remote)
+        bar.set(100)
+    await asyncio.to_thread(_finish, part, final)
+    return remote, found
+
+
+def _begin(part: Path, remote: RemoteFile) -> None:
+    """Keep what an earlier try got, if the origin still has the same file; else begin from zero."""
+    before = store.read_origin(part)
+    same = before is not None and (before.size_bytes, before.etag) == (remote.size_bytes, remote.etag)
+    if not same:
+        part.unlink(missing_ok=True)
+    store.write_origin(part, remote)
+
+
+async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
+    """Length, CRC-64, pictures; a bad file is deleted, so that the next try begins from zero."""
+    size = await asyncio.to_thread(lambda: part.stat().st_size)
+    if size != remote.size_bytes:
+        raise TryAgain(f"{stem}: {size} bytes came of {remote.size_bytes}", errors.DOWNLOAD_FAILED)
+    if remote.crc64 is not None:
+        crc64 = await asyncio.to_thread(store.crc64, part)
+        if crc64 != remote.crc64:
+            part.unlink()
+            raise TryAgain(f"{stem}: CRC-64 is {crc64}, the origin says {remote.crc64}", errors.BAD_RECORDING)
+    try:
+        found = await probe.probe(part)
+    except Refuse:
+        part.unlink()
+        raise
+    if not found.last_second_decodes:
+        part.unlink()
+        raise Refuse(f"{stem}: its end can not be decoded", errors.BAD_RECORDING)
+    return found
+
+
+def _finish(part: Path, final: Path) -> None:
+    store.finish(part, final)
+    store.origin_path(part).unlink(missing_ok=True)
+
+
+def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
+    now = time.time()
+    row = cache.by_stem(connection, [stem])[stem]
+    cache.arrived(connection, host.settings.video_root, row, size_bytes=found.size_bytes, etag=remote.etag,
+                  crc64=remote.crc64, duration_s=found.duration_s, now=now)
+    waiting = airings.citing(connection, stem, AiringState.WAITING)
+    for one in waiting:
+        airings.move(connection, one, AiringState.READY, now)
+    said = [airings.prepared(one.class_id, host.settings.name, message="downloaded") for one in waiting]
+    outbox.put(connection, host.journal,
+               [Outgoing(host.settings.report_stream, Kind.STREAM, one, one.class_id) for one in said], now)
+    events.note(connection, host.journal, host.settings.name,
+                [Event("downloaded", stem=stem, detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s")], now)
+    return [one.class_id for one in waiting]
+
+
+def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError) -> None:
+    now = time.time()
+    row: Cached = cache.by_stem(connection, [stem])[stem]
+    code = error.code or errors.DOWNLOAD_FAILED
+    for one in airings.citing(connection, stem, AiringState.WAITING):
+        airings.move(connection, one, AiringState.REFUSED, now, code=code, message=error.message)
+        said = airings.prepared(one.class_id, host.settings.name, code, error.message)
+        outbox.put(connection, host.journal,
+                   [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], now)
+    cache.failed(connection, host.settings.video_root, row, error.message)
+    events.note(connection, host.journal, host.settings.name,
+                [Event("download failed", stem=stem, detail=f"{code.number}: {error.message}")], now)

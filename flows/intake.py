@@ -1,0 +1,212 @@
+"""From the bus into the inbox, from the inbox into runs: batches of what has arrived."""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import OperationalError
+
+from flows.host import Host
+from lectern import errors
+from lectern.effects import bookings, inbox, outbox
+from lectern.effects.bus import Entry
+from lectern.effects.inbox import Arrived, Kept
+from lectern.errors import TryAgain
+from lectern.messages import command_of
+
+log = logging.getLogger("lectern")
+QUEUE_BOUND = 20_000
+BLOCK_MS = 1000
+IDLE_S = 1.0
+MAX_BATCHES = 8
+TAGS = 40
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def backoff_s(tries: int) -> float:
+    """How long to wait after *tries* failures in a row: up to 10 s, with jitter."""
+    return BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+
+
+class Intake:
+    """The bus consumer of one host: parses nothing, decides nothing, loses nothing."""
+
+    def __init__(self, host: Host[Any], groups: Mapping[str, str], channels: Sequence[str], streams: Sequence[str]) -> None:
+        self._host = host
+        self._groups = groups  # command -> flow
+        self._channels = channels
+        self._streams = streams
+        self._queue: asyncio.Queue[Arrived] = asyncio.Queue(QUEUE_BOUND)
+        self._woken = asyncio.Event()
+        self._gate = asyncio.Semaphore(MAX_BATCHES)
+
+    async def run(self) -> None:
+        """Consume until cancelled; a Redis that is away is waited for, with backoff."""
+        async with asyncio.TaskGroup() as group:
+            if self._channels:
+                group.create_task(self._again("channels", self._listen))
+                group.create_task(self._commit_channels())
+            group.create_task(self._again("streams", self._read_streams))
+            group.create_task(self._dispatch())
+
+    async def _again(self, what: str, work: Any) -> None:  # noqa: ANN401 (a bound method)
+        tries = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await work()
+            except (RedisError, OSError, OperationalError) as error:
+                tries = 0 if time.monotonic() - began > 60 else tries + 1  # noqa: PLR2004 (it had worked a minute)
+                pause = backoff_s(tries)
+                log.warning("redis %s: away, again in %.1f s: %s", what, pause, error)
+                await asyncio.sleep(pause)
+
+    # -- channels: forgotten by Redis as soon as they are sent -----------------------------------------------------
+
+    async def _listen(self) -> None:
+        async with self._host.bus.subscribed(self._channels) as messages:
+            log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
+            async for found in messages:
+                if found is not None:
+                    await self._queue.put(self._arrived("channel", *found))
+
+    async def _commit_channels(self) -> None:
+        settings = self._host.settings
+        while True:
+            batch = [await self._queue.get()]
+            until = time.monotonic() + settings.batch_wait_s
+            while len(batch) < settings.batch_max and (left := until - time.monotonic()) > 0:
+                try:
+                    batch.append(await asyncio.wait_for(self._queue.get(), left))
+                except TimeoutError:
+                    break
+            await self._keep(batch)
+
+    async def _keep(self, batch: Sequence[Arrived]) -> None:
+        """Commit what the channels brought; it exists nowhere else, so a locked database is waited for."""
+        for tries in range(1000):
+            try:
+                await self._host.commit(inbox.keep, self._host.journal, batch, time.time())
+            except OperationalError as error:
+                log.error("inbox: %d messages wait to be written: %s", len(batch), error)
+                await asyncio.sleep(backoff_s(tries))
+            else:
+                self._woken.set()
+                return
+        raise errors.CallAPerson(f"inbox: {len(batch)} messages could not be written; is the disk full?")
+
+    # -- streams: acknowledged after the commit --------------------------------------------------------------------
+
+    async def _read_streams(self) -> None:
+        bus, settings = self._host.bus, self._host.settings
+        await bus.make_groups(self._streams)
+        pending = True
+        while True:
+            entries = await bus.read_streams(
+                self._streams, settings.name, count=settings.batch_max, block_ms=BLOCK_MS, pending=pending
+            )
+            if entries:
+                await self._take(entries)
+            elif pending:
+                pending = False  # what the last process took and did not acknowledge is taken
+
+    async def _take(self, entries: Sequence[Entry]) -> None:
+        arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]
+        await self._host.commit(inbox.keep, self._host.journal, arrived, time.time())
+        self._woken.set()
+        await self._host.bus.acknowledge(entries)
+
+    def _arrived(self, kind: str, name: str, body: str) -> Arrived:
+        """The command decides which flow handles a message; one that can not be read goes where its channel goes."""
+        command = command_of(body)
+        if command not in self._groups:
+            command = name if name in self._groups else next(iter(self._groups))
+        return Arrived(f"{kind}:{name}", command, body)
+
+    # -- from the inbox into runs ----------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        failures = 0
+        while True:
+            self._woken.clear()
+            settings = self._host.settings
+            kept = await self._host.commit(
+                inbox.claim, self._host.journal, limit=settings.batch_max, lease_s=settings.inbox_lease_s,
+                now=time.time(),
+            )
+            if not kept:
+                await self._sleep()
+                continue
+            fresh = [one for one in kept if one.tries < settings.inbox_tries]
+            await self._give_up([one for one in kept if one.tries >= settings.inbox_tries])
+            failures = 0 if await self._start_all(fresh, backoff_s(failures)) else failures + 1
+            if failures:
+                await asyncio.sleep(backoff_s(failures))
+
+    async def _sleep(self) -> None:
+        try:
+            await asyncio.wait_for(self._woken.wait(), IDLE_S)
+        except TimeoutError:
+            return
+
+    async def _start_all(self, kept: Sequence[Kept], pause_s: float) -> bool:
+        """A run for each flow; False where Prefect is away, and the messages go back to the inbox."""
+        ok = True
+        for flow in dict.fromkeys(self._groups[one.command] for one in kept):
+            mine = [one for one in kept if self._groups[one.command] == flow]
+            try:
+                async with self._gate:
+                    await self._start(flow, mine)
+            except TryAgain as error:
+                ok = False
+                log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
+                ids = [one.id for one in mine]
+                await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
+        return ok
+
+    async def _start(self, flow: str, mine: Sequence[Kept]) -> None:
+        names, tags = _labels(mine)
+        title = f"{flow} {names[0]}" if len(mine) == 1 and names else f"{flow} {len(mine)} messages"
+        ids = [one.id for one in mine]
+        key = f"{self._host.settings.name}:{flow}:{ids[0]}-{ids[-1]}:{max(one.tries for one in mine)}:{time.time():.3f}"
+        await self._host.runs.start(flow, {"inbox_ids": ids}, name=title, tags=tags[:TAGS], key=key)
+
+    async def _give_up(self, kept: Sequence[Kept]) -> None:
+        if kept:
+            await self._host.commit(self._bury, kept)
+
+    def _bury(self, connection: Any, kept: Sequence[Kept]) -> None:  # noqa: ANN401 (a Connection)
+        now = time.time()
+        for one in kept:
+            why = f"not handled in {one.tries} runs; see their logs"
+            log.error("inbox %d: %s", one.id, why)
+            inbox.bury(connection, self._host.journal, one, why, self._host.settings.dead_letter_stream, now)
+        cry = bookings.alarm(errors.DEAD_LETTER, f"{len(kept)} messages could not be handled", now,
+                             self._host.settings.name)
+        outbox.put(connection, self._host.journal, [self._host.alarm(cry)], now)
+
+
+def _labels(kept: Sequence[Kept]) -> tuple[list[str], list[str]]:
+    """What the run is about, for the person who searches: class_ids, else renditions; and the tags."""
+    names: list[str] = []
+    tags: list[str] = []
+    for one in kept[:TAGS]:
+        try:
+            fields = json.loads(one.body)
+        except ValueError:
+            continue
+        if not isinstance(fields, dict):
+            continue
+        class_id, record_id, size = fields.get("class_id"), fields.get("record_id"), fields.get("video_resolution")
+        if isinstance(class_id, str):
+            tags.append(f"class:{class_id[:250]}")
+            names.append(class_id[:250])
+        if isinstance(record_id, int):
+            tags.append(f"record:{record_id}")
+            names += [] if isinstance(class_id, str) else [f"{record_id} {size}"]
+    return names, list(dict.fromkeys(tags))

@@ -1,0 +1,136 @@
+"""What a booking comes to: placed on a streamer, refused, answered; shared by the teacher's flows."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+
+from flows.host import Host, log
+from lectern import errors
+from lectern.decide.booking import Attempt
+from lectern.decide.placement import place
+from lectern.effects import bookings, events, inbox, outbox
+from lectern.effects.bookings import Order
+from lectern.effects.events import Event
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.errors import ErrorCode, Malformed
+from lectern.messages import Message
+from lectern.settings import TeacherSettings
+from lectern.states import BookingState
+
+Teacher = Host[TeacherSettings]
+
+
+@dataclass
+class Batch:
+    """What one run did: for its table, and for what it does after the commit."""
+
+    table: list[dict[str, object]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    leaves: list[tuple[str, str]] = field(default_factory=list)
+
+    def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
+        """One line of the batch's table."""
+        self.table.append(
+            {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
+        )
+
+
+async def living(host: Teacher) -> list[str]:
+    """The streamers that were heard of lately."""
+    try:
+        found = await host.bus.alive(host.settings.streamers_key, host.settings.streamer_lost_after_s)
+    except (RedisError, OSError) as error:
+        log.warning("redis: the streamers' heartbeats can not be read: %s", error)
+        return []
+    return list(found)
+
+
+def proceed(
+    connection: Connection, host: Teacher, going: Sequence[tuple[Order, str]], batch: Batch, alive: list[str],
+    now: float,
+) -> None:
+    """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
+    open_ = [(order, url) for order, url in going if order.end_time > now]
+    for order, _ in going:
+        if order.end_time <= now:
+            refuse(connection, host, order, errors.ENDED, "it ended before its rendition was there", batch, now)
+    loads = bookings.loads(connection, alive, now)
+    chosen = place([order.stem for order, _ in open_], loads, host.settings.streamer_load_slack)
+    placed: list[tuple[str, str, str]] = []
+    sending: list[Outgoing] = []
+    noted: list[Event] = []
+    for (order, url), streamer in zip(open_, chosen, strict=True):
+        if streamer is None:
+            refuse(connection, host, order, *bookings.no_streamer(order.stem), batch, now, alarm=True)
+            continue
+        placed.append((order.class_id, streamer, url))
+        sending.append(to_streamer(host, streamer, bookings.prepare(order.payload, url), order.class_id))
+        noted.append(Event("placed", order.class_id, order.stem, f"on {streamer}"))
+        batch.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+    bookings.place(connection, placed, now)
+    outbox.put(connection, host.journal, sending, now)
+    events.note(connection, host.journal, host.settings.name, noted, now)
+
+
+def refuse(
+    connection: Connection, host: Teacher, order: Order, code: ErrorCode, why: str, batch: Batch, now: float, *,
+    alarm: bool = False,
+) -> None:
+    """Refuse a class, once, with its code; an answer for each time it was booked."""
+    bookings.close(connection, order, BookingState.REFUSED, now, code=code.number, message=why)
+    give_answer(connection, host, order, code.number, why, now)
+    if alarm:
+        cry = bookings.alarm(code, f"{order.class_id}: {why}", now, host.settings.name, class_id=order.class_id,
+                             record_id=order.record_id, resolution=order.resolution)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    events.note(connection, host.journal, host.settings.name,
+                [Event("refused", order.class_id, order.stem, f"{code.number}: {why}")], now)
+    batch.row(order.class_id, "refuse", code=code.number, detail=why)
+
+
+def give_answer(
+    connection: Connection, host: Teacher, order: Order, code: int, why: str, now: float, *, times: int | None = None
+) -> None:
+    """Put the answer to a booking in the outbox, as often as the booking came."""
+    message = bookings.answer(order.class_id, code, why, order.streamer)
+    out = Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, order.class_id)
+    outbox.put(connection, host.journal, [out] * (times or order.deliveries), now)
+
+
+def to_streamer(host: Teacher, streamer: str, message: Message, class_id: str) -> Outgoing:
+    """A message for one streamer."""
+    return Outgoing(host.settings.streamer_stream.format(name=streamer), Kind.STREAM, message, class_id)
+
+
+def waiting_key(host: Teacher, order: Order) -> str:
+    """The Redis list on which a class waits."""
+    return host.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
+
+
+def bury(
+    connection: Connection, host: Teacher, kept: inbox.Kept, error: Malformed, batch: Batch, now: float
+) -> None:
+    """A malformed message: a 400 answer where its class can be read and is not booked, else a dead letter."""
+    known = bookings.by_id(connection, [error.class_id]) if error.class_id else {}
+    answerable = error.class_id is not None and not known and kept.command == "order"
+    if answerable and error.class_id:
+        message = bookings.answer(error.class_id, errors.MALFORMED.number, error.message)
+        out = Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, error.class_id)
+        outbox.put(connection, host.journal, [out], now)
+    inbox.bury(connection, host.journal, kept, error.message, host.settings.dead_letter_stream, now)
+    code = errors.MALFORMED if answerable else errors.DEAD_LETTER
+    cry = bookings.alarm(code, error.message, now, host.settings.name, class_id=error.class_id)
+    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    events.note(connection, host.journal, host.settings.name,
+                [Event("malformed", error.class_id, detail=error.message)], now)
+    batch.row(error.class_id or "?", "malformed", code=code.number, detail=error.message)
+
+
+def summary(table: Sequence[Mapping[str, object]]) -> str:
+    """How often the batch decided what."""
+    counted = Counter(str(row["decision"]) for row in table)
+    return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

@@ -1,0 +1,134 @@
+"""Deadlines, unsent answers, lost owners: what nobody else does any more."""
+
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from sqlalchemy import Connection
+
+from flows import artifacts, broadcast, cache, download, transcode
+from flows.host import Host, streamer, teacher, tell
+from flows.outcome import Teacher, to_streamer
+from lectern import errors
+from lectern.decide.cache import Idle
+from lectern.effects import airings, bookings, events, inbox, outbox, renditions
+from lectern.effects import cache as rows
+from lectern.effects.events import Event
+from lectern.settings import StreamerSettings, TeacherSettings
+
+GRACE_S = 5.0
+"""What is younger is still being done by the run that began it."""
+
+UNREPORTED_S = 60.0
+
+
+async def due(host: Host[Any]) -> bool:
+    """Whether there is anything to sweep: a run that finds nothing would only fill the UI."""
+    return await host.commit(_due, host)
+
+
+def _due(connection: Connection, host: Host[Any]) -> bool:
+    now = time.time()
+    unsent = outbox.oldest_unsent(connection, host.journal)
+    if unsent is not None and unsent < now - GRACE_S:
+        return True
+    if isinstance(host.settings, TeacherSettings):
+        return bool(
+            renditions.overdue(connection, now)
+            or renditions.unrequested(connection, now - GRACE_S)
+            or renditions.ownerless(connection, now - GRACE_S, now)
+            or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
+            or bookings.unreported(connection, now - UNREPORTED_S, now)
+        )
+    idle = [one for one in rows.downloading(connection) if one.stem not in host.busy]
+    return bool(idle or airings.unscheduled(connection) or rows.evicting(connection))
+
+
+@flow(name="sweep teacher", flow_run_name="sweep teacher", persist_result=False)
+async def sweep_teacher(dry_run: bool = False) -> State[None]:
+    """Enforce deadlines, send again, pick up what lost its owner."""
+    host = teacher()
+    now = time.time()
+    late, silent = await host.commit(_late, host, now)
+    forgotten = await host.commit(renditions.unrequested, now - GRACE_S)
+    if dry_run:
+        return Completed(message=f"dry run: {len(late)} late, {len(silent)} unreported, {len(forgotten)} not asked for")
+    batch = await transcode.time_out(host)
+    await transcode.start_requests(host, [one.key for one in forgotten])
+    lost = await host.commit(renditions.ownerless, now - GRACE_S, now)
+    await transcode.start_ecs(host, [one.key for one in lost])
+    await host.commit(_warn, host, late)
+    await host.commit(_tell_again, host, silent)
+    await host.commit(_prune, host)
+    sent = await tell(host)
+    await artifacts.table("sweep-batch", batch.table, "What passed its deadline")
+    done = f"{len(batch.table)} outcomes, {len(lost)} lost owners, {len(late)} late, {len(silent)} told again"
+    return Completed(message=done if sent else f"{done}; Redis is away")
+
+
+def _late(
+    connection: Connection, host: Teacher, now: float
+) -> tuple[list[bookings.Order], list[tuple[bookings.Order, str]]]:
+    late = bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
+    return late, bookings.unreported(connection, now - UNREPORTED_S, now)
+
+
+def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> None:
+    now = time.time()
+    for order in late:
+        said = f"{order.class_id} waits for {order.stem} since more than {host.settings.order_warn_time_out_s:.0f} s"
+        cry = bookings.alarm(errors.STALE_WAITING, said, now, host.settings.name, class_id=order.class_id,
+                             record_id=order.record_id, resolution=order.resolution)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    bookings.warned(connection, [order.class_id for order in late], now)
+
+
+def _tell_again(connection: Connection, host: Teacher, silent: list[tuple[bookings.Order, str]]) -> None:
+    now = time.time()
+    for order, url in silent:
+        again = to_streamer(host, order.streamer or "", bookings.prepare(order.payload, url), order.class_id)
+        outbox.put(connection, host.journal, [again], now)
+    events.note(connection, host.journal, host.settings.name,
+                [Event("told its streamer again", order.class_id, order.stem) for order, _ in silent], now)
+    bookings.touch(connection, [order.class_id for order, _ in silent], now)
+
+
+def _prune(connection: Connection, host: Host[Any]) -> None:
+    before = time.time() - host.settings.keep_messages_s
+    inbox.prune(connection, host.journal, before)
+    outbox.prune(connection, host.journal, before)
+    events.prune(connection, host.journal, before)
+
+
+@flow(name="sweep streamer", flow_run_name="sweep streamer", persist_result=False)
+async def sweep_streamer(dry_run: bool = False) -> State[None]:
+    """Send reports again, take up downloads, evictions and broadcasts that nobody does."""
+    host = streamer()
+    left = await host.commit(_left, host)
+    if dry_run:
+        return Completed(message=f"dry run: {left.words()}")
+    await cache.remove_files(host, left.evicting)
+    for stem in left.downloads:
+        await download.start(host, stem)
+    await broadcast.schedule(host, left.unscheduled)
+    await host.commit(_prune, host)
+    sent = await tell(host)
+    return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
+
+
+class _Left:
+    def __init__(self, evicting: list[Idle], downloads: list[str], unscheduled: list[str]) -> None:
+        self.evicting, self.downloads, self.unscheduled = evicting, downloads, unscheduled
+
+    def words(self) -> str:
+        return f"{len(self.evicting)} evictions, {len(self.downloads)} downloads, {len(self.unscheduled)} broadcasts"
+
+
+def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
+    return _Left(
+        [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
+        [one.stem for one in rows.downloading(connection) if one.stem not in host.busy],
+        [one.class_id for one in airings.unscheduled(connection)],
+    )

@@ -1,0 +1,1 @@
+"""lectern: recorded lessons, aired as live classes."""

@@ -1,0 +1,258 @@
+"""What to do with a booking: the table of the design, row for row, and its use on a batch."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lectern import errors
+from lectern.errors import ErrorCode
+from lectern.messages import Booking, stem
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+
+DAY_S = 86_400
+
+
+class Named(StrEnum):
+    """What a booking says of its rendition."""
+
+    NO_RESOLUTION = "names no resolution"
+    IN_LIST = "resolution in video_url_list"
+    NOT_IN_LIST = "not in the list"
+
+
+class Looked(StrEnum):
+    """What the database has to say where the rendition has no state."""
+
+    NOT_LOOKED_AT = "not looked at"
+    NO_ROW = "no row"
+
+
+class Do(StrEnum):
+    """What the table has in its last column."""
+
+    PROCEED = "proceed"
+    WAIT = "wait"
+    INSERT_REQUEST_WAIT = "insert row as transcoding; request OSS transcoding; wait"
+    SET_REQUEST_WAIT = "set row to transcoding; request OSS transcoding again; wait"
+    ALARM_REFUSE_URL_MISSING = "alarm 501, refuse with 501"
+    REFUSE_TIMED_OUT = "refuse with 207"
+
+
+Found = RenditionState | Looked
+
+TABLE: tuple[tuple[Named, Found, Do], ...] = (
+    (Named.NO_RESOLUTION, Looked.NOT_LOOKED_AT, Do.PROCEED),
+    (Named.IN_LIST, Looked.NOT_LOOKED_AT, Do.PROCEED),
+    (Named.NOT_IN_LIST, Looked.NO_ROW, Do.INSERT_REQUEST_WAIT),
+    (Named.NOT_IN_LIST, RenditionState.TRANSCODING, Do.WAIT),
+    (Named.NOT_IN_LIST, RenditionState.SUCCESS, Do.ALARM_REFUSE_URL_MISSING),
+    (Named.NOT_IN_LIST, RenditionState.TIMED_OUT, Do.REFUSE_TIMED_OUT),
+    (Named.NOT_IN_LIST, RenditionState.FAILED, Do.SET_REQUEST_WAIT),
+)
+
+_ROWS: Mapping[tuple[Named, Found], Do] = {(named, found): do for named, found, do in TABLE}
+
+
+def named_by(booking: Booking) -> Named:
+    """The first column of the table for *booking*."""
+    if booking.video_resolution is None:
+        return Named.NO_RESOLUTION
+    return Named.IN_LIST if booking.video_resolution in booking.urls else Named.NOT_IN_LIST
+
+
+def action(named: Named, found: RenditionState | None) -> Do:
+    """The last column of the table; *found* is the state in the database, None where there is no row."""
+    if named is not Named.NOT_IN_LIST:
+        return _ROWS[named, Looked.NOT_LOOKED_AT]
+    return _ROWS[named, Looked.NO_ROW if found is None else found]
+
+
+RenditionKey = tuple[int, Resolution]
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """What the teacher's database knows of a rendition; times are epoch seconds."""
+
+    state: RenditionState
+    attempt: int = 0
+    attempts_today: int = 0
+    attempts_since: float = 0.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """A booking that is in the database already."""
+
+    state: BookingState
+    payload: str
+    code: int | None
+    message: str | None
+    streamer: str | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Settings that the decision depends on."""
+
+    max_attempts_a_day: int
+    transcoding_time_out_s: float
+    oss: bool  # an OSS transcoder is set up
+    ecs: bool  # an ECS transcoder is set up
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A transcoding to be begun, by *backend*, until *deadline* (epoch seconds)."""
+
+    record_id: int
+    resolution: Resolution
+    attempt: int
+    attempts_today: int
+    attempts_since: float
+    backend: Backend
+    deadline: float
+    source_url: str
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one new booking."""
+
+    booking: Booking
+    state: BookingState
+    url: str | None = None
+    code: ErrorCode | None = None
+    message: str = ""
+    alarm: bool = False
+
+
+@dataclass(frozen=True)
+class Again:
+    """A second delivery: the same answer once more; *differs* where its content does."""
+
+    class_id: str
+    known: Known | None
+    differs: bool
+
+
+@dataclass
+class Plan:
+    """What a batch of bookings comes to."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    again: list[Again] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The plan for people: one line a booking, one a transcoding."""
+        return [
+            *(
+                f"{v.booking.class_id}: {v.state} {v.booking.stem} {v.code.number if v.code else ''}".rstrip()
+                for v in self.verdicts
+            ),
+            *(f"{a.stem}: {a.backend} transcoding, attempt {a.attempt}" for a in self.attempts),
+            *(f"{a.class_id}: delivered again" for a in self.again),
+        ]
+
+
+def plan(
+    bookings: Iterable[Booking],
+    known: Mapping[str, Known],
+    renditions: Mapping[RenditionKey, Rendition],
+    limits: Limits,
+    now: float,
+) -> Plan:
+    """Decide a batch in its order; a booking sees what those before it in the batch have begun."""
+    result = Plan()
+    now_known = dict(known)
+    now_renditions = dict(renditions)
+    for booking in bookings:
+        payload = booking.to_json()
+        before = now_known.get(booking.class_id)
+        if before is not None:
+            result.again.append(Again(booking.class_id, before, before.payload != payload))
+            continue
+        verdict, attempt = _decide(booking, now_renditions, limits, now)
+        result.verdicts.append(verdict)
+        if attempt is not None:
+            result.attempts.append(attempt)
+            now_renditions[attempt.record_id, attempt.resolution] = Rendition(
+                RenditionState.TRANSCODING, attempt.attempt, attempt.attempts_today, attempt.attempts_since
+            )
+        code = verdict.code.number if verdict.code else None
+        now_known[booking.class_id] = Known(verdict.state, payload, code, verdict.message, None)
+    return result
+
+
+def _decide(
+    booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
+) -> tuple[Verdict, Attempt | None]:
+    if booking.end_time <= now:
+        return _refusal(booking, errors.ENDED, f"it ended {now - booking.end_time:.0f} s ago"), None
+    resolution = booking.video_resolution
+    row = renditions.get((booking.record_id, resolution)) if resolution else None
+    do = action(named_by(booking), row.state if row else None)
+    match do:
+        case Do.PROCEED:
+            url = booking.urls[resolution] if resolution else booking.video_url
+            return Verdict(booking, BookingState.PLACED, url=url), None
+        case Do.WAIT:
+            return Verdict(booking, BookingState.WAITING), None
+        case Do.REFUSE_TIMED_OUT:
+            return _refusal(booking, errors.TRANSCODE_TIMED_OUT, f"transcoding of {booking.stem} timed out"), None
+        case Do.ALARM_REFUSE_URL_MISSING:
+            said = f"{booking.stem} is transcoded, but video_url_list lacks it"
+            return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
+        case Do.INSERT_REQUEST_WAIT | Do.SET_REQUEST_WAIT:
+            assert resolution is not None  # the table's first column says so
+            return _begin(booking, resolution, row, limits, now)
+
+
+def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> Verdict:
+    return Verdict(booking, BookingState.REFUSED, code=code, message=message, alarm=alarm)
+
+
+def _begin(
+    booking: Booking, resolution: Resolution, row: Rendition | None, limits: Limits, now: float
+) -> tuple[Verdict, Attempt | None]:
+    source_url = source(booking, resolution)
+    if source_url is None or not (limits.oss or limits.ecs):
+        why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
+        return _refusal(booking, errors.NO_TRANSCODER, f"{booking.stem}: {why}", alarm=True), None
+    same_day = row is not None and now - row.attempts_since < DAY_S
+    spent = row.attempts_today if row and same_day else 0
+    if spent >= limits.max_attempts_a_day:
+        said = f"{booking.stem} failed {spent} times today"
+        return _refusal(booking, errors.ATTEMPTS_SPENT, said, alarm=True), None
+    attempt = Attempt(
+        record_id=booking.record_id,
+        resolution=resolution,
+        attempt=(row.attempt if row else 0) + 1,
+        attempts_today=spent + 1,
+        attempts_since=row.attempts_since if row and same_day else now,
+        backend=Backend.OSS if limits.oss else Backend.ECS,
+        deadline=now + limits.transcoding_time_out_s,
+        source_url=source_url,
+    )
+    return Verdict(booking, BookingState.WAITING), attempt
+
+
+def source(booking: Booking, wanted: Resolution) -> str | None:
+    """The URL to transcode from: the smallest resolution that is at least *wanted*, else the largest there is.
+
+    ``video_url`` has no stated size; it is the original, so it is taken where no listed one is large enough.
+    """
+    order = list(Resolution)
+    listed = booking.urls
+    enough = [one for one in order[order.index(wanted) :] if one in listed]
+    if enough:
+        return listed[enough[0]]
+    if booking.video_url is not None:
+        return booking.video_url
+    return next((listed[one] for one in reversed(order) if one in listed), None)

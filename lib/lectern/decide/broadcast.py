@@ -1,0 +1,42 @@
+"""When a class is pushed, from which position, and for how long."""
+
+from dataclasses import dataclass
+
+SPENT_S = 1.0
+"""A recording with less than this left is over: the last frames are not worth a new connection."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """Push at *at* (epoch seconds), from *position_s* in the recording, for *length_s*."""
+
+    at: float
+    position_s: float
+    length_s: float
+
+
+@dataclass(frozen=True)
+class Over:
+    """Nothing is left to push; *reason* in words."""
+
+    reason: str
+
+
+def next_push(start: float, end: float, duration_s: float, now: float) -> Push | Over:
+    """The next push of a class: at its start, or at once at the clock's position when it should be on air.
+
+    *start*, *end*, *now* are epoch seconds. A recording that is shorter than the class ends the push early.
+    """
+    if now >= end:
+        return Over("the class has ended")
+    at = max(start, now)
+    position_s = at - start
+    left_s = duration_s - position_s
+    if left_s <= (SPENT_S if position_s > 0 else 0):
+        return Over("the recording is over")
+    return Push(at, position_s, min(end - at, left_s))
+
+
+def lead_time(start: float, lead_s: float, now: float) -> float:
+    """When the run of a class begins: *lead_s* before it, or now."""
+    return max(start - lead_s, now)

@@ -1,0 +1,110 @@
+"""What a streamer's bounded cache does with a class: cite, reserve and evict, or refuse."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lectern.states import FileState
+
+
+class Admit(StrEnum):
+    """How a class gets its rendition."""
+
+    READY = "cached already"
+    JOIN = "being downloaded already"
+    RESERVE = "to be downloaded"
+    FULL = "refuse with 316"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The hard bound: used and reserved never exceed it."""
+
+    max_bytes: int
+    max_num: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Used and reserved together."""
+
+    size_bytes: int
+    num: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An unpinned rendition, as the candidates for eviction come: least recently used first."""
+
+    stem: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A class and the rendition it needs; *size_bytes* is known where it is not in the cache."""
+
+    class_id: str
+    stem: str
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What becomes of one class."""
+
+    wanted: Wanted
+    admit: Admit
+    evictions: tuple[Idle, ...] = ()
+
+
+def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> tuple[Idle, ...] | None:
+    """The renditions that must go so that *size_bytes* fit, least recently used first.
+
+    None where they do not fit even then: nothing is evicted in vain.
+    """
+    over_bytes = usage.size_bytes + size_bytes - bound.max_bytes
+    over_num = usage.num + 1 - bound.max_num
+    chosen: list[Idle] = []
+    for one in idle:
+        if over_bytes <= 0 and over_num <= 0:
+            break
+        chosen.append(one)
+        over_bytes -= one.size_bytes
+        over_num -= 1
+    return tuple(chosen) if over_bytes <= 0 and over_num <= 0 else None
+
+
+def admit(
+    wanted: Iterable[Wanted],
+    cached: Mapping[str, FileState],
+    usage: Usage,
+    bound: Bound,
+    idle: Sequence[Idle],
+) -> list[Admission]:
+    """Decide a batch in its order; a class sees what those before it have reserved and evicted.
+
+    What any class of the batch wants is pinned from its beginning: to evict it for one and download it again
+    for the next would be in vain.
+    """
+    batch = list(wanted)
+    pinned = {one.stem for one in batch}
+    now_cached = dict(cached)
+    now_usage = usage
+    now_idle = [one for one in idle if one.stem not in pinned]
+    decided: list[Admission] = []
+    for one in batch:
+        state = now_cached.get(one.stem)
+        if state in (FileState.READY, FileState.DOWNLOADING):
+            decided.append(Admission(one, Admit.READY if state is FileState.READY else Admit.JOIN))
+            continue
+        gone = evictions(one.size_bytes, now_usage, bound, now_idle)
+        if gone is None:
+            decided.append(Admission(one, Admit.FULL))
+            continue
+        decided.append(Admission(one, Admit.RESERVE, gone))
+        now_idle = now_idle[len(gone) :]
+        freed = sum(other.size_bytes for other in gone)
+        now_usage = Usage(now_usage.size_bytes - freed + one.size_bytes, now_usage.num - len(gone) + 1)
+        now_cached[one.stem] = FileState.DOWNLOADING
+    return decided

@@ -1,0 +1,36 @@
+"""Which streamer airs a class: rendezvous hashing with bounded load among those alive."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+
+
+def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
+    """The *streamers*, best first for *stem*; the order of two does not depend on who else is alive."""
+    return sorted(streamers, key=lambda name: (-_weight(stem, name), name))
+
+
+def _weight(stem: str, streamer: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{stem}\0{streamer}".encode(), digest_size=8).digest(), "big")
+
+
+def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[str | None]:
+    """A streamer for each of *stems*, None where none is alive.
+
+    *loads* holds the classes that each living streamer has already. None gets more than *slack* times its fair
+    share, so that a popular rendition spreads over a few streamers, and an unpopular one lands where it is cached.
+    """
+    if not loads:
+        return [None] * len(stems)
+    now = dict(loads)
+    total = sum(now.values())
+    placed: list[str | None] = []
+    rankings: dict[str, list[str]] = {}
+    for stem in stems:
+        total += 1
+        bound = math.ceil(slack * total / len(now))
+        order = rankings.setdefault(stem, ranking(stem, tuple(now)))
+        chosen = next(name for name in order if now[name] < bound)
+        now[chosen] += 1
+        placed.append(chosen)
+    return placed

@@ -1,0 +1,160 @@
+"""What to do with a transcoding result or a passed deadline: the table of the design, row for row."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from lectern.decide.booking import RenditionKey
+from lectern.messages import TranscodingResult, stem
+from lectern.states import Backend, RenditionState, Resolution
+
+
+class Any_(StrEnum):  # noqa: N801 (typing has the name without the underscore)
+    """A column that does not matter."""
+
+    ANY = "any"
+
+
+class Row(StrEnum):
+    """The rendition's row, where it is not a state."""
+
+    NONE = "none"
+    OTHER = "not transcoding"
+
+
+class Outcome(StrEnum):
+    """What the table has in its last column."""
+
+    SUCCEED = "status success; waiting classes proceed; list deleted"
+    FALL_BACK = "request ECS transcoding"
+    FAIL = "status failed; waiting classes refused with 208; list deleted; alarm"
+    ALARM = "alarm, change nothing"
+    CORRECT = "correct the status of a timed-out rendition"
+    IGNORE = "counted, logged, changes nothing"
+
+
+TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Outcome], ...] = (
+    # success?, type, the rendition's row
+    (Any_.ANY, Any_.ANY, Row.NONE, Outcome.ALARM),
+    (True, Any_.ANY, RenditionState.TRANSCODING, Outcome.SUCCEED),
+    (False, Backend.OSS, RenditionState.TRANSCODING, Outcome.FALL_BACK),
+    (False, Backend.ECS, RenditionState.TRANSCODING, Outcome.FAIL),
+    (True, Any_.ANY, RenditionState.TIMED_OUT, Outcome.CORRECT),
+    (Any_.ANY, Any_.ANY, Any_.ANY, Outcome.IGNORE),
+)
+"""Read from the top, the first row that fits. Results of an older attempt never come here: see :func:`stale`."""
+
+
+@dataclass(frozen=True)
+class Underway:
+    """What the database knows of a rendition when a result comes."""
+
+    state: RenditionState
+    attempt: int
+    backend: Backend | None
+    source_url: str | None = None
+
+
+def stale(result: TranscodingResult, row: Underway) -> bool:
+    """Whether *result* is of an older attempt.
+
+    Our own results carry their attempt. The cloud's do not: a failure of a backend that is no longer at work
+    is one of an attempt that was given up.
+    """
+    if result.attempt is not None and result.attempt != row.attempt:
+        return True
+    given_up = row.backend is not None and result.type is not row.backend
+    return given_up and not result.success and row.state is RenditionState.TRANSCODING
+
+
+def outcome(result: TranscodingResult, row: Underway | None) -> Outcome:
+    """The last column of the table for *result*."""
+    if row is not None and stale(result, row):
+        return Outcome.IGNORE
+    found = Row.NONE if row is None else row.state
+    for success, type_, state, what in TABLE:
+        if success in (Any_.ANY, result.success) and type_ in (Any_.ANY, result.type) and state in (Any_.ANY, found):
+            return what
+    raise AssertionError("the table ends with a row that fits everything")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """One result and what it comes to; *inbox_id* is the message's."""
+
+    inbox_id: int
+    result: TranscodingResult
+    outcome: Outcome
+
+    @property
+    def key(self) -> RenditionKey:
+        """The rendition."""
+        return self.result.record_id, self.result.video_resolution
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(*self.key)
+
+
+def settle(
+    results: Iterable[tuple[int, TranscodingResult]], rows: Mapping[RenditionKey, Underway], *, ecs: bool
+) -> list[Settled]:
+    """Decide a batch of results in their order; a result sees what those before it have changed.
+
+    Where no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
+    """
+    now: dict[RenditionKey, Underway] = dict(rows)
+    decided: list[Settled] = []
+    for inbox_id, result in results:
+        key = (result.record_id, result.video_resolution)
+        what = outcome(result, now.get(key))
+        if what is Outcome.FALL_BACK and not ecs:
+            what = Outcome.FAIL
+        decided.append(Settled(inbox_id, result, what))
+        if key in now:
+            now[key] = _after(now[key], what)
+    return decided
+
+
+def _after(row: Underway, what: Outcome) -> Underway:
+    match what:
+        case Outcome.SUCCEED | Outcome.CORRECT:
+            return Underway(RenditionState.SUCCESS, row.attempt, row.backend, row.source_url)
+        case Outcome.FAIL:
+            return Underway(RenditionState.FAILED, row.attempt, row.backend, row.source_url)
+        case Outcome.FALL_BACK:
+            return Underway(RenditionState.TRANSCODING, row.attempt, Backend.ECS, row.source_url)
+        case _:
+            return row
+
+
+class Overdue(StrEnum):
+    """What to do with a rendition whose deadline has passed."""
+
+    SUCCEED = "its output is there after all"
+    FALL_BACK = "request ECS transcoding"
+    TIME_OUT = "status timed out; waiting classes refused with 207; alarm"
+
+
+def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool) -> Overdue:
+    """What a passed deadline comes to; the documented setting refuses, ``ecs`` gives our own server a try."""
+    if output_there:
+        return Overdue.SUCCEED
+    if backend is not Backend.ECS and on_timeout == "ecs" and ecs:
+        return Overdue.FALL_BACK
+    return Overdue.TIME_OUT
+
+
+def total_limit_s(duration_s: float) -> float:
+    """How long an ECS attempt may take: three times the recording's duration and two minutes."""
+    return 3 * duration_s + 120
+
+
+def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:
+    """The renditions of each record together: they are made in one ffmpeg run."""
+    grouped: dict[int, list[Resolution]] = {}
+    for record_id, resolution in keys:
+        grouped.setdefault(record_id, []).append(resolution)
+    return grouped

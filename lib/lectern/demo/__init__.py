@@ -1,0 +1,1 @@
+"""Real servers on loopback: what lectern needs around it, for the demo and the tests to play against."""

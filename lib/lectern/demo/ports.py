@@ -1,0 +1,139 @@
+"""Ports of loopback, and the ways in which the demo's servers live on them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import signal
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from starlette.types import ASGIApp, Receive
+
+HOST = "127.0.0.1"
+_CHUNK_BYTES = 256 * 1024
+
+# Below the range from which the kernel takes the ports of outgoing connections: a port found here is not
+# snatched by some client between the moment it was found and the moment a server listens on it.
+_FIRST, _LAST = 20_000, 32_000
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens; this process is never given the same one twice."""
+    for port in random.sample(range(_FIRST, _LAST), k=_LAST - _FIRST):
+        if port in _given:
+            continue
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            _given.add(port)
+            return port
+    raise OSError(f"{HOST}: no free port between {_FIRST} and {_LAST}")
+
+
+class Loopback(ABC):
+    """A server on loopback: started and stopped within one asyncio loop, as often as wanted, on one port."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Listen; when this returns, clients are served."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End everything that was started; a server that does not run stays as it is."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def run(self) -> None:
+        """Serve as a process of its own: one JSON line with the port when ready, until SIGTERM or SIGINT."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        async with self:
+            print(json.dumps({"port": self.port}), flush=True)
+            await told.wait()
+
+
+class _Guest(uvicorn.Server):
+    """A uvicorn that leaves the signal handlers of its host process alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Http:
+    """An ASGI application served on a port of loopback."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app = app
+        self._port = port
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; raises OSError where the port is taken."""
+        # Answers that break off are what the demo's servers are for: uvicorn need not report each of them.
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level=logging.CRITICAL,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        listener = socket.create_server((HOST, self._port), backlog=1024)
+        self._server = _Guest(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not (self._server.started or self._serving.done()):  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Close the port and end what is under way, within about a second."""
+        if self._server is None or self._serving is None:
+            return
+        self._server.should_exit = True
+        await self._serving
+        self._server = self._serving = None
+
+
+async def hangup(receive: Receive) -> None:
+    """Wait until the client of an HTTP request has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Pace:
+    """Holds back what would pass faster than *rate_bytes_s*; None is no limit."""
+
+    def __init__(self, rate_bytes_s: int | None) -> None:
+        self._rate_bytes_s = rate_bytes_s
+        self._began = time.monotonic()
+        self._passed_bytes = 0
+        self.chunk_bytes = min(_CHUNK_BYTES, max(1, rate_bytes_s // 20)) if rate_bytes_s else _CHUNK_BYTES
+
+    async def passed(self, size_bytes: int) -> None:
+        """Return when these bytes, and all before them, may have passed."""
+        self._passed_bytes += size_bytes
+        if self._rate_bytes_s:
+            await asyncio.sleep(self._began + self._passed_bytes / self._rate_bytes_s - time.monotonic())

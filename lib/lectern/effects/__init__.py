@@ -1,0 +1,1 @@
+"""The outside world, one module a tool: an effect looks, acts, looks again, and raises with what it found."""

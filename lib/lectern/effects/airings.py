@@ -1,0 +1,164 @@
+"""The classes of a streamer: which rendition each cites, when it is aired, what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+
+from lectern.effects import cache
+from lectern.effects.tables.streamer import classes, tasks
+from lectern.errors import ErrorCode
+from lectern.messages import Prepare, Report
+from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
+
+
+@dataclass(frozen=True)
+class Airing:
+    """A class on this streamer; times are epoch seconds."""
+
+    class_id: str
+    stem: str
+    state: AiringState
+    push_url: str
+    start_time: float
+    end_time: float
+    record_id: int | None
+    run_id: str | None
+    code: int | None = None
+    message: str | None = None
+
+
+_COLUMNS = (
+    classes.c.class_id, classes.c.video_id, classes.c.state, tasks.c.push_url, tasks.c.start_time, tasks.c.end_time,
+    classes.c.record_id, classes.c.run_id, classes.c.code, classes.c.message,
+)
+_JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
+
+
+def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    return Airing(
+        row.class_id, row.video_id, AiringState(row.state or AiringState.WAITING), row.push_url, float(row.start_time),
+        float(row.end_time), row.record_id, row.run_id, row.code, row.message,
+    )
+
+
+def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
+    """Those of *class_ids* that this streamer knows."""
+    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.class_id.in_(class_ids))
+    return {row.class_id: _airing(row) for row in connection.execute(wanted)}
+
+
+def citing(connection: Connection, stem: str, state: AiringState) -> list[Airing]:
+    """The classes in *state* that cite a rendition."""
+    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.video_id == stem, classes.c.state == state)
+    return [_airing(row) for row in connection.execute(wanted.order_by(tasks.c.start_time))]
+
+
+def live(connection: Connection) -> list[Airing]:
+    """All classes that are not over, by their start."""
+    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.state.in_(LIVE_AIRINGS))
+    return [_airing(row) for row in connection.execute(wanted.order_by(tasks.c.start_time))]
+
+
+def should_be_on_air(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
+    """The classes that began before *started_before* and end after *ends_after* (epoch seconds)."""
+    due = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
+    wanted = select(*_COLUMNS).select_from(_JOINED)
+    wanted = wanted.where(due, tasks.c.start_time <= started_before, tasks.c.end_time > ends_after)
+    return [_airing(row) for row in connection.execute(wanted)]
+
+
+def citations(connection: Connection) -> dict[str, int]:
+    """How many live classes cite each rendition: what ``num_cite`` should be."""
+    counted = (
+        select(classes.c.video_id, func.count())
+        .where(or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)), classes.c.released_at.is_(None))
+        .group_by(classes.c.video_id)
+    )
+    return {str(stem): int(number) for stem, number in connection.execute(counted)}
+
+
+def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
+    """Insert a class and its task; the old program's columns are filled as it filled them."""
+    connection.execute(delete(tasks).where(tasks.c.class_id == wanted.class_id))
+    connection.execute(
+        insert(tasks).values(
+            class_id=wanted.class_id, video_url=wanted.video_url, push_url=wanted.push_url,
+            start_time=wanted.start_time, end_time=wanted.end_time, status=state, institution_id=wanted.institution_id,
+        )
+    )
+    connection.execute(
+        insert(classes).values(
+            class_id=wanted.class_id, video_id=wanted.stem, site=site, state=state, record_id=wanted.record_id,
+            updated_at=now,
+        )
+    )
+
+
+def move(
+    connection: Connection, airing: Airing, state: AiringState, now: float, *, code: ErrorCode | None = None,
+    message: str = "",
+) -> None:
+    """Move a class to *state*; where it no longer cites its rendition, its citation is taken back, once.
+
+    Raises ForbiddenMove where the tables have no such move.
+    """
+    check_move(AIRING_MOVES, airing.class_id, airing.state, state)
+    leaves = state not in LIVE_AIRINGS
+    values: dict[str, object] = {"state": state, "updated_at": now, "message": message}
+    if code is not None:
+        values["code"] = code.number
+    row = classes.c.class_id == airing.class_id
+    if leaves:
+        released = connection.execute(
+            update(classes).where(row, classes.c.released_at.is_(None)).values(released_at=now)
+        )
+        if released.rowcount:
+            cache.uncite(connection, airing.stem)
+    connection.execute(update(classes).where(row).values(**values))
+    connection.execute(update(tasks).where(tasks.c.class_id == airing.class_id).values(status=state))
+
+
+def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
+    """The run that will air the class."""
+    connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
+
+
+def unscheduled(connection: Connection) -> list[Airing]:
+    """The ready classes that have no run."""
+    wanted = (
+        select(*_COLUMNS)
+        .select_from(_JOINED)
+        .where(classes.c.state == AiringState.READY, classes.c.run_id.is_(None))
+        .order_by(tasks.c.start_time)
+        .limit(1000)
+    )
+    return [_airing(row) for row in connection.execute(wanted)]
+
+
+def prepared(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
+    """What the teacher is told of a Prepare."""
+    return Report(
+        cmd="prepared", class_id=class_id, streamer=streamer, result="fail" if code else "success",
+        code=code.number if code else 0, message=message,
+    )
+
+
+def ended(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
+    """What the teacher is told at the end of an airing."""
+    return Report(
+        cmd="ended", class_id=class_id, streamer=streamer, result="fail" if code else "success",
+        code=code.number if code else 0, message=message,
+    )
+
+
+def note_refusal(connection: Connection, class_id: str, code: ErrorCode, message: str, now: float) -> None:
+    """Why a class was refused at once: it never cited a rendition."""
+    row = classes.c.class_id == class_id
+    connection.execute(update(classes).where(row).values(code=code.number, message=message, released_at=now))
+
+
+def wait_again(connection: Connection, class_id: str, now: float) -> None:
+    """The file that a class cites is gone from the disk: it waits for a second download."""
+    row = classes.c.class_id == class_id
+    connection.execute(update(classes).where(row).values(state=AiringState.WAITING, run_id=None, updated_at=now))

@@ -1,0 +1,239 @@
+"""The teacher's bookings: what is known of them, and what a plan makes of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, case, func, insert, select, update
+
+from lectern import errors
+from lectern.decide.booking import Known
+from lectern.effects.tables.teacher import orders
+from lectern.errors import ErrorCode
+from lectern.messages import Alarm, Booking, OrderResult, Prepare, stem
+from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
+
+MAX_DELIVERIES = 10
+"""So many answers at most are sent for one booking, however often it is delivered."""
+
+LOADING = (BookingState.PLACED, BookingState.READY)
+"""States in which a class weighs on its streamer."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A booking as the database has it."""
+
+    class_id: str
+    state: BookingState
+    payload: str
+    record_id: int
+    resolution: Resolution | None
+    start_time: float
+    end_time: float
+    code: int | None = None
+    message: str | None = None
+    streamer: str | None = None
+    deliveries: int = 1
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+
+_COLUMNS = (
+    orders.c.class_id,
+    orders.c.state,
+    orders.c.payload,
+    orders.c.record_id,
+    orders.c.resolution,
+    orders.c.start_time,
+    orders.c.end_time,
+    orders.c.code,
+    orders.c.message,
+    orders.c.streamer,
+    orders.c.deliveries,
+)
+
+
+def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
+    resolution = Resolution(row.resolution) if row.resolution else None
+    return Order(**{**row._mapping, "state": BookingState(row.state), "resolution": resolution})  # noqa: SLF001
+
+
+def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
+    """The bookings of *class_ids* that are known."""
+    found = connection.execute(select(*_COLUMNS).where(orders.c.class_id.in_(class_ids)))
+    return {row.class_id: _order(row) for row in found}
+
+
+def known(connection: Connection, class_ids: Sequence[str]) -> dict[str, Known]:
+    """What the booking decision asks about *class_ids*."""
+    found = by_id(connection, class_ids)
+    return {id_: Known(o.state, o.payload, o.code, o.message, o.streamer) for id_, o in found.items()}
+
+
+def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
+    """The classes that wait for a rendition, in the order they came."""
+    wanted = (
+        select(*_COLUMNS)
+        .where(
+            orders.c.record_id == record_id,
+            orders.c.resolution == resolution,
+            orders.c.state == BookingState.WAITING,
+        )
+        .order_by(orders.c.received_at, orders.c.class_id)
+    )
+    return [_order(row) for row in connection.execute(wanted)]
+
+
+def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
+    """How many not yet ended classes each of *streamers* has."""
+    counted = connection.execute(
+        select(orders.c.streamer, func.count())
+        .where(orders.c.state.in_(LOADING), orders.c.end_time > now)
+        .group_by(orders.c.streamer)
+    )
+    found = {str(name): int(number) for name, number in counted}
+    return {name: found.get(name, 0) for name in streamers}
+
+
+def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
+    """Insert new bookings."""
+    rows = [
+        {
+            "class_id": booking.class_id,
+            "institution_id": booking.institution_id,
+            "record_id": booking.record_id,
+            "resolution": booking.video_resolution,
+            "start_time": booking.start_time,
+            "end_time": booking.end_time,
+            "payload": booking.to_json(),
+            "state": state,
+            "received_at": now,
+            "updated_at": now,
+        }
+        for booking, state in booked
+    ]
+    if rows:
+        connection.execute(insert(orders), rows)
+
+
+def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:
+    """Put (class_id, streamer, url) of each class that proceeds."""
+    for class_id, streamer, url in placed:
+        connection.execute(
+            update(orders)
+            .where(orders.c.class_id == class_id)
+            .values(state=BookingState.PLACED, streamer=streamer, url=url, updated_at=now)
+        )
+
+
+def close(
+    connection: Connection, order: Order, state: BookingState, now: float, *, code: int = 0, message: str = ""
+) -> None:
+    """Move a booking to *state* with its outcome; raises ForbiddenMove where the tables have no such move."""
+    check_move(BOOKING_MOVES, order.class_id, order.state, state)
+    connection.execute(
+        update(orders)
+        .where(orders.c.class_id == order.class_id)
+        .values(state=state, code=code, message=message, updated_at=now)
+    )
+
+
+def delivered_again(connection: Connection, class_ids: Sequence[str]) -> None:
+    """Count second deliveries."""
+    for class_id in class_ids:
+        more = case((orders.c.deliveries < MAX_DELIVERIES, orders.c.deliveries + 1), else_=orders.c.deliveries)
+        connection.execute(update(orders).where(orders.c.class_id == class_id).values(deliveries=more))
+
+
+def answered(connection: Connection, class_ids: Sequence[str], now: float) -> None:
+    """The answers of *class_ids* were sent."""
+    if class_ids:
+        first = orders.c.class_id.in_(class_ids) & orders.c.answered_at.is_(None)
+        connection.execute(update(orders).where(first).values(answered_at=now))
+
+
+def overdue_waiters(connection: Connection, before: float) -> list[Order]:
+    """The classes that wait since before *before* (epoch seconds) and were not alarmed."""
+    late = (orders.c.state == BookingState.WAITING) & (orders.c.received_at < before) & orders.c.warned_at.is_(None)
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(late).limit(1000))]
+
+
+def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
+    """An alarm was raised for the waiting classes."""
+    connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(warned_at=now))
+
+
+def unreported(connection: Connection, before: float, now: float) -> list[tuple[Order, str]]:
+    """The classes placed before *before* whose streamer said nothing, with their URL."""
+    silent = (orders.c.state == BookingState.PLACED) & (orders.c.updated_at < before) & (orders.c.end_time > now)
+    found = connection.execute(select(*_COLUMNS, orders.c.url).where(silent).limit(1000))
+    return [(_order_of(row), str(row.url)) for row in found]
+
+
+def _order_of(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
+    fields = {**row._mapping}  # noqa: SLF001
+    del fields["url"]
+    fields["state"] = BookingState(row.state)
+    fields["resolution"] = Resolution(row.resolution) if row.resolution else None
+    return Order(**fields)
+
+
+def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
+    """The classes were just told to their streamer again."""
+    connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(updated_at=now))
+
+
+def counts(connection: Connection) -> Mapping[str, int]:
+    """Bookings by state."""
+    return {
+        str(state): int(number)
+        for state, number in connection.execute(select(orders.c.state, func.count()).group_by(orders.c.state))
+    }
+
+
+# -- the messages that go out for a booking -------------------------------------------------------------------------
+
+
+def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
+    """Our answer to a booking: a success has code 0."""
+    return OrderResult(
+        class_id=class_id, result="fail" if code else "success", code=code, message=message, streamer=streamer
+    )
+
+
+def prepare(payload: str, url: str) -> Prepare:
+    """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
+    fields = Booking.model_validate_json(payload).model_dump(exclude_none=True, exclude={"video_url_list", "cmd"})
+    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url})
+
+
+def alarm(
+    code: ErrorCode,
+    message: str,
+    now: float,
+    host: str,
+    *,
+    class_id: str | None = None,
+    record_id: int | None = None,
+    resolution: Resolution | None = None,
+) -> Alarm:
+    """A cry for a person."""
+    return Alarm(
+        code=code.number,
+        message=message,
+        at=now,
+        runbook=code.runbook,
+        host=host,
+        class_id=class_id,
+        record_id=record_id,
+        video_resolution=resolution,
+    )
+
+
+def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
+    """Why a class that should proceed can not."""
+    return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"

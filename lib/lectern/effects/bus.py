@@ -1,0 +1,207 @@
+"""Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError, ResponseError
+
+from lectern.effects.outbox import Kind, Unsent
+from lectern.errors import Misuse, TryAgain
+
+GROUP = "lectern"
+STREAM_BOUND = 100_000
+"""A stream that we write to is trimmed to about so many messages."""
+
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_RENEW = (
+    "local held = redis.call('get', KEYS[1]) "
+    "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
+    "elseif not held then redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1 else return 0 end"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message of a stream, to be acknowledged by its *id*."""
+
+    stream: str
+    id: str
+    body: str
+
+
+class Bus:
+    """One Redis, over one pool of connections; every call has a timeout."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+
+    @classmethod
+    def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
+        """A bus at *url*; raises Misuse where it is no Redis URL. Connects at the first call."""
+        try:
+            client = redis.Redis.from_url(
+                url,
+                decode_responses=True,
+                encoding_errors="replace",
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                health_check_interval=15,
+            )
+        except ValueError as error:
+            raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+        return cls(client)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def now(self) -> float:
+        """The clock that all hosts share, in epoch seconds."""
+        seconds, micros = await self._client.time()
+        return int(seconds) + int(micros) / 1e6
+
+    # -- messages ---------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, str] | None]]:
+        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came."""
+        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        try:
+            await pubsub.subscribe(*channels)
+
+            async def messages() -> AsyncIterator[tuple[str, str] | None]:
+                while True:
+                    found = await pubsub.get_message(timeout=1.0)
+                    yield (found["channel"], found["data"]) if found and found["type"] == "message" else None
+
+            yield messages()
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # as the library declares it
+
+    async def make_groups(self, streams: Sequence[str]) -> None:
+        """Our consumer group on each of *streams*, from their beginning."""
+        for stream in streams:
+            try:
+                await self._client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    async def read_streams(
+        self, streams: Sequence[str], consumer: str, *, count: int, block_ms: int, pending: bool = False
+    ) -> list[Entry]:
+        """The next messages; with *pending* those that *consumer* got before and never acknowledged."""
+        start = "0" if pending else ">"
+        found = await self._client.xreadgroup(
+            GROUP, consumer, dict.fromkeys(streams, start), count=count, block=None if pending else block_ms
+        )
+        pairs = cast("Iterable[tuple[str, Any]]", found.items() if isinstance(found, dict) else found or ())
+        entries: list[Entry] = []
+        for stream, batch in pairs:
+            rows = batch[0] if isinstance(found, dict) and batch and isinstance(batch[0], list) else batch
+            entries.extend(Entry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
+        return entries
+
+    async def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """The messages are committed on our side."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for stream in {entry.stream for entry in entries}:
+                pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])
+            await pipe.execute()
+
+    async def send(self, messages: Sequence[Unsent]) -> None:
+        """Send all in one round trip, in their order."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for one in messages:
+                if one.kind is Kind.CHANNEL:
+                    pipe.publish(one.target, one.body)
+                pipe.xadd(one.target, {"body": one.body}, maxlen=STREAM_BOUND, approximate=True)
+            await pipe.execute()
+
+    async def add(self, stream: str, body: str) -> None:
+        """Add one message to a stream: kept until somebody reads it."""
+        await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
+
+    async def publish(self, channel: str, body: str) -> int:
+        """Publish by hand; returns how many listened."""
+        return int(await self._client.publish(channel, body))
+
+    # -- waiting lists, kept for people and for the old program --------------------------------------------------
+
+    async def join_waiting(self, joins: Mapping[str, Sequence[str]]) -> None:
+        """Append class_ids to the waiting list of each key."""
+        if joins:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key, class_ids in joins.items():
+                    pipe.rpush(key, *class_ids)
+                await pipe.execute()
+
+    async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """The class_ids on the waiting list of each key; a key that holds something else is no list."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.lrange(key, 0, -1)
+            found = await pipe.execute(raise_on_error=False)
+        return {key: list(one) if isinstance(one, list) else [] for key, one in zip(keys, found, strict=True)}
+
+    async def drop_waiting(self, counts: Mapping[str, int]) -> None:
+        """Take the first *counts* entries off each waiting list; an empty list is deleted by Redis."""
+        if counts:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key, count in counts.items():
+                    pipe.ltrim(key, count, -1)
+                await pipe.execute()
+
+    async def leave_waiting(self, key: str, class_id: str) -> None:
+        """Take one class off a waiting list."""
+        await self._client.lrem(key, 0, class_id)
+
+    # -- streamers and locks -------------------------------------------------------------------------------------
+
+    async def beat(self, key: str, name: str, fields: Mapping[str, object]) -> None:
+        """Say that streamer *name* is alive, at the shared clock."""
+        await self._client.hset(key, name, json.dumps({**fields, "at": await self.now()}))
+
+    async def part(self, key: str, name: str) -> None:
+        """Say that streamer *name* goes."""
+        await self._client.hdel(key, name)
+
+    async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
+        """The last words of each streamer that was heard within *lost_after_s*."""
+        found = await self._client.hgetall(key)
+        now = await self.now()
+        said = {str(name): json.loads(text) for name, text in found.items()}
+        return {name: one for name, one in sorted(said.items()) if now - one["at"] <= lost_after_s}
+
+    async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
+        """Take or renew a lock; False where another holds it."""
+        return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
+
+    async def holder(self, lock: str) -> str | None:
+        """Who holds the lock."""
+        found = await self._client.get(lock)
+        return None if found is None else str(found)
+
+    async def let_go(self, lock: str, owner: str) -> None:
+        """Give the lock back, if it is ours."""
+        await self._client.eval(_RELEASE, 1, lock, owner)
+
+    async def ping(self) -> None:
+        """Raise TryAgain where Redis does not answer."""
+        try:
+            await self._client.ping()
+        except RedisError as error:
+            raise TryAgain(f"Redis does not answer: {error}") from error
+
+
+def _body(fields: Mapping[str, str] | None) -> str:
+    """A producer writes the message in the field ``body``; any single field is read, and several as an object."""
+    if not fields:
+        return ""
+    if "body" in fields:
+        return fields["body"]
+    return next(iter(fields.values())) if len(fields) == 1 else json.dumps(dict(fields))

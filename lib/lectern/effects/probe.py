@@ -1,0 +1,173 @@
+"""Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+
+TIMEOUT_S = 60.0
+
+_TAIL_BYTES = 8 * 1024 * 1024
+_MOST_TAIL_BYTES = 64 * 1024 * 1024
+_TAIL_S = 15
+_TAG = re.compile(rb"(?=[\x08\x09\x12](.{3}).{4}\x00\x00\x00)", re.DOTALL)
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    # A playlist that is called .flv would read other files.
+    "format_whitelist": "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a recording is; a codec is None where there is no such stream.
+
+    *duration_s* is what is there, whatever the header says. *last_second_decodes* is False where the end is damaged,
+    or where the header promises more than is there (by more than 2 s and 1 %).
+    """
+
+    width: int
+    height: int
+    duration_s: float
+    size_bytes: int
+    video_codec: str
+    audio_codec: str | None
+    last_second_decodes: bool
+
+
+async def probe(path: Path) -> Probe:
+    """Look into *path* in at most 60 s, whatever its size; raises Refuse(BAD_RECORDING) if it is no recording."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await asyncio.to_thread(_probe, path)
+    except TimeoutError as error:
+        raise TryAgain(f"{path}: not probed within {TIMEOUT_S:g} s; is the disk busy?") from error
+
+
+def _probe(path: Path) -> Probe:
+    try:
+        with av.open(f"file:{path.absolute()}", options=_OPTIONS, timeout=TIMEOUT_S) as container:
+            if not container.streams.video:
+                raise Refuse(f"{path}: has no video, only {_found(container)}", BAD_RECORDING)
+            return _look(path, container)
+    except (av.error.FFmpegError, OSError) as error:
+        raise Refuse(f"{path}: can not be opened as a recording: {error}", BAD_RECORDING) from error
+
+
+def _look(path: Path, container: InputContainer) -> Probe:
+    size_bytes = path.stat().st_size
+    stream = container.streams.video[0]
+    audio = container.streams.audio
+    promised_s = container.duration / av.time_base if container.duration else 0.0
+    begin_s = container.start_time / av.time_base if container.start_time else 0.0
+    packets = _tail(path, container, stream, size_bytes)
+    end_s = max((_end_s(packet) for packet in packets), default=begin_s)
+    duration_s = max(0.0, end_s - begin_s)
+    whole = promised_s - duration_s <= max(2.0, promised_s * 0.01)
+    return Probe(
+        width=stream.width,
+        height=stream.height,
+        duration_s=duration_s,
+        size_bytes=size_bytes,
+        video_codec=stream.codec_context.name,
+        audio_codec=audio[0].codec_context.name if audio else None,
+        last_second_decodes=whole and _decodes(stream, packets),
+    )
+
+
+def _tail(path: Path, container: InputContainer, stream: VideoStream, size_bytes: int) -> "list[Packet[Any]]":
+    """The last packets, enough of them to hold a keyframe in their first half (or all, if there are no more)."""
+    reach_bytes = _TAIL_BYTES
+    while True:
+        from_start = not _seek_near_end(path, container, size_bytes, reach_bytes)
+        packets = list(_packets(container))
+        early = packets[: len(packets) // 2 + 1]
+        keyed = any(packet.is_keyframe for packet in early if packet.stream.index == stream.index)
+        if keyed or from_start or reach_bytes >= min(size_bytes, _MOST_TAIL_BYTES):
+            return packets
+        reach_bytes *= 2
+
+
+def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
+    """The packets from here on, up to the end or to damage that the demuxer takes for another stream."""
+    demuxed = container.demux()
+    while True:
+        try:
+            packet = next(demuxed)
+        except (StopIteration, av.error.FFmpegError, IndexError):
+            return
+        if packet.size and _time_s(packet) is not None:
+            yield packet
+
+
+def _seek_near_end(path: Path, container: InputContainer, size_bytes: int, reach_bytes: int) -> bool:
+    """Go to where the tail begins; False if that is the start.
+
+    FLV has no index, so it is entered by bytes, at a tag. The others have one.
+    """
+    by_bytes = "flv" in container.format.name
+    reach_s = _TAIL_S * (reach_bytes // _TAIL_BYTES)
+    if by_bytes and size_bytes > reach_bytes:
+        begin_bytes = _tag_bytes(path, size_bytes - reach_bytes)
+        if begin_bytes is not None:
+            container.seek(begin_bytes, unsupported_byte_offset=True)
+            return True
+    if not by_bytes and container.duration and container.duration > reach_s * av.time_base:
+        container.seek((container.start_time or 0) + container.duration - reach_s * av.time_base)
+        return True
+    container.seek(container.start_time or 0)
+    return False
+
+
+def _tag_bytes(path: Path, from_bytes: int) -> int | None:
+    """The offset of the first FLV tag at or after *from_bytes*; its size is repeated behind it (FLV 10.1, E.4)."""
+    with path.open("rb") as file:
+        file.seek(from_bytes)
+        data = file.read(_TAIL_BYTES)
+    for matched in _TAG.finditer(data):
+        behind = matched.start() + 11 + int.from_bytes(matched[1])
+        if data[behind : behind + 4] == (behind - matched.start()).to_bytes(4):
+            return from_bytes + matched.start()
+    return None
+
+
+def _decodes(stream: VideoStream, packets: "list[Packet[Any]]") -> bool:
+    """Whether the video's last second decodes, begun at the last keyframe that is at least a second before the end."""
+    video = [packet for packet in packets if packet.stream.index == stream.index]
+    if not video or any(packet.is_corrupt for packet in packets):
+        return False
+    last_s = max(_end_s(packet) for packet in video)
+    keys = [index for index, packet in enumerate(video) if packet.is_keyframe]
+    early = [index for index in keys if (_time_s(video[index]) or 0.0) <= last_s - 1.0]
+    if not keys:
+        return False
+    decoder = stream.codec_context
+    decoder.flush_buffers()
+    try:
+        frames = [frame for packet in video[(early or keys)[-1] :] for frame in decoder.decode(packet)]
+        frames += decoder.decode(None)
+    except av.error.FFmpegError:
+        return False
+    return any(frame.time >= last_s - 1.0 for frame in frames if not frame.is_corrupt)
+
+
+def _time_s(packet: "Packet[Any]") -> float | None:
+    ticks = packet.pts if packet.pts is not None else packet.dts
+    return None if ticks is None else float(ticks * packet.time_base)
+
+
+def _end_s(packet: "Packet[Any]") -> float:
+    return (_time_s(packet) or 0.0) + float((packet.duration or 0) * packet.time_base)
+
+
+def _found(container: InputContainer) -> str:
+    return ", ".join(stream.type for stream in container.streams) or "no stream at all"

@@ -1,0 +1,290 @@
+"""Starts local programs: the only place that does; each has an end, and none outlives us."""
+
+import asyncio
+import ctypes
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lectern.errors import CallAPerson, Misuse, TryAgain
+
+KEPT_BYTES = 8192
+"""How much of the end of each output is kept."""
+
+_CHUNK_BYTES = 65536
+_POLL_S = 0.02
+_LOOK_S = 0.25
+_REAP_S = 10.0
+_PR_SET_PDEATHSIG = 1
+# Loaded here, because between fork and exec nothing may be imported: another thread could hold the lock.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+T = TypeVar("T")
+OnLine = Callable[[str], bool | None]
+"""Is given each line; one for which it returns False does not count as progress."""
+
+
+class TimedOut(TryAgain):
+    """A program did not end in its time, and was ended."""
+
+    def __init__(self, program: str, seconds: float, last_words: str) -> None:
+        super().__init__(f"{program}: not done after {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
+        self.program = program
+        self.seconds = seconds
+        self.last_words = last_words
+
+
+class Stalled(TryAgain):
+    """A program showed no progress for too long, and was ended."""
+
+    def __init__(self, program: str, seconds: float, last_words: str) -> None:
+        super().__init__(f"{program}: no progress for {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
+        self.program = program
+        self.seconds = seconds
+        self.last_words = last_words
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended by itself; *output* and *errors* are the last 8 KiB of each."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    errors: str
+    seconds: float
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its errors."""
+        return last_line(self.errors)
+
+
+@dataclass
+class Tail:
+    """The last 8 KiB of whatever was printed."""
+
+    kept: bytearray = field(default_factory=bytearray)
+
+    def add(self, data: bytes) -> None:
+        """Keep the end of *data*."""
+        self.kept += data[-KEPT_BYTES:]
+        del self.kept[:-KEPT_BYTES]
+
+    @property
+    def text(self) -> str:
+        """What is kept, as text."""
+        return self.kept.decode(errors="replace")
+
+
+@dataclass
+class Lines:
+    """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
+
+    on_line: OnLine | None
+    progressed_at: float = field(default_factory=time.monotonic)
+    rest: bytes = b""
+
+    def add(self, data: bytes) -> None:
+        """Hand on the lines that *data* completes; a line without an end is cut at 64 KiB."""
+        *whole, self.rest = re.split(rb"[\r\n]+", self.rest + data)
+        if len(self.rest) > _CHUNK_BYTES:
+            whole, self.rest = [*whole, self.rest], b""
+        for line in whole:
+            self._hand_on(line)
+
+    def end(self) -> None:
+        """Hand on what is left at the end of the stream."""
+        self._hand_on(self.rest)
+        self.rest = b""
+
+    def _hand_on(self, line: bytes) -> None:
+        if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
+            self.progressed_at = time.monotonic()
+
+
+def last_line(text: str) -> str:
+    """The last line of *text* that is not blank."""
+    return next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    stall_s: float | None = None,
+    on_line: OnLine | None = None,
+    on_start: Callable[[int], None] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    grace_s: float = 3.0,
+    file_limit_bytes: int | None = None,
+) -> Finished:
+    """Run a program to its end, in a session of its own, without a shell and without input.
+
+    *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
+    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). Any return code is returned: the caller
+    judges it. A program that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled,
+    gets TERM, after *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
+    """
+    started_at = time.monotonic()
+    child = _Child(await _start(argv, cwd, env, file_limit_bytes), Lines(on_line))
+    try:
+        if on_start is not None:
+            on_start(child.process.pid)
+        cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
+    finally:
+        await surely(_end(child, grace_s))
+    if cause is not None:
+        seconds = time.monotonic() - (started_at if cause is TimedOut else child.lines.progressed_at)
+        raise cause(argv[0], seconds, last_line(child.err.text))
+    returncode = child.process.returncode
+    assert returncode is not None  # _end has reaped it
+    return Finished(tuple(argv), returncode, child.out.text, child.err.text, time.monotonic() - started_at)
+
+
+class _Child:
+    """A program that was started, and what it prints; made where the loop runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, lines: Lines) -> None:
+        self.process = process
+        self.lines = lines
+        self.out, self.err = Tail(), Tail()
+        self.readers = (
+            asyncio.ensure_future(_drain(process.stdout, self.out, lines)),
+            asyncio.ensure_future(_drain(process.stderr, self.err, None)),
+        )
+
+    def raise_from_readers(self) -> None:
+        """Pass on what on_line raised."""
+        for reader in self.readers:
+            if reader.done():
+                reader.result()
+
+
+async def surely(work: Coroutine[object, object, T]) -> T:
+    """Await *work*, which must be bounded, to its end even if we are cancelled; then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()
+
+
+async def _start(
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, file_limit_bytes: int | None
+) -> asyncio.subprocess.Process:
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=null,
+            stdout=pipe,
+            stderr=pipe,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
+            start_new_session=True,
+            preexec_fn=_last_will(file_limit_bytes),
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        if cwd is not None and str(error.filename) == str(cwd):
+            raise Misuse(f"{argv[0]}: can not be started in {cwd}: there is no such folder") from error
+        name = Path(argv[0]).name
+        raise Misuse(
+            f"{argv[0]}: can not be started ({error.strerror}); install it (apt-get install {name}) or give its path"
+        ) from error
+    except OSError as error:  # no process or memory to be had just now
+        raise TryAgain(f"{argv[0]}: can not be started: {error.strerror}") from error
+
+
+def _last_will(file_limit_bytes: int | None) -> Callable[[], None] | None:
+    """What the child does between fork and exec: it asks to be killed when we die, and bounds its files."""
+    if _LIBC is None and file_limit_bytes is None:
+        return None
+    parent, libc = os.getpid(), _LIBC
+
+    def child() -> None:
+        if file_limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:  # we died before the child could ask
+                os._exit(1)
+
+    return child
+
+
+async def _drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
+    assert stream is not None  # both were asked for as pipes
+    while data := await stream.read(_CHUNK_BYTES):
+        tail.add(data)
+        if lines is not None:
+            lines.add(data)
+    if lines is not None:
+        lines.end()
+
+
+async def _watch(
+    child: _Child, deadline: float, stall_s: float | None, grace_s: float
+) -> type[TimedOut] | type[Stalled] | None:
+    """Wait for the end of the program and of its outputs; the reason to end it, if there is one."""
+    ending = asyncio.ensure_future(child.process.wait())
+    try:
+        # Where a grandchild holds the pipes open, asyncio tells of the end only when they close: so it is looked at.
+        while child.process.returncode is None:
+            stalled_at = deadline if stall_s is None else child.lines.progressed_at + stall_s
+            pause_s = min(deadline, stalled_at) - time.monotonic()
+            if pause_s <= 0:
+                return TimedOut if deadline <= stalled_at else Stalled
+            waited: set[asyncio.Future[Any]] = {ending, *(reader for reader in child.readers if not reader.done())}
+            await asyncio.wait(waited, timeout=min(pause_s, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
+            child.raise_from_readers()
+        # The grandchild has a moment to end by itself; then it is ended with the group.
+        await asyncio.wait(child.readers, timeout=grace_s)
+        child.raise_from_readers()
+        return None
+    finally:
+        ending.cancel()
+
+
+async def _end(child: _Child, grace_s: float) -> None:
+    """End the program and its group if anything is left of them, and reap it."""
+    process = child.process
+    if process.returncode is None or not all(reader.done() for reader in child.readers):
+        await _end_group(process.pid, signal.SIGTERM, grace_s)
+        await _end_group(process.pid, signal.SIGKILL, grace_s)
+    give_up_at = time.monotonic() + _REAP_S
+    while process.returncode is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 (its event can wait for pipes)
+        await asyncio.sleep(_POLL_S)
+    for reader in child.readers:
+        reader.cancel()
+    await asyncio.wait(child.readers)
+    # Otherwise a pipe that someone in another session still holds would stay open in us.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    transport.close()
+    if process.returncode is None:
+        raise CallAPerson(f"process {process.pid} can not be ended, not even by KILL; does its disk hang?")
+
+
+async def _end_group(group: int, sign: signal.Signals, grace_s: float) -> None:
+    """Send *sign* to the group, and wait until it is empty or *grace_s* are over."""
+    give_up_at = time.monotonic() + grace_s
+    try:
+        os.killpg(group, sign)
+        while time.monotonic() < give_up_at:
+            await asyncio.sleep(_POLL_S)
+            os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
+        return

@@ -1,0 +1,227 @@
+"""The teacher's renditions: how far their transcoding is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
+
+from lectern.decide.booking import Attempt, Rendition, RenditionKey
+from lectern.decide.transcode import Underway
+from lectern.effects.tables.teacher import videos
+from lectern.messages import stem
+from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
+
+
+@dataclass(frozen=True)
+class Due:
+    """A rendition that somebody must look after; times are epoch seconds."""
+
+    record_id: int
+    resolution: Resolution
+    attempt: int
+    backend: Backend | None
+    source_url: str | None
+    url: str | None
+    deadline: float | None
+
+    @property
+    def key(self) -> RenditionKey:
+        """The primary key."""
+        return self.record_id, self.resolution
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+
+_DUE = (
+    videos.c.record_id,
+    videos.c.resolution,
+    videos.c.attempt,
+    videos.c.backend,
+    videos.c.source_url,
+    videos.c.url,
+    videos.c.deadline,
+)
+
+
+def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
+    """What the booking decision asks about *keys*."""
+    columns = (
+        videos.c.record_id,
+        videos.c.resolution,
+        videos.c.status,
+        videos.c.attempt,
+        videos.c.attempts_today,
+        videos.c.attempts_since,
+    )
+    found: dict[RenditionKey, Rendition] = {}
+    for row in connection.execute(select(*columns).where(_among(keys))):
+        found[row.record_id, Resolution(row.resolution)] = Rendition(
+            RenditionState.read(row.status), row.attempt, row.attempts_today, row.attempts_since
+        )
+    return found
+
+
+def underway(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Underway]:
+    """What the settling of results asks about *keys*."""
+    columns = (
+        videos.c.record_id,
+        videos.c.resolution,
+        videos.c.status,
+        videos.c.attempt,
+        videos.c.backend,
+        videos.c.source_url,
+    )
+    return {
+        (row.record_id, Resolution(row.resolution)): Underway(
+            RenditionState.read(row.status), row.attempt, Backend(row.backend) if row.backend else None, row.source_url
+        )
+        for row in connection.execute(select(*columns).where(_among(keys)))
+    }
+
+
+def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
+    """Insert or set the rows to *transcoding*, as the plan's attempts say."""
+    there = {
+        (row.record_id, row.resolution)
+        for row in connection.execute(
+            select(videos.c.record_id, videos.c.resolution).where(_among((a.record_id, a.resolution) for a in attempts))
+        )
+    }
+    for one in attempts:
+        values = {
+            "status": RenditionState.TRANSCODING,
+            "backend": one.backend,
+            "attempt": one.attempt,
+            "attempts_today": one.attempts_today,
+            "attempts_since": one.attempts_since,
+            "deadline": one.deadline,
+            "source_url": one.source_url,
+            "requested_at": None,
+            "owner": None,
+            "lease_until": None,
+            "url": None,
+            "reason": None,
+            "updated_at": now,
+        }
+        if (one.record_id, one.resolution) in there:
+            _set(connection, (one.record_id, one.resolution), **values)
+        else:
+            connection.execute(insert(videos).values(record_id=one.record_id, resolution=one.resolution, **values))
+
+
+def move(
+    connection: Connection, key: RenditionKey, old: RenditionState, new: RenditionState, now: float, **values: object
+) -> None:
+    """Move a rendition to *new*; raises ForbiddenMove where the tables have no such move."""
+    check_move(RENDITION_MOVES, stem(*key), old, new)
+    _set(connection, key, status=new, owner=None, lease_until=None, updated_at=now, **values)
+
+
+def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
+    """The ECS transcoder is to make the renditions, until *deadline*."""
+    for key in keys:
+        _set(connection, key, backend=Backend.ECS, deadline=deadline, owner=None, lease_until=None, updated_at=now)
+
+
+def requested(connection: Connection, key: RenditionKey, now: float) -> None:
+    """The OSS transcoder took the request."""
+    _set(connection, key, requested_at=now)
+
+
+def asked(connection: Connection, keys: Iterable[RenditionKey]) -> set[RenditionKey]:
+    """Those of *keys* that the OSS transcoder took."""
+    wanted = select(videos.c.record_id, videos.c.resolution).where(_among(keys), videos.c.requested_at.is_not(None))
+    return {(row.record_id, Resolution(row.resolution)) for row in connection.execute(wanted)}
+
+
+def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
+    """A person wants failed renditions tried again: the cap does not count."""
+    failed = _among(keys) & (videos.c.status == RenditionState.FAILED)
+    connection.execute(
+        update(videos)
+        .where(failed)
+        .values(
+            status=RenditionState.TRANSCODING, backend=Backend.ECS, attempt=videos.c.attempt + 1, owner=None,
+            lease_until=None, deadline=deadline, updated_at=now,
+        )
+    )
+
+
+def take(
+    connection: Connection, record_id: int, resolutions: Sequence[Resolution], owner: str, lease_s: float, now: float
+) -> list[Due]:
+    """The ECS transcodings among *resolutions* that nobody else works on; they are *owner*'s for *lease_s*."""
+    free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
+    mine = _among((record_id, one) for one in resolutions) & _transcoding(Backend.ECS) & free
+    found = [_due(row) for row in connection.execute(select(*_DUE).where(mine))]
+    for one in found:
+        _set(connection, one.key, owner=owner, lease_until=now + lease_s)
+    return found
+
+
+def renew(connection: Connection, due: Sequence[Due], owner: str, until: float, deadline: float | None) -> bool:
+    """Keep the leases of *due* until *until*; False where another took them, or they are settled."""
+    mine = _among(one.key for one in due) & (videos.c.owner == owner) & _transcoding(Backend.ECS)
+    values: dict[str, object] = {"lease_until": until}
+    if deadline is not None:
+        values["deadline"] = deadline
+    return connection.execute(update(videos).where(mine).values(**values)).rowcount == len(due)
+
+
+def overdue(connection: Connection, now: float) -> list[Due]:
+    """The transcodings whose deadline has passed."""
+    late = (videos.c.status == RenditionState.TRANSCODING) & (videos.c.deadline <= now)
+    return [_due(row) for row in connection.execute(select(*_DUE).where(late).order_by(videos.c.deadline).limit(1000))]
+
+
+def under_way(connection: Connection) -> list[Due]:
+    """All transcodings that are not settled, the next deadline first."""
+    open_ = videos.c.status == RenditionState.TRANSCODING
+    return [_due(row) for row in connection.execute(select(*_DUE).where(open_).order_by(videos.c.deadline).limit(1000))]
+
+
+def next_deadline(connection: Connection) -> float | None:
+    """When the next transcoding must be done, in epoch seconds."""
+    wanted = select(func.min(videos.c.deadline)).where(videos.c.status == RenditionState.TRANSCODING)
+    found = connection.execute(wanted).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def unrequested(connection: Connection, before: float) -> list[Due]:
+    """The OSS transcodings begun before *before* that were never asked for."""
+    forgotten = _transcoding(Backend.OSS) & videos.c.requested_at.is_(None) & (videos.c.updated_at < before)
+    return [_due(row) for row in connection.execute(select(*_DUE).where(forgotten).limit(1000))]
+
+
+def ownerless(connection: Connection, before: float, now: float) -> list[Due]:
+    """The ECS transcodings that nobody works on since *before*, or whose owner's lease ran out."""
+    lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
+    return [_due(row) for row in connection.execute(select(*_DUE).where(_transcoding(Backend.ECS) & lost).limit(1000))]
+
+
+def counts(connection: Connection) -> Mapping[str, int]:
+    """Renditions by status."""
+    found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
+    return {str(status): int(number) for status, number in found}
+
+
+def _transcoding(backend: Backend):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
+    return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == backend)
+
+
+def _among(keys: Iterable[RenditionKey]):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
+    return tuple_(videos.c.record_id, videos.c.resolution).in_([(record_id, str(one)) for record_id, one in keys])
+
+
+def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
+    connection.execute(
+        update(videos).where(videos.c.record_id == key[0], videos.c.resolution == key[1]).values(**values)
+    )
+
+
+def _due(row) -> Due:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    backend = Backend(row.backend) if row.backend else None
+    return Due(row.record_id, Resolution(row.resolution), row.attempt, backend, row.source_url, row.url, row.deadline)

@@ -1,0 +1,300 @@
+"""Runs programs on another host by SSH: the host's key is verified, and no program is left running there."""
+
+import asyncio
+import logging
+import re
+import select
+import shlex
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import paramiko  # type: ignore[import-untyped]
+
+from lectern.effects import process
+from lectern.errors import CallAPerson, Misuse, TryAgain
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_KEEPALIVE_S = 15
+_SILENCE_S = 45  # a peer that acknowledges nothing for so long is gone
+_THREADS = 8
+_CHUNK_BYTES = 65536
+_WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
+_URL = re.compile(
+    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
+# A session of its own, so that its group can be ended; timeout ends it there if we are cut off.
+_WRAPPER = ("setsid", "-w", "sh", "-c", 'echo "lectern-pid $$"; LC_ALL=C exec timeout -k 5 "$@"', "lectern")
+# No "--" before the group: dash's kill takes it for a process.
+_ENDING = """
+kill -TERM "-$1" 2>/dev/null; i=0
+while kill -0 "-$1" 2>/dev/null; do
+  i=$((i+1)); [ "$i" -gt "$2" ] && kill -KILL "-$1" 2>/dev/null; [ "$i" -gt "$(($2*2))" ] && exit 1; sleep 0.1
+done
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where to log in."""
+
+    user: str
+    name: str
+    port: int = 22
+
+    @classmethod
+    def parse(cls, text: str) -> "Host":
+        """Read ``ssh://user@host:port``; raises Misuse with what to type."""
+        matched = _URL.fullmatch(text.strip())
+        if matched is None or not 0 < int(matched["port"] or 22) < 65536:
+            raise Misuse(f"{text!r}: is no SSH host; write ssh://user@host:port")
+        return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return f"ssh://{self.user}@{f'[{self.name}]' if ':' in self.name else self.name}:{self.port}"
+
+
+class _UnknownKey(Exception):
+    pass
+
+
+class _Verify(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    def missing_host_key(self, client: object, hostname: str, key: object) -> None:
+        raise _UnknownKey
+
+
+@dataclass
+class _Running:
+    """A program on the other host, and what it prints; its first line is its process id there."""
+
+    lines: process.Lines
+    channel: paramiko.Channel | None = None
+    out: process.Tail = field(default_factory=process.Tail)
+    err: process.Tail = field(default_factory=process.Tail)
+    head: bytes = b""
+    pid: int | None = None
+
+    def add(self, out: bytes, err: bytes) -> None:
+        self.err.add(err)
+        if self.pid is None:
+            self.head = (self.head + out)[-_CHUNK_BYTES:]
+            matched = _PID.search(self.head)
+            if matched is None:
+                return
+            self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
+        self.out.add(out)
+        self.lines.add(out)
+
+
+class Connection:
+    """A login on a host; made by ``connect``. Several programs can run at once."""
+
+    def __init__(self, host: Host, client: paramiko.SSHClient, threads: ThreadPoolExecutor) -> None:
+        self.host = host
+        self._client = client
+        self._threads = threads
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stall_s: float | None = None,
+        on_line: process.OnLine | None = None,
+        stdin: bytes | None = None,
+    ) -> process.Finished:
+        """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
+
+        On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
+        process.TimedOut, process.Stalled, TryAgain (the connection is lost), CallAPerson (the host lacks coreutils).
+        """
+        started_at = time.monotonic()
+        command = shlex.join([*_WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
+        running = _Running(process.Lines(on_line))
+        ended = False
+        try:
+            # A start that we are cancelled in is waited for: what was started must be ended.
+            await process.surely(self._start(running, command, stdin, timeout_s))
+            cause = await self._watch(running, started_at + timeout_s, stall_s)
+            ended = cause is None
+        finally:
+            await process.surely(self._close(running, argv[0], ended=ended))
+        if cause is not None:
+            seconds = time.monotonic() - (started_at if cause is process.TimedOut else running.lines.progressed_at)
+            raise cause(f"{argv[0]} on {self.host}", seconds, process.last_line(running.err.text))
+        returncode = self._returncode(running, argv[0])
+        spent_s = time.monotonic() - started_at
+        return process.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
+
+    def _returncode(self, running: _Running, program: str) -> int:
+        assert running.channel is not None  # it was started
+        returncode: int = running.channel.recv_exit_status()
+        transport = self._client.get_transport()
+        if returncode == -1 and (transport is None or not transport.is_active()):
+            raise TryAgain(f"{self.host}: the connection was lost while {program} ran")
+        if running.pid is None:
+            said = process.last_line(running.err.text) or "no word"
+            needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
+            raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
+        return returncode
+
+    async def _start(self, running: _Running, command: str, stdin: bytes | None, timeout_s: float) -> None:
+        running.channel = await self._threaded(lambda: self._open(command, stdin, timeout_s))
+
+    def _open(self, command: str, stdin: bytes | None, timeout_s: float) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        if transport is None:
+            raise TryAgain(f"{self.host}: the connection is closed")
+        channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
+        channel.settimeout(min(timeout_s, _SILENCE_S))
+        channel.exec_command(command)
+        if stdin:
+            channel.sendall(stdin)
+        channel.shutdown_write()
+        return channel
+
+    async def _watch(
+        self, running: _Running, deadline: float, stall_s: float | None
+    ) -> type[process.TimedOut] | type[process.Stalled] | None:
+        while True:
+            out, err, ended = await self._threaded(lambda: _read(running.channel))
+            running.add(out, err)
+            if ended:
+                running.lines.end()
+                return None
+            now = time.monotonic()
+            if now >= deadline:
+                return process.TimedOut
+            if stall_s is not None and now >= running.lines.progressed_at + stall_s:
+                return process.Stalled
+
+    async def _close(self, running: _Running, program: str, *, ended: bool) -> None:
+        """End the program unless it has ended, by a second channel, and look that it is gone."""
+        if running.channel is None:
+            return
+        try:
+            if not ended:
+                await self._end(running, program)
+        except TryAgain as error:  # cut off: timeout ends it there
+            _log.warning("%s: %s (group %s) could not be ended: %s", self.host, program, running.pid, error)
+        finally:
+            running.channel.close()
+
+    async def _end(self, running: _Running, program: str) -> None:
+        give_up_at = time.monotonic() + _GRACE_S
+        over = False
+        while running.pid is None and not over and time.monotonic() < give_up_at:  # it had no time yet to say it
+            out, err, over = await self._threaded(lambda: _read(running.channel))
+            running.add(out, err)
+        command = shlex.join(["sh", "-c", _ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
+        if running.pid is not None and not await self._threaded(lambda: self._succeeds(command)):
+            _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
+
+    def _succeeds(self, command: str) -> bool:
+        with closing(self._open(command, None, _END_TIMEOUT_S)) as channel:
+            return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
+
+    async def _threaded(self, work: Callable[[], T]) -> T:
+        """What *work* returns; a host that answers nothing for too long is hung up on."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                return await future
+        except TimeoutError as error:
+            self._client.close()
+            raise TryAgain(f"{self.host}: no answer for {_SILENCE_S} s, hung up") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise TryAgain(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
+
+
+def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
+    """What there is to read, after at most 0.25 s; and whether that was all."""
+    if not (channel.recv_ready() or channel.recv_stderr_ready()):
+        if channel.eof_received or channel.closed:
+            channel.status_event.wait(_WAIT_S)
+        else:
+            poll = select.poll()
+            poll.register(channel.fileno(), select.POLLIN)
+            poll.poll(_WAIT_S * 1000)
+    # The end is looked at first: what comes before it is then already there to be read.
+    ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
+    out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
+    err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
+    return out, err, ended and not out and not err
+
+
+@asynccontextmanager
+async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
+    """Log in on *host* with this key only, if its own key is the one in this known_hosts file.
+
+    Raises TryAgain (network), CallAPerson (the host's key is unknown or another, it does not take ours), Misuse (a
+    file is missing).
+    """
+    threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ssh {host.name}")
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(_Verify())
+    logging_in = threads.submit(_log_in, client, host, key_path, known_hosts_path, timeout_s)
+    try:
+        await asyncio.wrap_future(logging_in)
+        yield Connection(host, client, threads)
+    finally:
+        # A login that we are cancelled in goes on in its thread; closed behind it, it leaves no connection.
+        threads.submit(_close, client, logging_in)
+        threads.shutdown(wait=False)
+
+
+def _close(client: paramiko.SSHClient, logging_in: Future[None]) -> None:
+    wait([logging_in])
+    client.close()
+
+
+def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_path: Path, timeout_s: float) -> None:
+    if not key_path.is_file():
+        raise Misuse(f"{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
+    if not known_hosts_path.is_file():
+        raise Misuse(f"{known_hosts_path}: there is no such file; type: {_scan(host, known_hosts_path)}")
+    look = f"look who it is, then: {_scan(host, known_hosts_path)}; see RUNBOOK.md"
+    try:
+        client.load_host_keys(str(known_hosts_path))
+        client.connect(
+            host.name,
+            host.port,
+            host.user,
+            key_filename=str(key_path),
+            sock=_wire(host, timeout_s),
+            allow_agent=False,
+            look_for_keys=False,
+            banner_timeout=timeout_s,
+            auth_timeout=timeout_s,
+        )
+        client.get_transport().set_keepalive(_KEEPALIVE_S)
+    except _UnknownKey as error:
+        raise CallAPerson(f"{host}: its key is not in {known_hosts_path}; {look}") from error
+    except paramiko.BadHostKeyException as error:
+        raise CallAPerson(f"{host}: its key is another than in {known_hosts_path} ({error}); {look}") from error
+    except paramiko.AuthenticationException as error:
+        add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
+        raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise TryAgain(f"{host}: can not be reached: {error or type(error).__name__}") from error
+
+
+def _scan(host: Host, known_hosts_path: Path) -> str:
+    return f"ssh-keyscan -p {host.port} {host.name} >> {shlex.quote(str(known_hosts_path))}"
+
+
+def _wire(host: Host, timeout_s: float) -> socket.socket:
+    wire = socket.create_connection((host.name, host.port), timeout=timeout_s)
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # otherwise a host that vanished is waited for a quarter of an hour
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
+    return wire

@@ -1,0 +1,169 @@
+"""The streamer's folder of renditions: where files lie, how they come, go, and are told apart."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastcrc import crc64 as _crc64
+
+from lectern.effects.origin import RemoteFile
+from lectern.errors import Misuse
+
+QUARANTINE = "quarantine"
+_KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
+_STEM = re.compile(r"([0-9]{1,19})(?:_(?:240|480|720|1080)P)?")
+_FILE = re.compile(r"(?P<stem>[0-9]{1,19}(?:_(?:240|480|720|1080)P)?)\.flv(?P<part>\.part)?")
+_CHUNK_BYTES = 4 * 1024 * 1024
+
+Kind = Literal["rendition", "part", "unknown"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something in the store; *stem* is None where it is unknown, *size_bytes* 0 where it is a folder."""
+
+    path: Path
+    stem: str | None
+    size_bytes: int
+    kind: Kind
+
+
+def crc64(path: Path) -> int:
+    """CRC-64/XZ of the file, as OSS sends it in ``x-oss-hash-crc64ecma``."""
+    value: int | None = None
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_CHUNK_BYTES):
+            value = _crc64.xz(data, value)
+    return _crc64.xz(b"") if value is None else value
+
+
+def record_of(stem: str) -> int:
+    """The record of a stem (``6666`` or ``6666_720P``); raises Misuse for anything else."""
+    matched = _STEM.fullmatch(stem)
+    if matched is None:
+        raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
+    return int(matched[1])
+
+
+def rendition_path(root: Path, stem: str) -> Path:
+    """Where the rendition lies: ``root/6666/6666_720P.flv``."""
+    return root / str(record_of(stem)) / f"{stem}.flv"
+
+
+def part_path(root: Path, record_id: int, stem: str) -> Path:
+    """Where its download grows: ``root/6666/6666_720P.flv.part``."""
+    if record_of(stem) != record_id:
+        raise Misuse(f"{stem!r}: is no rendition of record {record_id}")
+    return root / str(record_id) / f"{stem}.flv.part"
+
+
+def finish(part: Path, final: Path) -> None:
+    """Put a complete download in its place, so that it is there after a power cut; done twice, it changes nothing."""
+    if not part.exists() and final.exists():
+        return
+    _sync(part)
+    part.replace(final)
+    origin_path(part).unlink(missing_ok=True)
+    _sync(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file with its sidecar, and its folder once that is empty; nothing there is fine."""
+    path.unlink(missing_ok=True)
+    origin_path(path).unlink(missing_ok=True)
+    try:
+        if path.parent.name.isdecimal():  # a record's folder, never the root
+            path.parent.rmdir()
+    except OSError:
+        return  # not empty, or gone already
+
+
+def quarantine(root: Path, path: Path) -> Path:
+    """Move *path* below ``root/quarantine`` under its relative name, never over another; returns where it is."""
+    if not path.is_relative_to(root) or path == root or ".." in path.parts:
+        raise Misuse(f"{path}: is not in the store {root}")
+    wanted = root / QUARANTINE / path.relative_to(root)
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target, number = wanted, 0
+    while os.path.lexists(target):
+        number += 1
+        target = wanted.with_name(f"{wanted.name}.{number}")
+    path.rename(target)
+    return target
+
+
+def scan(root: Path) -> list[Found]:
+    """All that is in the store, by path; the quarantine is not looked into."""
+    return sorted(_entries(root), key=lambda found: found.path) if root.is_dir() else []
+
+
+def _entries(root: Path) -> Iterator[Found]:
+    with os.scandir(root) as top:
+        for entry in top:
+            if entry.name in _KEPT_ALONE:
+                continue
+            if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False):
+                with os.scandir(entry.path) as folder:
+                    names = {inner.name: inner for inner in folder}
+                for name, inner in names.items():
+                    if not (name.endswith(".origin") and name.removesuffix(".origin") in names):
+                        yield _found(inner, entry.name)
+            else:
+                yield _found(entry, None)
+
+
+def _found(entry: os.DirEntry[str], record: str | None) -> Found:
+    path = Path(entry.path)
+    is_file = entry.is_file(follow_symlinks=False)
+    size_bytes = entry.stat(follow_symlinks=False).st_size if is_file else 0
+    matched = _FILE.fullmatch(entry.name)
+    if matched is None or not is_file or record != str(record_of(matched["stem"])):
+        return Found(path, None, size_bytes, "unknown")
+    return Found(path, matched["stem"], size_bytes, "part" if matched["part"] else "rendition")
+
+
+def free_bytes(root: Path) -> int:
+    """What the disk below *root* still takes from an ordinary user."""
+    return shutil.disk_usage(root).free
+
+
+def origin_path(part: Path) -> Path:
+    """The sidecar of a download: ``6666_720P.flv.part.origin``."""
+    return part.with_name(f"{part.name}.origin")
+
+
+def write_origin(part: Path, remote: RemoteFile) -> None:
+    """Note what the first try of a download was promised: a resume is only for the same file."""
+    target = origin_path(part)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.new")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(asdict(remote), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(target)
+    _sync(target.parent)
+
+
+def read_origin(part: Path) -> RemoteFile | None:
+    """What the first try was promised; None where nothing (readable) was noted: begin from zero."""
+    try:
+        noted = json.loads(origin_path(part).read_text(encoding="utf-8"))
+        return RemoteFile(url=noted["url"], size_bytes=noted["size_bytes"], etag=noted["etag"], crc64=noted["crc64"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

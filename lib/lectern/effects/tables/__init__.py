@@ -1,0 +1,1 @@
+"""The tables of both databases; nothing outside effects knows them."""

@@ -1,0 +1,58 @@
+"""Opens a database and runs one transaction at a time in it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+
+from lectern.errors import Misuse
+
+BUSY_TIMEOUT_S = 20
+_WRITING = threading.Lock()
+
+
+def open_database(url: str) -> Engine:
+    """An engine for *url*; SQLite in WAL mode, synchronous, foreign programs waited for up to 20 s.
+
+    Raises Misuse where the URL is wrong or its folder is missing.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise Misuse(f"{url!r} is no database URL. Write for example sqlite:///teacher.db") from error
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE")
+    if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
+        raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: SqliteConnection, _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's own type)
+        # The driver would begin transactions late and end them before DDL; we begin them ourselves.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """One writing transaction: committed at the end, rolled back on any exception.
+
+    In SQLite it is the only writer (BEGIN IMMEDIATE), so that what was read in it stays true until the commit;
+    the lock keeps our own threads from the busy wait, which sleeps longer than a transaction takes.
+    """
+    with _WRITING, engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(7365)"))
+        yield connection

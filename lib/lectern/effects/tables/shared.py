@@ -1,0 +1,62 @@
+"""Columns of the tables that both roles keep: inbox, outbox, events."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Table, Text
+from sqlmodel import Field, SQLModel
+
+from lectern.states import InboxState
+
+
+class InboxColumns(SQLModel):
+    """A message as it came, until it is handled; pruned after a week."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    source: str = Field(max_length=250)
+    command: str = Field(default="", max_length=20)
+    body: str = Field(sa_type=Text)
+    state: str = Field(default=InboxState.NEW, max_length=20, index=True)
+    error: str | None = Field(default=None, sa_type=Text)
+    received_at: float
+    tries: int = 0
+    not_before: float = 0
+
+
+class OutboxColumns(SQLModel):
+    """A message to be sent: committed first, sent after, sent again until it was."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    target: str = Field(max_length=250)
+    kind: str = Field(max_length=10)  # "channel": PUBLISH and a bounded stream of the same name; "stream": XADD
+    body: str = Field(sa_type=Text)
+    class_id: str | None = Field(default=None, max_length=250, index=True)
+    created_at: float
+    sent_at: float | None = Field(default=None, index=True)
+
+
+class EventColumns(SQLModel):
+    """What happened to a class or a rendition, when, where, why."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: float
+    what: str = Field(max_length=60)
+    class_id: str | None = Field(default=None, max_length=250, index=True)
+    stem: str | None = Field(default=None, max_length=250, index=True)
+    host: str = Field(max_length=250)
+    detail: str = Field(default="", sa_type=Text)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The three tables of messages and events of one role."""
+
+    inbox: Table
+    outbox: Table
+    events: Table
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The table that SQLModel made of *model*."""
+    found = model.__table__  # type: ignore[attr-defined]  # SQLModel does not declare it
+    assert isinstance(found, Table)
+    return found

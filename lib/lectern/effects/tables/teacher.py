@@ -1,0 +1,80 @@
+"""The teacher's tables."""
+
+from sqlalchemy import MetaData, Text
+from sqlmodel import Field, SQLModel
+
+from lectern.effects.tables.shared import EventColumns, InboxColumns, Journal, OutboxColumns, table_of
+from lectern.states import BookingState
+
+
+class TeacherTable(SQLModel):
+    """Keeps the teacher's tables apart from the streamer's, two of which have the same name."""
+
+    metadata = MetaData()
+
+
+class RenditionRow(TeacherTable, table=True):
+    """A record at a resolution, and how far its transcoding is. The first three columns are documented."""
+
+    __tablename__ = "video_list"
+    record_id: int = Field(primary_key=True)
+    resolution: str = Field(primary_key=True, max_length=10)
+    status: str | None = Field(default=None, max_length=20)
+    url: str | None = Field(default=None, sa_type=Text)
+    backend: str | None = Field(default=None, max_length=10)
+    attempt: int = 0
+    attempts_since: float = 0  # when the day of `attempts_today` began
+    attempts_today: int = 0
+    source_url: str | None = Field(default=None, sa_type=Text)
+    deadline: float | None = Field(default=None, index=True)
+    requested_at: float | None = None
+    owner: str | None = Field(default=None, max_length=250)
+    lease_until: float | None = None
+    reason: str | None = Field(default=None, sa_type=Text)
+    updated_at: float | None = None
+
+
+class OrderRow(TeacherTable, table=True):
+    """One row a booking: the truth about a class."""
+
+    __tablename__ = "order_list"
+    class_id: str = Field(primary_key=True, max_length=250)
+    institution_id: str | None = Field(default=None, max_length=250)
+    record_id: int | None = Field(default=None, index=True)
+    resolution: str | None = Field(default=None, max_length=10)
+    start_time: float
+    end_time: float
+    payload: str = Field(sa_type=Text)
+    state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
+    code: int | None = None
+    message: str | None = Field(default=None, sa_type=Text)
+    streamer: str | None = Field(default=None, max_length=250)
+    url: str | None = Field(default=None, sa_type=Text)
+    deliveries: int = 1
+    received_at: float
+    updated_at: float
+    answered_at: float | None = None
+    warned_at: float | None = None
+
+
+class TeacherInbox(InboxColumns, TeacherTable, table=True):
+    """Messages to the teacher."""
+
+    __tablename__ = "inbox_list"
+
+
+class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
+    """Messages from the teacher."""
+
+    __tablename__ = "outbox_list"
+
+
+class TeacherEvent(EventColumns, TeacherTable, table=True):
+    """The teacher's events."""
+
+    __tablename__ = "event_list"
+
+
+videos = table_of(RenditionRow)
+orders = table_of(OrderRow)
+journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent))

@@ -1,0 +1,101 @@
+"""Downloads by wget: goes on where it stopped, keeps to a rate and to a limit."""
+
+import asyncio
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from lectern.effects import process
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+
+ENVIRONMENT = {"LC_ALL": "C"}  # its errors are read below, in English
+
+_LOOK_S = 0.5
+_IDLE_S = 30
+_RATE = re.compile(r"[0-9]+(\.[0-9]+)?[kmgKMG]?")
+_STATUS = re.compile(r"ERROR (\d{3})")
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
+_OURS = frozenset({1, 2, 3})  # its own trouble: options, the file it writes
+_SERVER_ERROR = 8
+_PASSING_STATUS = frozenset({408, 425, 429})
+
+
+def argv(wget: str, url: str, target: str, rate: str | None = None) -> list[str]:
+    """One try of a download into *target*, that goes on where the file ends; raises Misuse for a rate it can not read.
+
+    No configuration, proxy, password file or redirect leads it elsewhere than to *url*, which was checked.
+    """
+    if rate is not None and not _RATE.fullmatch(rate):
+        raise Misuse(f"download rate {rate!r}: can not be read; write 1000k, 1.5m or 0 (no limit)")
+    limit = [] if rate is None else [f"--limit-rate={rate}"]
+    options = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
+    return [wget, "--no-config", "--no-proxy", "--no-netrc", *options, "-O", target, "--", url]
+
+
+async def download(
+    wget_path: str,
+    url: str,
+    part: Path,
+    *,
+    rate: str,
+    timeout_s: float,
+    limit_bytes: int,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Download *url* into *part*, or go on with what is there; *on_progress* is told its size every 0.5 s.
+
+    *rate* is in wget's own words (``1000k`` bytes a second). The file never grows over *limit_bytes*. Raises TryAgain
+    (network, busy server, timeout; the part is kept), Refuse (not there, too large, disk full), CallAPerson, Misuse.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    too_large = Refuse(f"{url}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED)
+    if _size_bytes(part) > limit_bytes:
+        raise too_large
+    watch = asyncio.ensure_future(_watch(part, on_progress))
+    try:
+        finished = await process.run(
+            argv(wget_path, url, str(part), rate),
+            timeout_s=timeout_s,
+            env=ENVIRONMENT,
+            file_limit_bytes=limit_bytes,
+        )
+    finally:
+        watch.cancel()
+        await asyncio.wait({watch})
+    if not watch.cancelled():
+        watch.result()  # what on_progress raised
+    if finished.returncode == -signal.SIGXFSZ:
+        raise too_large
+    judge(finished, url)
+    on_progress(_size_bytes(part))
+
+
+def judge(finished: process.Finished, url: str) -> None:
+    """Return if wget succeeded, else raise what the caller should do (the manual's section *Exit Status*)."""
+    if finished.returncode == 0:
+        return
+    found = f"{url}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
+    status = _STATUS.search(finished.errors)
+    if any(words in finished.errors for words in _NO_ROOM):
+        raise Refuse(found, DISK_FULL)
+    if finished.returncode in _OURS:
+        raise CallAPerson(found)
+    if finished.returncode == _SERVER_ERROR and status is not None:
+        code = int(status[1])
+        if 400 <= code < 500 and code not in _PASSING_STATUS:
+            raise Refuse(found, DOWNLOAD_FAILED)
+    raise TryAgain(found)
+
+
+async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        on_progress(_size_bytes(part))
+
+
+def _size_bytes(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,140 @@
+"""What can go wrong, sorted by what the caller should do, and the error codes of the wire."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How urgent a code is for the operations team."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """A code of the wire: defined once, with what its reader should do."""
+
+    number: int
+    meaning: str
+    severity: Severity
+    platform_should: str
+
+    @property
+    def runbook(self) -> str:
+        """The heading in RUNBOOK.md."""
+        return f"{self.number}: {self.meaning}"
+
+
+_MOVE = "Move the class, or book it with another resolution and a new class_id."
+_AGAIN = "Book it again with a new class_id."
+_CORRECT = "Correct the booking and send it with a new class_id."
+
+TRANSCODE_TIMED_OUT = ErrorCode(207, "transcoding timed out", Severity.CRITICAL, _MOVE)
+TRANSCODE_FAILED = ErrorCode(208, "transcoding failed", Severity.CRITICAL, f"{_AGAIN} A new attempt is then made.")
+ATTEMPTS_SPENT = ErrorCode(
+    209, "too many transcoding attempts", Severity.CRITICAL, f"{_MOVE} A person can retry the rendition."
+)
+NO_TRANSCODER = ErrorCode(210, "no transcoder can take the rendition", Severity.CRITICAL, _MOVE)
+DISK_FULL = ErrorCode(316, "disk full", Severity.CRITICAL, "Move the class; the streamers' caches are full.")
+NO_STREAMER = ErrorCode(317, "no streamer is alive", Severity.CRITICAL, _AGAIN)
+DOWNLOAD_FAILED = ErrorCode(
+    318, "the recording could not be downloaded", Severity.CRITICAL, "Check the URL, then book."
+)
+BAD_RECORDING = ErrorCode(319, "the recording is not playable", Severity.CRITICAL, "Replace the recording.")
+FORBIDDEN_ORIGIN = ErrorCode(320, "the recording's origin is not allowed", Severity.WARNING, _CORRECT)
+AIRING_BROKEN = ErrorCode(
+    321, "the class could not be aired to its end", Severity.CRITICAL, "Call the operations team."
+)
+MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
+ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
+CONFLICT = ErrorCode(
+    409, "the class is already booked differently", Severity.WARNING, "Cancel it, and use a new class_id."
+)
+CANCELLED = ErrorCode(411, "the class was cancelled", Severity.NOTICE, _AGAIN)
+ORPHANED_WAITER = ErrorCode(211, "a class waits that nobody booked here", Severity.CRITICAL, _AGAIN)
+URL_MISSING = ErrorCode(
+    501, "transcoded already, but the booking lacks the URL", Severity.CRITICAL, "Add the URL to video_url_list."
+)
+UNKNOWN_RENDITION = ErrorCode(
+    502, "a result for a rendition nobody asked for", Severity.WARNING, "Check the transcoder."
+)
+STALE_WAITING = ErrorCode(503, "a class waits longer than it may", Severity.CRITICAL, "Call the operations team.")
+DEAD_LETTER = ErrorCode(504, "a message could not be read", Severity.WARNING, "Check the producer.")
+
+OK = 0
+"""The code of an answer with result *success*."""
+
+CODES: dict[int, ErrorCode] = {
+    code.number: code
+    for code in (
+        TRANSCODE_TIMED_OUT,
+        TRANSCODE_FAILED,
+        ATTEMPTS_SPENT,
+        NO_TRANSCODER,
+        DISK_FULL,
+        NO_STREAMER,
+        DOWNLOAD_FAILED,
+        BAD_RECORDING,
+        FORBIDDEN_ORIGIN,
+        AIRING_BROKEN,
+        MALFORMED,
+        CONFLICT,
+        ENDED,
+        CANCELLED,
+        ORPHANED_WAITER,
+        URL_MISSING,
+        UNKNOWN_RENDITION,
+        STALE_WAITING,
+        DEAD_LETTER,
+    )
+}
+
+
+class LecternError(Exception):
+    """Anything that went wrong: the thing, what happened, what was found."""
+
+    def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class TryAgain(LecternError):
+    """Passing trouble (network, a busy server): the same call can succeed later."""
+
+
+class FallBack(LecternError):
+    """This way is closed for now: take the next one of the ladder."""
+
+
+class Refuse(LecternError):
+    """It can not be done: tell who asked, with the code."""
+
+    def __init__(self, message: str, code: ErrorCode) -> None:
+        super().__init__(message, code)
+        self.code: ErrorCode = code
+
+
+class CallAPerson(LecternError):
+    """A state that no program mends; nothing was changed."""
+
+
+class Misuse(LecternError):
+    """A wrong setting or command line: the text says what to type. Exit code 2."""
+
+
+class Malformed(LecternError):
+    """A message that can not be read; *class_id* where one could be."""
+
+    def __init__(self, message: str, class_id: str | None = None) -> None:
+        super().__init__(message, MALFORMED)
+        self.class_id = class_id
+
+
+class ForbiddenMove(CallAPerson):
+    """A state change that the tables of states.py do not have."""
+
+    def __init__(self, thing: str, old: str, new: str) -> None:
+        super().__init__(f"{thing}: may not go from {old!r} to {new!r}")

@@ -1,0 +1,277 @@
+"""All that travels on the wire: frozen, parsed once, unknown fields kept."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
+
+from lectern.errors import Malformed
+from lectern.states import Backend, Resolution
+
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
+"""What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+
+MAX_BODY_BYTES = 64 * 1024
+"""A longer message is malformed; a booking is under 2 KiB."""
+
+
+def is_name(text: str) -> bool:
+    """Whether *text* may be a class_id, an institution_id, or a host's name."""
+    return NAME.fullmatch(text) is not None and text not in {".", ".."}
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def _resolution(value: object) -> object:
+    """The source spells the smallest one ``240``; read it with and without the letter."""
+    text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
+    return f"{text}P" if isinstance(text, str) and text.isdigit() else text
+
+
+def _url(text: str, *schemes: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    if len(text) > 2_000 or any(c.isspace() or not c.isprintable() for c in text):
+        raise ValueError("must have no blanks or control characters and at most 2000 characters")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+HttpUrl = Annotated[str, AfterValidator(lambda text: _url(text, "http", "https"))]
+RtmpUrl = Annotated[str, AfterValidator(lambda text: _url(text, "rtmp", "rtmps"))]
+WireResolution = Annotated[Resolution, BeforeValidator(_resolution)]
+RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]
+
+
+class Message(BaseModel):
+    """A frozen message; what it does not know, it keeps and passes on."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def to_json(self) -> str:
+        """The message as it goes on the wire: our absent fields are left out, a sender's own null is kept."""
+        absent = {name for name in type(self).model_fields if getattr(self, name) is None}
+        return self.model_dump_json(exclude=absent)
+
+
+class Booking(Message):
+    """A request that a class be aired; the last three fields are absent in bookings of the old kind."""
+
+    cmd: Literal["order"] = "order"
+    class_id: Name
+    institution_id: Name | None = None
+    video_url: HttpUrl | None = None
+    start_time: EpochSeconds
+    end_time: EpochSeconds
+    push_url: RtmpUrl
+    record_id: RecordId
+    video_url_list: Mapping[str, str] = Field(default_factory=dict)
+    video_resolution: WireResolution | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Booking":
+        if self.end_time <= self.start_time:
+            raise ValueError("end_time must be after start_time")
+        if self.video_resolution is None and self.video_url is None:
+            raise ValueError("video_url is needed where no video_resolution is given")
+        for resolution, url in self.urls.items():
+            try:
+                _url(url, "http", "https")
+            except ValueError as error:
+                raise ValueError(f"video_url_list.{resolution} {error}") from None
+        return self
+
+    @property
+    def urls(self) -> dict[Resolution, str]:
+        """The recording's URL of each resolution we know; other keys of the list are passed over."""
+        known = {_resolution(key): url for key, url in self.video_url_list.items()}
+        return {resolution: known[resolution] for resolution in Resolution if known.get(resolution)}
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.video_resolution)
+
+
+class Cancel(Message):
+    """The class shall not be aired."""
+
+    cmd: Literal["cancel"] = "cancel"
+    class_id: Name
+
+
+class TranscodingResult(Message):
+    """What a transcoder made of a request; *attempt* is only in our own ECS results."""
+
+    cmd: Literal["transcoding"] = "transcoding"
+    record_id: RecordId
+    video_resolution: WireResolution
+    result: str
+    transcode_video_url: HttpUrl | None = None
+    type: Backend
+    attempt: int | None = None
+    message: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TranscodingResult":
+        if self.success and self.transcode_video_url is None:
+            raise ValueError("transcode_video_url is needed where the result is a success")
+        return self
+
+    @property
+    def success(self) -> bool:
+        """The source spells it ``sucess``; both spellings are read."""
+        return self.result in {"sucess", "success"}
+
+
+class OrderResult(Message):
+    """Our answer to a booking."""
+
+    cmd: Literal["order_result"] = "order_result"
+    class_id: str
+    result: Literal["success", "fail"]
+    code: int
+    message: str
+    streamer: str | None = None
+
+
+class Alarm(Message):
+    """A cry for a person; *runbook* is the heading in RUNBOOK.md."""
+
+    cmd: Literal["alarm"] = "alarm"
+    code: int
+    message: str
+    at: float
+    runbook: str
+    class_id: str | None = None
+    record_id: int | None = None
+    video_resolution: str | None = None
+    host: str | None = None
+
+
+class Prepare(Message):
+    """Teacher to streamer: have this rendition, and air it then."""
+
+    cmd: Literal["prepare"] = "prepare"
+    class_id: Name
+    institution_id: Name | None = None
+    record_id: RecordId
+    video_resolution: WireResolution | None = None
+    video_url: HttpUrl
+    start_time: EpochSeconds
+    end_time: EpochSeconds
+    push_url: RtmpUrl
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.video_resolution)
+
+
+class Release(Message):
+    """Teacher to streamer: the class is cancelled; take its citation back."""
+
+    cmd: Literal["release"] = "release"
+    class_id: Name
+
+
+class Report(Message):
+    """Streamer to teacher: what became of a class. ``prepared`` answers a Prepare, ``ended`` closes the airing."""
+
+    cmd: Literal["prepared", "ended"]
+    class_id: Name
+    streamer: Name
+    result: Literal["success", "fail"]
+    code: int = 0
+    message: str = ""
+
+
+class DeadLetter(Message):
+    """A message that could not be read, with the reason; for people."""
+
+    cmd: Literal["dead_letter"] = "dead_letter"
+    error: str
+    command: str
+    body: str
+
+
+Inbound = Booking | Cancel | TranscodingResult | Prepare | Release | Report
+
+BY_COMMAND: Mapping[str, type[Inbound]] = {
+    "order": Booking,
+    "cancel": Cancel,
+    "transcoding": TranscodingResult,
+    "prepare": Prepare,
+    "release": Release,
+    "prepared": Report,
+    "ended": Report,
+}
+
+
+def stem(record_id: int, resolution: Resolution | None) -> str:
+    """``6666_720P``, or ``6666`` where the booking named no resolution."""
+    return f"{record_id}_{resolution}" if resolution else str(record_id)
+
+
+def command_of(body: str | bytes) -> str:
+    """The ``cmd`` of a message that may be anything; empty where there is none."""
+    try:
+        fields = _read(body)
+    except ValueError:
+        return ""
+    command = fields.get("cmd") if isinstance(fields, dict) else None
+    return command if isinstance(command, str) else ""
+
+
+def _read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
+    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
+    """The message in *body*, one of the *expected* kinds.
+
+    Raises Malformed with every fault in words, and with the class_id where one can be read.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise Malformed(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES}")
+    try:
+        fields = _read(body)
+    except ValueError as error:
+        raise Malformed(f"the message is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise Malformed(f"the message is a JSON {type(fields).__name__}, not an object")
+    found = fields.get("class_id")
+    class_id = found if isinstance(found, str) and is_name(found) else None
+    kind = BY_COMMAND.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
+    matching = [one for one in expected if one is kind]
+    if not matching:
+        wanted = " or ".join(sorted(name for name, one in BY_COMMAND.items() if one in expected))
+        raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", class_id)
+    try:
+        return matching[0].model_validate(fields)
+    except ValidationError as error:
+        raise Malformed(_in_words(error), class_id) from error
+
+
+def _in_words(error: ValidationError) -> str:
+    """Every fault as ``field: what is wrong``; values are left out, for URLs can hold secrets."""
+    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
+    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
+
+
+def _where(path: tuple[int | str, ...]) -> str:
+    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
+    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"

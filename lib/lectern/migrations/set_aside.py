@@ -1,0 +1,101 @@
+"""Moves rows that no key can name out of an old table, into one beside it; nothing is deleted for good."""
+
+from dataclasses import dataclass
+
+from alembic import op
+from sqlalchemy import text
+
+from lectern.migrations.look import Shape, shape
+from lectern.migrations.steps import say
+
+TABLE = "video_list"
+ASIDE = "video_list_set_aside"
+REASON = "set_aside_reason"
+RANKED = """
+WITH judged AS (
+    SELECT {address} AS address, record_id, resolution, status, {flaw} AS flaw FROM video_list
+), ranked AS (
+    SELECT judged.*, row_number() OVER (
+        PARTITION BY flaw, record_id, resolution
+        ORDER BY CASE status WHEN 'success' THEN 0 WHEN 'transcoding' THEN 1 ELSE 2 END, address DESC
+    ) AS place FROM judged
+)
+SELECT address, {shown}, CASE flaw WHEN '' THEN 'another row of the rendition is kept' ELSE flaw END
+FROM ranked WHERE flaw <> '' OR place > 1 ORDER BY address
+"""
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    address: str
+    flaw: str
+    shown: str
+    at: str
+
+
+def _dialect(found: Shape) -> _Dialect:
+    if op.get_bind().dialect.name != "sqlite":
+        flaw = "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL' ELSE '' END"
+        return _Dialect("CAST(ctid AS TEXT)", flaw, "CAST({} AS TEXT)", "ctid = CAST(:address AS tid)")
+    rowid = next(name for name in ("rowid", "_rowid_", "oid") if name not in found.columns)
+    flaw = (
+        "CASE WHEN record_id IS NULL OR resolution IS NULL THEN 'its key is NULL'"
+        " WHEN typeof(record_id) <> 'integer' AND CAST(CAST(record_id AS INTEGER) AS TEXT) <> record_id"
+        " THEN 'its record_id is no whole number'"
+        " WHEN typeof(resolution) <> 'text' THEN 'its resolution is no text' ELSE '' END"
+    )
+    # As bytes, because an old text need not be valid UTF-8.
+    return _Dialect(rowid, flaw, "CAST({} AS BLOB)", f"{rowid} = :address")
+
+
+def set_aside() -> None:
+    """Move the rows of the teacher's ``video_list`` that a unique (record_id, resolution) has no room for.
+
+    Of several rows of one rendition that of the best status stays (success, then transcoding, then any other),
+    the youngest of equals.
+    """
+    found = shape(op.get_bind(), TABLE)
+    assert found is not None
+    dialect = _dialect(found)
+    shown = ", ".join(dialect.shown.format(name) for name in ("record_id", "resolution", "status"))
+    rows = op.get_bind().execute(text(RANKED.format(address=dialect.address, flaw=dialect.flaw, shown=shown)))
+    for address, record_id, resolution, status, reason in rows.all():
+        _move(found, dialect.at, address, reason)
+        say(
+            f"{TABLE}: row {address} (record_id {_text(record_id)}, resolution {_text(resolution)}, status "
+            f"{_text(status)}) goes to {ASIDE}: {reason}"
+        )
+
+
+def _move(found: Shape, at: str, address: object, reason: str) -> None:
+    _prepare(found)
+    names = ", ".join(_quoted(name) for name in found.columns.values())
+    values = {"address": address, "reason": reason}
+    # S608: all that is put together here are constants and quoted names.
+    copy = f"INSERT INTO {ASIDE} ({names}, {REASON}) SELECT {names}, :reason FROM {TABLE} WHERE {at}"  # noqa: S608
+    op.get_bind().execute(text(copy), values)
+    op.get_bind().execute(text(f"DELETE FROM {TABLE} WHERE {at}"), values)  # noqa: S608
+
+
+def _prepare(found: Shape) -> None:
+    there = shape(op.get_bind(), ASIDE)
+    if there is None:
+        # Made from the table itself: a column of the same affinity keeps every value as it is.
+        like = f"SELECT {TABLE}.*, CAST('' AS TEXT) AS {REASON} FROM {TABLE} WHERE 1 = 0"  # noqa: S608
+        op.get_bind().execute(text(f"CREATE TABLE {ASIDE} AS {like}"))
+        say(f"{ASIDE}: new table")
+        return
+    kind = "" if op.get_bind().dialect.name == "sqlite" else "TEXT"
+    for name in there.lacks([*found.columns.values(), REASON]):
+        op.get_bind().execute(text(f"ALTER TABLE {ASIDE} ADD COLUMN {_quoted(name)} {kind}"))
+
+
+def _quoted(name: str) -> str:
+    # The colon would be a parameter to SQLAlchemy's text().
+    return op.get_bind().dialect.identifier_preparer.quote_identifier(name).replace(":", r"\:")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return "NULL" if value is None else repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")

@@ -1,0 +1,1 @@
+"""The streamer database's Alembic environment."""

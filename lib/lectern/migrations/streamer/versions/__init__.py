@@ -1,0 +1,1 @@
+"""The streamer database's revisions; each keeps its own frozen table definitions."""

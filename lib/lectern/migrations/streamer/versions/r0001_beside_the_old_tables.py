@@ -1,0 +1,115 @@
+"""The streamer's tables of 2.0.0, beside and around those of the old program in ``task_list.db``."""
+
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text, text
+
+from lectern.migrations.steps import complete, need
+
+revision = "streamer_0001"
+down_revision = None
+
+ZERO = text("0")
+metadata = MetaData()
+
+Table(
+    "task_list",
+    metadata,
+    Column("class_id", String(250), primary_key=True),
+    Column("video_url", String(2000)),
+    Column("push_url", String(2000)),
+    Column("start_time", Float),
+    Column("end_time", Float),
+    Column("status", String(20)),
+    Column("institution_id", String(250)),
+    Index("ix_task_list_end_time", "end_time"),
+)
+Table(
+    "video_list",
+    metadata,
+    Column("id", String(250), primary_key=True),
+    Column("num_cite", Integer),
+    Column("site", String(250)),
+    Column("update_time", Float),
+    Column("state", String(20), server_default="ready"),  # an old row's file is there, or reconcile finds out
+    Column("size_bytes", Integer),
+    Column("url", Text),
+    Column("etag", String(250)),
+    Column("crc64", String(20)),
+    Column("duration_s", Float),
+    Column("tries", Integer, nullable=False, server_default=ZERO),
+    Column("owner", String(250)),
+    Column("reason", Text),
+    Index("ix_video_list_eviction", "num_cite", "update_time"),
+)
+Table(
+    "class_list",
+    metadata,
+    Column("class_id", String(250), primary_key=True),
+    Column("video_id", String(250), nullable=False, index=True),
+    Column("site", String(250)),
+    Column("state", String(20), index=True),  # no default: how far an old row's airing is, its task_list row says
+    Column("record_id", Integer),
+    Column("code", Integer),
+    Column("message", Text),
+    Column("run_id", String(40)),
+    Column("updated_at", Float),
+    Column("released_at", Float),
+)
+Table(
+    "dir_info",
+    metadata,
+    Column("dir", String(250), primary_key=True),
+    Column("size", Float, nullable=False),
+    Column("num", Integer, nullable=False),
+    Column("reserved_bytes", Integer, server_default=ZERO),
+    Column("reserved_num", Integer, server_default=ZERO),
+)
+Table(
+    "inbox_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String(250), nullable=False),
+    Column("command", String(20), nullable=False, server_default=""),
+    Column("body", Text, nullable=False),
+    Column("state", String(20), nullable=False, server_default="new", index=True),
+    Column("error", Text),
+    Column("received_at", Float, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=ZERO),
+    Column("not_before", Float, nullable=False, server_default=ZERO),
+)
+Table(
+    "outbox_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("target", String(250), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("class_id", String(250), index=True),
+    Column("created_at", Float, nullable=False),
+    Column("sent_at", Float, index=True),
+)
+Table(
+    "event_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("what", String(60), nullable=False),
+    Column("class_id", String(250), index=True),
+    Column("stem", String(250), index=True),
+    Column("host", String(250), nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+)
+
+DOCUMENTED = {
+    "task_list": ("class_id", "video_url", "push_url", "start_time", "end_time", "status"),
+    "video_list": ("id", "num_cite", "site", "update_time"),
+    "class_list": ("class_id", "video_id", "site"),
+    "dir_info": ("dir", "size", "num"),
+}
+
+
+def upgrade() -> None:
+    """See that the old tables are what they are taken for, then make what is missing."""
+    for name, columns in DOCUMENTED.items():
+        need(name, columns)
+    for table in metadata.tables.values():
+        complete(table)

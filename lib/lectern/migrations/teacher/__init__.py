@@ -1,0 +1,1 @@
+"""The teacher database's Alembic environment."""

@@ -1,0 +1,1 @@
+"""The teacher database's revisions; each keeps its own frozen table definitions."""

@@ -1,0 +1,96 @@
+"""The teacher's tables of 2.0.0, beside and around the old program's ``video_list``."""
+
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, text
+
+from lectern.migrations.set_aside import set_aside
+from lectern.migrations.steps import complete, need
+
+revision = "teacher_0001"
+down_revision = None
+
+ZERO = text("0")
+metadata = MetaData()
+
+Table(
+    "video_list",
+    metadata,
+    Column("record_id", Integer, primary_key=True, autoincrement=False),
+    Column("resolution", String(10), primary_key=True),
+    Column("status", String(20)),
+    Column("url", Text),
+    Column("backend", String(10)),
+    Column("attempt", Integer, nullable=False, server_default=ZERO),
+    Column("attempts_since", Float, nullable=False, server_default=ZERO),
+    Column("attempts_today", Integer, nullable=False, server_default=ZERO),
+    Column("source_url", Text),
+    Column("deadline", Float, index=True),
+    Column("requested_at", Float),
+    Column("owner", String(250)),
+    Column("lease_until", Float),
+    Column("reason", Text),
+    Column("updated_at", Float),
+)
+Table(
+    "order_list",
+    metadata,
+    Column("class_id", String(250), primary_key=True),
+    Column("institution_id", String(250)),
+    Column("record_id", Integer, index=True),
+    Column("resolution", String(10)),
+    Column("start_time", Float, nullable=False),
+    Column("end_time", Float, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("state", String(20), nullable=False, server_default="received", index=True),
+    Column("code", Integer),
+    Column("message", Text),
+    Column("streamer", String(250)),
+    Column("url", Text),
+    Column("deliveries", Integer, nullable=False, server_default=text("1")),
+    Column("received_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("answered_at", Float),
+    Column("warned_at", Float),
+)
+Table(
+    "inbox_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String(250), nullable=False),
+    Column("command", String(20), nullable=False, server_default=""),
+    Column("body", Text, nullable=False),
+    Column("state", String(20), nullable=False, server_default="new", index=True),
+    Column("error", Text),
+    Column("received_at", Float, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=ZERO),
+    Column("not_before", Float, nullable=False, server_default=ZERO),
+)
+Table(
+    "outbox_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("target", String(250), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("class_id", String(250), index=True),
+    Column("created_at", Float, nullable=False),
+    Column("sent_at", Float, index=True),
+)
+Table(
+    "event_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("what", String(60), nullable=False),
+    Column("class_id", String(250), index=True),
+    Column("stem", String(250), index=True),
+    Column("host", String(250), nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+)
+
+
+def upgrade() -> None:
+    """Take in the old table, then make what is missing."""
+    if need("video_list", ("record_id", "resolution", "status")):
+        set_aside()
+    for table in metadata.tables.values():
+        complete(table)

@@ -1,0 +1,184 @@
+"""Settings of both roles: defaults, the teacher's old JSON config, .env, environment; later wins."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lectern.errors import Misuse
+from lectern.messages import is_name
+
+GIBIBYTE = 1024**3
+_MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
+
+
+class OldConfig(PydanticBaseSettingsSource):
+    """The teacher's old JSON config, named by TEACHER_CONFIG; its times are milliseconds, as documented."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401 (its signature)
+        """Unused: all fields are read at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The two documented fields, in seconds."""
+        path = self.current_state.get("teacher_config")
+        if not path:
+            return {}
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
+        if not isinstance(found, dict):
+            raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
+        return {
+            ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found
+        }
+
+
+def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
+        raise Misuse(f"TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
+    return milliseconds / 1000
+
+
+class Common(BaseSettings):
+    """What both roles need."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    prefect_api_url: str = "http://127.0.0.1:4200/api"
+    prefect_api_auth_string: SecretStr | None = None
+    work_pool: str = "resident"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    order_channel: str = "order"
+    cancel_channel: str = "cancel"
+    transcoding_channel: str = "transcoding"
+    order_result_channel: str = "order_result"
+    alarm_channel: str = "alarm"
+    waiting_key: str = "{record_id}_{resolution}"
+    streamer_stream: str = "streamer:{name}"
+    report_stream: str = "streamer_report"
+    dead_letter_stream: str = "dead_letter"
+    streamers_key: str = "streamers"
+
+    batch_max: int = Field(500, ge=1, le=5000)
+    batch_wait_s: float = Field(0.05, ge=0, le=5)
+    sweep_interval_s: float = Field(30, gt=0)
+    poll_interval_s: float = Field(1.0, gt=0)
+    heartbeat_interval_s: float = Field(5, gt=0)
+    drain_timeout_s: float = Field(20, ge=0)
+    inbox_tries: int = Field(5, ge=1)
+    inbox_lease_s: float = Field(60, gt=0)
+    keep_messages_s: float = Field(7 * 86400, gt=0)
+    http_timeout_s: float = Field(10, gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins here: arguments, environment, .env, the old JSON config."""
+        return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
+        """The settings, or Misuse that names each wrong variable."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors(include_url=False, include_input=False)
+            )
+            raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
+
+
+class TeacherSettings(Common):
+    """The control host."""
+
+    teacher_name: str = "teacher"
+    teacher_database_url: SecretStr = SecretStr("sqlite:///teacher.db")  # can hold a password
+    teacher_config: Path | None = None
+    oss_transcode_url: str | None = None
+    transcode_sign_key: SecretStr
+    on_transcode_timeout: Literal["refuse", "ecs"] = "refuse"
+    transcoding_time_out_s: float = Field(120, gt=0)
+    order_warn_time_out_s: float = Field(86400, gt=0)
+    max_attempts_a_day: int = Field(5, ge=1)
+    ecs_hosts: str = ""
+    ecs_ssh_key: Path | None = None
+    ecs_known_hosts: Path | None = None
+    ecs_work_root: str = "~/lectern-work"
+    ecs_ffmpeg: str = "ffmpeg"
+    ecs_ffprobe: str = "ffprobe"
+    ecs_wget: str = "wget"
+    ecs_curl: str = "curl"
+    max_ecs_jobs: int = Field(2, ge=1)
+    upload_url: str | None = None
+    public_url: str | None = None
+    api_bind: str = "127.0.0.1:8800"
+    streamer_lost_after_s: float = Field(60, gt=0)
+    streamer_load_slack: float = Field(1.25, ge=1)
+
+    @property
+    def name(self) -> str:
+        """The host's name: its work queue."""
+        return self.teacher_name
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL."""
+        return self.teacher_database_url.get_secret_value()
+
+
+class StreamerSettings(Common):
+    """A push host; the documented names stay."""
+
+    streamer_name: str = Field(default_factory=socket.gethostname)
+    streamer_database_url: SecretStr = SecretStr("sqlite:///task_list.db")
+    video_root: Path = Path("/home/video")
+    wget_path: str = "/usr/bin/wget"
+    download_rate: str = Field("1000k", pattern=r"^\d+(\.\d+)?[kKmMgG]?$")
+    max_video_num: int = Field(1000, ge=1)
+    max_video_size: float = Field(1000, gt=0)
+    max_downloads: int = Field(4, ge=1)
+    download_tries: int = Field(4, ge=1)
+    download_timeout_s: float = Field(6 * 3600, gt=0)
+    allowed_origins: str = ""
+    broadcast_lead_s: float = Field(300, ge=0)
+    reconnect_after_s: float = Field(1.0, gt=0, le=3)
+
+    @field_validator("streamer_name")
+    @classmethod
+    def _nameable(cls, name: str) -> str:
+        if not is_name(name):
+            raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+        return name
+
+    @property
+    def name(self) -> str:
+        """The host's name: its work queue and its stream."""
+        return self.streamer_name
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL."""
+        return self.streamer_database_url.get_secret_value()
+
+    @property
+    def max_bytes(self) -> int:
+        """MAX_VIDEO_SIZE, documented in G, in bytes."""
+        return int(self.max_video_size * GIBIBYTE)
+
+
+Settings = TeacherSettings | StreamerSettings

@@ -1,0 +1,149 @@
+"""States and the moves between them, as tables; a move that is not here is the error."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeVar
+
+from lectern.errors import ForbiddenMove
+
+
+class Resolution(StrEnum):
+    """A wanted picture size; bookings of the old kind name none (``video_resolution`` on the wire)."""
+
+    P240 = "240P"
+    P480 = "480P"
+    P720 = "720P"
+    P1080 = "1080P"
+
+
+BOXES: Mapping[Resolution, tuple[int, int]] = MappingProxyType(
+    {
+        Resolution.P240: (320, 240),
+        Resolution.P480: (640, 480),
+        Resolution.P720: (1280, 720),
+        Resolution.P1080: (1920, 1080),
+    }
+)
+"""Width and height in pixels that a picture of each resolution is fitted into."""
+
+
+class RenditionState(StrEnum):
+    """The status column of the teacher's ``video_list``."""
+
+    TRANSCODING = "transcoding"
+    SUCCESS = "success"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+
+    @classmethod
+    def read(cls, stored: str | None) -> "RenditionState":
+        """The state that a stored status means.
+
+        An old program's database can hold words that we do not know; a rendition with such a status is of
+        no use to anybody, so it is read as *failed*: the next booking asks for it again.
+        """
+        try:
+            return cls(stored or "")
+        except ValueError:
+            return cls.FAILED
+
+
+class Backend(StrEnum):
+    """Who makes a rendition; the ``type`` of a result on the wire."""
+
+    OSS = "oss"
+    ECS = "ecs"
+
+
+class BookingState(StrEnum):
+    """The state column of the teacher's ``order_list``."""
+
+    RECEIVED = "received"
+    WAITING = "waiting"  # for a rendition
+    PLACED = "placed"  # a streamer was told to prepare it
+    READY = "ready"  # the streamer has the rendition; the platform was answered with success
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    AIRED = "aired"
+    BROKEN = "broken"  # was ready, but could not be aired
+
+
+class AiringState(StrEnum):
+    """The state of a class on its streamer (``class_list.state``)."""
+
+    WAITING = "waiting"  # for the rendition's download
+    READY = "ready"
+    ON_AIR = "on air"
+    AIRED = "aired"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    BROKEN = "broken"
+
+
+class FileState(StrEnum):
+    """The state of a rendition in a streamer's cache (``video_list.state``)."""
+
+    DOWNLOADING = "downloading"  # size and place reserved
+    READY = "ready"
+    EVICTING = "evicting"  # gone from the sums; its file is about to go from the disk
+    BAD = "bad"  # the last download failed; kept for the reason only, takes no room
+
+
+class InboxState(StrEnum):
+    """The state of a message as it came."""
+
+    NEW = "new"
+    DONE = "done"
+    DEAD = "dead"
+
+
+RENDITION_MOVES: Mapping[RenditionState, frozenset[RenditionState]] = MappingProxyType(
+    {
+        RenditionState.TRANSCODING: frozenset(
+            {RenditionState.SUCCESS, RenditionState.FAILED, RenditionState.TIMED_OUT}
+        ),
+        RenditionState.FAILED: frozenset({RenditionState.TRANSCODING}),
+        RenditionState.TIMED_OUT: frozenset({RenditionState.SUCCESS, RenditionState.TRANSCODING}),
+        RenditionState.SUCCESS: frozenset(),
+    }
+)
+
+BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType(
+    {
+        BookingState.RECEIVED: frozenset(
+            {BookingState.WAITING, BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}
+        ),
+        BookingState.WAITING: frozenset({BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}),
+        BookingState.PLACED: frozenset({BookingState.READY, BookingState.REFUSED, BookingState.CANCELLED}),
+        BookingState.READY: frozenset({BookingState.AIRED, BookingState.CANCELLED, BookingState.BROKEN}),
+        BookingState.REFUSED: frozenset(),
+        BookingState.CANCELLED: frozenset(),
+        BookingState.AIRED: frozenset(),
+        BookingState.BROKEN: frozenset({BookingState.AIRED}),  # a person retried in the UI
+    }
+)
+
+AIRING_MOVES: Mapping[AiringState, frozenset[AiringState]] = MappingProxyType(
+    {
+        AiringState.WAITING: frozenset({AiringState.READY, AiringState.REFUSED, AiringState.CANCELLED}),
+        AiringState.READY: frozenset({AiringState.ON_AIR, AiringState.CANCELLED, AiringState.BROKEN}),
+        AiringState.ON_AIR: frozenset({AiringState.AIRED, AiringState.CANCELLED, AiringState.BROKEN}),
+        AiringState.AIRED: frozenset(),
+        AiringState.REFUSED: frozenset(),
+        AiringState.CANCELLED: frozenset(),
+        AiringState.BROKEN: frozenset({AiringState.ON_AIR, AiringState.CANCELLED}),
+    }
+)
+
+LIVE_AIRINGS = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
+"""States in which a class cites its rendition (``num_cite``)."""
+
+
+S = TypeVar("S", bound=StrEnum)
+
+
+def check_move(moves: Mapping[S, frozenset[S]], thing: str, old: S, new: S) -> None:
+    """Raise ForbiddenMove unless *thing* may go from *old* to *new*; to stay where it is, is allowed."""
+    if new != old and new not in moves[old]:
+        raise ForbiddenMove(thing, old, new)

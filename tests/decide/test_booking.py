@@ -1,0 +1,263 @@
+"""What becomes of a booking."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide import booking as decide
+from lectern.decide.booking import Known, Limits, Named, Rendition, plan
+from lectern.messages import Booking
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+from tests import strategies
+from tests.strategies import NOW, booking
+
+LIMITS = Limits(max_attempts_a_day=5, transcoding_time_out_s=120, oss=True, ecs=True)
+
+# The booking decision as the rollout note and the design word it.
+WORDS = [
+    ("names no resolution", "not looked at", "proceed"),
+    ("resolution in video_url_list", "not looked at", "proceed"),
+    ("not in the list", "no row", "insert row as transcoding; request OSS transcoding; wait"),
+    ("not in the list", "transcoding", "wait"),
+    ("not in the list", "success", "alarm 501, refuse with 501"),
+    ("not in the list", "timed out", "refuse with 207"),
+    ("not in the list", "failed", "set row to transcoding; request OSS transcoding again; wait"),
+]
+
+
+def test_the_table_is_the_documented_one_row_for_row() -> None:
+    assert [(str(named), str(found), str(do)) for named, found, do in decide.TABLE] == WORDS
+
+
+@pytest.mark.parametrize("named", list(Named))
+@pytest.mark.parametrize("found", [None, *RenditionState])
+def test_every_booking_and_every_status_have_an_action(named: Named, found: RenditionState | None) -> None:
+    assert decide.action(named, found) in decide.Do
+
+
+@pytest.mark.parametrize(
+    ("fields", "found", "state", "code", "begun"),
+    [
+        ({"video_resolution": None}, RenditionState.FAILED, "placed", None, 0),
+        ({"video_url_list": {"720P": "http://origin.example/720"}}, RenditionState.TIMED_OUT, "placed", None, 0),
+        ({}, None, "waiting", None, 1),
+        ({}, RenditionState.TRANSCODING, "waiting", None, 0),
+        ({}, RenditionState.SUCCESS, "refused", 501, 0),
+        ({}, RenditionState.TIMED_OUT, "refused", 207, 0),
+        ({}, RenditionState.FAILED, "waiting", None, 1),
+    ],
+)
+def test_a_lone_booking_follows_its_row(
+    fields: dict[str, Any], found: RenditionState | None, state: str, code: int | None, begun: int
+) -> None:
+    rows = {(6666, Resolution.P720): Rendition(found)} if found else {}
+    planned = plan([booking(**fields)], {}, rows, LIMITS, NOW)
+    (verdict,) = planned.verdicts
+    assert (verdict.state, verdict.code.number if verdict.code else None) == (state, code)
+    assert len(planned.attempts) == begun
+
+
+def test_a_booking_of_the_old_kind_proceeds_with_its_video_url() -> None:
+    (verdict,) = plan([booking(video_resolution=None)], {}, {}, LIMITS, NOW).verdicts
+    assert (verdict.url, verdict.booking.stem) == ("http://origin.example/6666.flv", "6666")
+
+
+def test_a_listed_resolution_proceeds_with_the_listed_url() -> None:
+    wanted = booking(video_url_list={"720P": "http://origin.example/720", "480P": "http://origin.example/480"})
+    (verdict,) = plan([wanted], {}, {}, LIMITS, NOW).verdicts
+    assert (verdict.url, verdict.booking.stem) == ("http://origin.example/720", "6666_720P")
+
+
+def test_only_what_cannot_happen_or_cannot_be_helped_raises_an_alarm() -> None:
+    alarmed = {
+        found: plan([booking()], {}, {(6666, Resolution.P720): Rendition(found)}, LIMITS, NOW).verdicts[0].alarm
+        for found in RenditionState
+    }
+    assert [found for found, alarm in alarmed.items() if alarm] == [RenditionState.SUCCESS]
+
+
+def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
+    planned = plan([booking(f"c-{n}") for n in range(1_000)], {}, {}, LIMITS, NOW)
+    assert len(planned.attempts) == 1
+    assert {verdict.state for verdict in planned.verdicts} == {BookingState.WAITING}
+    assert len(planned.verdicts) == 1_000
+
+
+def test_a_booking_that_comes_twice_is_answered_again_and_changes_nothing() -> None:
+    planned = plan([booking(), booking()], {}, {}, LIMITS, NOW)
+    assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
+    assert not planned.again[0].differs
+
+
+def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
+    planned = plan([booking(), booking(record_id=7)], {}, {}, LIMITS, NOW)
+    assert len(planned.verdicts) == 1
+    assert planned.again[0].differs
+
+
+def test_a_second_delivery_carries_the_first_answer() -> None:
+    known = Known(BookingState.REFUSED, booking().to_json(), 207, "timed out", None)
+    planned = plan([booking()], {"c-1": known}, {}, LIMITS, NOW)
+    assert planned.again[0].known == known
+    assert not planned.verdicts
+
+
+def test_a_class_that_has_ended_is_refused_with_410() -> None:
+    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW)], {}, {}, LIMITS, NOW).verdicts
+    assert verdict.code is not None
+    assert verdict.code.number == 410
+
+
+def test_a_class_that_should_be_on_air_already_is_still_taken() -> None:
+    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW + 20)], {}, {}, LIMITS, NOW).verdicts
+    assert verdict.state is BookingState.WAITING
+
+
+@pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
+def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
+    (attempt,) = plan([booking()], {}, {}, Limits(5, 120, oss, ecs), NOW).attempts
+    assert attempt.backend == Backend(backend)
+
+
+def test_without_any_transcoder_a_booking_is_refused_at_once_with_210() -> None:
+    planned = plan([booking()], {}, {}, Limits(5, 120, oss=False, ecs=False), NOW)
+    (verdict,) = planned.verdicts
+    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (210, True, [])
+
+
+def test_without_any_source_a_booking_is_refused_at_once_with_210() -> None:
+    (verdict,) = plan([booking(video_url=None)], {}, {}, LIMITS, NOW).verdicts
+    assert (verdict.code.number if verdict.code else None, verdict.alarm) == (210, True)
+
+
+def failed(attempts_today: int, since: float) -> dict[tuple[int, Resolution], Rendition]:
+    return {(6666, Resolution.P720): Rendition(RenditionState.FAILED, 9, attempts_today, since)}
+
+
+def test_after_five_attempts_in_a_day_a_failed_rendition_stays_failed() -> None:
+    planned = plan([booking()], {}, failed(5, NOW - 86_399), LIMITS, NOW)
+    (verdict,) = planned.verdicts
+    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (209, True, [])
+
+
+def test_the_next_day_the_attempts_are_counted_from_one() -> None:
+    (attempt,) = plan([booking()], {}, failed(5, NOW - 86_400), LIMITS, NOW).attempts
+    assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 1, NOW)
+
+
+def test_a_further_attempt_of_the_day_keeps_the_day() -> None:
+    (attempt,) = plan([booking()], {}, failed(4, NOW - 60), LIMITS, NOW).attempts
+    assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 5, NOW - 60)
+
+
+def test_the_deadline_is_the_time_out_from_now() -> None:
+    (attempt,) = plan([booking()], {}, {}, LIMITS, NOW).attempts
+    assert attempt.deadline == NOW + 120
+
+
+@pytest.mark.parametrize(
+    ("listed", "video_url", "wanted", "source"),
+    [
+        (["240P", "1080P", "720P"], True, "480P", "720P"),
+        (["1080P", "240P"], True, "480P", "1080P"),
+        (["240P"], True, "480P", "whole"),
+        (["240P", "480P"], False, "1080P", "480P"),
+        ([], True, "240P", "whole"),
+        ([], False, "240P", None),
+    ],
+)
+def test_the_source_is_the_smallest_that_is_large_enough_else_the_largest_there_is(
+    listed: list[str], video_url: bool, wanted: str, source: str | None
+) -> None:
+    made = booking(
+        video_url="http://origin.example/whole" if video_url else None,
+        video_url_list={one: f"http://origin.example/{one}" for one in listed},
+        video_resolution=wanted,
+    )
+    found = decide.source(made, Resolution(wanted))
+    assert found == (f"http://origin.example/{source}" if source else None)
+
+
+def test_a_plan_reads_as_one_line_a_decision() -> None:
+    lines = plan(
+        [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)], {}, {}, LIMITS, NOW
+    ).lines()
+    assert lines == [
+        "c-1: waiting 6666_720P",
+        "c-2: refused 6666_720P 410",
+        "6666_720P: oss transcoding, attempt 1",
+        "c-1: delivered again",
+    ]
+
+
+batches = st.lists(strategies.bookings(), max_size=12)
+
+
+@given(batches, strategies.renditions, strategies.limits)
+def test_every_booking_gets_exactly_one_decision(
+    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+) -> None:
+    planned = plan(batch, {}, rows, limits, NOW)
+    decided = [verdict.booking.class_id for verdict in planned.verdicts]
+    assert sorted(decided) == sorted({one.class_id for one in batch})
+    assert len(decided) + len(planned.again) == len(batch)
+
+
+@given(batches, strategies.renditions, strategies.limits)
+def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transcoding(
+    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+) -> None:
+    planned = plan(batch, {}, rows, limits, NOW)
+    under_way = {key for key, row in rows.items() if row.state is RenditionState.TRANSCODING}
+    under_way |= {(one.record_id, one.resolution) for one in planned.attempts}
+    for verdict in planned.verdicts:
+        assert (verdict.url is not None) == (verdict.state is BookingState.PLACED)
+        assert (verdict.code is not None) == (verdict.state is BookingState.REFUSED) == bool(verdict.message)
+        if verdict.state is BookingState.WAITING:
+            assert (verdict.booking.record_id, verdict.booking.video_resolution) in under_way
+
+
+@given(batches, strategies.renditions, strategies.limits)
+def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(
+    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+) -> None:
+    begun = Counter((one.record_id, one.resolution) for one in plan(batch, {}, rows, limits, NOW).attempts)
+    assert all(count == 1 for count in begun.values())
+    assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
+
+
+@given(batches, strategies.renditions, strategies.limits)
+def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
+    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+) -> None:
+    at_once = plan(batch, {}, rows, limits, NOW)
+    known: dict[str, Known] = {}
+    rows = dict(rows)
+    singly = decide.Plan()
+    for one in batch:
+        step = plan([one], known, rows, limits, NOW)
+        singly.verdicts += step.verdicts
+        singly.attempts += step.attempts
+        singly.again += step.again
+        for verdict in step.verdicts:  # what the commit of the step leaves in the database
+            code = verdict.code.number if verdict.code else None
+            known[one.class_id] = Known(verdict.state, one.to_json(), code, verdict.message, None)
+        for begun in step.attempts:
+            rows[begun.record_id, begun.resolution] = Rendition(
+                RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since
+            )
+    assert at_once == singly
+
+
+@given(batches, strategies.renditions, strategies.limits)
+def test_a_decision_leaves_what_it_was_given_as_it_was(
+    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+) -> None:
+    known: dict[str, Known] = {}
+    before = json.dumps([[one.to_json() for one in batch], str(rows)])
+    plan(batch, known, rows, limits, NOW)
+    assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)

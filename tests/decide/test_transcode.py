@@ -1,0 +1,201 @@
+"""What becomes of a transcoding result, and of a deadline that has passed."""
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide import transcode as decide
+from lectern.decide.booking import RenditionKey
+from lectern.decide.transcode import Outcome, Overdue, Underway, outcome, overdue, settle, stale
+from lectern.messages import TranscodingResult
+from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution
+from tests import strategies
+from tests.strategies import result
+
+KEY = (6666, Resolution.P720)
+
+# The treatment of results as the rollout note and the design word it.
+WORDS = [
+    ("any", "any", "none", "alarm, change nothing"),
+    ("success", "any", "transcoding", "status success; waiting classes proceed; list deleted"),
+    ("failed", "oss", "transcoding", "request ECS transcoding"),
+    ("failed", "ecs", "transcoding", "status failed; waiting classes refused with 208; list deleted; alarm"),
+    ("success", "any", "timed out", "correct the status of a timed-out rendition"),
+    ("any", "any", "any", "counted, logged, changes nothing"),
+]
+
+
+def test_the_table_is_the_documented_one_row_for_row() -> None:
+    results = {True: "success", False: "failed"}
+    said = [
+        (results[success] if isinstance(success, bool) else str(success), str(type_), str(row), str(what))
+        for success, type_, row, what in decide.TABLE
+    ]
+    assert said == WORDS
+
+
+OSS = Underway(RenditionState.TRANSCODING, 1, Backend.OSS)
+ECS = Underway(RenditionState.TRANSCODING, 1, Backend.ECS)
+
+
+@pytest.mark.parametrize(
+    ("came", "row", "what"),
+    [
+        (result(), None, Outcome.ALARM),
+        (result(success=False), None, Outcome.ALARM),
+        (result(), OSS, Outcome.SUCCEED),
+        (result(type=Backend.ECS), ECS, Outcome.SUCCEED),
+        (result(success=False), OSS, Outcome.FALL_BACK),
+        (result(success=False, type=Backend.ECS), ECS, Outcome.FAIL),
+        (result(), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.CORRECT),
+        (result(success=False), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.IGNORE),
+        (result(), Underway(RenditionState.SUCCESS, 1, Backend.OSS), Outcome.IGNORE),
+        (result(success=False), Underway(RenditionState.SUCCESS, 1, Backend.OSS), Outcome.IGNORE),
+        (result(), Underway(RenditionState.FAILED, 1, Backend.OSS), Outcome.IGNORE),
+        (result(success=False), Underway(RenditionState.FAILED, 1, Backend.OSS), Outcome.IGNORE),
+    ],
+)
+def test_a_lone_result_follows_its_row(came: TranscodingResult, row: Underway | None, what: Outcome) -> None:
+    assert outcome(came, row) is what
+
+
+def test_a_row_of_the_old_program_knows_no_backend_and_takes_any_failure() -> None:
+    old = Underway(RenditionState.TRANSCODING, 0, None)
+    assert outcome(result(success=False), old) is Outcome.FALL_BACK
+    assert outcome(result(success=False, type=Backend.ECS), old) is Outcome.FAIL
+
+
+def test_a_result_with_another_attempt_than_the_rows_changes_nothing() -> None:
+    for attempt in (1, 3):
+        assert outcome(result(type=Backend.ECS, attempt=attempt), Underway(ECS.state, 2, Backend.ECS)) is Outcome.IGNORE
+
+
+def test_a_failure_of_the_cloud_that_was_given_up_does_not_fail_our_own_attempt() -> None:
+    assert outcome(result(success=False), ECS) is Outcome.IGNORE
+
+
+def test_a_late_success_of_the_cloud_is_welcome_while_our_own_attempt_is_under_way() -> None:
+    assert outcome(result(), ECS) is Outcome.SUCCEED
+
+
+def settled(*came: TranscodingResult, row: Underway = OSS, ecs: bool = True) -> list[Outcome]:
+    return [one.outcome for one in settle(enumerate(came), {KEY: row}, ecs=ecs)]
+
+
+def test_a_doubled_success_is_taken_once() -> None:
+    assert settled(result(), result()) == [Outcome.SUCCEED, Outcome.IGNORE]
+
+
+def test_a_doubled_failure_of_the_cloud_falls_back_once() -> None:
+    assert settled(result(success=False), result(success=False)) == [Outcome.FALL_BACK, Outcome.IGNORE]
+
+
+def test_both_rungs_failing_in_one_batch_fail_the_rendition() -> None:
+    ladder = settled(result(success=False), result(success=False, type=Backend.ECS))
+    assert ladder == [Outcome.FALL_BACK, Outcome.FAIL]
+
+
+def test_with_nothing_to_fall_back_to_a_failure_of_the_cloud_is_final() -> None:
+    assert settled(result(success=False), result(success=False), ecs=False) == [Outcome.FAIL, Outcome.IGNORE]
+
+
+def test_a_late_success_corrects_a_timed_out_rendition_once() -> None:
+    row = Underway(RenditionState.TIMED_OUT, 1, Backend.OSS)
+    assert settled(result(), result(), row=row) == [Outcome.CORRECT, Outcome.IGNORE]
+
+
+def test_a_settled_result_names_its_message_and_its_rendition() -> None:
+    (one,) = settle([(42, result())], {KEY: OSS}, ecs=True)
+    assert (one.inbox_id, one.key, one.stem) == (42, KEY, "6666_720P")
+
+
+batches = st.lists(strategies.results(), max_size=12).map(lambda batch: list(enumerate(batch)))
+
+
+@given(batches, strategies.underway, st.booleans())
+def test_every_result_gets_exactly_one_outcome_in_its_order(
+    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+) -> None:
+    decided = settle(batch, rows, ecs=ecs)
+    assert [(one.inbox_id, one.result) for one in decided] == batch
+    assert all(one.outcome in Outcome for one in decided)
+
+
+@given(batches, strategies.underway, st.booleans())
+def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
+    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+) -> None:
+    decided = settle(batch, rows, ecs=ecs)
+    for key in {one.key for one in decided}:
+        outcomes = [one.outcome for one in decided if one.key == key]
+        assert outcomes.count(Outcome.FALL_BACK) <= (1 if ecs else 0)
+        assert sum(one in {Outcome.SUCCEED, Outcome.FAIL, Outcome.CORRECT} for one in outcomes) <= 1
+
+
+@given(batches, strategies.underway, st.booleans())
+def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
+    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+) -> None:
+    after = {
+        Outcome.SUCCEED: RenditionState.SUCCESS,
+        Outcome.CORRECT: RenditionState.SUCCESS,
+        Outcome.FAIL: RenditionState.FAILED,
+    }
+    now = dict(rows)
+    singly = []
+    for inbox_id, came in batch:
+        (one,) = settle([(inbox_id, came)], now, ecs=ecs)
+        singly.append(one)
+        if one.key in now:  # what the commit of the step leaves in the database
+            row = now[one.key]
+            backend = Backend.ECS if one.outcome is Outcome.FALL_BACK else row.backend
+            now[one.key] = Underway(after.get(one.outcome, row.state), row.attempt, backend)
+    assert settle(batch, rows, ecs=ecs) == singly
+
+
+@given(
+    strategies.results(),
+    st.none()
+    | st.builds(Underway, st.sampled_from(RenditionState), st.integers(0, 3), st.none() | st.sampled_from(Backend)),
+)
+def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Underway | None) -> None:
+    aims = {
+        Outcome.SUCCEED: RenditionState.SUCCESS,
+        Outcome.CORRECT: RenditionState.SUCCESS,
+        Outcome.FAIL: RenditionState.FAILED,
+    }
+    what = outcome(came, row)
+    if row is None:
+        assert what is Outcome.ALARM
+    elif what in aims:
+        assert aims[what] in RENDITION_MOVES[row.state]
+        assert not stale(came, row)
+    elif what is Outcome.FALL_BACK:
+        assert row.state is RenditionState.TRANSCODING
+
+
+@pytest.mark.parametrize("output_there", [True, False])
+@pytest.mark.parametrize("backend", [None, *Backend])
+@pytest.mark.parametrize("on_timeout", ["refuse", "ecs"])
+@pytest.mark.parametrize("ecs", [True, False])
+def test_every_passed_deadline_has_one_outcome(
+    output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool
+) -> None:
+    what = overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs)
+    if output_there:
+        assert what is Overdue.SUCCEED
+    elif on_timeout == "ecs" and ecs and backend is not Backend.ECS:
+        assert what is Overdue.FALL_BACK
+    else:
+        assert what is Overdue.TIME_OUT
+
+
+def test_an_attempt_of_our_own_may_take_three_times_the_recording_and_two_minutes() -> None:
+    assert decide.total_limit_s(600) == 1_920
+
+
+def test_renditions_of_one_record_are_made_together() -> None:
+    keys = [(1, Resolution.P720), (2, Resolution.P240), (1, Resolution.P480)]
+    assert decide.by_record(keys) == {1: [Resolution.P720, Resolution.P480], 2: [Resolution.P240]}

@@ -1,0 +1,242 @@
+"""Real things to play against: recordings, an origin that can misbehave, an sshd on loopback."""
+
+import hashlib
+import http.server
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+SSHD = Path("/usr/sbin/sshd")
+
+
+def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = 10.0) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, f"waited {timeout_s} s until {description}"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def running_with(words: str) -> list[int]:
+    """Processes with *words* in their command line, other than these tests."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if words in command and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process.pid)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def make_recording(path: Path, *options: str, video: bool = True, audio: bool = True, seconds: int = 4) -> Path:
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
+    argv += ["-f", "lavfi", "-i", f"testsrc2=size=640x360:rate=25:duration={seconds}"] if video else []
+    argv += ["-f", "lavfi", "-i", f"sine=duration={seconds}"] if audio else []
+    argv += ["-c:v", "libx264", "-preset", "ultrafast", "-g", "50"] if video else []
+    argv += ["-c:a", "aac"] if audio else []
+    subprocess.run([*argv, *options, "-f", "flv", str(path)], check=True, timeout=60)
+    return path
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 s, 640x360, h264 and aac; its name needs quotes everywhere."""
+    return make_recording(tmp_path_factory.mktemp("recordings") / 'it\'s a "lesson" -1.flv')
+
+
+@dataclass
+class Origin:
+    """Serves *files* with ranges and ETags, takes PUTs, and answers *statuses* where told to."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    statuses: dict[str, list[int]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    cut_at: dict[str, int] = field(default_factory=dict)
+    no_head: set[str] = field(default_factory=set)
+    slow_s: float = 0.0
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    posted: list[bytes] = field(default_factory=list)
+
+    def took(self, method: str, path: str) -> int:
+        return sum(1 for asked in self.asked if asked[:2] == (method, path))
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    origin: Origin
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self.origin.posted.append(self.rfile.read(int(self.headers["content-length"])))
+        self._plain(self._status() or 200)
+
+    def do_PUT(self) -> None:
+        self._note()
+        body = self.rfile.read(int(self.headers["content-length"]))
+        status = self._status()
+        if status is None:
+            self.origin.files[self.path] = body
+        self._plain(status or 201)
+
+    def _note(self) -> None:
+        self.origin.asked.append((self.command, self.path, self.headers.get("range", "")))
+
+    def _status(self) -> int | None:
+        """The next of the answers that were ordered for this path; the last one stays."""
+        ordered = self.origin.statuses.get(self.path, [])
+        status = ordered.pop(0) if len(ordered) > 1 else (ordered or [0])[0]
+        return status or None
+
+    def _plain(self, status: int) -> None:
+        text = f"answer {status}".encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def _serve(self) -> None:
+        self._note()
+        status = self._status()
+        body = self.origin.files.get(self.path)
+        if self.command == "HEAD" and self.path in self.origin.no_head:
+            status = 403
+        if self.path in self.origin.redirects:
+            self.send_response(302)
+            self.send_header("location", self.origin.redirects[self.path])
+            self.send_header("content-length", "0")
+            self.end_headers()
+        elif status is not None or body is None:
+            self._plain(status or 404)
+        else:
+            self._file(body)
+
+    def _file(self, body: bytes) -> None:
+        start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if start >= len(body) and start:
+            self._plain(416)
+            return
+        self.send_response(206 if "range" in self.headers else 200)
+        self.send_header("content-length", str(len(body) - start))
+        self.send_header("content-range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("etag", f'"{hashlib.md5(body).hexdigest()}"')
+        for name, value in self.origin.headers.get(self.path, {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self._body(body[start : self.origin.cut_at.get(self.path)])
+
+    def _body(self, data: bytes) -> None:
+        try:
+            for begin in range(0, len(data), 65536):
+                self.wfile.write(data[begin : begin + 65536])
+                time.sleep(self.origin.slow_s)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the reader was ended, which is what many claims are about
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        return
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    made = Origin()
+    handler = type("Handler", (_Handler,), {"origin": made})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        made.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield made
+        server.shutdown()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """An sshd on loopback, with the files a client needs."""
+
+    url: str
+    port: int
+    key: Path
+    known_hosts: Path
+    folder: Path
+
+
+def make_key(path: Path) -> str:
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
+    subprocess.run(argv, check=True, timeout=30)
+    return path.with_suffix(".pub").read_text()
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    if not SSHD.exists():
+        pytest.skip("no /usr/sbin/sshd: apt-get install openssh-server")
+    folder = tmp_path_factory.mktemp("sshd")
+    port = free_port()
+    host_key = make_key(folder / "host")
+    (folder / "authorized").write_text(make_key(folder / "client"))
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(parents=True, exist_ok=True)
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "authorized",
+        "PidFile": "none",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PasswordAuthentication": "no",
+        "PermitRootLogin": "yes",
+        "MaxStartups": "100",
+        "SetEnv": f"HOME={folder}",  # of no interest is what this user's shell does first
+    }
+    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log, stdout=log)
+        try:
+            wait_until(lambda: _listens(port), f"sshd listens: {(folder / 'log').read_text()}")
+            user = psutil.Process().username()
+            yield Sshd(f"ssh://{user}@127.0.0.1:{port}", port, folder / "client", folder / "known_hosts", folder)
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as wire:
+        return wire.connect_ex(("127.0.0.1", port)) == 0

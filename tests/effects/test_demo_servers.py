@@ -1,0 +1,192 @@
+"""The demo's ports and its origin: what it serves, and the faults that the tests of lectern rely on."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import fastcrc
+import httpx
+import pytest
+import pytest_asyncio
+
+from lectern.demo.origin import CRC_HEADER, Fault, Origin
+from lectern.demo.ports import HOST, free_port
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+async def wait_until(condition: Callable[[], object], *, timeout_s: float, description: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {description}"
+        await asyncio.sleep(0.02)
+
+
+@pytest_asyncio.fixture
+async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
+    async with Origin(tmp_path / "origin") as server:
+        (server.root / "6666").mkdir()
+        (server.root / "6666" / "6666.flv").write_bytes(CONTENT)
+        yield server
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
+        yield http
+
+
+def test_free_ports_differ() -> None:
+    """A port is given once, even while nobody listens on it yet."""
+    assert len({free_port() for _ in range(50)}) == 50
+
+
+@pytest.mark.asyncio
+async def test_origin_describes_a_file(origin: Origin, client: httpx.AsyncClient) -> None:
+    """HEAD and GET tell length, ETag, time of change and CRC-64/XZ; GET brings the bytes."""
+    url = origin.url_for("6666/6666.flv")
+    head, got = await client.head(url), await client.get(url)
+    assert got.content == CONTENT
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(CONTENT))
+    assert head.headers[CRC_HEADER] == str(fastcrc.crc64.xz(CONTENT))
+    assert head.headers["etag"] == got.headers["etag"]
+    assert "last-modified" in head.headers
+    assert [(asked.method, asked.status) for asked in origin.requests] == [("HEAD", 200), ("GET", 200)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("wanted", "status", "first", "end"),
+    [
+        ("bytes=0-9", 206, 0, 10),
+        ("bytes=1048570-", 206, 1048570, len(CONTENT)),
+        ("bytes=-5", 206, len(CONTENT) - 5, len(CONTENT)),
+        ("bytes=100-99999999", 206, 100, len(CONTENT)),
+        ("bytes=5-1", 200, 0, len(CONTENT)),
+        ("bytes=0-1,5-6", 200, 0, len(CONTENT)),
+        ("lines=1-2", 200, 0, len(CONTENT)),
+        ("bytes=1048576-", 416, 0, 0),
+        ("bytes=-0", 416, 0, 0),
+    ],
+)
+async def test_origin_serves_ranges(  # noqa: PLR0917  # pytest passes by name
+    origin: Origin, client: httpx.AsyncClient, wanted: str, status: int, first: int, end: int
+) -> None:
+    """One range is served as asked, one past the end refused, and what is no single range is no range."""
+    got = await client.get(origin.url_for("6666/6666.flv"), headers={"Range": wanted})
+    assert (got.status_code, got.content) == (status, CONTENT[first:end])
+    if status == 206:
+        assert got.headers["content-range"] == f"bytes {first}-{end - 1}/{len(CONTENT)}"
+
+
+@pytest.mark.asyncio
+async def test_origin_honours_if_range(origin: Origin, client: httpx.AsyncClient) -> None:
+    """A range of an older version of the file is answered with the whole new one."""
+    url = origin.url_for("6666/6666.flv")
+    etag = (await client.head(url)).headers["etag"]
+    same = await client.get(url, headers={"Range": "bytes=10-", "If-Range": etag})
+    (origin.root / "6666" / "6666.flv").write_bytes(b"another file")
+    changed = await client.get(url, headers={"Range": "bytes=10-", "If-Range": etag})
+    assert (same.status_code, changed.status_code, changed.content) == (206, 200, b"another file")
+    assert changed.headers[CRC_HEADER] == str(fastcrc.crc64.xz(b"another file"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/none.flv", "/6666", "/..%2f..%2fetc/passwd", "/%00", "/" + "a" * 300, "/outside"])
+async def test_origin_serves_nothing_else(origin: Origin, client: httpx.AsyncClient, path: str) -> None:
+    """Missing files, folders, and ways out of the root are 404."""
+    (origin.root / "outside").symlink_to("/etc/passwd")
+    assert (await client.get(origin.url + path)).status_code == 404
+
+
+@pytest.mark.asyncio
+async def test_origin_takes_uploads_under_put_only(origin: Origin, client: httpx.AsyncClient) -> None:
+    """PUT makes folders, is answered with the CRC, and is refused everywhere but under /put/."""
+    put = await client.put(origin.url_for("put/7/7_240P.flv"), content=CONTENT)
+    assert (put.status_code, put.headers[CRC_HEADER]) == (200, str(fastcrc.crc64.xz(CONTENT)))
+    assert (origin.root / "put/7/7_240P.flv").read_bytes() == CONTENT
+    assert (await client.put(origin.url_for("7.flv"), content=b"x")).status_code == 403
+    assert (await client.put(f"{origin.url}/put/..%2f7.flv", content=b"x")).status_code == 403
+    assert [file.name for file in (origin.root / "put/7").iterdir()] == ["7_240P.flv"]
+
+
+@pytest.mark.asyncio
+async def test_origin_fails_as_often_as_told(origin: Origin, client: httpx.AsyncClient) -> None:
+    """A status fault switched over HTTP is used up by the requests it matches, and by no others."""
+    told = await client.post(f"{origin.url}/_control", json={"path": "6666/*", "status": 503, "times": 2})
+    assert told.status_code == 200
+    assert (await client.get(origin.url_for("other.flv"))).status_code == 404
+    statuses = [(await client.get(origin.url_for("6666/6666.flv"))).status_code for _ in range(3)]
+    assert statuses == [503, 503, 200]
+    assert (await client.post(f"{origin.url}/_control", json={"no": "fault"})).status_code == 422
+    listed = (await client.get(f"{origin.url}/_requests")).json()
+    assert [entry["status"] for entry in listed] == [404, 503, 503, 200]
+
+
+@pytest.mark.asyncio
+async def test_origin_breaks_off_and_lies(origin: Origin, client: httpx.AsyncClient) -> None:
+    """A truncated answer announces its full length; a lie makes the length wrong in either direction."""
+    url = origin.url_for("6666/6666.flv")
+    origin.faults.add(Fault("*", method="GET", times=1, truncate_bytes=1000))
+    origin.faults.add(Fault("*", method="GET", times=1, length_lie=10))
+    origin.faults.add(Fault("*", length_lie=-10))
+    for lie in (0, 10):
+        got = b""
+        with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012  # what came before the end counts
+            async with client.stream("GET", url) as answer:
+                assert int(answer.headers["content-length"]) == len(CONTENT) + lie
+                async for part in answer.aiter_raw():
+                    got += part
+        assert got == (CONTENT if lie else CONTENT[:1000])
+    assert (await client.get(url)).content == CONTENT[:-10]
+    assert (await client.head(url)).headers["content-length"] == str(len(CONTENT) - 10)
+
+
+@pytest.mark.asyncio
+async def test_origin_is_slow_or_silent(origin: Origin, client: httpx.AsyncClient) -> None:
+    """Delay and rate hold an answer back; a silent origin never gives one, and stops all the same."""
+    url = origin.url_for("6666/6666.flv")
+    origin.faults.add(Fault("*", times=1, delay_s=0.3, rate_bytes_s=4 * len(CONTENT)))
+    began = time.monotonic()
+    assert (await client.get(url)).content == CONTENT
+    assert 0.5 < time.monotonic() - began < 2
+    origin.faults.add(Fault("*", silent=True))
+    with pytest.raises(httpx.ReadTimeout):
+        await client.get(url, timeout=0.2)
+    assert origin.requests[-1].status == 0
+    hanging = asyncio.create_task(client.get(url))
+    await wait_until(lambda: len(origin.requests) == 3, timeout_s=5, description="the second silent request")
+    began = time.monotonic()
+    await origin.stop()
+    assert time.monotonic() - began < 2
+    await asyncio.gather(hanging, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_origin_starts_again_on_its_port(origin: Origin, client: httpx.AsyncClient) -> None:
+    """After stop() nobody listens; after start() the same URL serves again."""
+    url = origin.url_for("6666/6666.flv")
+    await origin.stop()
+    with pytest.raises(httpx.ConnectError):
+        await client.get(url)
+    await origin.start()
+    assert (await client.head(url)).status_code == 200
+
+
+@pytest.mark.asyncio
+async def test_origin_as_a_process(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    """As a process it says when it is ready, and ends with 0 on SIGTERM."""
+    (tmp_path / "1.flv").write_bytes(b"one")
+    command = [sys.executable, "-m", "lectern.demo.origin", "--root", str(tmp_path)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    port = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))["port"]
+    assert (await client.get(f"http://{HOST}:{port}/1.flv")).content == b"one"
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 10) == 0

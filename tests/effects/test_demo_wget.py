@@ -1,0 +1,76 @@
+"""The demo's wget beside the real one: the same arguments, files and exit codes."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from lectern.demo import wget
+from lectern.demo.origin import Fault, Origin
+from lectern.demo.ports import HOST, free_port
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest_asyncio.fixture
+async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
+    async with Origin(tmp_path / "origin") as server:
+        (server.root / "6666").mkdir()
+        (server.root / "6666" / "6666.flv").write_bytes(CONTENT)
+        yield server
+
+
+async def run_wget(command: Path | str, *arguments: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    process = await asyncio.create_subprocess_exec(str(command), *arguments, env=environment, stderr=subprocess.DEVNULL)
+    return await asyncio.wait_for(process.wait(), 15)
+
+
+@pytest.fixture(params=["shim", "system"])
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "shim":
+        return wget.write_shim(tmp_path / "bin" / "wget")
+    if not Path("/usr/bin/wget").exists():
+        pytest.skip("there is no wget on this machine: only the shim is checked")
+    return Path("/usr/bin/wget")
+
+
+@pytest.mark.asyncio
+async def test_wget_resumes_and_exits_like_wget(origin: Origin, tmp_path: Path, command: Path) -> None:
+    """The shim and the real wget do the same: resume by Range, leave complete files alone, exit 0, 4 or 8."""
+    file, url = tmp_path / "6666.flv.part", origin.url_for("6666/6666.flv")
+    usual = ("-c", "-nv", "--tries=2", "--timeout=5", "--max-redirect=3", "--header=X-A: b", "-O", str(file))
+    assert await run_wget(command, *usual, url) == 0
+    assert file.read_bytes() == CONTENT
+    assert await run_wget(command, *usual, url) == 0
+    file.write_bytes(CONTENT[:1000])
+    assert await run_wget(command, *usual, "--limit-rate=100m", url) == 0
+    assert file.read_bytes() == CONTENT
+    assert origin.requests[-1].range == "bytes=1000-"
+    file.unlink()
+    origin.faults.add(Fault("*", times=1, truncate_bytes=5000))
+    assert await run_wget(command, *usual, url) == 0
+    assert file.read_bytes() == CONTENT
+    assert origin.requests[-1].range == "bytes=5000-"
+    assert await run_wget(command, *usual, origin.url_for("none.flv")) == 8
+    assert await run_wget(command, *usual, f"http://{HOST}:{free_port()}/") == 4
+    file.unlink()
+    origin.faults.add(Fault("*", times=1, truncate_bytes=5000))
+    assert await run_wget(command, *usual, "--tries=1", url) == 4
+    assert file.read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.asyncio
+async def test_wget_keeps_to_its_rate(origin: Origin, tmp_path: Path, command: Path) -> None:
+    """A megabyte at one megabyte a second takes a second."""
+    began = time.monotonic()
+    assert (
+        await run_wget(command, "-q", "--limit-rate=1m", "-O", str(tmp_path / "x"), origin.url_for("6666/6666.flv"))
+        == 0
+    )
+    assert 0.8 < time.monotonic() - began < 3

@@ -1,0 +1,188 @@
+"""The sizes and command lines that ffmpeg is given, and what becomes of a push."""
+
+import asyncio
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.effects import ffmpeg, probe, process
+from lectern.effects.ffmpeg import Output, Progress
+from lectern.errors import Misuse, Refuse
+from lectern.states import BOXES, Resolution
+from tests.effects.conftest import alive, free_port
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "fitted"),
+    [
+        ((1280, 720), "240P", (320, 180)),
+        ((640, 360), "720P", (1280, 720)),
+        ((1024, 768), "480P", (640, 480)),
+        ((720, 1280), "720P", (404, 720)),
+        ((10000, 1), "240P", (320, 2)),
+        ((1, 10000), "240P", (2, 240)),
+    ],
+)
+def test_a_picture_is_fitted_into_the_box(size: tuple[int, int], resolution: str, fitted: tuple[int, int]) -> None:
+    assert ffmpeg.fitted_size(*size, Resolution(resolution)) == fitted
+
+
+@given(st.integers(1, 8000), st.integers(1, 8000), st.sampled_from(Resolution))
+def test_a_fitted_size_is_even_inside_the_box_and_touches_it(width: int, height: int, resolution: Resolution) -> None:
+    fitted = ffmpeg.fitted_size(width, height, resolution)
+    box = BOXES[resolution]
+    assert all(0 < side <= limit and side % 2 == 0 for side, limit in zip(fitted, box, strict=True))
+    assert fitted[0] == box[0] or fitted[1] == box[1]
+
+
+def test_a_picture_without_a_size_is_no_picture() -> None:
+    with pytest.raises(ValueError, match="0x3"):
+        ffmpeg.fitted_size(0, 3, Resolution.P240)
+
+
+def test_reports_are_read_when_they_are_complete() -> None:
+    reader = ffmpeg.ProgressReader()
+    text = (
+        "frame=50 fps=25 total_size=1234 out_time_us=2000000 speed=1.5x progress=continue out_time_us=N/A progress=end"
+    )
+    reports = [report for line in text.split() if (report := reader.progress(line))]
+    assert reports == [Progress(2.0, 50, 1.5, 1234, done=False), Progress(0.0, 0, 0.0, 0, done=True)]
+
+
+def test_no_ffmpeg_anywhere_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    with pytest.raises(Misuse, match="apt-get install ffmpeg"):
+        ffmpeg.executable()
+
+
+@pytest.mark.asyncio
+async def test_two_renditions_come_out_of_one_run(recording: Path, tmp_path: Path) -> None:
+    """Of any name: 'it's -1' is neither an option nor a protocol."""
+    wanted = {Resolution.P240: tmp_path / "a:b's 240.flv", Resolution.P480: tmp_path / "-480.flv"}
+    outputs = [
+        Output(str(path), resolution, *ffmpeg.fitted_size(640, 360, resolution)) for resolution, path in wanted.items()
+    ]
+    reader, reports = ffmpeg.ProgressReader(), list[Progress]()
+
+    def on_line(line: str) -> None:
+        if report := reader.progress(line):
+            reports.append(report)
+
+    argv = ffmpeg.encode_argv(ffmpeg.executable(), str(recording), outputs)
+    finished = await process.run(argv, timeout_s=60, stall_s=20, on_line=on_line)
+    assert finished.returncode == 0, finished.errors
+    assert reports[-1].done
+    for output in outputs:
+        found = await probe.probe(Path(output.path))
+        assert (found.width, found.height, found.audio_codec) == (output.width, output.height, "aac")
+        assert found.duration_s == pytest.approx(4, abs=0.1)
+        assert keyframes(Path(output.path)) == [0, 2]
+
+
+def keyframes(path: Path) -> list[int]:
+    argv = ["ffprobe", "-v", "error", "-select_streams", "v", "-skip_frame", "nokey"]
+    argv += ["-show_entries", "frame=pts_time", "-of", "csv=p=0", str(path)]
+    found = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout
+    times = [float(line.strip(",")) for line in found.split()]
+    return [round(time - times[0]) for time in times]
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
+    """An ffmpeg that takes one push."""
+    url, target = f"rtmp://127.0.0.1:{free_port()}/live/c-1", tmp_path / "received.flv"
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-listen", "1", "-timeout", "20", "-i", url, "-c", "copy"]
+    with subprocess.Popen([*argv, str(target)]) as server:
+        yield url, target, server
+        server.kill()
+
+
+async def push_until_taken(path: Path, url: str, **options: float) -> process.Finished:
+    """The receiver needs a moment to listen; a push before that ends at once."""
+    for _ in range(100):
+        finished = await ffmpeg.push(ffmpeg.executable(), path, url, timeout_s=20, **options)  # type: ignore[arg-type]
+        if "Connection refused" not in finished.errors:
+            return finished
+        await asyncio.sleep(0.1)
+    raise AssertionError("nobody listens")
+
+
+@pytest.mark.asyncio
+async def test_a_push_sends_in_real_time_from_its_position(
+    recording: Path, receiver: tuple[str, Path, subprocess.Popen[bytes]]
+) -> None:
+    url, target, server = receiver
+    finished = await push_until_taken(recording, url, position_s=2, length_s=1.5)
+    assert finished.returncode == 0, finished.errors
+    assert 1.2 < finished.seconds < 5
+    server.wait(10)
+    assert (await probe.probe(target)).duration_s == pytest.approx(1.5, abs=0.3)
+
+
+@pytest.mark.asyncio
+async def test_a_push_nobody_takes_ends_by_itself(recording: Path) -> None:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/c-1"
+    finished = await ffmpeg.push(ffmpeg.executable(), recording, url, position_s=0, length_s=4, timeout_s=20)
+    assert finished.returncode != 0
+    assert "refused" in finished.errors
+
+
+@pytest.mark.asyncio
+async def test_a_push_to_a_silent_server_ends_in_about_five_seconds(recording: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+        thread = threading.Thread(target=lambda: taken.append(server.accept()[0]))
+        thread.start()
+        url = f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/c-1"
+        begun_at = time.monotonic()
+        try:
+            finished = await ffmpeg.push(ffmpeg.executable(), recording, url, position_s=0, length_s=4, timeout_s=20)
+            assert finished.returncode != 0
+        except process.Stalled:
+            pass  # whoever of the two looks first
+        thread.join()
+    taken[0].close()
+    assert 4 < time.monotonic() - begun_at < 9
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_push_is_off_the_air(
+    recording: Path, receiver: tuple[str, Path, subprocess.Popen[bytes]]
+) -> None:
+    url, _, _ = receiver
+    pids, sent = [0], asyncio.Event()
+
+    async def push() -> None:
+        while not sent.is_set():  # until the receiver listens
+            await ffmpeg.push(
+                ffmpeg.executable(),
+                recording,
+                url,
+                position_s=0,
+                length_s=4,
+                timeout_s=20,
+                on_start=pids.append,
+                on_progress=lambda report: sent.set() if report.frame else None,
+            )
+
+    task = asyncio.create_task(push())
+    await asyncio.wait_for(sent.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not alive(pids[-1])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("url", ["/tmp/x.flv", "file:/tmp/x", "-f", "http://h/x", "tee:rtmp://h/x"])
+async def test_a_push_goes_to_rtmp_only(recording: Path, url: str) -> None:
+    with pytest.raises(Refuse, match="no push URL"):
+        await ffmpeg.push("ffmpeg", recording, url, position_s=0, length_s=1, timeout_s=5)

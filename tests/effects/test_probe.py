@@ -1,0 +1,105 @@
+"""What is found in recordings, good and bad."""
+
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import probe, process
+from lectern.errors import BAD_RECORDING, Refuse
+from tests.effects.conftest import make_recording
+
+
+@pytest.mark.asyncio
+async def test_a_recording_is_described(recording: Path) -> None:
+    found = await probe.probe(recording)
+    assert (found.width, found.height, found.video_codec, found.audio_codec) == (640, 360, "h264", "aac")
+    assert found.duration_s == pytest.approx(4, abs=0.1)
+    assert found.size_bytes == recording.stat().st_size
+    assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_duration_is_found_without_metadata(tmp_path: Path) -> None:
+    path = make_recording(tmp_path / "bare.flv", "-flvflags", "no_duration_filesize+no_metadata")
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(4, abs=0.1)
+    assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_duration_does_not_count_the_hours_before_the_recording(tmp_path: Path) -> None:
+    """A recorded live stream begins at its own clock."""
+    found = await probe.probe(make_recording(tmp_path / "late.flv", "-output_ts_offset", "5000"))
+    assert found.duration_s == pytest.approx(4, abs=0.2)
+
+
+@pytest.mark.asyncio
+async def test_a_long_file_is_looked_at_only_at_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_TAIL_BYTES", 100_000)
+    path = make_recording(tmp_path / "long.flv", "-b:v", "4M", "-minrate", "4M", "-bufsize", "1M", seconds=6)
+    assert path.stat().st_size > 1_000_000
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(6, abs=0.1)
+    assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_no_sound_is_said(tmp_path: Path) -> None:
+    found = await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))
+    assert found.audio_codec is None
+    assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_a_recording_without_video_is_refused(tmp_path: Path) -> None:
+    path = make_recording(tmp_path / "audio.flv", video=False)
+    with pytest.raises(Refuse, match="only audio") as raised:
+        await probe.probe(path)
+    assert raised.value.code is BAD_RECORDING
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 100, b"FLV\x01\x05\x00\x00\x00\x09"])
+async def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.flv"
+    path.write_bytes(content)
+    with pytest.raises(Refuse, match=r"can not be opened|no stream") as raised:
+        await probe.probe(path)
+    assert raised.value.code is BAD_RECORDING
+
+
+@pytest.mark.asyncio
+async def test_a_playlist_that_is_called_flv_reads_no_other_file(tmp_path: Path, recording: Path) -> None:
+    path = tmp_path / "list.flv"
+    path.write_text(f"ffconcat version 1.0\nfile '{make_recording(tmp_path / 'x.flv')}'\n")
+    with pytest.raises(Refuse):
+        await probe.probe(path)
+
+
+@pytest.mark.asyncio
+async def test_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:
+    whole = make_recording(tmp_path / "whole.flv", seconds=6).read_bytes()
+    path = tmp_path / "half.flv"
+    path.write_bytes(whole[: len(whole) // 2])
+    found = await probe.probe(path)
+    assert 1 < found.duration_s < 5
+    assert not found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_a_damaged_end_is_seen(tmp_path: Path, recording: Path) -> None:
+    whole = bytearray(recording.read_bytes())
+    whole[-700_000:] = bytes(700_000)
+    path = tmp_path / "damaged.flv"
+    path.write_bytes(whole)
+    assert not (await probe.probe(path)).last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_other_containers_are_read_too(tmp_path: Path, recording: Path) -> None:
+    path = tmp_path / "x.mp4"
+    argv = ["ffmpeg", "-v", "error", "-i", str(recording), "-c", "copy", str(path)]
+    assert (await process.run(argv, timeout_s=30)).returncode == 0
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(4, abs=0.1)
+    assert found.last_second_decodes

@@ -1,0 +1,200 @@
+"""Programs end, with all their children, however we are ended."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import process
+from lectern.errors import Misuse, TryAgain
+from tests.effects.conftest import alive, wait_until
+
+FAMILY = 'sleep 300 & echo "$$ $!" > "$1"; echo begun; wait'
+STUBBORN = "trap '' TERM; sleep 300 & " + FAMILY
+
+
+def family(path: Path) -> list[int]:
+    wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, "the child wrote its family")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
+    finished = await process.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
+    assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
+    assert finished.last_words == "err"
+    assert 0 < finished.seconds < 10
+
+
+@pytest.mark.asyncio
+async def test_arguments_reach_the_program_as_they_are() -> None:
+    odd = ["it's", 'a "b" $HOME', "-x; rm", "二"]
+    finished = await process.run(["printf", "%s\n", *odd], timeout_s=10)
+    assert finished.output.splitlines() == odd
+
+
+@pytest.mark.asyncio
+async def test_lines_end_at_newlines_and_carriage_returns() -> None:
+    lines: list[str] = []
+    await process.run(["printf", r"a\rb\r\nc\n\nd"], timeout_s=10, on_line=lines.append)
+    assert lines == ["a", "b", "c", "d"]
+
+
+@pytest.mark.asyncio
+async def test_input_is_empty_and_env_is_added() -> None:
+    finished = await process.run(["sh", "-c", "cat; echo $MORE$HOME"], timeout_s=10, env={"MORE": "more"})
+    assert finished.output.strip() == f"more{os.environ.get('HOME', '')}"
+
+
+@pytest.mark.asyncio
+async def test_memory_is_bounded_whatever_is_printed() -> None:
+    """50 MB without one newline leave 8 KiB, and lines of 64 KiB."""
+    longest = 0
+
+    def on_line(line: str) -> None:
+        nonlocal longest
+        longest = max(longest, len(line))
+
+    finished = await process.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
+    assert len(finished.output) == process.KEPT_BYTES
+    assert longest <= 4 * 65536
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
+async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(process.TimedOut, match="not done after") as raised:
+        await process.run(["sh", "-c", script, "sh", str(pids)], timeout_s=0.5, grace_s=0.3)
+    assert isinstance(raised.value, TryAgain)
+    assert raised.value.program == "sh"
+    assert not any(alive(pid) for pid in family(pids))
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(process.Stalled, match="hmm"):
+        await process.run(["sh", "-c", f"echo hmm >&2; {FAMILY}", "sh", str(pids)], timeout_s=60, stall_s=0.4)
+    assert not any(alive(pid) for pid in family(pids))
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_shows_progress_does_not_stall() -> None:
+    finished = await process.run(
+        ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done"], timeout_s=60, stall_s=0.8
+    )
+    assert finished.returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_lines_that_are_no_progress_do_not_count() -> None:
+    with pytest.raises(process.Stalled):
+        await process.run(
+            ["sh", "-c", "while :; do echo same; sleep 0.1; done"], timeout_s=60, stall_s=0.5, on_line=lambda _: False
+        )
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
+    """Even when it is cancelled twice, and the child does not listen to TERM."""
+    pids = tmp_path / "pids"
+    begun = asyncio.Event()
+    task = asyncio.create_task(
+        process.run(["sh", "-c", STUBBORN, "sh", str(pids)], timeout_s=60, grace_s=0.4, on_line=lambda _: begun.set())
+    )
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not any(alive(pid) for pid in family(pids))
+
+
+@pytest.mark.asyncio
+async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+
+    def on_line(line: str) -> None:
+        raise ValueError(line)
+
+    with pytest.raises(ValueError, match="begun"):
+        await process.run(["sh", "-c", FAMILY, "sh", str(pids)], timeout_s=60, on_line=on_line)
+    assert not any(alive(pid) for pid in family(pids))
+
+
+@pytest.mark.asyncio
+async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
+    pid = 0
+
+    def on_line(line: str) -> None:
+        nonlocal pid
+        pid = int(line)
+
+    finished = await process.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3, on_line=on_line)
+    assert finished.returncode == 0
+    assert not alive(pid)
+
+
+@pytest.mark.asyncio
+async def test_a_missing_program_is_named_with_what_to_install() -> None:
+    with pytest.raises(Misuse, match="apt-get install wgett"):
+        await process.run(["/usr/bin/wgett"], timeout_s=10)
+
+
+@pytest.mark.asyncio
+async def test_a_missing_folder_is_not_a_missing_program(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="no such folder"):
+        await process.run(["true"], timeout_s=10, cwd=tmp_path / "none")
+
+
+@pytest.mark.asyncio
+async def test_no_file_grows_over_its_limit(tmp_path: Path) -> None:
+    target = tmp_path / "large"
+    finished = await process.run(
+        ["dd", "if=/dev/zero", f"of={target}", "bs=1000", "count=99"], timeout_s=10, file_limit_bytes=5000
+    )
+    assert finished.returncode == -signal.SIGXFSZ
+    assert target.stat().st_size == 5000
+
+
+def test_it_runs_in_a_loop_of_another_thread() -> None:
+    results: list[process.Finished] = []
+
+    def work() -> None:
+        results.append(asyncio.run(process.run(["echo", "hello"], timeout_s=10)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20)
+    assert [result.output for result in results] == ["hello\n"]
+
+
+def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
+    script = (
+        "import asyncio; from lectern.effects import process; "
+        "asyncio.run(process.run(['sleep', '300'], timeout_s=300, on_start=lambda pid: print(pid, flush=True)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as we:
+        assert we.stdout is not None
+        pid = int(we.stdout.readline())
+        assert alive(pid)
+        we.kill()
+    wait_until(lambda: not alive(pid), "the child is gone")
+
+
+@pytest.mark.asyncio
+async def test_many_run_at_once_and_leave_no_open_files() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    started_at = time.monotonic()
+    results = await asyncio.gather(*(process.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
+    assert [result.returncode for result in results] == [0] * 30
+    assert time.monotonic() - started_at < 9
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2

@@ -1,0 +1,245 @@
+"""Programs on another host: a real sshd on loopback, and a minimal server that only does ``exec``."""
+
+import asyncio
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import paramiko  # type: ignore[import-untyped]
+import pytest
+
+from lectern.effects import process, ssh
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from tests.effects.conftest import Sshd, alive, free_port, make_key, wait_until
+
+FAMILY = 'sleep 300 & echo "$$ $!"; wait'
+STUBBORN = "trap '' TERM; " + FAMILY
+
+
+def test_a_host_is_read() -> None:
+    assert ssh.Host.parse("ssh://media@ecs-1.example:2222") == ssh.Host("media", "ecs-1.example", 2222)
+    assert ssh.Host.parse("ssh://media@10.0.0.1") == ssh.Host("media", "10.0.0.1", 22)
+    assert str(ssh.Host.parse("ssh://media@[::1]:22")) == "ssh://media@[::1]:22"
+
+
+@pytest.mark.parametrize("text", ["", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b"])
+def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
+    with pytest.raises(Misuse, match="ssh://user@host:port"):
+        ssh.Host.parse(text)
+
+
+def login(sshd: Sshd, **other: Path) -> AbstractAsyncContextManager[ssh.Connection]:
+    files = {"key": sshd.key, "known_hosts": sshd.known_hosts, **other}
+    return ssh.connect(ssh.Host.parse(sshd.url), files["key"], files["known_hosts"], timeout_s=10)
+
+
+@pytest.mark.asyncio
+async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
+    odd = ["it's", 'a "b" $HOME', "-x; rm", "二", ""]
+    async with login(sshd) as connection:
+        finished = await connection.run(["printf", "%s\n", *odd], timeout_s=10)
+        assert finished.output.split("\n")[:-1] == odd
+        finished = await connection.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
+        assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
+        assert (await connection.run(["no-such-program"], timeout_s=10)).returncode == 127
+        assert (await connection.run(["cat"], timeout_s=10, stdin=b"in")).output == "in"
+        assert (await connection.run(["cat"], timeout_s=10)).output == ""
+
+
+@pytest.mark.asyncio
+async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> None:
+    lines: list[str] = []
+    async with login(sshd) as connection:
+        finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
+    assert lines == [str(number) for number in range(1, 100_001)]
+    assert len(finished.output) == process.KEPT_BYTES
+
+
+@pytest.mark.asyncio
+async def test_several_programs_run_at_once(sshd: Sshd) -> None:
+    async with login(sshd) as connection:
+        runs = (connection.run(["sh", "-c", f"sleep 0.5; echo {number}"], timeout_s=20) for number in range(5))
+        assert [finished.output for finished in await asyncio.gather(*runs)] == [f"{n}\n" for n in range(5)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
+async def test_a_program_that_takes_too_long_is_ended_there(sshd: Sshd, script: str) -> None:
+    lines: list[str] = []
+    async with login(sshd) as connection:
+        with pytest.raises(process.TimedOut, match="ssh://"):
+            await connection.run(["sh", "-c", script], timeout_s=0.6, on_line=lines.append)
+    assert len(lines[0].split()) == 2
+    assert not any(alive(int(pid)) for pid in lines[0].split())
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
+    lines: list[str] = []
+    async with login(sshd) as connection:
+        with pytest.raises(process.Stalled, match="hmm"):
+            await connection.run(
+                ["sh", "-c", f"echo hmm >&2; {FAMILY}"], timeout_s=60, stall_s=0.5, on_line=lines.append
+            )
+    assert not any(alive(int(pid)) for pid in lines[0].split())
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
+    lines: list[str] = []
+    begun = asyncio.Event()
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        begun.set()
+
+    async with login(sshd) as connection:
+        task = asyncio.create_task(connection.run(["sh", "-c", FAMILY], timeout_s=60, on_line=on_line))
+        await asyncio.wait_for(begun.wait(), 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not any(alive(int(pid)) for pid in lines[0].split())
+        assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
+
+
+@pytest.mark.asyncio
+async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    async with login(sshd) as connection:
+        task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {pids}; exec sleep 300"], timeout_s=60))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not pids.exists() or not alive(int(pids.read_text() or 0))
+
+
+@pytest.mark.asyncio
+async def test_an_unknown_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
+    empty = tmp_path / "known_hosts"
+    empty.touch()
+    with pytest.raises(CallAPerson, match=f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> "):
+        async with login(sshd, known_hosts=empty):
+            pass
+    assert empty.read_text() == ""
+
+
+@pytest.mark.asyncio
+async def test_another_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
+    other = tmp_path / "known_hosts"
+    other.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'other')}")
+    with pytest.raises(CallAPerson, match="is another than in"):
+        async with login(sshd, known_hosts=other):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
+    make_key(tmp_path / "stranger")
+    with pytest.raises(CallAPerson, match="ssh-copy-id"):
+        async with login(sshd, key=tmp_path / "stranger"):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="ssh-keygen"):
+        async with login(sshd, key=tmp_path / "none"):
+            pass
+    with pytest.raises(Misuse, match="ssh-keyscan"):
+        async with login(sshd, known_hosts=tmp_path / "none"):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
+    host = ssh.Host("media", "127.0.0.1", free_port())
+    with pytest.raises(TryAgain, match="can not be reached"):
+        async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=5):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = ssh.Host("media", "127.0.0.1", server.getsockname()[1])
+        begun_at = asyncio.get_running_loop().time()
+        with pytest.raises(TryAgain):
+            async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=1):
+                pass
+        assert asyncio.get_running_loop().time() - begun_at < 5
+
+
+@pytest.mark.asyncio
+async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
+    async with login(sshd) as connection:
+        begun = asyncio.Event()
+        run = connection.run(["sh", "-c", "echo $PPID; sleep 3"], timeout_s=20, on_line=lambda _: begun.set())
+        task = asyncio.create_task(run)
+        await asyncio.wait_for(begun.wait(), 10)
+        connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)  # as a dead network does
+        with pytest.raises(TryAgain, match="lost"):
+            await task
+
+
+class _Minimal(paramiko.ServerInterface):  # type: ignore[misc]
+    def check_auth_publickey(self, username: str, key: object) -> int:
+        return int(paramiko.AUTH_SUCCESSFUL)
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return int(paramiko.OPEN_SUCCEEDED)
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=self._serve, args=(channel, command), daemon=True).start()
+        return True
+
+    def _serve(self, channel: paramiko.Channel, command: bytes) -> None:
+        with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            assert child.stdout is not None
+            while data := child.stdout.read1(4096):  # type: ignore[attr-defined]
+                channel.sendall(data)
+        channel.send_exit_status(child.returncode)
+        channel.close()
+
+
+@pytest.fixture
+def minimal(sshd: Sshd) -> Iterator[Sshd]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transports: list[paramiko.Transport] = []
+
+        def serve() -> None:
+            wire, _ = listener.accept()
+            transport = paramiko.Transport(wire)
+            transports.append(transport)
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(sshd.folder / "host")))
+            transport.start_server(server=_Minimal())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        known = sshd.folder / "known_minimal"
+        known.write_text(f"[127.0.0.1]:{port} {(sshd.folder / 'host.pub').read_text()}")
+        yield Sshd(f"ssh://media@127.0.0.1:{port}", port, sshd.key, known, sshd.folder)
+        thread.join(10)
+        for transport in transports:
+            transport.close()
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
+    """Its own processes are not in the group that is ended."""
+    lines: list[str] = []
+    async with login(minimal) as connection:
+        assert (await connection.run(["echo", "it's"], timeout_s=10)).output == "it's\n"
+        with pytest.raises(process.TimedOut):
+            await connection.run(["sh", "-c", FAMILY], timeout_s=0.6, on_line=lines.append)
+        pids = [int(pid) for pid in lines[0].split()]
+        wait_until(lambda: not any(alive(pid) for pid in pids), "the family is gone")
+        assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"

@@ -1,0 +1,239 @@
+"""Files on the streamer's disk, and what the origin says of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import origin as origins
+from lectern.effects import store
+from lectern.effects.origin import Allowed, RemoteFile
+from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
+from tests.effects.conftest import Origin
+
+REMOTE = RemoteFile("http://h/a.flv", 3, '"e"', 42)
+
+
+def put(path: Path, content: bytes = b"abc") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_the_checksum_is_that_of_oss(tmp_path: Path) -> None:
+    """CRC-64/XZ of 123456789 is 995dc9bbdf1939fa."""
+    assert store.crc64(put(tmp_path / "a", b"123456789")) == 0x995DC9BBDF1939FA
+    assert store.crc64(put(tmp_path / "empty", b"")) == 0
+
+
+def test_the_checksum_of_a_large_file_is_that_of_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a", os.urandom(100_000))
+    whole = store.crc64(path)
+    monkeypatch.setattr(store, "_CHUNK_BYTES", 777)
+    assert store.crc64(path) == whole
+
+
+def test_files_lie_where_the_contract_says(tmp_path: Path) -> None:
+    assert store.rendition_path(tmp_path, "6666") == tmp_path / "6666/6666.flv"
+    assert store.rendition_path(tmp_path, "6666_720P") == tmp_path / "6666/6666_720P.flv"
+    assert store.part_path(tmp_path, 6666, "6666_720P") == tmp_path / "6666/6666_720P.flv.part"
+
+
+@pytest.mark.parametrize("stem", ["", "a", "../6666", "6666_999P", "6666_720P.flv", "6666\n", "6666_720p", "-1"])
+def test_what_is_no_stem_is_no_path(tmp_path: Path, stem: str) -> None:
+    with pytest.raises(Misuse):
+        store.rendition_path(tmp_path, stem)
+
+
+def test_a_part_of_another_record_is_misuse(tmp_path: Path) -> None:
+    with pytest.raises(Misuse):
+        store.part_path(tmp_path, 7, "6666_720P")
+
+
+def test_a_download_is_finished_once(tmp_path: Path) -> None:
+    part, final = store.part_path(tmp_path, 6666, "6666"), store.rendition_path(tmp_path, "6666")
+    put(part)
+    store.write_origin(part, REMOTE)
+    store.finish(part, final)
+    store.finish(part, final)
+    assert sorted(final.parent.iterdir()) == [final]
+    assert final.read_bytes() == b"abc"
+
+
+def test_a_download_that_is_not_there_can_not_be_finished(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.finish(store.part_path(tmp_path, 6666, "6666"), store.rendition_path(tmp_path, "6666"))
+
+
+def test_removing_leaves_the_others_and_no_empty_folder(tmp_path: Path) -> None:
+    one, other = put(tmp_path / "6666/6666.flv"), put(tmp_path / "6666/6666_720P.flv.part")
+    store.write_origin(other, REMOTE)
+    store.remove(one)
+    assert other.exists()
+    store.remove(other)
+    store.remove(other)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quarantine_keeps_the_name_and_overwrites_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "6666/it's odd.txt"
+    first = store.quarantine(tmp_path, put(path, b"1"))
+    second = store.quarantine(tmp_path, put(path, b"2"))
+    assert first == tmp_path / "quarantine/6666/it's odd.txt"
+    assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
+
+
+def test_only_what_is_in_the_store_can_be_quarantined(tmp_path: Path) -> None:
+    for outside in (tmp_path.parent / "x", tmp_path / ".." / "x", tmp_path):
+        with pytest.raises(Misuse):
+            store.quarantine(tmp_path, outside)
+
+
+def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
+    put(tmp_path / "6666/6666.flv")
+    put(tmp_path / "6666/6666_720P.flv.part")
+    store.write_origin(tmp_path / "6666/6666_720P.flv.part", REMOTE)
+    put(tmp_path / "6666/notes.txt")
+    put(tmp_path / "7/6666_480P.flv")
+    put(tmp_path / "quarantine/6666/6666.flv")
+    put(tmp_path / "readme")
+    (tmp_path / "6666/6666_240P.flv").symlink_to("/etc/passwd")
+    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in store.scan(tmp_path)}
+    assert found == {
+        "6666/6666.flv": ("rendition", "6666"),
+        "6666/6666_720P.flv.part": ("part", "6666_720P"),
+        "6666/notes.txt": ("unknown", None),
+        "6666/6666_240P.flv": ("unknown", None),
+        "7/6666_480P.flv": ("unknown", None),
+        "readme": ("unknown", None),
+    }
+    assert store.scan(tmp_path)[0].size_bytes == 3
+
+
+def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    assert store.scan(tmp_path / "none") == []
+    assert store.free_bytes(tmp_path) > 0
+
+
+def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:
+    part = store.part_path(tmp_path, 6666, "6666")
+    assert store.read_origin(part) is None
+    store.write_origin(part, REMOTE)
+    assert store.read_origin(part) == REMOTE
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1}'])
+def test_a_sidecar_that_can_not_be_read_means_from_zero(tmp_path: Path, text: str) -> None:
+    part = store.part_path(tmp_path, 6666, "6666")
+    put(store.origin_path(part), text.encode())
+    assert store.read_origin(part) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:81/a"),
+        ("127.0.0.1:81", "http://127.0.0.1:81/a"),
+        ("127.0.0.0/8, 10.0.0.0/8", "http://127.0.0.1:81/a"),
+        ("LOCALHOST", "https://LocalHost/it's a.flv"),
+        ("[::1]:81", "http://[::1]:81/a"),
+        ("", "http://8.8.8.8/a"),
+        ("public,10.0.0.0/8", "http://8.8.8.8/a"),
+        ("public,10.0.0.0/8", "http://10.1.2.3/a"),
+    ],
+)
+def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
+    Allowed.parse(setting).check(url)
+
+
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("", "http://127.0.0.1/a"),
+        ("", "http://localhost/a"),
+        ("", "http://127.1/a"),
+        ("", "http://0x7f000001/a"),
+        ("", "http://[::1]/a"),
+        ("", "http://[::ffff:127.0.0.1]/a"),
+        ("", "http://169.254.169.254/latest"),
+        ("", "http://10.0.0.1/a"),
+        ("", "http://224.0.0.1/a"),
+        ("127.0.0.1:81", "http://127.0.0.1:82/a"),
+        ("10.0.0.0/8", "http://8.8.8.8/a"),
+        ("127.0.0.1", "ftp://127.0.0.1/a"),
+        ("127.0.0.1", "file:///etc/passwd"),
+        ("127.0.0.1", "--output-document=x"),
+        ("127.0.0.1", "http://user:secret@127.0.0.1/a"),
+        ("127.0.0.1", "http://127.0.0.1\\@evil/a"),
+        ("127.0.0.1", "http://127.0.0.1/a\r\nHost: x"),
+        ("127.0.0.1", "http:///a"),
+        ("127.0.0.1", "http://127.0.0.1:99999/a"),
+    ],
+)
+def test_all_else_is_forbidden(setting: str, url: str) -> None:
+    with pytest.raises(Refuse) as raised:
+        Allowed.parse(setting).check(url)
+    assert raised.value.code is FORBIDDEN_ORIGIN
+    assert "secret" not in raised.value.message
+
+
+def test_a_list_that_can_not_be_read_is_misuse() -> None:
+    with pytest.raises(Misuse, match="can not be read"):
+        Allowed.parse("http://h/")
+
+
+async def look(origin: Origin, path: str, timeout_s: float = 5) -> RemoteFile:
+    allowed = Allowed.parse(origin.url.removeprefix("http://"))
+    return await origins.look(f"{origin.url}{path}", allowed=allowed, timeout_s=timeout_s)
+
+
+@pytest.mark.asyncio
+async def test_a_look_tells_what_is_promised(origin: Origin) -> None:
+    origin.files["/a"] = b"abc"
+    origin.headers["/a"] = {"x-oss-hash-crc64ecma": "42"}
+    found = await look(origin, "/a")
+    assert (found.url, found.size_bytes, found.crc64) == (f"{origin.url}/a", 3, 42)
+    assert found.etag is not None
+
+
+@pytest.mark.asyncio
+async def test_a_url_that_is_signed_for_get_only_is_looked_at_too(origin: Origin) -> None:
+    origin.files["/a"] = b"abc"
+    origin.no_head.add("/a")
+    assert (await look(origin, "/a")).size_bytes == 3
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_there_is_refused_at_once(origin: Origin) -> None:
+    with pytest.raises(Refuse, match="404") as raised:
+        await look(origin, "/a")
+    assert raised.value.code is DOWNLOAD_FAILED
+    assert origin.took("HEAD", "/a") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_busy_origin_is_asked_three_times(origin: Origin) -> None:
+    origin.statuses["/a"] = [503]
+    with pytest.raises(TryAgain, match="503"):
+        await look(origin, "/a", timeout_s=20)
+    assert origin.took("HEAD", "/a") == 3
+
+
+@pytest.mark.asyncio
+async def test_an_origin_that_recovers_is_believed(origin: Origin) -> None:
+    origin.files["/a"] = b"abc"
+    origin.statuses["/a"] = [503, 0]
+    assert (await look(origin, "/a")).size_bytes == 3
+
+
+@pytest.mark.asyncio
+async def test_a_redirect_leads_to_allowed_places_only(origin: Origin) -> None:
+    origin.files["/a"] = b"abc"
+    origin.redirects |= {"/b": "/a", "/evil": "http://127.0.0.2/a", "/loop": "/loop"}
+    assert (await look(origin, "/b")).url == f"{origin.url}/a"
+    with pytest.raises(Refuse) as raised:
+        await look(origin, "/evil")
+    assert raised.value.code is FORBIDDEN_ORIGIN
+    with pytest.raises(Refuse, match="redirects"):
+        await look(origin, "/loop")
+    assert origin.took("HEAD", "/loop") == 4

@@ -1,0 +1,205 @@
+"""Downloads by a real wget from an origin that misbehaves."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import wget
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from tests.effects.conftest import Origin, running_with
+
+BODY = os.urandom(400_000)
+
+
+async def fetch(
+    url: str,
+    part: Path,
+    *,
+    rate: str = "0",
+    timeout_s: float = 20,
+    limit_bytes: int = 10**9,
+    on_progress: Callable[[int], object] = lambda _: None,
+) -> None:
+    await wget.download(
+        "/usr/bin/wget",
+        url,
+        part,
+        rate=rate,
+        timeout_s=timeout_s,
+        limit_bytes=limit_bytes,
+        on_progress=lambda size_bytes: (on_progress(size_bytes), None)[1],
+    )
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Path:
+    return tmp_path / "6666" / "6666_720P.flv.part"
+
+
+@pytest.mark.asyncio
+async def test_a_file_arrives_whole(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    seen: list[int] = []
+    await fetch(f"{origin.url}/a.flv", part, on_progress=seen.append)
+    assert part.read_bytes() == BODY
+    assert seen[-1] == len(BODY)
+
+
+@pytest.mark.asyncio
+async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    part.parent.mkdir()
+    part.write_bytes(BODY[:150_000])
+    await fetch(f"{origin.url}/a.flv", part)
+    assert part.read_bytes() == BODY
+    assert origin.asked[-1] == ("GET", "/a.flv", "bytes=150000-")
+
+
+@pytest.mark.asyncio
+async def test_a_whole_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    part.parent.mkdir()
+    part.write_bytes(BODY)
+    await fetch(f"{origin.url}/a.flv", part)
+    assert part.read_bytes() == BODY
+
+
+@pytest.mark.asyncio
+async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) -> None:
+    """The next try then makes it whole."""
+    origin.files["/a.flv"] = BODY
+    origin.cut_at["/a.flv"] = 100_000
+    with pytest.raises(TryAgain):
+        await fetch(f"{origin.url}/a.flv", part)
+    assert part.read_bytes() == BODY[:100_000]
+    origin.cut_at.clear()
+    await fetch(f"{origin.url}/a.flv", part)
+    assert part.read_bytes() == BODY
+
+
+@pytest.mark.asyncio
+async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    seen: list[int] = []
+    begun_at = asyncio.get_running_loop().time()
+    await fetch(f"{origin.url}/a.flv", part, rate="300k", on_progress=seen.append)
+    assert asyncio.get_running_loop().time() - begun_at > 0.9
+    assert seen == sorted(seen)
+    assert any(0 < size_bytes < len(BODY) for size_bytes in seen)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_what_is_not_there_is_refused(origin: Origin, part: Path, status: int) -> None:
+    origin.statuses["/a.flv"] = [status]
+    with pytest.raises(Refuse, match=str(status)) as raised:
+        await fetch(f"{origin.url}/a.flv", part)
+    assert raised.value.code is DOWNLOAD_FAILED
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_busy_origin_is_asked_again_later(origin: Origin, part: Path, status: int) -> None:
+    origin.statuses["/a.flv"] = [status]
+    with pytest.raises(TryAgain, match=str(status)):
+        await fetch(f"{origin.url}/a.flv", part)
+
+
+@pytest.mark.asyncio
+async def test_a_dead_origin_is_asked_again_later(part: Path) -> None:
+    with pytest.raises(TryAgain, match="refused"):
+        await fetch("http://127.0.0.1:1/a.flv", part)
+
+
+@pytest.mark.asyncio
+async def test_a_file_never_grows_over_its_limit(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
+        await fetch(f"{origin.url}/a.flv", part, limit_bytes=100_000)
+    assert raised.value.code is DOWNLOAD_FAILED
+    assert part.stat().st_size <= 100_000
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_just_the_limit_arrives(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
+    assert part.read_bytes() == BODY
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part: Path) -> None:
+    part.parent.mkdir()
+    part.write_bytes(BODY)
+    with pytest.raises(Refuse):
+        await fetch(f"{origin.url}/a.flv", part, limit_bytes=10)
+    assert origin.asked == []
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_is_refused_as_such(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    with pytest.raises(Refuse, match="No space left") as raised:
+        await fetch(f"{origin.url}/a.flv", part)
+    assert raised.value.code is DISK_FULL
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_can_not_be_written_calls_a_person(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    part.mkdir(parents=True)
+    with pytest.raises(CallAPerson):
+        await fetch(f"{origin.url}/a.flv", part)
+
+
+@pytest.mark.asyncio
+async def test_a_redirect_is_not_followed(origin: Origin, part: Path) -> None:
+    """Where it leads was not checked."""
+    origin.files["/a.flv"] = BODY
+    origin.redirects["/b.flv"] = f"{origin.url}/a.flv"
+    with pytest.raises(TryAgain):
+        await fetch(f"{origin.url}/b.flv", part)
+    assert origin.took("GET", "/a.flv") == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ['it\'s "q" $(touch x).flv', "--output-document=x", "; rm -rf x"])
+async def test_a_url_is_never_an_option_nor_a_command(origin: Origin, part: Path, name: str) -> None:
+    with pytest.raises(Refuse):
+        await fetch(f"{origin.url}/{name}", part)
+    with pytest.raises((TryAgain, CallAPerson)):
+        await fetch(name, part)
+    assert not list(Path().glob("x"))
+
+
+@pytest.mark.asyncio
+async def test_a_rate_that_can_not_be_read_is_misuse(part: Path) -> None:
+    with pytest.raises(Misuse, match="1000k"):
+        await fetch("http://127.0.0.1:1/a.flv", part, rate="fast")
+
+
+@pytest.mark.asyncio
+async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    origin.slow_s = 1.0
+    with pytest.raises(TryAgain, match="not done after"):
+        await fetch(f"{origin.url}/a.flv", part, timeout_s=0.7)
+    assert running_with(str(part)) == []
+    assert part.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -> None:
+    origin.files["/a.flv"] = BODY
+    begun = asyncio.Event()
+    task = asyncio.create_task(fetch(f"{origin.url}/a.flv", part, rate="50k", on_progress=lambda _: begun.set()))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert running_with(str(part)) == []

@@ -1,0 +1,88 @@
+"""What can go wrong is sorted by what the caller should do, and each code is defined once."""
+
+import inspect
+
+import pytest
+
+from lectern import errors
+from lectern.errors import (
+    CODES,
+    DISK_FULL,
+    MALFORMED,
+    CallAPerson,
+    ErrorCode,
+    FallBack,
+    ForbiddenMove,
+    LecternError,
+    Malformed,
+    Misuse,
+    Refuse,
+    Severity,
+    TryAgain,
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "meaning"),
+    [
+        (207, "transcoding timed out"),
+        (208, "transcoding failed"),
+        (316, "disk full"),
+        (501, "transcoded already, but the booking lacks the URL"),
+    ],
+)
+def test_the_documented_codes_keep_their_numbers_and_meanings(number: int, meaning: str) -> None:
+    assert CODES[number].meaning == meaning
+
+
+def test_every_code_is_listed_and_no_number_is_used_twice() -> None:
+    defined = [value for _, value in inspect.getmembers(errors) if isinstance(value, ErrorCode)]
+    assert sorted(code.number for code in defined) == sorted(CODES)
+    assert all(CODES[code.number] is code for code in defined)
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=str)
+def test_every_code_is_of_a_family_and_says_what_to_do(code: ErrorCode) -> None:
+    assert code.number // 100 in {2, 3, 4, 5}
+    assert code.severity in Severity
+    assert code.platform_should.endswith(".")
+    assert code.runbook == f"{code.number}: {code.meaning}"
+
+
+def test_no_two_codes_mean_the_same() -> None:
+    assert len({code.meaning for code in CODES.values()}) == len(CODES)
+
+
+def test_success_is_no_error_code() -> None:
+    assert errors.OK == 0
+    assert 0 not in CODES
+
+
+@pytest.mark.parametrize("kind", [TryAgain, FallBack, CallAPerson, Misuse])
+def test_an_error_says_its_sentence_and_may_carry_a_code(kind: type[LecternError]) -> None:
+    error = kind("6666_720P: the disk has 3 bytes", DISK_FULL)
+    assert (str(error), error.message, error.code) == (error.message, "6666_720P: the disk has 3 bytes", DISK_FULL)
+    assert kind("no code").code is None
+
+
+def test_a_refusal_always_has_a_code() -> None:
+    assert Refuse("c-1: no room", DISK_FULL).code is DISK_FULL
+    with pytest.raises(TypeError):
+        Refuse("c-1: no room")  # type: ignore[call-arg]  # that is the claim
+
+
+def test_a_malformed_message_is_a_400_and_may_know_its_class() -> None:
+    assert Malformed("no JSON").code is MALFORMED
+    assert Malformed("no JSON").class_id is None
+    assert Malformed("push_url: Field required", "c-1").class_id == "c-1"
+
+
+def test_a_forbidden_move_calls_a_person() -> None:
+    error = ForbiddenMove("6666_720P", "success", "failed")
+    assert isinstance(error, CallAPerson)
+    assert error.message == "6666_720P: may not go from 'success' to 'failed'"
+
+
+def test_what_the_caller_should_do_is_told_by_the_class_alone() -> None:
+    kinds = (TryAgain, FallBack, Refuse, CallAPerson, Misuse, Malformed)
+    assert not [(one, other) for one in kinds for other in kinds if one is not other and issubclass(one, other)]

@@ -1,0 +1,318 @@
+"""What travels on the wire is read once, strictly where it matters, and passed on whole."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lectern.errors import MALFORMED, Malformed
+from lectern.messages import (
+    BY_COMMAND,
+    MAX_BODY_BYTES,
+    Alarm,
+    Booking,
+    Cancel,
+    Message,
+    OrderResult,
+    Prepare,
+    Release,
+    Report,
+    TranscodingResult,
+    command_of,
+    parse,
+    stem,
+)
+from lectern.states import Backend, Resolution
+from tests import strategies
+
+# The messages as the rollout note and the design write them out.
+BOOKING: dict[str, Any] = {
+    "cmd": "order",
+    "class_id": "c-1001",
+    "institution_id": "i-7",
+    "video_url": "http://origin.example/6666.flv",
+    "start_time": 1764010800,
+    "end_time": 1764013500,
+    "push_url": "rtmp://push.example/live/c-1001",
+    "record_id": 6666,
+    "video_url_list": {"480P": "http://origin.example/480p.flv", "240P": "http://origin.example/240p.flv"},
+    "video_resolution": "720P",
+}
+RESULT: dict[str, Any] = {
+    "cmd": "transcoding",
+    "record_id": 6666,
+    "video_resolution": "720P",
+    "result": "sucess",
+    "transcode_video_url": "http://origin.example/6666_720P.flv",
+    "type": "oss",
+}
+EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Report)
+
+
+def booking(**fields: object) -> Booking:
+    return parse(json.dumps(BOOKING | fields), (Booking,))
+
+
+def malformed(fields: dict[str, Any] | bytes, *kinds: type[Booking | TranscodingResult]) -> Malformed:
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    with pytest.raises(Malformed) as caught:
+        parse(body, kinds or (Booking,))
+    return caught.value
+
+
+def test_the_documented_booking_is_read_as_it_is_written() -> None:
+    read = booking()
+    assert (read.class_id, read.institution_id, read.record_id) == ("c-1001", "i-7", 6666)
+    assert read.video_resolution is Resolution.P720
+    assert read.urls == {
+        Resolution.P240: "http://origin.example/240p.flv",
+        Resolution.P480: "http://origin.example/480p.flv",
+    }
+    assert read.stem == "6666_720P"
+
+
+def test_a_booking_of_the_old_kind_has_none_of_the_new_fields() -> None:
+    old = {name: BOOKING[name] for name in BOOKING if name not in {"video_url_list", "video_resolution"}}
+    read = parse(json.dumps(old), (Booking,))
+    assert (read.video_resolution, read.urls, read.stem) == (None, {}, "6666")
+
+
+def test_the_documented_result_is_read_in_both_spellings_of_success() -> None:
+    for spelling in ("sucess", "success"):
+        read = parse(json.dumps(RESULT | {"result": spelling}), (TranscodingResult,))
+        assert read.success
+        assert (read.record_id, read.video_resolution, read.type) == (6666, Resolution.P720, Backend.OSS)
+
+
+@pytest.mark.parametrize("word", ["fail", "failed", "error", "", "SUCCESS?"])
+def test_any_other_word_is_a_failure(word: str) -> None:
+    failed = {name: RESULT[name] for name in RESULT if name != "transcode_video_url"} | {"result": word}
+    assert not parse(json.dumps(failed), (TranscodingResult,)).success
+
+
+@pytest.mark.parametrize("spelling", ["240P", "240p", "240", 240])
+def test_the_smallest_resolution_is_read_with_and_without_its_letter(spelling: object) -> None:
+    assert booking(video_resolution=spelling).video_resolution is Resolution.P240
+    assert booking(video_url_list={str(spelling): "http://o.example/x"}).urls == {Resolution.P240: "http://o.example/x"}
+
+
+def test_unknown_keys_of_the_url_list_are_passed_over() -> None:
+    assert booking(video_url_list={"4K": "anything", "480P": "http://o.example/x"}).urls == {
+        Resolution.P480: "http://o.example/x"
+    }
+
+
+def test_a_rendition_is_named_by_its_record_and_its_resolution() -> None:
+    assert (stem(6666, Resolution.P720), stem(6666, None)) == ("6666_720P", "6666")
+
+
+@pytest.mark.parametrize("field", ["class_id", "start_time", "end_time", "push_url", "record_id"])
+def test_a_booking_without_a_needed_field_is_malformed_and_the_field_is_named(field: str) -> None:
+    error = malformed({name: value for name, value in BOOKING.items() if name != field})
+    assert error.message == f"{field}: Field required"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("class_id", ""),
+        ("class_id", ".."),
+        ("class_id", "a/b"),
+        ("class_id", "a b"),
+        ("class_id", "c-1\n"),
+        ("class_id", "课"),
+        ("class_id", "x" * 251),
+        ("class_id", 7),
+        ("institution_id", "../i"),
+        ("record_id", "6666"),
+        ("record_id", 6666.5),
+        ("record_id", True),
+        ("record_id", -1),
+        ("record_id", 2**63),
+        ("start_time", "soon"),
+        ("start_time", 0),
+        ("start_time", 1764010800000),
+        ("push_url", "http://push.example/live"),
+        ("push_url", "rtmp:///live"),
+        ("push_url", "rtmp://push.example/a b"),
+        ("video_url", "file:///etc/passwd"),
+        ("video_url", "http://["),
+        ("video_url", "http://o.example/" + "x" * 2_000),
+        ("video_url_list", ["http://o.example"]),
+        ("video_url_list", {"480P": 7}),
+        ("video_resolution", "9000P"),
+        ("video_resolution", True),
+    ],
+)
+def test_an_ill_typed_field_is_malformed_and_named_but_its_value_is_not(field: str, value: object) -> None:
+    error = malformed(BOOKING | {field: value})
+    assert error.message.startswith(field)
+    assert "Value error" not in error.message
+    if isinstance(value, str) and len(value) > 3:
+        assert value not in error.message
+
+
+@pytest.mark.parametrize("url", ["ftp://o.example/x", "http:///x", "http://o.example/a b", "http://["])
+def test_a_listed_url_is_checked_like_any_other(url: str) -> None:
+    error = malformed(BOOKING | {"video_url_list": {"480P": url}})
+    assert error.message.startswith("message: video_url_list.480P ")
+    assert url not in error.message
+
+
+def test_a_class_must_end_after_it_starts() -> None:
+    assert (
+        malformed(BOOKING | {"end_time": BOOKING["start_time"]}).message == "message: end_time must be after start_time"
+    )
+
+
+def test_a_booking_of_the_old_kind_needs_its_video_url() -> None:
+    error = malformed(BOOKING | {"video_url": None, "video_resolution": None})
+    assert error.message == "message: video_url is needed where no video_resolution is given"
+
+
+def test_a_success_needs_its_url() -> None:
+    error = malformed(RESULT | {"transcode_video_url": None}, TranscodingResult)
+    assert error.message == "message: transcode_video_url is needed where the result is a success"
+
+
+def test_every_fault_is_told_at_once() -> None:
+    error = malformed(BOOKING | {"push_url": "no", "record_id": None})
+    assert "push_url: " in error.message
+    assert "record_id: " in error.message
+
+
+def test_a_malformed_booking_can_be_answered_where_its_class_id_can_be_read() -> None:
+    assert malformed(BOOKING | {"push_url": 7}).class_id == "c-1001"
+    assert malformed(BOOKING | {"cmd": "nonsense"}).class_id == "c-1001"
+    assert malformed(BOOKING | {"push_url": 7}).code is MALFORMED
+
+
+@pytest.mark.parametrize("class_id", ["..", "a/b", 7, None, ""])
+def test_a_class_id_that_is_none_is_not_answered(class_id: object) -> None:
+    assert malformed(BOOKING | {"class_id": class_id}).class_id is None
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the message is not JSON: "),
+        (b"{", "the message is not JSON: "),
+        (b"\xff\xfe", "the message is not JSON: "),
+        (b"[" * 5_000, "the message is not JSON: "),
+        (b'{"cmd": "cancel", "class_id": NaN}', "the message is not JSON: "),
+        (b'{"cmd": "cancel", "class_id": "c", "x": "\\ud800"}', "the message is not JSON: "),
+        (b"[]", "the message is a JSON list, not an object"),
+        (b"null", "the message is a JSON NoneType, not an object"),
+        (b"{}", "cmd is None, not order"),
+        (b'{"cmd": ["order"]}', "cmd is ['order'], not order"),
+        (b'{"cmd": "cancel", "class_id": "c"}', "cmd is 'cancel', not order"),
+        (b" " * (MAX_BODY_BYTES + 1), f"the message has {MAX_BODY_BYTES + 1} bytes, more than {MAX_BODY_BYTES}"),
+    ],
+)
+def test_what_is_no_message_is_refused_in_a_sentence(body: bytes, said: str) -> None:
+    assert malformed(body).message.startswith(said)
+
+
+def test_a_long_foreign_command_is_not_repeated_whole() -> None:
+    assert len(malformed({"cmd": "x" * 10_000}).message) < 200
+
+
+def test_text_and_bytes_are_read_alike() -> None:
+    text = json.dumps(BOOKING)
+    assert parse(text, (Booking,)) == parse(text.encode(), (Booking,))
+
+
+def test_each_channel_takes_only_its_own_kinds() -> None:
+    read = parse(json.dumps({"cmd": "cancel", "class_id": "c"}), (Booking, Cancel))
+    assert isinstance(read, Cancel)
+
+
+def test_a_message_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        booking().class_id = "other"  # type: ignore[misc]  # that is the claim
+
+
+def test_unknown_fields_are_kept_and_passed_on_even_where_they_are_null() -> None:
+    sent = BOOKING | {"teacher_note": {"colour": None}, "tag": None}
+    assert json.loads(parse(json.dumps(sent), (Booking,)).to_json()) == sent
+
+
+def test_our_own_absent_fields_are_left_out() -> None:
+    alarm = Alarm(code=501, message="m", at=1, runbook="501: x")
+    assert set(json.loads(alarm.to_json())) == {"cmd", "code", "message", "at", "runbook"}
+
+
+def test_the_answer_has_the_documented_fields() -> None:
+    answer = OrderResult(class_id="c-1001", result="success", code=0, message="", streamer="streamer1")
+    assert json.loads(answer.to_json()) == {
+        "cmd": "order_result",
+        "class_id": "c-1001",
+        "result": "success",
+        "code": 0,
+        "message": "",
+        "streamer": "streamer1",
+    }
+
+
+@pytest.mark.parametrize(("command", "kind"), BY_COMMAND.items())
+def test_a_message_names_the_command_that_reads_it(command: str, kind: type[Booking]) -> None:
+    annotation = kind.model_fields["cmd"].annotation
+    assert command in getattr(annotation, "__args__", ())
+
+
+def test_the_command_of_anything_is_a_word_or_nothing() -> None:
+    assert command_of(json.dumps(BOOKING)) == "order"
+    for nothing in (b"", b"[]", b"{}", b'{"cmd": 7}', b"\xff", b"[" * 5_000):
+        assert command_of(nothing) == ""
+
+
+@given(strategies.bookings())
+def test_a_booking_survives_the_wire(sent: Booking) -> None:
+    assert parse(sent.to_json(), EVERY) == sent
+    assert parse(sent.to_json().encode(), (Booking,)).to_json() == sent.to_json()
+
+
+@given(strategies.bookings(), strategies.unknown_fields)
+def test_unknown_fields_survive_parsing(sent: Booking, unknown: dict[str, Any]) -> None:
+    fields = json.loads(sent.to_json()) | unknown
+    written = json.loads(parse(json.dumps(fields), (Booking,)).to_json())
+    assert {name: written[name] for name in unknown} == unknown
+
+
+@given(strategies.results())
+def test_a_result_survives_the_wire(sent: TranscodingResult) -> None:
+    assert parse(sent.to_json(), EVERY) == sent
+
+
+def read_or_refused(body: str | bytes) -> Message | str:
+    try:
+        return parse(body, EVERY)
+    except Malformed as error:
+        return error.message
+
+
+@given(strategies.garbage)
+def test_any_bytes_are_a_message_or_malformed_in_a_sentence_and_nothing_else(body: bytes) -> None:
+    assert isinstance(command_of(body), str)
+    match read_or_refused(body):
+        case str(said):
+            assert " " in said
+            assert said.isprintable()
+        case read:
+            assert parse(read.to_json(), EVERY) == read
+
+
+@given(
+    st.sampled_from(sorted(BOOKING)),
+    strategies.json_values | st.sampled_from(["http://", "rtmp://x", "240", "\u0000", "²40P", 1e308, 4e9]),
+)
+def test_a_booking_with_any_one_field_spoiled_is_read_or_malformed(field: str, value: object) -> None:
+    match read_or_refused(json.dumps(BOOKING | {field: value})):
+        case str(said):
+            assert " " in said
+            assert said.isprintable()
+        case read:
+            assert parse(read.to_json(), EVERY) == read

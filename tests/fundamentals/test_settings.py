@@ -1,0 +1,254 @@
+"""Settings have documented names and defaults, come from four places, and keep their secrets."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from lectern.errors import Misuse
+from lectern.settings import Common, StreamerSettings, TeacherSettings
+
+SECRET = "hunter2-0xC0FFEE"
+
+# The contract with the playbooks and with whoever runs it by hand.
+BOTH = {
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+    "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+    "PREFECT_API_AUTH_STRING": None,
+    "LOG_FORMAT": "text",
+    "ORDER_CHANNEL": "order",
+    "CANCEL_CHANNEL": "cancel",
+    "TRANSCODING_CHANNEL": "transcoding",
+    "ORDER_RESULT_CHANNEL": "order_result",
+    "ALARM_CHANNEL": "alarm",
+    "WAITING_KEY": "{record_id}_{resolution}",
+}
+TEACHER = {
+    "TEACHER_DATABASE_URL": "sqlite:///teacher.db",
+    "TEACHER_CONFIG": None,
+    "OSS_TRANSCODE_URL": None,
+    "ON_TRANSCODE_TIMEOUT": "refuse",
+    "TRANSCODING_TIME_OUT_S": 120,
+    "ORDER_WARN_TIME_OUT_S": 86_400,
+    "ECS_HOSTS": "",
+    "ECS_SSH_KEY": None,
+    "ECS_KNOWN_HOSTS": None,
+    "UPLOAD_URL": None,
+    "PUBLIC_URL": None,
+    "API_BIND": "127.0.0.1:8800",
+    "STREAMER_LOST_AFTER_S": 60,
+}
+STREAMER = {
+    "STREAMER_DATABASE_URL": "sqlite:///task_list.db",
+    "VIDEO_ROOT": Path("/home/video"),
+    "wget_path": "/usr/bin/wget",
+    "DOWNLOAD_RATE": "1000k",
+    "MAX_VIDEO_NUM": 1000,
+    "MAX_VIDEO_SIZE": 1000,
+    "MAX_DOWNLOADS": 4,
+    "ALLOWED_ORIGINS": "",
+    "BROADCAST_LEAD_S": 300,
+}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder, and none of our variables in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in {**Common.model_fields, **TeacherSettings.model_fields, **StreamerSettings.model_fields}:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+
+def teacher(**given: object) -> TeacherSettings:
+    return TeacherSettings.load(transcode_sign_key=SECRET, **given)
+
+
+def plain(settings: Common, name: str) -> object:
+    found = getattr(settings, name.lower())
+    return found.get_secret_value() if hasattr(found, "get_secret_value") else found
+
+
+@pytest.mark.parametrize(("name", "default"), [*BOTH.items(), *TEACHER.items()])
+def test_the_teachers_names_and_defaults_are_the_documented_ones(name: str, default: object) -> None:
+    assert plain(teacher(), name) == default
+
+
+@pytest.mark.parametrize(("name", "default"), [*BOTH.items(), *STREAMER.items()])
+def test_the_streamers_names_and_defaults_are_the_documented_ones(name: str, default: object) -> None:
+    assert plain(StreamerSettings.load(), name) == default
+
+
+def test_a_streamer_is_named_after_its_host_unless_it_is_named() -> None:
+    assert StreamerSettings.load().name == socket.gethostname()
+    assert StreamerSettings.load(streamer_name="streamer1").name == "streamer1"
+
+
+def test_the_documented_size_in_g_is_gibibytes() -> None:
+    assert StreamerSettings.load(max_video_size=10).max_bytes == 10 * 1024**3
+
+
+@pytest.mark.parametrize("name", [*BOTH, *TEACHER, "TRANSCODE_SIGN_KEY"])
+def test_every_documented_variable_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {
+        "LOG_FORMAT": "json",
+        "ON_TRANSCODE_TIMEOUT": "ecs",
+        "TRANSCODING_TIME_OUT_S": "7",
+        "ORDER_WARN_TIME_OUT_S": "7",
+        "STREAMER_LOST_AFTER_S": "7",
+    }.get(name, "given")
+    if name == "TEACHER_CONFIG":
+        Path("given").write_text("{}")
+    monkeypatch.setenv("TRANSCODE_SIGN_KEY", SECRET)
+    monkeypatch.setenv(name, value)
+    found = plain(TeacherSettings.load(), name)
+    assert str(int(found) if isinstance(found, float) else found) == value
+
+
+@pytest.mark.parametrize("name", ["wget_path", "WGET_PATH"])
+def test_the_documented_small_letters_are_read_as_well_as_capitals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "/opt/wget")
+    assert StreamerSettings.load().wget_path == "/opt/wget"
+
+
+def test_the_documented_env_file_is_read_with_its_comments_and_foreign_lines() -> None:
+    Path(".env").write_text(
+        "SOMETHING_OLD=1\n"
+        "#wget 命令路径\n"
+        "wget_path=/usr/local/bin/wget\t\t\t#wget 命令路径，下载文件用\n"
+        "DOWNLOAD_RATE=300k\n"
+        "MAX_VIDEO_NUM=20\n\n"
+        "#max size of all video ,   G\n"
+        "MAX_VIDEO_SIZE=10",
+        encoding="utf-8",
+    )
+    found = StreamerSettings.load()
+    assert (found.wget_path, found.download_rate, found.max_video_num, found.max_video_size) == (
+        "/usr/local/bin/wget",
+        "300k",
+        20,
+        10,
+    )
+
+
+def config(**fields: object) -> Path:
+    path = Path("config.json").absolute()
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_the_old_config_holds_milliseconds() -> None:
+    found = teacher(teacher_config=config(order_warn_time_out=86_400_000, transcoding_time_out=90_000, port=8080))
+    assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86_400, 90)
+
+
+def test_the_old_config_is_found_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_CONFIG", str(config(transcoding_time_out=90_000)))
+    assert teacher().transcoding_time_out_s == 90
+
+
+def test_later_sources_win_defaults_config_env_file_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert teacher().transcoding_time_out_s == 120
+    monkeypatch.setenv("TEACHER_CONFIG", str(config(transcoding_time_out=1_000)))
+    assert teacher().transcoding_time_out_s == 1
+    Path(".env").write_text("TRANSCODING_TIME_OUT_S=2\n")
+    assert teacher().transcoding_time_out_s == 2
+    monkeypatch.setenv("TRANSCODING_TIME_OUT_S", "3")
+    assert teacher().transcoding_time_out_s == 3
+    assert teacher(transcoding_time_out_s=4).transcoding_time_out_s == 4
+
+
+@pytest.mark.parametrize("value", ["soon", None, True, 0, -1, [1]])
+def test_a_wrong_time_in_the_old_config_names_file_and_field(value: object) -> None:
+    path = config(transcoding_time_out=value)
+    with pytest.raises(Misuse, match=r"TEACHER_CONFIG=.*config\.json: transcoding_time_out is .* milliseconds"):
+        teacher(teacher_config=path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "1"])
+def test_an_old_config_that_is_no_json_object_is_refused_by_name(text: str) -> None:
+    Path("config.json").write_text(text)
+    with pytest.raises(Misuse, match=r"TEACHER_CONFIG=config\.json: "):
+        teacher(teacher_config="config.json")
+
+
+def test_an_old_config_that_is_missing_is_refused_by_name() -> None:
+    with pytest.raises(Misuse, match=r"TEACHER_CONFIG=nowhere\.json: .*Name the teacher's JSON config, or unset it"):
+        teacher(teacher_config="nowhere.json")
+
+
+def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
+    with pytest.raises(Misuse) as caught:
+        TeacherSettings.load()
+    assert caught.value.message == (
+        "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DOWNLOAD_RATE", "fast"),
+        ("MAX_VIDEO_NUM", "0"),
+        ("MAX_VIDEO_SIZE", "-1"),
+        ("LOG_FORMAT", "yaml"),
+        ("STREAMER_NAME", "a/b"),
+        ("MAX_DOWNLOADS", "many"),
+        ("BATCH_MAX", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Misuse, match=f"{name}: "):
+        StreamerSettings.load()
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_VIDEO_NUM", "none")
+    monkeypatch.setenv("DOWNLOAD_RATE", "fast")
+    with pytest.raises(Misuse, match=r"(?s)DOWNLOAD_RATE: .*MAX_VIDEO_NUM: |MAX_VIDEO_NUM: .*DOWNLOAD_RATE: "):
+        StreamerSettings.load()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        teacher().log_format = "json"  # type: ignore[misc]  # that is the claim
+
+
+def secretive() -> tuple[TeacherSettings, StreamerSettings]:
+    both = {"redis_url": f"rediss://lectern:{SECRET}@redis.example/0", "prefect_api_auth_string": f"admin:{SECRET}"}
+    database = f"postgresql+psycopg://lectern:{SECRET}@db.example/lectern"
+    return (
+        teacher(teacher_database_url=database, **both),
+        StreamerSettings.load(streamer_database_url=database, **both),
+    )
+
+
+def test_no_way_of_writing_settings_down_shows_a_secret() -> None:
+    for settings in secretive():
+        for text in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
+            assert SECRET not in text
+
+
+def test_who_needs_a_secret_can_have_it() -> None:
+    for settings in secretive():
+        assert SECRET in settings.redis_url.get_secret_value()
+        assert SECRET in settings.database_url
+
+
+@pytest.mark.parametrize("name", ["redis_url", "prefect_api_auth_string", "transcode_sign_key"])
+def test_a_wrong_setting_beside_a_secret_does_not_show_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSCODE_SIGN_KEY", "other")
+    monkeypatch.setenv(name.upper(), SECRET)
+    monkeypatch.setenv("API_BIND", "127.0.0.1:8800")
+    monkeypatch.setenv("MAX_ECS_JOBS", SECRET)
+    with pytest.raises(Misuse) as caught:
+        TeacherSettings.load()
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        assert SECRET not in f"{cause}"
+        assert SECRET not in repr(cause)
+        cause = cause.__cause__

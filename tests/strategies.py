@@ -1,0 +1,159 @@
+"""What hypothesis may send us: bookings, results, caches, and bytes that are none of these."""
+
+import json
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from lectern.decide.booking import Limits, Rendition
+from lectern.decide.cache import Bound, Idle, Usage, Wanted
+from lectern.decide.transcode import Underway
+from lectern.messages import Booking, TranscodingResult
+from lectern.states import Backend, FileState, RenditionState, Resolution
+
+NOW = 1_764_010_000.0
+"""The clock of the decisions under test, in epoch seconds."""
+
+HOLDING = frozenset({FileState.READY, FileState.DOWNLOADING})
+"""States in which a rendition takes room in the cache."""
+
+# A claim is about values, not about how fast a busy machine draws them.
+settings.register_profile("lectern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lectern")
+
+names = st.from_regex(r"[A-Za-z0-9_.:-]{1,12}", fullmatch=True).filter(lambda text: text not in {".", ".."})
+record_ids = st.integers(1, 4)
+resolutions = st.sampled_from(Resolution)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+unknown_fields = st.dictionaries(st.from_regex(r"x_[a-z]{1,5}", fullmatch=True), json_values, max_size=3)
+
+
+def booking(class_id: str = "c-1", **fields: Any) -> Booking:
+    """A booking of 6666 at 720P that no listed URL satisfies, changed by *fields*; None takes one out."""
+    whole: dict[str, Any] = {
+        "class_id": class_id,
+        "institution_id": "i-7",
+        "video_url": "http://origin.example/6666.flv",
+        "start_time": NOW + 800,
+        "end_time": NOW + 3_500,
+        "push_url": f"rtmp://push.example/live/{class_id}",
+        "record_id": 6666,
+        "video_url_list": {},
+        "video_resolution": "720P",
+    }
+    return Booking.model_validate({name: value for name, value in (whole | fields).items() if value is not None})
+
+
+def result(*, success: bool = True, type: Backend = Backend.OSS, **fields: Any) -> TranscodingResult:
+    """A transcoding result of 6666 at 720P, changed by *fields*."""
+    whole: dict[str, Any] = {
+        "record_id": 6666,
+        "video_resolution": "720P",
+        "result": "sucess" if success else "fail",
+        "transcode_video_url": "http://origin.example/6666_720P.flv" if success else None,
+        "type": type,
+    }
+    return TranscodingResult.model_validate(whole | fields)
+
+
+@st.composite
+def bookings(draw: st.DrawFn) -> Booking:
+    """Any valid booking, of few records and resolutions so that they meet."""
+    resolution = draw(st.none() | resolutions)
+    listed = draw(st.lists(resolutions, unique=True, max_size=4))
+    class_id = draw(names)
+    start = NOW + draw(st.integers(-7_200, 86_400))
+    return booking(
+        class_id,
+        institution_id=draw(st.none() | names),
+        video_url="http://origin.example/whole.flv" if resolution is None or draw(st.booleans()) else None,
+        start_time=start,
+        end_time=start + draw(st.integers(1, 5_400)),
+        record_id=draw(record_ids),
+        video_url_list={one.value: f"http://origin.example/{one}.flv" for one in listed},
+        video_resolution=resolution,
+        **draw(unknown_fields),
+    )
+
+
+@st.composite
+def results(draw: st.DrawFn) -> TranscodingResult:
+    """Any valid transcoding result, of the same few renditions."""
+    success = draw(st.booleans())
+    return result(
+        success=success,
+        type=draw(st.sampled_from(Backend)),
+        record_id=draw(record_ids),
+        video_resolution=draw(resolutions),
+        result=draw(
+            st.sampled_from(["sucess", "success"]) if success else st.sampled_from(["fail", "failed", "", "x"])
+        ),
+        attempt=draw(st.none() | st.integers(0, 3)),
+        **draw(unknown_fields),
+    )
+
+
+rendition_keys = st.tuples(record_ids, resolutions)
+renditions = st.dictionaries(
+    rendition_keys,
+    st.builds(
+        Rendition,
+        state=st.sampled_from(RenditionState),
+        attempt=st.integers(0, 9),
+        attempts_today=st.integers(0, 9),
+        attempts_since=st.floats(NOW - 3 * 86_400, NOW),
+    ),
+    max_size=8,
+)
+underway = st.dictionaries(
+    rendition_keys,
+    st.builds(
+        Underway,
+        state=st.sampled_from(RenditionState),
+        attempt=st.integers(0, 3),
+        backend=st.none() | st.sampled_from(Backend),
+    ),
+    max_size=8,
+)
+limits = st.builds(
+    Limits,
+    max_attempts_a_day=st.integers(1, 6),
+    transcoding_time_out_s=st.floats(1, 1_000),
+    oss=st.booleans(),
+    ecs=st.booleans(),
+)
+
+
+@st.composite
+def caches(draw: st.DrawFn) -> tuple[list[Wanted], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]:
+    """A streamer's cache within its bound, and a batch that wants something of it; last, each file's size."""
+    stems = [f"{number}_720P" for number in range(8)]
+    sizes = {stem: draw(st.integers(1, 40)) for stem in stems}
+    cached = draw(st.dictionaries(st.sampled_from(stems), st.sampled_from(FileState), max_size=8))
+    held = [stem for stem, state in cached.items() if state in HOLDING]
+    ready = [stem for stem in held if cached[stem] is FileState.READY]
+    idle = [stem for stem in draw(st.permutations(ready)) if draw(st.booleans())]
+    usage = Usage(sum(sizes[stem] for stem in held), len(held))
+    bound = Bound(usage.size_bytes + draw(st.integers(0, 60)), max(1, len(held) + draw(st.integers(0, 3))))
+    wanted = [
+        Wanted(f"c-{number}", stem, 0 if stem in held else sizes[stem])
+        for number, stem in enumerate(draw(st.lists(st.sampled_from(stems), max_size=8)))
+    ]
+    return wanted, cached, usage, bound, [Idle(stem, sizes[stem]) for stem in idle], sizes
+
+
+garbage = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=200).map(lambda text: text.encode()),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(
+        st.sampled_from([*Booking.model_fields, *TranscodingResult.model_fields]),
+        json_values | st.floats() | st.sampled_from(["order", "cancel", "transcoding", "720P", "http://[", "\ud800"]),
+    ).map(lambda fields: json.dumps(fields).encode()),
+)
+"""Bytes of every kind: noise, JSON that is no object, objects whose fields are anything."""
