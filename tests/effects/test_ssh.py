@@ -67,7 +67,10 @@ async def test_several_programs_run_at_once(sshd: Sshd) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
-async def test_a_program_that_takes_too_long_is_ended_there(sshd: Sshd, script: str) -> None:
+async def test_a_program_that_takes_too_long_is_ended_there(
+    sshd: Sshd, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_GRACE_S", 1)
     lines: list[str] = []
     async with login(sshd) as connection:
         with pytest.raises(process.TimedOut, match="ssh://"):

@@ -68,7 +68,7 @@ def executable() -> str:
     if found is not None:
         return found
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # noqa: PLC0415 (only the demo installs it)
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:

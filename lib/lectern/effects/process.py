@@ -162,6 +162,11 @@ class _Child:
             asyncio.ensure_future(_drain(process.stderr, self.err, None)),
         )
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was reaped, and nobody holds its pipes."""
+        return self.process.returncode is not None and all(reader.done() for reader in self.readers)
+
     def raise_from_readers(self) -> None:
         """Pass on what on_line raised."""
         for reader in self.readers:
@@ -262,9 +267,9 @@ async def _watch(
 async def _end(child: _Child, grace_s: float) -> None:
     """End the program and its group if anything is left of them, and reap it."""
     process = child.process
-    if process.returncode is None or not all(reader.done() for reader in child.readers):
-        await _end_group(process.pid, signal.SIGTERM, grace_s)
-        await _end_group(process.pid, signal.SIGKILL, grace_s)
+    if not child.is_over:
+        await _end_group(child, signal.SIGTERM, grace_s)
+        await _end_group(child, signal.SIGKILL, grace_s)
     give_up_at = time.monotonic() + _REAP_S
     while process.returncode is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 (its event can wait for pipes)
         await asyncio.sleep(_POLL_S)
@@ -278,13 +283,16 @@ async def _end(child: _Child, grace_s: float) -> None:
         raise CallAPerson(f"process {process.pid} can not be ended, not even by KILL; does its disk hang?")
 
 
-async def _end_group(group: int, sign: signal.Signals, grace_s: float) -> None:
-    """Send *sign* to the group, and wait until it is empty or *grace_s* are over."""
+async def _end_group(child: _Child, sign: signal.Signals, grace_s: float) -> None:
+    """Send *sign* to the group, and wait until it is empty or *grace_s* are over.
+
+    What is left of it when its leader and its pipes are gone is mostly waiting to be reaped by somebody else.
+    """
     give_up_at = time.monotonic() + grace_s
     try:
-        os.killpg(group, sign)
-        while time.monotonic() < give_up_at:
+        os.killpg(child.process.pid, sign)
+        while time.monotonic() < give_up_at and not child.is_over:
             await asyncio.sleep(_POLL_S)
-            os.killpg(group, 0)
+            os.killpg(child.process.pid, 0)
     except (ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
         return

@@ -1,0 +1,159 @@
+"""A booking, from the platform's message to its answer."""
+
+import json
+
+import pytest
+
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from tests.stage import Stage, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:
+    """It names no resolution: its recording is ``6666.flv``, as ever."""
+    stage.town.record(record_id=6666)
+    booking = stage.booking(6666, starts_in_s=10, length_s=4)
+    answer = stage.answer(stage.book(booking))
+    assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "success", 0)
+    assert answer["streamer"] == stage.name("streamer1")
+    assert (stage.folder / "streamer1" / "6666" / "6666.flv").exists()
+    (push,) = stage.off_air(booking["class_id"])
+    assert push.first_media_at is not None
+    assert 0 <= push.first_media_at - booking["start_time"] < 1.0
+
+
+def test_a_resolution_that_is_in_the_list_needs_no_transcoding(stage: Stage) -> None:
+    """Its URL is in the booking."""
+    record = stage.town.record("480P")
+    class_id = stage.book(stage.booking(record, "480P", listed=("480P",)))
+    assert stage.answer(class_id)["result"] == "success"
+    assert (stage.folder / "streamer1" / str(record) / f"{record}_480P.flv").exists()
+    assert stage.posts(record) == 0
+
+
+def test_the_same_booking_twice_gets_the_same_answer_twice(stage: Stage) -> None:
+    """And changes nothing: one row, one citation, one airing."""
+    booking = stage.booking(stage.town.record())
+    class_id = stage.book(booking)
+    first = stage.answer(class_id)
+    stage.book(booking)
+    second = stage.answer(class_id, count=2)
+    told = ("class_id", "result", "code", "streamer")
+    assert [first[name] for name in told] == [second[name] for name in told]
+    assert stage.num_cite("streamer1", str(booking["record_id"])) == 1
+    assert len(stage.runs("streamer1", f"broadcast {class_id}")) == 1
+
+
+def test_the_same_booking_twice_at_once_gets_the_same_answer_twice(stage: Stage) -> None:
+    """Where the second comes before the first is answered, too."""
+    booking = stage.booking(stage.town.record())
+    class_id = stage.book(booking)
+    stage.book(booking)
+    stage.answer(class_id, count=2)
+    first, second = stage.ear.answers[class_id]
+    assert (first["result"], second["result"]) == ("success", "success")
+    assert stage.num_cite("streamer1", str(booking["record_id"])) == 1
+
+
+def test_a_different_booking_of_a_booked_class_changes_nothing(stage: Stage) -> None:
+    """The first one stands; a person is told."""
+    booking = stage.booking(stage.town.record())
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    stage.book({**booking, "end_time": booking["end_time"] + 60})
+    assert stage.answer(class_id, count=2)["result"] == "success"
+    wait_until(lambda: stage.alarms(409, class_id=class_id), description="the alarm comes")
+    assert stage.order(class_id)["end_time"] == booking["end_time"]
+
+
+def test_a_malformed_booking_is_answered_with_400(stage: Stage) -> None:
+    """Where its class can be read."""
+    booking = stage.booking(stage.town.record(), record_id="six")
+    answer = stage.answer(stage.book(booking))
+    assert (answer["result"], answer["code"]) == ("fail", 400)
+    assert "record_id" in answer["message"]
+    wait_until(lambda: stage.alarms(400, class_id=booking["class_id"]), description="the alarm comes")
+    assert stage.order(booking["class_id"]) == {}
+
+
+def test_what_can_not_be_read_is_a_dead_letter(stage: Stage) -> None:
+    """With the reason, and an alarm; the ones behind it are unharmed."""
+    nonsense = f'order "{stage.prefix}", please'
+    stage.publish("order", nonsense)
+    stage.publish("order", "[1, 2, 3]")
+    behind = stage.book(stage.booking(stage.town.record()))
+    assert stage.answer(behind)["result"] == "success"
+    letters = [json.loads(fields["body"]) for _, fields in stage.town.redis.xrange(f"{stage.prefix}:dead_letter")]  # type: ignore[union-attr]
+    (letter,) = [one for one in letters if one["body"] == nonsense]
+    assert "not JSON" in letter["error"]
+    assert any("not JSON" in one["message"] for one in stage.alarms(504))
+
+
+def test_a_class_that_has_ended_is_refused_at_once(stage: Stage) -> None:
+    """There is nothing to air any more."""
+    answer = stage.answer(stage.book(stage.booking(stage.town.record(), starts_in_s=-60, length_s=10)))
+    assert (answer["result"], answer["code"]) == ("fail", 410)
+
+
+def test_a_message_of_a_stream_is_as_good_as_one_of_a_channel(stage: Stage) -> None:
+    """It is acknowledged when it is a row of the inbox, not before."""
+    booking = stage.booking(stage.town.record())
+    stream = stage.channels["order"]
+    stage.town.redis.xadd(stream, {"body": json.dumps(booking)})
+    assert stage.answer(booking["class_id"])["result"] == "success"
+    assert stage.town.redis.xpending(stream, "lectern")["pending"] == 0  # type: ignore[index]
+    kept = stage.rows("teacher", "select source from inbox_list where body = ?", json.dumps(booking))
+    assert [row["source"] for row in kept] == [f"stream:{stream}"]
+
+
+def test_a_waiting_class_can_be_cancelled(stage: Stage) -> None:
+    """It leaves the waiting list, and is answered: it will not be aired."""
+    stage.oss.behave(_silent(record := stage.town.record()))
+    class_id = stage.book(stage.booking(record, "240P"))
+    wait_until(lambda: stage.waiting_list(record, "240P") == [class_id], description="the class waits")
+    stage.cancel(class_id)
+    assert stage.answer(class_id)["code"] == 411
+    wait_until(lambda: stage.waiting_list(record, "240P") == [], description="it left the list")
+    assert stage.order(class_id)["state"] == "cancelled"
+
+
+def test_a_ready_class_can_be_cancelled(stage: Stage) -> None:
+    """Its citation is taken back, its broadcast taken off the timetable."""
+    class_id = stage.book(stage.booking(record := stage.town.record()))
+    stage.answer(class_id)
+    assert stage.num_cite("streamer1", str(record)) == 1
+    stage.cancel(class_id)
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
+    run = wait_until(
+        lambda: [one for one in stage.runs("streamer1", class_id) if one["state_type"] == "CANCELLED"],
+        description="the broadcast is off the timetable",
+    )
+    assert len(run) == 1
+    assert len(stage.ear.answers[class_id]) == 1
+
+
+def test_a_class_on_air_can_be_cancelled(stage: Stage) -> None:
+    """Its push ends, its citation is taken back."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=4, length_s=25)
+    class_id = stage.book(booking)
+    stage.on_air(class_id)
+    stage.cancel(class_id)
+    (push,) = stage.off_air(class_id, timeout_s=15)
+    assert push.ended_at is not None
+    assert push.ended_at < booking["end_time"] - 5
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
+    assert stage.airing("streamer1", class_id)["state"] == "cancelled"
+
+
+def test_a_cancel_that_overtakes_its_booking_is_kept_a_moment(stage: Stage) -> None:
+    """Channels keep no order among themselves."""
+    booking = stage.booking(record := stage.town.record())
+    stage.cancel(booking["class_id"])
+    stage.book(booking)
+    wait_until(lambda: stage.order(booking["class_id"]).get("state") == "cancelled", description="it is cancelled")
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) in (None, 0), description="nothing cites the record")
+
+
+def _silent(record_id: int) -> Rule:
+    return Rule(Behaviour.SILENT, record_id=record_id)

@@ -1,0 +1,140 @@
+"""A rendition that is not there yet: requested, waited for, made, or given up."""
+
+import json
+
+import httpx
+import pytest
+
+from lectern.demo.origin import Fault
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from tests.stage import Stage, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:
+    """One signed POST, one waiting list, one result: both proceed, and the list is gone."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.LATE, record_id=record, delay_s=3))
+    both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
+    wait_until(lambda: stage.waiting_list(record, "240P") == both, description="both wait")
+    assert stage.status(record, "240P") == "transcoding"
+    assert [stage.answer(one)["result"] for one in both] == ["success", "success"]
+    assert stage.posts(record) == 1
+    assert stage.status(record, "240P") == "success"
+    assert stage.waiting_list(record, "240P") == []
+    assert stage.num_cite("streamer1", f"{record}_240P") == 2
+
+
+def test_a_result_that_comes_twice_changes_nothing_the_second_time(stage: Stage) -> None:
+    """The class is answered once."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.TWICE, record_id=record))
+    class_id = stage.book(stage.booking(record, "240P"))
+    stage.answer(class_id)
+    handled = "select 1 from inbox_list where command = 'transcoding' and state = 'done' and body like ?"
+    both = wait_until(
+        lambda: len(stage.rows("teacher", handled, f'%"record_id": {record},%')) == 2, description="both are handled"
+    )
+    assert both
+    assert len(stage.ear.answers[class_id]) == 1
+    assert stage.num_cite("streamer1", f"{record}_240P") == 1
+
+
+def test_a_success_without_the_url_in_the_booking_is_refused_with_501(stage: Stage) -> None:
+    """Its URL should have been in the list, so a person is called."""
+    record = stage.town.record()
+    stage.answer(stage.book(stage.booking(record, "240P")))
+    late = stage.book(stage.booking(record, "240P"))
+    answer = stage.answer(late)
+    assert (answer["result"], answer["code"]) == ("fail", 501)
+    wait_until(lambda: stage.alarms(501, class_id=late), description="the alarm comes")
+    assert stage.posts(record) == 1
+
+
+def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
+    """Over SSH, in truth: both classes proceed with the URL that was uploaded to."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
+    both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
+    assert [stage.answer(one, timeout_s=90)["result"] for one in both] == ["success", "success"]
+    made = stage.town.origin.root / "put" / str(record) / f"{record}_240P.flv"
+    cached = stage.folder / "streamer1" / str(record) / f"{record}_240P.flv"
+    assert cached.read_bytes() == made.read_bytes()
+    assert stage.posts(record) == 1
+    assert stage.status(record, "240P") == "success"
+
+
+def test_where_the_oss_does_not_take_the_request_our_own_server_takes_over(stage: Stage) -> None:
+    """A no of the cloud is as good as a failed result."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.REJECT_400, record_id=record))
+    class_id = stage.book(stage.booking(record, "240P"))
+    assert stage.answer(class_id, timeout_s=90)["result"] == "success"
+
+
+def test_where_both_fail_every_waiting_class_is_refused_with_208(stage: Stage) -> None:
+    """One alarm for all; and the next booking tries again."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.FAIL, record_id=record, times=1))
+    gone = stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=404))
+    both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
+    assert [stage.answer(one, timeout_s=90)["code"] for one in both] == [208, 208]
+    wait_until(lambda: stage.alarms(208, record_id=record), description="the alarm comes")
+    assert len(stage.alarms(208, record_id=record)) == 1
+    assert stage.status(record, "240P") == "failed"
+    wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")
+    gone.times = 0
+    again = stage.book(stage.booking(record, "240P"))
+    assert stage.answer(again)["result"] == "success"
+    assert stage.posts(record) == 2
+
+
+def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:
+    """After the documented time; the next booking is refused at once, and a late success corrects the status."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
+    waiting = stage.book(stage.booking(record, "240P"))
+    assert stage.answer(waiting, timeout_s=60)["code"] == 207
+    order = stage.order(waiting)
+    assert order["answered_at"] - order["received_at"] >= float(stage.settings["TRANSCODING_TIME_OUT_S"])
+    wait_until(lambda: stage.alarms(207, record_id=record), description="the alarm comes")
+    assert (stage.status(record, "240P"), stage.waiting_list(record, "240P")) == ("timed out", [])
+
+    following = stage.book(stage.booking(record, "240P"))
+    assert stage.answer(following, timeout_s=10)["code"] == 207
+    assert stage.posts(record) == 1
+
+    url = stage.town.origin.url_for(f"{record}/{record}.flv")
+    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "sucess", "type": "oss"}
+    stage.publish("transcoding", {**result, "transcode_video_url": url})
+    wait_until(lambda: stage.status(record, "240P") == "success", description="the status is corrected")
+    assert [len(stage.ear.answers[one]) for one in (waiting, following)] == [1, 1]
+
+
+def test_a_result_that_nobody_asked_for_raises_an_alarm(stage: Stage) -> None:
+    """It can not happen in theory; nothing is changed."""
+    record = stage.town.record()
+    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "failed", "type": "oss"}
+    stage.publish("transcoding", result)
+    wait_until(lambda: stage.alarms(502, record_id=record), description="the alarm comes")
+    assert stage.status(record, "240P") is None
+
+
+def test_what_the_old_program_left_on_a_waiting_list_is_answered(stage: Stage) -> None:
+    """Its booking is not known here, so the platform is told to book it again."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.LATE, record_id=record, delay_s=2))
+    ours = stage.book(stage.booking(record, "240P"))
+    wait_until(lambda: stage.waiting_list(record, "240P") == [ours], description="our class waits")
+    stranger = f"{stage.prefix}-of-the-old-program"
+    stage.town.redis.rpush(f"{stage.prefix}:{record}_240P", stranger)
+    assert stage.answer(ours)["result"] == "success"
+    assert stage.answer(stranger)["code"] == 211
+    wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")
+
+
+def test_a_post_is_signed(stage: Stage) -> None:
+    """Without the secret the transcoder does nothing."""
+    body = {"record_id": 1, "video_resolution": "240P", "sign": "0" * 32}
+    assert httpx.post(stage.oss.url, content=json.dumps(body)).status_code == 401
