@@ -60,7 +60,7 @@ class Progress:
                 eta = f"{self._description}, about {left:.0f} s left" if left is not None else self._description
                 await aupdate_progress_artifact(artifact, self._percent, description=eta)
         except asyncio.CancelledError:
-            if artifact is not None and self._percent >= 100.0:  # noqa: PLR2004 (percent)
+            if artifact is not None and self._percent >= 100.0:
                 await aupdate_progress_artifact(artifact, 100.0, description=self._description)
             raise
         except (httpx.HTTPError, PrefectException) as error:

@@ -10,9 +10,18 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts, transcode
-from flows.host import log, teacher, tell
+from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
-    Batch, Teacher, bury, give_answer, living, proceed, refuse, summary, to_streamer, waiting_key,
+    Batch,
+    Teacher,
+    bury,
+    give_answer,
+    living,
+    proceed,
+    refuse,
+    summary,
+    to_streamer,
+    waiting_key,
 )
 from lectern import errors
 from lectern.decide import booking as decide
@@ -30,7 +39,7 @@ CANCEL_TRIES = 3
 """A cancel that overtook its booking is looked at so often, so far apart."""
 
 
-@flow(name="booking", flow_run_name="booking {inbox_ids}", persist_result=False)
+@flow(name="booking", flow_run_name=run_name, persist_result=False)
 async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
     host = teacher()
@@ -105,16 +114,18 @@ def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive:
                 bookings.close(connection, order, BookingState.WAITING, now)
                 batch.joins[waiting_key(host, order)].append(order.class_id)
                 batch.row(order.class_id, "wait", detail=order.stem)
-                events.note(connection, host.journal, host.settings.name,
-                            [Event("waits", order.class_id, order.stem)], now)
+                events.note(
+                    connection, host.journal, host.settings.name, [Event("waits", order.class_id, order.stem)], now
+                )
             case _:
                 assert verdict.code is not None  # a refusal has its code
                 refuse(connection, host, order, verdict.code, verdict.message, batch, now, alarm=verdict.alarm)
     proceed(connection, host, proceeding, batch, alive, now)
     renditions.begin(connection, plan.attempts, now)
     batch.attempts.extend(plan.attempts)
-    started = [Event("transcoding begins", stem=a.stem, detail=f"{a.backend}, attempt {a.attempt}")
-               for a in plan.attempts]
+    started = [
+        Event("transcoding begins", stem=a.stem, detail=f"{a.backend}, attempt {a.attempt}") for a in plan.attempts
+    ]
     events.note(connection, host.journal, host.settings.name, started, now)
     for again in plan.again:
         _answer_again(connection, host, again.class_id, again.differs, batch, now)
@@ -142,15 +153,14 @@ def _answer_again(
     batch.row(class_id, what, code=order.code or 0)
 
 
-def _cancel(
-    connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Cancel, batch: Batch, now: float
-) -> bool:
+def _cancel(connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Cancel, batch: Batch, now: float) -> bool:
     """Cancel a class; False where its booking may still come."""
     order = bookings.by_id(connection, [cancel.class_id]).get(cancel.class_id)
     if order is None:
         batch.row(cancel.class_id, "cancel of an unknown class")
-        events.note(connection, host.journal, host.settings.name, [Event("cancel of an unknown class",
-                                                                         cancel.class_id)], now)
+        events.note(
+            connection, host.journal, host.settings.name, [Event("cancel of an unknown class", cancel.class_id)], now
+        )
         return kept.tries >= CANCEL_TRIES
     if order.state in {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN}:
         batch.row(cancel.class_id, f"cancel of a class that is {order.state}")

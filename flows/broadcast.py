@@ -7,16 +7,16 @@ from pathlib import Path
 
 import httpx
 from prefect import flow
-from prefect.exceptions import PrefectException
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import Host, log, streamer, tell
+from flows.host import Host, log, run_name, streamer, tell
 from lectern import errors
 from lectern.decide.broadcast import Over, Push, lead_time, next_push
-from lectern.effects import airings, cache, events, ffmpeg, outbox, store
+from lectern.effects import airings, cache, events, ffmpeg, outbox
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -49,7 +49,7 @@ async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
         await host.commit(airings.scheduled, one.class_id, run_id)
 
 
-@flow(name="broadcast", flow_run_name="broadcast {class_id}", persist_result=False)
+@flow(name="broadcast", flow_run_name=run_name, persist_result=False)
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Air one class: check, wait for its second, push until its end, release."""
     host = streamer()
@@ -125,8 +125,13 @@ async def _push(
 
     try:
         finished = await ffmpeg.push(
-            ffmpeg.executable(), path, one.push_url, position_s=position_s, length_s=length_s,
-            timeout_s=length_s + SLACK_S, on_progress=on_progress,
+            ffmpeg.executable(),
+            path,
+            one.push_url,
+            position_s=position_s,
+            length_s=length_s,
+            timeout_s=length_s + SLACK_S,
+            on_progress=on_progress,
         )
     except TryAgain as error:
         log.warning("%s: push ended: %s", one.class_id, error.message)
@@ -159,8 +164,9 @@ def _on_air(connection: Connection, host: Streamer, one: Airing) -> None:
 
 
 def _note(connection: Connection, host: Streamer, one: Airing, what: str, detail: str) -> None:
-    events.note(connection, host.journal, host.settings.name, [Event(what, one.class_id, one.stem, detail)],
-                time.time())
+    events.note(
+        connection, host.journal, host.settings.name, [Event(what, one.class_id, one.stem, detail)], time.time()
+    )
 
 
 async def _close(host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str) -> None:
@@ -177,6 +183,7 @@ def _release(
         return  # released meanwhile
     airings.move(connection, current, state, time.time(), code=code, message=message)
     said = airings.ended(one.class_id, host.settings.name, code, message)
-    outbox.put(connection, host.journal,
-               [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], time.time())
+    outbox.put(
+        connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], time.time()
+    )
     _note(connection, host, one, state, message)

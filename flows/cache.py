@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 from prefect import flow
-from prefect.exceptions import PrefectException
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts, broadcast, download
-from flows.host import Host, log, streamer, tell
+from flows.host import Host, log, run_name, streamer, tell
 from flows.outcome import summary
 from lectern import errors
 from lectern.decide import cache as decide
@@ -56,7 +56,7 @@ class _Parsed:
     bad: list[tuple[inbox.Kept, Malformed]] = field(default_factory=list)
 
 
-@flow(name="prepare", flow_run_name="prepare {inbox_ids}", persist_result=False)
+@flow(name="prepare", flow_run_name=run_name, persist_result=False)
 async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Prepare and release the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host = streamer()
@@ -111,9 +111,7 @@ async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, 
     return dict(zip(urls, found, strict=True))
 
 
-def _act(
-    connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked], batch: Batch
-) -> None:
+def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked], batch: Batch) -> None:
     now = time.time()
     known = airings.by_id(connection, [one.class_id for _, one in parsed.prepares])
     fresh: dict[str, Prepare] = {}
@@ -133,7 +131,11 @@ def _act(
 
 
 def _admit(
-    connection: Connection, host: Streamer, fresh: Sequence[Prepare], looked: dict[str, Looked], batch: Batch,
+    connection: Connection,
+    host: Streamer,
+    fresh: Sequence[Prepare],
+    looked: dict[str, Looked],
+    batch: Batch,
     now: float,
 ) -> None:
     settings = host.settings
@@ -154,13 +156,22 @@ def _admit(
     bound = Bound(settings.max_bytes, settings.max_video_num)
     usage = cache.usage(connection, settings.video_root)
     need = sum(one.size_bytes for one in wanted) + max(0, usage.size_bytes - bound.max_bytes)
-    idle = cache.idle(connection, but=here & {one.stem for one in wanted}, size_bytes=need,
-                      num=len(wanted) + max(0, usage.num - bound.max_num))
+    idle = cache.idle(
+        connection,
+        but=here & {one.stem for one in wanted},
+        size_bytes=need,
+        num=len(wanted) + max(0, usage.num - bound.max_num),
+    )
     for admission in decide.admit(wanted, states, usage, bound, idle):
         cache.mark_evicting(connection, settings.video_root, admission.evictions)
         batch.gone.extend(admission.evictions)
-        events.note(connection, host.journal, settings.name,
-                    [Event("evicted", stem=gone.stem) for gone in admission.evictions], now)
+        events.note(
+            connection,
+            host.journal,
+            settings.name,
+            [Event("evicted", stem=gone.stem) for gone in admission.evictions],
+            now,
+        )
         _cite(connection, host, by_class[admission.wanted.class_id], admission, batch, now)
 
 
@@ -173,8 +184,9 @@ def _cite(
         refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
         return
     if admission.admit is Admit.RESERVE:
-        cache.reserve(connection, host.settings.video_root, one.stem, admission.wanted.size_bytes, one.video_url, site,
-                      now)
+        cache.reserve(
+            connection, host.settings.video_root, one.stem, admission.wanted.size_bytes, one.video_url, site, now
+        )
         batch.downloads.append(one.stem)
     cache.cite(connection, one.stem, 1, now)
     state = AiringState.READY if admission.admit is Admit.READY else AiringState.WAITING
@@ -182,8 +194,13 @@ def _cite(
     if state is AiringState.READY:
         report(connection, host, airings.prepared(one.class_id, host.settings.name, message="cached"), now)
         batch.ready.append(one.class_id)
-    events.note(connection, host.journal, host.settings.name, [Event(f"prepare: {admission.admit}", one.class_id,
-                                                                     one.stem)], now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event(f"prepare: {admission.admit}", one.class_id, one.stem)],
+        now,
+    )
     batch.row(one.class_id, admission.admit, one.stem)
 
 
@@ -195,8 +212,13 @@ def refuse(
     airings.add(connection, one, AiringState.REFUSED, str(site), now)
     airings.note_refusal(connection, one.class_id, code, why, now)
     report(connection, host, airings.prepared(one.class_id, host.settings.name, code, why), now)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("refused", one.class_id, one.stem, f"{code.number}: {why}")], now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("refused", one.class_id, one.stem, f"{code.number}: {why}")],
+        now,
+    )
     batch.row(one.class_id, f"refuse {code.number}", why)
 
 
@@ -212,9 +234,7 @@ def _why_not(found: Looked | None) -> tuple[ErrorCode, str]:
     return errors.DOWNLOAD_FAILED, "the origin does not say how large the recording is"
 
 
-def _prepared_again(
-    connection: Connection, host: Streamer, known: airings.Airing, batch: Batch, now: float
-) -> None:
+def _prepared_again(connection: Connection, host: Streamer, known: airings.Airing, batch: Batch, now: float) -> None:
     """A second delivery changes nothing, and is answered as the first."""
     code = errors.CODES.get(known.code or 0)
     if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:

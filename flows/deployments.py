@@ -23,11 +23,19 @@ from lectern.errors import Misuse, TryAgain
 from lectern.settings import Settings, TeacherSettings
 
 TEACHER: Mapping[str, Flow[..., Any]] = {
-    "booking": booking, "report": report, "settle": settle, "request": request, "transcode": transcode,
+    "booking": booking,
+    "report": report,
+    "settle": settle,
+    "request": request,
+    "transcode": transcode,
     "sweep": sweep_teacher,
 }
 STREAMER: Mapping[str, Flow[..., Any]] = {
-    "prepare": prepare, "download": download, "broadcast": broadcast, "reconcile": reconcile, "sweep": sweep_streamer,
+    "prepare": prepare,
+    "download": download,
+    "broadcast": broadcast,
+    "reconcile": reconcile,
+    "sweep": sweep_streamer,
 }
 
 
@@ -63,8 +71,11 @@ async def _make_pool(client: PrefectClient, name: str) -> None:
 
 async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> str:
     deployment = await flow.ato_deployment(
-        name=settings.name, work_pool_name=settings.work_pool, work_queue_name=settings.name,
-        description=(flow.fn.__doc__ or "").strip(), tags=[settings.name],
+        name=settings.name,
+        work_pool_name=settings.work_pool,
+        work_queue_name=settings.name,
+        description=(flow.fn.__doc__ or "").strip(),
+        tags=[settings.name],
     )
     await deployment.aapply()
     return f"{flow.name}/{settings.name}"

@@ -7,14 +7,14 @@ from pathlib import Path
 import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun, State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 from sqlalchemy import Connection
 
 from flows import artifacts, broadcast
-from flows.host import Host, log, streamer, tell
+from flows.host import Host, log, run_name, streamer, tell
 from lectern import errors
 from lectern.effects import airings, cache, events, origin, outbox, probe, store, wget
 from lectern.effects.cache import Cached
@@ -48,7 +48,7 @@ def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") 
     return isinstance(getattr(state.data, "exception", state.data), TryAgain)
 
 
-@flow(name="download", flow_run_name="download {stem}", persist_result=False)
+@flow(name="download", flow_run_name=run_name, persist_result=False)
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
     host = streamer()
@@ -76,8 +76,14 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
 
 
 @task(
-    name="fetch", task_run_name="fetch {stem}", cache_policy=NO_CACHE, persist_result=False,
-    retries=3, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5, retry_condition_fn=_passing,
+    name="fetch",
+    task_run_name="fetch {stem}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_passing,
 )
 async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
@@ -96,8 +102,13 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
     await asyncio.to_thread(_begin, part, remote)
     async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         await wget.download(
-            settings.wget_path, remote.url, part, rate=settings.download_rate, timeout_s=settings.download_timeout_s,
-            limit_bytes=row.size_bytes, on_progress=lambda size: bar.set(100 * size / max(row.size_bytes, 1)),
+            settings.wget_path,
+            remote.url,
+            part,
+            rate=settings.download_rate,
+            timeout_s=settings.download_timeout_s,
+            limit_bytes=row.size_bytes,
+            on_progress=lambda size: bar.set(100 * size / max(row.size_bytes, 1)),
         )
         found = await _check(stem, part, remote)
         bar.set(100)
@@ -143,16 +154,33 @@ def _finish(part: Path, final: Path) -> None:
 def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
     now = time.time()
     row = cache.by_stem(connection, [stem])[stem]
-    cache.arrived(connection, host.settings.video_root, row, size_bytes=found.size_bytes, etag=remote.etag,
-                  crc64=remote.crc64, duration_s=found.duration_s, now=now)
+    cache.arrived(
+        connection,
+        host.settings.video_root,
+        row,
+        size_bytes=found.size_bytes,
+        etag=remote.etag,
+        crc64=remote.crc64,
+        duration_s=found.duration_s,
+        now=now,
+    )
     waiting = airings.citing(connection, stem, AiringState.WAITING)
     for one in waiting:
         airings.move(connection, one, AiringState.READY, now)
     said = [airings.prepared(one.class_id, host.settings.name, message="downloaded") for one in waiting]
-    outbox.put(connection, host.journal,
-               [Outgoing(host.settings.report_stream, Kind.STREAM, one, one.class_id) for one in said], now)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("downloaded", stem=stem, detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s")], now)
+    outbox.put(
+        connection,
+        host.journal,
+        [Outgoing(host.settings.report_stream, Kind.STREAM, one, one.class_id) for one in said],
+        now,
+    )
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("downloaded", stem=stem, detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s")],
+        now,
+    )
     return [one.class_id for one in waiting]
 
 
@@ -163,8 +191,14 @@ def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError
     for one in airings.citing(connection, stem, AiringState.WAITING):
         airings.move(connection, one, AiringState.REFUSED, now, code=code, message=error.message)
         said = airings.prepared(one.class_id, host.settings.name, code, error.message)
-        outbox.put(connection, host.journal,
-                   [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], now)
+        outbox.put(
+            connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], now
+        )
     cache.failed(connection, host.settings.video_root, row, error.message)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("download failed", stem=stem, detail=f"{code.number}: {error.message}")], now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("download failed", stem=stem, detail=f"{code.number}: {error.message}")],
+        now,
+    )

@@ -43,8 +43,12 @@ def check(settings: TeacherSettings) -> None:
     if not settings.ecs_hosts:
         return
     hosts(settings)
-    needed = {"ECS_SSH_KEY": settings.ecs_ssh_key, "ECS_KNOWN_HOSTS": settings.ecs_known_hosts,
-              "UPLOAD_URL": settings.upload_url, "PUBLIC_URL": settings.public_url}
+    needed = {
+        "ECS_SSH_KEY": settings.ecs_ssh_key,
+        "ECS_KNOWN_HOSTS": settings.ecs_known_hosts,
+        "UPLOAD_URL": settings.upload_url,
+        "PUBLIC_URL": settings.public_url,
+    }
     missing = [name for name, value in needed.items() if not value]
     if missing:
         raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
@@ -52,9 +56,7 @@ def check(settings: TeacherSettings) -> None:
         raise Misuse(f"UPLOAD_URL={settings.upload_url}: only http:// and https:// PUT bases can be used so far.")
 
 
-async def work(
-    host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool
-) -> State[None]:
+async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
     """Make those of *wanted* that are to be made here and that nobody else makes; publish each result."""
     if again:
         now = time.time()
@@ -126,8 +128,13 @@ def _publish(
     now = time.time()
     results = [
         TranscodingResult(
-            record_id=one.record_id, video_resolution=one.resolution, result="failed" if failure else "sucess",
-            transcode_video_url=made.get(one.resolution), type=Backend.ECS, attempt=one.attempt, message=failure,
+            record_id=one.record_id,
+            video_resolution=one.resolution,
+            result="failed" if failure else "sucess",
+            transcode_video_url=made.get(one.resolution),
+            type=Backend.ECS,
+            attempt=one.attempt,
+            message=failure,
         )
         for one in due
     ]

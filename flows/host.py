@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
+from prefect import runtime
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
@@ -85,6 +86,15 @@ def teacher() -> Host[TeacherSettings]:
 def streamer() -> Host[StreamerSettings]:
     """The host of the run; flows of a streamer call it."""
     return cast("Host[StreamerSettings]", current.get())
+
+
+def run_name() -> str:
+    """A run keeps the name it was made with; a quick run that was given none is named after what it does."""
+    given = str(runtime.flow_run.name or "")
+    if " " in given:
+        return given
+    values = [str(value) for value in (runtime.flow_run.parameters or {}).values() if value is not False]
+    return f"{runtime.flow_run.flow_name} {' '.join(values)}".strip()[:200]
 
 
 async def tell(host: Host[Any]) -> bool:

@@ -36,7 +36,9 @@ def backoff_s(tries: int) -> float:
 class Intake:
     """The bus consumer of one host: parses nothing, decides nothing, loses nothing."""
 
-    def __init__(self, host: Host[Any], groups: Mapping[str, str], channels: Sequence[str], streams: Sequence[str]) -> None:
+    def __init__(
+        self, host: Host[Any], groups: Mapping[str, str], channels: Sequence[str], streams: Sequence[str]
+    ) -> None:
         self._host = host
         self._groups = groups  # command -> flow
         self._channels = channels
@@ -61,7 +63,7 @@ class Intake:
             try:
                 await work()
             except (RedisError, OSError, OperationalError) as error:
-                tries = 0 if time.monotonic() - began > 60 else tries + 1  # noqa: PLR2004 (it had worked a minute)
+                tries = 0 if time.monotonic() - began > 60 else tries + 1
                 pause = backoff_s(tries)
                 log.warning("redis %s: away, again in %.1f s: %s", what, pause, error)
                 await asyncio.sleep(pause)
@@ -136,7 +138,10 @@ class Intake:
             self._woken.clear()
             settings = self._host.settings
             kept = await self._host.commit(
-                inbox.claim, self._host.journal, limit=settings.batch_max, lease_s=settings.inbox_lease_s,
+                inbox.claim,
+                self._host.journal,
+                limit=settings.batch_max,
+                lease_s=settings.inbox_lease_s,
                 now=time.time(),
             )
             if not kept:
@@ -186,8 +191,9 @@ class Intake:
             why = f"not handled in {one.tries} runs; see their logs"
             log.error("inbox %d: %s", one.id, why)
             inbox.bury(connection, self._host.journal, one, why, self._host.settings.dead_letter_stream, now)
-        cry = bookings.alarm(errors.DEAD_LETTER, f"{len(kept)} messages could not be handled", now,
-                             self._host.settings.name)
+        cry = bookings.alarm(
+            errors.DEAD_LETTER, f"{len(kept)} messages could not be handled", now, self._host.settings.name
+        )
         outbox.put(connection, self._host.journal, [self._host.alarm(cry)], now)
 
 

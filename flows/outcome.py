@@ -50,7 +50,11 @@ async def living(host: Teacher) -> list[str]:
 
 
 def proceed(
-    connection: Connection, host: Teacher, going: Sequence[tuple[Order, str]], batch: Batch, alive: list[str],
+    connection: Connection,
+    host: Teacher,
+    going: Sequence[tuple[Order, str]],
+    batch: Batch,
+    alive: list[str],
     now: float,
 ) -> None:
     """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
@@ -77,18 +81,37 @@ def proceed(
 
 
 def refuse(
-    connection: Connection, host: Teacher, order: Order, code: ErrorCode, why: str, batch: Batch, now: float, *,
+    connection: Connection,
+    host: Teacher,
+    order: Order,
+    code: ErrorCode,
+    why: str,
+    batch: Batch,
+    now: float,
+    *,
     alarm: bool = False,
 ) -> None:
     """Refuse a class, once, with its code; an answer for each time it was booked."""
     bookings.close(connection, order, BookingState.REFUSED, now, code=code.number, message=why)
     give_answer(connection, host, order, code.number, why, now)
     if alarm:
-        cry = bookings.alarm(code, f"{order.class_id}: {why}", now, host.settings.name, class_id=order.class_id,
-                             record_id=order.record_id, resolution=order.resolution)
+        cry = bookings.alarm(
+            code,
+            f"{order.class_id}: {why}",
+            now,
+            host.settings.name,
+            class_id=order.class_id,
+            record_id=order.record_id,
+            resolution=order.resolution,
+        )
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("refused", order.class_id, order.stem, f"{code.number}: {why}")], now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("refused", order.class_id, order.stem, f"{code.number}: {why}")],
+        now,
+    )
     batch.row(order.class_id, "refuse", code=code.number, detail=why)
 
 
@@ -111,9 +134,7 @@ def waiting_key(host: Teacher, order: Order) -> str:
     return host.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
 
 
-def bury(
-    connection: Connection, host: Teacher, kept: inbox.Kept, error: Malformed, batch: Batch, now: float
-) -> None:
+def bury(connection: Connection, host: Teacher, kept: inbox.Kept, error: Malformed, batch: Batch, now: float) -> None:
     """A malformed message: a 400 answer where its class can be read and is not booked, else a dead letter."""
     known = bookings.by_id(connection, [error.class_id]) if error.class_id else {}
     answerable = error.class_id is not None and not known and kept.command == "order"
@@ -125,8 +146,9 @@ def bury(
     code = errors.MALFORMED if answerable else errors.DEAD_LETTER
     cry = bookings.alarm(code, error.message, now, host.settings.name, class_id=error.class_id)
     outbox.put(connection, host.journal, [host.alarm(cry)], now)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("malformed", error.class_id, detail=error.message)], now)
+    events.note(
+        connection, host.journal, host.settings.name, [Event("malformed", error.class_id, detail=error.message)], now
+    )
     batch.row(error.class_id or "?", "malformed", code=code.number, detail=error.message)
 
 

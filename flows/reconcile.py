@@ -10,7 +10,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import Host, log, streamer
+from flows.host import Host, log, run_name, streamer
 from lectern.effects import airings, cache, events, probe, store
 from lectern.effects.events import Event
 from lectern.errors import LecternError
@@ -20,7 +20,7 @@ from lectern.states import AiringState, FileState
 Streamer = Host[StreamerSettings]
 
 
-@flow(name="reconcile", flow_run_name="reconcile", persist_result=False)
+@flow(name="reconcile", flow_run_name=run_name, persist_result=False)
 async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
     host = streamer()
@@ -75,8 +75,9 @@ def _agree(
             cache.reserve(connection, root, stem, row.size_bytes, row.url, Path(row.site or ""), now)
             _wait_again(connection, stem, now)
     cache.recount(connection, root, airings.citations(connection))
-    events.note(connection, host.journal, host.settings.name,
-                [Event("its file is missing", stem=stem) for stem in missing], now)
+    events.note(
+        connection, host.journal, host.settings.name, [Event("its file is missing", stem=stem) for stem in missing], now
+    )
 
 
 def _wait_again(connection: Connection, stem: str, now: float) -> None:

@@ -8,7 +8,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import teacher, tell
+from flows.host import run_name, teacher, tell
 from flows.outcome import Batch, Teacher, bury, give_answer, refuse, summary
 from lectern import errors
 from lectern.effects import bookings, events, inbox, outbox
@@ -19,7 +19,7 @@ from lectern.messages import Report, parse
 from lectern.states import BookingState
 
 
-@flow(name="report", flow_run_name="report {inbox_ids}", persist_result=False)
+@flow(name="report", flow_run_name=run_name, persist_result=False)
 async def report(inbox_ids: list[int]) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     host = teacher()
@@ -64,8 +64,14 @@ def _take_report(
         state = BookingState.AIRED if said.result == "success" else BookingState.BROKEN
         bookings.close(connection, order, state, now, code=said.code, message=said.message)
         if state is BookingState.BROKEN:
-            cry = bookings.alarm(code or errors.AIRING_BROKEN, f"{order.class_id}: {said.message}", now,
-                                 host.settings.name, class_id=order.class_id, record_id=order.record_id)
+            cry = bookings.alarm(
+                code or errors.AIRING_BROKEN,
+                f"{order.class_id}: {said.message}",
+                now,
+                host.settings.name,
+                class_id=order.class_id,
+                record_id=order.record_id,
+            )
             outbox.put(connection, host.journal, [host.alarm(cry)], now)
         batch.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
         _noted(connection, host, order, state, said, now)

@@ -14,11 +14,10 @@ from typing import Any
 
 import httpx
 import psutil
-from prefect.context import AsyncClientContext
 from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
 
-from flows import broadcast, deployments, ecs, reconcile, sweep
+from flows import api, broadcast, deployments, ecs, reconcile, sweep
 from flows.host import Host, tell
 from flows.intake import Intake, backoff_s
 from flows.worker import ResidentRuns, ResidentWorker
@@ -38,8 +37,13 @@ GUARD_EVERY_S = 1.0
 GUARD_GRACE_S = 5.0
 """A class that should be on air for so long and has no run is aired without one."""
 
-TEACHER_GROUPS = {"order": "booking", "cancel": "booking", "transcoding": "settle", "prepared": "report",
-                  "ended": "report"}
+TEACHER_GROUPS = {
+    "order": "booking",
+    "cancel": "booking",
+    "transcoding": "settle",
+    "prepared": "report",
+    "ended": "report",
+}
 STREAMER_GROUPS = {"prepare": "prepare", "release": "prepare"}
 
 
@@ -102,15 +106,15 @@ class Resident:
         engine = open_database(self.settings.database_url)
         await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
         bus = Bus.open(self.settings.redis_url.get_secret_value())
-        # One client for all runs: each would open its own, with its own connections.
-        async with AsyncClientContext.get_or_create() as shared:
-            client = shared.client
+        async with api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal
             host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
             host.slots = asyncio.Semaphore(_slots(self.settings))
             runs.host = host
-            await self._take_lock(bus)
+            if not await self._take_lock(bus):
+                await bus.close()
+                return
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
@@ -124,7 +128,10 @@ class Resident:
             host.settings.video_root.mkdir(parents=True, exist_ok=True)
             await reconcile.reconciled(host)
         works: list[Callable[[Host[Any], ResidentRuns], Coroutine[Any, Any, None]]] = [
-            self._intake, self._runs, self._sweeps, self._hold_lock,
+            self._intake,
+            self._runs,
+            self._sweeps,
+            self._hold_lock,
         ]
         if isinstance(host.settings, StreamerSettings):
             works += [self._beats, self._guard]
@@ -152,8 +159,13 @@ class Resident:
         settings = host.settings
         if isinstance(settings, TeacherSettings):
             channels = [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
-            groups = {**TEACHER_GROUPS, settings.order_channel: "booking", settings.cancel_channel: "booking",
-                      settings.transcoding_channel: "settle", settings.report_stream: "report"}
+            groups = {
+                **TEACHER_GROUPS,
+                settings.order_channel: "booking",
+                settings.cancel_channel: "booking",
+                settings.transcoding_channel: "settle",
+                settings.report_stream: "report",
+            }
             await Intake(host, groups, channels, [*channels, settings.report_stream]).run()
         else:
             stream = settings.streamer_stream.format(name=settings.name)
@@ -173,8 +185,12 @@ class Resident:
                 log.warning("prefect: away, again in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
         worker = ResidentWorker(
-            runs, work_pool_name=host.settings.work_pool, work_queues=[host.settings.name], name=host.settings.name,
-            prefetch_seconds=0, create_pool_if_not_found=False,
+            runs,
+            work_pool_name=host.settings.work_pool,
+            work_queues=[host.settings.name],
+            name=host.settings.name,
+            prefetch_seconds=0,
+            create_pool_if_not_found=False,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(runs.watch())
@@ -226,7 +242,8 @@ class Resident:
 
     # -- one process a queue ---------------------------------------------------------------------------------------
 
-    async def _take_lock(self, bus: Bus) -> None:
+    async def _take_lock(self, bus: Bus) -> bool:
+        """Wait for the queue's lock; False where we are asked to stop meanwhile."""
         until = time.monotonic() + START_WAIT_S
         tries = 0
         while True:
@@ -235,7 +252,7 @@ class Resident:
                 if holder is not None and _dead(holder):
                     await bus.let_go(self._lock, holder)
                 if await bus.hold(self._lock, self._owner, LOCK_TTL_S):
-                    return
+                    return True
                 why = f"another process serves {self.settings.name}: {holder}"
             except (RedisError, OSError) as error:
                 why = f"Redis does not answer: {error}"
@@ -243,7 +260,9 @@ class Resident:
                 raise CallAPerson(f"{self.settings.name}: {why}")
             tries += 1
             log.warning("%s: %s; waiting", self.settings.name, why)
-            await asyncio.sleep(backoff_s(tries))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), backoff_s(tries))
+                return False
 
     async def _hold_lock(self, host: Host[Any], _runs: ResidentRuns) -> None:
         while True:

@@ -9,7 +9,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts, broadcast, cache, download, transcode
-from flows.host import Host, streamer, teacher, tell
+from flows.host import Host, run_name, streamer, teacher, tell
 from flows.outcome import Teacher, to_streamer
 from lectern import errors
 from lectern.decide.cache import Idle
@@ -46,7 +46,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
     return bool(idle or airings.unscheduled(connection) or rows.evicting(connection))
 
 
-@flow(name="sweep teacher", flow_run_name="sweep teacher", persist_result=False)
+@flow(name="sweep teacher", flow_run_name=run_name, persist_result=False)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
     """Enforce deadlines, send again, pick up what lost its owner."""
     host = teacher()
@@ -79,8 +79,15 @@ def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> 
     now = time.time()
     for order in late:
         said = f"{order.class_id} waits for {order.stem} since more than {host.settings.order_warn_time_out_s:.0f} s"
-        cry = bookings.alarm(errors.STALE_WAITING, said, now, host.settings.name, class_id=order.class_id,
-                             record_id=order.record_id, resolution=order.resolution)
+        cry = bookings.alarm(
+            errors.STALE_WAITING,
+            said,
+            now,
+            host.settings.name,
+            class_id=order.class_id,
+            record_id=order.record_id,
+            resolution=order.resolution,
+        )
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
     bookings.warned(connection, [order.class_id for order in late], now)
 
@@ -90,8 +97,13 @@ def _tell_again(connection: Connection, host: Teacher, silent: list[tuple[bookin
     for order, url in silent:
         again = to_streamer(host, order.streamer or "", bookings.prepare(order.payload, url), order.class_id)
         outbox.put(connection, host.journal, [again], now)
-    events.note(connection, host.journal, host.settings.name,
-                [Event("told its streamer again", order.class_id, order.stem) for order, _ in silent], now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("told its streamer again", order.class_id, order.stem) for order, _ in silent],
+        now,
+    )
     bookings.touch(connection, [order.class_id for order, _ in silent], now)
 
 
@@ -102,7 +114,7 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
     events.prune(connection, host.journal, before)
 
 
-@flow(name="sweep streamer", flow_run_name="sweep streamer", persist_result=False)
+@flow(name="sweep streamer", flow_run_name=run_name, persist_result=False)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
     """Send reports again, take up downloads, evictions and broadcasts that nobody does."""
     host = streamer()

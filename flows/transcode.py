@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import httpx
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun, State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts, ecs
-from flows.host import log, teacher, tell
+from flows.host import log, run_name, teacher, tell
 from flows.outcome import Batch, Teacher, bury, living, proceed, refuse, summary
 from lectern import errors
 from lectern.decide import transcode as decide
@@ -70,22 +70,31 @@ def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") 
 
 
 @task(
-    name="post", task_run_name="post {record_id} {resolution}", cache_policy=NO_CACHE, persist_result=False,
-    retries=3, retry_delay_seconds=exponential_backoff(1), retry_jitter_factor=0.5, retry_condition_fn=_passing,
+    name="post",
+    task_run_name="post {record_id} {resolution}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(1),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_passing,
 )
 async def post(record_id: int, resolution: str) -> None:
     """One signed POST to the OSS transcoder."""
     host = teacher()
     assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
     await oss.request_transcoding(
-        host.settings.oss_transcode_url, record_id, Resolution(resolution),
-        host.settings.transcode_sign_key.get_secret_value(), timeout_s=host.settings.http_timeout_s,
+        host.settings.oss_transcode_url,
+        record_id,
+        Resolution(resolution),
+        host.settings.transcode_sign_key.get_secret_value(),
+        timeout_s=host.settings.http_timeout_s,
     )
     await host.commit(renditions.requested, (record_id, Resolution(resolution)), time.time())
 
 
-@flow(name="request", flow_run_name="request {renditions}", persist_result=False)
-async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:  # noqa: F811
+@flow(name="request", flow_run_name=run_name, persist_result=False)
+async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
     """Ask the OSS for each rendition that is not asked for yet; where it will not, ask our own server."""
     host = teacher()
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
@@ -100,8 +109,9 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
             raise one
     batch = Batch()
     for key, error in refused:
-        result = TranscodingResult(record_id=key[0], video_resolution=key[1], result="failed", type=Backend.OSS,
-                                   message=error.message)
+        result = TranscodingResult(
+            record_id=key[0], video_resolution=key[1], result="failed", type=Backend.OSS, message=error.message
+        )
         await settle_now(host, [result], batch)
         batch.row(stem(*key), "OSS refused", detail=error.message)
     await artifacts.table("request-batch", batch.table, "What the OSS would not do")
@@ -120,7 +130,7 @@ def _unasked(connection: Connection, keys: Sequence[RenditionKey]) -> list[Rendi
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
-@flow(name="settle", flow_run_name="settle {inbox_ids}", persist_result=False)
+@flow(name="settle", flow_run_name=run_name, persist_result=False)
 async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
     host = teacher()
@@ -153,9 +163,7 @@ def _read(
     return results, bad
 
 
-def _bury_all(
-    connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.Kept, Malformed]], batch: Batch
-) -> None:
+def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.Kept, Malformed]], batch: Batch) -> None:
     for kept, error in bad:
         bury(connection, host, kept, error, batch, time.time())
 
@@ -197,8 +205,12 @@ async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: dict[Re
 
 
 def _act(
-    connection: Connection, host: Teacher, results: Sequence[tuple[int, TranscodingResult]], alive: list[str],
-    lists: dict[RenditionKey, list[str]], batch: Batch,
+    connection: Connection,
+    host: Teacher,
+    results: Sequence[tuple[int, TranscodingResult]],
+    alive: list[str],
+    lists: dict[RenditionKey, list[str]],
+    batch: Batch,
 ) -> list[Settled]:
     now = time.time()
     rows = renditions.underway(connection, {(r.record_id, r.video_resolution) for _, r in results})
@@ -211,23 +223,44 @@ def _act(
 
 
 def _apply(
-    connection: Connection, host: Teacher, one: Settled, row: Underway | None, alive: list[str], listed: list[str],
-    batch: Batch, now: float,
+    connection: Connection,
+    host: Teacher,
+    one: Settled,
+    row: Underway | None,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
+    now: float,
 ) -> None:
     why = one.result.message or f"{one.result.type} transcoding of {one.stem}: {one.result.result}"
     match one.outcome:
         case Outcome.SUCCEED if row is not None:
-            succeed(connection, host, one.key, row.state, one.result.transcode_video_url or "", alive, listed, batch, now)
+            succeed(
+                connection, host, one.key, row.state, one.result.transcode_video_url or "", alive, listed, batch, now
+            )
         case Outcome.CORRECT if row is not None:
-            renditions.move(connection, one.key, row.state, RenditionState.SUCCESS, now,
-                            url=one.result.transcode_video_url, deadline=None)
+            renditions.move(
+                connection,
+                one.key,
+                row.state,
+                RenditionState.SUCCESS,
+                now,
+                url=one.result.transcode_video_url,
+                deadline=None,
+            )
         case Outcome.FAIL if row is not None:
             give_up(connection, host, one.key, RenditionState.FAILED, errors.TRANSCODE_FAILED, why, listed, batch, now)
         case Outcome.FALL_BACK:
             renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
         case Outcome.ALARM:
-            cry = bookings.alarm(errors.UNKNOWN_RENDITION, f"{one.stem}: a result came, nobody asked for it", now,
-                                 host.settings.name, record_id=one.key[0], resolution=one.key[1])
+            cry = bookings.alarm(
+                errors.UNKNOWN_RENDITION,
+                f"{one.stem}: a result came, nobody asked for it",
+                now,
+                host.settings.name,
+                record_id=one.key[0],
+                resolution=one.key[1],
+            )
             outbox.put(connection, host.journal, [host.alarm(cry)], now)
         case _:
             log.info("%s: a late, doubled or older result changes nothing", one.stem)
@@ -236,8 +269,15 @@ def _apply(
 
 
 def succeed(
-    connection: Connection, host: Teacher, key: RenditionKey, old: RenditionState, url: str, alive: list[str],
-    listed: list[str], batch: Batch, now: float,
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    old: RenditionState,
+    url: str,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
+    now: float,
 ) -> None:
     """The rendition is there: every waiting class proceeds with *url*."""
     renditions.move(connection, key, old, RenditionState.SUCCESS, now, url=url, deadline=None)
@@ -247,8 +287,15 @@ def succeed(
 
 
 def give_up(
-    connection: Connection, host: Teacher, key: RenditionKey, state: RenditionState, code: ErrorCode, why: str,
-    listed: list[str], batch: Batch, now: float,
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    state: RenditionState,
+    code: ErrorCode,
+    why: str,
+    listed: list[str],
+    batch: Batch,
+    now: float,
 ) -> None:
     """The rendition will not be there: every waiting class is refused with *code*; one alarm for all."""
     renditions.move(connection, key, RenditionState.TRANSCODING, state, now, reason=why, deadline=None)
@@ -256,22 +303,34 @@ def give_up(
     for order in waiting:
         refuse(connection, host, order, code, why, batch, now)
     _orphans(connection, host, key, waiting, listed, batch, now)
-    cry = bookings.alarm(code, f"{stem(*key)}: {why}; {len(waiting)} classes refused", now, host.settings.name,
-                         record_id=key[0], resolution=key[1])
+    cry = bookings.alarm(
+        code,
+        f"{stem(*key)}: {why}; {len(waiting)} classes refused",
+        now,
+        host.settings.name,
+        record_id=key[0],
+        resolution=key[1],
+    )
     outbox.put(connection, host.journal, [host.alarm(cry)], now)
 
 
 def _orphans(
-    connection: Connection, host: Teacher, key: RenditionKey, waiting: Sequence[Order], listed: list[str],
-    batch: Batch, now: float,
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    waiting: Sequence[Order],
+    listed: list[str],
+    batch: Batch,
+    now: float,
 ) -> None:
     """Class_ids that the old program left on the waiting list: we have no booking of them, so say so."""
     known = {order.class_id for order in waiting} | set(bookings.by_id(connection, listed))
     code = errors.ORPHANED_WAITER
     for class_id in dict.fromkeys(one for one in listed if one not in known):
         said = f"{class_id} waited for {stem(*key)}; its booking is not known here"
-        answer = Outgoing(host.settings.order_result_channel, Kind.CHANNEL,
-                          bookings.answer(class_id, code.number, said), class_id)
+        answer = Outgoing(
+            host.settings.order_result_channel, Kind.CHANNEL, bookings.answer(class_id, code.number, said), class_id
+        )
         cry = host.alarm(bookings.alarm(code, said, now, host.settings.name, class_id=class_id))
         outbox.put(connection, host.journal, [answer, cry], now)
         batch.row(class_id, "refuse", code=code.number, detail=said)
@@ -280,7 +339,7 @@ def _orphans(
 # -- the fallback ------------------------------------------------------------------------------------------------------
 
 
-@flow(name="transcode", flow_run_name="transcode {record_id} {resolutions}", persist_result=False)
+@flow(name="transcode", flow_run_name=run_name, persist_result=False)
 async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
     """Make renditions of one record on an ECS host, and publish each result."""
     host = teacher()
@@ -306,8 +365,12 @@ async def time_out(host: Teacher) -> Batch:
     alive = await living(host)
     falling: list[RenditionKey] = []
     for one, url in zip(due, there, strict=True):
-        what = decide.overdue(output_there=url is not None, backend=one.backend,
-                              on_timeout=host.settings.on_transcode_timeout, ecs=bool(host.settings.ecs_hosts))
+        what = decide.overdue(
+            output_there=url is not None,
+            backend=one.backend,
+            on_timeout=host.settings.on_transcode_timeout,
+            ecs=bool(host.settings.ecs_hosts),
+        )
         if what is Overdue.FALL_BACK:
             falling.append(one.key)
         await host.commit(_expire, host, one, what, url, alive, lists[one.key], batch)
@@ -318,8 +381,14 @@ async def time_out(host: Teacher) -> Batch:
 
 
 def _expire(
-    connection: Connection, host: Teacher, one: renditions.Due, what: Overdue, url: str | None, alive: list[str],
-    listed: list[str], batch: Batch,
+    connection: Connection,
+    host: Teacher,
+    one: renditions.Due,
+    what: Overdue,
+    url: str | None,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
 ) -> None:
     now = time.time()
     if one.key not in {late.key for late in renditions.overdue(connection, now)}:
@@ -331,8 +400,9 @@ def _expire(
             renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
         case Overdue.TIME_OUT:
             why = f"no result of the {one.backend or 'old'} transcoding in time"
-            give_up(connection, host, one.key, RenditionState.TIMED_OUT, errors.TRANSCODE_TIMED_OUT, why, listed,
-                    batch, now)
+            give_up(
+                connection, host, one.key, RenditionState.TIMED_OUT, errors.TRANSCODE_TIMED_OUT, why, listed, batch, now
+            )
     events.note(connection, host.journal, host.settings.name, [Event(f"deadline passed: {what}", stem=one.stem)], now)
     batch.row(one.stem, what)
 

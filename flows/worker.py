@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
@@ -80,10 +80,13 @@ class ResidentRuns:
         self._check(name)
         try:
             run = await self.client.create_flow_run_from_deployment(
-                self._deployments[flow], parameters=dict(parameters), name=name, tags=list(tags), state=Pending(),
+                self._deployments[flow],
+                parameters=dict(parameters),
+                name=name,
+                tags=list(tags),
+                state=Pending(),
                 idempotency_key=key,
             )
-            await self.client.update_flow_run(run.id, infrastructure_pid=str(os.getpid()))
         except (httpx.HTTPError, PrefectException) as error:
             raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
@@ -101,8 +104,12 @@ class ResidentRuns:
         """Create a run that begins at *at*; the same *key* again gives the same run."""
         self._check(name)
         run = await self.client.create_flow_run_from_deployment(
-            self._deployments[flow], parameters=dict(parameters), name=name, tags=list(tags),
-            state=Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC)), idempotency_key=key,
+            self._deployments[flow],
+            parameters=dict(parameters),
+            name=name,
+            tags=list(tags),
+            state=Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC)),
+            idempotency_key=key,
         )
         return str(run.id)
 
@@ -132,7 +139,8 @@ class ResidentRuns:
             del self._active[run.id]
         if active.verdict is not None:
             state: State[Any] = (
-                Cancelled(message="cancelled") if active.verdict == "cancelled"
+                Cancelled(message="cancelled")
+                if active.verdict == "cancelled"
                 else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
             )
             await self.client.set_flow_run_state(run.id, state, force=True)
@@ -193,7 +201,8 @@ class ResidentRuns:
         for run in orphans:
             cancelling = run.state is not None and run.state.is_cancelling()
             state: State[Any] = (
-                Cancelled(message="its process died") if cancelling
+                Cancelled(message="its process died")
+                if cancelling
                 else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process died")
             )
             log.warning("%s: its process died; it is put to %s", run.name, state.name)
@@ -221,7 +230,7 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: BaseJobConfiguration,  # noqa: ARG002 (BaseWorker's signature)
+        configuration: BaseJobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ResidentResult:
         """Execute one run as an asyncio task of this process."""

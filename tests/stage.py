@@ -79,8 +79,13 @@ class Child:
         self._from = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-S", "-c", _MORTAL, *argv], env=dict(environment), stdin=subprocess.DEVNULL,
-                stdout=sink, stderr=sink, cwd=log.parent, start_new_session=True,
+                [sys.executable, "-S", "-c", _MORTAL, *argv],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=log.parent,
+                start_new_session=True,
             )
         self.pid = self._process.pid
 
@@ -216,9 +221,13 @@ class Town:
         """What every process sees, and nothing of the user's settings."""
         kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
         return {
-            **kept, "PATH": programs.path(self.programs), "HOME": str(self.folder),
-            "PREFECT_HOME": str(self.folder / "prefect"), "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING",
+            **kept,
+            "PATH": programs.path(self.programs),
+            "HOME": str(self.folder),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
         }
 
     def start(self) -> None:
@@ -293,7 +302,11 @@ class Stage:
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
         self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
         self.oss = OssTranscoder(
-            town.origin.root, town.origin.url, town.redis_url, SECRET, channel=self.channels["transcoding"],
+            town.origin.root,
+            town.origin.url,
+            town.redis_url,
+            SECRET,
+            channel=self.channels["transcoding"],
             ffmpeg=town.programs.ffmpeg,
         )
         town.background.run(self.oss.start())
@@ -303,18 +316,35 @@ class Stage:
         town, prefix = self.town, self.prefix
         return {
             **{f"{name.upper()}_CHANNEL": channel for name, channel in self.channels.items()},
-            "WAITING_KEY": f"{prefix}:{{record_id}}_{{resolution}}", "STREAMER_STREAM": f"{prefix}:to:{{name}}",
-            "REPORT_STREAM": f"{prefix}:report", "DEAD_LETTER_STREAM": f"{prefix}:dead_letter",
-            "STREAMERS_KEY": f"{prefix}:streamers", "REDIS_URL": town.redis_url,
-            "PREFECT_API_URL": str(town.api.base_url).rstrip("/"), "TEACHER_NAME": self.name("teacher"),
-            "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db", "TRANSCODE_SIGN_KEY": SECRET,
-            "OSS_TRANSCODE_URL": self.oss.url, "TRANSCODING_TIME_OUT_S": "15", "HTTP_TIMEOUT_S": "5",
-            "ECS_HOSTS": town.ssh.url, "ECS_SSH_KEY": str(town.ssh.client_key),
-            "ECS_KNOWN_HOSTS": str(town.ssh.known_hosts), "ECS_WORK_ROOT": str(self.folder / "ecs"),
-            "ECS_FFMPEG": town.programs.ffmpeg, "ECS_WGET": town.programs.wget, "UPLOAD_URL": f"{town.origin.url}/put",
-            "PUBLIC_URL": f"{town.origin.url}/put", "WGET_PATH": town.programs.wget, "DOWNLOAD_RATE": "50m",
-            "ALLOWED_ORIGINS": HOST, "BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1",
-            "HEARTBEAT_INTERVAL_S": "2", "STREAMER_LOST_AFTER_S": "20",
+            "WAITING_KEY": f"{prefix}:{{record_id}}_{{resolution}}",
+            "STREAMER_STREAM": f"{prefix}:to:{{name}}",
+            "REPORT_STREAM": f"{prefix}:report",
+            "DEAD_LETTER_STREAM": f"{prefix}:dead_letter",
+            "STREAMERS_KEY": f"{prefix}:streamers",
+            "REDIS_URL": town.redis_url,
+            "PREFECT_API_URL": str(town.api.base_url).rstrip("/"),
+            "TEACHER_NAME": self.name("teacher"),
+            "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db",
+            "TRANSCODE_SIGN_KEY": SECRET,
+            "OSS_TRANSCODE_URL": self.oss.url,
+            "TRANSCODING_TIME_OUT_S": "15",
+            "HTTP_TIMEOUT_S": "5",
+            "ECS_HOSTS": town.ssh.url,
+            "ECS_SSH_KEY": str(town.ssh.client_key),
+            "ECS_KNOWN_HOSTS": str(town.ssh.known_hosts),
+            "ECS_WORK_ROOT": str(self.folder / "ecs"),
+            "ECS_FFMPEG": town.programs.ffmpeg,
+            "ECS_WGET": town.programs.wget,
+            "UPLOAD_URL": f"{town.origin.url}/put",
+            "PUBLIC_URL": f"{town.origin.url}/put",
+            "WGET_PATH": town.programs.wget,
+            "DOWNLOAD_RATE": "50m",
+            "ALLOWED_ORIGINS": HOST,
+            "BROADCAST_LEAD_S": "3",
+            "SWEEP_INTERVAL_S": "2",
+            "DRAIN_TIMEOUT_S": "1",
+            "HEARTBEAT_INTERVAL_S": "2",
+            "STREAMER_LOST_AFTER_S": "20",
         }
 
     # -- the resident processes ------------------------------------------------------------------------------------
@@ -325,10 +355,15 @@ class Stage:
 
     def environment(self, who: str) -> dict[str, str]:
         """All that the host *who* sees."""
-        own = {} if who == "teacher" else {
-            "STREAMER_NAME": self.name(who), "STREAMER_DATABASE_URL": f"sqlite:///{self.database(who)}",
-            "VIDEO_ROOT": str(self.folder / who),
-        }
+        own = (
+            {}
+            if who == "teacher"
+            else {
+                "STREAMER_NAME": self.name(who),
+                "STREAMER_DATABASE_URL": f"sqlite:///{self.database(who)}",
+                "VIDEO_ROOT": str(self.folder / who),
+            }
+        )
         return {**self.town.environment, **self.settings, **own}
 
     def database(self, who: str) -> Path:
@@ -338,8 +373,14 @@ class Stage:
     def lectern(self, who: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run ``lectern …`` on the host *who* to its end."""
         return subprocess.run(
-            [*_LECTERN, *arguments], env=self.environment(who), cwd=self.folder, capture_output=True, text=True,
-            input=text, timeout=120, check=False,
+            [*_LECTERN, *arguments],
+            env=self.environment(who),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            input=text,
+            timeout=120,
+            check=False,
         )
 
     def up(self, *who: str) -> None:
@@ -382,8 +423,14 @@ class Stage:
     # -- the platform ----------------------------------------------------------------------------------------------
 
     def booking(
-        self, record_id: int, resolution: str | None = None, *, starts_in_s: float = 600.0, length_s: float = 6.0,
-        listed: Sequence[str] = (), **fields: object,
+        self,
+        record_id: int,
+        resolution: str | None = None,
+        *,
+        starts_in_s: float = 600.0,
+        length_s: float = 6.0,
+        listed: Sequence[str] = (),
+        **fields: object,
     ) -> Fields:
         """A booking of a new class; without *resolution* one of the old kind."""
         class_id = f"{self.prefix}-c{next(self._classes)}"
@@ -393,9 +440,16 @@ class Stage:
             "video_url_list": {one: url_for(f"{record_id}/{record_id}_{one}.flv") for one in listed},
         }
         return {
-            "cmd": "order", "class_id": class_id, "institution_id": "i-7", "record_id": record_id,
-            "video_url": url_for(f"{record_id}/{record_id}.flv"), "start_time": start, "end_time": start + length_s,
-            "push_url": self.town.receiver.url(class_id), **(new if resolution else {}), **fields,
+            "cmd": "order",
+            "class_id": class_id,
+            "institution_id": "i-7",
+            "record_id": record_id,
+            "video_url": url_for(f"{record_id}/{record_id}.flv"),
+            "start_time": start,
+            "end_time": start + length_s,
+            "push_url": self.town.receiver.url(class_id),
+            **(new if resolution else {}),
+            **fields,
         }
 
     def publish(self, channel: str, message: object) -> None:
@@ -412,6 +466,15 @@ class Stage:
         """Publish a cancel."""
         self.publish("cancel", {"cmd": "cancel", "class_id": class_id})
 
+    def tell(self, streamer: str, message: Fields) -> None:
+        """Tell a streamer what a teacher would; for stages that have none."""
+        self.town.redis.xadd(f"{self.prefix}:to:{self.name(streamer)}", {"body": json.dumps(message)})
+
+    def stream(self, name: str) -> list[Fields]:
+        """All that was put on a stream."""
+        found: Any = self.town.redis.xrange(name)
+        return [json.loads(fields["body"]) for _, fields in found]
+
     def answer(self, class_id: str, *, timeout_s: float = 45.0, count: int = 1) -> Fields:
         """The answer to a booking; with *count* the last of so many."""
         description = f"{class_id} is answered {count} times"
@@ -421,7 +484,8 @@ class Stage:
     def alarms(self, code: int, **fields: object) -> list[Fields]:
         """The alarms with *code* and these fields."""
         return [
-            one for one in self.ear.alarms
+            one
+            for one in self.ear.alarms
             if one["code"] == code and all(one.get(name) == value for name, value in fields.items())
         ]
 
@@ -490,8 +554,10 @@ class Stage:
     def runs(self, who: str, name: str, *, limit: int = 50) -> list[Fields]:
         """The runs of *who* whose name contains *name*, newest first, as Prefect knows them."""
         asked = {
-            "flow_runs": {"name": {"like_": name}}, "deployments": {"name": {"any_": [self.name(who)]}},
-            "sort": "START_TIME_DESC", "limit": limit,
+            "flow_runs": {"name": {"like_": name}},
+            "deployments": {"name": {"any_": [self.name(who)]}},
+            "sort": "START_TIME_DESC",
+            "limit": limit,
         }
         found: list[Fields] = self.town.api.post("/flow_runs/filter", json=asked).raise_for_status().json()
         return found

@@ -24,7 +24,9 @@ from lectern.messages import Booking, Cancel, parse
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
     help="Airs recorded lessons as live classes. Settings come from the environment and .env; see README.md.",
 )
 cache_app = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
@@ -62,7 +64,8 @@ def _prefect(settings: Common) -> None:
 
 @app.command()
 def serve(
-    role: Role, name: Annotated[str | None, typer.Option(help="The host's name, if not the one in the settings.")] = None
+    role: Role,
+    name: Annotated[str | None, typer.Option(help="The host's name, if not the one in the settings.")] = None,
 ) -> None:
     """Run this host's resident process until SIGTERM."""
     settings = _settings(role, name)

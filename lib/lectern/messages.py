@@ -116,7 +116,7 @@ class TranscodingResult(Message):
     record_id: RecordId
     video_resolution: WireResolution
     result: str
-    transcode_video_url: HttpUrl | None = None
+    transcode_video_url: Annotated[HttpUrl | None, BeforeValidator(lambda url: url or None)] = None  # "" at a failure
     type: Backend
     attempt: int | None = None
     message: str | None = None

@@ -75,7 +75,7 @@ async def test_origin_describes_a_file(origin: Origin, client: httpx.AsyncClient
         ("bytes=-0", 416, 0, 0),
     ],
 )
-async def test_origin_serves_ranges(  # noqa: PLR0917  # pytest passes by name
+async def test_origin_serves_ranges(  # pytest passes by name
     origin: Origin, client: httpx.AsyncClient, wanted: str, status: int, first: int, end: int
 ) -> None:
     """One range is served as asked, one past the end refused, and what is no single range is no range."""

@@ -42,6 +42,7 @@ def test_the_same_booking_twice_gets_the_same_answer_twice(stage: Stage) -> None
     told = ("class_id", "result", "code", "streamer")
     assert [first[name] for name in told] == [second[name] for name in told]
     assert stage.num_cite("streamer1", str(booking["record_id"])) == 1
+    wait_until(lambda: stage.airing("streamer1", class_id)["run_id"], description="its run is on the timetable")
     assert len(stage.runs("streamer1", f"broadcast {class_id}")) == 1
 
 
@@ -69,7 +70,7 @@ def test_a_different_booking_of_a_booked_class_changes_nothing(stage: Stage) -> 
 
 def test_a_malformed_booking_is_answered_with_400(stage: Stage) -> None:
     """Where its class can be read."""
-    booking = stage.booking(stage.town.record(), record_id="six")
+    booking = {**stage.booking(stage.town.record()), "record_id": "six"}
     answer = stage.answer(stage.book(booking))
     assert (answer["result"], answer["code"]) == ("fail", 400)
     assert "record_id" in answer["message"]
@@ -84,8 +85,7 @@ def test_what_can_not_be_read_is_a_dead_letter(stage: Stage) -> None:
     stage.publish("order", "[1, 2, 3]")
     behind = stage.book(stage.booking(stage.town.record()))
     assert stage.answer(behind)["result"] == "success"
-    letters = [json.loads(fields["body"]) for _, fields in stage.town.redis.xrange(f"{stage.prefix}:dead_letter")]  # type: ignore[union-attr]
-    (letter,) = [one for one in letters if one["body"] == nonsense]
+    (letter,) = [one for one in stage.stream(f"{stage.prefix}:dead_letter") if one["body"] == nonsense]
     assert "not JSON" in letter["error"]
     assert any("not JSON" in one["message"] for one in stage.alarms(504))
 

@@ -89,8 +89,15 @@ def _table(rows: list[Row]) -> Table:
     for row in rows:
         mark = "[dim]…[/dim]" if row.ok is None else "[green]ok[/green]" if row.ok else f"[red]BAD[/red] {row.why}"
         table.add_row(
-            row.class_id, row.path, row.expected, row.result, "" if row.code is None else str(row.code), row.rendition,
-            "" if row.received_s is None else f"{row.received_s} s", "" if row.late_s is None else f"{row.late_s} s", mark,
+            row.class_id,
+            row.path,
+            row.expected,
+            row.result,
+            "" if row.code is None else str(row.code),
+            row.rendition,
+            "" if row.received_s is None else f"{row.received_s} s",
+            "" if row.late_s is None else f"{row.late_s} s",
+            mark,
         )
     return table
 

@@ -51,15 +51,26 @@ class Day:
     # -- what a class is made of -----------------------------------------------------------------------------------
 
     def booking(
-        self, class_id: str, record: int, resolution: str | None = None, *, lead_s: float = 25, length_s: float = LESSON_S,
+        self,
+        class_id: str,
+        record: int,
+        resolution: str | None = None,
+        *,
+        lead_s: float = 25,
+        length_s: float = LESSON_S,
         listed: Sequence[str] = (),
     ) -> dict[str, Any]:
         """A booking of a class that starts in *lead_s*; without *resolution* one of the old kind."""
         start = time.time() + lead_s
         origin = self.stack.origin
         fields = {
-            "cmd": "order", "class_id": class_id, "institution_id": "i-7", "record_id": record,
-            "video_url": origin.url_for(f"{record}/{record}.flv"), "start_time": start, "end_time": start + length_s,
+            "cmd": "order",
+            "class_id": class_id,
+            "institution_id": "i-7",
+            "record_id": record,
+            "video_url": origin.url_for(f"{record}/{record}.flv"),
+            "start_time": start,
+            "end_time": start + length_s,
             "push_url": f"rtmp://127.0.0.1:{self.stack.rtmp_port}/live/{class_id}",
         }
         if resolution is not None:
@@ -251,7 +262,11 @@ class Day:
         source = self.stack.root / "origin" / "1007" / "1007.flv"
         where = await asyncio.to_thread(position_s, source, self.platform.file(second))
         clock = (second.first_media_at or second.started_at) - booking["start_time"]
-        fault = "" if where is not None and abs(where - clock) <= SLACK_S + 0.5 else f"resumed at {where}, not {clock:.1f} s"
+        fault = (
+            ""
+            if where is not None and abs(where - clock) <= SLACK_S + 0.5
+            else f"resumed at {where}, not {clock:.1f} s"
+        )
         row.ok, row.why = not fault, fault or f"resumed at {where:.1f} s, the clock said {clock:.1f} s"
 
     # -- the bounded cache, when everything else is over -----------------------------------------------------------
@@ -327,8 +342,17 @@ async def record(stack: Stack, say: Callable[[str], None]) -> None:
 
 async def play(day: Day) -> None:
     """All paths: those that do not disturb each other side by side, then the cut, then the full cache."""
-    paths = (day.old_booking, day.in_list, day.transcoded, day.fallback, day.both_fail, day.silent, day.twice,
-             day.malformed, day.cancelled)
+    paths = (
+        day.old_booking,
+        day.in_list,
+        day.transcoded,
+        day.fallback,
+        day.both_fail,
+        day.silent,
+        day.twice,
+        day.malformed,
+        day.cancelled,
+    )
     async with asyncio.TaskGroup() as group:
         for path in paths:
             group.create_task(path())

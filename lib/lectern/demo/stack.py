@@ -27,6 +27,14 @@ CACHE_NUM = 12
 
 TIME_OUT_S = 20
 GRACE_S = 25.0
+_BATCHES = (
+    "TASK_RUN_RECORDER_BATCH_SIZE",
+    "TASK_RUN_RECORDER_READ_BATCH_SIZE",
+    "EVENT_PERSISTER_BATCH_SIZE",
+    "EVENT_PERSISTER_READ_BATCH_SIZE",
+    "TRIGGERS_READ_BATCH_SIZE",
+)
+"""The server's own batches: with one row a transaction, SQLite is the bottleneck."""
 
 
 @dataclass
@@ -73,8 +81,13 @@ class Stack:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
             process = await asyncio.create_subprocess_exec(
-                *argv, stdin=asyncio.subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=self.root,
-                env={**self.environment, **extra}, start_new_session=True,
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=self.root,
+                env={**self.environment, **extra},
+                start_new_session=True,
             )
         self.children[name] = Child(name, process, log)
         return self.children[name]
@@ -94,8 +107,14 @@ class Stack:
     async def lectern(self, *arguments: str) -> str:
         """Run ``lectern …`` to its end; returns what it printed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from lectern.cli import main; main()", *arguments, cwd=self.root,
-            env=self.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            sys.executable,
+            "-c",
+            "from lectern.cli import main; main()",
+            *arguments,
+            cwd=self.root,
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         out, err = await asyncio.wait_for(process.communicate(), 120)
         if process.returncode:
@@ -142,11 +161,14 @@ def _environment(root: Path, found: Programs, redis_port: int, prefect_port: int
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "WARNING",
+        **{f"PREFECT_SERVER_SERVICES_{name}": "50" for name in _BATCHES},
         "REDIS_URL": f"redis://{ports.HOST}:{redis_port}/0",
     }
 
 
-def _settings(root: Path, found: Programs, origin: Origin, oss: OssTranscoder, ssh: SshServer, key: str) -> dict[str, str]:
+def _settings(
+    root: Path, found: Programs, origin: Origin, oss: OssTranscoder, ssh: SshServer, key: str
+) -> dict[str, str]:
     """The settings of the demo's teacher and streamer."""
     return {
         "TEACHER_DATABASE_URL": f"sqlite:///{root}/teacher.db",
@@ -203,7 +225,15 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Callable
     redis_argv = (stack.programs.redis_server, "--port", str(redis_port), "--bind", ports.HOST, "--save", "")
     await stack.spawn("redis", *redis_argv, "--appendonly", "no", "--dir", str(stack.root))
     prefect = await stack.spawn(
-        "prefect", sys.executable, "-m", "prefect", "server", "start", "--host", ports.HOST, "--port",
+        "prefect",
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        ports.HOST,
+        "--port",
         str(prefect_port),
     )
     await stack.start_receiver()

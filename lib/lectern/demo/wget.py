@@ -99,7 +99,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    def redirect_request(  # noqa: PLR0917  # urllib calls it so
+    def redirect_request(  # urllib calls it so
         self,
         req: urllib.request.Request,
         fp: IO[bytes],

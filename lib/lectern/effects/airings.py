@@ -29,16 +29,32 @@ class Airing:
 
 
 _COLUMNS = (
-    classes.c.class_id, classes.c.video_id, classes.c.state, tasks.c.push_url, tasks.c.start_time, tasks.c.end_time,
-    classes.c.record_id, classes.c.run_id, classes.c.code, classes.c.message,
+    classes.c.class_id,
+    classes.c.video_id,
+    classes.c.state,
+    tasks.c.push_url,
+    tasks.c.start_time,
+    tasks.c.end_time,
+    classes.c.record_id,
+    classes.c.run_id,
+    classes.c.code,
+    classes.c.message,
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     return Airing(
-        row.class_id, row.video_id, AiringState(row.state or AiringState.WAITING), row.push_url, float(row.start_time),
-        float(row.end_time), row.record_id, row.run_id, row.code, row.message,
+        row.class_id,
+        row.video_id,
+        AiringState(row.state or AiringState.WAITING),
+        row.push_url,
+        float(row.start_time),
+        float(row.end_time),
+        row.record_id,
+        row.run_id,
+        row.code,
+        row.message,
     )
 
 
@@ -83,20 +99,34 @@ def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, 
     connection.execute(delete(tasks).where(tasks.c.class_id == wanted.class_id))
     connection.execute(
         insert(tasks).values(
-            class_id=wanted.class_id, video_url=wanted.video_url, push_url=wanted.push_url,
-            start_time=wanted.start_time, end_time=wanted.end_time, status=state, institution_id=wanted.institution_id,
+            class_id=wanted.class_id,
+            video_url=wanted.video_url,
+            push_url=wanted.push_url,
+            start_time=wanted.start_time,
+            end_time=wanted.end_time,
+            status=state,
+            institution_id=wanted.institution_id,
         )
     )
     connection.execute(
         insert(classes).values(
-            class_id=wanted.class_id, video_id=wanted.stem, site=site, state=state, record_id=wanted.record_id,
+            class_id=wanted.class_id,
+            video_id=wanted.stem,
+            site=site,
+            state=state,
+            record_id=wanted.record_id,
             updated_at=now,
         )
     )
 
 
 def move(
-    connection: Connection, airing: Airing, state: AiringState, now: float, *, code: ErrorCode | None = None,
+    connection: Connection,
+    airing: Airing,
+    state: AiringState,
+    now: float,
+    *,
+    code: ErrorCode | None = None,
     message: str = "",
 ) -> None:
     """Move a class to *state*; where it no longer cites its rendition, its citation is taken back, once.
@@ -139,16 +169,24 @@ def unscheduled(connection: Connection) -> list[Airing]:
 def prepared(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
     """What the teacher is told of a Prepare."""
     return Report(
-        cmd="prepared", class_id=class_id, streamer=streamer, result="fail" if code else "success",
-        code=code.number if code else 0, message=message,
+        cmd="prepared",
+        class_id=class_id,
+        streamer=streamer,
+        result="fail" if code else "success",
+        code=code.number if code else 0,
+        message=message,
     )
 
 
 def ended(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
     """What the teacher is told at the end of an airing."""
     return Report(
-        cmd="ended", class_id=class_id, streamer=streamer, result="fail" if code else "success",
-        code=code.number if code else 0, message=message,
+        cmd="ended",
+        class_id=class_id,
+        streamer=streamer,
+        result="fail" if code else "success",
+        code=code.number if code else 0,
+        message=message,
     )
 
 

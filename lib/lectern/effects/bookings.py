@@ -59,7 +59,7 @@ _COLUMNS = (
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
     resolution = Resolution(row.resolution) if row.resolution else None
-    return Order(**{**row._mapping, "state": BookingState(row.state), "resolution": resolution})  # noqa: SLF001
+    return Order(**{**row._mapping, "state": BookingState(row.state), "resolution": resolution})
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
@@ -175,7 +175,7 @@ def unreported(connection: Connection, before: float, now: float) -> list[tuple[
 
 
 def _order_of(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
-    fields = {**row._mapping}  # noqa: SLF001
+    fields = {**row._mapping}
     del fields["url"]
     fields["state"] = BookingState(row.state)
     fields["resolution"] = Resolution(row.resolution) if row.resolution else None

@@ -27,8 +27,15 @@ class Cached:
 
 
 _COLUMNS = (
-    files.c.id, files.c.state, files.c.num_cite, files.c.site, files.c.url, files.c.size_bytes, files.c.duration_s,
-    files.c.update_time, files.c.reason,
+    files.c.id,
+    files.c.state,
+    files.c.num_cite,
+    files.c.site,
+    files.c.url,
+    files.c.size_bytes,
+    files.c.duration_s,
+    files.c.update_time,
+    files.c.reason,
 )
 _HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
@@ -39,8 +46,15 @@ _UNPINNED = func.coalesce(files.c.num_cite, 0) <= 0
 def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     state = FileState(row.state) if row.state else FileState.READY
     return Cached(
-        row.id, state, row.num_cite or 0, row.site, row.url, row.size_bytes or 0, row.duration_s,
-        row.update_time or 0.0, row.reason,
+        row.id,
+        state,
+        row.num_cite or 0,
+        row.site,
+        row.url,
+        row.size_bytes or 0,
+        row.duration_s,
+        row.update_time or 0.0,
+        row.reason,
     )
 
 
@@ -93,15 +107,19 @@ def uncite(connection: Connection, stem: str) -> None:
     connection.execute(update(files).where(files.c.id == stem, pinned).values(num_cite=files.c.num_cite - 1))
 
 
-def reserve(
-    connection: Connection, root: Path, stem: str, size_bytes: int, url: str, site: Path, now: float
-) -> None:
+def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, site: Path, now: float) -> None:
     """Reserve room for a download of *stem*."""
     connection.execute(delete(files).where(files.c.id == stem))
     connection.execute(
         insert(files).values(
-            id=stem, num_cite=0, site=str(site), update_time=now, state=FileState.DOWNLOADING, size_bytes=size_bytes,
-            url=url, tries=0,
+            id=stem,
+            num_cite=0,
+            site=str(site),
+            update_time=now,
+            state=FileState.DOWNLOADING,
+            size_bytes=size_bytes,
+            url=url,
+            tries=0,
         )
     )
     _add(connection, root, reserved_bytes=size_bytes, reserved_num=1)
@@ -139,16 +157,28 @@ def downloading(connection: Connection) -> list[Cached]:
 
 
 def arrived(
-    connection: Connection, root: Path, before: Cached, *, size_bytes: int, etag: str | None, crc64: int | None,
-    duration_s: float, now: float,
+    connection: Connection,
+    root: Path,
+    before: Cached,
+    *,
+    size_bytes: int,
+    etag: str | None,
+    crc64: int | None,
+    duration_s: float,
+    now: float,
 ) -> None:
     """A download is in place: its reservation becomes use."""
     connection.execute(
         update(files)
         .where(files.c.id == before.stem)
         .values(
-            state=FileState.READY, size_bytes=size_bytes, etag=etag, crc64=None if crc64 is None else str(crc64),
-            duration_s=duration_s, update_time=now, reason=None,
+            state=FileState.READY,
+            size_bytes=size_bytes,
+            etag=etag,
+            crc64=None if crc64 is None else str(crc64),
+            duration_s=duration_s,
+            update_time=now,
+            reason=None,
         )
     )
     _add(connection, root, size=size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)

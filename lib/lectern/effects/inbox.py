@@ -120,9 +120,7 @@ def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values
         connection.execute(update(journal.inbox).where(journal.inbox.c.id.in_(ids)).values(**values))
 
 
-def bury(
-    connection: Connection, journal: Journal, kept: Kept, error: str, dead_letters: str, now: float
-) -> None:
+def bury(connection: Connection, journal: Journal, kept: Kept, error: str, dead_letters: str, now: float) -> None:
     """Mark a message as dead and put it, with the reason, on the stream *dead_letters*."""
     dead(connection, journal, kept.id, error)
     letter = DeadLetter(error=error, body=kept.body, command=kept.command)

@@ -144,8 +144,13 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
         update(videos)
         .where(failed)
         .values(
-            status=RenditionState.TRANSCODING, backend=Backend.ECS, attempt=videos.c.attempt + 1, owner=None,
-            lease_until=None, deadline=deadline, updated_at=now,
+            status=RenditionState.TRANSCODING,
+            backend=Backend.ECS,
+            attempt=videos.c.attempt + 1,
+            owner=None,
+            lease_until=None,
+            deadline=deadline,
+            updated_at=now,
         )
     )
 

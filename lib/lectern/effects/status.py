@@ -73,8 +73,14 @@ def story(engine: Engine, role: Role, thing: str) -> list[dict[str, Any]]:
             stems = set(events.stems_of(connection, journal, int(thing)))
         found = events.of_thing(connection, journal, class_id=thing, stems=stems)
     return [
-        {"at": one.at, "host": one.host, "what": one.what, "class_id": one.class_id, "rendition": one.stem,
-         "detail": one.detail}
+        {
+            "at": one.at,
+            "host": one.host,
+            "what": one.what,
+            "class_id": one.class_id,
+            "rendition": one.stem,
+            "detail": one.detail,
+        }
         for one in found
     ]
 
@@ -91,8 +97,14 @@ def cached(engine: Engine) -> list[dict[str, Any]]:
     with transaction(engine) as connection:
         rows = cache.everything(connection)
     return [
-        {"stem": one.stem, "state": one.state, "size_bytes": one.size_bytes, "num_cite": one.num_cite,
-         "last_used": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.update_time)), "reason": one.reason}
+        {
+            "stem": one.stem,
+            "state": one.state,
+            "size_bytes": one.size_bytes,
+            "num_cite": one.num_cite,
+            "last_used": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.update_time)),
+            "reason": one.reason,
+        }
         for one in rows
     ]
 

@@ -1,0 +1,133 @@
+"""What the operations team types, as processes: what is printed, and the exit codes; and where classes are placed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+@pytest.fixture(scope="module")
+def pair(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher and two streamers."""
+    with staged(town, tmp_path_factory.mktemp("pair")) as found:
+        found.up("teacher", "streamer1", "streamer2")
+        beats = lambda: len(json.loads(found.lectern("teacher", "status", "--json").stdout)["streamers"]) == 2  # noqa: E731
+        wait_until(beats, description="both streamers were heard of")
+        yield found
+
+
+def test_classes_of_one_rendition_are_placed_on_one_streamer(pair: Stage) -> None:
+    """There it is cached; others go elsewhere."""
+    records = [pair.town.record() for _ in range(8)]
+    first = {record: pair.answer(pair.book(pair.booking(record)))["streamer"] for record in records}
+    second = {record: pair.answer(pair.book(pair.booking(record)))["streamer"] for record in records[:4]}
+    assert set(first.values()) == {pair.name("streamer1"), pair.name("streamer2")}
+    same = [record for record in second if second[record] == first[record]]
+    assert len(same) >= 3  # the bounded load may send one elsewhere
+    assert all(pair.town.asked(f"{record}/{record}.flv") == 1 for record in same)
+
+
+def test_status_tells_bookings_streamers_and_what_waits(pair: Stage) -> None:
+    """For programs as JSON, for people in lines."""
+    pair.answer(pair.book(pair.booking(pair.town.record())))
+    found = json.loads(pair.lectern("teacher", "status", "--json").stdout)
+    assert found["bookings"]["ready"] >= 1
+    assert set(found["streamers"]) == {pair.name("streamer1"), pair.name("streamer2")}
+    said = pair.lectern("teacher", "status")
+    assert said.returncode == 0
+    assert f"streamer    {pair.name('streamer1')}:" in said.stdout
+
+
+def test_a_class_is_booked_explained_and_cancelled_by_hand(pair: Stage, tmp_path: Path) -> None:
+    """Each command says what to type next."""
+    booking = pair.booking(pair.town.record())
+    class_id = booking["class_id"]
+    file = tmp_path / "booking.json"
+    file.write_text(json.dumps(booking))
+    booked = pair.lectern("teacher", "book", str(file))
+    assert (booked.returncode, booked.stderr) == (0, "")
+    assert f"lectern explain {class_id}" in booked.stdout
+    where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
+
+    story = json.loads(pair.lectern("teacher", "explain", class_id, "--json").stdout)
+    assert [one["what"] for one in story["events"]][:2] == ["placed", "answered with success"]
+    told = pair.lectern(where, "explain", class_id)
+    assert "downloaded" in told.stdout
+
+    assert pair.lectern("teacher", "cancel", class_id).returncode == 0
+    wait_until(lambda: pair.order(class_id)["state"] == "cancelled", description="it is cancelled")
+    assert "cancelled" in pair.lectern("teacher", "explain", class_id).stdout
+
+
+def test_a_booking_can_be_read_from_standard_input(pair: Stage) -> None:
+    booking = pair.booking(pair.town.record())
+    assert pair.lectern("teacher", "book", "-", text=json.dumps(booking)).returncode == 0
+    assert pair.answer(booking["class_id"])["result"] == "success"
+
+
+def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
+    """What a class needs is not evicted by hand either."""
+    record = pair.town.record()
+    class_id = pair.book(pair.booking(record))
+    where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
+    listed = json.loads(pair.lectern(where, "cache", "ls", "--json").stdout)
+    (row,) = [one for one in listed if one["stem"] == str(record)]
+    assert (row["state"], row["num_cite"]) == ("ready", 1)
+    pinned = pair.lectern(where, "cache", "evict", str(record))
+    assert pinned.returncode == 2
+    assert "1 classes need it" in pinned.stderr
+
+    pair.cancel(class_id)
+    wait_until(lambda: pair.num_cite(where, str(record)) == 0, description="nothing needs it")
+    assert pair.lectern(where, "cache", "evict", str(record)).returncode == 0
+    assert str(record) not in pair.cached(where)
+    assert not (pair.folder / where / str(record)).exists()
+
+    assert json.loads(pair.lectern(where, "cache", "reconcile", "--json").stdout) == {"differences": []}
+    stray = pair.folder / where / "stray.txt"
+    stray.write_text("?")
+    assert "stray.txt: no row knows it" in pair.lectern(where, "cache", "reconcile").stdout
+    stray.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("explain", "no-such-class"), "nothing is known of it here"),
+        (("book", "no-such-file.json"), "No such file"),
+        (("cancel", "not a name"), "class_id"),
+        (("cache", "evict", "1"), "not in the cache"),
+        (("serve", "janitor"), "janitor"),
+        (("book",), "Missing argument"),
+    ],
+)
+def test_misuse_ends_with_2_and_says_what_is_wrong(pair: Stage, arguments: tuple[str, ...], words: str) -> None:
+    """In a sentence, without a traceback."""
+    done = pair.lectern("streamer1" if arguments[0] == "cache" else "teacher", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_booking_by_hand_that_is_malformed_is_not_sent(pair: Stage) -> None:
+    done = pair.lectern("teacher", "book", "-", text='{"cmd": "order", "class_id": "c-1"}')
+    assert done.returncode == 2
+    assert "start_time" in done.stderr
+
+
+def test_init_can_be_repeated(pair: Stage) -> None:
+    """The second time it changes nothing; --check only looks."""
+    assert json.loads(pair.lectern("teacher", "init", "teacher", "--json").stdout)["changed"] is False
+    assert pair.lectern("teacher", "init", "teacher", "--check").stdout == "The database is as it should be.\n"
+
+
+def test_a_host_that_was_not_initialised_says_what_to_type(town: Town, tmp_path: Path) -> None:
+    with staged(town, tmp_path) as fresh:
+        done = fresh.lectern("teacher", "serve", "teacher")
+    assert done.returncode != 0
+    assert "lectern init teacher" in done.stderr

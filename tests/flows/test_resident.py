@@ -1,0 +1,134 @@
+"""The one process a host runs."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.stage import Stage, Town, ffmpegs_of, staged, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def resources(stage: Stage, who: str) -> tuple[int, int]:
+    """Threads of a resident process, and its connections to the Prefect server."""
+    process = psutil.Process(stage.residents[who].pid)
+    port = stage.town.prefect_port
+    there = [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port == port]
+    return process.num_threads(), len([one for one in there if one.status == psutil.CONN_ESTABLISHED])
+
+
+def test_a_run_opens_no_thread_and_no_websocket_of_its_own(stage: Stage) -> None:
+    """Of 20 runs nothing is left that was not there after 5, and the connections are one pool's."""
+    record = stage.town.record()
+
+    def book(number: int) -> tuple[int, int]:
+        for _ in range(number):  # one after the other: a run each
+            stage.answer(stage.book(stage.booking(record, starts_in_s=9000)))
+        return resources(stage, "teacher")
+
+    threads, connections = book(5)
+    threads_now, connections_now = book(15)
+    runs = [
+        one for one in stage.runs("teacher", f"booking {stage.prefix}-c", limit=200) if "messages" not in one["name"]
+    ]
+    assert len(runs) >= 20
+    assert threads_now <= threads + 4
+    assert connections_now <= connections + 4
+    assert connections_now <= 20
+
+
+def test_a_storm_is_handled_in_batches(stage: Stage) -> None:
+    """200 bookings at once: every one is answered, in a handful of runs."""
+    record = stage.town.record()
+    stage.answer(stage.book(stage.booking(record, starts_in_s=9000)))
+    storm = [stage.book(stage.booking(record, starts_in_s=-60, length_s=1)) for _ in range(200)]
+    assert {stage.answer(one, timeout_s=60)["code"] for one in storm} == {410}
+    mine = "select 1 from order_list where class_id >= ?"
+    assert stage.rows("teacher", mine, "")
+    batches = [one for one in stage.runs("teacher", "booking", limit=100) if one["name"].endswith("messages")]
+    sizes = [int(found[1]) for one in batches if (found := re.search(r"(\d+) messages", one["name"]))]
+    assert max(sizes) >= 20
+
+
+@pytest.fixture(scope="module")
+def alone(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A streamer without a teacher: its process is killed, stopped and started by the tests."""
+    with staged(town, tmp_path_factory.mktemp("alone")) as found:
+        found.up("streamer1")
+        yield found
+
+
+@pytest.fixture
+def streamer(alone: Stage) -> Stage:
+    """The streamer, up."""
+    alone.up("streamer1")
+    return alone
+
+
+def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
+    """A class on air at the streamer: class_id, record_id, start_time."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=5, length_s=length_s)
+    stage.tell("streamer1", {**booking, "cmd": "prepare"})
+    stage.on_air(booking["class_id"])
+    return booking["class_id"], record, booking["start_time"]
+
+
+def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
+    """At the clock's position; one push at a time, one citation, one end."""
+    class_id, record, _ = put_on_air(streamer, 24)
+    assert len(ffmpegs_of(class_id)) == 1
+    streamer.residents["streamer1"].kill()
+    wait_until(lambda: ffmpegs_of(class_id) == [], description="its ffmpeg died with it")
+    streamer.up("streamer1")
+    wait_until(lambda: len(streamer.pushes(class_id)) == 2, description="it is pushed again")
+    second = streamer.on_air(class_id)
+    assert streamer.num_cite("streamer1", str(record)) == 1
+    assert len(ffmpegs_of(class_id)) == 1
+    first, second = streamer.off_air(class_id)
+    assert not second.concurrent
+    wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    assert streamer.airing("streamer1", class_id)["state"] == "aired"
+    said = [one for one in streamer.stream(f"{streamer.prefix}:report") if one["class_id"] == class_id]
+    assert [(one["cmd"], one["result"]) for one in said] == [("prepared", "success"), ("ended", "success")]
+
+
+def test_sigterm_drains(streamer: Stage) -> None:
+    """Exit code 0; what is not finished awaits its retry, and no ffmpeg is left; the next process goes on."""
+    class_id, record, _ = put_on_air(streamer, 26)
+    assert streamer.residents["streamer1"].end() == 0
+    assert ffmpegs_of(class_id) == []
+    (run,) = streamer.runs("streamer1", f"broadcast {class_id}")
+    assert run["state_name"] == "AwaitingRetry"
+    assert streamer.num_cite("streamer1", str(record)) == 1
+    streamer.up("streamer1")
+    streamer.on_air(class_id)
+    first, second = streamer.off_air(class_id)
+    assert not second.concurrent
+    wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+
+
+def test_one_process_serves_a_queue(streamer: Stage) -> None:
+    """A second one says so, waits, and takes over when the first is dead; SIGTERM ends it while it waits."""
+    first = streamer.residents["streamer1"]
+    second = streamer.serve("streamer1")
+    third = streamer.serve("streamer1")
+    try:
+        for one in (second, third):
+            one.wait_for(f"another process serves {streamer.name('streamer1')}")
+        assert "up," not in second.said() + third.said()
+        assert third.end(timeout_s=10) == 0
+        booking = streamer.booking(streamer.town.record())
+        streamer.tell("streamer1", {**booking, "cmd": "prepare"})
+        wait_until(lambda: streamer.airing("streamer1", booking["class_id"]), description="the first one works")
+        assert first.exit_code is None
+        first.kill()
+        second.wait_for("started!")
+    finally:
+        for one in (first, third):
+            if one.exit_code is None:
+                os.kill(one.pid, signal.SIGKILL)
+        streamer.residents["streamer1"] = second

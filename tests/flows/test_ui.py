@@ -1,0 +1,79 @@
+"""What a person does in Prefect's UI is done here."""
+
+import time
+
+import pytest
+
+from tests.stage import Stage, ffmpegs_of, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The queue is polled every second; a run that has nothing left to do changes nothing."""
+    class_id = stage.book(stage.booking(record := stage.town.record()))
+    stage.answer(class_id)
+    (run,) = wait_until(
+        lambda: [one for one in stage.runs("teacher", f"booking {class_id}") if one["state_type"] == "COMPLETED"],
+        description="the booking's run is over",
+    )
+    began = time.monotonic()
+    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    wait_until(
+        lambda: stage.run(run["id"])["state_type"] == "COMPLETED" and stage.run(run["id"])["run_count"] == 2,
+        timeout_s=10,
+        description="it ran again",
+    )
+    with capsys.disabled():
+        print(f" [retry: run again and over in {time.monotonic() - began:.2f} s] ", end="")
+    assert len(stage.ear.answers[class_id]) == 1
+    assert stage.num_cite("streamer1", str(record)) == 1
+
+
+def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
+    """Although its attempts count as spent: a person has decided."""
+    from lectern.demo.origin import Fault
+    from lectern.demo.oss_transcoder import Behaviour, Rule
+
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
+    gone = stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=404))
+    assert stage.answer(stage.book(stage.booking(record, "240P")), timeout_s=90)["code"] == 208
+    (run,) = wait_until(
+        lambda: [one for one in stage.runs("teacher", f"transcode {record} 240P") if one["state_type"] == "FAILED"],
+        description="the transcode's run has failed",
+    )
+    gone.times = 0
+    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    wait_until(lambda: stage.status(record, "240P") == "success", timeout_s=60, description="the rendition is made")
+    assert stage.run(run["id"])["run_count"] == 2
+
+
+def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
+    """Its push ends within seconds, its citation is taken back, and no other push begins."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=6, length_s=25)
+    class_id = stage.book(booking)
+    stage.on_air(class_id)
+    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
+    stage.click(run["id"], "CANCELLING", "Cancelling")
+    (push,) = stage.off_air(class_id, timeout_s=10)
+    assert push.ended_at is not None
+    assert push.ended_at < booking["end_time"] - 5
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
+    wait_until(lambda: stage.run(run["id"])["state_type"] == "CANCELLED", description="the run is cancelled")
+    assert stage.airing("streamer1", class_id)["state"] == "cancelled"
+    assert ffmpegs_of(class_id) == []
+    wait_until(lambda: stage.order(class_id)["state"] == "broken", description="the teacher knows")
+    assert len(stage.pushes(class_id)) == 1
+
+
+def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:
+    """It is not aired, and its citation is taken back."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=20)
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
+    stage.click(run["id"], "CANCELLING", "Cancelling")
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, timeout_s=40, description="it is released")
+    wait_until(lambda: time.time() > booking["start_time"] + 8, description="it should be on air since long")
+    assert stage.pushes(class_id) == []

@@ -1,0 +1,70 @@
+"""A class on air: at its second, to its end, at the clock's position, released once."""
+
+from pathlib import Path
+
+import pytest
+
+from lectern.demo.platform import position_s
+from tests.stage import Stage, Town, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def taken_from(town: Town, record_id: int, file: str) -> float:
+    """Where in the recording a push began, by its first key picture."""
+    found = position_s(town.origin.root / str(record_id) / f"{record_id}.flv", Path(town.receiver.root / file))
+    assert found is not None, f"{file} has no key picture of the recording"
+    return found
+
+
+def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
+    """Then its citation is taken back, and the teacher knows that it was aired; the file stays."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=9, length_s=5)
+    class_id = stage.book(booking)
+    (push,) = stage.off_air(class_id)
+    assert push.first_media_at is not None
+    assert push.last_timestamp_ms is not None
+    assert 0 <= push.first_media_at - booking["start_time"] < 1.0
+    assert push.first_timestamp_ms is not None
+    assert 4.0 <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
+    assert taken_from(stage.town, record, push.file) == 0
+    wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
+    assert stage.num_cite("streamer1", str(record)) == 0
+    assert str(record) in stage.cached("streamer1")
+
+
+def test_the_timetable_is_in_the_ui(stage: Stage) -> None:
+    """A run a class, scheduled for a moment before its start, with tags to search for."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=900)
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
+    assert run["state_name"] == "Scheduled"
+    assert {f"class:{class_id}", f"record:{record}"} <= set(run["tags"])
+
+
+def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
+    """Whoever joins late misses what was said before, as in any class."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=-10, length_s=22)
+    class_id = stage.book(booking)
+    push = stage.on_air(class_id)
+    assert push.first_media_at is not None
+    clock_s = push.first_media_at - booking["start_time"]
+    (push,) = stage.off_air(class_id)
+    assert abs(taken_from(stage.town, record, push.file) - clock_s) < 2.5  # a key picture every 2 s
+
+
+def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
+    """At most 3 s later."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=6, length_s=15)
+    class_id = stage.book(booking)
+    stage.on_air(class_id)
+    stage.town.background.run(stage.town.receiver.stop())
+    stage.town.background.run(stage.town.receiver.start())
+    wait_until(lambda: len(stage.pushes(class_id)) == 2, description="it is pushed again")
+    first, second = stage.off_air(class_id)
+    assert second.first_media_at is not None
+    assert first.last_media_at is not None
+    assert second.first_media_at - first.last_media_at < 3.5
+    assert abs(taken_from(stage.town, record, second.file) - (second.first_media_at - booking["start_time"])) < 2.5
+    assert not second.concurrent
