@@ -25,11 +25,12 @@ from flows.outcome import (
 )
 from lectern import errors
 from lectern.decide import booking as decide
-from lectern.decide.booking import Attempt, Limits, Plan
+from lectern.decide.booking import Limits, Plan
 from lectern.effects import bookings, events, inbox, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.errors import Malformed
+from lectern.facts import Attempt
 from lectern.messages import Booking, Cancel, Release, parse
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState

@@ -26,6 +26,9 @@ from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
 AT_ONCE_S = 2.0
+TIMETABLE = 200
+"""So many of the next classes are watched for being cancelled in the UI before they begin."""
+
 SLACK_S = 10.0
 """A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
 
@@ -49,13 +52,22 @@ async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
         await host.commit(airings.scheduled, one.class_id, run_id)
 
 
+async def honour_cancels(host: Streamer) -> None:
+    """Release the classes whose runs somebody cancelled in the UI before they began."""
+    ready = await host.commit(airings.timetable, TIMETABLE)
+    for run_id in await host.runs.cancelled(list(ready)) if ready else []:
+        one = ready[run_id]
+        log.warning("%s: its run was cancelled in the UI, it will not be aired", one.class_id)
+        await _close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
+
+
 @flow(name="broadcast", flow_run_name=run_name, persist_result=False)
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Air one class: check, wait for its second, push until its end, release."""
     host = streamer()
     one = (await host.commit(airings.by_id, [class_id])).get(class_id)
     on_air = {AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN}
-    if one is None or one.state not in on_air or class_id in host.busy:
+    if one is None or one.state not in on_air or class_id in host.busy | host.guarded.keys():
         return Completed(message=f"nothing to do: {class_id} is {one.state if one else 'not known'}")
     if dry_run:
         return Completed(message=f"dry run: would push {one.stem} at {time.ctime(one.start_time)}")
@@ -99,7 +111,7 @@ async def _air(host: Streamer, one: Airing) -> str:
             pushes += 1
             if pushes == 1:
                 await host.commit(_on_air, host, one)
-            complete = await _push(host, one, row, push, bar, duration_s)
+            complete = await _push(one, row, push, bar, duration_s)
             if complete:
                 bar.set(100)
                 return f"aired from {push.position_s:.1f} s on; {pushes} pushes"
@@ -107,9 +119,7 @@ async def _air(host: Streamer, one: Airing) -> str:
             await asyncio.sleep(host.settings.reconnect_after_s)
 
 
-async def _push(
-    host: Streamer, one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float
-) -> bool:
+async def _push(one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float) -> bool:
     """One ffmpeg from the clock's position on; True where it sent all that it should."""
     # The clock may have moved since the decision: position and length are taken as the process starts.
     now = time.time()

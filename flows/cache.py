@@ -18,12 +18,13 @@ from flows.host import Host, log, run_name, streamer, tell
 from flows.outcome import summary
 from lectern import errors
 from lectern.decide import cache as decide
-from lectern.decide.cache import Admit, Bound, Idle, Wanted
+from lectern.decide.cache import Admit, Bound, Wanted
 from lectern.effects import airings, cache, events, inbox, origin, outbox, store
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed, RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, LecternError, Malformed
+from lectern.facts import Idle
 from lectern.messages import Prepare, Release, Report, parse
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
@@ -278,6 +279,8 @@ async def follow(host: Streamer, batch: Batch) -> None:
         await download.start(host, stem)
     await broadcast.schedule(host, batch.ready)
     for one in batch.stops:
+        if one.class_id in host.guarded:
+            host.guarded[one.class_id].cancel("the class was cancelled")
         if one.run_id is None:
             continue
         try:

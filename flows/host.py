@@ -43,6 +43,9 @@ class Runs(Protocol):
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run, wherever it is in its life."""
 
+    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of *run_ids* that somebody cancelled."""
+
     def draining(self) -> bool:
         """Whether the process is going down, so that a cancelled run is to go on later."""
 
@@ -57,6 +60,7 @@ class Host(Generic[S]):
     bus: Bus
     runs: Runs
     busy: set[str] = field(default_factory=set)  # stems and class_ids that a run here works on
+    guarded: dict[str, asyncio.Task[str]] = field(default_factory=dict)  # class_ids that are aired without a run
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

@@ -9,13 +9,13 @@ from sqlalchemy import Connection
 
 from flows.host import Host, log
 from lectern import errors
-from lectern.decide.booking import Attempt
 from lectern.decide.placement import place
 from lectern.effects import bookings, events, inbox, outbox
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, Malformed
+from lectern.facts import Attempt
 from lectern.messages import Message
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState

@@ -34,6 +34,7 @@ LOCK_TTL_S = 15.0
 LOCK_RENEW_S = 4.0
 START_WAIT_S = 60.0
 GUARD_EVERY_S = 1.0
+TIMETABLE_EVERY_S = 3.0
 GUARD_GRACE_S = 5.0
 """A class that should be on air for so long and has no run is aired without one."""
 
@@ -134,7 +135,7 @@ class Resident:
             self._hold_lock,
         ]
         if isinstance(host.settings, StreamerSettings):
-            works += [self._beats, self._guard]
+            works += [self._beats, self._guard, self._timetable]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work(host, runs)) for work in works]
             stopping = group.create_task(self._stop.wait())
@@ -229,16 +230,24 @@ class Resident:
 
     async def _guard(self, host: Host[StreamerSettings], _runs: ResidentRuns) -> None:
         """Air what should be on air and has no run: Prefect may be away, a class may not."""
-        airing: set[asyncio.Task[str]] = set()
         while True:
             await asyncio.sleep(GUARD_EVERY_S)
             now = time.time()
             for one in await host.commit(airings.should_be_on_air, now - GUARD_GRACE_S, now):
-                if one.class_id not in host.busy:
+                if one.class_id not in host.busy and one.class_id not in host.guarded:
                     log.warning("%s: should be on air and has no run; it is aired without one", one.class_id)
                     task = asyncio.create_task(broadcast.air(host, one))
-                    airing.add(task)
-                    task.add_done_callback(_say_how(airing, one.class_id))
+                    host.guarded[one.class_id] = task
+                    task.add_done_callback(_say_how(host.guarded, one.class_id))
+
+    async def _timetable(self, host: Host[StreamerSettings], _runs: ResidentRuns) -> None:
+        """A class that was cancelled in the UI before its time gives its citation back, and the guard leaves it."""
+        while True:
+            await asyncio.sleep(TIMETABLE_EVERY_S)
+            try:
+                await broadcast.honour_cancels(host)
+            except (httpx.HTTPError, PrefectException) as error:
+                log.warning("prefect: can not ask for cancelled broadcasts: %r", error)
 
     # -- one process a queue ---------------------------------------------------------------------------------------
 
@@ -291,9 +300,9 @@ def _dead(holder: str) -> bool:
         return True
 
 
-def _say_how(airing: set[asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:
+def _say_how(guarded: dict[str, asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:
     def done(task: asyncio.Task[str]) -> None:
-        airing.discard(task)
+        del guarded[class_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s: %s", class_id, error)
 

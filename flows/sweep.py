@@ -12,10 +12,10 @@ from flows import artifacts, broadcast, cache, download, transcode
 from flows.host import Host, run_name, streamer, teacher, tell
 from flows.outcome import Teacher, to_streamer
 from lectern import errors
-from lectern.decide.cache import Idle
 from lectern.effects import airings, bookings, events, inbox, outbox, renditions
 from lectern.effects import cache as rows
 from lectern.effects.events import Event
+from lectern.facts import Idle
 from lectern.settings import StreamerSettings, TeacherSettings
 
 GRACE_S = 5.0

@@ -18,13 +18,13 @@ from flows.host import log, run_name, teacher, tell
 from flows.outcome import Batch, Teacher, bury, living, proceed, refuse, summary
 from lectern import errors
 from lectern.decide import transcode as decide
-from lectern.decide.booking import RenditionKey
-from lectern.decide.transcode import Outcome, Overdue, Settled, Underway
+from lectern.decide.transcode import Outcome, Overdue, Settled
 from lectern.effects import bookings, events, inbox, oss, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, FallBack, LecternError, Malformed, TryAgain
+from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, parse, stem
 from lectern.states import Backend, RenditionState, Resolution
 

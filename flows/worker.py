@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -89,10 +88,16 @@ class ResidentRuns:
             )
         except (httpx.HTTPError, PrefectException) as error:
             raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
+        self.take(run)
+        return str(run.id)
+
+    def take(self, run: FlowRun) -> None:
+        """Execute a run in the background; one that is at work here already is passed over."""
+        if self._draining or run.id in self._active:
+            return
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        return str(run.id)
 
     def _check(self, name: str) -> None:
         if not self._deployments:
@@ -154,6 +159,16 @@ class ResidentRuns:
         parameters = flow.validate_parameters(run.parameters)
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
+
+    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of *run_ids* that somebody cancelled."""
+        found = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=[UUID(one) for one in run_ids]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED])),
+            )
+        )
+        return [str(run.id) for run in found]
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""
@@ -227,6 +242,16 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         super().__init__(**options)
         self._runs = runs
 
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Execute what is due.
+
+        There is no infrastructure to make ready, so none of the ten calls that a stock worker makes for it.
+        """
+        due = await self._get_scheduled_flow_runs()
+        for one in due:
+            self._runs.take(one.flow_run)
+        return [one.flow_run for one in due]
+
     async def run(
         self,
         flow_run: FlowRun,
@@ -237,4 +262,4 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         if task_status is not None:
             task_status.started(os.getpid())
         await self._runs.execute(flow_run)
-        return ResidentResult(identifier=f"{os.getpid()}:{time.time():.0f}", status_code=0)
+        return ResidentResult(identifier=str(os.getpid()), status_code=0)

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from lectern.decide.booking import Limits, Rendition
-from lectern.decide.cache import Bound, Idle, Usage, Wanted
-from lectern.decide.transcode import Underway
+from lectern.decide.booking import Limits
+from lectern.decide.cache import Bound, Wanted
+from lectern.facts import Idle, Rendition, Underway, Usage
 from lectern.messages import Booking, TranscodingResult
 from lectern.states import Backend, FileState, RenditionState, Resolution
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide import booking as decide
-from lectern.decide.booking import Known, Limits, Named, Rendition, plan
+from lectern.decide.booking import Limits, Named, plan
+from lectern.facts import Known, Rendition, RenditionKey
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
@@ -199,7 +200,7 @@ batches = st.lists(strategies.bookings(), max_size=12)
 
 @given(batches, strategies.renditions, strategies.limits)
 def test_every_booking_gets_exactly_one_decision(
-    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     planned = plan(batch, {}, rows, limits, NOW)
     decided = [verdict.booking.class_id for verdict in planned.verdicts]
@@ -209,7 +210,7 @@ def test_every_booking_gets_exactly_one_decision(
 
 @given(batches, strategies.renditions, strategies.limits)
 def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transcoding(
-    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     planned = plan(batch, {}, rows, limits, NOW)
     under_way = {key for key, row in rows.items() if row.state is RenditionState.TRANSCODING}
@@ -223,7 +224,7 @@ def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transc
 
 @given(batches, strategies.renditions, strategies.limits)
 def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(
-    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     begun = Counter((one.record_id, one.resolution) for one in plan(batch, {}, rows, limits, NOW).attempts)
     assert all(count == 1 for count in begun.values())
@@ -232,7 +233,7 @@ def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second
 
 @given(batches, strategies.renditions, strategies.limits)
 def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
-    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     at_once = plan(batch, {}, rows, limits, NOW)
     known: dict[str, Known] = {}
@@ -255,7 +256,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
 
 @given(batches, strategies.renditions, strategies.limits)
 def test_a_decision_leaves_what_it_was_given_as_it_was(
-    batch: list[Booking], rows: dict[decide.RenditionKey, Rendition], limits: Limits
+    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     known: dict[str, Known] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.cache import Admission, Admit, Bound, Idle, Usage, Wanted, admit, evictions
+from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions
+from lectern.facts import Idle, Usage
 from lectern.states import FileState
 from tests import strategies
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide import transcode as decide
-from lectern.decide.booking import RenditionKey
-from lectern.decide.transcode import Outcome, Overdue, Underway, outcome, overdue, settle, stale
+from lectern.decide.transcode import Outcome, Overdue, outcome, overdue, settle, stale
+from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution
 from tests import strategies

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from lectern import errors
 from lectern.errors import ErrorCode
-from lectern.messages import Booking, stem
+from lectern.facts import Attempt, Known, Rendition, RenditionKey
+from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 
 DAY_S = 86_400
@@ -67,30 +68,6 @@ def action(named: Named, found: RenditionState | None) -> Do:
     return _ROWS[named, Looked.NO_ROW if found is None else found]
 
 
-RenditionKey = tuple[int, Resolution]
-
-
-@dataclass(frozen=True)
-class Rendition:
-    """What the teacher's database knows of a rendition; times are epoch seconds."""
-
-    state: RenditionState
-    attempt: int = 0
-    attempts_today: int = 0
-    attempts_since: float = 0.0
-
-
-@dataclass(frozen=True)
-class Known:
-    """A booking that is in the database already."""
-
-    state: BookingState
-    payload: str
-    code: int | None
-    message: str | None
-    streamer: str | None
-
-
 @dataclass(frozen=True)
 class Limits:
     """Settings that the decision depends on."""
@@ -99,25 +76,6 @@ class Limits:
     transcoding_time_out_s: float
     oss: bool  # an OSS transcoder is set up
     ecs: bool  # an ECS transcoder is set up
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A transcoding to be begun, by *backend*, until *deadline* (epoch seconds)."""
-
-    record_id: int
-    resolution: Resolution
-    attempt: int
-    attempts_today: int
-    attempts_since: float
-    backend: Backend
-    deadline: float
-    source_url: str
-
-    @property
-    def stem(self) -> str:
-        """The rendition's id on a streamer."""
-        return stem(self.record_id, self.resolution)
 
 
 @dataclass(frozen=True)

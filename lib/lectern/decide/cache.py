@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lectern.facts import Idle, Usage
 from lectern.states import FileState
 
 
@@ -22,22 +23,6 @@ class Bound:
 
     max_bytes: int
     max_num: int
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Used and reserved together."""
-
-    size_bytes: int
-    num: int
-
-
-@dataclass(frozen=True)
-class Idle:
-    """An unpinned rendition, as the candidates for eviction come: least recently used first."""
-
-    stem: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)

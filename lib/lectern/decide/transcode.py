@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from lectern.decide.booking import RenditionKey
+from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, stem
 from lectern.states import Backend, RenditionState, Resolution
 
@@ -44,16 +44,6 @@ TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Out
     (Any_.ANY, Any_.ANY, Any_.ANY, Outcome.IGNORE),
 )
 """Read from the top, the first row that fits. Results of an older attempt never come here: see :func:`stale`."""
-
-
-@dataclass(frozen=True)
-class Underway:
-    """What the database knows of a rendition when a result comes."""
-
-    state: RenditionState
-    attempt: int
-    backend: Backend | None
-    source_url: str | None = None
 
 
 def stale(result: TranscodingResult, row: Underway) -> bool:

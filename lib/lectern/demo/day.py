@@ -10,7 +10,7 @@ from typing import Any
 
 from lectern.demo import recordings
 from lectern.demo.origin import Fault
-from lectern.demo.oss_transcoder import Rule
+from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.platform import Platform, position_s, seconds
 from lectern.demo.stack import CACHE_NUM, TIME_OUT_S, Stack, until
 
@@ -172,7 +172,7 @@ class Day:
 
     async def fallback(self) -> None:
         """The OSS fails, our own server succeeds."""
-        self.stack.oss.behave(Rule("fail", record_id=1004))
+        self.stack.oss.behave(Rule(Behaviour.FAIL, record_id=1004))
         row = self.row("c-ecs", "OSS fails, ECS succeeds", "aired", "1004_480P")
         booking = self.booking(row.class_id, 1004, "480P", lead_s=40)
         await self.book(booking)
@@ -180,7 +180,7 @@ class Day:
 
     async def both_fail(self) -> None:
         """Both transcoders fail; the next booking tries again."""
-        self.stack.oss.behave(Rule("fail", record_id=1005, times=1))
+        self.stack.oss.behave(Rule(Behaviour.FAIL, record_id=1005, times=1))
         self.stack.origin.faults.add(Fault("1005/*", method="GET", status=404, times=1))
         first = self.row("c-both-fail", "OSS and ECS fail", "refused 208, alarm", "1005_480P")
         await self.book(self.booking(first.class_id, 1005, "480P", lead_s=60))
@@ -192,7 +192,7 @@ class Day:
 
     async def silent(self) -> None:
         """The OSS never answers; the next booking is refused at once."""
-        self.stack.oss.behave(Rule("silent", record_id=1006))
+        self.stack.oss.behave(Rule(Behaviour.SILENT, record_id=1006))
         first = self.row("c-silent", "OSS is silent", "refused 207, alarm", "1006_480P")
         await self.book(self.booking(first.class_id, 1006, "480P", lead_s=90))
         await self.refused(first, 207, TIME_OUT_S + ANSWER_S, alarm=True)

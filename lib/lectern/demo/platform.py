@@ -65,11 +65,12 @@ class Platform:
 
     async def dead_letters(self) -> list[dict[str, Any]]:
         """What could not be read."""
-        return [json.loads(fields["body"]) for _, fields in await self._client.xrange("dead_letter")]
+        found = await self._client.xrange("dead_letter") or []
+        return [json.loads(fields["body"]) for _, fields in found if fields]
 
     async def waiting_list(self, key: str) -> list[str]:
         """The documented Redis list of the classes that wait for a rendition."""
-        return list(await self._client.lrange(key, 0, -1))
+        return [str(one) for one in await self._client.lrange(key, 0, -1)]
 
     def received(self, class_id: str) -> list[Publish]:
         """What the RTMP receiver took of a class, one entry a push."""
@@ -99,9 +100,9 @@ def position_s(source: Path, received: Path) -> float | None:
 
 
 def _key_frames(path: Path) -> list[tuple[float, bytes]]:
-    found: list[tuple[float, bytes]] = []
     with av.open(str(path)) as container:
-        for packet in container.demux(container.streams.video[0]):
-            if packet.is_keyframe and packet.pts is not None and packet.time_base is not None:
-                found.append((float(packet.pts * packet.time_base), bytes(packet)))
-    return found
+        return [
+            (float(packet.pts * packet.time_base), bytes(packet))
+            for packet in container.demux(container.streams.video[0])
+            if packet.is_keyframe and packet.pts is not None and packet.time_base is not None
+        ]

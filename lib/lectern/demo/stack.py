@@ -190,7 +190,7 @@ def _settings(
         "DOWNLOAD_RATE": "20m",
         "MAX_VIDEO_NUM": str(CACHE_NUM),
         "ALLOWED_ORIGINS": ports.HOST,
-        "BROADCAST_LEAD_S": "3",
+        "BROADCAST_LEAD_S": "12",
         "SWEEP_INTERVAL_S": "5",
         "STREAMER_LOST_AFTER_S": "30",
         "DRAIN_TIMEOUT_S": "5",

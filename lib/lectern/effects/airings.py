@@ -166,6 +166,18 @@ def unscheduled(connection: Connection) -> list[Airing]:
     return [_airing(row) for row in connection.execute(wanted)]
 
 
+def timetable(connection: Connection, limit: int) -> dict[str, Airing]:
+    """The next ready classes that have a run, by its id."""
+    wanted = (
+        select(*_COLUMNS)
+        .select_from(_JOINED)
+        .where(classes.c.state == AiringState.READY, classes.c.run_id.is_not(None))
+        .order_by(tasks.c.start_time)
+        .limit(limit)
+    )
+    return {row.run_id: _airing(row) for row in connection.execute(wanted)}
+
+
 def prepared(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
     """What the teacher is told of a Prepare."""
     return Report(

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, case, func, insert, select, update
 
 from lectern import errors
-from lectern.decide.booking import Known
 from lectern.effects.tables.teacher import orders
 from lectern.errors import ErrorCode
+from lectern.facts import Known
 from lectern.messages import Alarm, Booking, OrderResult, Prepare, stem
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from lectern.decide.cache import Idle, Usage
 from lectern.effects.tables.streamer import dirs, files
+from lectern.facts import Idle, Usage
 from lectern.states import FileState
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 
-from lectern.decide.booking import Attempt, Rendition, RenditionKey
-from lectern.decide.transcode import Underway
 from lectern.effects.tables.teacher import videos
+from lectern.facts import Attempt, Rendition, RenditionKey, Underway
 from lectern.messages import stem
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Engine
 
-from lectern.decide.cache import Idle
 from lectern.effects import airings, bookings, cache, events, inbox, outbox, renditions, store
 from lectern.effects.tables import streamer as streamer_tables
 from lectern.effects.tables import teacher as teacher_tables
 from lectern.effects.tables.engine import transaction
 from lectern.errors import Misuse
+from lectern.facts import Idle
 from lectern.states import FileState
 
 Role = Literal["teacher", "streamer"]

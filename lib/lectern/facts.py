@@ -1,0 +1,74 @@
+"""What the databases say, as values: effects read them, decisions are made of them."""
+
+from dataclasses import dataclass
+
+from lectern.messages import stem
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+
+RenditionKey = tuple[int, Resolution]
+
+
+@dataclass(frozen=True)
+class Rendition:
+    """What the teacher's database knows of a rendition; times are epoch seconds."""
+
+    state: RenditionState
+    attempt: int = 0
+    attempts_today: int = 0
+    attempts_since: float = 0.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """A booking that is in the database already."""
+
+    state: BookingState
+    payload: str
+    code: int | None
+    message: str | None
+    streamer: str | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A transcoding to be begun, by *backend*, until *deadline* (epoch seconds)."""
+
+    record_id: int
+    resolution: Resolution
+    attempt: int
+    attempts_today: int
+    attempts_since: float
+    backend: Backend
+    deadline: float
+    source_url: str
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+
+@dataclass(frozen=True)
+class Underway:
+    """What the database knows of a rendition when a result comes."""
+
+    state: RenditionState
+    attempt: int
+    backend: Backend | None
+    source_url: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Used and reserved together."""
+
+    size_bytes: int
+    num: int
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An unpinned rendition, as the candidates for eviction come: least recently used first."""
+
+    stem: str
+    size_bytes: int
