@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
+from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
 from flows.host import log
@@ -50,6 +51,8 @@ class Progress:
         await asyncio.wait({self._writer})
 
     async def _write(self) -> None:
+        if FlowRunContext.get() is None:
+            return  # a class that is aired without a run
         began = time.monotonic()
         artifact = None
         try:

@@ -21,11 +21,15 @@ from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, LecternError, TryAgain
+from lectern.messages import Alarm
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
 AT_ONCE_S = 2.0
+ALARM_AFTER = 3
+"""A class is alarmed while it should be on air, when so many pushes in a row sent nothing."""
+
 TIMETABLE = 200
 """So many of the next classes are watched for being cancelled in the UI before they begin."""
 
@@ -56,6 +60,8 @@ async def honour_cancels(host: Streamer) -> None:
     """Release the classes whose runs somebody cancelled in the UI before they began."""
     ready = await host.commit(airings.timetable, TIMETABLE)
     for run_id in await host.runs.cancelled(list(ready)) if ready else []:
+        if run_id not in await host.commit(airings.timetable, TIMETABLE):
+            continue  # released, or on air, while we asked
         one = ready[run_id]
         log.warning("%s: its run was cancelled in the UI, it will not be aired", one.class_id)
         await _close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
@@ -100,56 +106,61 @@ async def _air(host: Streamer, one: Airing) -> str:
     row = await _checked(host, one)
     duration_s = row.duration_s if row.duration_s is not None else one.end_time - one.start_time
     pushes = 0
+    sent_s = 0.0
     async with artifacts.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
         while True:
             push = next_push(one.start_time, one.end_time, duration_s, time.time())
             if isinstance(push, Over):
-                if pushes == 0:
-                    raise LecternError(f"never on air: {push.reason}", errors.AIRING_BROKEN)
-                return f"{push.reason}; {pushes} pushes"
-            await asyncio.sleep(max(0.0, push.at - time.time()))
+                if sent_s == 0:
+                    raise LecternError(f"never on air in {pushes} pushes: {push.reason}", errors.AIRING_BROKEN)
+                return f"{push.reason}; {pushes} pushes, {sent_s:.1f} s sent"
+            if push.at > time.time():
+                await asyncio.sleep(push.at - time.time())
+                continue  # at its second it is decided anew, by the clock
             pushes += 1
             if pushes == 1:
                 await host.commit(_on_air, host, one)
-            complete = await _push(one, row, push, bar, duration_s)
+            complete, more_s = await _push(one, row, push, bar, duration_s)
+            sent_s += more_s
             if complete:
                 bar.set(100)
                 return f"aired from {push.position_s:.1f} s on; {pushes} pushes"
-            await host.commit(_note, host, one, "push broke off", f"push {pushes}")
+            await host.commit(_note, host, one, "push broke off", f"push {pushes}, {more_s:.1f} s sent")
+            if pushes == ALARM_AFTER and sent_s == 0:
+                await host.commit(_cry, host, one)
+                await tell(host)
             await asyncio.sleep(host.settings.reconnect_after_s)
 
 
-async def _push(one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float) -> bool:
-    """One ffmpeg from the clock's position on; True where it sent all that it should."""
-    # The clock may have moved since the decision: position and length are taken as the process starts.
-    now = time.time()
-    position_s = max(0.0, now - one.start_time)
-    length_s = push.length_s - (now - push.at)
+async def _push(
+    one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float
+) -> tuple[bool, float]:
+    """One ffmpeg from the clock's position on: whether it sent all that it should, and how many seconds it sent."""
     path = Path(row.site or "")
     sent_s = 0.0
 
     def on_progress(progress: ffmpeg.Progress) -> None:
         nonlocal sent_s
         sent_s = max(sent_s, progress.out_time_s)
-        bar.set(100 * (position_s + sent_s) / max(duration_s, 1.0))
+        bar.set(100 * (push.position_s + sent_s) / max(duration_s, 1.0))
 
     try:
         finished = await ffmpeg.push(
             ffmpeg.executable(),
             path,
             one.push_url,
-            position_s=position_s,
-            length_s=length_s,
-            timeout_s=length_s + SLACK_S,
+            position_s=push.position_s,
+            length_s=push.length_s,
+            timeout_s=push.length_s + SLACK_S,
             on_progress=on_progress,
         )
     except TryAgain as error:
         log.warning("%s: push ended: %s", one.class_id, error.message)
-        return False
+        return False, sent_s
     if finished.returncode != 0:
         log.warning("%s: push ended (%s): %s", one.class_id, finished.returncode, finished.last_words)
-        return False
-    return True
+        return False, sent_s
+    return True, push.length_s
 
 
 async def _checked(host: Streamer, one: Airing) -> cache.Cached:
@@ -177,6 +188,23 @@ def _note(connection: Connection, host: Streamer, one: Airing, what: str, detail
     events.note(
         connection, host.journal, host.settings.name, [Event(what, one.class_id, one.stem, detail)], time.time()
     )
+
+
+def _cry(connection: Connection, host: Streamer, one: Airing) -> None:
+    """While there is time: the class should be on air, and the platform takes nothing of it."""
+    code, now = errors.AIRING_BROKEN, time.time()
+    said = f"{one.class_id}: is not on air, {ALARM_AFTER} pushes sent nothing; it is tried again until its end"
+    cry = Alarm(
+        code=code.number,
+        message=said,
+        at=now,
+        runbook=code.runbook,
+        host=host.settings.name,
+        class_id=one.class_id,
+        record_id=one.record_id,
+    )
+    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    _note(connection, host, one, "alarm", said)
 
 
 async def _close(host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str) -> None:

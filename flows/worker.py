@@ -37,6 +37,9 @@ log = logging.getLogger("lectern")
 WATCH_S = 2.0
 """How often the server is asked whether somebody cancelled one of our runs."""
 
+CREATE_S = 10.0
+"""A Prefect server that takes no run within so long is away."""
+
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 
 
@@ -77,19 +80,33 @@ class ResidentRuns:
         if self._draining:
             raise TryAgain(f"{name}: the process is going down")
         self._check(name)
-        try:
-            run = await self.client.create_flow_run_from_deployment(
-                self._deployments[flow],
-                parameters=dict(parameters),
-                name=name,
-                tags=list(tags),
-                state=Pending(),
-                idempotency_key=key,
-            )
-        except (httpx.HTTPError, PrefectException) as error:
-            raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
+        run = await self._create(flow, parameters, Pending(), name=name, tags=tags, key=key)
         self.take(run)
         return str(run.id)
+
+    async def _create(
+        self,
+        flow: str,
+        parameters: Mapping[str, Any],
+        state: State[Any],
+        *,
+        name: str,
+        tags: Sequence[str],
+        key: str | None,
+    ) -> FlowRun:
+        # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
+        try:
+            async with asyncio.timeout(CREATE_S):
+                return await self.client.create_flow_run_from_deployment(
+                    self._deployments[flow],
+                    parameters=dict(parameters),
+                    name=name,
+                    tags=list(tags),
+                    state=state,
+                    idempotency_key=key,
+                )
+        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+            raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
 
     def take(self, run: FlowRun) -> None:
         """Execute a run in the background; one that is at work here already is passed over."""
@@ -108,15 +125,8 @@ class ResidentRuns:
     ) -> str:
         """Create a run that begins at *at*; the same *key* again gives the same run."""
         self._check(name)
-        run = await self.client.create_flow_run_from_deployment(
-            self._deployments[flow],
-            parameters=dict(parameters),
-            name=name,
-            tags=list(tags),
-            state=Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC)),
-            idempotency_key=key,
-        )
-        return str(run.id)
+        state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
+        return str((await self._create(flow, parameters, state, name=name, tags=tags, key=key)).id)
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.broadcast import SPENT_S, Over, Push, lead_time, next_push
+from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, lead_time, next_push
 
 START, END = 1_000.0, 1_600.0
 
@@ -14,6 +14,11 @@ def test_before_its_start_a_class_is_pushed_at_its_start_from_the_beginning() ->
 
 def test_after_its_start_a_class_is_pushed_at_once_from_the_clocks_position() -> None:
     assert next_push(START, END, 900, now=1_100) == Push(at=1_100, position_s=100, length_s=500)
+
+
+def test_a_moment_after_its_start_a_class_still_begins_at_its_beginning() -> None:
+    """A seek goes to the next key picture, which can be ten seconds away: the class would open on a black screen."""
+    assert next_push(START, END, 900, now=START + 0.05) == Push(START + 0.05, 0, END - START - 0.05)
 
 
 def test_a_recording_shorter_than_the_class_ends_the_push_early() -> None:
@@ -52,7 +57,7 @@ def test_a_push_lies_within_the_class_and_within_the_recording(
     match next_push(start, end, duration_s, now):
         case Push(at, position_s, length_s):
             assert at == max(start, now)
-            assert position_s == at - start
+            assert position_s == (at - start if at - start >= FROM_THE_START_S else 0)
             assert length_s > 0
             assert at + length_s <= end + 1e-6
             assert position_s + length_s <= duration_s + 1e-6

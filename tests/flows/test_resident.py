@@ -17,8 +17,8 @@ def resources(stage: Stage, who: str) -> tuple[int, int]:
     """Threads of a resident process, and its connections to the Prefect server."""
     process = psutil.Process(stage.residents[who].pid)
     port = stage.town.prefect_port
-    there = [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port == port]
-    return process.num_threads(), len([one for one in there if one.status == psutil.CONN_ESTABLISHED])
+    connections = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+    return process.num_threads(), sum(one.raddr.port == port for one in connections)
 
 
 def test_a_run_opens_no_thread_and_no_websocket_of_its_own(stage: Stage) -> None:
@@ -79,7 +79,7 @@ def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
 
 def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
     """At the clock's position; one push at a time, one citation, one end."""
-    class_id, record, _ = put_on_air(streamer, 24)
+    class_id, record, start = put_on_air(streamer, 24)
     assert len(ffmpegs_of(class_id)) == 1
     streamer.residents["streamer1"].kill()
     wait_until(lambda: ffmpegs_of(class_id) == [], description="its ffmpeg died with it")
@@ -88,8 +88,10 @@ def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
     second = streamer.on_air(class_id)
     assert streamer.num_cite("streamer1", str(record)) == 1
     assert len(ffmpegs_of(class_id)) == 1
-    first, second = streamer.off_air(class_id)
+    _, second = streamer.off_air(class_id)
     assert not second.concurrent
+    assert second.first_media_at is not None
+    assert abs(streamer.position_s(record, second) - (second.first_media_at - start)) < 2.5  # a key picture every 2 s
     wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     assert streamer.airing("streamer1", class_id)["state"] == "aired"
     said = [one for one in streamer.stream(f"{streamer.prefix}:report") if one["class_id"] == class_id]
@@ -106,7 +108,7 @@ def test_sigterm_drains(streamer: Stage) -> None:
     assert streamer.num_cite("streamer1", str(record)) == 1
     streamer.up("streamer1")
     streamer.on_air(class_id)
-    first, second = streamer.off_air(class_id)
+    _, second = streamer.off_air(class_id)
     assert not second.concurrent
     wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
 

@@ -1,9 +1,12 @@
 """What a person does in Prefect's UI is done here."""
 
+import sys
 import time
 
 import pytest
 
+from lectern.demo.origin import Fault
+from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
@@ -25,16 +28,13 @@ def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.Capt
         description="it ran again",
     )
     with capsys.disabled():
-        print(f" [retry: run again and over in {time.monotonic() - began:.2f} s] ", end="")
+        sys.stdout.write(f" [retry: run again and over in {time.monotonic() - began:.2f} s] ")
     assert len(stage.ear.answers[class_id]) == 1
     assert stage.num_cite("streamer1", str(record)) == 1
 
 
 def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
     """Although its attempts count as spent: a person has decided."""
-    from lectern.demo.origin import Fault
-    from lectern.demo.oss_transcoder import Behaviour, Rule
-
     record = stage.town.record()
     stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
     gone = stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=404))

@@ -1,20 +1,10 @@
 """A class on air: at its second, to its end, at the clock's position, released once."""
 
-from pathlib import Path
-
 import pytest
 
-from lectern.demo.platform import position_s
-from tests.stage import Stage, Town, wait_until
+from tests.stage import Stage, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
-
-
-def taken_from(town: Town, record_id: int, file: str) -> float:
-    """Where in the recording a push began, by its first key picture."""
-    found = position_s(town.origin.root / str(record_id) / f"{record_id}.flv", Path(town.receiver.root / file))
-    assert found is not None, f"{file} has no key picture of the recording"
-    return found
 
 
 def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
@@ -27,7 +17,7 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     assert 0 <= push.first_media_at - booking["start_time"] < 1.0
     assert push.first_timestamp_ms is not None
     assert 4.0 <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
-    assert taken_from(stage.town, record, push.file) == 0
+    assert stage.position_s(record, push) == 0
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
     assert stage.num_cite("streamer1", str(record)) == 0
     assert str(record) in stage.cached("streamer1")
@@ -51,7 +41,7 @@ def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
     assert push.first_media_at is not None
     clock_s = push.first_media_at - booking["start_time"]
     (push,) = stage.off_air(class_id)
-    assert abs(taken_from(stage.town, record, push.file) - clock_s) < 2.5  # a key picture every 2 s
+    assert abs(stage.position_s(record, push) - clock_s) < 2.5  # a key picture every 2 s
 
 
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
@@ -66,5 +56,5 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
     assert second.first_media_at is not None
     assert first.last_media_at is not None
     assert second.first_media_at - first.last_media_at < 3.5
-    assert abs(taken_from(stage.town, record, second.file) - (second.first_media_at - booking["start_time"])) < 2.5
+    assert abs(stage.position_s(record, second) - (second.first_media_at - booking["start_time"])) < 2.5
     assert not second.concurrent

@@ -49,7 +49,7 @@ def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -
     assert stage.town.asked(f"{record}/{record}.flv") == 0
 
 
-# -- downloads that go wrong: four at once, for each is tried again and again, with pauses -------------------------------
+# -- downloads that go wrong: four at once, for each is tried again and again, with pauses ----------------------------
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_passing_trouble_of_the_origin_is_outlived(stage: Stage, troubled: dict[
     assert [stage.answer(one, timeout_s=90)["result"] for one in troubled["recovers"]] == ["success"] * 2
 
 
-# -- a streamer alone, told what to prepare: its cache is small ----------------------------------------------------------
+# -- a streamer alone, told what to prepare: its cache is small -------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

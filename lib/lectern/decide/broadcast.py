@@ -5,6 +5,9 @@ from dataclasses import dataclass
 SPENT_S = 1.0
 """A recording with less than this left is over: the last frames are not worth a new connection."""
 
+FROM_THE_START_S = 1.0
+"""Less late than this, a class begins at its beginning: a seek skips to the next key picture, seconds away."""
+
 
 @dataclass(frozen=True)
 class Push:
@@ -30,7 +33,8 @@ def next_push(start: float, end: float, duration_s: float, now: float) -> Push |
     if now >= end:
         return Over("the class has ended")
     at = max(start, now)
-    position_s = at - start
+    late_s = at - start
+    position_s = late_s if late_s >= FROM_THE_START_S else 0.0
     left_s = duration_s - position_s
     if left_s <= (SPENT_S if position_s > 0 else 0):
         return Over("the recording is over")
