@@ -9,7 +9,7 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts, transcode
+from flows import artifacts, begin
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
     Batch,
@@ -189,5 +189,5 @@ async def _keep_waiting_lists(host: Teacher, batch: Batch) -> None:
 
 
 async def _start_transcoding(host: Teacher, attempts: Sequence[Attempt]) -> None:
-    await transcode.start_requests(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.OSS])
-    await transcode.start_ecs(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.ECS])
+    await begin.start_requests(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.OSS])
+    await begin.start_ecs(host, [(a.record_id, a.resolution) for a in attempts if a.backend is Backend.ECS])

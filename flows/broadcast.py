@@ -118,9 +118,14 @@ async def _air(host: Streamer, one: Airing) -> str:
                 await asyncio.sleep(push.at - time.time())
                 continue  # at its second it is decided anew, by the clock
             pushes += 1
-            if pushes == 1:
-                await host.commit(_on_air, host, one)
-            complete, more_s = await _push(one, row, push, bar, duration_s)
+            pushing = asyncio.create_task(_push(one, row, push, bar, duration_s))
+            try:
+                if pushes == 1:  # a disk that is slow to commit delays no class
+                    await host.commit(_on_air, host, one)
+                complete, more_s = await pushing
+            finally:
+                pushing.cancel()
+                await asyncio.wait({pushing})
             sent_s += more_s
             if complete:
                 bar.set(100)

@@ -16,8 +16,9 @@ from flows.cache import prepare
 from flows.download import download
 from flows.reconcile import reconcile
 from flows.report import report
+from flows.settle import settle
 from flows.sweep import sweep_streamer, sweep_teacher
-from flows.transcode import request, settle, transcode
+from flows.transcode import request, transcode
 from flows.worker import ResidentWorker
 from lectern.errors import Misuse, TryAgain
 from lectern.settings import Settings, TeacherSettings

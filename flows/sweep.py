@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts, broadcast, cache, download, transcode
+from flows import artifacts, begin, broadcast, cache, download, settle
 from flows.host import Host, run_name, streamer, teacher, tell
 from flows.outcome import Teacher, to_streamer
 from lectern import errors
@@ -55,10 +55,10 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
     forgotten = await host.commit(renditions.unrequested, now - GRACE_S)
     if dry_run:
         return Completed(message=f"dry run: {len(late)} late, {len(silent)} unreported, {len(forgotten)} not asked for")
-    batch = await transcode.time_out(host)
-    await transcode.start_requests(host, [one.key for one in forgotten])
+    batch = await settle.time_out(host)
+    await begin.start_requests(host, [one.key for one in forgotten])
     lost = await host.commit(renditions.ownerless, now - GRACE_S, now)
-    await transcode.start_ecs(host, [one.key for one in lost])
+    await begin.start_ecs(host, [one.key for one in lost])
     await host.commit(_warn, host, late)
     await host.commit(_tell_again, host, silent)
     await host.commit(_prune, host)

@@ -17,7 +17,7 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     assert 0 <= push.first_media_at - booking["start_time"] < 1.0
     assert push.first_timestamp_ms is not None
     assert 4.0 <= (push.last_timestamp_ms - push.first_timestamp_ms) / 1000 <= 5.2
-    assert stage.position_s(record, push) == 0
+    assert stage.position_s(record, push) < 0.1
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
     assert stage.num_cite("streamer1", str(record)) == 0
     assert str(record) in stage.cached("streamer1")

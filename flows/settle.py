@@ -1,0 +1,292 @@
+"""Transcoding results and passed deadlines: waiting classes proceed, fall back or are refused."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+
+from flows import artifacts, ecs
+from flows.begin import start_ecs
+from flows.host import log, run_name, teacher, tell
+from flows.outcome import Batch, Teacher, bury, living, proceed, refuse, summary
+from lectern import errors
+from lectern.decide import transcode as decide
+from lectern.decide.transcode import Outcome, Overdue, Settled
+from lectern.effects import bookings, events, inbox, outbox, renditions
+from lectern.effects.bookings import Order
+from lectern.effects.events import Event
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.errors import ErrorCode, Malformed
+from lectern.facts import RenditionKey, Underway
+from lectern.messages import TranscodingResult, parse, stem
+from lectern.states import RenditionState
+
+ECS_DEADLINE_S = 3600.0
+"""How long an ECS transcoding may wait and work before its duration is known; then the total limit counts."""
+
+
+@flow(name="settle", flow_run_name=run_name, persist_result=False)
+async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
+    """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
+    host = teacher()
+    batch = Batch()
+    results, bad = await host.commit(_read, host, inbox_ids)
+    if dry_run:
+        return Completed(message=f"dry run: {len(results)} results")
+    if bad:
+        await host.commit(_bury_all, host, bad, batch)
+    await _settle(host, results, batch)
+    await artifacts.table("settle-batch", batch.table, "What became of each result and its classes")
+    return Completed(message=summary(batch.table))
+
+
+async def settle_now(host: Teacher, results: Sequence[TranscodingResult], batch: Batch) -> None:
+    """Settle results that did not come over the bus."""
+    await _settle(host, [(0, one) for one in results], batch)
+
+
+def _read(
+    connection: Connection, host: Teacher, ids: list[int]
+) -> tuple[list[tuple[int, TranscodingResult]], list[tuple[inbox.Kept, Malformed]]]:
+    results: list[tuple[int, TranscodingResult]] = []
+    bad: list[tuple[inbox.Kept, Malformed]] = []
+    for kept in inbox.read(connection, host.journal, ids):
+        try:
+            results.append((kept.id, parse(kept.body, (TranscodingResult,))))
+        except Malformed as error:
+            bad.append((kept, error))
+    return results, bad
+
+
+def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.Kept, Malformed]], batch: Batch) -> None:
+    for kept, error in bad:
+        bury(connection, host, kept, error, batch, time.time())
+
+
+async def _settle(host: Teacher, results: Sequence[tuple[int, TranscodingResult]], batch: Batch) -> None:
+    if not results:
+        return
+    lists = await old_waiters(host, {(r.record_id, r.video_resolution) for _, r in results})
+    alive = await living(host)
+    settled = await host.commit(_act, host, results, alive, lists, batch)
+    await tell(host)
+    over = {Outcome.SUCCEED, Outcome.FAIL}
+    await drop_lists(host, [one.key for one in settled if one.outcome in over], lists)
+    await start_ecs(host, [one.key for one in settled if one.outcome is Outcome.FALL_BACK])
+
+
+async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
+    """The class_ids on the Redis waiting lists of *keys*; the old program's are among them."""
+    names = {key: host.settings.waiting_key.format(record_id=key[0], resolution=key[1]) for key in keys}
+    try:
+        found = await host.bus.waiting(list(names.values()))
+    except (RedisError, OSError) as error:
+        log.warning("redis: the waiting lists can not be read: %s", error)
+        return {key: [] for key in keys}
+    return {key: found[name] for key, name in names.items()}
+
+
+async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: dict[RenditionKey, list[str]]) -> None:
+    """Delete what was read of the waiting lists; who joined since, stays."""
+    counts = {
+        host.settings.waiting_key.format(record_id=key[0], resolution=key[1]): len(lists[key])
+        for key in keys
+        if lists.get(key)
+    }
+    try:
+        await host.bus.drop_waiting(counts)
+    except (RedisError, OSError) as error:
+        log.warning("redis: drained waiting lists stay: %s", error)
+
+
+def _act(
+    connection: Connection,
+    host: Teacher,
+    results: Sequence[tuple[int, TranscodingResult]],
+    alive: list[str],
+    lists: dict[RenditionKey, list[str]],
+    batch: Batch,
+) -> list[Settled]:
+    now = time.time()
+    rows = renditions.underway(connection, {(r.record_id, r.video_resolution) for _, r in results})
+    settled = decide.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
+    for one in settled:
+        _apply(connection, host, one, rows.get(one.key), alive, lists.get(one.key, []), batch, now)
+        batch.row(one.stem, one.outcome, detail=one.result.message or "")
+    inbox.done(connection, host.journal, [one.inbox_id for one in settled])
+    return settled
+
+
+def _apply(
+    connection: Connection,
+    host: Teacher,
+    one: Settled,
+    row: Underway | None,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
+    now: float,
+) -> None:
+    why = one.result.message or f"{one.result.type} transcoding of {one.stem}: {one.result.result}"
+    match one.outcome:
+        case Outcome.SUCCEED if row is not None:
+            succeed(
+                connection, host, one.key, row.state, one.result.transcode_video_url or "", alive, listed, batch, now
+            )
+        case Outcome.CORRECT if row is not None:
+            renditions.move(
+                connection,
+                one.key,
+                row.state,
+                RenditionState.SUCCESS,
+                now,
+                url=one.result.transcode_video_url,
+                deadline=None,
+            )
+        case Outcome.FAIL if row is not None:
+            give_up(connection, host, one.key, RenditionState.FAILED, errors.TRANSCODE_FAILED, why, listed, batch, now)
+        case Outcome.FALL_BACK:
+            renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
+        case Outcome.ALARM:
+            cry = bookings.alarm(
+                errors.UNKNOWN_RENDITION,
+                f"{one.stem}: a result came, nobody asked for it",
+                now,
+                host.settings.name,
+                record_id=one.key[0],
+                resolution=one.key[1],
+            )
+            outbox.put(connection, host.journal, [host.alarm(cry)], now)
+        case _:
+            log.info("%s: a late, doubled or older result changes nothing", one.stem)
+    note = Event(f"result: {one.result.result}", stem=one.stem, detail=f"{one.result.type}: {one.outcome}. {why}")
+    events.note(connection, host.journal, host.settings.name, [note], now)
+
+
+def succeed(
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    old: RenditionState,
+    url: str,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
+    now: float,
+) -> None:
+    """The rendition is there: every waiting class proceeds with *url*."""
+    renditions.move(connection, key, old, RenditionState.SUCCESS, now, url=url, deadline=None)
+    waiting = bookings.waiting_for(connection, *key)
+    proceed(connection, host, [(order, url) for order in waiting], batch, alive, now)
+    _orphans(connection, host, key, waiting, listed, batch, now)
+
+
+def give_up(
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    state: RenditionState,
+    code: ErrorCode,
+    why: str,
+    listed: list[str],
+    batch: Batch,
+    now: float,
+) -> None:
+    """The rendition will not be there: every waiting class is refused with *code*; one alarm for all."""
+    renditions.move(connection, key, RenditionState.TRANSCODING, state, now, reason=why, deadline=None)
+    waiting = bookings.waiting_for(connection, *key)
+    for order in waiting:
+        refuse(connection, host, order, code, why, batch, now)
+    _orphans(connection, host, key, waiting, listed, batch, now)
+    cry = bookings.alarm(
+        code,
+        f"{stem(*key)}: {why}; {len(waiting)} classes refused",
+        now,
+        host.settings.name,
+        record_id=key[0],
+        resolution=key[1],
+    )
+    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+
+
+def _orphans(
+    connection: Connection,
+    host: Teacher,
+    key: RenditionKey,
+    waiting: Sequence[Order],
+    listed: list[str],
+    batch: Batch,
+    now: float,
+) -> None:
+    """Class_ids that the old program left on the waiting list: we have no booking of them, so say so."""
+    known = {order.class_id for order in waiting} | set(bookings.by_id(connection, listed))
+    code = errors.ORPHANED_WAITER
+    for class_id in dict.fromkeys(one for one in listed if one not in known):
+        said = f"{class_id} waited for {stem(*key)}; its booking is not known here"
+        answer = Outgoing(
+            host.settings.order_result_channel, Kind.CHANNEL, bookings.answer(class_id, code.number, said), class_id
+        )
+        cry = host.alarm(bookings.alarm(code, said, now, host.settings.name, class_id=class_id))
+        outbox.put(connection, host.journal, [answer, cry], now)
+        batch.row(class_id, "refuse", code=code.number, detail=said)
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------
+
+
+async def time_out(host: Teacher) -> Batch:
+    """Settle every transcoding whose deadline has passed; first look whether its output is there after all."""
+    batch = Batch()
+    due = await host.commit(renditions.overdue, time.time())
+    if not due:
+        return batch
+    there = await asyncio.gather(*(ecs.output_there(host, one) for one in due))
+    lists = await old_waiters(host, {one.key for one in due})
+    alive = await living(host)
+    falling: list[RenditionKey] = []
+    for one, url in zip(due, there, strict=True):
+        what = decide.overdue(
+            output_there=url is not None,
+            backend=one.backend,
+            on_timeout=host.settings.on_transcode_timeout,
+            ecs=bool(host.settings.ecs_hosts),
+        )
+        if what is Overdue.FALL_BACK:
+            falling.append(one.key)
+        await host.commit(_expire, host, one, what, url, alive, lists[one.key], batch)
+    await tell(host)
+    await drop_lists(host, [one.key for one in due if one.key not in falling], lists)
+    await start_ecs(host, falling)
+    return batch
+
+
+def _expire(
+    connection: Connection,
+    host: Teacher,
+    one: renditions.Due,
+    what: Overdue,
+    url: str | None,
+    alive: list[str],
+    listed: list[str],
+    batch: Batch,
+) -> None:
+    now = time.time()
+    if one.key not in {late.key for late in renditions.overdue(connection, now)}:
+        return  # settled while we looked
+    match what:
+        case Overdue.SUCCEED:
+            succeed(connection, host, one.key, RenditionState.TRANSCODING, url or "", alive, listed, batch, now)
+        case Overdue.FALL_BACK:
+            renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
+        case Overdue.TIME_OUT:
+            why = f"no result of the {one.backend or 'old'} transcoding in time"
+            give_up(
+                connection, host, one.key, RenditionState.TIMED_OUT, errors.TRANSCODE_TIMED_OUT, why, listed, batch, now
+            )
+    events.note(connection, host.journal, host.settings.name, [Event(f"deadline passed: {what}", stem=one.stem)], now)
+    batch.row(one.stem, what)
