@@ -13,7 +13,10 @@ from prefect.exceptions import PrefectException
 from flows.host import log
 
 ROWS = 500
-PROGRESS_EVERY_S = 2.0
+FIRST_AFTER_S = 1.0
+"""Work that is over sooner shows no bar."""
+
+PROGRESS_EVERY_S = 4.0
 
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
@@ -27,7 +30,7 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
 
 
 class Progress:
-    """A progress bar in the UI, set from any thread, written every 2 s."""
+    """A progress bar in the UI, set from any thread, written every 4 s."""
 
     def __init__(self, key: str, description: str) -> None:
         self._key = key.lower().replace("_", "-")
@@ -56,6 +59,7 @@ class Progress:
         began = time.monotonic()
         artifact = None
         try:
+            await asyncio.sleep(FIRST_AFTER_S)
             artifact = await acreate_progress_artifact(self._percent, key=self._key, description=self._description)
             while True:
                 await asyncio.sleep(PROGRESS_EVERY_S)

@@ -9,7 +9,7 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts, begin
+from flows import artifacts, begin, ecs
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
     Batch,
@@ -61,6 +61,7 @@ def limits(settings: TeacherSettings) -> Limits:
     return Limits(
         settings.max_attempts_a_day,
         settings.transcoding_time_out_s,
+        ecs.DEADLINE_S,
         oss=settings.oss_transcode_url is not None,
         ecs=bool(settings.ecs_hosts),
     )

@@ -26,9 +26,6 @@ from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, parse, stem
 from lectern.states import RenditionState
 
-ECS_DEADLINE_S = 3600.0
-"""How long an ECS transcoding may wait and work before its duration is known; then the total limit counts."""
-
 
 @flow(name="settle", flow_run_name=run_name, persist_result=False)
 async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
@@ -151,7 +148,7 @@ def _apply(
         case Outcome.FAIL if row is not None:
             give_up(connection, host, one.key, RenditionState.FAILED, errors.TRANSCODE_FAILED, why, listed, batch, now)
         case Outcome.FALL_BACK:
-            renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
+            renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
         case Outcome.ALARM:
             cry = bookings.alarm(
                 errors.UNKNOWN_RENDITION,
@@ -282,7 +279,7 @@ def _expire(
         case Overdue.SUCCEED:
             succeed(connection, host, one.key, RenditionState.TRANSCODING, url or "", alive, listed, batch, now)
         case Overdue.FALL_BACK:
-            renditions.fall_back(connection, [one.key], now + ECS_DEADLINE_S, now)
+            renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
         case Overdue.TIME_OUT:
             why = f"no result of the {one.backend or 'old'} transcoding in time"
             give_up(

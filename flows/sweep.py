@@ -42,8 +42,8 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
             or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
             or bookings.unreported(connection, now - UNREPORTED_S, now)
         )
-    idle = [one for one in rows.downloading(connection) if one.stem not in host.busy]
-    return bool(idle or airings.unscheduled(connection) or rows.evicting(connection))
+    idle = [one for one in rows.downloading(connection, now - GRACE_S) if one.stem not in host.busy]
+    return bool(idle or airings.unscheduled(connection, now - GRACE_S) or rows.evicting(connection))
 
 
 @flow(name="sweep teacher", flow_run_name=run_name, persist_result=False)
@@ -139,8 +139,9 @@ class _Left:
 
 
 def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
+    before = time.time() - GRACE_S
     return _Left(
         [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
-        [one.stem for one in rows.downloading(connection) if one.stem not in host.busy],
-        [one.class_id for one in airings.unscheduled(connection)],
+        [one.stem for one in rows.downloading(connection, before) if one.stem not in host.busy],
+        [one.class_id for one in airings.unscheduled(connection, before)],
     )

@@ -32,5 +32,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         for stage in STAGES:
-            report.sections.extend((f"log of {stage.name(who)}", text) for who, text in stage.logs())
+            report.sections.extend((f"log of {stage.prefix}: {name}", text) for name, text in stage.logs())
     return report

@@ -77,7 +77,6 @@ class Child:
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
-        self._from = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, "-S", "-c", _MORTAL, *argv],
@@ -96,10 +95,8 @@ class Child:
         return self._process.poll()
 
     def said(self) -> str:
-        """What this process, not one before it, wrote to its log."""
-        with self.log.open("rb") as file:
-            file.seek(self._from)
-            return file.read().decode(errors="replace")
+        """What it wrote to its log."""
+        return self.log.read_text(errors="replace")
 
     def wait_for(self, words: str, timeout_s: float = UP_S) -> None:
         """Wait until it has said *words*; it must not end before."""
@@ -298,6 +295,7 @@ class Stage:
         self.prefix = f"s{next(_numbers)}"
         self.residents: dict[str, Child] = {}
         self._initialised: set[str] = set()
+        self._children: list[Child] = []
         self._classes = itertools.count(1)
         channels = ("order", "cancel", "transcoding", "order_result", "alarm")
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
@@ -402,17 +400,18 @@ class Stage:
         return self.residents[who]
 
     def _begin(self, who: str, *arguments: str, **extra: str) -> Child:
-        log = self.folder / f"{who}.log"
-        return Child([*_LECTERN, *arguments], {**self.environment(who), **extra}, log)
+        log = self.folder / f"{len(self._children)}-{arguments[0]}-{who}.log"
+        self._children.append(Child([*_LECTERN, *arguments], {**self.environment(who), **extra}, log))
+        return self._children[-1]
 
     def logs(self) -> Iterator[tuple[str, str]]:
         """The end of each log."""
-        for who, child in self.residents.items():
-            yield who, child.log.read_text(errors="replace")[-6000:]
+        for child in self._children:
+            yield child.log.stem, child.said()[-4000:]
 
     def close(self) -> None:
         """End all residents, by their ids."""
-        living = [child for child in self.residents.values() if child.exit_code is None]
+        living = [child for child in self._children if child.exit_code is None]
         for child in living:
             os.kill(child.pid, signal.SIGCONT)
             os.kill(child.pid, signal.SIGTERM)

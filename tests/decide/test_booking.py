@@ -16,7 +16,7 @@ from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
 from tests.strategies import NOW, booking
 
-LIMITS = Limits(max_attempts_a_day=5, transcoding_time_out_s=120, oss=True, ecs=True)
+LIMITS = Limits(max_attempts_a_day=5, transcoding_time_out_s=120, ecs_time_out_s=3600, oss=True, ecs=True)
 
 # The booking decision as the rollout note and the design word it.
 WORDS = [
@@ -120,12 +120,13 @@ def test_a_class_that_should_be_on_air_already_is_still_taken() -> None:
 
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
 def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
-    (attempt,) = plan([booking()], {}, {}, Limits(5, 120, oss, ecs), NOW).attempts
+    (attempt,) = plan([booking()], {}, {}, Limits(5, 120, 3600, oss, ecs), NOW).attempts
     assert attempt.backend == Backend(backend)
+    assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
 
 
 def test_without_any_transcoder_a_booking_is_refused_at_once_with_210() -> None:
-    planned = plan([booking()], {}, {}, Limits(5, 120, oss=False, ecs=False), NOW)
+    planned = plan([booking()], {}, {}, Limits(5, 120, 3600, oss=False, ecs=False), NOW)
     (verdict,) = planned.verdicts
     assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (210, True, [])
 

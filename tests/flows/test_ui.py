@@ -69,7 +69,7 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
 
 def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:
     """It is not aired, and its citation is taken back."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=20)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=9, length_s=20)
     class_id = stage.book(booking)
     stage.answer(class_id)
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")

@@ -46,7 +46,7 @@ def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
 
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
     """At most 3 s later."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=6, length_s=15)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=6, length_s=10)
     class_id = stage.book(booking)
     stage.on_air(class_id)
     stage.town.background.run(stage.town.receiver.stop())

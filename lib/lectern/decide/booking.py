@@ -73,7 +73,8 @@ class Limits:
     """Settings that the decision depends on."""
 
     max_attempts_a_day: int
-    transcoding_time_out_s: float
+    transcoding_time_out_s: float  # bounds an OSS attempt
+    ecs_time_out_s: float  # bounds an ECS attempt until its recording's duration is known
     oss: bool  # an OSS transcoder is set up
     ecs: bool  # an ECS transcoder is set up
 
@@ -188,14 +189,15 @@ def _begin(
     if spent >= limits.max_attempts_a_day:
         said = f"{booking.stem} failed {spent} times today"
         return _refusal(booking, errors.ATTEMPTS_SPENT, said, alarm=True), None
+    backend = Backend.OSS if limits.oss else Backend.ECS
     attempt = Attempt(
         record_id=booking.record_id,
         resolution=resolution,
         attempt=(row.attempt if row else 0) + 1,
         attempts_today=spent + 1,
         attempts_since=row.attempts_since if row and same_day else now,
-        backend=Backend.OSS if limits.oss else Backend.ECS,
-        deadline=now + limits.transcoding_time_out_s,
+        backend=backend,
+        deadline=now + (limits.transcoding_time_out_s if backend is Backend.OSS else limits.ecs_time_out_s),
         source_url=source_url,
     )
     return Verdict(booking, BookingState.WAITING), attempt

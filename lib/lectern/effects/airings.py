@@ -154,12 +154,16 @@ def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
 
 
-def unscheduled(connection: Connection) -> list[Airing]:
-    """The ready classes that have no run."""
+def unscheduled(connection: Connection, before: float) -> list[Airing]:
+    """The classes that are ready since before *before* (epoch seconds) and have no run."""
     wanted = (
         select(*_COLUMNS)
         .select_from(_JOINED)
-        .where(classes.c.state == AiringState.READY, classes.c.run_id.is_(None))
+        .where(
+            classes.c.state == AiringState.READY,
+            classes.c.run_id.is_(None),
+            func.coalesce(classes.c.updated_at, 0) < before,
+        )
         .order_by(tasks.c.start_time)
         .limit(1000)
     )

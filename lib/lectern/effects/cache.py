@@ -150,9 +150,10 @@ def tried(connection: Connection, stem: str) -> int:
     return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)
 
 
-def downloading(connection: Connection) -> list[Cached]:
-    """The downloads that are under way, or should be."""
-    found = connection.execute(select(*_COLUMNS).where(files.c.state == FileState.DOWNLOADING))
+def downloading(connection: Connection, before: float) -> list[Cached]:
+    """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
+    begun = (files.c.state == FileState.DOWNLOADING) & (func.coalesce(files.c.update_time, 0) < before)
+    found = connection.execute(select(*_COLUMNS).where(begun))
     return [_cached(row) for row in found]
 
 
