@@ -326,7 +326,7 @@ class Stage:
             "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db",
             "TRANSCODE_SIGN_KEY": SECRET,
             "OSS_TRANSCODE_URL": self.oss.url,
-            "TRANSCODING_TIME_OUT_S": "15",
+            "TRANSCODING_TIME_OUT_S": "12",
             "HTTP_TIMEOUT_S": "5",
             "ECS_HOSTS": town.ssh.url,
             "ECS_SSH_KEY": str(town.ssh.client_key),

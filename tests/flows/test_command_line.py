@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,23 +98,25 @@ def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
     stray.unlink()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("explain", "no-such-class"), "nothing is known of it here"),
-        (("book", "no-such-file.json"), "No such file"),
-        (("cancel", "not a name"), "class_id"),
-        (("cache", "evict", "1"), "not in the cache"),
-        (("serve", "janitor"), "janitor"),
-        (("book",), "Missing argument"),
-    ],
+MISUSE = (
+    (("explain", "no-such-class"), "nothing is known of it here"),
+    (("book", "no-such-file.json"), "No such file"),
+    (("cancel", "not a name"), "class_id"),
+    (("cache", "evict", "1"), "not in the cache"),
+    (("serve", "janitor"), "janitor"),
+    (("book",), "Missing argument"),
 )
-def test_misuse_ends_with_2_and_says_what_is_wrong(pair: Stage, arguments: tuple[str, ...], words: str) -> None:
+
+
+def test_misuse_ends_with_2_and_says_what_is_wrong(pair: Stage) -> None:
     """In a sentence, without a traceback."""
-    done = pair.lectern("streamer1" if arguments[0] == "cache" else "teacher", *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    with ThreadPoolExecutor() as together:
+        hosts = ["streamer1" if one[0] == "cache" else "teacher" for one, _ in MISUSE]
+        done = list(together.map(lambda host, one: pair.lectern(host, *one[0]), hosts, MISUSE))
+    for (arguments, words), one in zip(MISUSE, done, strict=True):
+        assert one.returncode == 2, arguments
+        assert words in one.stderr
+        assert "Traceback" not in one.stderr
 
 
 def test_a_booking_by_hand_that_is_malformed_is_not_sent(pair: Stage) -> None:

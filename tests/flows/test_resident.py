@@ -77,7 +77,7 @@ def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
 
 def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
     """At the clock's position; one push at a time, one citation, one end."""
-    class_id, record, start = put_on_air(streamer, 24)
+    class_id, record, start = put_on_air(streamer, 20)
     assert len(ffmpegs_of(class_id)) == 1
     streamer.residents["streamer1"].kill()
     wait_until(lambda: ffmpegs_of(class_id) == [], description="its ffmpeg died with it")

@@ -37,8 +37,7 @@ async def _demo(root: Path, target: Path, *, keep: bool) -> int:
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:5.1f} s[/dim]  {what}")
 
-    async with running(root, say) as stack:
-        await record(stack, say)
+    async with running(root, say, meanwhile=record) as stack:
         say(f"the day begins; the Prefect UI is at {stack.ui_url}")
         rows = await _watch(stack)
         report(rows, target)

@@ -274,12 +274,10 @@ class Day:
     async def full_cache(self) -> None:
         """Fill the cache: first something unpinned must go, then nothing can."""
         listed = await self._cached()
-        pins = 0
-        while len(listed) + pins < CACHE_NUM:
-            await self._pin(1100 + pins)
-            pins += 1
+        pins = CACHE_NUM - len(listed)
+        await asyncio.gather(*(self._pin(1100 + n) for n in range(pins)))
         row = self.row("c-lru", "cache full of unpinned ones", "the least recently used goes, aired", "1008")
-        oldest = next(one["stem"] for one in await self._cached() if one["num_cite"] == 0)
+        oldest = next(one["stem"] for one in listed if one["num_cite"] == 0)
         booking = self.booking(row.class_id, 1008, lead_s=12, length_s=8)
         await self.book(booking)
         await self.aired(row, booking)
@@ -287,9 +285,7 @@ class Day:
         if row.ok and (oldest in now or len(now) != CACHE_NUM):
             row.ok, row.why = False, f"{oldest} is still there, or more went: {sorted(now)}"
         await self._unpinned(row)
-        while any(one["num_cite"] == 0 for one in await self._cached()):
-            await self._pin(1100 + pins)
-            pins += 1
+        await asyncio.gather(*(self._pin(1100 + n) for n in range(pins, CACHE_NUM)))
         full = self.row("c-full", "cache full of pinned ones", "refused 316, alarm", "1009")
         before = await self._cached()
         await self.book(self.booking(full.class_id, 1009, lead_s=60))

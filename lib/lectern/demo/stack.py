@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ _BATCHES = (
     "TRIGGERS_READ_BATCH_SIZE",
 )
 """The server's own batches: with one row a transaction, SQLite is the bottleneck."""
+
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -198,8 +200,10 @@ def _settings(
 
 
 @asynccontextmanager
-async def running(root: Path, say: Callable[[str], None]) -> AsyncIterator[Stack]:
-    """Start everything below *root*, in order; end it again, in the other order."""
+async def running(
+    root: Path, say: Say, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
+) -> AsyncIterator[Stack]:
+    """Start everything below *root*, in order, and do *meanwhile* beside it; end it all, in the other order."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     found = programs.gather(root / "bin")
@@ -215,12 +219,14 @@ async def running(root: Path, say: Callable[[str], None]) -> AsyncIterator[Stack
         ui = f"http://{ports.HOST}:{prefect_port}"
         running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment)
         stack.push_async_callback(_end_all, running.children)
-        await _start(running, redis_port, prefect_port, say)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(meanwhile(running, say))
+            group.create_task(_start(running, redis_port, prefect_port, say))
         yield running
         say("ending everything")
 
 
-async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Callable[[str], None]) -> None:
+async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> None:
     say("Redis, Prefect server, origin, OSS transcoder, SSH server, RTMP receiver")
     redis_argv = (stack.programs.redis_server, "--port", str(redis_port), "--bind", ports.HOST, "--save", "")
     await stack.spawn("redis", *redis_argv, "--appendonly", "no", "--dir", str(stack.root))
