@@ -40,6 +40,7 @@ def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
     push = stage.on_air(class_id)
     assert push.first_media_at is not None
     clock_s = push.first_media_at - booking["start_time"]
+    stage.cancel(class_id)
     (push,) = stage.off_air(class_id)
     assert abs(stage.position_s(record, push) - clock_s) < 2.5  # a key picture every 2 s
 
