@@ -204,8 +204,7 @@ async def running(
     root: Path, say: Say, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
 ) -> AsyncIterator[Stack]:
     """Start everything below *root*, in order, and do *meanwhile* beside it; end it all, in the other order."""
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    _clear(root)
     found = programs.gather(root / "bin")
     redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
     environment = _environment(root, found, redis_port, prefect_port)
@@ -224,6 +223,16 @@ async def running(
             group.create_task(_start(running, redis_port, prefect_port, say))
         yield running
         say("ending everything")
+
+
+def _clear(root: Path) -> None:
+    """Make *root* anew; a folder that no demo made is not touched."""
+    mark = root / ".made-by-the-demo"
+    if root.exists() and any(root.iterdir()) and not mark.exists():
+        raise FileExistsError(f"{root} is not empty, and no demo made it. Name another folder with --root.")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    mark.touch()
 
 
 async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> None:
