@@ -71,7 +71,6 @@ def main() -> None:
     table = Table("what", "n", "p50 s", "p99 s", "mean s", title="cost of a lone booking")
     with tempfile.TemporaryDirectory() as folder:
         town = Town(Path(folder) / "town")
-        town.folder.mkdir()
         home = Path(folder) / "stage"
         home.mkdir()
         try:

@@ -124,6 +124,7 @@ limits = st.builds(
     Limits,
     max_attempts_a_day=st.integers(1, 6),
     transcoding_time_out_s=st.floats(1, 1_000),
+    ecs_time_out_s=st.floats(1, 7_200),
     oss=st.booleans(),
     ecs=st.booleans(),
 )

@@ -103,7 +103,6 @@ MISUSE = (
     (("book", "no-such-file.json"), "No such file"),
     (("cancel", "not a name"), "class_id"),
     (("cache", "evict", "1"), "not in the cache"),
-    (("serve", "janitor"), "janitor"),
     (("book",), "Missing argument"),
 )
 
