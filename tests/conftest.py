@@ -4,7 +4,17 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from lectern.demo import programs
 from tests.stage import STAGES, Stage, Town, staged
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A machine without ffmpeg or wget gets those of the demo on its PATH."""
+    found = programs.gather(tmp_path_factory.mktemp("bin"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", programs.path(found))
+        yield
 
 
 @pytest.fixture(scope="session")

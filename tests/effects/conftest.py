@@ -223,7 +223,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         "PasswordAuthentication": "no",
         "PermitRootLogin": "yes",
         "MaxStartups": "100",
-        "SetEnv": f"HOME={folder}",  # of no interest is what this user's shell does first
+        # Of no interest is what this user's shell does first; the programs are those that the tests see.
+        "SetEnv": f"HOME={folder} PATH={os.environ['PATH']}",
     }
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     with (folder / "log").open("wb") as log:
