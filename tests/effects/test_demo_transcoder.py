@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from lectern.demo import recordings
+from lectern.demo import programs, recordings
 from lectern.demo.origin import Origin
 from lectern.demo.oss_transcoder import Behaviour, OssTranscoder, Rule
 from lectern.demo.ports import HOST, free_port
@@ -46,7 +46,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 @pytest_asyncio.fixture
 async def redis_url(tmp_path: Path) -> AsyncIterator[str]:
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(tmp_path)]
+    command = [programs.redis_server(), "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(tmp_path)]
     server = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     while b"Ready to accept connections" not in (line := await server.stdout.readline()):
