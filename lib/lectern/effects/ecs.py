@@ -1,5 +1,6 @@
 """Makes renditions on our own ffmpeg server over SSH, the fallback of the OSS: fetch, look, encode, check, upload."""
 
+import asyncio
 import json
 import logging
 import re
@@ -27,9 +28,11 @@ from lectern.states import Resolution
 _log = logging.getLogger(__name__)
 _FETCH_S = 3600.0  # while nothing says how long the recording is
 _STEP_S = 30.0
+_LOOK_S = 60.0
 _MISSING = frozenset({126, 127})
 _KILLED = frozenset({-1, 137, 143, 255})  # 255 is how ffmpeg ends by TERM
 _NO_ROOM = "No space left on device"
+_NO_OUTPUT = "At least one output file must be specified"
 _STATUS = re.compile(r"(?:error: |ERROR )(\d{3})")
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _VIDEO = re.compile(r"Stream #.*: Video: .*?, (\d+)x(\d+)")
@@ -189,7 +192,14 @@ class _Work:
             raise
 
     async def _look(self, path: str, code: ErrorCode) -> _Media:
-        """What a file there is, by ffprobe, or by ffmpeg where there is no ffprobe."""
+        """What a file there is, by ffprobe, or by ffmpeg where there is no ffprobe; a look takes at most a minute."""
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return await self._looked(path, code)
+        except TimeoutError as error:
+            raise TryAgain(f"{path} on {self._host}: could not be looked at within {_LOOK_S:.0f} s") from error
+
+    async def _looked(self, path: str, code: ErrorCode) -> _Media:
         local = ["-protocol_whitelist", "file", "-i", f"file:{path}"]
         asked = ["-v", "error", "-show_entries", "stream=codec_type,width,height:format=duration", "-of", "json"]
         finished = await self._run([self._programs.ffprobe, *asked, *local])
@@ -201,7 +211,9 @@ class _Work:
         else:
             media = _media_of_json(finished.output)
         if media is None:
-            words = finished.last_words or "no video, or no duration"
+            # Without an output ffmpeg always ends so; then what is not there is the reason.
+            said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
+            words = said or "no video, or no duration"
             raise Refuse(f"{path} of {self._job.source_url}: is not playable: {words}", code)
         return media
 
