@@ -13,6 +13,8 @@ import pytest_asyncio
 from lectern.demo import wget
 from lectern.demo.origin import Fault, Origin
 from lectern.demo.ports import HOST, free_port
+from lectern.effects import wget as effects_wget
+from lectern.errors import Refuse
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -74,3 +76,26 @@ async def test_wget_keeps_to_its_rate(origin: Origin, tmp_path: Path, command: P
         == 0
     )
     assert 0.8 < time.monotonic() - began < 3
+
+
+@pytest.mark.asyncio
+async def test_lectern_downloads_with_the_shim_as_with_wget(origin: Origin, tmp_path: Path, command: Path) -> None:
+    """Its arguments are known, its errors are read: what is not there is refused, not tried again."""
+    part = tmp_path / "6666.flv.part"
+
+    async def download(name: str) -> None:
+        await effects_wget.download(
+            str(command),
+            origin.url_for(name),
+            part,
+            rate="100m",
+            timeout_s=15,
+            limit_bytes=len(CONTENT),
+            on_progress=lambda _: None,
+        )
+
+    await download("6666/6666.flv")
+    assert part.read_bytes() == CONTENT
+    part.unlink()
+    with pytest.raises(Refuse, match="404"):
+        await download("none.flv")

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and download.size:
                 download.say("The file is already complete; there is nothing to do.")
                 return OK
-            download.say(f"{given.url}: the server answered {error.code} {error.reason}")
+            download.say(f"{given.url}: ERROR {error.code}: {error.reason}.")  # wget's words, for they are read
             return SERVER_ERROR
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
@@ -69,6 +69,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-redirect", type=int, default=20, metavar="N")
     parser.add_argument("--progress", help="accepted: no progress is shown")
     parser.add_argument("-S", "--server-response", action="store_true")
+    parser.add_argument("--no-proxy", action="store_true", help="whatever the environment says")
+    parser.add_argument("--no-config", action="store_true", help="accepted: it reads none")
+    parser.add_argument("--no-netrc", action="store_true", help="accepted: it reads none")
     parser.add_argument("url", metavar="URL", type=_url)
     given = parser.parse_args(arguments)
     given.output = given.output or Path(Path(urllib.parse.urlsplit(given.url).path).name or "index.html")
@@ -137,7 +140,8 @@ class _Download:
         request = urllib.request.Request(self._given.url, headers={"User-Agent": "Wget", **dict(self._given.header)})
         if start:
             request.add_header("Range", f"bytes={start}-")
-        opener = urllib.request.build_opener(_Redirects(self._given.max_redirect))
+        direct = [urllib.request.ProxyHandler({})] if self._given.no_proxy else []
+        opener = urllib.request.build_opener(_Redirects(self._given.max_redirect), *direct)
         with (
             self._file.open("ab" if start else "wb") as sink,
             opener.open(request, timeout=self._given.timeout) as answer,
