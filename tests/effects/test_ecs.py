@@ -214,12 +214,14 @@ async def test_a_cancelled_job_leaves_nothing(
         origin.files[SOURCE] = long.read_bytes()
         job = replace(job, wanted=(Resolution.P1080,))
     task = asyncio.create_task(transcode(connection, job))
-    program = f"/{step} " if step == "wget" else "-progress pipe:1"
+    marker = "--limit-rate" if step == "wget" else "-progress"
+    at_it: set[int] = set()
     for _ in range(500):
-        if any(running_with(job.work_root)) and (step == "wget" or running_with(program)):
+        at_it = set(running_with(job.work_root)) & set(running_with(marker))
+        if at_it:
             break
         await asyncio.sleep(0.02)
-    assert running_with(job.work_root)
+    assert at_it, f"{step} is at work there"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
