@@ -10,7 +10,7 @@ SHELL := /bin/sh
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
-SOURCES := lib flows tests $(wildcard benchmarks)
+SOURCES := lib flows tests $(wildcard benchmarks playbooks)
 
 # Another project's environment has no say here.
 unexport VIRTUAL_ENV
@@ -36,8 +36,8 @@ help: ## list the targets
 demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
 	@$(BIN)/python -m lectern.demo $(if $(KEEP),--keep)
 
-test: check ## all checks and all tests; ARGS="-k booking" is passed to pytest
-	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+test: check ## all checks and all tests; ARGS="-k booking -n 0" is passed to pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15 $(ARGS)
 
 check: .venv/.built ## format, lint, types and import contracts
 	@$(BIN)/ruff format --check $(SOURCES)
