@@ -1,6 +1,7 @@
 """Which flows each role has, and how ``lectern init`` makes their deployments: again and again, the same ones."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.flows import Flow
 
+from flows import heartbeats
 from flows.booking import booking
 from flows.broadcast import broadcast
 from flows.cache import prepare
@@ -20,6 +22,7 @@ from flows.settle import settle
 from flows.sweep import sweep_streamer, sweep_teacher
 from flows.transcode import request, transcode
 from flows.worker import ResidentWorker
+from lectern import __version__
 from lectern.errors import Misuse, TryAgain
 from lectern.settings import Settings, TeacherSettings
 
@@ -46,40 +49,87 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 
 
 async def make(settings: Settings) -> list[str]:
-    """Make the work pool, the host's queue, and a deployment of each flow; returns their names.
+    """Make the work pool, the host's queue, a deployment of each flow and the automation, where they are missing.
 
-    Raises TryAgain where Prefect does not answer.
+    What is there is made anew only by another release. Returns one name a thing that was made; raises TryAgain where
+    Prefect does not answer.
     """
     try:
         async with get_client() as client:
-            await _make_pool(client, settings.work_pool)
-            return [await _make_deployment(settings, flow) for flow in of(settings).values()]
-    except httpx.HTTPError as error:
+            wanted = await _missing(client, settings)
+            if f"work pool {settings.work_pool}" in wanted:
+                await _make_pool(client, settings.work_pool)
+            for flow in of(settings).values():
+                if f"deployment {flow.name}/{settings.name}" in wanted:
+                    await _make_deployment(settings, flow)
+            if wanted and wanted[-1].startswith("automation"):
+                await _make_automation(client, settings)
+            return wanted
+    except (httpx.HTTPError, PrefectException) as error:
         raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+
+
+async def missing(settings: Settings) -> list[str]:
+    """What `make` would make; changes nothing, raises the same."""
+    try:
+        async with get_client() as client:
+            return await _missing(client, settings)
+    except (httpx.HTTPError, PrefectException) as error:
+        raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+
+
+async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
+    found: list[str] = []
+    try:
+        pool = await client.read_work_pool(settings.work_pool)
+    except ObjectNotFound:
+        found.append(f"work pool {settings.work_pool}")
+    else:
+        if pool.type != "resident":
+            raise Misuse(
+                f"The work pool {pool.name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
+            )
+    for flow in of(settings).values():
+        name = f"{flow.name}/{settings.name}"
+        try:
+            there = await client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            found.append(f"deployment {name}")
+        else:
+            if there.version != __version__ or there.work_queue_name != settings.name:
+                found.append(f"deployment {name}")
+    wanted = heartbeats.automation(settings.run_heartbeat_s)
+    there_too = await client.read_automations_by_name(wanted.name)
+    if not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in there_too):
+        found.append(f"automation {wanted.name!r}")
+    return found
 
 
 async def _make_pool(client: PrefectClient, name: str) -> None:
     template = ResidentWorker.get_default_base_job_template()
-    try:
+    with suppress(ObjectAlreadyExists):  # another host was quicker
         await client.create_work_pool(WorkPoolCreate(name=name, type="resident", base_job_template=template))
-    except ObjectAlreadyExists:
-        pool = await client.read_work_pool(name)
-        if pool.type != "resident":
-            raise Misuse(
-                f"The work pool {name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
-            ) from None
 
 
-async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> str:
+async def _make_automation(client: PrefectClient, settings: Settings) -> None:
+    wanted = heartbeats.automation(settings.run_heartbeat_s)
+    there = await client.read_automations_by_name(wanted.name)
+    if there:
+        await client.update_automation(there[0].id, wanted)
+    else:
+        await client.create_automation(wanted)
+
+
+async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
     deployment = await flow.ato_deployment(
         name=settings.name,
         work_pool_name=settings.work_pool,
         work_queue_name=settings.name,
         description=(flow.fn.__doc__ or "").strip(),
         tags=[settings.name],
+        version=__version__,
     )
     await deployment.aapply()
-    return f"{flow.name}/{settings.name}"
 
 
 async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:

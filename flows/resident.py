@@ -17,7 +17,7 @@ import psutil
 from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
 
-from flows import api, broadcast, deployments, ecs, reconcile, sweep
+from flows import api, broadcast, deployments, ecs, heartbeats, http, reconcile, sweep
 from flows.host import Host, tell
 from flows.intake import Intake, backoff_s
 from flows.worker import ResidentRuns, ResidentWorker
@@ -78,6 +78,7 @@ class Resident:
         self._stop = asyncio.Event()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
         self._lock = f"lectern:queue:{settings.name}"
+        self._health = http.Health(settings)
 
     def run(self) -> None:
         """The thread's body."""
@@ -119,7 +120,8 @@ class Resident:
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                await self._work(host, runs)
+                async with http.served(self.settings, self._health):
+                    await self._work(host, runs)
             finally:
                 await self._leave(host)
                 engine.dispose()
@@ -139,9 +141,11 @@ class Resident:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work(host, runs)) for work in works]
             stopping = group.create_task(self._stop.wait())
+            self._health.ready = True
             await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             for begins_runs in (0, 2):  # intake and sweeps: what is not taken now, is taken after the start
                 tasks[begins_runs].cancel()
+            self._health.ready = False
             await runs.drain(host.settings.drain_timeout_s)
             for task in (*tasks, stopping):
                 task.cancel()
@@ -195,6 +199,7 @@ class Resident:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(runs.watch())
+            group.create_task(heartbeats.beat(runs.client, runs.alive, host.settings.run_heartbeat_s))
             group.create_task(worker.start(printer=lambda said: log.info("%s", said)))
 
     async def _sweeps(self, host: Host[Any], runs: ResidentRuns) -> None:

@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
     FlowRunFilterWorkQueueName,
     WorkPoolFilter,
@@ -30,6 +31,7 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from flows.heartbeats import SILENT
 from flows.host import Host, current
 from lectern.errors import TryAgain
 
@@ -46,6 +48,7 @@ ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 @dataclass
 class _Active:
     task: "asyncio.Task[State[Any] | None]"
+    name: str
     verdict: str | None = None  # why we cancel it: "cancelled" or "drained"
 
 
@@ -146,7 +149,7 @@ class ResidentRuns:
         if flow is None:
             log.error("%s: its deployment is not one of this host", run.name)
             return
-        active = _Active(asyncio.create_task(self._engine(flow, run), context=self._context.copy()))
+        active = _Active(asyncio.create_task(self._engine(flow, run), context=self._context.copy()), run.name)
         self._active[run.id] = active
         try:
             await asyncio.wait({active.task})
@@ -179,6 +182,10 @@ class ResidentRuns:
             )
         )
         return [str(run.id) for run in found]
+
+    def alive(self) -> dict[UUID, str]:
+        """The names of the runs that are at work here, by id."""
+        return {id_: active.name for id_, active in self._active.items()}
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""
@@ -215,10 +222,10 @@ class ResidentRuns:
 
     async def adopt_orphans(self, pool: str, queue: str) -> int:
         """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
-        left = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+        left = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
         orphans = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=left)),
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=left)),
                 work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
             ),
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),

@@ -342,6 +342,8 @@ class Stage:
             "BROADCAST_LEAD_S": "3",
             "SWEEP_INTERVAL_S": "2",
             "DRAIN_TIMEOUT_S": "1",
+            "API_BIND": f"{HOST}:0",
+            "HEALTH_BIND": f"{HOST}:0",
             "HEARTBEAT_INTERVAL_S": "2",
             "STREAMER_LOST_AFTER_S": "20",
         }

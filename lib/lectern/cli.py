@@ -91,12 +91,27 @@ def init(
         _say(json_, {"changed": bool(done), "database": done}, done or ["The database is as it should be."])
         return
     done = schema.upgrade(engine, role.value)
+    made = _deploy(settings)
+    _say(json_, {"changed": bool(done or made), "database": done, "prefect": made}, [*done, *made])
+
+
+@app.command()
+def deploy(
+    role: Role,
+    name: Annotated[str | None, typer.Option(help="The host's name, if not the one in the settings.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be made in Prefect, do nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Make this host's work queue, deployments and automations in Prefect, and nothing else; safe to repeat."""
+    made = _deploy(_settings(role, name), check=check)
+    _say(json_, {"changed": bool(made), "prefect": made}, made or ["Prefect has all that this host needs."])
+
+
+def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     _prefect(settings)
     from flows import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
-    made = asyncio.run(deployments.make(settings))
-    said = [*done, *(f"deployment {one}" for one in made)]
-    _say(json_, {"changed": bool(done), "database": done, "deployments": made}, said)
+    return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
 
 
 @app.command()

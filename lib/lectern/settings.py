@@ -72,11 +72,20 @@ class Common(BaseSettings):
     sweep_interval_s: float = Field(30, gt=0)
     poll_interval_s: float = Field(1.0, gt=0)
     heartbeat_interval_s: float = Field(5, gt=0)
+    run_heartbeat_s: float = Field(30, gt=0)
     drain_timeout_s: float = Field(20, ge=0)
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
     keep_messages_s: float = Field(7 * 86400, gt=0)
     http_timeout_s: float = Field(10, gt=0)
+
+    @field_validator("api_bind", "health_bind", check_fields=False)
+    @classmethod
+    def _an_address(cls, bind: str) -> str:
+        host, _, port = bind.rpartition(":")
+        if bind and not (host and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, or empty for none")
+        return bind
 
     @classmethod
     def settings_customise_sources(
@@ -136,6 +145,11 @@ class TeacherSettings(Common):
         return self.teacher_name
 
     @property
+    def bind(self) -> str:
+        """Where it answers over HTTP; empty for nowhere."""
+        return self.api_bind
+
+    @property
     def database_url(self) -> str:
         """SQLAlchemy URL."""
         return self.teacher_database_url.get_secret_value()
@@ -157,6 +171,7 @@ class StreamerSettings(Common):
     allowed_origins: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
     reconnect_after_s: float = Field(1.0, gt=0, le=3)
+    health_bind: str = "127.0.0.1:8801"
 
     @field_validator("streamer_name")
     @classmethod
@@ -169,6 +184,11 @@ class StreamerSettings(Common):
     def name(self) -> str:
         """The host's name: its work queue and its stream."""
         return self.streamer_name
+
+    @property
+    def bind(self) -> str:
+        """Where it answers over HTTP; empty for nowhere."""
+        return self.health_bind
 
     @property
     def database_url(self) -> str:

@@ -135,3 +135,17 @@ def test_a_host_that_was_not_initialised_says_what_to_type(town: Town, tmp_path:
         done = fresh.lectern("teacher", "serve", "teacher")
     assert done.returncode != 0
     assert "lectern init" in done.stderr
+
+
+def test_deployments_can_be_made_alone_and_again(pair: Stage) -> None:
+    """``lectern deploy`` changes nothing where all is there, and says what is missing where it is not."""
+    assert json.loads(pair.lectern("teacher", "deploy", "teacher", "--json").stdout) == {
+        "changed": False,
+        "prefect": [],
+    }
+    new = (*("deploy", "streamer", "--name", f"{pair.prefix}-new"), "--json")
+    planned = json.loads(pair.lectern("streamer1", *new, "--check").stdout)
+    assert f"deployment broadcast/{pair.prefix}-new" in planned["prefect"]
+    made = json.loads(pair.lectern("streamer1", *new).stdout)
+    assert made == planned
+    assert json.loads(pair.lectern("streamer1", *new).stdout)["changed"] is False

@@ -196,6 +196,8 @@ def _settings(
         "SWEEP_INTERVAL_S": "5",
         "STREAMER_LOST_AFTER_S": "30",
         "DRAIN_TIMEOUT_S": "5",
+        "API_BIND": f"{ports.HOST}:{ports.free_port()}",
+        "HEALTH_BIND": f"{ports.HOST}:{ports.free_port()}",
     }
 
 

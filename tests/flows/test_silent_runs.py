@@ -1,0 +1,61 @@
+"""A run whose process died is not *Running* for ever."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lectern.demo.ports import free_port
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def state_of(stage: Stage, class_id: str) -> str:
+    """The state's name of the class's broadcast."""
+    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
+    return str(run["state_name"])
+
+
+def test_a_run_that_falls_silent_is_marked_and_taken_up_again(town: Town, tmp_path: Path) -> None:
+    """The server sees it within three heartbeats, says so, and the next process of the host goes on with it."""
+    with staged(town, tmp_path, RUN_HEARTBEAT_S="1") as stage:
+        stage.up("streamer1")
+        booking = stage.booking(stage.town.record(), starts_in_s=5, length_s=60)
+        class_id = booking["class_id"]
+        stage.tell("streamer1", {**booking, "cmd": "prepare"})
+        stage.on_air(class_id)
+        wait_until(lambda: state_of(stage, class_id) == "Running", description="its run is at work")
+
+        def alive() -> bool:
+            asked = {"filter": {"event": {"name": ["lectern.run.alive"]}}, "limit": 1}
+            return bool(town.api.post("/events/filter", json=asked).raise_for_status().json()["events"])
+
+        wait_until(alive, description="its process says that it is alive")
+        stage.residents["streamer1"].kill()
+        wait_until(lambda: state_of(stage, class_id) == "Silent", timeout_s=60, description="its silence is seen")
+        stage.up("streamer1")
+        wait_until(lambda: state_of(stage, class_id) == "Running", description="its run is at work again")
+        stage.on_air(class_id)
+
+
+def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path) -> None:
+    """After its end nobody answers there; a second host at its address ends with a sentence."""
+    with staged(town, tmp_path) as stage:
+        bind = stage.settings["HEALTH_BIND"] = f"127.0.0.1:{free_port()}"
+        stage.up("streamer1")
+        found = httpx.get(f"http://{bind}/health", timeout=5)
+        assert found.status_code == 200
+        said = found.json()
+        assert (said["role"], said["name"], said["ready"]) == ("streamer", stage.name("streamer1"), True)
+        assert said["version"].count(".") == 2
+        (tmp_path / "second").mkdir()
+        with staged(town, tmp_path / "second", HEALTH_BIND=bind) as second:
+            second.lectern("streamer1", "init", "streamer")
+            other = second.serve("streamer1")
+            wait_until(lambda: other.exit_code is not None, timeout_s=60, description="the second host ends")
+            assert f"can not listen at {bind}" in other.said()
+            assert "HEALTH_BIND" in other.said()
+        assert stage.residents["streamer1"].end() == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://{bind}/health", timeout=5)
