@@ -49,6 +49,7 @@ STREAMER = {
     "MAX_DOWNLOADS": 4,
     "ALLOWED_ORIGINS": "",
     "BROADCAST_LEAD_S": 300,
+    "HEALTH_BIND": "127.0.0.1:8801",
 }
 
 
@@ -97,6 +98,7 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
         "TRANSCODING_TIME_OUT_S": "7",
         "ORDER_WARN_TIME_OUT_S": "7",
         "STREAMER_LOST_AFTER_S": "7",
+        "API_BIND": "[::1]:8",
     }.get(name, "given")
     if name == "TEACHER_CONFIG":
         Path("given").write_text("{}")
@@ -104,6 +106,12 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
     monkeypatch.setenv(name, value)
     found = plain(TeacherSettings.load(), name)
     assert str(int(found) if isinstance(found, float) else found) == value
+
+
+@pytest.mark.parametrize("bind", ["8800", "127.0.0.1", "127.0.0.1:http", ":8800", "127.0.0.1:70000"])
+def test_an_address_to_listen_at_is_host_and_port(bind: str) -> None:
+    with pytest.raises(Misuse, match="API_BIND: must be host:port, or empty for none"):
+        teacher(api_bind=bind)
 
 
 @pytest.mark.parametrize("name", ["wget_path", "WGET_PATH"])
