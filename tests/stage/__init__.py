@@ -1,0 +1,9 @@
+"""What the tests of flows stand on: real servers, resident processes as children, the platform at the other end."""
+
+from tests.stage.children import Child, ffmpegs_of
+from tests.stage.gate import Gate
+from tests.stage.seen import STAGES, Stage, staged
+from tests.stage.town import Town
+from tests.stage.waiting import wait_until
+
+__all__ = ["STAGES", "Child", "Gate", "Stage", "Town", "ffmpegs_of", "staged", "wait_until"]

@@ -1,0 +1,84 @@
+"""Processes that tests start: each with its log, each ended by its id."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tests.stage.waiting import wait_until
+
+UP_S = 90.0
+"""A resident process is up within 4 to 8 s on an idle machine; other tests may run beside these."""
+
+# A child dies with the tests, even where they are killed: the setting survives the exec.
+_MORTAL = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class Child:
+    """A process of ours, with its log; it is ended by its id."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-c", _MORTAL, *argv],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                cwd=log.parent,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def said(self) -> str:
+        """What it wrote to its log."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, words: str, timeout_s: float = UP_S) -> None:
+        """Wait until it has said *words*; it must not end before."""
+
+        def has_said() -> bool:
+            assert self.exit_code is None or words in self.said(), f"ended ({self.exit_code}) before it said {words!r}"
+            return words in self.said()
+
+        wait_until(has_said, timeout_s=timeout_s, description=f"{self.log.stem} says {words!r}")
+
+    def end(self, timeout_s: float = 60.0) -> int:
+        """SIGTERM; returns the exit code. What does not listen is killed, and fails the test."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise AssertionError(f"{self.log.stem} did not end within {timeout_s:g} s of SIGTERM") from error
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it does not get to another instruction."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+
+def ffmpegs_of(words: str) -> list[int]:
+    """The ids of the ffmpegs that have *words* in their command line."""
+    found = []
+    for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "ffmpeg" in command and words in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(int(process.pid))
+    return found

@@ -1,0 +1,43 @@
+"""A way to a server that tests can shut."""
+
+import asyncio
+from contextlib import suppress
+
+from lectern.demo.ports import HOST, Loopback
+
+
+class Gate(Loopback):
+    """A way to a server of loopback that can be shut: then connections are cut and refused, until it is opened."""
+
+    def __init__(self, to_port: int) -> None:
+        super().__init__()
+        self._to_port = to_port
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        """Open it."""
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+
+    async def stop(self) -> None:
+        """Shut it."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            there, onward = await asyncio.open_connection(HOST, self._to_port)
+            self._open |= {writer, onward}
+            await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
+            self._open -= {writer, onward}
+        writer.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.transport.abort()

@@ -1,0 +1,159 @@
+"""A teacher and streamers of a test's own: their settings, and their resident processes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lectern.demo.oss_transcoder import OssTranscoder
+from lectern.demo.ports import HOST
+from tests.stage.children import Child
+from tests.stage.ear import Ear
+from tests.stage.town import Town
+from tests.stage.waiting import wait_until
+
+SECRET = "made-up-key"
+_LECTERN = (sys.executable, "-c", "from lectern.cli import main; main()")
+_numbers = itertools.count(1)
+
+
+class Hosts:
+    """A teacher and streamers of their own: names, channels, keys, databases; the servers are the town's."""
+
+    def __init__(self, town: Town, folder: Path, settings: Mapping[str, str]) -> None:
+        self.town, self.folder = town, folder
+        self.prefix = f"s{next(_numbers)}"
+        self.residents: dict[str, Child] = {}
+        self._initialised: set[str] = set()
+        self._children: list[Child] = []
+        channels = ("order", "cancel", "transcoding", "order_result", "alarm")
+        self.channels = {name: f"{self.prefix}:{name}" for name in channels}
+        self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
+        self.oss = OssTranscoder(
+            town.origin.root,
+            town.origin.url,
+            town.redis_url,
+            SECRET,
+            channel=self.channels["transcoding"],
+            ffmpeg=town.programs.ffmpeg,
+        )
+        town.background.run(self.oss.start())
+        self.settings = {**self._settings(), **settings}
+
+    def _settings(self) -> dict[str, str]:
+        town, prefix = self.town, self.prefix
+        return {
+            **{f"{name.upper()}_CHANNEL": channel for name, channel in self.channels.items()},
+            "WAITING_KEY": f"{prefix}:{{record_id}}_{{resolution}}",
+            "STREAMER_STREAM": f"{prefix}:to:{{name}}",
+            "REPORT_STREAM": f"{prefix}:report",
+            "DEAD_LETTER_STREAM": f"{prefix}:dead_letter",
+            "STREAMERS_KEY": f"{prefix}:streamers",
+            "REDIS_URL": town.redis_url,
+            "PREFECT_API_URL": str(town.api.base_url).rstrip("/"),
+            "TEACHER_NAME": self.name("teacher"),
+            "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db",
+            "TRANSCODE_SIGN_KEY": SECRET,
+            "OSS_TRANSCODE_URL": self.oss.url,
+            "TRANSCODING_TIME_OUT_S": "12",
+            "HTTP_TIMEOUT_S": "5",
+            "ECS_HOSTS": town.ssh.url,
+            "ECS_SSH_KEY": str(town.ssh.client_key),
+            "ECS_KNOWN_HOSTS": str(town.ssh.known_hosts),
+            "ECS_WORK_ROOT": str(self.folder / "ecs"),
+            "ECS_FFMPEG": town.programs.ffmpeg,
+            "ECS_WGET": town.programs.wget,
+            "UPLOAD_URL": f"{town.origin.url}/put",
+            "PUBLIC_URL": f"{town.origin.url}/put",
+            "WGET_PATH": town.programs.wget,
+            "DOWNLOAD_RATE": "50m",
+            "ALLOWED_ORIGINS": HOST,
+            "BROADCAST_LEAD_S": "3",
+            "SWEEP_INTERVAL_S": "2",
+            "DRAIN_TIMEOUT_S": "1",
+            "API_BIND": f"{HOST}:0",
+            "HEALTH_BIND": f"{HOST}:0",
+            "HEARTBEAT_INTERVAL_S": "2",
+            "STREAMER_LOST_AFTER_S": "20",
+        }
+
+    # -- the resident processes ------------------------------------------------------------------------------------
+
+    def name(self, who: str) -> str:
+        """The name of the host *who*: ``teacher``, ``streamer1`` …"""
+        return f"{self.prefix}-{who}"
+
+    def environment(self, who: str) -> dict[str, str]:
+        """All that the host *who* sees."""
+        own = (
+            {}
+            if who == "teacher"
+            else {
+                "STREAMER_NAME": self.name(who),
+                "STREAMER_DATABASE_URL": f"sqlite:///{self.database(who)}",
+                "VIDEO_ROOT": str(self.folder / who),
+            }
+        )
+        return {**self.town.environment, **self.settings, **own}
+
+    def database(self, who: str) -> Path:
+        """The database of *who*."""
+        return self.folder / f"{who}.db"
+
+    def lectern(self, who: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run ``lectern …`` on the host *who* to its end."""
+        return subprocess.run(
+            [*_LECTERN, *arguments],
+            env=self.environment(who),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            input=text,
+            timeout=120,
+            check=False,
+        )
+
+    def up(self, *who: str) -> None:
+        """Initialise and start the hosts *who* that do not run, and wait until they work."""
+        new = [one for one in who if one not in self._initialised]
+        begun = [self._begin(one, "init", _role(one)) for one in new]
+        for one, child in zip(new, begun, strict=True):
+            wait_until(lambda c=child: c.exit_code is not None, timeout_s=120, description=f"{one} is initialised")  # type: ignore[misc]
+            assert child.exit_code == 0, child.said()
+            self._initialised.add(one)
+        living = {one for one, child in self.residents.items() if child.exit_code is None}
+        for child in [self.serve(one) for one in who if one not in living]:
+            child.wait_for("started!")
+
+    def serve(self, who: str, **extra: str) -> Child:
+        """Start the resident process of *who*, and wait for nothing."""
+        self.residents[who] = self._begin(who, "serve", _role(who), **extra)
+        return self.residents[who]
+
+    def _begin(self, who: str, *arguments: str, **extra: str) -> Child:
+        log = self.folder / f"{len(self._children)}-{arguments[0]}-{who}.log"
+        self._children.append(Child([*_LECTERN, *arguments], {**self.environment(who), **extra}, log))
+        return self._children[-1]
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """The end of each log."""
+        for child in self._children:
+            yield child.log.stem, child.said()[-4000:]
+
+    def close(self) -> None:
+        """End all residents, by their ids."""
+        living = [child for child in self._children if child.exit_code is None]
+        for child in living:
+            os.kill(child.pid, signal.SIGCONT)
+            os.kill(child.pid, signal.SIGTERM)
+        for child in living:
+            child.end()
+        self.town.background.run(self.oss.stop())
+        self.ear.close()
+
+
+def _role(who: str) -> str:
+    return "teacher" if who == "teacher" else "streamer"

@@ -1,0 +1,91 @@
+"""What can be seen of hosts from outside: databases, Redis, Prefect."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.stage.ear import Fields
+from tests.stage.platform import Platform
+from tests.stage.town import Town
+
+
+class Stage(Platform):
+    """A teacher and streamers of their own: names, channels, keys, databases; the servers are the town's."""
+
+    def rows(self, who: str, sql: str, *values: object) -> list[Fields]:
+        """Rows of the database of *who*."""
+        with closing(sqlite3.connect(f"file:{self.database(who)}?mode=ro", uri=True, timeout=20)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql, values)]
+
+    def order(self, class_id: str) -> Fields:
+        """The booking as the teacher has it; empty where it is not known."""
+        return next(iter(self.rows("teacher", "select * from order_list where class_id = ?", class_id)), {})
+
+    def status(self, record_id: int, resolution: str) -> str | None:
+        """The documented status of a rendition."""
+        wanted = "select status from video_list where record_id = ? and resolution = ?"
+        return next((row["status"] for row in self.rows("teacher", wanted, record_id, resolution)), None)
+
+    def airing(self, who: str, class_id: str) -> Fields:
+        """The class as the streamer *who* has it; empty where it is not known."""
+        return next(iter(self.rows(who, "select * from class_list where class_id = ?", class_id)), {})
+
+    def num_cite(self, who: str, stem: str) -> int | None:
+        """The documented citation count of a rendition; None where it is not in the cache."""
+        rows = self.rows(who, "select num_cite from video_list where id = ?", stem)
+        return next((int(row["num_cite"]) for row in rows), None)
+
+    def cached(self, who: str) -> set[str]:
+        """The renditions that *who* has."""
+        return {row["id"] for row in self.rows(who, "select id from video_list where state = 'ready'")}
+
+    def waiting_list(self, record_id: int, resolution: str) -> list[str]:
+        """The documented Redis list of the classes that wait for a rendition."""
+        found: Any = self.town.redis.lrange(f"{self.prefix}:{record_id}_{resolution}", 0, -1)
+        return [str(one) for one in found]
+
+    def posts(self, record_id: int) -> int:
+        """How many signed POSTs the OSS transcoder took for a record."""
+        return sum(one.record_id == record_id for one in list(self.oss.posts))
+
+    def runs(self, who: str, name: str, *, limit: int = 50) -> list[Fields]:
+        """The runs of *who* whose name contains *name*, newest first, as Prefect knows them."""
+        asked = {
+            "flow_runs": {"name": {"like_": name}},
+            "deployments": {"name": {"any_": [self.name(who)]}},
+            "sort": "START_TIME_DESC",
+            "limit": limit,
+        }
+        found: list[Fields] = self.town.api.post("/flow_runs/filter", json=asked).raise_for_status().json()
+        return found
+
+    def run(self, run_id: str) -> Fields:
+        """A run as Prefect knows it."""
+        found: Fields = self.town.api.get(f"/flow_runs/{run_id}").raise_for_status().json()
+        return found
+
+    def click(self, run_id: str, state_type: str, state_name: str) -> None:
+        """Set a run's state as the UI does at *Retry* (SCHEDULED, AwaitingRetry) and *Cancel* (CANCELLING)."""
+        state = {"type": state_type, "name": state_name, "message": f"{state_name} from the UI"}
+        found = self.town.api.post(f"/flow_runs/{run_id}/set_state", json={"state": state}).raise_for_status().json()
+        # A run that has not begun is cancelled at once, which Prefect says by rejecting the state in between.
+        assert found["status"] == "ACCEPT" or found["state"]["type"] == "CANCELLED", found
+
+
+@contextmanager
+def staged(town: Town, folder: Path, **settings: str) -> Iterator[Stage]:
+    """A stage in *folder*, with *settings* of its own; all its residents are ended."""
+    stage = Stage(town, folder, settings)
+    STAGES.append(stage)
+    try:
+        yield stage
+    finally:
+        STAGES.remove(stage)
+        stage.close()
+
+
+STAGES: list[Stage] = []
+"""Those that are open: their logs are shown when a test fails."""

@@ -1,0 +1,133 @@
+"""The servers that all tests of a session share."""
+
+import asyncio
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import redis
+
+from lectern.demo import programs, recordings
+from lectern.demo.origin import Origin
+from lectern.demo.ports import HOST, free_port
+from lectern.demo.rtmp import RtmpReceiver
+from lectern.demo.sshd import SshServer
+from tests.stage.children import Child
+from tests.stage.waiting import wait_until
+
+T = TypeVar("T")
+RECORDING_S = 30
+
+
+class Background:
+    """An asyncio loop in a thread: the demo's servers live there, the tests stay plain functions."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="servers", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
+        """The result of *work*."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+
+    def close(self) -> None:
+        """End the loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+class Town:
+    """What all tests of a session share: Redis, the Prefect server, an origin, an RTMP receiver, an SSH server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.programs = programs.gather(folder / "bin")
+        self.background = Background()
+        self.origin = Origin(folder / "origin")
+        self.receiver = RtmpReceiver(folder / "received")
+        self.ssh = SshServer(folder / "ssh")
+        self.redis_port, self.prefect_port = free_port(), free_port()
+        self.redis_url = f"redis://{HOST}:{self.redis_port}/0"
+        self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        self.api = httpx.Client(base_url=f"http://{HOST}:{self.prefect_port}/api", timeout=60)
+        self._children: list[Child] = []
+        self._records = itertools.count(1001)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process sees, and nothing of the user's settings."""
+        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+        return {
+            **kept,
+            "PATH": programs.path(self.programs),
+            "HOME": str(self.folder),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        }
+
+    def start(self) -> None:
+        """Start everything; the Prefect server takes its time."""
+        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(self.prefect_port)]
+        services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
+        batches = {f"PREFECT_SERVER_SERVICES_{service}_BATCH_SIZE": "50" for service in services}
+        prefect = self._spawn("prefect", *argv, **batches)
+        argv = [self.programs.redis_server, "--port", str(self.redis_port), "--bind", HOST, "--save", ""]
+        self._spawn("redis", *argv, "--appendonly", "no", "--dir", str(self.folder))
+        for server in (self.origin, self.receiver, self.ssh):
+            self.background.run(server.start())
+        master = self.folder / "master.flv"
+        ffmpeg = self.programs.ffmpeg
+        self.background.run(recordings.make(ffmpeg, master, seconds=RECORDING_S, width=480, height=360))
+        wait_until(lambda: self._answers(self.redis.ping, redis.RedisError), description="Redis answers")
+
+        def is_up() -> bool:
+            assert prefect.exit_code is None, f"the Prefect server ended:\n{prefect.said()[-2000:]}"
+            return self._answers(lambda: self.api.get("/health").is_success, httpx.HTTPError)
+
+        wait_until(is_up, timeout_s=120, description="the Prefect server answers")
+
+    @staticmethod
+    def _answers(ask: Callable[[], object], away: type[Exception]) -> bool:
+        try:
+            return bool(ask())
+        except away:
+            return False
+
+    def _spawn(self, name: str, *argv: str, **extra: str) -> Child:
+        child = Child(argv, {**self.environment, **extra}, self.folder / f"{name}.log")
+        self._children.append(child)
+        return child
+
+    def stop(self) -> None:
+        """End everything."""
+        self.api.close()
+        self.redis.close()
+        for child in self._children:
+            child.end()
+        for server in (self.ssh, self.receiver, self.origin):
+            self.background.run(server.stop())
+        self.background.close()
+
+    def record(self, *resolutions: str, record_id: int | None = None) -> int:
+        """A new record on the origin, with these renditions beside its original; returns its id."""
+        number = next(self._records) if record_id is None else record_id
+        folder = self.origin.root / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (str(number), *(f"{number}_{one}" for one in resolutions)):
+            file = folder / f"{name}.flv"
+            if not file.exists():
+                file.hardlink_to(self.folder / "master.flv")
+        return number
+
+    def asked(self, path: str, method: str = "GET") -> int:
+        """How often the origin was asked for *path*."""
+        return sum(one.path == f"/{path}" and one.method == method for one in list(self.origin.requests))

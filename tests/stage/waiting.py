@@ -1,0 +1,18 @@
+"""Tests wait for conditions, never for time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, description: str) -> T:
+    """Wait until *condition* is true, and return what it returned."""
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < give_up_at, f"waited {timeout_s:g} s until {description}"
+        time.sleep(0.05)
