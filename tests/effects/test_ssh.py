@@ -5,8 +5,9 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from typing import IO
 
 import paramiko  # type: ignore[import-untyped]
 import pytest
@@ -122,6 +123,30 @@ async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("how", ["cancelled", "cut off"])
+async def test_a_program_does_not_begin_before_its_process_is_known(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A start that is cancelled or cut off there leaves nothing, however slow the host is to say the process's id."""
+    begun, ids = tmp_path / "begun", tmp_path / "ids"
+    told = threading.Event()
+    slow = f"echo $$ >> {ids}; {ssh._BEGIN}"  # as the real one, but its first word is for the test
+    monkeypatch.setattr(ssh, "_WRAPPER", (*ssh._WRAPPER[:-2], slow, "lectern"))
+    monkeypatch.setattr(ssh, "_read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # its id never comes
+    async with login(sshd) as connection:
+        task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))
+        while not (ids.exists() and ids.read_text()):  # noqa: ASYNC110 (the other side is a file)
+            await asyncio.sleep(0.01)
+        if how == "cut off":
+            connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        wait_until(lambda: not alive(int(ids.read_text())), "the wrapper is gone")
+    assert not begun.exists()
+
+
+@pytest.mark.asyncio
 async def test_an_unknown_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     empty = tmp_path / "known_hosts"
     empty.touch()
@@ -185,7 +210,7 @@ async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
         task = asyncio.create_task(run)
         await asyncio.wait_for(begun.wait(), 10)
         connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)  # as a dead network does
-        with pytest.raises(TryAgain, match="lost"):
+        with pytest.raises(ssh.Lost, match="lost"):
             await task
 
 
@@ -204,12 +229,21 @@ class _Minimal(paramiko.ServerInterface):  # type: ignore[misc]
         return True
 
     def _serve(self, channel: paramiko.Channel, command: bytes) -> None:
-        with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, shell=True, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:
+            assert child.stdin is not None
             assert child.stdout is not None
+            threading.Thread(target=self._feed, args=(channel, child.stdin), daemon=True).start()
             while data := child.stdout.read1(4096):  # type: ignore[attr-defined]
                 channel.sendall(data)
         channel.send_exit_status(child.returncode)
         channel.close()
+
+    def _feed(self, channel: paramiko.Channel, stdin: IO[bytes]) -> None:
+        with suppress(BrokenPipeError), stdin:
+            while data := channel.recv(4096):
+                stdin.write(data)
+                stdin.flush()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +17,11 @@ from typing import TypeVar
 import paramiko  # type: ignore[import-untyped]
 
 from lectern.effects import process
+from lectern.effects.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 T = TypeVar("T")
+_Cause = type[process.TimedOut] | type[process.Stalled] | None
 
 _log = logging.getLogger(__name__)
 _KEEPALIVE_S = 15
@@ -27,12 +29,12 @@ _SILENCE_S = 45  # a peer that acknowledges nothing for so long is gone
 _THREADS = 8
 _CHUNK_BYTES = 65536
 _WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
-_URL = re.compile(
-    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
-)
 _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
-# A session of its own, so that its group can be ended; timeout ends it there if we are cut off.
-_WRAPPER = ("setsid", "-w", "sh", "-c", 'echo "lectern-pid $$"; LC_ALL=C exec timeout -k 5 "$@"', "lectern")
+_GO = b"go\n"
+# A session of its own, so that its group can be ended. It waits for our word, which comes when we know its id: a start
+# that we are cut off or cancelled in leaves nothing there. Later, timeout ends it if we are cut off.
+_BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
+_WRAPPER = ("setsid", "-w", "sh", "-c", _BEGIN, "lectern")
 # No "--" before the group: dash's kill takes it for a process.
 _ENDING = """
 kill -TERM "-$1" 2>/dev/null; i=0
@@ -42,25 +44,8 @@ done
 """
 
 
-@dataclass(frozen=True)
-class Host:
-    """Where to log in."""
-
-    user: str
-    name: str
-    port: int = 22
-
-    @classmethod
-    def parse(cls, text: str) -> "Host":
-        """Read ``ssh://user@host:port``; raises Misuse with what to type."""
-        matched = _URL.fullmatch(text.strip())
-        if matched is None or not 0 < int(matched["port"] or 22) < 65536:
-            raise Misuse(f"{text!r}: is no SSH host; write ssh://user@host:port")
-        return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
-
-    def __str__(self) -> str:
-        """As it was written."""
-        return f"ssh://{self.user}@{f'[{self.name}]' if ':' in self.name else self.name}:{self.port}"
+class Lost(TryAgain):
+    """The host can not be reached, or the connection to it broke; what was begun there may go on."""
 
 
 class _UnknownKey(Exception):
@@ -82,6 +67,7 @@ class _Running:
     err: process.Tail = field(default_factory=process.Tail)
     head: bytes = b""
     pid: int | None = None
+    told: bool = False  # to begin
 
     def add(self, out: bytes, err: bytes) -> None:
         self.err.add(err)
@@ -115,16 +101,19 @@ class Connection:
         """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
 
         On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
-        process.TimedOut, process.Stalled, TryAgain (the connection is lost), CallAPerson (the host lacks coreutils).
+        process.TimedOut, process.Stalled, Lost, CallAPerson (the host lacks coreutils).
         """
         started_at = time.monotonic()
         command = shlex.join([*_WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
         running = _Running(process.Lines(on_line))
+        cause: _Cause = None
         ended = False
         try:
-            # A start that we are cancelled in is waited for: what was started must be ended.
-            await process.surely(self._start(running, command, stdin, timeout_s))
-            cause = await self._watch(running, started_at + timeout_s, stall_s)
+            # A login shell that we are cancelled in front of is waited for, so that its channel can be closed.
+            await process.surely(self._open(running, command, timeout_s))
+            cause = await self._begin(running, stdin or b"", started_at + timeout_s)
+            if cause is None:
+                cause = await self._watch(running, started_at + timeout_s, stall_s)
             ended = cause is None
         finally:
             await process.surely(self._close(running, argv[0], ended=ended))
@@ -140,31 +129,46 @@ class Connection:
         returncode: int = running.channel.recv_exit_status()
         transport = self._client.get_transport()
         if returncode == -1 and (transport is None or not transport.is_active()):
-            raise TryAgain(f"{self.host}: the connection was lost while {program} ran")
+            raise Lost(f"{self.host}: the connection was lost while {program} ran")
         if running.pid is None:
             said = process.last_line(running.err.text) or "no word"
             needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
             raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
         return returncode
 
-    async def _start(self, running: _Running, command: str, stdin: bytes | None, timeout_s: float) -> None:
-        running.channel = await self._threaded(lambda: self._open(command, stdin, timeout_s))
+    async def _open(self, running: _Running, command: str, timeout_s: float) -> None:
+        running.channel = await self._threaded(lambda: self._channel(command, timeout_s))
 
-    def _open(self, command: str, stdin: bytes | None, timeout_s: float) -> paramiko.Channel:
+    def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
         transport = self._client.get_transport()
         if transport is None:
-            raise TryAgain(f"{self.host}: the connection is closed")
+            raise Lost(f"{self.host}: the connection is closed")
         channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
         channel.settimeout(min(timeout_s, _SILENCE_S))
         channel.exec_command(command)
-        if stdin:
-            channel.sendall(stdin)
-        channel.shutdown_write()
         return channel
 
-    async def _watch(
-        self, running: _Running, deadline: float, stall_s: float | None
-    ) -> type[process.TimedOut] | type[process.Stalled] | None:
+    async def _begin(self, running: _Running, stdin: bytes, deadline: float) -> _Cause:
+        """Give the word to a program whose id is known, and what it reads."""
+        over = False
+        while running.pid is None and not over:
+            if time.monotonic() >= deadline:
+                return process.TimedOut
+            out, err, over = await self._threaded(lambda: _read(running.channel))
+            running.add(out, err)
+
+        def give() -> None:
+            assert running.channel is not None  # it was opened
+            with suppress(OSError):  # it has ended without reading all; how, is read next
+                running.channel.sendall(_GO + stdin)
+                running.channel.shutdown_write()
+
+        if not over:
+            running.told = True
+            await process.surely(self._threaded(give))
+        return None
+
+    async def _watch(self, running: _Running, deadline: float, stall_s: float | None) -> _Cause:
         while True:
             out, err, ended = await self._threaded(lambda: _read(running.channel))
             running.add(out, err)
@@ -182,25 +186,21 @@ class Connection:
         if running.channel is None:
             return
         try:
-            if not ended:
+            if running.told and not ended:
                 await self._end(running, program)
         except TryAgain as error:  # cut off: timeout ends it there
             _log.warning("%s: %s (group %s) could not be ended: %s", self.host, program, running.pid, error)
         finally:
-            running.channel.close()
+            with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
+                running.channel.close()
 
     async def _end(self, running: _Running, program: str) -> None:
-        give_up_at = time.monotonic() + _GRACE_S
-        over = False
-        while running.pid is None and not over and time.monotonic() < give_up_at:  # it had no time yet to say it
-            out, err, over = await self._threaded(lambda: _read(running.channel))
-            running.add(out, err)
         command = shlex.join(["sh", "-c", _ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
-        if running.pid is not None and not await self._threaded(lambda: self._succeeds(command)):
+        if not await self._threaded(lambda: self._succeeds(command)):
             _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
 
     def _succeeds(self, command: str) -> bool:
-        with closing(self._open(command, None, _END_TIMEOUT_S)) as channel:
+        with closing(self._channel(command, _END_TIMEOUT_S)) as channel:
             return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
 
     async def _threaded(self, work: Callable[[], T]) -> T:
@@ -211,9 +211,9 @@ class Connection:
                 return await future
         except TimeoutError as error:
             self._client.close()
-            raise TryAgain(f"{self.host}: no answer for {_SILENCE_S} s, hung up") from error
+            raise Lost(f"{self.host}: no answer for {_SILENCE_S} s, hung up") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise TryAgain(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
+            raise Lost(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
 
 
 def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
@@ -236,7 +236,7 @@ def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
 async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
     """Log in on *host* with this key only, if its own key is the one in this known_hosts file.
 
-    Raises TryAgain (network), CallAPerson (the host's key is unknown or another, it does not take ours), Misuse (a
+    Raises Lost (network), CallAPerson (the host's key is unknown or another, it does not take ours), Misuse (a
     file is missing).
     """
     threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ssh {host.name}")
@@ -285,7 +285,7 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
         raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise TryAgain(f"{host}: can not be reached: {error or type(error).__name__}") from error
+        raise Lost(f"{host}: can not be reached: {error or type(error).__name__}") from error
 
 
 def _scan(host: Host, known_hosts_path: Path) -> str:
