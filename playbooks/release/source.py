@@ -1,0 +1,71 @@
+"""What is released: this project's version, its commit, its own wheel, and uv out of its wheel."""
+
+import asyncio
+import os
+import sys
+import time
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lectern.effects import process
+from lectern.errors import CallAPerson, Misuse
+
+_GIT_TIMEOUT_S = 30
+_BUILD_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the release comes from; *commit* is None outside of git, *built_at* in seconds since 1970."""
+
+    version: str
+    commit: str | None
+    dirty: bool
+    built_at: int
+
+
+def look(root: Path) -> Source:
+    """Look at the project in *root*; the time is SOURCE_DATE_EPOCH's, else its commit's. Raises Misuse."""
+    version: str = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    commit, dirty, committed_at = None, False, int(time.time())
+    if (root / ".git").exists() and (head := _git(root, "log", "-1", "--format=%H %ct")):
+        commit, at = head.split()
+        committed_at = int(at)
+        dirty = bool(_git(root, "status", "--porcelain"))
+    wanted = os.environ.get("SOURCE_DATE_EPOCH")
+    if wanted and not wanted.isdecimal():
+        raise Misuse(f"SOURCE_DATE_EPOCH={wanted}: must be whole seconds since 1970")
+    return Source(version, commit, dirty, int(wanted) if wanted else committed_at)
+
+
+def own_wheel(root: Path, scratch: Path, source: Source) -> Path:
+    """Build this project's wheel: the flows and the library. Raises CallAPerson."""
+    argv = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch))
+    env = {"SOURCE_DATE_EPOCH": str(source.built_at)}
+    done = asyncio.run(process.run(argv, timeout_s=_BUILD_TIMEOUT_S, cwd=root, env=env))
+    built = sorted(scratch.glob(f"lectern-{source.version}-*.whl"))
+    if done.returncode != 0 or len(built) != 1:
+        raise CallAPerson(f"the wheel of lectern {source.version} was not built: {done.last_words or done.output}")
+    return built[0]
+
+
+def uv_program(wheel: Path, scratch: Path) -> Path:
+    """Take the program out of uv's wheel. Raises CallAPerson."""
+    into = scratch / "uv"
+    with zipfile.ZipFile(wheel) as opened:
+        names = [name for name in opened.namelist() if name.endswith(".data/scripts/uv")]
+        if len(names) != 1:
+            raise CallAPerson(f"{wheel.name}: there is no program uv in it, but {names}")
+        into.write_bytes(opened.read(names[0]))
+    return into
+
+
+def _git(root: Path, *words: str) -> str:
+    """What git says; nothing where it is not installed, or does not want to speak of this folder."""
+    try:
+        done = asyncio.run(process.run(("git", "-C", str(root), *words), timeout_s=_GIT_TIMEOUT_S))
+    except Misuse:
+        return ""
+    return done.output.strip() if done.returncode == 0 else ""
