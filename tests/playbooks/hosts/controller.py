@@ -1,0 +1,156 @@
+"""The controller: writes an inventory for test hosts, runs ansible-playbook, and says what every task came to."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.playbooks.hosts.places import Places
+
+ROOT = Path(__file__).parents[3]
+CALLBACKS = Path(__file__).parent / "callback"
+SIGN_KEY = "made-up-sign-key"
+RUN_S = 400.0
+_RECAP = re.compile(r"^(\S+)\s+: ((?:\w+=\d+\s*)+)$", re.MULTILINE)
+Fault = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One run of a playbook, to whatever end."""
+
+    exit_code: int
+    output: str
+    tasks: list[dict[str, Any]] = field(repr=False)
+    fault_fired: bool = False
+
+    @cached_property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """Ansible's own counts of each host."""
+        found = _RECAP.findall(self.output)
+        return {host: {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", counts)} for host, counts in found}
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How many tasks of each host changed something."""
+        return {host: counts["changed"] for host, counts in self.recap.items()}
+
+    def done(self, host: str) -> list[str]:
+        """The tasks that were done on *host*, in their order."""
+        return [one["task"] for one in self.tasks if one["host"] == host and one["how"] == "ok"]
+
+    def failures(self) -> list[str]:
+        """Host, task and words of what failed."""
+        failed = [one for one in self.tasks if one["how"] in ("failed", "unreachable")]
+        return [f"{one['host']}: {one['task']}: {one['msg']}" for one in failed]
+
+    def assert_ok(self) -> "Played":
+        """It did what it should."""
+        assert self.exit_code == 0, f"ended with {self.exit_code}\n{self.output[-6000:]}"
+        return self
+
+    def assert_failed(self) -> "Played":
+        """It said no, and by Ansible's means."""
+        assert self.exit_code in (2, 4), f"ended with {self.exit_code}\n{self.output[-6000:]}"
+        return self
+
+
+class Controller:
+    """Runs playbooks on the hosts of one inventory; *folder* must be short, sockets lie in it."""
+
+    def __init__(self, folder: Path, inventory: Mapping[str, Any], release: Path | None, path: str) -> None:
+        self.folder = folder
+        self.release = release
+        self.output: list[str] = []
+        """Everything that any run has said: no secret may be in it."""
+        self.inventory = folder / "inventory.json"
+        self.write(inventory)
+        kept = {name: os.environ[name] for name in ("TZ",) if name in os.environ}
+        self._environment = {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_HOME": str(folder / "a"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+        }
+
+    def write(self, inventory: Mapping[str, Any]) -> None:
+        """Take another inventory; JSON is YAML."""
+        self.inventory.write_text(json.dumps(inventory, indent=1))
+
+    def argv(self, playbook: str, *arguments: str) -> list[str]:
+        """The command that a person would type, for these hosts."""
+        return ["ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(self.inventory), *arguments]
+
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
+        """Run `playbooks/PLAYBOOK.yml` in a process group of its own, which *fault* may kill."""
+        return self.type(self.argv(playbook, *arguments), fault=fault, timeout_s=timeout_s)
+
+    def type(self, argv: Sequence[str], *, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
+        """Run a command from the project's folder."""
+        facts, fired, log = (self.folder / name for name in ("tasks.jsonl", "fired", "output.txt"))
+        for file in (facts, fired):
+            file.unlink(missing_ok=True)
+        environment = {**self._environment, "LECTERN_TASKS": str(facts)}
+        if fault is not None:
+            environment["LECTERN_FAULT"] = json.dumps({**fault, "fired": str(fired)})
+        # Into a file: a worker that outlives a killed controller holds a pipe open for as long as it lives.
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                argv, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+            )
+            try:
+                exit_code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise AssertionError(f"{argv} took longer than {timeout_s:g} s\n{log.read_text()[-6000:]}") from None
+        text = log.read_text(errors="replace")
+        self.output.append(text)
+        lines = facts.read_text().splitlines() if facts.exists() else []
+        return Played(exit_code, text, [json.loads(line) for line in lines], fired.exists())
+
+
+def variables(places: Places, prefect_api_url: str, **more: Any) -> dict[str, Any]:
+    """What the inventory says of one host."""
+    role, bind = places.role, f"127.0.0.1:{places.port}"
+    own: dict[str, Any] = {
+        "root": str(places.root),
+        "code_dir": str(places.code_dir),
+        "programs_dir": str(places.programs_dir),
+        "supervisorctl": list(places.supervisorctl),
+        "log_dir": str(places.base),
+        "old_programs": [places.old_conf.name],
+        "redis_url": places.redis_url,
+        "prefect_api_url": prefect_api_url,
+        "quiet_minutes": 0.05,
+        "health_timeout_s": 60,
+    }
+    if role == "streamer":
+        own |= {
+            "video_root": str(places.video_root),
+            "health_bind": bind,
+            "max_video_size": 0.5,
+            "record_patterns": [
+                r"(?:^|/)video_(?P<record_id>[0-9]+)_[0-9]+\.flv$",
+                r"(?:^|/)(?P<record_id>[0-9]+)(?:_(?P<resolution>240P|480P|720P|1080P))?\.flv$",
+            ],
+        }
+    else:
+        own |= {
+            "api_bind": bind,
+            "transcode_sign_key": SIGN_KEY,
+            "rekey": [{"old": "waiting:{record_id}:{resolution}", "new": "{record_id}_{resolution}"}],
+            "order_key": "class:{class_id}",
+        }
+    return {f"{role}_{name}": value for name, value in {**own, **more}.items()}

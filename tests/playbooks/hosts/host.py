@@ -1,0 +1,192 @@
+"""A host of the tests: what is done to it and read from it is the same for a container and for a local folder."""
+
+import json
+import subprocess
+import tarfile
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.playbooks.hosts import old_world
+from tests.playbooks.hosts.places import Places
+from tests.stage import wait_until
+
+HERE = Path(__file__).parent
+Facts = dict[str, Any]
+_ROWS = """
+import json, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=20)
+connection.execute("PRAGMA query_only = ON")
+print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
+"""
+_STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
+_STEPS += "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
+_STEPS += " if os.path.exists(f'/proc/{n}/cmdline') else b'')]"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The page's answer became *answer* at *at*; until *before* it had been another one."""
+
+    answer: str
+    at: float
+    before: float
+
+
+class Host(ABC):
+    """One host, reset as often as wanted."""
+
+    def __init__(self, places: Places, recording: Path) -> None:
+        self.places = places
+        self.tag = "0"
+        self._recording = recording
+        self._resets = 0
+
+    @abstractmethod
+    def run(
+        self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Run a command there, as who may do everything there."""
+
+    @abstractmethod
+    def begin_probe(self, log: str) -> None:
+        """Start `probe.py`, which writes to the file *log* of the host, until `end_probe`."""
+
+    @abstractmethod
+    def end_probe(self) -> None:
+        """End it."""
+
+    # -- as the old programs left it -------------------------------------------------------------------------------
+
+    def reset(self, *, keep_release: bool = True) -> None:
+        """Take away everything, and lay out the old program with its data; it runs when this returns."""
+        self.settle()
+        self._resets += 1
+        self.tag = f"{self.places.name}-{int(time.time())}-{self._resets}"
+        at = self.places
+        self.ctl("stop", "all")
+        gone = [at.code_dir, at.video_root, at.diary, f"{at.root}/current", f"{at.root}/rollout"]
+        gone += [] if keep_release else [at.root]
+        quoted = " ".join(f"'{path}'" for path in gone)
+        self.run(["sh", "-c", f"rm -rf {quoted} '{at.programs_dir}'/*.conf"])
+        with tempfile.TemporaryDirectory() as folder:
+            old_world.lay_out(at, Path(folder), self._recording, tag=self.tag)
+            self.put(Path(folder))
+        self.ctl("update")
+        self.ctl("start", "all")
+        self.ctl("stop", "cleaner")
+        wait_until(lambda: self.answer() == at.old_version, description=f"the old program of {at.name} answers")
+
+    def settle(self) -> None:
+        """Wait until no step of a rollout is under way: one can outlive the controller that began it."""
+        argv = [self.places.python, "-c", _STEPS, str(self.places.root)]
+        wait_until(
+            lambda: not self.run(argv, check=False).stdout.strip(), timeout_s=120, description="no step is under way"
+        )
+
+    def put(self, tree: Path) -> None:
+        """Lay all files of *tree* over the host's ``/``, the old program's folder for its user."""
+        with tempfile.TemporaryFile() as packed:
+            with tarfile.open(fileobj=packed, mode="w") as tar:
+                tar.add(tree, arcname=".", filter=self._packed)
+            packed.seek(0)
+            self.run(["tar", "-C", "/", "--no-overwrite-dir", "-xpf", "-"], given=packed.read())
+
+    def _packed(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        path = f"/{entry.name}".replace("/./", "/")
+        own = any(path.startswith(str(one)) for one in (self.places.code_dir, self.places.video_root, self.places.base))
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = self.places.user if own else "root"
+        if path.endswith("/.env"):
+            entry.mode = 0o640
+        return entry
+
+    # -- what can be seen ------------------------------------------------------------------------------------------
+
+    def ctl(self, *words: str) -> str:
+        """What supervisorctl says; its exit status says little."""
+        found = self.run([*self.places.supervisorctl, *words], check=False)
+        return (found.stdout + found.stderr).decode()
+
+    def states(self) -> dict[str, str]:
+        """The programs and their states."""
+        lines = [line.split() for line in self.ctl("status").splitlines()]
+        return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
+
+    def answer(self) -> str:
+        """The version that answers now, with a remark where it is not ready; empty where none does."""
+        at = self.places
+        look = f"import sys; sys.path.insert(0, {self.script('')!r}); import probe; "
+        look += f"print(probe.asked('127.0.0.1', {at.port}, '/health'))"
+        return self.run([at.python, "-c", look]).stdout.decode().strip()
+
+    @abstractmethod
+    def script(self, name: str) -> str:
+        """Where a script of `hosts/` is on the host."""
+
+    def rows(self, sql: str) -> list[list[Any]]:
+        """Rows of its database."""
+        argv = [self.places.python, "-c", _ROWS, str(self.places.database), sql]
+        found: list[list[Any]] = json.loads(self.run(argv).stdout)
+        return found
+
+    def read(self, path: object) -> bytes:
+        """A file's content."""
+        return self.run(["cat", str(path)]).stdout
+
+    def lost(self) -> list[str]:
+        """Rows of which the old program wrote in its diary that they are safe, and which are not there."""
+        noted = self.run(["sh", "-c", f"cat '{self.places.diary}' 2>/dev/null || true"]).stdout.decode().split()
+        there = {row[0] for row in self.rows("SELECT class_id FROM task_list")}
+        return [one for one in noted if one not in there]
+
+    def snapshot(self, *, root: bool = True) -> Facts:
+        """All that must be byte for byte the same; without *root* not what the release lies in."""
+        at = self.places
+        trees = [at.code_dir, at.programs_dir, at.video_root, *([at.root] if root else [])]
+        wanted = {
+            "trees": [str(one) for one in trees],
+            "databases": [str(at.database)],
+            "leave_out": r"/__pycache__$|\.db(-wal|-shm|-journal)?$|/releases/[^/]+/venv/|\.log$|/\.cache$",
+        }
+        found = self.run([at.python, self.script("snapshot.py")], given=json.dumps(wanted).encode(), timeout_s=120)
+        facts: Facts = json.loads(found.stdout)
+        return facts
+
+    @contextmanager
+    def probed(self) -> Iterator[list[Change]]:
+        """Ask for the version every 20 ms; the list is filled at the end."""
+        log = f"{self.places.base}/probe-{time.monotonic_ns()}"
+        changes: list[Change] = []
+        self.begin_probe(log)
+        try:
+            wait_until(lambda: self.run(["cat", log], check=False).stdout, description="the probe has its first answer")
+            yield changes
+        finally:
+            self.end_probe()
+            changes += [Change(**json.loads(line)) for line in self.read(log).splitlines()]
+            self.run(["rm", "-f", log])
+
+
+def downtime_s(changes: Sequence[Change], version: str) -> float:
+    """From the last answer of what ran before to the first one of *version*, ready."""
+    new = next(number for number, one in enumerate(changes) if number and one.answer == version)
+    fell = next(one for one in changes[1 : new + 1] if one.answer != changes[0].answer)
+    return changes[new].at - fell.before
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> list[str]:
+    """Where two snapshots are not the same, one line each."""
+    found: list[str] = []
+    for key in sorted({*before, *after}):
+        was, now = before.get(key), after.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            found += differences(was, now, f"{path}{key} ")
+        elif was != now:
+            found.append(f"{path}{key}: {str(was)[:300]} -> {str(now)[:300]}")
+    return found

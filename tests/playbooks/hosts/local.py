@@ -1,0 +1,98 @@
+"""A host that is a folder of this machine: a real supervisord as an ordinary child, no Docker, no root."""
+
+import getpass
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from lectern.demo.ports import free_port
+from tests.playbooks.hosts.host import HERE, Host
+from tests.playbooks.hosts.places import Places
+from tests.stage import Child, wait_until
+
+_SUPERVISORD = """\
+[unix_http_server]
+file={base}/s.sock
+[supervisord]
+nodaemon=true
+logfile={base}/supervisord.log
+pidfile={base}/supervisord.pid
+childlogdir={base}
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://{base}/s.sock
+[include]
+files={base}/conf.d/*.conf
+"""
+
+
+class LocalHost(Host):
+    """Everything in *folder*, whose path must be short: a unix socket lies in it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        role: Literal["teacher", "streamer"],
+        redis_url: str,
+        recording: Path,
+        environment: dict[str, str],
+    ) -> None:
+        base = PurePosixPath(folder / name)
+        conf = str(base / "supervisord.conf")
+        places = Places(
+            name=name,
+            role=role,
+            user=getpass.getuser(),
+            base=base,
+            code_dir=base / ("firstleaprecord/code" if role == "streamer" else "virtual-teacher"),
+            programs_dir=base / "conf.d",
+            root=base / "lectern",
+            video_root=base / "video",
+            port=free_port(),
+            python=sys.executable,
+            supervisorctl=(sys.executable, "-m", "supervisor.supervisorctl", "-c", conf),
+            redis_url=redis_url,
+        )
+        super().__init__(places, recording)
+        self.environment = environment
+        Path(places.programs_dir).mkdir(parents=True)
+        Path(conf).write_text(_SUPERVISORD.format(base=base))
+        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", conf]
+        self._supervisord = Child(argv, environment, Path(base / "supervisord.out"))
+        self._probe: Child | None = None
+        wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
+
+    def run(
+        self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """As a child of the tests."""
+        found = subprocess.run(
+            argv, input=given, capture_output=True, timeout=timeout_s, check=False, env=self.environment, cwd="/"
+        )
+        assert found.returncode == 0 or not check, f"{argv}: {found.returncode}\n{found.stdout!r}\n{found.stderr!r}"
+        return found
+
+    def script(self, name: str) -> str:
+        """Where it is here."""
+        return str(HERE / name)
+
+    def begin_probe(self, log: str) -> None:
+        """As a child of the tests."""
+        argv = [sys.executable, self.script("probe.py"), "127.0.0.1", str(self.places.port), "/health", log]
+        self._probe = Child(argv, self.environment, Path(f"{self.places.base}/probe.out"))
+
+    def end_probe(self) -> None:
+        """By its id."""
+        assert self._probe is not None
+        self._probe.end()
+
+    def close(self) -> None:
+        """End supervisord, which ends its programs, and clear the folder."""
+        self.settle()
+        self._supervisord.end()
+        shutil.rmtree(self.places.base)

@@ -1,0 +1,4 @@
+'use strict';
+
+// dealResult of 3.1.0
+module.exports = {};

@@ -1,0 +1,4 @@
+'use strict';
+
+// winstonLogger of 3.1.0
+module.exports = {};

@@ -1,0 +1,181 @@
+"""Lays out a host as the old programs left it: code, settings, database, recordings, supervisor files, Redis keys."""
+
+import json
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+import redis
+
+from tests.playbooks.hosts.places import Places
+
+OLD = Path(__file__).parent / "old"
+IDC_TOKEN, OSS_SECRET = "made-up-idc-token", "made-up-oss-secret"
+SECRETS = (IDC_TOKEN, OSS_SECRET)
+"""Values of neighbours in .env and of the old config that no output may show."""
+DAY_S = 86400
+
+_PROGRAM = """\
+; {name}, as the old programs' people wrote it
+[program:{name}]
+command={command}
+directory={folder}
+user={user}
+autostart=true
+autorestart=true
+startsecs=1
+redirect_stderr=true
+stdout_logfile={base}/{name}.log
+"""
+_CONFIG = """\
+{
+   "host": "127.0.0.1",
+   "port": %d,
+   "redis" : %s,
+     "order_warn_time_out": 3600000,
+   "notify": { "sms": ["13800000000"], "mail": "ops@school.example" },
+   "oss": {"bucket":"record", "secret": "%s"},
+
+   "video_resolution_default": "480P"
+}
+"""
+
+
+def lay_out(places: Places, tree: Path, recording: Path, *, tag: str) -> None:
+    """Everything that the old program of a host is and has, under *tree* as if it were the host's ``/``.
+
+    *recording* is a short FLV; *tag* makes the names of classes differ from those of an earlier lay-out.
+    """
+    code = _under(tree, places.code_dir)
+    shutil.copytree(OLD / places.role / "code", code, ignore=shutil.ignore_patterns("__pycache__"))
+    _under(tree, places.programs_dir).mkdir(parents=True)
+    base = _under(tree, places.base)
+    base.mkdir(parents=True, exist_ok=True)
+    if places.role == "streamer":
+        (code / ".env").write_bytes(dotenv(places))
+        command = f"{places.python} idc_client_nsp.py"
+        _database(code / "task_list.db", tag)
+        _recordings(_under(tree, places.video_root), recording, tag)
+    else:
+        (code / "config").mkdir(exist_ok=True)
+        text = _CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
+        (code / "config" / "default.json").write_text(text)
+        shutil.copy(OLD / "teacher" / "node.py", base / "node")
+        command = f"{places.python} {places.base}/node app.js"
+    programs = {places.old_program: command, "watchdog": "sleep 1000000", "cleaner": "sleep 1000001"}
+    for name, line in programs.items():
+        folder = places.code_dir if name == places.old_program else places.base
+        text = _PROGRAM.format(name=name, command=line, folder=folder, user=places.user, base=places.base)
+        _under(tree, places.programs_dir / f"{name}.conf").write_text(text)
+
+
+def dotenv(places: Places) -> bytes:
+    """The old streamer's .env: comments, an export, a line of Windows, a secret, no last newline."""
+    lines = (
+        "# push host of the virtual teacher\n",
+        "CLIENT_HOST=127.0.0.1\n",
+        f"export CLIENT_PORT={places.port}\n",
+        f'IDC_TOKEN="{IDC_TOKEN}"\r\n',
+        "\n",
+        f"VIDEO_DIR={places.video_root}\n",
+        f"  DIARY = {places.diary}\n",
+        "#DOWNLOAD_RATE=300k\n",
+        "wget_path=/usr/local/bin/wget\n",
+        f"OSS_SECRET={OSS_SECRET}",
+    )
+    return "".join(lines).encode()
+
+
+def booked(tag: str) -> dict[str, tuple[str, int]]:
+    """The old program's classes: name to the end of its URL, and seconds from now until it starts."""
+    return {
+        f"old-{tag}-1": ("record/4940_22/video_4940_22.flv", 2 * DAY_S),  # its file lies under the URL's name
+        f"old-{tag}-2": ("7001/7001.flv", 2 * DAY_S),  # its file lies under the class's name
+        f"old-{tag}-3": ("record/4950_1/video_4950_1.flv", 3 * DAY_S),  # not downloaded yet
+        f"old-{tag}-4": ("record/4940_22/video_4940_22.flv", 4 * DAY_S),  # the same recording once more
+        f"old-{tag}-5": ("record/5005_3/video_5005_3.flv", -DAY_S),  # over, its file still there
+        f"old-{tag}-6": ("record/5006_3/video_5006_3.flv", -2 * DAY_S),  # over, its file gone
+    }
+
+
+def _database(path: Path, tag: str) -> None:
+    now = int(time.time())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(_table())
+        for class_id, (end_of_url, in_s) in booked(tag).items():
+            url, status = f"http://origin.example/{end_of_url}", 0 if in_s > 0 else 2
+            row = (class_id, url, f"rtmp://live.example/live/{class_id}", now + in_s, now + in_s + 2700, status, "Li")
+            connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _table() -> str:
+    """The statement that the old program's own model.py makes its table by."""
+    names: dict[str, str] = {}
+    exec(compile((OLD / "streamer" / "code" / "model.py").read_text(), "model.py", "exec"), names)
+    return names["TASK_LIST"]
+
+
+def _recordings(folder: Path, recording: Path, tag: str) -> None:
+    folder.mkdir(parents=True)
+    for name in ("video_4940_22.flv", f"old-{tag}-2.flv", "video_5005_3.flv", "holiday.flv"):
+        shutil.copy(recording, folder / name)
+
+
+def fill_redis(client: redis.Redis, tag: str, *, many: int = 300) -> None:
+    """The keys of the old teacher and of its neighbours; *many* waiting lists besides those that tests look at."""
+    client.flushdb()
+    now = int(time.time())
+    for number in (1, 2):
+        client.set(f"class:wait-{tag}-{number}", json.dumps(waiting_booking(f"wait-{tag}-{number}", now + DAY_S)))
+        client.rpush("waiting:6666:720P", f"wait-{tag}-{number}")
+    client.set(f"class:gone-{tag}", json.dumps(waiting_booking(f"gone-{tag}", now - DAY_S)))
+    client.rpush("waiting:6667:480P", f"stranger-{tag}")
+    for number in range(many):
+        client.rpush(f"waiting:{10000 + number}:240P", f"w-{number}", f"v-{number}")
+        if number % 3 == 0:
+            client.pexpireat(f"waiting:{10000 + number}:240P", (now + DAY_S) * 1000)
+    client.hset("session:9", mapping={"user": "Li", "token": OSS_SECRET})
+    client.zadd("statistics", {"2025-11": 12, "2025-12": 3})
+    client.set("waiting:of:three:parts", "not a list")
+    client.set("waiting:abc", "x", ex=DAY_S)
+    client.sadd("teachers", "Li", "Wang")
+
+
+def waiting_booking(class_id: str, start: int) -> dict[str, object]:
+    """As the old program keeps a booking that waits for its 720P."""
+    return {
+        "cmd": "order",
+        "class_id": class_id,
+        "institution_id": "i-7",
+        "video_url": "http://origin.example/6666/6666.flv",
+        "start_time": start,
+        "end_time": start + 2700,
+        "push_url": f"rtmp://live.example/live/{class_id}",
+        "record_id": 6666,
+        "video_url_list": {"480P": "http://origin.example/6666/6666_480P.flv"},
+        "video_resolution": "720P",
+    }
+
+
+def keys_of(client: redis.Redis) -> dict[str, tuple[object, ...]]:
+    """Every key with its type, its content and when it ends."""
+    readers = {
+        "string": client.get,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "hash": client.hgetall,
+        "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+        "set": lambda key: sorted(client.smembers(key)),  # type: ignore[arg-type]
+        "stream": client.xlen,
+    }
+    found: dict[str, tuple[object, ...]] = {}
+    for key in client.scan_iter(count=1000):
+        kind = str(client.type(key))
+        found[str(key)] = (kind, readers[kind](key), client.pexpiretime(key))  # type: ignore[operator]
+    return found
+
+
+def _under(tree: Path, path: PurePosixPath) -> Path:
+    return tree / path.relative_to("/")
