@@ -37,6 +37,9 @@ ATTEMPTS_SPENT = ErrorCode(
     209, "too many transcoding attempts", Severity.CRITICAL, f"{_MOVE} A person can retry the rendition."
 )
 NO_TRANSCODER = ErrorCode(210, "no transcoder can take the rendition", Severity.CRITICAL, _MOVE)
+HOST_ASIDE = ErrorCode(212, "an ECS host is put aside", Severity.WARNING, "Nothing; the other hosts go on.")
+NO_ECS_ROOM = ErrorCode(213, "no room on an ECS host", Severity.WARNING, "Nothing; another host is taken.")
+UPLOAD_FAILED = ErrorCode(214, "a rendition could not be uploaded", Severity.CRITICAL, "Call the operations team.")
 DISK_FULL = ErrorCode(316, "disk full", Severity.CRITICAL, "Move the class; the streamers' caches are full.")
 NO_STREAMER = ErrorCode(317, "no streamer is alive", Severity.CRITICAL, _AGAIN)
 DOWNLOAD_FAILED = ErrorCode(
@@ -73,6 +76,9 @@ CODES: dict[int, ErrorCode] = {
         TRANSCODE_FAILED,
         ATTEMPTS_SPENT,
         NO_TRANSCODER,
+        HOST_ASIDE,
+        NO_ECS_ROOM,
+        UPLOAD_FAILED,
         DISK_FULL,
         NO_STREAMER,
         DOWNLOAD_FAILED,

@@ -110,7 +110,7 @@ class Cancel(Message):
 
 
 class TranscodingResult(Message):
-    """What a transcoder made of a request; *attempt* is only in our own ECS results."""
+    """What a transcoder made of a request; *attempt*, and *code* of a failure, are only in our own ECS results."""
 
     cmd: Literal["transcoding"] = "transcoding"
     record_id: RecordId
@@ -119,6 +119,7 @@ class TranscodingResult(Message):
     transcode_video_url: Annotated[HttpUrl | None, BeforeValidator(lambda url: url or None)] = None  # "" at a failure
     type: Backend
     attempt: int | None = None
+    code: Annotated[int | None, BeforeValidator(lambda code: code if type(code) is int else None)] = None
     message: str | None = None
 
     @model_validator(mode="after")

@@ -133,8 +133,15 @@ class TeacherSettings(Common):
     ecs_wget: str = "wget"
     ecs_curl: str = "curl"
     max_ecs_jobs: int = Field(2, ge=1)
+    ecs_aside_s: float = Field(600, gt=0)
+    keyframe_interval_s: float = Field(2, ge=0.1, le=60)
     upload_url: str | None = None
     public_url: str | None = None
+    oss_region: str | None = None
+    oss_endpoint: str | None = None
+    oss_access_key_id: SecretStr | None = None
+    oss_access_key_secret: SecretStr | None = None
+    allowed_origins: str = ""
     api_bind: str = "127.0.0.1:8800"
     streamer_lost_after_s: float = Field(60, gt=0)
     streamer_load_slack: float = Field(1.25, ge=1)

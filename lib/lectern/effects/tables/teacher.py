@@ -30,8 +30,25 @@ class RenditionRow(TeacherTable, table=True):
     requested_at: float | None = None
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float | None = None
+    ecs_host: str | None = Field(default=None, max_length=250)
+    ecs_job: str | None = Field(default=None, max_length=250)  # its folder there; empty when nothing is left of it
+    begun_at: float | None = None
+    step: str | None = Field(default=None, max_length=20)
+    percent: float | None = None
+    eta: float | None = None
     reason: str | None = Field(default=None, sa_type=Text)
     updated_at: float | None = None
+
+
+class EcsHostRow(TeacherTable, table=True):
+    """An ECS host that has been used, and how often in a row it failed."""
+
+    __tablename__ = "ecs_host_list"
+    host: str = Field(primary_key=True, max_length=250)
+    failures: int = 0
+    aside_until: float = 0
+    reason: str | None = Field(default=None, sa_type=Text)
+    updated_at: float
 
 
 class OrderRow(TeacherTable, table=True):
@@ -76,5 +93,6 @@ class TeacherEvent(EventColumns, TeacherTable, table=True):
 
 
 videos = table_of(RenditionRow)
+ecs_hosts = table_of(EcsHostRow)
 orders = table_of(OrderRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent))
