@@ -72,7 +72,7 @@ async def _settle(host: Teacher, results: Sequence[tuple[int, TranscodingResult]
     alive = await living(host)
     settled = await host.commit(_act, host, results, alive, lists, batch)
     await tell(host)
-    over = {Outcome.SUCCEED, Outcome.FAIL}
+    over = {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT}
     await drop_lists(host, [one.key for one in settled if one.outcome in over], lists)
     await start_ecs(host, [one.key for one in settled if one.outcome is Outcome.FALL_BACK])
 
@@ -147,6 +147,9 @@ def _apply(
             )
         case Outcome.FAIL if row is not None:
             give_up(connection, host, one.key, RenditionState.FAILED, errors.TRANSCODE_FAILED, why, listed, batch, now)
+        case Outcome.TIME_OUT if row is not None:
+            late = RenditionState.TIMED_OUT
+            give_up(connection, host, one.key, late, errors.TRANSCODE_TIMED_OUT, why, listed, batch, now)
         case Outcome.FALL_BACK:
             renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
         case Outcome.ALARM:

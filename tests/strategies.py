@@ -94,6 +94,7 @@ def results(draw: st.DrawFn) -> TranscodingResult:
             st.sampled_from(["sucess", "success"]) if success else st.sampled_from(["fail", "failed", "", "x"])
         ),
         attempt=draw(st.none() | st.integers(0, 3)),
+        code=draw(st.none() | st.sampled_from([207, 208, 319])),
         **draw(unknown_fields),
     )
 

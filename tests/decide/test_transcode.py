@@ -49,6 +49,9 @@ ECS = Underway(RenditionState.TRANSCODING, 1, Backend.ECS)
         (result(type=Backend.ECS), ECS, Outcome.SUCCEED),
         (result(success=False), OSS, Outcome.FALL_BACK),
         (result(success=False, type=Backend.ECS), ECS, Outcome.FAIL),
+        (result(success=False, type=Backend.ECS, code=207), ECS, Outcome.TIME_OUT),
+        (result(success=False, type=Backend.ECS, code=319), ECS, Outcome.FAIL),
+        (result(success=False, code=207), OSS, Outcome.FALL_BACK),
         (result(), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.CORRECT),
         (result(success=False), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.IGNORE),
         (result(), Underway(RenditionState.SUCCESS, 1, Backend.OSS), Outcome.IGNORE),
@@ -131,7 +134,7 @@ def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
     for key in {one.key for one in decided}:
         outcomes = [one.outcome for one in decided if one.key == key]
         assert outcomes.count(Outcome.FALL_BACK) <= (1 if ecs else 0)
-        assert sum(one in {Outcome.SUCCEED, Outcome.FAIL, Outcome.CORRECT} for one in outcomes) <= 1
+        assert sum(one not in {Outcome.FALL_BACK, Outcome.ALARM, Outcome.IGNORE} for one in outcomes) <= 1
 
 
 @given(batches, strategies.underway, st.booleans())
@@ -142,6 +145,7 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
         Outcome.SUCCEED: RenditionState.SUCCESS,
         Outcome.CORRECT: RenditionState.SUCCESS,
         Outcome.FAIL: RenditionState.FAILED,
+        Outcome.TIME_OUT: RenditionState.TIMED_OUT,
     }
     now = dict(rows)
     singly = []
@@ -165,6 +169,7 @@ def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Unde
         Outcome.SUCCEED: RenditionState.SUCCESS,
         Outcome.CORRECT: RenditionState.SUCCESS,
         Outcome.FAIL: RenditionState.FAILED,
+        Outcome.TIME_OUT: RenditionState.TIMED_OUT,
     }
     what = outcome(came, row)
     if row is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from lectern.errors import TRANSCODE_TIMED_OUT
 from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, stem
 from lectern.states import Backend, RenditionState, Resolution
@@ -29,6 +30,7 @@ class Outcome(StrEnum):
     SUCCEED = "status success; waiting classes proceed; list deleted"
     FALL_BACK = "request ECS transcoding"
     FAIL = "status failed; waiting classes refused with 208; list deleted; alarm"
+    TIME_OUT = "status timed out; waiting classes refused with 207; list deleted; alarm"
     ALARM = "alarm, change nothing"
     CORRECT = "correct the status of a timed-out rendition"
     IGNORE = "counted, logged, changes nothing"
@@ -59,13 +61,14 @@ def stale(result: TranscodingResult, row: Underway) -> bool:
 
 
 def outcome(result: TranscodingResult, row: Underway | None) -> Outcome:
-    """The last column of the table for *result*."""
+    """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
     if row is not None and stale(result, row):
         return Outcome.IGNORE
     found = Row.NONE if row is None else row.state
     for success, type_, state, what in TABLE:
         if success in (Any_.ANY, result.success) and type_ in (Any_.ANY, result.type) and state in (Any_.ANY, found):
-            return what
+            late = what is Outcome.FAIL and result.code == TRANSCODE_TIMED_OUT.number
+            return Outcome.TIME_OUT if late else what
     raise AssertionError("the table ends with a row that fits everything")
 
 
@@ -114,6 +117,8 @@ def _after(row: Underway, what: Outcome) -> Underway:
             return Underway(RenditionState.SUCCESS, row.attempt, row.backend, row.source_url)
         case Outcome.FAIL:
             return Underway(RenditionState.FAILED, row.attempt, row.backend, row.source_url)
+        case Outcome.TIME_OUT:
+            return Underway(RenditionState.TIMED_OUT, row.attempt, row.backend, row.source_url)
         case Outcome.FALL_BACK:
             return Underway(RenditionState.TRANSCODING, row.attempt, Backend.ECS, row.source_url)
         case _:
