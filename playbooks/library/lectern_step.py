@@ -1,0 +1,193 @@
+#!/usr/bin/python
+"""Ansible module: one step of the rollout, done on the host by the new release's own ``lectern``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from typing import IO, Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: lectern_step
+short_description: One step of the rollout, done on the host
+description:
+  - Calls C(lectern rollout STEP) of a staged release, hands over what is wanted as JSON on standard input,
+    and gives back its answer. All logic is in that command, where it is tested.
+  - The step C(deploy) calls C(lectern deploy ROLE) instead, in the folder and with the settings that are wanted.
+  - In check mode the command says what it would do, and does nothing.
+options:
+  lectern:
+    description: The release's command, an absolute path on the host.
+    type: path
+    required: true
+  step:
+    description: What is to be done.
+    type: str
+    required: true
+    choices: [preflight, backup, deploy, window, rollback, verify, status]
+  wanted:
+    description: The state that is wanted, a JSON object. It holds secrets and is never shown.
+    type: str
+    required: true
+  secrets:
+    description: Texts that are blotted out wherever they appear in the answer.
+    type: list
+    elements: str
+    default: []
+  timeout_s:
+    description: After so many seconds the command is asked to end (TERM), a minute later it is ended (KILL).
+    type: int
+    default: 900
+author: lectern
+"""
+
+EXAMPLES = r"""
+- name: Look whether anything is in the way
+  lectern_step:
+    step: preflight
+    lectern: /opt/lectern/releases/2.0.0/venv/bin/lectern
+    wanted: "{{ streamer_wanted | to_json }}"
+"""
+
+RETURN = r"""
+said:
+  description: What was found and done, in sentences.
+  type: list
+  returned: always
+steps:
+  description: The steps of a window and their seconds.
+  type: list
+  returned: by window and rollback
+"""
+
+READERS = ("preflight", "verify", "status")
+CHANGERS = ("backup", "deploy", "window", "rollback")
+GRACE_S = 60
+LAST_LINES = 12
+
+
+def main() -> None:
+    """Parse, run, answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "lectern": {"type": "path", "required": True},
+            "step": {"type": "str", "required": True, "choices": [*READERS, *CHANGERS]},
+            "wanted": {"type": "str", "required": True, "no_log": True},
+            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "timeout_s": {"type": "int", "default": 900},
+        },
+        supports_check_mode=True,
+    )
+    answer = _answer(module)
+    if not module._diff:
+        answer.pop("diff", None)
+    if answer.pop("failed", False):
+        said = answer.pop("msg", None) or f"{module.params['step']} failed and gave no reason."
+        module.fail_json(msg=said, **answer)
+    module.exit_json(**answer)
+
+
+def _answer(module: AnsibleModule) -> dict[str, Any]:
+    """The command's JSON; without one, its exit status and its last lines are the failure."""
+    step, lectern = module.params["step"], module.params["lectern"]
+    wanted = _object(module.params["wanted"])
+    if wanted is None:
+        return _failure("wanted is no JSON object. Write: wanted: '{{ streamer_wanted | to_json }}'")
+    if not os.access(lectern, os.X_OK):
+        return _not_staged(step, lectern, check=module.check_mode)
+    command, folder, environment, given = _call(step, lectern, wanted, module.params["wanted"])
+    if module.check_mode:
+        command.append("--check")
+    try:
+        status, out, err = _run(command, folder, environment, given, module.params["timeout_s"])
+    except OSError as error:
+        return _failure(f"{' '.join(command)} can not be started in {folder}: {error}")
+    except subprocess.TimeoutExpired as error:
+        return _failure(f"{' '.join(command)} took longer than {error.timeout:g} s and was ended.{_last(error.output)}")
+    answer = _object(out)
+    if answer is None:
+        return _failure(f"{' '.join(command)} ended with {status} and gave no JSON answer.{_last(err + out)}")
+    answer.setdefault("changed", False)
+    answer.setdefault("said", answer.get("prefect", []))
+    answer["failed"] = status != 0 or bool(answer.get("failed"))
+    return answer
+
+
+def _call(step: str, lectern: str, wanted: dict[str, Any], text: str) -> tuple[list[str], str, dict[str, str], str]:
+    """Command, working folder, environment and standard input of a step."""
+    if step != "deploy":
+        return [lectern, "rollout", step], "/", dict(os.environ), text
+    # Here, and not by Ansible's `environment:`, which would put the secrets on a command line.
+    settings = {name: str(value) for name, value in wanted["env"].items()}
+    return [lectern, "deploy", wanted["role"], "--json"], wanted["code_dir"], {**os.environ, **settings}, ""
+
+
+def _run(
+    command: list[str], folder: str, environment: dict[str, str], given: str, timeout_s: float
+) -> tuple[int, str, str]:
+    """Run to the end: exit status, standard output, standard error.
+
+    In a session of its own and with files for its output: where the network or the controller is lost, nobody
+    hangs up on it and no pipe breaks under it. It finishes.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environment, cwd=folder, start_new_session=True
+        )
+        try:
+            process.communicate(given.encode(), timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            error.output = _text(err) + _text(out)
+            raise
+        return process.returncode, _text(out), _text(err)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """TERM, so that a window undoes itself; KILL where it comes to no end."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(GRACE_S)
+
+
+def _not_staged(step: str, lectern: str, *, check: bool) -> dict[str, Any]:
+    """In check mode, a host that the release has not reached can not be asked; that is said, not glossed over."""
+    stage = "Stage it, which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
+    if check:
+        said = f"{step}: {lectern} is not here yet, so a check can not look further. {stage}"
+        return {"changed": step in CHANGERS, "said": [said], "staged": False}
+    return {**_failure(f"{step}: {lectern} is not here. {stage}"), "staged": False}
+
+
+def _failure(message: str) -> dict[str, Any]:
+    return {"failed": True, "msg": message, "said": []}
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()[-LAST_LINES:]
+    return " Its last lines:\n" + "\n".join(lines) if lines else " It wrote nothing."
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(written: IO[bytes]) -> str:
+    written.seek(0)
+    return written.read().decode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    main()
