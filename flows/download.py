@@ -7,14 +7,15 @@ from pathlib import Path
 import httpx
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
 from flows import artifacts, broadcast
 from flows.host import Host, log, run_name, streamer, tell
+from flows.retry import passing
 from lectern import errors
 from lectern.effects import airings, cache, events, origin, outbox, probe, store, wget
 from lectern.effects.cache import Cached
@@ -42,10 +43,6 @@ async def start(host: Streamer, stem: str) -> None:
 def record_of(stem: str) -> int:
     """The record of a rendition."""
     return store.record_of(stem)
-
-
-def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") -> bool:
-    return isinstance(getattr(state.data, "exception", state.data), TryAgain)
 
 
 @flow(name="download", flow_run_name=run_name, persist_result=False)
@@ -83,7 +80,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,
-    retry_condition_fn=_passing,
+    retry_condition_fn=passing,
 )
 async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""

@@ -2,33 +2,66 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
 from flows import artifacts, ecs
 from flows.begin import words
-from flows.host import run_name, teacher
+from flows.host import log, run_name, teacher
 from flows.outcome import Batch
+from flows.retry import passing
 from flows.settle import settle_now
+from lectern.decide.breaker import Breaker
 from lectern.effects import oss, renditions
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import FallBack, LecternError, TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult, stem
+from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
 
 # -- the request -------------------------------------------------------------------------------------------------------
 
 
-def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") -> bool:
-    """Only passing trouble is tried again; the cloud's no is final."""
-    found = getattr(state.data, "exception", state.data)
-    return isinstance(found, TryAgain)
+POSTS_AT_ONCE = 16
+
+
+class _Door:
+    """The way to the OSS transcoder; while its API is down, our own servers are asked at once."""
+
+    def __init__(self) -> None:
+        self.breaker = Breaker()
+        self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
+
+    @asynccontextmanager
+    async def passed(self, settings: TeacherSettings, thing: str) -> AsyncIterator[None]:
+        """Around one request; raises FallBack where it is not to be made."""
+        async with self.at_once:
+            now = time.time()
+            if settings.ecs_hosts and not self.breaker.lets(now):
+                raise FallBack(f"{thing}: the OSS API failed {self.breaker.failures} times in a row, it is left alone")
+            self.breaker = self.breaker.asked(now)
+            try:
+                yield
+            except TryAgain:
+                self.breaker = self.breaker.failed(time.time())
+                if not self.breaker.lets(time.time()):
+                    pause_s = self.breaker.closed_until - time.time()
+                    log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over", pause_s)
+                raise
+            except FallBack:  # a no is an answer, too
+                self.breaker = Breaker()
+                raise
+            self.breaker = Breaker()
+
+
+_door = _Door()
 
 
 @task(
@@ -39,19 +72,20 @@ def _passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") 
     retries=3,
     retry_delay_seconds=exponential_backoff(1),
     retry_jitter_factor=0.5,
-    retry_condition_fn=_passing,
+    retry_condition_fn=passing,
 )
 async def post(record_id: int, resolution: str) -> None:
     """One signed POST to the OSS transcoder."""
     host = teacher()
     assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
-    await oss.request_transcoding(
-        host.settings.oss_transcode_url,
-        record_id,
-        Resolution(resolution),
-        host.settings.transcode_sign_key.get_secret_value(),
-        timeout_s=host.settings.http_timeout_s,
-    )
+    async with _door.passed(host.settings, stem(record_id, Resolution(resolution))):
+        await oss.request_transcoding(
+            host.settings.oss_transcode_url,
+            record_id,
+            Resolution(resolution),
+            host.settings.transcode_sign_key.get_secret_value(),
+            timeout_s=host.settings.http_timeout_s,
+        )
     await host.commit(renditions.requested, (record_id, Resolution(resolution)), time.time())
 
 

@@ -1,0 +1,35 @@
+"""Whether a service that failed again and again is asked at all, while there is another way."""
+
+from dataclasses import dataclass
+
+THRESHOLD = 5
+"""So many failures in a row, and it is left alone for a while."""
+
+FIRST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 240.0
+PROBE_S = 30.0
+"""How long one request that tries it out again may take, before another one may."""
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """What is remembered of a service; times are epoch seconds."""
+
+    failures: int = 0
+    closed_until: float = 0.0
+
+    def lets(self, now: float) -> bool:
+        """Whether a request may be made."""
+        return now >= self.closed_until
+
+    def asked(self, now: float) -> "Breaker":
+        """A request is made: after a pause it is the only one, until its end is known."""
+        return Breaker(self.failures, now + PROBE_S) if self.failures >= THRESHOLD else self
+
+    def failed(self, now: float) -> "Breaker":
+        """It did not do it; each pause is twice as long as the one before."""
+        failures = self.failures + 1
+        if failures < THRESHOLD:
+            return Breaker(failures, self.closed_until)
+        doubled = min(failures - THRESHOLD, 16)
+        return Breaker(failures, now + min(FIRST_PAUSE_S * 2**doubled, LONGEST_PAUSE_S))
