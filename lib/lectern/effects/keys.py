@@ -1,0 +1,218 @@
+"""Names of Redis keys as patterns, one table for regex, glob and Lua; and the rules that rename."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from types import MappingProxyType
+
+from lectern.errors import Misuse
+from lectern.states import Resolution
+
+MAX_FIELDS = 9
+_FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_DIGITS = "0123456789"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field may hold, in the three languages; it always ends in *ending*, which is none of its letters."""
+
+    letters: str
+    ending: str
+    regex: str
+    glob: str
+    lua: str
+    check: str  # in Lua, of a captured text {0}: what its pattern can not say
+
+
+RECORD_ID = Kind(_DIGITS, "", "[0-9]{1,19}", "[0-9]*", "%d+", "#{0} <= 19")
+_ANY_OF = " or ".join(f"{{0}} == '{one}'" for one in Resolution)
+RESOLUTION = Kind(_DIGITS, "P", "|".join(Resolution), "[0-9]*P", "%d+P", f"({_ANY_OF})")
+NAME = Kind(f"{_DIGITS}{_LETTERS}_.:-", "", "[A-Za-z0-9_.:-]{1,250}", "?*", "[A-Za-z0-9_.:%-]+", "#{0} <= 250")
+KINDS: Mapping[str, Kind] = MappingProxyType({"record_id": RECORD_ID, "resolution": RESOLUTION})
+"""Every other field is a NAME: a class_id, an institution_id, a host."""
+
+_Step = tuple[frozenset[int], bool]
+"""The bytes that a name may go on with, and whether it may do so again and again."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How some keys are named, such as ``waiting:{record_id}:{resolution}``."""
+
+    text: str
+    parts: tuple[str, ...]
+    """Literals and fields in turn; a literal comes first and last, and can be empty."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """The pattern that *text* writes; raises Misuse where it is none, or can be read in two ways."""
+        made = cls(text, tuple(_FIELD.split(text)))
+        if not text or not text.isprintable() or len(text) > 250:
+            raise Misuse(f"{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.")
+        if any(brace in literal for literal in made.parts[::2] for brace in "{}"):
+            raise Misuse(f"{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.")
+        doubled = {name for name in made.fields if made.fields.count(name) > 1}
+        if doubled or len(made.fields) > MAX_FIELDS:
+            raise Misuse(f"{text}: each field may be named once, and at most {MAX_FIELDS} of them. Write it anew.")
+        if _meet(made.steps, made.steps, apart=True):
+            raise Misuse(
+                f"{text}: a name could be taken apart in two ways. "
+                f"Put a character between its fields that neither of them may hold, for example | or /."
+            )
+        return made
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields, in their order."""
+        return self.parts[1::2]
+
+    @property
+    def steps(self) -> tuple[_Step, ...]:
+        """The pattern as a chain of steps: what overlaps and what is ambiguous is asked of it."""
+        made: list[_Step] = []
+        for literal, kind in self._pairs():
+            made += [(frozenset([byte]), False) for byte in literal.encode()]
+            if kind is not None:
+                made.append((frozenset(kind.letters.encode()), True))
+                made += [(frozenset([byte]), False) for byte in kind.ending.encode()]
+        return tuple(made)
+
+    @cached_property
+    def regex(self) -> re.Pattern[bytes]:
+        """For fullmatch; its groups are the fields."""
+        source = b""
+        for at, part in enumerate(self.parts):
+            kind = KINDS.get(part, NAME)
+            source += f"(?P<{part}>{kind.regex})".encode() if at % 2 else re.escape(part.encode())
+        return re.compile(source)
+
+    @property
+    def glob(self) -> str:
+        """For SCAN: every name that fits, and some that do not."""
+        escaped = (
+            re.sub(r"([*?\[\]^\\])", r"\\\1", literal) + (kind.glob if kind else "") for literal, kind in self._pairs()
+        )
+        return "".join(escaped)
+
+    @property
+    def lua(self) -> str:
+        """For string.match: captures the fields, whose checks are still to be made."""
+        escaped = (
+            re.sub(r"([^A-Za-z0-9\x80-\U0010ffff])", r"%\1", literal) + (f"({kind.lua})" if kind else "")
+            for literal, kind in self._pairs()
+        )
+        return f"^{''.join(escaped)}$"
+
+    def name(self, **values: object) -> str:
+        """The name of the key with these *values*."""
+        return self.text.format(**values)
+
+    def values(self, name: bytes) -> dict[str, str] | None:
+        """The fields in *name*, or None where it does not fit."""
+        found = self.regex.fullmatch(name)
+        return {field: value.decode() for field, value in found.groupdict().items()} if found else None
+
+    def meets(self, other: "Pattern") -> bool:
+        """Whether one name could fit both patterns; a digit too many or an unknown resolution is not looked at."""
+        return _meet(self.steps, other.steps, apart=False)
+
+    def _pairs(self) -> Iterator[tuple[str, Kind | None]]:
+        """Each literal with the kind of the field that follows it."""
+        kinds = [KINDS.get(field, NAME) for field in self.fields]
+        yield from zip(self.parts[::2], [*kinds, None], strict=True)
+
+
+def _meet(one: tuple[_Step, ...], other: tuple[_Step, ...], *, apart: bool) -> bool:
+    """Whether a name can be gone through by both chains; with *apart*, only if they part company on the way."""
+    seen = {(0, 0, False)}
+    todo = list(seen)
+    while todo:
+        at, there, parted = todo.pop()
+        if (at, there) == (len(one), len(other)) and parted >= apart:
+            return True
+        for next_at, bytes_ in _moves(one, at):
+            for next_there, others in _moves(other, there):
+                state = (next_at, next_there, parted or next_at != next_there)
+                if state not in seen and bytes_ & others:
+                    seen.add(state)
+                    todo.append(state)
+    return False
+
+
+def _moves(steps: tuple[_Step, ...], at: int) -> Iterator[tuple[int, frozenset[int]]]:
+    if at < len(steps):
+        yield at + 1, steps[at][0]
+    if at and steps[at - 1][1]:
+        yield at, steps[at - 1][0]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keys that are named as *old* says get the name that *new* says."""
+
+    old: Pattern
+    new: Pattern
+
+    @classmethod
+    def parse(cls, old: str, new: str) -> "Rule":
+        """A rule such as ``waiting:{record_id}:{resolution}`` to ``{record_id}_{resolution}``.
+
+        Raises Misuse where the two have not the same fields, one can be read in two ways, or a renamed key would
+        be renamed again.
+        """
+        made = cls(Pattern.parse(old), Pattern.parse(new))
+        if set(made.old.fields) != set(made.new.fields):
+            raise Misuse(
+                f"{made}: the fields of the two differ ({', '.join(made.old.fields) or 'none'} and "
+                f"{', '.join(made.new.fields) or 'none'}). Name the same fields on both sides, each once."
+            )
+        if made.old.meets(made.new):
+            raise Misuse(f"{made}: a renamed key could be renamed again. Let the two differ in a fixed character.")
+        return made
+
+    @property
+    def inverse(self) -> "Rule":
+        """The rule that takes it back."""
+        return Rule(self.new, self.old)
+
+    def applied(self, name: bytes) -> bytes | None:
+        """The new name of *name*, or None where the rule is not about it."""
+        values = self.old.values(name)
+        return None if values is None else self.new.name(**values).encode()
+
+    def __str__(self) -> str:
+        return f"{self.old.text} => {self.new.text}"
+
+
+def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
+    """The rules that *lines* write as ``OLD => NEW``, checked against each other; with *back* their inverses.
+
+    Empty lines and those that begin with # are passed over. Raises Misuse.
+    """
+    rules: list[Rule] = []
+    for line in (one.strip() for one in lines):
+        if line and not line.startswith("#"):
+            old, arrow, new = (part.strip() for part in line.partition("=>"))
+            if not arrow:
+                raise Misuse(f"{line!r:.80} is no rule. Write OLD=>NEW, for example 'a:{{class_id}}=>b:{{class_id}}'.")
+            rules.append(Rule.parse(old, new))
+    check(rules)
+    return [rule.inverse for rule in rules] if back else rules
+
+
+def check(rules: Sequence[Rule]) -> None:
+    """Raise Misuse unless each name is the business of one rule at most, before and after, there and back."""
+    if not rules:
+        raise Misuse("No rule is given. Write OLD=>NEW, for example 'w:{record_id}=>{record_id}'.")
+    for one, other in combinations(rules, 2):
+        for left in (one.old, one.new):
+            for right in (other.old, other.new):
+                if left.meets(right):
+                    raise Misuse(
+                        f"{one} and {other}: a name could fit both {left.text} and {right.text}, and be renamed twice. "
+                        f"Let them differ in a fixed character, or run them one after the other."
+                    )

@@ -1,0 +1,40 @@
+"""A Redis of a test's own, on loopback, that forgets everything at its end."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from lectern.demo import programs
+from tests.effects.conftest import free_port, wait_until
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[redis.Redis]:
+    """A client of a server that was just started."""
+    port = free_port()
+    argv = [programs.redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with (folder / "redis.log").open("wb") as log:
+        server = subprocess.Popen([*argv, "--dir", str(folder), *options], stdout=log, stderr=log)
+        try:
+            with redis.Redis(port=port, socket_timeout=30) as client:
+                wait_until(lambda: _answers(client), f"Redis answers: {(folder / 'redis.log').read_text()}")
+                yield client
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def url_of(client: redis.Redis) -> str:
+    """How another process reaches the same database."""
+    found = client.connection_pool.connection_kwargs
+    return f"redis://127.0.0.1:{found['port']}/{found.get('db', 0)}"
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
