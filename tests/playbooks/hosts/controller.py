@@ -107,8 +107,15 @@ class Controller:
         # Into a file: a worker that outlives a killed controller holds a pipe open for as long as it lives.
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                argv, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                argv,
+                env=environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
+            (self.folder / "pid").write_text(str(process.pid))
             try:
                 exit_code = process.wait(timeout_s)
             except subprocess.TimeoutExpired:
@@ -139,6 +146,7 @@ def variables(places: Places, prefect_api_url: str, **more: Any) -> dict[str, An
     if role == "streamer":
         own |= {
             "video_root": str(places.video_root),
+            "wget_path": places.wget,
             "health_bind": bind,
             "max_video_size": 0.5,
             "record_patterns": [

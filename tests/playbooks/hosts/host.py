@@ -25,7 +25,9 @@ connection.execute("PRAGMA query_only = ON")
 print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
 """
 _STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
-_STEPS += "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
+_STEPS += (
+    "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
+)
 _STEPS += " if os.path.exists(f'/proc/{n}/cmdline') else b'')]"
 
 

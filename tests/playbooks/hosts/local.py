@@ -41,6 +41,7 @@ class LocalHost(Host):
         redis_url: str,
         recording: Path,
         environment: dict[str, str],
+        wget: str = "/usr/bin/wget",
     ) -> None:
         base = PurePosixPath(folder / name)
         conf = str(base / "supervisord.conf")
@@ -57,6 +58,7 @@ class LocalHost(Host):
             python=sys.executable,
             supervisorctl=(sys.executable, "-m", "supervisor.supervisorctl", "-c", conf),
             redis_url=redis_url,
+            wget=wget,
         )
         super().__init__(places, recording)
         self.environment = environment

@@ -167,13 +167,13 @@ def keys_of(client: redis.Redis) -> dict[str, tuple[object, ...]]:
         "list": lambda key: client.lrange(key, 0, -1),
         "hash": client.hgetall,
         "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-        "set": lambda key: sorted(client.smembers(key)),  # type: ignore[arg-type]
+        "set": lambda key: sorted(client.smembers(key)),
         "stream": client.xlen,
     }
     found: dict[str, tuple[object, ...]] = {}
     for key in client.scan_iter(count=1000):
         kind = str(client.type(key))
-        found[str(key)] = (kind, readers[kind](key), client.pexpiretime(key))  # type: ignore[operator]
+        found[str(key)] = (kind, readers[kind](key), client.pexpiretime(key))
     return found
 
 

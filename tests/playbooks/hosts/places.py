@@ -27,6 +27,7 @@ class Places:
     supervisorctl: tuple[str, ...]
     redis_url: str
     """As seen from the host."""
+    wget: str = "/usr/bin/wget"
 
     @property
     def database(self) -> PurePosixPath:

@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 EVERY_S = 0.02
@@ -40,5 +41,5 @@ def watch(host: str, port: int, path: str, sink: TextIO) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with open(sys.argv[4], "a", encoding="utf-8") as log:
+    with Path(sys.argv[4]).open("a", encoding="utf-8") as log:
         watch(sys.argv[1], int(sys.argv[2]), sys.argv[3], log)

@@ -5,43 +5,42 @@ On stdin: ``{"trees": [folders], "databases": [files], "leave_out": regex of pat
 
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 DIARY = "class_id LIKE 'w-%'"
 """Rows that the old program goes on writing while it is looked at."""
 
 
-def entry(path: str) -> list[Any]:
+def entry(path: Path) -> list[Any]:
     """What kind of thing it is, its mode, owner and group, and what is in it."""
-    found = os.lstat(path)
+    found = path.lstat()
     kept = [stat.filemode(found.st_mode), found.st_uid, found.st_gid]
     if stat.S_ISLNK(found.st_mode):
-        return [*kept, os.readlink(path)]
+        return [*kept, str(path.readlink())]
     if stat.S_ISREG(found.st_mode):
-        with open(path, "rb") as file:
-            return [*kept, hashlib.sha256(file.read()).hexdigest()]
+        return [*kept, hashlib.sha256(path.read_bytes()).hexdigest()]
     return kept
 
 
-def walked(tree: str, leave_out: "re.Pattern[str]") -> Iterator[str]:
+def walked(tree: Path, leave_out: "re.Pattern[str]") -> Iterator[Path]:
     """*tree* itself, and everything under it; what is left out is not gone into."""
-    if not os.path.lexists(tree) or leave_out.search(tree):
+    if not (tree.exists() or tree.is_symlink()) or leave_out.search(str(tree)):
         return
     yield tree
-    if os.path.isdir(tree) and not os.path.islink(tree):
-        for name in sorted(os.listdir(tree)):
-            yield from walked(os.path.join(tree, name), leave_out)
+    if tree.is_dir() and not tree.is_symlink():
+        for one in sorted(tree.iterdir()):
+            yield from walked(one, leave_out)
 
 
 def dumped(path: str) -> dict[str, Any]:
     """Every row with the types of its values, the statements that made the tables, and the journal mode."""
-    if not os.path.exists(path):
+    if not Path(path).exists():
         return {}
     connection = sqlite3.connect(path, timeout=20)
     connection.execute("PRAGMA query_only = ON")
@@ -66,7 +65,7 @@ def main() -> None:
     """One object, sorted."""
     wanted = json.load(sys.stdin)
     leave_out = re.compile(wanted["leave_out"])
-    found = {path: entry(path) for tree in wanted["trees"] for path in walked(tree, leave_out)}
+    found = {str(path): entry(path) for tree in wanted["trees"] for path in walked(Path(tree), leave_out)}
     databases = {path: dumped(path) for path in wanted["databases"]}
     json.dump({"files": found, "databases": databases}, sys.stdout, sort_keys=True)
 

@@ -25,7 +25,7 @@ description: [Test-only.]
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible carries no types
+class CallbackModule(CallbackBase):
     """One instance a run of ansible-playbook."""
 
     CALLBACK_VERSION = 2.0

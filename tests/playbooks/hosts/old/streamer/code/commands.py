@@ -1,3 +1,5 @@
+# It imports its neighbours by their bare names, as a stand-alone program does.
+# mypy: ignore-errors
 """What the teacher may ask of this client."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# It imports its neighbours by their bare names, as a stand-alone program does.
+# mypy: ignore-errors
 """The client of a push host: keeps classes, pushes them, and says on a page which version it is."""
 
 import json

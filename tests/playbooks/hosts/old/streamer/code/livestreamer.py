@@ -1,3 +1,5 @@
+# It imports its neighbours by their bare names, as a stand-alone program does.
+# mypy: ignore-errors
 """Pushes the classes that are due."""
 
 import subprocess

@@ -1,7 +1,6 @@
 """Settings of the client, from its .env."""
 
 
-
 def settings(path: str = ".env") -> dict[str, str]:
     """Every NAME=VALUE of the file."""
     found: dict[str, str] = {}

@@ -1,0 +1,108 @@
+"""A host that is a Debian container: SSH, sudo and supervisor as on a real one."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from tests.playbooks.hosts.host import Host
+from tests.playbooks.hosts.places import Places
+
+SHARE = "/share"
+USER = "deploy"
+
+
+class Container:
+    """One service of compose.yml."""
+
+    def __init__(self, project: str, service: str) -> None:
+        self.service = service
+        self.name = f"{project}-{service}-1"
+
+    def run(
+        self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Run a command in it, as root."""
+        whole = ["docker", "exec", "-i", self.name, *argv]
+        found = subprocess.run(whole, input=given, capture_output=True, timeout=timeout_s, check=False)
+        assert found.returncode == 0 or not check, f"{argv}: {found.returncode}\n{found.stdout!r}\n{found.stderr!r}"
+        return found
+
+    def begin(self, *argv: str) -> None:
+        """Start a command in it that goes on."""
+        subprocess.run(["docker", "exec", "-d", self.name, *argv], check=True, capture_output=True, timeout=60)
+
+    def pause(self) -> None:
+        """Freeze it: its connections hang, as when a cable is cut."""
+        subprocess.run(["docker", "pause", self.name], check=True, capture_output=True, timeout=60)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        subprocess.run(["docker", "unpause", self.name], check=True, capture_output=True, timeout=60)
+
+    def host_key(self) -> str:
+        """Its real SSH host key, read from inside: type and key."""
+        text = self.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.decode()
+        return " ".join(text.split()[:2])
+
+
+class ContainerHost(Host):
+    """A teacher or a streamer; its old program runs as root in root's home, as documented, or as another user."""
+
+    def __init__(
+        self,
+        container: Container,
+        role: Literal["teacher", "streamer"],
+        home: str,
+        user: str,
+        redis_url: str,
+        recording: Path,
+    ) -> None:
+        folder = "firstleaprecord/code" if role == "streamer" else "virtual-teacher"
+        places = Places(
+            name=container.service,
+            role=role,
+            user=user,
+            base=PurePosixPath("/var/log/old"),
+            code_dir=PurePosixPath(home) / folder,
+            programs_dir=PurePosixPath("/etc/supervisor/conf.d"),
+            root=PurePosixPath("/opt/lectern"),
+            video_root=PurePosixPath("/home/video"),
+            port=8800,
+            python="/usr/bin/python3",
+            supervisorctl=("supervisorctl",),
+            redis_url=redis_url,
+        )
+        super().__init__(places, recording)
+        self.container = container
+
+    def run(
+        self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """In the container, as root."""
+        return self.container.run(argv, given=given, check=check, timeout_s=timeout_s)
+
+    def script(self, name: str) -> str:
+        """Where it is in the container."""
+        return f"{SHARE}/{name}"
+
+    def begin_probe(self, log: str) -> None:
+        """In the container, outside its supervisord."""
+        argv = [self.places.python, self.script("probe.py"), "127.0.0.1", str(self.places.port), "/health", log]
+        self.container.begin(*argv)
+
+    def end_probe(self) -> None:
+        """By the name of its script: nothing else in the container has it."""
+        self.run(["pkill", "-f", self.script("probe.py")])
+
+
+def reached_by(port: int, key: Path, known_hosts: Path) -> dict[str, Any]:
+    """How Ansible reaches a container: as an ordinary user, with a key, to a host whose key is known."""
+    options = {"UserKnownHostsFile": known_hosts, "StrictHostKeyChecking": "yes", "IdentitiesOnly": "yes"}
+    return {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": port,
+        "ansible_user": USER,
+        "ansible_ssh_private_key_file": str(key),
+        "ansible_ssh_common_args": " ".join(f"-o {name}={value}" for name, value in options.items()),
+    }

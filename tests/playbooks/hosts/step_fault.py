@@ -1,0 +1,103 @@
+"""Test-only: kills a step of the rollout from inside, just before it does the n-th thing of a kind.
+
+It is put into a staged release's environment, with a ``.pth`` file that imports it, and does nothing until the file
+`lectern_fault.json` lies beside it. What a step does to the world is seen by an audit hook (files, processes,
+databases), and where there is none, by wrapping the call (fsync, sending to a server).
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ORDERS = HERE / "lectern_fault.json"
+_MADE = re.compile(r"[0-9a-f]{8,}|[0-9]{4,}|\.tmp\w*|tmp\w+")
+_WRITES = os.O_WRONLY | os.O_RDWR
+_PATHS = (
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.chown",
+    "os.truncate",
+)
+
+
+class Watch:
+    """Counts what the step does from the moment it takes the rollout's lock."""
+
+    def __init__(self, orders: dict[str, Any]) -> None:
+        self._orders = orders
+        self._seen: Counter[str] = Counter()
+        self._begun = False
+
+    def hook(self, event: str, args: tuple[Any, ...]) -> None:
+        """An audit hook; it must not raise."""
+        if event == "open" and isinstance(args[0], (str, bytes)) and isinstance(args[2], int) and args[2] & _WRITES:
+            self.point("open", os.fsdecode(args[0]))
+        elif event in _PATHS:
+            self.point(event, *(os.fsdecode(one) for one in args[:2] if isinstance(one, (str, bytes))))
+        elif event in ("subprocess.Popen", "os.posix_spawn"):
+            self.point("process", " ".join(Path(str(word)).name for word in list(args[1])[-3:]))
+        elif event == "sqlite3.connect":
+            self.point(event, str(args[0]))
+
+    def point(self, kind: str, *details: str) -> None:
+        """One thing that is about to be done."""
+        if not self._begun:
+            self._begun = kind == "open" and details[0].endswith("/rollout/lock")
+            return
+        name = " ".join([kind, *(_MADE.sub("#", "/".join(one.split("/")[-2:])) for one in details)])
+        if any(one in name for one in ("/dev/", "__pycache__", "fault.log")):
+            return
+        self._seen[name] += 1
+        key = f"{name} ({self._seen[name]})"
+        if self._orders["mode"] == "list":
+            descriptor = os.open(self._orders["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, key.encode() + b"\n")
+            os.close(descriptor)
+        elif key == self._orders["at"]:
+            self._kill()
+
+    def _kill(self) -> None:
+        ORDERS.unlink()  # that the order is gone proves that it was carried out
+        if "controller" in self._orders:
+            os.killpg(int(Path(self._orders["controller"]).read_text()), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install() -> None:
+    """Watch this process, if it is the step that is ordered."""
+    words = sys.orig_argv
+    if not ORDERS.exists() or "rollout" not in words:
+        return
+    orders = json.loads(ORDERS.read_text())
+    if orders["step"] not in words or "--check" in words:
+        return
+    watch = Watch(orders)
+    real_fsync, real_sendall = os.fsync, socket.socket.sendall
+
+    def fsync(descriptor: Any) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        watch.point("fsync", str(Path(f"/proc/self/fd/{number}").readlink()))
+        real_fsync(descriptor)
+
+    def sendall(self: socket.socket, data: Any, *flags: int) -> None:
+        watch.point("send", bytes(data)[:40].split(b"\r\n")[2:3].__repr__() if bytes(data)[:1] == b"*" else "http")
+        real_sendall(self, data, *flags)
+
+    os.fsync = fsync  # type: ignore[assignment]  # called with a descriptor or a file, as it is
+    socket.socket.sendall = sendall  # type: ignore[assignment, method-assign]  # the same
+    sys.addaudithook(watch.hook)
+
+
+install()
