@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fmt clean
+.PHONY: help demo test check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -48,6 +48,9 @@ check: .venv/.built ## format, lint, types and import contracts
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
+
+release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VERSION=3.13 PLATFORM=linux-aarch64 name the hosts'
+	@$(BIN)/python -m playbooks.release $(PYTHON_VERSION:%=--python-version %) $(PLATFORM:%=--platform %)
 
 clean: ## remove everything that was built or cached here
 	@rm -rf .venv .uv .demo demo-report.json dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

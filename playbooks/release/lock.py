@@ -52,18 +52,18 @@ def installer(root: Path, scratch: Path, target: Target) -> Wheel:
 def wheels(packages: Iterable[Mapping[str, Any]], target: Target) -> list[Wheel]:
     """Of each package that *target* needs, the wheel that fits it best; raises Misuse where there is none."""
     rank = {tag: place for place, tag in enumerate(target.tags())}
-    found = [_chosen(package, rank) for package in packages if target.needs(package.get("marker"))]
-    lacking = sorted(
-        f"{package['name']} {package['version']}"
-        for package, wheel in zip((one for one in packages if target.needs(one.get("marker"))), found, strict=True)
-        if wheel is None
-    )
+    found = {
+        f"{package['name']} {package['version']}": _chosen(package, rank)
+        for package in packages
+        if target.needs(package.get("marker"))
+    }
+    lacking = sorted(name for name, wheel in found.items() if wheel is None)
     if lacking:
         raise Misuse(
             f"{', '.join(lacking)}: uv.lock has no wheel for {target.name} with glibc {GLIBC[0]}.{GLIBC[1]}. "
-            f"Build for another Python (make release PYTHON_VERSION=3.13), or lock a version that has one."
+            f"Build for another Python (make release PYTHON_VERSION=...), or lock a version that has one."
         )
-    return sorted((wheel for wheel in found if wheel is not None), key=lambda wheel: wheel.package)
+    return sorted((wheel for wheel in found.values() if wheel is not None), key=lambda wheel: wheel.package)
 
 
 def _chosen(package: Mapping[str, Any], rank: Mapping[Tag, int]) -> Wheel | None:

@@ -1,0 +1,256 @@
+"""Looks at a host, stages a release on it, and prunes old ones; sent there by the role, run by the host's own Python.
+
+    python3 -I - look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
+
+Only the standard library, and until the Python is known to fit, only what Python 3.8 has. Prints one JSON object;
+what goes wrong is one sentence on stderr, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Iterator
+
+_COMPLETE = ".complete"
+_MANIFEST = "manifest.json"
+_LOCK_WAIT_S = 300
+_INSTALL_TIMEOUT_S = 600
+_SLACK_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+class Trouble(Exception):
+    """What went wrong, and what to type."""
+
+
+def look(asked: dict[str, Any]) -> dict[str, Any]:
+    """Say whether the release is staged already, and in words why it can not be; changes nothing."""
+    release = Path(asked["root"], "releases", asked["version"])
+    staged = _digest(release) == asked["digest"]
+    refusals = [] if staged else [*_unfit(asked), *_in_use(release, Path(asked["root"], "current")), *_no_room(asked)]
+    return {"staged": staged, "refusals": refusals}
+
+
+def stage(asked: dict[str, Any]) -> dict[str, Any]:
+    """Unpack the tarball, check every file, and build the virtual environment; complete only when all is done.
+
+    A second one waits for the first, and then finds nothing to do: one whose controller was lost is not disturbed.
+    """
+    tarball, into = Path(asked["tarball"]), Path(asked["into"])
+    os.umask(0o022)  # the program runs as another user than we do
+    os.nice(10)  # classes are on air
+    with _alone(into.parent) as lock:
+        staged = _digest(into) == asked["digest"]
+        if not staged:
+            _remove(into)
+            try:
+                _unpack(tarball, into, asked["digest"])
+                _install(into, lock)
+            except BaseException:
+                _remove(into)
+                raise
+            _finish(into, asked["digest"])
+        tarball.unlink(missing_ok=True)
+    return {"staged": not staged}
+
+
+def prune(asked: dict[str, Any]) -> dict[str, Any]:
+    """Remove old releases: all but the newest *keep*, the wanted one, the current one and the one before it.
+
+    With *check* it is only said. Folders that are no releases of ours are left alone.
+    """
+    releases = Path(asked["root"], "releases").resolve()
+    if not releases.is_dir():
+        return {"pruned": []}
+    with contextlib.nullcontext() if asked["check"] else _alone(releases):
+        goes = _superfluous(releases, Path(asked["root"], "current"), asked["version"], int(asked["keep"]))
+        for release in goes if not asked["check"] else ():
+            _remove(release)
+    return {"pruned": sorted(release.name for release in goes)}
+
+
+def _unfit(asked: dict[str, Any]) -> Iterator[str]:
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if asked["python"] != f"cp{version.replace('.', '')}":
+        yield (
+            f"{sys.executable} is Python {platform.python_version()}, and the release is for {asked['python']}. "
+            f"Type: make release PYTHON_VERSION={version}"
+            if sys.version_info >= (3, 11)
+            else f"{sys.executable} is Python {platform.python_version()}, and lectern needs 3.11 or newer. "
+            "Install one, and name it by release_python."
+        )
+    here = f"{platform.system().lower()}-{platform.machine()}"
+    if asked["platform"] != here:
+        yield f"this is {here}, and the release is for {asked['platform']}. Type: make release PLATFORM={here}"
+    library, found = platform.libc_ver()
+    if library != "glibc" or _numbers(found) < _numbers(asked["glibc"]):
+        yield f"the C library is {library or 'unknown'} {found}, and the release needs glibc {asked['glibc']} or newer."
+    for module in ("ctypes", "sqlite3", "ssl", "tarfile", "venv"):
+        if importlib.util.find_spec(module) is None:
+            yield f"{sys.executable} has no module {module}. Type: apt-get install python3 python3-venv"
+
+
+def _in_use(release: Path, current: Path) -> Iterator[str]:
+    if current.is_symlink() and current.resolve() == release.resolve():
+        yield (
+            f"{release} is in use, and is not what this release file holds: two releases bear the same version. "
+            f"Raise the version in pyproject.toml, and type: make release"
+        )
+
+
+def _no_room(asked: dict[str, Any]) -> Iterator[str]:
+    where = Path(asked["at"])
+    while not where.exists():
+        where = where.parent
+    free, needs = shutil.disk_usage(where).free, asked["needs_bytes"] + _SLACK_BYTES
+    if free < needs:
+        yield f"{where} has {free >> 20} MB free, and the release needs {needs >> 20} MB. Make room there."
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".") if number.isdecimal()]
+
+
+def _digest(release: Path) -> str | None:
+    """Of the manifest of what was staged there, all of it; None where nothing or not all was."""
+    try:
+        return (release / _COMPLETE).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """Hold the folder's lock; raises Trouble where somebody else does not let go of it."""
+    with (folder / ".lock").open("a") as lock:
+        give_up_at = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    raise Trouble(
+                        f"{folder}: somebody else has been staging there for {_LOCK_WAIT_S} s. "
+                        f"Type `fuser -v {folder}/.lock` to see who; then run this again."
+                    ) from None
+                time.sleep(0.1)
+        yield lock.fileno()
+
+
+def _remove(release: Path) -> None:
+    """Remove a release; killed in the middle, it is at least no complete one any more."""
+    (release / _COMPLETE).unlink(missing_ok=True)
+    if release.exists():
+        shutil.rmtree(release)
+
+
+def _unpack(tarball: Path, into: Path, digest: str) -> None:
+    """Take out what the manifest lists, each file checked while it is written; raises Trouble for any other."""
+    import tarfile  # noqa: PLC0415  # look must say so where it is missing
+
+    into.mkdir()
+    with tarfile.open(tarball, "r:gz") as tar:
+        told = _content(tar, tar.next()).read()
+        if hashlib.sha256(told).hexdigest() != digest:
+            raise Trouble(f"{tarball}: its manifest is not the one of the release file. Run this again.")
+        (into / _MANIFEST).write_bytes(told)
+        listed = dict(json.loads(told)["files"])
+        while (member := tar.next()) is not None:
+            wanted = listed.pop(member.name, None)
+            if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
+                raise Trouble(f"{tarball}: {member.name} is not what its manifest lists. Type: make release")
+            (into / member.name).chmod(member.mode & 0o755)
+    if listed:
+        raise Trouble(f"{tarball}: {', '.join(sorted(listed))} is not in it. Type: make release")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> IO[bytes]:
+    content = tar.extractfile(member) if member is not None and member.isreg() else None
+    if content is None:
+        raise Trouble(f"{tar.name!s}: {member.name if member else 'the manifest'} is no file in it. Type: make release")
+    return content
+
+
+def _written(content: IO[bytes], into: Path) -> str:
+    into.parent.mkdir(exist_ok=True)
+    digest = hashlib.sha256()
+    with into.open("wb") as out:
+        while piece := content.read(_CHUNK_BYTES):
+            digest.update(piece)
+            out.write(piece)
+    return digest.hexdigest()
+
+
+def _install(release: Path, lock: int) -> None:
+    """Build the virtual environment out of nothing but what the release holds; raises Trouble."""
+    import venv  # noqa: PLC0415  # look must say so where it is missing
+
+    environment = release / "venv"
+    venv.create(environment, with_pip=False, symlinks=True)
+    argv = [str(release / "bin" / "uv"), "pip", "sync", "--quiet", "--offline", "--no-index", "--require-hashes"]
+    argv += ["--no-build", "--find-links", str(release / "wheels"), "--compile-bytecode"]
+    argv += ["--python", str(environment / "bin" / "python"), str(release / "requirements.txt")]
+    # Its cache lies beside what it installs, so that files are linked instead of copied.
+    env = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(release), "UV_CACHE_DIR": str(release / ".cache")}
+    env |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE_TIMEOUT": "300"}
+    # It inherits the lock: should we be killed, it is held until uv is done, too.
+    done = subprocess.run(
+        argv, env=env, pass_fds=[lock], capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+    )
+    if done.returncode != 0:
+        raise Trouble(f"{environment}: its packages could not be installed: {done.stderr.strip()}")
+
+
+def _finish(release: Path, digest: str) -> None:
+    """Remove what was only needed to install, and write down that all is there."""
+    for leftover in ("wheels", ".cache"):
+        shutil.rmtree(release / leftover)
+    os.sync()  # a host that loses its power now must not find a complete release with empty files
+    part = release / f"{_COMPLETE}.part"
+    with part.open("w") as out:
+        out.write(f"{digest}\n")
+        out.flush()
+        os.fsync(out.fileno())
+    part.rename(release / _COMPLETE)
+
+
+def _superfluous(releases: Path, current: Path, wanted: str, keep: int) -> list[Path]:
+    ours = [release for release in releases.iterdir() if (release / _MANIFEST).is_file()]
+    staged_at = {one: (one / _COMPLETE).stat().st_mtime_ns for one in ours if _digest(one) is not None}
+    newest_first = sorted(staged_at, key=lambda one: staged_at[one], reverse=True)
+    live = current.resolve()
+    stays = {releases / wanted, live, *[one for one in newest_first if one.name != wanted][: max(keep - 1, 0)]}
+    if live in newest_first:
+        stays.update(newest_first[newest_first.index(live) :][:2])
+    return [release for release in ours if release not in stays]
+
+
+def main(verb: str, asked: dict[str, Any]) -> int:
+    """Do what was asked, and print what came of it."""
+    try:
+        answer = {"look": look, "stage": stage, "prune": prune}[verb](asked)
+    except (Trouble, OSError, EOFError, subprocess.TimeoutExpired) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], json.loads(sys.argv[2])))
