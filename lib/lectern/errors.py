@@ -50,6 +50,10 @@ FORBIDDEN_ORIGIN = ErrorCode(320, "the recording's origin is not allowed", Sever
 AIRING_BROKEN = ErrorCode(
     321, "the class could not be aired to its end", Severity.CRITICAL, "Call the operations team."
 )
+STREAMER_LOST = ErrorCode(322, "a streamer is lost", Severity.CRITICAL, "Nothing; its classes are moved to others.")
+NOT_MOVED = ErrorCode(
+    323, "a class lost its streamer, and no other can take it", Severity.CRITICAL, "Move the class, it is not aired."
+)
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
@@ -85,6 +89,8 @@ CODES: dict[int, ErrorCode] = {
         BAD_RECORDING,
         FORBIDDEN_ORIGIN,
         AIRING_BROKEN,
+        STREAMER_LOST,
+        NOT_MOVED,
         MALFORMED,
         CONFLICT,
         ENDED,

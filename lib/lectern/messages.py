@@ -160,9 +160,10 @@ class Alarm(Message):
 
 
 class Prepare(Message):
-    """Teacher to streamer: have this rendition, and air it then."""
+    """Teacher to streamer: have this rendition, and air it then. *placement* counts the streamers that it had."""
 
     cmd: Literal["prepare"] = "prepare"
+    placement: int = 1
     class_id: Name
     institution_id: Name | None = None
     record_id: RecordId
@@ -179,10 +180,22 @@ class Prepare(Message):
 
 
 class Release(Message):
-    """Teacher to streamer: the class is cancelled; take its citation back."""
+    """Teacher to streamer: the class is not yours any more; take its citation back.
+
+    With a *placement* the class was moved: one that has come back since by a later placement stays.
+    """
 
     cmd: Literal["release"] = "release"
     class_id: Name
+    placement: int | None = None
+
+
+class Grant(Message):
+    """Teacher to streamer: all that was taken from you is told; from here on your lease is *session*."""
+
+    cmd: Literal["grant"] = "grant"
+    streamer: Name
+    session: Name
 
 
 class Report(Message):
@@ -194,6 +207,7 @@ class Report(Message):
     result: Literal["success", "fail"]
     code: int = 0
     message: str = ""
+    placement: int = 1
 
 
 class DeadLetter(Message):
@@ -205,7 +219,7 @@ class DeadLetter(Message):
     body: str
 
 
-Inbound = Booking | Cancel | TranscodingResult | Prepare | Release | Report
+Inbound = Booking | Cancel | TranscodingResult | Prepare | Release | Grant | Report
 
 BY_COMMAND: Mapping[str, type[Inbound]] = {
     "order": Booking,
@@ -213,6 +227,7 @@ BY_COMMAND: Mapping[str, type[Inbound]] = {
     "transcoding": TranscodingResult,
     "prepare": Prepare,
     "release": Release,
+    "grant": Grant,
     "prepared": Report,
     "ended": Report,
 }

@@ -178,6 +178,7 @@ class StreamerSettings(Common):
     allowed_origins: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
     reconnect_after_s: float = Field(1.0, gt=0, le=3)
+    lease_s: float = Field(45, ge=0)  # 0: without end
     health_bind: str = "127.0.0.1:8801"
 
     @field_validator("streamer_name")

@@ -115,8 +115,12 @@ BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType
             {BookingState.WAITING, BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}
         ),
         BookingState.WAITING: frozenset({BookingState.PLACED, BookingState.REFUSED, BookingState.CANCELLED}),
-        BookingState.PLACED: frozenset({BookingState.READY, BookingState.REFUSED, BookingState.CANCELLED}),
-        BookingState.READY: frozenset({BookingState.AIRED, BookingState.CANCELLED, BookingState.BROKEN}),
+        BookingState.PLACED: frozenset(
+            {BookingState.READY, BookingState.REFUSED, BookingState.CANCELLED, BookingState.BROKEN}
+        ),
+        BookingState.READY: frozenset(
+            {BookingState.AIRED, BookingState.CANCELLED, BookingState.BROKEN, BookingState.PLACED}  # moved to another
+        ),
         BookingState.REFUSED: frozenset(),
         BookingState.CANCELLED: frozenset(),
         BookingState.AIRED: frozenset(),

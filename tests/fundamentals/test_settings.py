@@ -49,6 +49,7 @@ STREAMER = {
     "MAX_DOWNLOADS": 4,
     "ALLOWED_ORIGINS": "",
     "BROADCAST_LEAD_S": 300,
+    "LEASE_S": 45,
     "HEALTH_BIND": "127.0.0.1:8801",
 }
 

@@ -28,8 +28,8 @@ RENDITION = {
 BOOKING = {
     "received": {"waiting", "placed", "refused", "cancelled"},
     "waiting": {"placed", "refused", "cancelled"},
-    "placed": {"ready", "refused", "cancelled"},
-    "ready": {"aired", "cancelled", "broken"},
+    "placed": {"ready", "refused", "cancelled", "broken"},
+    "ready": {"aired", "cancelled", "broken", "placed"},
     "refused": set(),
     "cancelled": set(),
     "aired": set(),

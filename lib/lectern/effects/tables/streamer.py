@@ -59,6 +59,16 @@ class ClassRow(StreamerTable, table=True):
     run_id: str | None = Field(default=None, max_length=40)
     updated_at: float | None = None
     released_at: float | None = None
+    placement: int = 1
+
+
+class LeaseRow(StreamerTable, table=True):
+    """The session under which this streamer holds the lease of its classes."""
+
+    __tablename__ = "lease_list"
+    streamer: str = Field(primary_key=True, max_length=250)
+    session: str = Field(max_length=250)
+    granted_at: float
 
 
 class DirRow(StreamerTable, table=True):
@@ -94,4 +104,5 @@ tasks = table_of(TaskRow)
 files = table_of(FileRow)
 classes = table_of(ClassRow)
 dirs = table_of(DirRow)
+leases = table_of(LeaseRow)
 journal = Journal(table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent))

@@ -72,6 +72,30 @@ class OrderRow(TeacherTable, table=True):
     updated_at: float
     answered_at: float | None = None
     warned_at: float | None = None
+    placement: int = 0  # how many streamers it had
+    promised_at: float | None = None  # when the platform was answered with success
+
+
+class StreamerRow(TeacherTable, table=True):
+    """A streamer, and the session under which it holds the lease of its classes."""
+
+    __tablename__ = "streamer_list"
+    name: str = Field(primary_key=True, max_length=250)
+    session: str | None = Field(default=None, max_length=250)
+    lease_s: float = 0
+    granted_at: float | None = None
+    lost_at: float | None = None
+
+
+class MoveRow(TeacherTable, table=True):
+    """A class that was taken from a streamer, which may not know it yet."""
+
+    __tablename__ = "move_list"
+    id: int | None = Field(default=None, primary_key=True)
+    class_id: str = Field(max_length=250, index=True)
+    streamer: str = Field(max_length=250, index=True)
+    placement: int
+    moved_at: float
 
 
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
@@ -95,4 +119,6 @@ class TeacherEvent(EventColumns, TeacherTable, table=True):
 videos = table_of(RenditionRow)
 ecs_hosts = table_of(EcsHostRow)
 orders = table_of(OrderRow)
+streamers = table_of(StreamerRow)
+moves = table_of(MoveRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent))
