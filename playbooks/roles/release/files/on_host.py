@@ -1,6 +1,6 @@
 """Looks at a host, stages a release on it, and prunes old ones; sent there by the role, run by the host's own Python.
 
-    python3 -I - look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
+    python3 -I - name|look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
 
 Only the standard library, and until the Python is known to fit, only what Python 3.8 has. Prints one JSON object;
 what goes wrong is one sentence on stderr, with exit code 1.
@@ -32,10 +32,18 @@ _LOCK_WAIT_S = 300
 _INSTALL_TIMEOUT_S = 600
 _SLACK_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
+_VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+_PYTHON = f"cp{_VERSION.replace('.', '')}"
+_PLATFORM = f"{platform.system().lower()}-{platform.machine()}"
 
 
 class Trouble(Exception):
     """What went wrong, and what to type."""
+
+
+def name(_: dict[str, Any]) -> dict[str, Any]:
+    """Say what kind of host this is, as in the name of a release file."""
+    return {"name": f"{_PYTHON}-{_PLATFORM}"}
 
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
@@ -85,18 +93,13 @@ def prune(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unfit(asked: dict[str, Any]) -> Iterator[str]:
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if asked["python"] != f"cp{version.replace('.', '')}":
-        yield (
-            f"{sys.executable} is Python {platform.python_version()}, and the release is for {asked['python']}. "
-            f"Type: make release PYTHON_VERSION={version}"
-            if sys.version_info >= (3, 11)
-            else f"{sys.executable} is Python {platform.python_version()}, and lectern needs 3.11 or newer. "
-            "Install one, and name it by release_python."
-        )
-    here = f"{platform.system().lower()}-{platform.machine()}"
-    if asked["platform"] != here:
-        yield f"this is {here}, and the release is for {asked['platform']}. Type: make release PLATFORM={here}"
+    found = f"{sys.executable} is Python {platform.python_version()}, and"
+    if sys.version_info < (3, 11):  # noqa: UP036  # the host's, not the one for which this is checked
+        yield f"{found} lectern needs 3.11 or newer. Install one, and name it by release_python."
+    elif asked["python"] != _PYTHON:
+        yield f"{found} the release is for {asked['python']}. Type: make release PYTHON_VERSION={_VERSION}"
+    if asked["platform"] != _PLATFORM:
+        yield f"it is {_PLATFORM}, and the release is for {asked['platform']}. Type: make release PLATFORM={_PLATFORM}"
     library, found = platform.libc_ver()
     if library != "glibc" or _numbers(found) < _numbers(asked["glibc"]):
         yield f"the C library is {library or 'unknown'} {found}, and the release needs glibc {asked['glibc']} or newer."
@@ -244,7 +247,7 @@ def _superfluous(releases: Path, current: Path, wanted: str, keep: int) -> list[
 def main(verb: str, asked: dict[str, Any]) -> int:
     """Do what was asked, and print what came of it."""
     try:
-        answer = {"look": look, "stage": stage, "prune": prune}[verb](asked)
+        answer = {"name": name, "look": look, "stage": stage, "prune": prune}[verb](asked)
     except (Trouble, OSError, EOFError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{error}\n")
         return 1
