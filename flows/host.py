@@ -12,7 +12,7 @@ from prefect import runtime
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
-from lectern.effects import bookings, outbox
+from lectern.effects import bookings, metrics, outbox
 from lectern.effects.bus import Bus
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.effects.tables.engine import transaction
@@ -119,7 +119,8 @@ def _sent(connection: Connection, host: Host[Any], ids: list[int]) -> None:
     outbox.sent(connection, host.journal, ids, now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
-        bookings.answered(connection, outbox.classes_of(connection, host.journal, ids, to), now)
+        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, ids, to), now):
+            metrics.ANSWER_SECONDS.observe(took)
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:

@@ -1,20 +1,24 @@
-"""What a host answers over HTTP: whether it is ready, and which version is at work."""
+"""What a host answers over HTTP: whether it is ready, which version is at work, and its metrics."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
+from sqlalchemy import Connection
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flows.host import Host
 from lectern import __version__
+from lectern.effects import metrics
 from lectern.errors import Misuse
-from lectern.settings import Settings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
 START_S = 10.0
@@ -40,13 +44,33 @@ class Health:
         return JSONResponse(body, 200 if self.ready else 503)
 
 
+class Metrics:
+    """What ``GET /metrics`` says, for Prometheus."""
+
+    def __init__(self, host: Host[Any]) -> None:
+        self._host = host
+
+    async def answer(self, _request: Request) -> Response:
+        """The rows are counted anew for each answer."""
+        settings = self._host.settings
+        text = await self._host.commit(self._text, settings)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _text(self, connection: Connection, settings: Settings) -> bytes:
+        if isinstance(settings, StreamerSettings):
+            return metrics.exposition("streamer", settings.name, connection, settings.max_bytes)
+        return metrics.exposition("teacher", settings.name, connection)
+
+
 @asynccontextmanager
-async def served(settings: Settings, health: Health) -> AsyncIterator[None]:
+async def served(host: Host[Any], health: Health) -> AsyncIterator[None]:
     """Answer at the settings' address meanwhile; raises Misuse where it is taken. Without an address, nothing."""
+    settings: Settings = host.settings
     if not settings.bind:
         yield
         return
-    server = _server(settings, Starlette(routes=[Route("/health", health.answer)]))
+    routes = [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
+    server = _server(settings, Starlette(routes=routes))
     serving = asyncio.create_task(_serve(server, settings))
     try:
         async with asyncio.timeout(START_S):

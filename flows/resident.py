@@ -120,7 +120,7 @@ class Resident:
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                async with http.served(self.settings, self._health):
+                async with http.served(host, self._health):
                     await self._work(host, runs)
             finally:
                 await self._leave(host)

@@ -149,11 +149,14 @@ def delivered_again(connection: Connection, class_ids: Sequence[str]) -> None:
         connection.execute(update(orders).where(orders.c.class_id == class_id).values(deliveries=more))
 
 
-def answered(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """The answers of *class_ids* were sent."""
-    if class_ids:
-        first = orders.c.class_id.in_(class_ids) & orders.c.answered_at.is_(None)
-        connection.execute(update(orders).where(first).values(answered_at=now))
+def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:
+    """The answers of *class_ids* were sent; returns how long each that was the first one took, in seconds."""
+    if not class_ids:
+        return []
+    first = orders.c.class_id.in_(class_ids) & orders.c.answered_at.is_(None)
+    took = [now - row.received_at for row in connection.execute(select(orders.c.received_at).where(first))]
+    connection.execute(update(orders).where(first).values(answered_at=now))
+    return took
 
 
 def overdue_waiters(connection: Connection, before: float) -> list[Order]:

@@ -1,0 +1,153 @@
+"""Metrics count the rows of the database, and whatever a dashboard or an alert rule names is exported."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, insert
+
+from lectern.effects import metrics, schema
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.streamer import classes, files, tasks
+from lectern.effects.tables.teacher import journal, orders, videos
+
+DASHBOARDS = Path(__file__).parents[2] / "dashboards"
+RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
+OURS = re.compile(r"\blectern_[a-z_]+")
+
+
+def engine_of(folder: Path, role: schema.Role) -> Engine:
+    engine = open_database(f"sqlite:///{folder}/{role}.db")
+    schema.upgrade(engine, role)
+    return engine
+
+
+def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]:
+    """Sample values by name and label values."""
+    with transaction(engine) as connection:
+        text = metrics.exposition(role, f"{role}1", connection, max_bytes=1000).decode()
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Engine:
+    return engine_of(tmp_path, "teacher")
+
+
+@pytest.fixture
+def streamer(tmp_path: Path) -> Engine:
+    return engine_of(tmp_path, "streamer")
+
+
+def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age(teacher: Engine) -> None:
+    now = time.time()
+    common = {"start_time": now + 600, "end_time": now + 1200, "payload": "{}", "updated_at": now}
+    with transaction(teacher) as connection:
+        for class_id, state, code, age in (
+            ("a", "waiting", None, 40),
+            ("b", "waiting", None, 5),
+            ("c", "refused", 207, 9),
+        ):
+            row = {"class_id": class_id, "state": state, "code": code, "received_at": now - age, **common}
+            connection.execute(insert(orders).values(**row))
+        connection.execute(
+            insert(videos).values(record_id=1, resolution="720P", status="transcoding", deadline=now + 60)
+        )
+    found = exported(teacher, "teacher")
+    assert found["lectern_bookings", "0", "waiting"] == 2
+    assert found["lectern_bookings", "207", "refused"] == 1
+    assert found["lectern_waiting_classes",] == 2
+    assert 40 <= found["lectern_waiting_oldest_seconds",] < 45
+    assert 590 < found["lectern_waiting_slack_seconds",] <= 600
+    assert 50 < found["lectern_rendition_slack_seconds",] <= 60
+    assert found["lectern_renditions", "transcoding"] == 1
+
+
+def test_a_message_that_is_not_handled_has_a_lag(teacher: Engine) -> None:
+    with transaction(teacher) as connection:
+        for state, age in (("new", 30), ("done", 900), ("dead", 60)):
+            row = {"source": "order", "body": "{}", "state": state, "received_at": time.time() - age}
+            connection.execute(insert(journal.inbox).values(**row))
+    found = exported(teacher, "teacher")
+    assert found["lectern_inbox_messages",] == 1
+    assert 30 <= found["lectern_inbox_lag_seconds",] < 35
+    assert found["lectern_dead_letters",] == 1
+    assert found["lectern_outbox_lag_seconds",] == 0
+
+
+def test_the_cache_is_measured_in_bytes_used_reserved_pinned_and_its_bound(streamer: Engine) -> None:
+    with transaction(streamer) as connection:
+        for stem, state, cited, size in (("1", "ready", 1, 100), ("2", None, 0, 20), ("3", "downloading", 1, 7)):
+            connection.execute(insert(files).values(id=stem, state=state, num_cite=cited, size_bytes=size, tries=0))
+    found = exported(streamer, "streamer")
+    kinds = {kind: found["lectern_cache_bytes", kind] for kind in ("used", "reserved", "pinned", "bound")}
+    assert kinds == {"used": 120, "reserved": 7, "pinned": 100, "bound": 1000}
+
+
+def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -> None:
+    now = time.time()
+    with transaction(streamer) as connection:
+        for class_id, state, start in (
+            ("late", "ready", -5),
+            ("on", "on air", -5),
+            ("soon", "ready", 90),
+            ("over", "aired", -9),
+        ):
+            connection.execute(insert(classes).values(class_id=class_id, video_id="1", state=state))
+            connection.execute(insert(tasks).values(class_id=class_id, start_time=now + start, end_time=now + 600))
+    found = exported(streamer, "streamer")
+    assert found["lectern_classes_not_on_air",] == 1
+    assert found["lectern_pushes_on_air",] == 1
+    assert 80 < found["lectern_next_class_seconds",] <= 90
+
+
+@pytest.mark.parametrize("file", ["lectern.json", "alerts.yml"])
+def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path) -> None:
+    known: set[str] = set()
+    for role in ("teacher", "streamer"):
+        with transaction(engine_of(tmp_path, role)) as connection:
+            text = metrics.exposition(role, "x", connection).decode()
+        for family in text_string_to_metric_families(text):
+            extra = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
+            known |= {family.name, *(family.name + end for end in extra.get(family.type, ()))}
+    text = (DASHBOARDS / file).read_text()
+    expressions = (
+        json.dumps([t["expr"] for p in json.loads(text)["panels"] for t in p["targets"]]) if "json" in file else text
+    )
+    named = set(OURS.findall(expressions))
+    assert len(named) >= 5
+    assert named <= known
+
+
+def test_every_metric_is_on_the_dashboard(streamer: Engine, teacher: Engine) -> None:
+    text = (DASHBOARDS / "lectern.json").read_text()
+    with transaction(streamer) as connection:
+        both = metrics.exposition("streamer", "s", connection)
+    with transaction(teacher) as connection:
+        both += metrics.exposition("teacher", "t", connection)
+    families = {family.name for family in text_string_to_metric_families(both.decode())}
+    assert {one for one in families if "process" not in one and one not in text} == set()
+
+
+def test_each_alert_names_a_heading_of_the_runbook() -> None:
+    headings = re.findall(r'runbook: "(.+)"', (DASHBOARDS / "alerts.yml").read_text())
+    assert len(headings) >= 8
+    assert [one for one in headings if f"\n## {one}\n" not in RUNBOOK] == []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian: apt install prometheus)")
+def test_promtool_takes_the_rules_and_they_fire_on_what_they_are_for() -> None:
+    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
+        done = subprocess.run(
+            ["promtool", *arguments], check=False, cwd=DASHBOARDS, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
