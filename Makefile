@@ -30,6 +30,9 @@ export UV_CACHE_DIR := $(CURDIR)/.uv/cache
 export PIP_CACHE_DIR := $(CURDIR)/.uv/cache-pip
 endif
 
+# A variable that was typed; the environment's are another program's.
+typed = $(if $(filter command,$(origin $1)),$2 "$($1)")
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -50,7 +53,7 @@ fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VERSION=3.13 PLATFORM=linux-aarch64 name the hosts'
-	@$(BIN)/python -m playbooks.release $(PYTHON_VERSION:%=--python-version %) $(PLATFORM:%=--platform %)
+	@$(BIN)/python -m playbooks.release $(call typed,PYTHON_VERSION,--python-version) $(call typed,PLATFORM,--platform)
 
 clean: ## remove everything that was built or cached here
 	@rm -rf .venv .uv .demo demo-report.json dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
