@@ -21,6 +21,7 @@ from lectern.effects.bus import Bus
 from lectern.effects.tables.engine import open_database
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.messages import Booking, Cancel, parse
+from lectern.rollout import commands as rollout
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
 app.add_typer(cache_app, name="cache")
+app.add_typer(rollout.app, name="rollout")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
