@@ -1,0 +1,1 @@
+"""The rollout onto live hosts: what `lectern rollout STEP` does, and takes back."""

@@ -1,0 +1,59 @@
+"""What a step answers: whether it changed anything, in sentences, differences, and times."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A text before and after, for `--diff`; secrets are masked already."""
+
+    path: str
+    before: str
+    after: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As Ansible shows it."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "before_header": self.path,
+            "after_header": self.path,
+        }
+
+
+@dataclass
+class Answer:
+    """Grows while the step runs, so that a failed one can say how far it came."""
+
+    changed: bool = False
+    said: list[str] = field(default_factory=list)
+    diff: list[Difference] = field(default_factory=list)
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, *sentences: str) -> None:
+        """Add to what is said."""
+        self.said += sentences
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Keep how long *step* took, even where it fails."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.steps.append((step, time.monotonic() - began))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The one JSON object of the contract."""
+        return {
+            "changed": self.changed,
+            "said": self.said,
+            "diff": [one.to_dict() for one in self.diff],
+            "steps": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in self.steps],
+            **self.more,
+        }

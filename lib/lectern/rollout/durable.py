@@ -1,0 +1,128 @@
+"""Changes of files that are whole or not there: written beside, synced, renamed into place."""
+
+import json
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lectern.errors import CallAPerson, Misuse
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns a file, and its mode."""
+
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Owner":
+        """As *path* has them."""
+        found = path.stat()
+        return cls(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+
+    @classmethod
+    def user(cls, name: str, mode: int) -> "Owner":
+        """The user *name* and his group; raises Misuse where there is no such user."""
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError as error:
+            raise Misuse(
+                f"There is no user {name} on this host. Make it (useradd {name}) or correct `user`."
+            ) from error
+        return cls(found.pw_uid, found.pw_gid, mode)
+
+
+PRIVATE = Owner(os.geteuid(), os.getegid(), 0o600)
+"""For us alone."""
+PUBLIC = Owner(os.geteuid(), os.getegid(), 0o644)
+"""For all to read."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in *folder* survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
+    """Put *data* in the place of *path*, whole or not at all; mode and owner stay, or are *owner* for a new file.
+
+    The file's time is now: a program that compares times sees the change.
+    """
+    as_before = Owner.of(path) if owner is None else owner
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        _give(file.fileno(), as_before)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def _give(descriptor: int, owner: Owner) -> None:
+    found = os.fstat(descriptor)
+    if (found.st_uid, found.st_gid) != (owner.uid, owner.gid):
+        os.fchown(descriptor, owner.uid, owner.gid)
+    os.fchmod(descriptor, owner.mode)
+
+
+def give(path: Path, owner: Owner) -> None:
+    """Let *owner* have the file *path*."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _give(descriptor, owner)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (whatever JSON can hold)
+    """Write *value*, readable by us alone."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    write(path, text.encode() + b"\n", PRIVATE)
+
+
+def remove(path: Path) -> bool:
+    """Take the file *path* away for good; False where there is none."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    sync_folder(path.parent)
+    return True
+
+
+def make_folder(path: Path) -> None:
+    """A folder for us alone; folders above it as usual."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o700)
+
+
+def switch_link(link: Path, target: str) -> None:
+    """Let *link* lead to *target* from one instant to the next; a real folder or file is never replaced."""
+    if link.exists() and not link.is_symlink():
+        raise CallAPerson(f"{link}: it is no link, and nothing may take its place. Move it away, then run this again.")
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.replace(link)
+    sync_folder(link.parent)
+
+
+def link_target(link: Path) -> str | None:
+    """Where *link* leads, as it is written in it; None where there is none."""
+    try:
+        return os.readlink(link)  # noqa: PTH115 (the text of the link, not the place)
+    except (FileNotFoundError, OSError):
+        return None

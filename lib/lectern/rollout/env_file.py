@@ -1,0 +1,169 @@
+"""Edits a file of settings (``.env``) so that python-dotenv reads the wanted values, and no other byte changes."""
+
+import io
+import re
+from collections.abc import Iterable, Mapping
+from itertools import product
+from pathlib import Path
+
+from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
+
+from lectern.errors import Misuse
+
+HARMLESS = frozenset(
+    re.findall(
+        r"\S+",
+        """wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
+    broadcast_lead_s reconnect_after_s video_root streamer_name teacher_name log_format log_level api_bind health_bind
+    order_channel cancel_channel transcoding_channel order_result_channel alarm_channel waiting_key streamer_stream
+    report_stream dead_letter_stream streamers_key batch_max batch_wait_s sweep_interval_s poll_interval_s
+    heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s http_timeout_s work_pool
+    teacher_config on_transcode_timeout transcoding_time_out_s order_warn_time_out_s max_attempts_a_day
+    streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget
+    ecs_curl""",
+    )
+)
+"""Names, in lower case, whose values may be shown; all others are masked."""
+MASK = "********"
+SPACES = " \t"
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
+_HEAD = re.compile(r"\s*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=#\s]+)[^\S\r\n]*")
+_EQUAL = re.compile(r"=[^\S\r\n]*")
+_QUOTED = {"'": re.compile(r"'(?:\\.|[^'\\])*'", re.DOTALL), '"': re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)}
+_NEWLINE = re.compile(r"\r\n|\n|\r")
+_CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
+
+
+def read(path: Path) -> str:
+    """The text of the file, empty where there is none; raises Misuse where it is not UTF-8: nothing could load it."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise Misuse(f"{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.") from error
+
+
+def values(text: str) -> dict[str, str | None]:
+    """What python-dotenv makes of *text*, before it puts other variables in."""
+    return {binding.key: binding.value for binding in _bindings(text) if binding.key is not None}
+
+
+def edited(text: str, wanted: Mapping[str, str]) -> str:
+    """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
+
+    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a name that is there in another spelling gets the value too. Raises Misuse where a line before can not be read,
+    and its quote would swallow ours.
+    """
+    raw = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}  # else dotenv would fill it in
+    for quote in ("'", '"'):
+        found = _set(text, raw, quote)
+        if all(values(found).get(name) == value for name, value in raw.items()):
+            return found
+    bad = next((b.original.line for b in _bindings(text) if b.error), None)
+    raise Misuse(
+        f"line {bad} can not be read (is a quote open?), and what is added below would become a part of it. Close the "
+        f"quote, or take the line out."
+    )
+
+
+def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
+    """*text* with the lines that still have the *wanted* value as they were *before*; others were edited since."""
+    ours = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}
+    now, old = values(text), values(before)
+    still = {name for name, value in ours.items() if now.get(name) == value and old.get(name) != value}
+    kept = _without(text, {name for name in still if name not in old})
+    back = {name: old[name] or "" for name in still if name in old}
+    return _set(kept, back, "'") if back else kept
+
+
+def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
+    """The names whose values are not as *wanted*, as the settings will read them."""
+    found = dotenv_values(stream=io.StringIO(_NEWLINE.sub("\n", text)))
+    return [name for name, value in wanted.items() if found.get(name) != value]
+
+
+def masked(text: str) -> str:
+    """*text* for people to read: a value is shown only where its name is a harmless one, comments not at all."""
+    lines: list[str] = []
+    for binding in _bindings(text):
+        head = re.match(r"\s*", binding.original.string)
+        blank = _NEWLINE.sub("\n", head[0] if head else "")
+        lines.append("\n" * blank.count("\n"))
+        if binding.key is not None:
+            shown = binding.value if binding.key.lower() in HARMLESS else MASK
+            lines.append(f"{binding.key}={(shown or '').encode('unicode_escape').decode()}\n")
+        elif binding.original.string.strip():
+            lines.append(f"# {MASK}\n")
+    return "".join(lines)
+
+
+def _bindings(text: str) -> Iterable[Binding]:
+    return parse_stream(io.StringIO(text, newline=""))
+
+
+def _set(text: str, raw: Mapping[str, str], quote: str) -> str:
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    pieces = [[binding.key, binding.value, binding.original.string] for binding in _bindings(text)]
+    last = {str(key): number for number, (key, _, _) in enumerate(pieces) if key is not None}
+    for (key, number), (name, value) in product(last.items(), raw.items()):
+        if key.lower() == name.lower() and pieces[number][1] != value:
+            pieces[number][2] = _with_value(str(pieces[number][2]), _written(value, quote))
+    body = mark + "".join(str(piece) for _, _, piece in pieces)
+    new = [f"{name}={_written(value, quote)}" for name, value in raw.items() if name not in last]
+    return _appended(body, new) if new else body
+
+
+def _appended(text: str, lines: list[str]) -> str:
+    """As the file has it: its kind of line end, and none after the last line where it has none there."""
+    found = _NEWLINE.search(text)
+    end = found[0] if found else "\n"
+    if not text.strip("\ufeff") or text.endswith(("\n", "\r")):
+        return text + "".join(line + end for line in lines)
+    return end.join([text, *lines])
+
+
+def _with_value(original: str, written: str) -> str:
+    """The text of one binding with another value; spaces, ``export``, the comment and the line end stay."""
+    head = _HEAD.match(original)
+    assert head is not None  # the parser has found a name in it
+    equal = _EQUAL.match(original, head.end())
+    if equal is None:
+        return f"{head[0].rstrip(SPACES)}={written}{original[head.end() :]}"
+    start = equal.end()
+    return original[:start] + written + original[start + len(_value(original, start, spaced=len(equal[0]) > 1)) :]
+
+
+def _value(original: str, start: int, *, spaced: bool) -> str:
+    first = original[start : start + 1]
+    if first in _QUOTED:
+        found = _QUOTED[first].match(original, start)
+        assert found is not None  # the parser has read it
+        return found[0]
+    if first == "#" and spaced:
+        return ""  # an empty value and a comment
+    line = _NEWLINE.split(original[start:], maxsplit=1)[0]
+    return re.sub(r"\s+#.*", "", line).rstrip()
+
+
+def _written(value: str, quote: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    if quote == "'" and not any(letter in _CONTROL for letter in value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(_CONTROL.get(letter, letter) for letter in escaped) + '"'
+
+
+def _without(text: str, names: set[str]) -> str:
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    kept = [
+        binding.original.string
+        if binding.key not in names
+        else binding.original.string[: len(binding.original.string) - len(binding.original.string.lstrip())]
+        for binding in _bindings(text)
+    ]
+    return mark + "".join(kept)

@@ -1,0 +1,223 @@
+"""All that can be in the way of a rollout, found before anything is stopped: a sentence each, with what to type."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from lectern.effects import rekey, schema
+from lectern.effects.tables.engine import open_database
+from lectern.errors import LecternError, Misuse
+from lectern.rollout import adoption, backup, database, durable, keys, on_air, rollback, settings_files, switch
+from lectern.rollout.answer import Answer
+from lectern.rollout.journal import Journal, State
+from lectern.rollout.supervisor import Supervisor
+from lectern.rollout.wanted import Wanted
+
+CLOCK_TOLERANCE_S = 2.0
+ASK_TIMEOUT_S = 10.0
+
+Gate = Callable[[Wanted], Iterator[str]]
+
+
+class Refused(LecternError):
+    """Something is in the way; *answer* has a sentence for each thing."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+def preflight(wanted: Wanted) -> Answer:
+    """How far this host is and what is to be done; raises Refused with everything that is in the way."""
+    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    state = journal.state(wanted.id)
+    answer = Answer(more={"state": state, "id": wanted.id})
+    found = [sentence for gate in _GATES[state] for sentence in _asked(gate, wanted)]
+    if found:
+        answer.say(*found)
+        count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
+        told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
+        raise Refused(f"{count} in the way of {wanted.id}: {told}", answer)
+    answer.more["plan"] = plan(wanted, state, answer)
+    answer.say(*answer.more["plan"])
+    return answer
+
+
+def _asked(gate: Gate, wanted: Wanted) -> list[str]:
+    try:
+        return list(gate(wanted))
+    except LecternError as error:
+        return [error.message]
+    except OSError as error:
+        return [f"{error.filename or gate.__name__}: {error.strerror or error}. Run this as root."]
+
+
+def window_check(wanted: Wanted) -> Answer:
+    """What the window would do; changes nothing."""
+    state = Journal(wanted.rollout_dir / "journal.jsonl").state(wanted.id)
+    answer = Answer()
+    answer.say(*plan(wanted, state, answer))
+    answer.changed = state != "finished"
+    return answer
+
+
+def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
+    """What is still to be done, in sentences; the differences go into *answer*."""
+    if state == "finished":
+        return [f"{wanted.id} is finished; nothing is to be done."]
+    said = (
+        [f"{wanted.id} was begun and goes on."]
+        if state == "half"
+        else ["Stop all programs of supervisord, copy the database."]
+    )
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        said += [f"{change}." for change in schema.plan(engine, wanted.role)]
+    finally:
+        engine.dispose()
+    answer.diff += switch.pending(wanted)
+    for one in settings_files.all_of(wanted):
+        answer.diff += one.pending()
+    said += [f"{one.path}: changes." for one in answer.diff]
+    said += keys.rename(wanted, dry_run=True)
+    said += adoption.planned(wanted).said
+    return [*said, f"Reload supervisord; {wanted.program} must be ready within {wanted.health_timeout_s:g} s."]
+
+
+# -- the gates ----------------------------------------------------------------------------------------------------
+
+
+def other_rollout(wanted: Wanted) -> Iterator[str]:
+    """Another rollout that is half done, or this one's rollback."""
+    history = Journal(wanted.rollout_dir / "journal.jsonl").history()
+    if history.half is not None and history.taking_back:
+        yield f"The rollback of {history.half} was begun and did not end. Finish it first: {rollback.TYPE}."
+    elif history.half not in {None, wanted.id}:
+        yield (
+            f"Another rollout, {history.half}, is half done here. Run it again with its inventory, or take it back: "
+            f"{rollback.TYPE}, or on the host `lectern rollout rollback --last`."
+        )
+
+
+def places(wanted: Wanted) -> Iterator[str]:
+    """Folders, user and the old program's files that must be there."""
+    durable.Owner.user(wanted.user, 0o600)
+    for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
+        if not folder.is_dir():
+            yield f"{folder}: there is no such folder. Correct `{name}`."
+    first = not Journal(wanted.rollout_dir / "journal.jsonl").history().standing
+    missing = [str(one) for one in wanted.old_confs if not one.exists()]
+    if first and missing:
+        yield (
+            f"{', '.join(missing)}: the old program's supervisor file is not there. Correct `old_programs` "
+            f"(ls {wanted.programs_dir})."
+        )
+    if first and wanted.role == "streamer" and wanted.old_programs and not wanted.database.exists():
+        yield (
+            f"{wanted.database}: the old program's database is not there. Correct `database` "
+            f"(find / -name {wanted.database.name})."
+        )
+    if wanted.current.exists() and not wanted.current.is_symlink():
+        yield f"{wanted.current}: it is no link, and nothing may take its place. Move it away."
+
+
+def release(wanted: Wanted) -> Iterator[str]:
+    """A release that is whole, and the one that is wanted."""
+    manifest, complete = wanted.release / "manifest.json", wanted.release / ".complete"
+    again = f"Stage it again (rm -r {wanted.release}, then ansible-playbook playbooks/rollout.yml)."
+    if not complete.exists() or not manifest.exists():
+        yield f"{wanted.release}: the release is not there, or not complete. {again}"
+        return
+    digest, noted = database.sha256(manifest), complete.read_text(encoding="utf-8").strip()
+    version = json.loads(manifest.read_text(encoding="utf-8")).get("version")
+    if digest != noted:
+        yield f"{complete}: it was written for another manifest. {again}"
+    if version != wanted.version:
+        yield f"{manifest}: it is version {version}, and {wanted.version} is wanted. {again}"
+
+
+def silence(wanted: Wanted) -> Iterator[str]:
+    """A supervisord that answers."""
+    Supervisor(wanted.supervisorctl).states()
+    yield from ()
+
+
+def room(wanted: Wanted) -> Iterator[str]:
+    """Room for the backup."""
+    backup.refuse_small_disk(wanted)
+    yield from ()
+
+
+def database_schema(wanted: Wanted) -> Iterator[str]:
+    """A database that can be brought up to this release."""
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        schema.plan(engine, wanted.role)
+    finally:
+        engine.dispose()
+    yield from ()
+
+
+def settings(wanted: Wanted) -> Iterator[str]:
+    """Files of settings that can be read and edited."""
+    for one in settings_files.all_of(wanted):
+        try:
+            one.pending()
+        except Misuse as error:
+            yield error.message
+
+
+def programs(wanted: Wanted) -> Iterator[str]:
+    """The wget that the settings name."""
+    path = wanted.env.get("wget_path", "wget")
+    if wanted.role == "streamer" and shutil.which(path) is None:
+        yield f"{path}: there is no such program. Install it (apt-get install wget), or correct wget_path."
+
+
+def redis(wanted: Wanted) -> Iterator[str]:
+    """A Redis that answers, with our clock, and in which no new name is taken."""
+    with keys.opened(wanted) as client, rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."):
+        seconds, micros = client.time()
+        off_s = time.time() - (int(seconds) + int(micros) / 1e6)
+    if abs(off_s) > CLOCK_TOLERANCE_S:
+        yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
+    keys.rename(wanted, dry_run=True)
+
+
+def prefect(wanted: Wanted) -> Iterator[str]:
+    """A Prefect API that answers and knows us."""
+    url = f"{wanted.prefect_api_url.rstrip('/')}/admin/version"
+    auth = wanted.env.get("PREFECT_API_AUTH_STRING")
+    name, _, password = (auth or "").partition(":")
+    try:
+        answer = httpx.get(url, timeout=ASK_TIMEOUT_S, auth=(name, password) if auth else None, trust_env=False)
+    except httpx.HTTPError as error:
+        yield f"{url}: Prefect does not answer ({error}). Start it, or correct prefect_api_url."
+        return
+    if answer.status_code in {401, 403}:
+        yield f"{url}: Prefect refuses the login. Correct PREFECT_API_AUTH_STRING."
+    elif not answer.is_success:
+        yield f"{url}: Prefect answers {answer.status_code}. Is prefect_api_url right (it ends in /api)?"
+
+
+def classes(wanted: Wanted) -> Iterator[str]:
+    """No class that the stop would harm."""
+    yield from on_air.refusals(wanted, time.time())
+
+
+def adoptable(wanted: Wanted) -> Iterator[str]:
+    """Nothing of the old program's that could not be taken over."""
+    yield from adoption.planned(wanted).refusals
+
+
+_ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)
+_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, programs, classes, adoptable)
+_GATES: dict[State, tuple[Gate, ...]] = {
+    "untouched": _BEFORE,
+    "rolledback": _BEFORE,
+    "half": _ALWAYS,  # all is silent: nothing may keep it so
+    "finished": (),
+}

@@ -1,0 +1,183 @@
+"""The rollout's journal on a host: what can not be seen by looking, written before and after it happens."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout import durable
+
+State = Literal["untouched", "half", "finished", "rolledback"]
+Phase = Literal["begin", "done"]
+
+LOCK_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line of the journal."""
+
+    at: float
+    id: str
+    step: str
+    state: Phase
+    detail: Any = None
+
+
+class Journal:
+    """Append-only lines of JSON; a line that a crash has torn is as if it had never been begun."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def notes(self) -> list[Note]:
+        """All whole lines, in their order; raises CallAPerson where a line that is not the last can not be read."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        *whole, _torn = data.split(b"\n")
+        found: list[Note] = []
+        for number, line in enumerate(whole, 1):
+            try:
+                found.append(Note(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                if line:  # an empty one closes a torn line
+                    raise CallAPerson(
+                        f"{self.path}: line {number} can not be read ({error}). Look at it with a person who knows "
+                        f"what was done here; take the line out, then run this again."
+                    ) from error
+        return found
+
+    def note(self, id_: str, step: str, state: Phase, detail: Any = None) -> None:  # noqa: ANN401 (any JSON)
+        """Append one line; it is on the disk when this returns."""
+        fields = {"at": round(time.time(), 3), "id": id_, "step": step, "state": state}
+        if detail is not None:
+            fields["detail"] = detail
+        is_new = not self.path.exists()
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._drop_torn_line(descriptor)
+            os.write(descriptor, json.dumps(fields).encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            durable.sync_folder(self.path.parent)
+
+    def _drop_torn_line(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+            return
+        kept = self.path.read_bytes().rpartition(b"\n")[0]
+        os.ftruncate(descriptor, len(kept) + 1 if kept else 0)
+
+    # -- what the lines mean ----------------------------------------------------------------------------------
+
+    def state(self, id_: str) -> State:
+        """How far the rollout *id_* is on this host, as far as only the journal knows."""
+        return self.history().state(id_)
+
+    def history(self) -> "History":
+        """The meaning of all lines together."""
+        return History.of(self.notes())
+
+    def round(self, id_: str) -> list[Note]:
+        """The lines of *id_* since its window was begun last; a resumed window is the same round."""
+        found: list[Note] = []
+        for note in self.notes():
+            if note.id != id_:
+                continue
+            if (note.step, note.state) == ("window", "begin"):
+                found = []
+            found.append(note)
+        return found
+
+
+@dataclass(frozen=True)
+class History:
+    """Which rollouts stand on this host, one upon the other, and whether one is half done."""
+
+    standing: tuple[str, ...]
+    """Finished and not rolled back, the last one on top."""
+    half: str | None
+    taking_back: bool
+    """Whether it was a rollback that was begun and did not end."""
+    rolledback: frozenset[str]
+
+    @classmethod
+    def of(cls, notes: list[Note]) -> "History":
+        """Read the lines from the first to the last."""
+        standing: list[str] = []
+        half: str | None = None
+        taking_back = False
+        rolledback: set[str] = set()
+        for note in notes:
+            match note.step, note.state:
+                case "window", "begin":
+                    half, taking_back = note.id, False
+                    rolledback.discard(note.id)
+                case "rollback", "begin":
+                    half, taking_back = note.id, True
+                case "committed", "done":
+                    standing.append(note.id)
+                    half = None
+                case "rolledback", "done":
+                    half, taking_back = None, False
+                    rolledback.add(note.id)
+                    if standing and standing[-1] == note.id:
+                        standing.pop()
+                case _:
+                    pass
+        return cls(tuple(standing), half, taking_back, frozenset(rolledback))
+
+    def state(self, id_: str) -> State:
+        """How far *id_* is."""
+        if self.half == id_:
+            return "half"
+        if self.standing[-1:] == (id_,):
+            return "finished"
+        return "rolledback" if id_ in self.rolledback else "untouched"
+
+    @property
+    def last(self) -> str | None:
+        """The rollout that a rollback of this host would take back."""
+        return self.half or next(reversed(self.standing), None)
+
+
+@contextmanager
+def locked(rollout_dir: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold the lock of this host's rollout; raises TryAgain, in words, where another has it for *timeout_s*."""
+    durable.make_folder(rollout_dir)
+    path = rollout_dir / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + timeout_s
+    try:
+        while not _taken(descriptor):
+            if time.monotonic() >= give_up_at:
+                holder = os.pread(descriptor, 40, 0).decode(errors="replace").strip() or "unknown"
+                raise TryAgain(
+                    f"{path}: another rollout is at work on this host (process {holder}). Wait until it is done "
+                    f"(ps -p {holder}), then run this again."
+                )
+            time.sleep(_POLL_S)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""Which classes a stop of this host would harm: on air or due soon on a streamer, not yet placed on a teacher."""
+
+from collections.abc import Iterator
+
+from lectern.effects.old_times import epoch
+from lectern.migrations.look import shape
+from lectern.rollout import database, old_tables
+from lectern.rollout.wanted import Wanted
+from lectern.rollout.wording import at, shown, some
+from lectern.states import LIVE_AIRINGS, BookingState
+
+_UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED})
+
+
+def refusals(wanted: Wanted, now: float) -> list[str]:
+    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none."""
+    found = sorted(_of_streamer(wanted, now) if wanted.role == "streamer" else _of_teacher(wanted, now))
+    if not found:
+        return []
+    what = "on air or due" if wanted.role == "streamer" else "not yet placed on a streamer, and due"
+    last = max(until for _, until, _ in found)
+    told = (
+        f"{some([name for _, _, name in found], len(found))}: {what} within {wanted.quiet_minutes:g} minutes. "
+        f"Roll out after {at(last)}, or with -e rollout_quiet_minutes=0 where only those count that are on air."
+    )
+    return [told]
+
+
+def _of_streamer(wanted: Wanted, now: float) -> Iterator[tuple[float, float, str]]:
+    soon = now + wanted.quiet_minutes * 60
+    with database.reading(wanted.database) as connection:
+        known = old_tables.classes(connection)
+        for row in old_tables.tasks(connection):
+            start, end = epoch(row.start), epoch(row.end)
+            state = known[row.class_id].state if row.class_id in known else None
+            if start is None or end is None or (state is not None and state not in LIVE_AIRINGS):
+                continue
+            if start <= soon and end > now:
+                yield start, end, f"class {shown(row.class_id)} ({at(start)} to {at(end)})"
+
+
+def _of_teacher(wanted: Wanted, now: float) -> Iterator[tuple[float, float, str]]:
+    soon = now + wanted.quiet_minutes * 60
+    with database.reading(wanted.database) as connection:
+        if shape(connection, "order_list") is None:
+            return
+        wanted_rows = (
+            "SELECT class_id, start_time, end_time, state FROM order_list WHERE start_time <= ? AND end_time > ?"
+        )
+        for class_id, start, end, state in connection.exec_driver_sql(wanted_rows, (soon, now)):
+            if state in _UNPLACED:
+                yield start, end, f"class {shown(class_id)} ({at(start)}, {state})"

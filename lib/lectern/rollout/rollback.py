@@ -1,0 +1,197 @@
+"""The way back: the host as it was before the window, from wherever the window, or a rollback, has come to."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lectern.errors import CallAPerson
+from lectern.rollout import backup, database, durable, keys, settings_files, supervisor, switch
+from lectern.rollout.adoption import undo_adoption
+from lectern.rollout.answer import Answer
+from lectern.rollout.backup import Backup
+from lectern.rollout.interruption import Interruption
+from lectern.rollout.journal import Journal, Note, locked
+from lectern.rollout.supervisor import States, Supervisor
+from lectern.rollout.wanted import Wanted
+
+TYPE = "ansible-playbook playbooks/rollback.yml"
+"""What a person types to take a rollout back."""
+
+
+def run(wanted: Wanted, *, check: bool = False) -> Answer:
+    """Take the rollout *wanted* back, or say what that would do; one that is back already is not touched.
+
+    Raises CallAPerson where the old programs do not run again, or the backup is gone: the rollback is then half done,
+    and goes on when it is called again.
+    """
+    answer = Answer()
+    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    if check:
+        answer.changed = _is_due(wanted, journal, answer)
+        if answer.changed:
+            answer.say(f"{wanted.id} would be rolled back.")
+        return answer
+    if not wanted.rollout_dir.exists():
+        answer.say(f"{wanted.id} has never been on this host; nothing was changed.")
+        return answer
+    with Interruption(), locked(wanted.rollout_dir):
+        if _is_due(wanted, journal, answer):
+            take_back(wanted, journal, answer)
+    return answer
+
+
+def last_one(wanted: Wanted) -> Wanted:
+    """What was rolled out on this host last, as its backup has it; *wanted* itself where nothing was."""
+    last = Journal(wanted.rollout_dir / "journal.jsonl").history().last
+    if last is None or last == wanted.id:
+        return wanted
+    stored = wanted.backups_dir / last / backup.WANTED
+    try:
+        found = Wanted.parse(stored.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CallAPerson(f"{stored}: it can not be read ({error.strerror}). Find the backup of {last}.") from error
+    return found.model_copy(update={"restore_database": wanted.restore_database})
+
+
+def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
+    history = journal.history()
+    state = history.state(wanted.id)
+    if state in {"half", "finished"}:
+        return True
+    answer.say(
+        f"{wanted.id} is rolled back already; nothing was changed."
+        if state == "rolledback"
+        else f"{wanted.id} has changed nothing on this host; nothing was changed."
+    )
+    if history.last is not None:
+        answer.say(
+            f"What stands here is {history.last}. To take that back, run the rollback with the inventory that it was "
+            f"rolled out with, or on the host `lectern rollout rollback --last`."
+        )
+    return False
+
+
+@dataclass
+class _Way:
+    """One rollback, as far as it has come."""
+
+    wanted: Wanted
+    journal: Journal
+    answer: Answer
+    notes: list[Note]
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor(self.wanted.supervisorctl)
+        self.silent = backup.silent(self.wanted)
+        self.states = states_before(self.notes)
+
+    def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:
+        """Whether the journal of this round has the step."""
+        notes = self.notes
+        if since_rollback:
+            begun = [at for at, note in enumerate(notes) if note.step == "rollback"]
+            notes = notes[begun[0] :] if begun else []
+        return any((note.step, note.state) == (step, state) for note in notes)
+
+    def step(self, title: str, name: str, work: Callable[[], None]) -> None:
+        """Note, do and time one step."""
+        with self.answer.timed(f"back: {title}"):
+            self.journal.note(self.wanted.id, name, "begin")
+            work()
+            self.journal.note(self.wanted.id, name, "done")
+
+    def refuse_without_copy(self) -> None:
+        if self.silent is None and self.has("copy", "done"):
+            raise CallAPerson(
+                f"{self.wanted.backup_dir}: what was copied before the change is gone. Nothing was changed. Find it "
+                f"(ls {self.wanted.backups_dir}), give it its name back, then {TYPE}."
+            )
+
+    def put_back(self) -> None:
+        """Keys, recordings, files and link; the database stays, unless its restore is asked for."""
+        wanted, copied = self.wanted, self.silent
+        if self.has("rekey"):
+            self.answer.say(*keys.rename_back(wanted))
+        if self.has("adopt"):
+            self.answer.say(*undo_adoption(wanted))
+        if copied is None:
+            return  # the window had not come to its first change
+        if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
+            self.journal.note(wanted.id, "restore", "begin")
+            self.answer.say(*restore(wanted, copied))
+            self.journal.note(wanted.id, "restore", "done")
+        for one in settings_files.all_of(wanted):
+            self.answer.say(*one.take_back(copied.before))
+        self.answer.say(*switch.take_back(wanted, copied.before))
+
+    def reload(self) -> None:
+        self.supervisor.reload()
+        gone = self.silent is not None and self.silent.before.data(self.wanted.conf) is None
+
+        def look() -> bool | None:
+            states = self.supervisor.states_or_none()
+            return None if states is None or (gone and self.wanted.program in states) else True
+
+        supervisor.wait_for(look, supervisor.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
+        self.answer.say(*supervisor.as_before(self.supervisor, self.states))
+
+    def finish(self) -> None:
+        folder = self.wanted.backup_dir
+        aside = backup.set_aside(folder, "used") if folder.exists() else folder
+        self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
+        self.answer.say(f"{self.wanted.id} is rolled back; its backup is kept as {aside}.")
+
+
+def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
+    """Take the window of *wanted* back, as far as it has come; the caller holds the lock."""
+    answer.changed = True
+    notes = journal.round(wanted.id)
+    way = _Way(wanted, journal, answer, notes)
+    way.refuse_without_copy()
+    if not journal.history().taking_back:
+        journal.note(wanted.id, "rollback", "begin")
+    began = time.monotonic()
+    if not way.has("reload", "done", since_rollback=True):
+        way.step("stop all", "stop", way.supervisor.stop_all)
+        with answer.timed("back: files, keys and link"):
+            way.put_back()
+        way.step("reload", "reload", way.reload)
+        answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
+    way.finish()
+
+
+def states_before(notes: list[Note]) -> States:
+    """What ran before the window, as its first line in the journal says."""
+    begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
+    return {} if begun is None else begun.detail["states"]
+
+
+def restore(wanted: Wanted, copied: Backup) -> list[str]:
+    """The last resort: keep what was written since the copy as JSON, then put the copy in the database's place."""
+    folder = wanted.backup_dir
+    file = copied.database_in(folder / backup.SILENT)
+    said: list[str] = []
+    if wanted.database.exists():
+        if file is not None and database.sha256(file) == database.sha256(wanted.database):
+            return [f"{wanted.database}: it is the copy already."]
+        since = database.rows_since(wanted.database, file)
+        target = next(path for path in _exports(folder) if not path.exists())
+        durable.write_json(target, since)
+        said.append(f"{target}: {sum(map(len, since.values()))} rows that were written since the copy.")
+        owner = durable.Owner.of(wanted.database)
+    else:
+        owner = durable.Owner.user(wanted.user, 0o640)
+    if file is None:
+        for side in ("", *database.SIDES):
+            durable.remove(wanted.database.with_name(wanted.database.name + side))
+        return [*said, f"{wanted.database}: taken away, as there was none."]
+    assert copied.database is not None  # its file was just named
+    if database.proved(file) != copied.database:
+        raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
+    database.put_back(file, wanted.database, owner)
+    return [*said, f"{wanted.database}: restored from {file}."]
+
+
+def _exports(folder: Path) -> list[Path]:
+    return [folder / f"rows-since{number}.json" for number in ("", *(f"-{n}" for n in range(2, 1000)))]

@@ -1,0 +1,176 @@
+"""What is asked of supervisord, by `supervisorctl`, whose answers and exit codes are not to be trusted."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from lectern.effects import process
+from lectern.errors import CallAPerson, TryAgain
+
+ProgramState = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
+States = Mapping[str, ProgramState]
+
+CALL_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 180.0
+"""`stop all` waits for the slowest program: its stopwaitsecs, then KILL."""
+ANSWER_TIMEOUT_S = 30.0
+_POLL_S = 0.1
+_LINE = re.compile(r"(\S+)\s+(STOPPED|STARTING|RUNNING|BACKOFF|STOPPING|EXITED|FATAL|UNKNOWN)(?:\s|$)")
+_WORDS = 300
+_AT_WORK = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
+_RAN = frozenset({"STARTING", "RUNNING"})
+
+T = TypeVar("T")
+Beat = Callable[[], None]
+"""Is called between looks; what it raises ends the wait."""
+
+
+def no_beat() -> None:
+    """Nothing can end the wait before its time."""
+
+
+class Supervisor:
+    """One supervisord, reached by *argv* (``supervisorctl`` and how to find its socket)."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = tuple(argv)
+
+    def _call(self, *words: str, timeout_s: float = CALL_TIMEOUT_S) -> process.Finished:
+        return asyncio.run(process.run([*self._argv, *words], timeout_s=timeout_s))
+
+    def states(self) -> States:
+        """Every program and its state; raises TryAgain where supervisord does not answer.
+
+        The exit code says nothing: it is 3 where any program is stopped, and 1 during a reload.
+        """
+        answer = self._call("status")
+        found: dict[str, ProgramState] = {}
+        for line in answer.output.splitlines():
+            match = _LINE.match(line)
+            if match is not None:
+                found[match[1]] = match[2]  # type: ignore[assignment]  # the pattern has the words of the type
+            elif line.strip():
+                raise self._silent(line)
+        if answer.returncode not in {0, 3}:
+            raise self._silent(answer.last_words)
+        return found
+
+    def _silent(self, said: str) -> TryAgain:
+        return TryAgain(
+            f"supervisord does not answer `{' '.join(self._argv)} status` "
+            f"({said.strip()[:_WORDS] or 'it says nothing'}). Start it (systemctl start supervisor), run this again."
+        )
+
+    def states_or_none(self) -> States | None:
+        """As `states`, None while supervisord does not answer."""
+        try:
+            return self.states()
+        except TryAgain:
+            return None
+
+    def stop_all(self) -> None:
+        """Stop every program, and see that none is left; raises CallAPerson that names those that are."""
+        self._call("stop", "all", timeout_s=STOP_TIMEOUT_S)
+        left = [name for name, state in self.states().items() if state in _AT_WORK]
+        if left:
+            raise CallAPerson(
+                f"{', '.join(left)}: still at work after `{' '.join(self._argv)} stop all`. See why "
+                f"(supervisorctl status, supervisorctl tail {left[0]} stderr), then run this again."
+            )
+
+    def reload(self) -> None:
+        """Ask supervisord to begin anew with the files that are there; it answers before it has begun to."""
+        answer = self._call("reload")
+        if answer.returncode != 0:
+            raise self._silent(answer.output or answer.errors)
+
+    def start(self, name: str) -> None:
+        """Start one program; whether it runs, `states` says."""
+        self._call("start", name, timeout_s=STOP_TIMEOUT_S)
+
+    def stop(self, name: str) -> None:
+        """Stop one program; whether it did, `states` says."""
+        self._call("stop", name, timeout_s=STOP_TIMEOUT_S)
+
+    def last_words(self, name: str) -> str:
+        """The end of what a program wrote to its errors, or else to its output; empty where that can not be read."""
+        for channel in ("stderr", "stdout"):
+            answer = self._call("tail", name, channel)
+            lines = [line.strip() for line in answer.output.splitlines() if line.strip()]
+            if answer.returncode == 0 and lines:
+                return " / ".join(lines[-3:])[-_WORDS:]
+        return ""
+
+
+def programs_in(conf: str) -> set[str]:
+    """The names, before the colon, that `status` has for what a supervisor file declares."""
+    sections = re.findall(r"^\s*\[(program|group|fcgi-program|eventlistener):([^\]]+)\]", conf, re.MULTILINE)
+    return {name.strip() for _, name in sections}
+
+
+def wait_for(
+    look: Callable[[], T | None],
+    timeout_s: float,
+    failure: Callable[[], str],
+    beat: Beat = no_beat,
+    poll_s: float = _POLL_S,
+) -> T:
+    """Look until there is something to see; raises CallAPerson with what *failure* says after *timeout_s*."""
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        if time.monotonic() >= give_up_at:
+            raise CallAPerson(failure())
+        beat()
+        time.sleep(poll_s)
+
+
+def ran(states: States) -> set[str]:
+    """The programs that were at work."""
+    return {name for name, state in states.items() if state in _RAN}
+
+
+def as_before(
+    supervisor: Supervisor, before: States, timeout_s: float = ANSWER_TIMEOUT_S, beat: Beat = no_beat
+) -> list[str]:
+    """After a reload: let those programs of *before* run again that ran, and no others; returns what had to be done.
+
+    A reload starts also what was stopped by hand, and does not start what has ``autostart=false``.
+    """
+    done: dict[str, str] = {}
+
+    def look() -> States | None:
+        now = supervisor.states_or_none()
+        if now is None:
+            return None
+        unlike = False
+        for name, state in before.items():
+            found = now.get(name)
+            if state in _RAN and found != "RUNNING":
+                unlike = True
+                if found == "STOPPED" and name not in done:
+                    supervisor.start(name)
+                    done[name] = f"{name}: a reload does not start it; started, as it ran before"
+            elif state == "STOPPED" and found in _AT_WORK:
+                unlike = True
+                supervisor.stop(name)
+                done[name] = f"{name}: the reload started it; stopped again, as it was before"
+        return None if unlike else now
+
+    def failure() -> str:
+        now = supervisor.states_or_none() or {}
+        unlike = [name for name in sorted(ran(before)) if now.get(name) != "RUNNING"]
+        name = next(iter(unlike), "")
+        words = supervisor.last_words(name) if name in now else "supervisord does not know it any more"
+        told = ", ".join(f"{one} is {now.get(one, 'gone')}" for one in unlike)
+        return (
+            f"{told or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; it said last: "
+            f"{words or 'nothing'}. See supervisorctl tail {name} stderr."
+        )
+
+    wait_for(look, timeout_s, failure, beat)
+    return list(done.values())

@@ -1,0 +1,133 @@
+"""Looks whether a host is as the last step should have left it; changes nothing, whatever is on air."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+from lectern.effects import schema
+from lectern.effects.tables.engine import open_database
+from lectern.errors import LecternError
+from lectern.rollout import backup, database, rollback, settings_files, supervisor, switch
+from lectern.rollout.answer import Answer
+from lectern.rollout.health import Health
+from lectern.rollout.journal import Journal
+from lectern.rollout.supervisor import Supervisor
+from lectern.rollout.wanted import Wanted
+
+
+class NotAsWanted(LecternError):
+    """The host is not as it should be; *answer* has a sentence a fault."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+def run(wanted: Wanted) -> Answer:
+    """See that a finished rollout is wholly there, one that was rolled back wholly gone; raises NotAsWanted."""
+    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    state = journal.state(wanted.id)
+    answer = Answer(more={"state": state})
+    faults = list(_FAULTS[state](wanted, journal))
+    if faults:
+        answer.say(*faults)
+        raise NotAsWanted(f"{wanted.id} ({state}): {' '.join(faults)}", answer)
+    answer.say(f"{wanted.id} ({state}): all is as it should be.")
+    return answer
+
+
+def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
+    yield from faults_of_new(wanted)
+    silent = backup.silent(wanted)
+    if silent is None:
+        yield f"{wanted.backup_dir}: the backup is gone, so this rollout can not be taken back."
+        return
+    file = silent.database_in(wanted.backup_dir / backup.SILENT)
+    if file is not None and (silent.database is None or database.sha256(file) != silent.database.sha256):
+        yield f"{file}: it is not what was copied (its SHA-256 differs)."
+
+
+def faults_of_new(wanted: Wanted) -> Iterator[str]:
+    """What is not as wanted where the new program should be; a sentence each."""
+    yield from (f"{one.path}: not as wanted." for one in switch.pending(wanted))
+    for one in settings_files.all_of(wanted):
+        yield from _in_words(one.faults)
+    yield from _in_words(lambda: _schema(wanted))
+    health = Health(wanted, Supervisor(wanted.supervisorctl))
+    if not health.is_well():
+        yield health.fault()
+
+
+def _schema(wanted: Wanted) -> list[str]:
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        schema.check(engine, wanted.role)
+    finally:
+        engine.dispose()
+    if wanted.role == "streamer":
+        with database.reading(wanted.database) as connection:
+            connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
+    return []
+
+
+def _in_words(look: Callable[[], list[str]]) -> list[str]:
+    try:
+        return look()
+    except LecternError as error:
+        return [error.message]
+
+
+def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
+    notes = [note for note in journal.notes() if note.id == wanted.id and note.step == "rolledback"]
+    folder = wanted.backups_dir / notes[-1].detail["backup"]
+    copied = backup.read(folder / backup.SILENT)
+    if copied is not None:
+        if not switch.is_back(wanted, copied.before):
+            yield f"{wanted.programs_dir}, {wanted.current}: not as before the window (compare with {folder})."
+        yield from (
+            f"{one.path}: still has our values."
+            for one in settings_files.all_of(wanted)
+            if not one.is_back(copied.before)
+        )
+    begun = [
+        note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")
+    ]
+    before = rollback.states_before(begun[-1:])
+    try:
+        states = Supervisor(wanted.supervisorctl).states()
+    except LecternError as error:
+        yield error.message
+        return
+    lost = [name for name in sorted(supervisor.ran(before)) if states.get(name) != "RUNNING"]
+    yield from (f"{name}: ran before the window, and is {states.get(name, 'gone')} now." for name in lost)
+
+
+def _of_half(_wanted: Wanted, journal: Journal) -> Iterator[str]:
+    what = "rolled back" if journal.history().taking_back else "done"
+    yield f"it is half {what}. Run the rollout again, or {rollback.TYPE}."
+
+
+def _of_untouched(_wanted: Wanted, journal: Journal) -> Iterator[str]:
+    last = journal.history().last
+    other = f", {last} was" if last else ""
+    yield f"it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml."
+
+
+_FAULTS: dict[str, Callable[[Wanted, Journal], Iterator[str]]] = {
+    "finished": _of_finished,
+    "rolledback": _of_rolledback,
+    "half": _of_half,
+    "untouched": _of_untouched,
+}
+
+
+def status(wanted: Wanted) -> Answer:
+    """The journal in sentences, the last line last, and how far this rollout is."""
+    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    answer = Answer(more={"state": journal.state(wanted.id), "id": wanted.id})
+    for note in journal.notes()[-60:]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note.at))
+        answer.say(f"{when} {note.id} {note.step} {note.state}{f' {json.dumps(note.detail)}' if note.detail else ''}")
+    history = journal.history()
+    answer.say(f"{wanted.id} is {journal.state(wanted.id)}; what stands is {', '.join(history.standing) or 'nothing'}.")
+    return answer

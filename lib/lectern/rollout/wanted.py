@@ -1,0 +1,189 @@
+"""What a rollout wants of one host: parsed once from the JSON that the playbook sends."""
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lectern.errors import Misuse
+
+_HOW_NOT_WHAT = frozenset({"restore_database", "health_timeout_s", "quiet_minutes", "keep"})
+"""Fields that say how to go about it: with others of them it is still the same rollout."""
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _inside(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts or not path:
+        raise ValueError("must be a path inside code_dir")
+    return path
+
+
+def _file_name(name: str) -> str:
+    if "/" in name or name in {"", ".", ".."}:
+        raise ValueError("must be a file name without a folder")
+    return name
+
+
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+Inside = Annotated[str, AfterValidator(_inside)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
+class KeyRule(BaseModel):
+    """How keys are renamed: patterns with fields in braces, as `lectern rekey` takes them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    old: str
+    new: str
+
+
+class Wanted(BaseModel):
+    """The wanted state of one host. Secrets are in it: it is never printed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    role: Literal["teacher", "streamer"]
+    name: str
+    version: FileName
+    root: Absolute
+    code_dir: Absolute
+    programs_dir: Absolute
+    user: str
+    supervisorctl: list[str] = Field(min_length=1)
+    program: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    program_conf: str
+    old_programs: list[FileName]
+    env: dict[str, str] = Field(repr=False)
+    env_file: Inside = ".env"
+    config_file: Inside | None = None
+    config: dict[str, int | str] = {}
+    database: Absolute
+    video_root: Absolute | None = None
+    old_video_roots: list[Absolute] = []
+    record_patterns: list[str] = []
+    redis_url: str = Field(repr=False)
+    rekey: list[KeyRule] = []
+    order_key: str | None = None
+    waiting_key: str = "{record_id}_{resolution}"
+    prefect_api_url: str
+    health_url: str
+    health_timeout_s: float = Field(60, gt=0)
+    quiet_minutes: float = Field(30, ge=0)
+    keep: int = Field(5, ge=1)
+    restore_database: bool = False
+
+    @field_validator("env")
+    @classmethod
+    def _writable(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"{name!r:.60} is no name of a setting")
+            if "\0" in value or not _encodable(value):
+                raise ValueError(f"the value of {name} holds a character that no file of settings can hold")
+        return env
+
+    @field_validator("record_patterns")
+    @classmethod
+    def _find_the_record(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            try:
+                groups = re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+            if "record_id" not in groups:
+                raise ValueError(f"{pattern!r} has no group (?P<record_id>...)")
+        return patterns
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "Wanted":
+        if self.role == "streamer" and self.video_root is None:
+            raise ValueError("a streamer needs video_root")
+        if f"{self.program}.conf" in self.old_programs:
+            raise ValueError(f"{self.program}.conf is the new program's file and can not be among old_programs")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "Wanted":
+        """Read the JSON that the playbook sends; raises Misuse that names each fault, and shows no value."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors(include_url=False, include_input=False, include_context=False)
+            )
+            raise Misuse(f"What is wanted of this host can not be read: {faults}. Correct the inventory.") from error
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is wanted, secrets included; how to go about it is left out."""
+        fields = self.model_dump(mode="json", exclude=set(_HOW_NOT_WHAT))
+        return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @cached_property
+    def id(self) -> str:
+        """The rollout's name, the same at every call, so that a resume finds its own backup."""
+        return f"{self.role}-{self.version}-{self.digest[:8]}"
+
+    @property
+    def release(self) -> Path:
+        """The unpacked release."""
+        return self.root / "releases" / self.version
+
+    @property
+    def current(self) -> Path:
+        """The link that names the release that runs."""
+        return self.root / "current"
+
+    @property
+    def rollout_dir(self) -> Path:
+        """Where the journal, the lock and the backups are."""
+        return self.root / "rollout"
+
+    @property
+    def backups_dir(self) -> Path:
+        """One folder a rollout."""
+        return self.rollout_dir / "backups"
+
+    @property
+    def backup_dir(self) -> Path:
+        """This rollout's backup."""
+        return self.backups_dir / self.id
+
+    @property
+    def conf(self) -> Path:
+        """The new program's supervisor file."""
+        return self.programs_dir / f"{self.program}.conf"
+
+    @property
+    def old_confs(self) -> list[Path]:
+        """The old programs' supervisor files."""
+        return [self.programs_dir / name for name in self.old_programs]
+
+    @property
+    def env_path(self) -> Path:
+        """The file of settings; where it is a link, what it leads to."""
+        return (self.code_dir / self.env_file).resolve()
+
+    @property
+    def config_path(self) -> Path | None:
+        """The teacher's old JSON config; where it is a link, what it leads to."""
+        return None if self.config_file is None else (self.code_dir / self.config_file).resolve()
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,201 @@
+"""The silent part of a rollout: from the stop of the old program until the new one is well, undone on any failure."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lectern.effects import schema
+from lectern.effects.tables.engine import open_database
+from lectern.errors import CallAPerson, LecternError, Misuse
+from lectern.rollout import backup, durable, health, keys, rollback, settings_files, supervisor, switch
+from lectern.rollout.adoption import adopt
+from lectern.rollout.answer import Answer
+from lectern.rollout.backup import Backup
+from lectern.rollout.interruption import Interruption
+from lectern.rollout.journal import Journal, locked
+from lectern.rollout.supervisor import States
+from lectern.rollout.wanted import Wanted
+
+CHANGING = frozenset({"schema", "switch", "env", "config", "rekey", "adopt"})
+"""Steps that change what the copy in silence holds: once one was begun, the copy is not taken again."""
+
+
+class Undone(LecternError):
+    """The window failed, and the host is as it was before; *answer* tells how far it came."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+@dataclass
+class Window:
+    """One window, as far as it has come."""
+
+    wanted: Wanted
+    journal: Journal
+    interruption: Interruption
+    answer: Answer = field(default_factory=Answer)
+    silent_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.supervisor = supervisor.Supervisor(self.wanted.supervisorctl)
+
+    @contextmanager
+    def step(self, title: str, name: str) -> Iterator[None]:
+        """One step: noted before and after, and timed; not begun if someone asked for the end."""
+        self.interruption.check()
+        with self.answer.timed(title):
+            self.journal.note(self.wanted.id, name, "begin")
+            yield
+            self.journal.note(self.wanted.id, name, "done")
+
+    # -- the steps ----------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self.silent_since = time.monotonic()
+        self.supervisor.stop_all()
+
+    def _copy(self) -> None:
+        changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
+        found = backup.silent(self.wanted)
+        if found is not None and changing:
+            return  # it was copied before a crash, and holds what was there before the first change
+        self._say_rows(backup.copy_in_silence(self.wanted))
+
+    def _say_rows(self, made: Backup) -> None:
+        rows = made.database.rows if made.database is not None else {}
+        told = ", ".join(f"{n} in {table}" for table, n in rows.items()) or "none"
+        self.answer.say(f"Copied {self.wanted.database.name} in silence; rows: {told}.")
+
+    def _schema(self) -> None:
+        engine = open_database(f"sqlite:///{self.wanted.database}")
+        try:
+            self.answer.say(*(f"{change}." for change in schema.upgrade(engine, self.wanted.role)))
+            if self.wanted.role == "streamer":
+                with engine.connect() as connection:
+                    connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
+        finally:
+            engine.dispose()
+        copied = backup.silent(self.wanted)
+        if copied is None or copied.database is None:  # it is new, and ours
+            durable.give(self.wanted.database, durable.Owner.user(self.wanted.user, 0o640))
+
+    def _switch(self) -> None:
+        self.answer.say(*switch.apply(self.wanted))
+
+    def _env(self) -> None:
+        self.answer.say(*settings_files.env(self.wanted).apply())
+
+    def _config(self) -> None:
+        found = settings_files.config(self.wanted)
+        self.answer.say(*(found.apply() if found is not None else []))
+
+    def _rekey(self) -> None:
+        self.answer.say(*keys.rename(self.wanted))
+
+    def _adopt(self) -> None:
+        self.answer.say(*adopt(self.wanted))
+
+    def _reload(self) -> None:
+        self.supervisor.reload()
+
+    def _healthy(self) -> None:
+        health.wait_until_well(self.wanted, self.supervisor, self.interruption.check)
+        self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
+        self.answer.say(*supervisor.as_before(self.supervisor, self._neighbours(), beat=self.interruption.check))
+
+    def _neighbours(self) -> States:
+        """What ran before and is neither the old program nor ours."""
+        old = {name for path in self.wanted.old_confs for name in self._programs_in(path)} | {self.wanted.program}
+        states = rollback.states_before(self.journal.round(self.wanted.id))
+        return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
+
+    def _programs_in(self, conf: Path) -> set[str]:
+        found = backup.silent(self.wanted)
+        assert found is not None  # the step before has made it
+        return supervisor.programs_in(found.before.text(conf))
+
+    def order(self) -> list[tuple[str, str, Callable[[], None]]]:
+        """The steps in the order and with the numbers of the rollout note."""
+        if self.wanted.role == "streamer":
+            return [
+                ("2 stop all", "stop", self._stop),
+                ("1 copy the database", "copy", self._copy),
+                ("3 alter task_list, 4 create tables", "schema", self._schema),
+                ("5 switch to the release", "switch", self._switch),
+                ("6 .env", "env", self._env),
+                ("7 adopt old bookings and files", "adopt", self._adopt),
+                ("8 reload", "reload", self._reload),
+                ("8 healthy", "healthy", self._healthy),
+            ]
+        return [
+            ("1 stop all", "stop", self._stop),
+            ("1 copy the database", "copy", self._copy),
+            ("2 switch to the release", "switch", self._switch),
+            ("3 create tables", "schema", self._schema),
+            ("4 rename keys", "rekey", self._rekey),
+            ("4 adopt waiting lists", "adopt", self._adopt),
+            ("5 config", "config", self._config),
+            ("5 .env", "env", self._env),
+            ("6 reload", "reload", self._reload),
+            ("6 healthy", "healthy", self._healthy),
+        ]
+
+
+def run(wanted: Wanted) -> Answer:
+    """Do all of the window, or undo it; one that is committed is not done again, one that was killed goes on.
+
+    Raises Undone where it failed and the host is as before, CallAPerson where even that failed, Misuse before any
+    change where it may not begin.
+    """
+    with Interruption() as interruption, locked(wanted.rollout_dir):
+        journal = Journal(wanted.rollout_dir / "journal.jsonl")
+        window = Window(wanted, journal, interruption)
+        if journal.state(wanted.id) == "finished":
+            window.answer.say(f"{wanted.id} is finished already; nothing was stopped.")
+            return window.answer
+        _refuse(wanted, journal)
+        if journal.state(wanted.id) != "half":
+            journal.note(wanted.id, "window", "begin", {"states": dict(window.supervisor.states())})
+        window.answer.changed = True
+        _through(window)
+        return window.answer
+
+
+def _refuse(wanted: Wanted, journal: Journal) -> None:
+    history = journal.history()
+    if history.half is not None and (history.half != wanted.id or history.taking_back):
+        raise Misuse(
+            f"{history.half} is half {'rolled back' if history.taking_back else 'done'} on this host. Nothing was "
+            f"changed. Finish that first: {rollback.TYPE}."
+        )
+    if backup.read(wanted.backup_dir) is None:
+        raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
+
+
+def _through(window: Window) -> None:
+    try:
+        for title, name, work in window.order():
+            with window.step(title, name):
+                work()
+        window.journal.note(window.wanted.id, "committed", "done", window.answer.more)
+    except BaseException as error:
+        cause = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+        failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
+        try:
+            rollback.take_back(window.wanted, window.journal, window.answer)
+        except LecternError as second:
+            raise CallAPerson(
+                f"The window failed in step {failed_in}: {cause} Then the rollback failed too: {second.message} "
+                f"The host is half done. Mend what is named, then {rollback.TYPE}."
+            ) from error
+        silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
+        window.answer.more["downtime_s"] = round(silent_s, 3)
+        raise Undone(
+            f"The window failed in step {failed_in}: {cause} The host was rolled back and is as it was before.",
+            window.answer,
+        ) from error
+    window.answer.say(f"{window.wanted.id} is finished.")

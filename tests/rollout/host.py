@@ -1,0 +1,252 @@
+"""A host to roll out onto: a real supervisord in a temporary folder, an old program at work, a staged release."""
+
+import hashlib
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from lectern.rollout.wanted import Wanted
+from lectern.demo.ports import free_port
+from tests.stage import Child, wait_until
+
+HERE = Path(__file__).parent
+ENV = (
+    "# the old program's\nREDIS_URL=redis://:hidden@10.0.0.1/0\nexport MAX_VIDEO_SIZE=10 # G\nUNKNOWN LINE\nLAST='x y'"
+)
+SUPERVISOR_BIN = Path(sys.executable).parent
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a step printed and how it ended."""
+
+    code: int
+    fields: Fields
+    errors: str
+
+    @property
+    def msg(self) -> str:
+        return str(self.fields.get("msg", ""))
+
+
+class Host:
+    """One host. Everything is under *folder*, but the socket, whose path must be short."""
+
+    def __init__(self, folder: Path, role: str = "streamer") -> None:
+        self.folder, self.role = folder, role
+        self.short = Path(tempfile.mkdtemp(prefix="sv", dir="/tmp"))
+        self.root, self.code, self.programs = folder / "lectern", folder / "code", folder / "conf.d"
+        for one in (self.root / "releases", self.code / "logs", self.programs):
+            one.mkdir(parents=True)
+        self.health_port, self.old_port = free_port(), free_port()
+        self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
+        self.supervisord: Child | None = None
+        self._write_old_program()
+        self.stage_release("2.0.0")
+
+    # -- what is there before -------------------------------------------------------------------------------------
+
+    def _write_old_program(self) -> None:
+        tasks = self.code / "task_list.db"
+        with closing(sqlite3.connect(tasks)) as connection:
+            connection.execute(
+                "CREATE TABLE task_list (class_id VARCHAR(250) PRIMARY KEY NOT NULL, video_url VARCHAR(500),"
+                " push_url VARCHAR(500), start_time INTEGER, end_time INTEGER, status VARCHAR(20))"
+            )
+            connection.execute("INSERT INTO task_list VALUES ('c-1', 'http://o/6666.flv', 'rtmp://a/b', 1, 2, 'done')")
+            connection.commit()
+        (self.code / "idc_client.py").write_text("print('the old program')\n")
+        (self.code / ".env").write_text(ENV)
+        (self.code / ".env").chmod(0o640)
+        program = HERE / "old_program.py"
+        self.write_program("idc_client", f"{sys.executable} -S {program} {tasks} {self.old_port}")
+
+    def write_program(self, name: str, command: str, **options: str) -> None:
+        """One of the old supervisor files."""
+        lines = {"directory": str(self.code), "startsecs": "0", "stopwaitsecs": "5", **options}
+        text = f"[program:{name}]\ncommand={command}\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
+        (self.programs / f"{name}.conf").write_text(text)
+
+    def stage_release(self, version: str) -> None:
+        """A complete release whose `lectern` is the stand-in."""
+        release = self.root / "releases" / version
+        (release / "bin").mkdir(parents=True)
+        (release / "bin" / "lectern").write_text((HERE / "new_program.py").read_text())
+        manifest = json.dumps({"version": version})
+        (release / "manifest.json").write_text(manifest)
+        (release / ".complete").write_text(hashlib.sha256(manifest.encode()).hexdigest())
+
+    # -- what is wanted -------------------------------------------------------------------------------------------
+
+    @property
+    def supervisorctl(self) -> list[str]:
+        return [str(SUPERVISOR_BIN / "supervisorctl"), "-c", str(self.folder / "supervisord.conf")]
+
+    def wanted(self, **other: Any) -> Fields:
+        """What the playbook would send."""
+        version = other.get("version", "2.0.0")
+        name, bind = f"{self.role}1", f"127.0.0.1:{self.health_port}"
+        command = f"{sys.executable} -S {self.root}/current/bin/lectern serve {self.role}"
+        env = {
+            "streamer": {
+                "STREAMER_NAME": name,
+                "HEALTH_BIND": bind,
+                "wget_path": "/usr/bin/wget",
+                "DOWNLOAD_RATE": "1000k",
+                "MAX_VIDEO_NUM": "1000",
+                "MAX_VIDEO_SIZE": "1000",
+            },
+            "teacher": {"TEACHER_NAME": name, "API_BIND": bind, "TRANSCODE_SIGN_KEY": "made-up secret"},
+        }[self.role]
+        fields = {
+            "role": self.role,
+            "name": name,
+            "version": version,
+            "root": str(self.root),
+            "code_dir": str(self.code),
+            "programs_dir": str(self.programs),
+            "user": "root",
+            "supervisorctl": self.supervisorctl,
+            "program": f"lectern-{self.role}",
+            "program_conf": f"[program:lectern-{self.role}]\ncommand={command}\ndirectory={self.code}\nstartsecs=0\n",
+            "old_programs": ["idc_client.conf"],
+            "env": env,
+            "database": str(self.database),
+            "video_root": str(self.folder / "video") if self.role == "streamer" else None,
+            "redis_url": "redis://127.0.0.1:1/0",
+            "prefect_api_url": "http://127.0.0.1:1/api",
+            "health_url": f"http://{bind}/health",
+            "health_timeout_s": 15,
+        }
+        return {**fields, **other}
+
+    def parsed(self, **other: Any) -> Wanted:
+        return Wanted.parse(json.dumps(self.wanted(**other)))
+
+    # -- its life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start supervisord, and wait until the old programs are at work."""
+        (self.folder / "supervisord.conf").write_text(
+            f"[unix_http_server]\nfile={self.short}/s\n[supervisord]\nlogfile={self.folder}/supervisord.log\n"
+            f"pidfile={self.folder}/supervisord.pid\nnodaemon=true\nchildlogdir={self.folder}\n"
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = "
+            "supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[supervisorctl]\nserverurl=unix://{self.short}/s\n[include]\nfiles={self.programs}/*.conf\n"
+        )
+        argv = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(SUPERVISOR_BIN / "supervisord"),
+            "-c",
+            str(self.folder / "supervisord.conf"),
+        ]
+        self.supervisord = Child(argv, os.environ, self.folder / "supervisord.out")
+        wait_until(lambda: self.states().get("idc_client") == "RUNNING", description="the old program runs")
+        wait_until(lambda: self.acknowledged(), description="the old program writes")
+
+    def stop(self) -> None:
+        if self.supervisord is not None:
+            self.supervisord.end()
+        for file in self.short.iterdir():
+            file.unlink()
+        self.short.rmdir()
+
+    def ctl(self, *words: str) -> str:
+        return subprocess.run([*self.supervisorctl, *words], capture_output=True, text=True, timeout=60).stdout
+
+    def states(self) -> Mapping[str, str]:
+        lines = [line.split() for line in self.ctl("status").splitlines()]
+        return {words[0]: words[1] for words in lines if len(words) > 1}
+
+    def step(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Answered:
+        """`lectern rollout STEP`, with a *fault* put into the process before it begins."""
+        code = f"{fault}\nfrom lectern.cli import main; main()"
+        text = json.dumps(self.wanted() if wanted is None else wanted)
+        argv = [sys.executable, "-c", code, "rollout", step, *options]
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=110, cwd=self.folder)
+        return Answered(done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr)
+
+    def done(self, step: str, *options: str, wanted: Fields | None = None) -> Fields:
+        """The answer of a step that must succeed."""
+        answered = self.step(step, *options, wanted=wanted)
+        assert answered.code == 0, f"{step}: {answered.fields} {answered.errors[-3000:]}"
+        return answered.fields
+
+    # -- what is there --------------------------------------------------------------------------------------------
+
+    def acknowledged(self) -> list[str]:
+        """The classes that the old program was told are kept."""
+        file = self.code / "task_list.db.acknowledged"
+        return file.read_text().split("\n")[:-1] if file.exists() else []
+
+    def lost(self) -> set[str]:
+        """Acknowledged classes that are not in the database."""
+        with closing(sqlite3.connect(self.code / "task_list.db", timeout=20)) as connection:
+            found = {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
+        return {*self.acknowledged()} - found
+
+    def tree(self) -> dict[str, tuple[object, ...]]:
+        """All that a rollout changes but the database: bytes, modes, owners, links."""
+        found: dict[str, tuple[object, ...]] = {}
+        for folder in (self.code, self.programs):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and not path.name.startswith(("task_list.db", "teacher.db")):
+                    kept = path.lstat()
+                    found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_uid, kept.st_gid)
+        current = self.root / "current"
+        found["current"] = (os.readlink(current) if current.is_symlink() else None,)
+        return found
+
+    def everything(self) -> dict[str, tuple[object, ...]]:
+        """Every file under the host's folder but logs, with its time: what a look must not change."""
+        found: dict[str, tuple[object, ...]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            kept = path.lstat()
+            if path.is_file() and path.suffix not in {".log", ".out"}:
+                found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_mtime_ns)
+            elif path.is_dir():
+                found[str(path)] = ("folder",)
+        return found
+
+    def is_old(self, before: Mapping[str, object]) -> None:
+        """The host is wholly as it was, its old program at work, no row lost."""
+        assert self.tree() == before
+        states = self.states()
+        assert states.get("idc_client") == "RUNNING"
+        assert f"lectern-{self.role}" not in states
+        number = len(self.acknowledged())
+        wait_until(lambda: len(self.acknowledged()) > number, description="the old program writes again")
+        assert self.lost() == set()
+
+    def is_new(self) -> None:
+        """The host is wholly the new one, and no row is lost."""
+        assert os.readlink(self.root / "current") == "releases/2.0.0"
+        assert self.states() == {f"lectern-{self.role}": "RUNNING"}
+        assert not (self.programs / "idc_client.conf").exists()
+        assert self.lost() == set()
+        self.done("verify")
+
+
+@contextmanager
+def a_host(folder: Path, role: str = "streamer", *, start: bool = True) -> Iterator[Host]:
+    """A host, ended at the end."""
+    host = Host(folder, role)
+    try:
+        if start:
+            host.start()
+        yield host
+    finally:
+        host.stop()
