@@ -18,6 +18,28 @@ NOW = 1_764_010_000.0
 HOLDING = frozenset({FileState.READY, FileState.DOWNLOADING})
 """States in which a rendition takes room in the cache."""
 
+# The messages as the rollout note and the design write them out.
+BOOKING: dict[str, Any] = {
+    "cmd": "order",
+    "class_id": "c-1001",
+    "institution_id": "i-7",
+    "video_url": "http://origin.example/6666.flv",
+    "start_time": 1764010800,
+    "end_time": 1764013500,
+    "push_url": "rtmp://push.example/live/c-1001",
+    "record_id": 6666,
+    "video_url_list": {"480P": "http://origin.example/480p.flv", "240P": "http://origin.example/240p.flv"},
+    "video_resolution": "720P",
+}
+RESULT: dict[str, Any] = {
+    "cmd": "transcoding",
+    "record_id": 6666,
+    "video_resolution": "720P",
+    "result": "sucess",
+    "transcode_video_url": "http://origin.example/6666_720P.flv",
+    "type": "oss",
+}
+
 # A claim is about values, not about how fast a busy machine draws them.
 settings.register_profile("lectern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lectern")

@@ -4,8 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lectern.errors import MALFORMED, Malformed
@@ -15,7 +13,6 @@ from lectern.messages import (
     Alarm,
     Booking,
     Cancel,
-    Message,
     OrderResult,
     Prepare,
     Release,
@@ -26,29 +23,8 @@ from lectern.messages import (
     stem,
 )
 from lectern.states import Backend, Resolution
-from tests import strategies
+from tests.strategies import BOOKING, RESULT
 
-# The messages as the rollout note and the design write them out.
-BOOKING: dict[str, Any] = {
-    "cmd": "order",
-    "class_id": "c-1001",
-    "institution_id": "i-7",
-    "video_url": "http://origin.example/6666.flv",
-    "start_time": 1764010800,
-    "end_time": 1764013500,
-    "push_url": "rtmp://push.example/live/c-1001",
-    "record_id": 6666,
-    "video_url_list": {"480P": "http://origin.example/480p.flv", "240P": "http://origin.example/240p.flv"},
-    "video_resolution": "720P",
-}
-RESULT: dict[str, Any] = {
-    "cmd": "transcoding",
-    "record_id": 6666,
-    "video_resolution": "720P",
-    "result": "sucess",
-    "transcode_video_url": "http://origin.example/6666_720P.flv",
-    "type": "oss",
-}
 EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Report)
 
 
@@ -267,52 +243,3 @@ def test_the_command_of_anything_is_a_word_or_nothing() -> None:
     assert command_of(json.dumps(BOOKING)) == "order"
     for nothing in (b"", b"[]", b"{}", b'{"cmd": 7}', b"\xff", b"[" * 5_000):
         assert command_of(nothing) == ""
-
-
-@given(strategies.bookings())
-def test_a_booking_survives_the_wire(sent: Booking) -> None:
-    assert parse(sent.to_json(), EVERY) == sent
-    assert parse(sent.to_json().encode(), (Booking,)).to_json() == sent.to_json()
-
-
-@given(strategies.bookings(), strategies.unknown_fields)
-def test_unknown_fields_survive_parsing(sent: Booking, unknown: dict[str, Any]) -> None:
-    fields = json.loads(sent.to_json()) | unknown
-    written = json.loads(parse(json.dumps(fields), (Booking,)).to_json())
-    assert {name: written[name] for name in unknown} == unknown
-
-
-@given(strategies.results())
-def test_a_result_survives_the_wire(sent: TranscodingResult) -> None:
-    assert parse(sent.to_json(), EVERY) == sent
-
-
-def read_or_refused(body: str | bytes) -> Message | str:
-    try:
-        return parse(body, EVERY)
-    except Malformed as error:
-        return error.message
-
-
-@given(strategies.garbage)
-def test_any_bytes_are_a_message_or_malformed_in_a_sentence_and_nothing_else(body: bytes) -> None:
-    assert isinstance(command_of(body), str)
-    match read_or_refused(body):
-        case str(said):
-            assert " " in said
-            assert said.isprintable()
-        case read:
-            assert parse(read.to_json(), EVERY) == read
-
-
-@given(
-    st.sampled_from(sorted(BOOKING)),
-    strategies.json_values | st.sampled_from(["http://", "rtmp://x", "240", "\u0000", "²40P", 1e308, 4e9]),
-)
-def test_a_booking_with_any_one_field_spoiled_is_read_or_malformed(field: str, value: object) -> None:
-    match read_or_refused(json.dumps(BOOKING | {field: value})):
-        case str(said):
-            assert " " in said
-            assert said.isprintable()
-        case read:
-            assert parse(read.to_json(), EVERY) == read

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lectern.demo.day import Day, Row, play, record, report
+from lectern.demo.day import Day, play, record
 from lectern.demo.platform import Platform
 from lectern.demo.stack import Stack, running
+from lectern.demo.table import Row, report
 
 console = Console()
 
