@@ -11,7 +11,7 @@ from lectern.demo.origin import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.platform import position_s
 from lectern.demo.stack import CACHE_NUM, TIME_OUT_S, Stack
-from lectern.demo.table import ANSWER_S, LESSON_S, Row, Table
+from lectern.demo.table import ANSWER_S, LESSON_S, SLACK_S, Row, Table
 
 NEVER_S = 100_000.0
 
