@@ -50,7 +50,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
     """Say whether the release is staged already, and in words why it can not be; changes nothing."""
     release = Path(asked["root"], "releases", asked["version"])
     staged = _digest(release) == asked["digest"]
-    refusals = [] if staged else [*_unfit(asked), *_in_use(release, Path(asked["root"], "current")), *_no_room(asked)]
+    refusals = [] if staged else [*_unfit(asked), *_clash(release), *_no_room(asked)]
     return {"staged": staged, "refusals": refusals}
 
 
@@ -78,15 +78,16 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def prune(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove old releases: all but the newest *keep*, the wanted one, the current one and the one before it.
+    """Remove old releases: all but the newest *keep*, the wanted one, those that are in use, and the one before.
 
-    With *check* it is only said. Folders that are no releases of ours are left alone.
+    In use is what a link in the root points to, `current` above all; before it is what was staged before it. With
+    *check* it is only said. Folders that are no releases of ours are left alone.
     """
     releases = Path(asked["root"], "releases").resolve()
     if not releases.is_dir():
         return {"pruned": []}
     with contextlib.nullcontext() if asked["check"] else _alone(releases):
-        goes = _superfluous(releases, Path(asked["root"], "current"), asked["version"], int(asked["keep"]))
+        goes = _superfluous(releases, asked["version"], int(asked["keep"]))
         for release in goes if not asked["check"] else ():
             _remove(release)
     return {"pruned": sorted(release.name for release in goes)}
@@ -108,12 +109,17 @@ def _unfit(asked: dict[str, Any]) -> Iterator[str]:
             yield f"{sys.executable} has no module {module}. Type: apt-get install python3 python3-venv"
 
 
-def _in_use(release: Path, current: Path) -> Iterator[str]:
-    if current.is_symlink() and current.resolve() == release.resolve():
+def _clash(release: Path) -> Iterator[str]:
+    if release.resolve() in _in_use(release.parent.parent):
         yield (
             f"{release} is in use, and is not what this release file holds: two releases bear the same version. "
             f"Raise the version in pyproject.toml, and type: make release"
         )
+
+
+def _in_use(root: Path) -> set[Path]:
+    """What a link in the root points to: `current` above all."""
+    return {link.resolve() for link in root.iterdir() if link.is_symlink()} if root.is_dir() else set()
 
 
 def _no_room(asked: dict[str, Any]) -> Iterator[str]:
@@ -233,14 +239,18 @@ def _finish(release: Path, digest: str) -> None:
     part.rename(release / _COMPLETE)
 
 
-def _superfluous(releases: Path, current: Path, wanted: str, keep: int) -> list[Path]:
+def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
     ours = [release for release in releases.iterdir() if (release / _MANIFEST).is_file()]
     staged_at = {one: (one / _COMPLETE).stat().st_mtime_ns for one in ours if _digest(one) is not None}
     newest_first = sorted(staged_at, key=lambda one: staged_at[one], reverse=True)
-    live = current.resolve()
-    stays = {releases / wanted, live, *[one for one in newest_first if one.name != wanted][: max(keep - 1, 0)]}
-    if live in newest_first:
-        stays.update(newest_first[newest_first.index(live) :][:2])
+    stays = {
+        releases / wanted,
+        *_in_use(releases.parent),
+        *[one for one in newest_first if one.name != wanted][: max(keep - 1, 0)],
+    }
+    current = (releases.parent / "current").resolve()
+    if current in newest_first:
+        stays.update(newest_first[newest_first.index(current) :][:2])
     return [release for release in ours if release not in stays]
 
 
