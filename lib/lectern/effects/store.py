@@ -16,6 +16,7 @@ from lectern.errors import Misuse
 
 QUARANTINE = "quarantine"
 _KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
+_DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
 _STEM = re.compile(r"([0-9]{1,19})(?:_(?:240|480|720|1080)P)?")
 _FILE = re.compile(r"(?P<stem>[0-9]{1,19}(?:_(?:240|480|720|1080)P)?)\.flv(?P<part>\.part)?")
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -98,23 +99,35 @@ def quarantine(root: Path, path: Path) -> Path:
 
 
 def scan(root: Path) -> list[Found]:
-    """All that is in the store, by path; the quarantine is not looked into."""
+    """All that is in the store, by path; hidden things, databases at its top and the quarantine are left alone."""
     return sorted(_entries(root), key=lambda found: found.path) if root.is_dir() else []
 
 
 def _entries(root: Path) -> Iterator[Found]:
     with os.scandir(root) as top:
         for entry in top:
-            if entry.name in _KEPT_ALONE:
+            if entry.name in _KEPT_ALONE or _is_not_ours(entry):
                 continue
             if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False):
                 with os.scandir(entry.path) as folder:
                     names = {inner.name: inner for inner in folder}
                 for name, inner in names.items():
-                    if not (name.endswith(".origin") and name.removesuffix(".origin") in names):
+                    if not _is_hidden(name) and not (
+                        name.endswith(".origin") and name.removesuffix(".origin") in names
+                    ):
                         yield _found(inner, entry.name)
             else:
                 yield _found(entry, None)
+
+
+def _is_not_ours(entry: os.DirEntry[str]) -> bool:
+    """Whether nobody put it here as a recording: a hidden thing, or a database, which may be the streamer's own."""
+    is_database = _DATABASE.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
+    return _is_hidden(entry.name) or is_database
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _found(entry: os.DirEntry[str], record: str | None) -> Found:

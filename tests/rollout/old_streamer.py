@@ -1,0 +1,204 @@
+"""A streamer as the old program left it: its database, its recordings, and what is there afterwards."""
+
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from lectern.effects import schema
+from lectern.effects.tables.engine import open_database
+from lectern.rollout import adopt_streamer
+from lectern.rollout.adopt_streamer import Adoption
+from tests.effects import old_databases as old
+
+NOW = 1_764_010_800.0
+PATTERNS = (
+    r"/(?P<record_id>\d+)_\d+/video_",
+    r"/(?P<record_id>\d+)(?:_(?P<resolution>\d+[pP]?))?\.flv$",
+    r"/(?P<record_id>\d+)/[^/]+$",
+)
+OURS = ("task_list", "video_list", "class_list", "dir_info", "event_list")
+Value = str | int | float | bytes | None
+
+
+def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "") -> bytes:
+    """A recording in which a picture comes every second; *filler* makes it another one of the same length."""
+    tags = [_tag(18, 0.0, b"\x02\x00\x0aonMetaData" + filler.encode())]
+    tags += [_tag(9, first_s + at, b"\x17\x01" + bytes(20)) for at in range(int(seconds))]
+    tags.append(_tag(8, first_s + seconds, b"\xaf\x01" + bytes(7)))
+    return b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00" + b"".join(tags)
+
+
+def _tag(kind: int, at_s: float, data: bytes) -> bytes:
+    ticks = int(at_s * 1000)
+    header = bytes([kind]) + len(data).to_bytes(3) + (ticks & 0xFFFFFF).to_bytes(3) + bytes([ticks >> 24, 0, 0, 0])
+    return header + data + (len(header) + len(data)).to_bytes(4)
+
+
+@dataclass
+class OldStreamer:
+    """The folders of one host, below *top*."""
+
+    top: Path
+    old_roots: list[Path] = field(default_factory=list)
+    patterns: Sequence[str] = PATTERNS
+
+    def __post_init__(self) -> None:
+        self.code.mkdir(parents=True, exist_ok=True)
+        self.video_root.mkdir(exist_ok=True)
+
+    @property
+    def code(self) -> Path:
+        return self.top / "code"
+
+    @property
+    def video_root(self) -> Path:
+        return self.top / "video"
+
+    @property
+    def database(self) -> Path:
+        return self.code / "task_list.db"
+
+    @property
+    def journal(self) -> Path:
+        return self.top / "rollout" / "moves.jsonl"
+
+    # -- before the rollout -----------------------------------------------------------------------------------
+
+    def has_tables(self, *statements: str) -> None:
+        """Make the old table of classes, and what *statements* make beside it."""
+        old.build(self.database, [old.OLD_TASKS, *statements])
+
+    def has_class(
+        self,
+        class_id: str,
+        url: str | None,
+        start: Value = NOW + 7200,
+        end: Value = NOW + 10_000,
+        push_url: str | None = "rtmp://push.example/live/a",
+    ) -> None:
+        """A row of ``task_list``; by default of a class that begins in two hours."""
+        row = (class_id, url, push_url, start, end, 1, "Li")
+        self.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", [row])
+
+    def has_file(self, place: str, content: bytes | None = None, *, age_s: float = 1000.0) -> Path:
+        """A file below *top*."""
+        path = self.top / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(flv(filler=place.encode(errors="surrogateescape").hex()) if content is None else content)
+        os.utime(path, (NOW - age_s, NOW - age_s))
+        return path
+
+    def is_upgraded(self) -> None:
+        """The schema is that of this program."""
+        engine = self.engine()
+        schema.upgrade(engine, "streamer")
+        engine.dispose()
+
+    # -- what is done -----------------------------------------------------------------------------------------
+
+    def engine(self) -> Engine:
+        return open_database(f"sqlite:///{self.database}")
+
+    def planned(self, now: float = NOW) -> Adoption:
+        engine = self.engine()
+        try:
+            with engine.connect() as connection:
+                return adopt_streamer.planned(
+                    connection,
+                    video_root=self.video_root,
+                    old_video_roots=self.old_roots,
+                    record_patterns=self.patterns,
+                    now=now,
+                    moves_journal=self.journal,
+                )
+        finally:
+            engine.dispose()
+
+    def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
+        used = engine or self.engine()
+        try:
+            return adopt_streamer.adopt(
+                used,
+                video_root=self.video_root,
+                old_video_roots=self.old_roots,
+                record_patterns=self.patterns,
+                moves_journal=self.journal,
+                now=now,
+                host="streamer1",
+            )
+        finally:
+            used.dispose()
+
+    def undo(self) -> list[str]:
+        return adopt_streamer.undo(self.journal)
+
+    # -- what is there ----------------------------------------------------------------------------------------
+
+    def execute(self, statement: str, rows: Iterable[Sequence[Value]] = ((),)) -> None:
+        """Write to the database, as another program."""
+        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            connection.executemany(statement, rows)
+
+    def rows(self, query: str) -> list[tuple[Value, ...]]:
+        """Read the database, as another program."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(query).fetchall()
+
+    def value(self, query: str) -> Value:
+        ((found,),) = self.rows(query)
+        return found
+
+    def states(self) -> dict[Value, Value]:
+        """The state of every class."""
+        return dict(self.rows("SELECT class_id, state FROM class_list"))  # type: ignore[arg-type]
+
+    def cached(self) -> dict[Value, tuple[Value, ...]]:
+        """State, citations and size of every rendition."""
+        found = self.rows("SELECT id, state, num_cite, size_bytes FROM video_list")
+        return {stem: tuple(rest) for stem, *rest in found}
+
+    def sums(self) -> tuple[Value, ...]:
+        """Bytes, number, reserved bytes and reserved number of the store."""
+        (found,) = self.rows(
+            f"SELECT size, num, reserved_bytes, reserved_num FROM dir_info WHERE dir = '{self.video_root}'"
+        )
+        return found
+
+    def dump(self) -> dict[str, list[tuple[object, ...]]]:
+        """Every value of the tables that the migration may touch, to the byte."""
+        found = old.dump(self.database)
+        return {table: found.get(table, []) for table in OURS}
+
+    def tree(self) -> dict[str, tuple[object, ...]]:
+        """Everything below *top* but the database and the journal: kind, mode, content, time of every file."""
+        return {
+            str(path.relative_to(self.top)): _as_it_is(path)
+            for path in sorted(self.top.rglob("*"))
+            if not path.is_relative_to(self.journal.parent) and not path.name.startswith("task_list.db")
+        }
+
+    def contents(self) -> list[bytes]:
+        """What is in all files, wherever they lie."""
+        return sorted(one[2] for one in self.tree().values() if one[0] == "file")  # type: ignore[type-var]
+
+
+def _as_it_is(path: Path) -> tuple[object, ...]:
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode):
+        return "file", found.st_mode, hashlib.sha256(path.read_bytes()).digest(), found.st_mtime_ns
+    if stat.S_ISLNK(found.st_mode):
+        return "link", os.readlink(path)
+    return "folder", found.st_mode, found.st_uid
+
+
+def local(seconds: float) -> str:
+    """A time as the old program wrote it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
