@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
-from lectern.effects import cache
+from lectern.effects import cache, old_times
 from lectern.effects.tables.streamer import classes, tasks
-from lectern.errors import ErrorCode
+from lectern.errors import CallAPerson, ErrorCode
 from lectern.messages import Prepare, Report
 from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
 
@@ -49,13 +49,20 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.video_id,
         AiringState(row.state or AiringState.WAITING),
         row.push_url,
-        float(row.start_time),
-        float(row.end_time),
+        _seconds(row.class_id, row.start_time),
+        _seconds(row.class_id, row.end_time),
         row.record_id,
         row.run_id,
         row.code,
         row.message,
     )
+
+
+def _seconds(class_id: str, value: object) -> float:
+    seconds = old_times.epoch(value)
+    if seconds is None:
+        raise CallAPerson(f"{class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
+    return seconds
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
@@ -80,8 +87,11 @@ def should_be_on_air(connection: Connection, started_before: float, ends_after: 
     """The classes that began before *started_before* and end after *ends_after* (epoch seconds)."""
     due = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
     wanted = select(*_COLUMNS).select_from(_JOINED)
-    wanted = wanted.where(due, tasks.c.start_time <= started_before, tasks.c.end_time > ends_after)
-    return [_airing(row) for row in connection.execute(wanted)]
+    began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
+    goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
+    found = [_airing(row) for row in connection.execute(wanted.where(due, began, goes_on))]
+    # An old program's times can be texts, which SQL does not compare with numbers.
+    return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
 
 
 def citations(connection: Connection) -> dict[str, int]:
