@@ -76,6 +76,9 @@ class Common(BaseSettings):
     drain_timeout_s: float = Field(20, ge=0)
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
+    alarm_group_s: float = Field(60, ge=0)
+    alarm_escalate_s: float = Field(900, gt=0)
+    alarm_quiet_s: float = Field(300, gt=0)
     keep_messages_s: float = Field(7 * 86400, gt=0)
     http_timeout_s: float = Field(10, gt=0)
 

@@ -46,13 +46,32 @@ class EventColumns(SQLModel):
     detail: str = Field(default="", sa_type=Text)
 
 
+class IncidentColumns(SQLModel):
+    """Alarms of one code, told as one; *first_id* and *last_id* are rows of the outbox, *classes* a JSON list."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    code: int = Field(index=True)
+    first_at: float
+    last_at: float
+    number: int
+    classes: str = Field(default="[]", sa_type=Text)
+    message: str = Field(default="", sa_type=Text)
+    first_id: int = 0
+    last_id: int = 0
+    told_at: float | None = None
+    told_number: int = 0
+    escalated_at: float | None = None
+    resolved_at: float | None = Field(default=None, index=True)
+
+
 @dataclass(frozen=True)
 class Journal:
-    """The three tables of messages and events of one role."""
+    """The tables of messages, events and incidents of one role."""
 
     inbox: Table
     outbox: Table
     events: Table
+    incidents: Table
 
 
 def table_of(model: type[SQLModel]) -> Table:

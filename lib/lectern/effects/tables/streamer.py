@@ -3,7 +3,7 @@
 from sqlalchemy import MetaData, Text
 from sqlmodel import Field, SQLModel
 
-from lectern.effects.tables.shared import EventColumns, InboxColumns, Journal, OutboxColumns, table_of
+from lectern.effects.tables.shared import EventColumns, InboxColumns, IncidentColumns, Journal, OutboxColumns, table_of
 from lectern.states import AiringState, FileState
 
 
@@ -100,9 +100,17 @@ class StreamerEvent(EventColumns, StreamerTable, table=True):
     __tablename__ = "event_list"
 
 
+class StreamerIncident(IncidentColumns, StreamerTable, table=True):
+    """The streamer's incidents."""
+
+    __tablename__ = "incident_list"
+
+
 tasks = table_of(TaskRow)
 files = table_of(FileRow)
 classes = table_of(ClassRow)
 dirs = table_of(DirRow)
 leases = table_of(LeaseRow)
-journal = Journal(table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent))
+journal = Journal(
+    table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent), table_of(StreamerIncident)
+)

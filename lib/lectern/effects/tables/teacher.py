@@ -3,7 +3,7 @@
 from sqlalchemy import MetaData, Text
 from sqlmodel import Field, SQLModel
 
-from lectern.effects.tables.shared import EventColumns, InboxColumns, Journal, OutboxColumns, table_of
+from lectern.effects.tables.shared import EventColumns, InboxColumns, IncidentColumns, Journal, OutboxColumns, table_of
 from lectern.states import BookingState
 
 
@@ -116,9 +116,15 @@ class TeacherEvent(EventColumns, TeacherTable, table=True):
     __tablename__ = "event_list"
 
 
+class TeacherIncident(IncidentColumns, TeacherTable, table=True):
+    """The teacher's incidents."""
+
+    __tablename__ = "incident_list"
+
+
 videos = table_of(RenditionRow)
 ecs_hosts = table_of(EcsHostRow)
 orders = table_of(OrderRow)
 streamers = table_of(StreamerRow)
 moves = table_of(MoveRow)
-journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent))
+journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

@@ -1,0 +1,130 @@
+"""Alarms that stay quiet: one an incident, one more where it grows or goes on, one at its end."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from lectern.effects import bookings, incidents, outbox, schema
+from lectern.effects.incidents import Patience
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.teacher import journal
+from lectern.errors import CONFLICT, DISK_FULL, TRANSCODE_FAILED, ErrorCode
+from lectern.messages import Alarm
+
+PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
+
+
+class Desk:
+    """A teacher's outbox, and what a person hears of its alarms."""
+
+    def __init__(self, engine: Engine, patience: Patience = PATIENCE) -> None:
+        self.engine = engine
+        self.patience = patience
+        self._numbers = itertools.count(1)
+
+    def cry(self, code: ErrorCode, now: float, number: int = 1) -> None:
+        """Raise *number* alarms, each of another class."""
+        with transaction(self.engine) as connection:
+            made = [
+                bookings.alarm(code, f"{code.meaning}!", now, "teacher", class_id=f"c-{next(self._numbers)}")
+                for _ in range(number)
+            ]
+            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in made], now)
+
+    def send(self, now: float, *, reached: bool = True) -> list[int]:
+        """Send what is unsent as the host does; returns the codes that were published. Not *reached*: Redis is away."""
+        with transaction(self.engine) as connection:
+            unsent = outbox.unsent(connection, journal, limit=1000)
+            folded = incidents.fold(connection, journal, unsent, "alarm", self.patience, now)
+        if not reached:
+            return []
+        with transaction(self.engine) as connection:
+            outbox.sent(connection, journal, [one.id for one in unsent], now)
+            incidents.told(connection, journal, [one.id for one in unsent if one.id not in folded], now)
+        return [Alarm.model_validate_json(one.body).code for one in unsent if one.id not in folded]
+
+    def follow_up(self, now: float) -> list[tuple[str, int]]:
+        """What is told once more: stage and count."""
+        with transaction(self.engine) as connection:
+            found = incidents.follow_up(connection, journal, "teacher", self.patience, now)
+        assert all(one.message and one.runbook for one in found)
+        return [(one.stage, one.count) for one in found]  # type: ignore[attr-defined]  # fields of an incident
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    return Desk(engine)
+
+
+def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(desk: Desk) -> None:
+    desk.cry(TRANSCODE_FAILED, 1000, 500)
+    assert desk.send(1000) == [208]
+    assert desk.follow_up(1010) == []
+    assert desk.follow_up(1060) == [("more", 500)]
+    assert desk.follow_up(1061) == []
+    assert desk.follow_up(1299) == []
+    assert desk.follow_up(1300) == [("resolved", 500)]
+    assert desk.follow_up(9999) == []
+
+
+def test_the_first_alarm_is_sent_as_it_is_and_another_code_is_another_incident(desk: Desk) -> None:
+    desk.cry(TRANSCODE_FAILED, 1000)
+    desk.cry(DISK_FULL, 1000)
+    assert desk.send(1000) == [208, 316]
+    desk.cry(TRANSCODE_FAILED, 1001)
+    assert desk.send(1001) == []
+
+
+def test_after_its_end_the_same_code_is_a_new_incident(desk: Desk) -> None:
+    desk.cry(DISK_FULL, 1000)
+    desk.send(1000)
+    assert desk.follow_up(1300) == [("resolved", 1)]
+    desk.cry(DISK_FULL, 1301)
+    assert desk.send(1301) == [316]
+
+
+def test_what_was_never_told_is_sent_when_redis_is_back_and_counted_once(desk: Desk) -> None:
+    """Killed or cut between the count and the sending, nothing is lost and nothing is counted twice."""
+    desk.cry(DISK_FULL, 1000, 3)
+    assert desk.send(1000, reached=False) == []
+    assert desk.follow_up(1500) == []
+    assert desk.send(1500) == [316]
+    assert desk.follow_up(1560) == [("resolved", 3)]
+
+
+def test_an_incident_that_goes_on_is_escalated_once(desk: Desk) -> None:
+    told: list[tuple[str, int]] = []
+    for now in range(1000, 3000, 100):
+        desk.cry(TRANSCODE_FAILED, now)
+        desk.send(now)
+        told += desk.follow_up(now)
+    assert [stage for stage, _ in told].count("escalated") == 1
+    assert len(told) <= 6
+    assert desk.follow_up(3300)[0][0] == "resolved"
+
+
+def test_a_notice_is_not_escalated(desk: Desk) -> None:
+    for now in range(1000, 3000, 100):
+        desk.cry(CONFLICT, now)
+        desk.send(now)
+        assert "escalated" not in dict(desk.follow_up(now))
+
+
+def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
+    desk.patience = Patience(group_s=0, escalate_s=900, quiet_s=300)
+    desk.cry(DISK_FULL, 1000, 3)
+    assert desk.send(1000) == [316, 316, 316]
+
+
+def test_an_incident_names_its_classes_up_to_a_bound(desk: Desk) -> None:
+    desk.cry(DISK_FULL, 1000, 80)
+    desk.send(1000)
+    with transaction(desk.engine) as connection:
+        (one,) = incidents.open_now(connection, journal)
+    assert one["count"] == 80
+    assert one["classes"] == [f"c-{number}" for number in range(1, 51)]
