@@ -1,0 +1,188 @@
+"""The release file: all that a host needs, each file checked, the same bytes each time."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lectern.demo.ports import free_port
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from playbooks.release import download, lock
+from playbooks.release.lock import Wheel
+from playbooks.release.target import Target
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(400)
+def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Path) -> None:
+    with tarfile.open(release_file) as tar:
+        first, *others = tar.getmembers()
+        assert first.name == "manifest.json"
+        manifest = json.loads(_content(tar, first.name))
+        sums = {one.name: hashlib.sha256(_content(tar, one.name)).hexdigest() for one in others}
+        assert sums == {name: listed["sha256"] for name, listed in manifest["files"].items()}
+        assert {(one.uid, one.gid, one.mtime) for one in others} == {(0, 0, manifest["built_at"])}
+        assert sorted(name for name in sums if not name.startswith("wheels/")) == ["bin/uv", "requirements.txt"]
+        requirements = _content(tar, "requirements.txt").decode()
+        wheels = {digest for name, digest in sums.items() if name.endswith(".whl")}
+        assert set(re.findall("sha256:([0-9a-f]{64})", requirements)) == wheels
+        own = next(name for name in sums if name.startswith("wheels/lectern-"))
+        with zipfile.ZipFile(tar.extractfile(own) or pytest.fail(own)) as wheel:
+            assert {"flows/resident.py", "lectern/cli.py"} <= set(wheel.namelist())
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("release_file")  # its wheels are in the cache now
+def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("flows", "lib", "playbooks"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "uv.lock", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    argv = [sys.executable, "-m", "playbooks.release", "--cache", str(ROOT / "dist" / ".wheels"), "--dist"]
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1764010800", "HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}
+    builds = [
+        subprocess.Popen(
+            [*argv, str(tmp_path / name)], cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for name in ("first", "second")
+    ]
+    said = [build.communicate(timeout=300) for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], said
+    first, second = (Path(out.strip()) for out, _ in said)
+    assert first.read_bytes() == second.read_bytes()
+    assert Path(f"{first}.sha256").read_text() == Path(f"{second}.sha256").read_text()
+    with tarfile.open(first) as tar:
+        manifest = json.loads(_content(tar, "manifest.json"))
+    assert (manifest["built_at"], manifest["commit"], manifest["dirty"]) == (1764010800, None, False)
+
+
+def test_a_wheel_that_was_tampered_with_in_the_cache_is_refused_by_its_name(tmp_path: Path) -> None:
+    with _served(tmp_path / "there", b"as it was locked") as wheel:
+        [file] = download.fetched([wheel], tmp_path / "cache", lambda _: None)
+        assert download.fetched([wheel], tmp_path / "cache", lambda _: None) == [file]
+        file.write_bytes(b"as nobody locked")
+        with pytest.raises(CallAPerson, match=rf"{wheel.filename}: its sha256 is .*uv.lock says {wheel.sha256}"):
+            download.fetched([wheel], tmp_path / "cache", lambda _: None)
+
+
+def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name_and_not_kept(tmp_path: Path) -> None:
+    with _served(tmp_path / "there", b"as it was locked") as wheel:
+        other = replace(wheel, sha256="0" * 64)
+        with pytest.raises(CallAPerson, match=rf"^{wheel.filename}: .* gave a file with sha256 {wheel.sha256}"):
+            download.fetched([other], tmp_path / "cache", lambda _: None)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_without_a_network_it_says_which_package_can_not_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_TRIES", 1)
+    with _served(tmp_path / "there", b"as it was locked") as wheel:
+        lost = replace(wheel, url=f"http://127.0.0.1:{free_port()}/{wheel.filename}")
+        gone = replace(wheel, url=f"{wheel.url}.gone")
+        for one in (lost, gone):
+            with pytest.raises(TryAgain, match=r"^tiny 1\.0: .* could not be fetched"):
+                download.fetched([one], tmp_path / "cache", lambda _: None)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name() -> None:
+    packages = [_locked("tiny", "tiny-1.0-py3-none-any.whl"), _locked("big", "big-1.0-cp313-cp313-win_amd64.whl")]
+    with pytest.raises(Misuse, match=r"^big 1\.0: uv\.lock has no wheel for cp313-linux-x86_64"):
+        lock.wheels(packages, Target((3, 13), "x86_64"))
+
+
+@pytest.mark.parametrize(
+    ("wheels", "chosen"),
+    [
+        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-manylinux_2_17_x86_64.whl"], "manylinux_2_17"),
+        (["big-1.0-cp311-abi3-manylinux2014_x86_64.whl", "big-1.0-cp312-cp312-manylinux2014_x86_64.whl"], "cp311-abi3"),
+        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-manylinux_2_34_x86_64.whl"], "none-any"),
+        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-musllinux_1_2_x86_64.whl"], "none-any"),
+        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313t-manylinux_2_17_x86_64.whl"], "none-any"),
+    ],
+)
+def test_of_several_wheels_the_best_one_that_runs_on_the_hosts_is_taken(wheels: list[str], chosen: str) -> None:
+    [found] = lock.wheels([_locked("big", *wheels)], Target((3, 13), "x86_64"))
+    assert chosen in found.filename
+
+
+def test_a_package_for_some_hosts_of_a_python_is_packed_with_its_marker() -> None:
+    package = _locked("tiny", "tiny-1.0-py3-none-any.whl", marker="python_full_version < '3.11.3'")
+    [found] = lock.wheels([package], Target((3, 11), "x86_64"))
+    assert found.requirement.startswith("tiny==1.0 ; python_full_version < '3.11.3' ")
+    assert lock.wheels([package], Target((3, 12), "x86_64")) == []
+
+
+@pytest.mark.parametrize(("python", "platform"), [("3.10", None), ("3", None), ("2.7", None), (None, "win32-amd64")])
+def test_hosts_that_lectern_does_not_run_on_are_a_misuse(python: str | None, platform: str | None) -> None:
+    with pytest.raises(Misuse, match=r"^(PYTHON_VERSION|PLATFORM)="):
+        Target.parse(python, platform)
+
+
+def test_only_what_is_typed_at_make_release_counts(tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        argv = ["make", "--dry-run", "--old-file=.venv/.built", *words]
+        env = {**os.environ, "PYTHON_VERSION": "3.99.1", "PLATFORM": "windows/amd64"}
+        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    assert said("release").split()[-2:] == ["-m", "playbooks.release"]
+    assert said("release", "PYTHON_VERSION=3.13").split()[-2:] == ["--python-version", '"3.13"']
+
+
+def test_the_uv_of_the_artifact_is_the_uv_of_the_makefile() -> None:
+    wanted = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    locked = re.search(r'^name = "uv"\nversion = "([^"]+)"$', (ROOT / "uv.lock").read_text(), re.MULTILINE)
+    assert wanted is not None
+    assert locked is not None
+    assert wanted[1] == locked[1]
+
+
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    content = tar.extractfile(name)
+    assert content is not None
+    return content.read()
+
+
+def _locked(name: str, *wheels: str, marker: str | None = None) -> dict[str, Any]:
+    files = [{"url": f"https://index.example/{one}", "hashes": {"sha256": "0" * 64}} for one in wheels]
+    return {"name": name, "version": "1.0", "marker": marker, "wheels": files}
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests' output is theirs."""
+
+
+@contextmanager
+def _served(folder: Path, content: bytes) -> Iterator[Wheel]:
+    """A wheel that a server on loopback has."""
+    folder.mkdir()
+    name = "tiny-1.0-py3-none-any.whl"
+    (folder / name).write_bytes(content)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/{name}"
+        try:
+            yield Wheel("tiny", "1.0", None, name, url, hashlib.sha256(content).hexdigest(), len(content))
+        finally:
+            server.shutdown()
+            thread.join()
