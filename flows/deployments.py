@@ -11,7 +11,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.flows import Flow
 
-from flows import heartbeats
+from flows import automations
 from flows.booking import booking
 from flows.broadcast import broadcast
 from flows.cache import prepare
@@ -62,8 +62,7 @@ async def make(settings: Settings) -> list[str]:
             for flow in of(settings).values():
                 if f"deployment {flow.name}/{settings.name}" in wanted:
                     await _make_deployment(settings, flow)
-            if wanted and wanted[-1].startswith("automation"):
-                await _make_automation(client, settings)
+            await automations.make(client, settings)
             return wanted
     except (httpx.HTTPError, PrefectException) as error:
         raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
@@ -98,10 +97,7 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
         else:
             if there.version != __version__ or there.work_queue_name != settings.name:
                 found.append(f"deployment {name}")
-    wanted = heartbeats.automation(settings.run_heartbeat_s)
-    there_too = await client.read_automations_by_name(wanted.name)
-    if not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in there_too):
-        found.append(f"automation {wanted.name!r}")
+    found += [f"automation {one.name!r}" for one in await automations.missing(client, settings)]
     return found
 
 
@@ -109,15 +105,6 @@ async def _make_pool(client: PrefectClient, name: str) -> None:
     template = ResidentWorker.get_default_base_job_template()
     with suppress(ObjectAlreadyExists):  # another host was quicker
         await client.create_work_pool(WorkPoolCreate(name=name, type="resident", base_job_template=template))
-
-
-async def _make_automation(client: PrefectClient, settings: Settings) -> None:
-    wanted = heartbeats.automation(settings.run_heartbeat_s)
-    there = await client.read_automations_by_name(wanted.name)
-    if there:
-        await client.update_automation(there[0].id, wanted)
-    else:
-        await client.create_automation(wanted)
 
 
 async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:

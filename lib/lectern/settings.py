@@ -76,6 +76,7 @@ class Common(BaseSettings):
     drain_timeout_s: float = Field(20, ge=0)
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
+    alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
     alarm_group_s: float = Field(60, ge=0)
     alarm_escalate_s: float = Field(900, gt=0)
     alarm_quiet_s: float = Field(300, gt=0)
