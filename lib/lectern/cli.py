@@ -6,16 +6,20 @@ import os
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from redis.exceptions import RedisError
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from lectern import logs
+from lectern.effects import rekey as renaming
 from lectern.effects import schema, status
 from lectern.effects.bus import Bus
 from lectern.effects.tables.engine import open_database
@@ -139,6 +143,26 @@ def cancel(class_id: str) -> None:
     settings = Common.load()
     asyncio.run(_add(settings, settings.cancel_channel, message.to_json()))
     print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
+
+
+@app.command()
+def rekey(
+    file: Annotated[Path | None, typer.Argument(help="A file of rules, each a line OLD=>NEW.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="A rule: 'a:{record_id}=>{record_id}'.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, change nothing.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Rename from NEW to OLD.")] = False,
+    journal: Annotated[Path | None, typer.Option(help="Append old and new names to this file.")] = None,
+    json_: Json = False,
+) -> None:
+    """Rename Redis keys by rules, never over another key; safe to repeat. Clashes are listed: exit code 1."""
+    rules = renaming.rules_in([*(_text(file).splitlines() if file else []), *(rule or [])], back=back)
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with renaming.opened(Common.load().redis_url.get_secret_value()) as client, bar:
+        task = bar.add_task("keys looked at", total=renaming.to_look_at(client, rules))
+        looked = partial(bar.advance, task)
+        found = renaming.renamed(client, rules, dry_run=dry_run, journal=journal, on_slice=looked)
+    _say(json_, asdict(found), found.lines())
+    raise typer.Exit(1 if found.clash_count else 0)
 
 
 @app.command("status")

@@ -20,7 +20,8 @@ def redis_server(folder: Path, *options: str) -> Iterator[redis.Redis]:
         server = subprocess.Popen([*argv, "--dir", str(folder), *options], stdout=log, stderr=log)
         try:
             with redis.Redis(port=port, socket_timeout=30) as client:
-                wait_until(lambda: _answers(client), f"Redis answers: {(folder / 'redis.log').read_text()}")
+                wait_until(lambda: _answers(client) or server.poll() is not None, "Redis answers", timeout_s=30)
+                assert server.poll() is None, (folder / "redis.log").read_text()
                 yield client
         finally:
             server.terminate()

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from lectern.effects.keys import KINDS, NAME, Rule, check, rules_in
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
-__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in"]
+__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
 
 TARGET_S = 0.005
 """A slice keeps the server to itself for about so long; 20 ms are the most that others should notice."""
@@ -119,6 +119,12 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
         raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
 
 
+def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
+    """About how many keys `renamed` will look at, for who shows how far it is. Raises as `renamed` does."""
+    with in_words(lambda: "Nothing was changed."):
+        return client.dbsize() * len(rules)
+
+
 def renamed(
     client: redis.Redis,
     rules: Sequence[Rule],
@@ -172,8 +178,11 @@ class _Run:
     clashes: list[tuple[str, str]] = field(default_factory=list)
 
     def progress(self) -> str:
-        done = "Nothing was changed" if self.dry_run else f"{self.free} keys or a few more were renamed so far"
-        return f"{done}; the same command again goes on from there."
+        if self.dry_run:
+            return "Nothing was changed."
+        return (
+            f"{self.free} keys, or a slice more, were renamed so far. Mend that, and type the same again: it goes on."
+        )
 
     def through(self, rule: Rule, journal: "_Journal", count: int) -> None:
         script = self.client.register_script(_script(rule, dry_run=self.dry_run))
@@ -218,7 +227,7 @@ class _Journal:
     """A file of the names, on disk at the latest 0.1 s after they were renamed; without one nothing is written."""
 
     file: BinaryIO | None
-    synced_at: float = 0.0
+    synced_at: float = field(default_factory=time.monotonic)
 
     @property
     def wanted(self) -> bool:
@@ -237,9 +246,9 @@ class _Journal:
         with file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 1, 0))
-            torn = file.read(1) not in {b"", b"\n"}
+            if file.read(1) not in {b"", b"\n"}:
+                file.write(b"\n")  # a crash tore the last line
             made = cls(file)
-            made.write(b"\n" if torn else b"")
             try:
                 yield made
             finally:
