@@ -10,13 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-from lectern.rollout.wanted import Wanted
 from lectern.demo.ports import free_port
+from lectern.rollout.wanted import Wanted
+from tests.rollout.steps import Answered, Fields, Step
 from tests.stage import Child, wait_until
 
 HERE = Path(__file__).parent
@@ -24,20 +23,6 @@ ENV = (
     "# the old program's\nREDIS_URL=redis://:hidden@10.0.0.1/0\nexport MAX_VIDEO_SIZE=10 # G\nUNKNOWN LINE\nLAST='x y'"
 )
 SUPERVISOR_BIN = Path(sys.executable).parent
-Fields = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a step printed and how it ended."""
-
-    code: int
-    fields: Fields
-    errors: str
-
-    @property
-    def msg(self) -> str:
-        return str(self.fields.get("msg", ""))
 
 
 class Host:
@@ -155,7 +140,7 @@ class Host:
         ]
         self.supervisord = Child(argv, os.environ, self.folder / "supervisord.out")
         wait_until(lambda: self.states().get("idc_client") == "RUNNING", description="the old program runs")
-        wait_until(lambda: self.acknowledged(), description="the old program writes")
+        wait_until(self.acknowledged, description="the old program writes")
 
     def stop(self) -> None:
         if self.supervisord is not None:
@@ -165,19 +150,20 @@ class Host:
         self.short.rmdir()
 
     def ctl(self, *words: str) -> str:
-        return subprocess.run([*self.supervisorctl, *words], capture_output=True, text=True, timeout=60).stdout
+        argv = [*self.supervisorctl, *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout
 
     def states(self) -> Mapping[str, str]:
         lines = [line.split() for line in self.ctl("status").splitlines()]
         return {words[0]: words[1] for words in lines if len(words) > 1}
 
+    def begin(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Step:
+        """Begin `lectern rollout STEP`."""
+        return Step([step, *options], json.dumps(self.wanted() if wanted is None else wanted), fault)
+
     def step(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Answered:
         """`lectern rollout STEP`, with a *fault* put into the process before it begins."""
-        code = f"{fault}\nfrom lectern.cli import main; main()"
-        text = json.dumps(self.wanted() if wanted is None else wanted)
-        argv = [sys.executable, "-c", code, "rollout", step, *options]
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=110, cwd=self.folder)
-        return Answered(done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr)
+        return self.begin(step, *options, wanted=wanted, fault=fault).answered()
 
     def done(self, step: str, *options: str, wanted: Fields | None = None) -> Fields:
         """The answer of a step that must succeed."""
@@ -207,7 +193,7 @@ class Host:
                     kept = path.lstat()
                     found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_uid, kept.st_gid)
         current = self.root / "current"
-        found["current"] = (os.readlink(current) if current.is_symlink() else None,)
+        found["current"] = (str(current.readlink()) if current.is_symlink() else None,)
         return found
 
     def everything(self) -> dict[str, tuple[object, ...]]:
@@ -233,7 +219,7 @@ class Host:
 
     def is_new(self) -> None:
         """The host is wholly the new one, and no row is lost."""
-        assert os.readlink(self.root / "current") == "releases/2.0.0"
+        assert str((self.root / "current").readlink()) == "releases/2.0.0"
         assert self.states() == {f"lectern-{self.role}": "RUNNING"}
         assert not (self.programs / "idc_client.conf").exists()
         assert self.lost() == set()

@@ -10,21 +10,22 @@ import signal
 import sqlite3
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 VERSION = Path(__file__).resolve().parents[1].name
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    answer: dict = {}
+    answer: ClassVar[dict[str, object]] = {}
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         body = json.dumps(self.answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 

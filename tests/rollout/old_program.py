@@ -12,17 +12,18 @@ import sqlite3
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
+    def do_GET(self) -> None:
         body = json.dumps({"version": "1.0.0"}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 
@@ -42,7 +43,7 @@ def main(database: str, port: int) -> None:
             row,
         )
         # Only what was acknowledged is asked for later.
-        with open(f"{database}.acknowledged", "a") as file:
+        with Path(f"{database}.acknowledged").open("a") as file:
             file.write(row[0] + "\n")
         time.sleep(0.02)
 

@@ -63,12 +63,15 @@ def edited(text: str, wanted: Mapping[str, Value]) -> str:
 
 def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
     """*text* with the values that are still the *wanted* ones as they were *before*; others were edited since."""
-    old = {member.name: member.value for member in _members(before)}
+    old = {member.name: before[member.value_start : member.end] for member in _members(before)}
     for name, value in wanted.items():
         now = [member for member in _members(text) if member.name == name]
         if not now or not _is(now[-1].value, value):
             continue
-        text = edited(text, {name: old[name]}) if name in old else _without(text, now[-1])
+        if name in old:
+            text = text[: now[-1].value_start] + old[name] + text[now[-1].end :]
+        else:
+            text = _without(text, now[-1])
     return text
 
 

@@ -1,0 +1,96 @@
+"""Runs steps of the rollout, each in a process of its own that can be killed; they share the time for the imports."""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+Fields = dict[str, Any]
+TIMEOUT_S = 110.0
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    [f"lectern.rollout.{name}" for name in ("window", "gates", "verify", "commands")] + ["lectern.cli", __name__]
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a step printed and how it ended; a negative code is the signal that killed it."""
+
+    code: int
+    fields: Fields
+    errors: str
+
+    @property
+    def msg(self) -> str:
+        """Why it failed."""
+        return str(self.fields.get("msg", ""))
+
+
+class Step:
+    """One `lectern rollout ...` at work; *fault* is put into its process before it begins."""
+
+    def __init__(self, words: list[str], wanted: str, fault: str = "") -> None:
+        self._folder = TemporaryDirectory(prefix="step")
+        here = Path(self._folder.name)
+        self._out, self._err = here / "out", here / "err"
+        self._process = _PROCESSES.Process(target=_run, args=(words, wanted, fault, str(self._out), str(self._err)))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """To send signals to."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
+
+    def answered(self) -> Answered:
+        """Wait for its end."""
+        self._process.join(TIMEOUT_S)
+        try:
+            assert self._process.exitcode is not None, f"{self._process.pid} runs for {TIMEOUT_S} s"
+            text = self._out.read_text() if self._out.exists() else ""
+            errors = self._err.read_text() if self._err.exists() else ""
+            return Answered(self._process.exitcode, json.loads(text) if text.strip() else {}, errors)
+        finally:
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join(10)
+            self._process.close()
+            self._folder.cleanup()
+
+
+def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
+    for number, path in ((1, out), (2, err)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin, sys.argv = io.StringIO(wanted), ["lectern", "rollout", *words]
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (the process's own, until its end)
+    code = 1
+    try:
+        exec(fault, {})
+        from lectern.cli import main
+
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 (it is written down, and the code tells)
+        Path(err).open("a").write(traceback.format_exc())  # noqa: SIM115 (it ends at once)
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
