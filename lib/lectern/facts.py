@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lectern.messages import stem
-from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.states import AiringState, Backend, BookingState, RenditionState, Resolution
 
 RenditionKey = tuple[int, Resolution]
 
@@ -72,3 +72,41 @@ class Idle:
 
     stem: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Booked:
+    """A class as its teacher has it, for people; times are epoch seconds."""
+
+    class_id: str
+    state: BookingState
+    stem: str
+    start_time: float
+    end_time: float
+    code: int | None
+    message: str | None
+    streamer: str | None
+    answered: bool
+
+
+@dataclass(frozen=True)
+class Making:
+    """The rendition that a class waits for."""
+
+    state: RenditionState
+    backend: Backend | None
+    attempt: int
+    deadline: float | None
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A class as its streamer has it, for people."""
+
+    class_id: str
+    state: AiringState
+    stem: str
+    start_time: float
+    end_time: float
+    code: int | None
+    message: str | None

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Engine
 
-from lectern.effects import airings, bookings, cache, events, inbox, outbox, renditions, store
-from lectern.effects.tables import streamer as streamer_tables
+from lectern.effects import bookings, cache, inbox, incidents, outbox, renditions, store
 from lectern.effects.tables import teacher as teacher_tables
 from lectern.effects.tables.engine import transaction
 from lectern.errors import Misuse
@@ -22,8 +21,11 @@ def of_teacher(engine: Engine, now: float) -> dict[str, Any]:
     journal = teacher_tables.journal
     with transaction(engine) as connection:
         oldest = outbox.oldest_unsent(connection, journal)
+        waiting = bookings.oldest_waiting(connection)
         return {
             "bookings": dict(bookings.counts(connection)),
+            "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
+            "incidents": incidents.open_now(connection, journal),
             "renditions": dict(renditions.counts(connection)),
             "under_way": [
                 {
@@ -50,6 +52,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"  {one['rendition']}: {one['backend']}, attempt {one['attempt']}, {one['slack_s']} s to its deadline"
         for one in found["under_way"]
     ]
+    if found["oldest_waiting"]:
+        waiting = found["oldest_waiting"]
+        said.append(f"waiting     the oldest is {waiting['class_id']}, for {waiting['s']} s")
+    for one in found["incidents"]:
+        lately = time.strftime("%H:%M:%S", time.localtime(one["last_at"]))
+        said.append(f"incident    {one['code']}, {one['count']} times, lately {lately}: {one['message']}")
     said.append(f"inbox       {found['inbox']} messages wait")
     if found["oldest_unsent_s"] is not None:
         said.append(f"outbox      the oldest unsent answer is {found['oldest_unsent_s']} s old")
@@ -58,38 +66,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         for name, one in found["streamers"].items()
     ]
     return said if found["streamers"] else [*said, "streamer    none is alive"]
-
-
-def story(engine: Engine, role: Role, thing: str) -> list[dict[str, Any]]:
-    """The events of a class and its rendition, or of a record's renditions."""
-    journal = teacher_tables.journal if role == "teacher" else streamer_tables.journal
-    with transaction(engine) as connection:
-        stems: set[str] = set()
-        if role == "teacher":
-            stems = {one.stem for one in bookings.by_id(connection, [thing]).values()}
-        else:
-            stems = {one.stem for one in airings.by_id(connection, [thing]).values()}
-        if not stems and thing.isdigit():
-            stems = set(events.stems_of(connection, journal, int(thing)))
-        found = events.of_thing(connection, journal, class_id=thing, stems=stems)
-    return [
-        {
-            "at": one.at,
-            "host": one.host,
-            "what": one.what,
-            "class_id": one.class_id,
-            "rendition": one.stem,
-            "detail": one.detail,
-        }
-        for one in found
-    ]
-
-
-def event_line(event: dict[str, Any]) -> str:
-    """One event for people."""
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
-    thing = event["class_id"] or event["rendition"] or ""
-    return f"{at}  {event['host']}  {thing}: {event['what']}{'. ' + event['detail'] if event['detail'] else ''}"
 
 
 def cached(engine: Engine) -> list[dict[str, Any]]:

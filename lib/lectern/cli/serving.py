@@ -1,0 +1,66 @@
+"""``lectern serve``, ``init`` and ``deploy``: a host is made ready, and runs."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from lectern import logs
+from lectern.cli.terms import Json, Name, Role, say, set_prefect, settings_of
+from lectern.effects import schema
+from lectern.effects.tables.engine import open_database
+from lectern.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    role: Role,
+    name: Name = None,
+) -> None:
+    """Run this host's resident process until SIGTERM."""
+    settings = settings_of(role, name)
+    logs.set_up(settings.log_format, settings.log_level)
+    set_prefect(settings)
+    from flows import resident  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+
+    raise typer.Exit(resident.serve(settings))
+
+
+@app.command()
+def init(
+    role: Role,
+    name: Name = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be done to the database, do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Migrate this host's database and make its deployments; safe to repeat."""
+    settings = settings_of(role, name)
+    engine = open_database(settings.database_url)
+    if check:
+        done = schema.plan(engine, role.value)
+        say(as_json, {"changed": bool(done), "database": done}, done or ["The database is as it should be."])
+        return
+    done = schema.upgrade(engine, role.value)
+    made = _deploy(settings)
+    say(as_json, {"changed": bool(done or made), "database": done, "prefect": made}, [*done, *made])
+
+
+@app.command()
+def deploy(
+    role: Role,
+    name: Name = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be made in Prefect, do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make this host's work queue, deployments and automations in Prefect, and nothing else; safe to repeat."""
+    made = _deploy(settings_of(role, name), check=check)
+    say(as_json, {"changed": bool(made), "prefect": made}, made or ["Prefect has all that this host needs."])
+
+
+def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
+    set_prefect(settings)
+    from flows import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+
+    return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))

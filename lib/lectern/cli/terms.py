@@ -1,0 +1,71 @@
+"""What the commands share: options, settings, printing, the bus."""
+
+import json
+import os
+from collections.abc import Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from redis.exceptions import RedisError
+
+from lectern.effects.bus import Bus
+from lectern.errors import LecternError, Misuse
+from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]
+
+
+class Role(StrEnum):
+    """What a host is."""
+
+    teacher = "teacher"
+    streamer = "streamer"
+
+
+def settings_of(role: Role, name: str | None = None) -> Settings:
+    """The settings of a role; *name* wins over the one in them."""
+    if role is Role.teacher:
+        return TeacherSettings.load(**({"teacher_name": name} if name else {}))
+    return StreamerSettings.load(**({"streamer_name": name} if name else {}))
+
+
+def set_prefect(settings: Common) -> None:
+    """Prefect reads its settings from the environment when it is imported: so they are set before."""
+    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
+    if settings.prefect_api_auth_string is not None:
+        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
+    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(settings.poll_interval_s)
+    # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
+    os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"
+    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call of the bus)
+    """What *work* returns of an open bus; raises LecternError where Redis does not answer."""
+    bus = Bus.open(settings.redis_url.get_secret_value())
+    try:
+        coroutine: Coroutine[Any, Any, Any] = work(bus)
+        return await coroutine
+    except (RedisError, OSError) as error:
+        raise LecternError(f"Redis does not answer: {error}. Is REDIS_URL right, and Redis up?") from error
+    finally:
+        await bus.close()
+
+
+def read(file: Path) -> str:
+    """The text of *file*, or Misuse."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise Misuse(f"{file}: {error}") from error
+
+
+def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
+    """Print for a program, or for people."""
+    print(json.dumps(fields) if as_json else "\n".join(lines))

@@ -1,0 +1,70 @@
+"""``lectern book``, ``cancel`` and ``rekey``: what is put into Redis by hand."""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from lectern.cli.terms import Json, on_bus, read, say
+from lectern.effects import rekey as renaming
+from lectern.errors import Malformed, Misuse
+from lectern.messages import Booking, Cancel, parse
+from lectern.settings import Common
+
+app = typer.Typer()
+
+
+@app.command()
+def book(file: Annotated[Path, typer.Argument(help="A JSON file with one booking, or - for standard input.")]) -> None:
+    """Book a class by hand: put a booking on the order stream."""
+    text = sys.stdin.read() if str(file) == "-" else read(file)
+    try:
+        booking = parse(text, (Booking,))
+    except Malformed as error:
+        raise Misuse(f"{file}: {error.message}") from error
+    settings = Common.load()
+    asyncio.run(_add(settings, settings.order_channel, booking.to_json()))
+    print(f"{booking.class_id}: booked; watch it with: lectern explain {booking.class_id}")
+
+
+@app.command()
+def cancel(class_id: str) -> None:
+    """Cancel a class by hand."""
+    try:
+        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id}), (Cancel,))
+    except Malformed as error:
+        raise Misuse(error.message) from error
+    settings = Common.load()
+    asyncio.run(_add(settings, settings.cancel_channel, message.to_json()))
+    print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
+
+
+@app.command()
+def rekey(
+    file: Annotated[Path | None, typer.Argument(help="A file of rules, each a line OLD=>NEW.")] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="A rule: 'a:{record_id}=>{record_id}'.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, change nothing.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Rename from NEW to OLD.")] = False,
+    journal: Annotated[Path | None, typer.Option(help="Append old and new names to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rename Redis keys by rules, never over another key; safe to repeat. Clashes are listed: exit code 1."""
+    rules = renaming.rules_in([*(read(file).splitlines() if file else []), *(rule or [])], back=back)
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with renaming.opened(Common.load().redis_url.get_secret_value()) as client, bar:
+        task = bar.add_task("keys looked at", total=renaming.to_look_at(client, rules))
+        looked = partial(bar.advance, task)
+        found = renaming.renamed(client, rules, dry_run=dry_run, journal=journal, on_slice=looked)
+    say(as_json, asdict(found), found.lines())
+    raise typer.Exit(1 if found.clash_count else 0)
+
+
+async def _add(settings: Common, stream: str, body: str) -> None:
+    await on_bus(settings, lambda bus: bus.add(stream, body))

@@ -1,0 +1,92 @@
+"""Every state of a class has a sentence that says what comes next, or what to type."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide.outlook import of_airing, of_booking
+from lectern.errors import CODES
+from lectern.facts import Booked, Cited, Making
+from lectern.states import AiringState, Backend, BookingState, RenditionState
+
+NOW = 1_764_010_000.0
+times = st.floats(NOW - 1e6, NOW + 1e6)
+makings = st.none() | st.builds(
+    Making, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
+)
+codes = st.none() | st.sampled_from(sorted(CODES)) | st.integers(0, 999)
+texts = st.none() | st.just("ffmpeg said no")
+
+
+def booked(state: BookingState, **fields: object) -> Booked:
+    defaults = {
+        "class_id": "c-1",
+        "stem": "6666_720P",
+        "start_time": NOW + 7200,
+        "end_time": NOW + 9000,
+        "code": None,
+        "message": None,
+        "streamer": "streamer1",
+        "answered": True,
+    }
+    return Booked(state=state, **{**defaults, **fields})  # type: ignore[arg-type]
+
+
+@given(
+    st.builds(
+        Booked,
+        st.just("c-1"),
+        st.sampled_from(BookingState),
+        st.just("6666"),
+        times,
+        times,
+        codes,
+        texts,
+        st.just("streamer1"),
+        st.booleans(),
+    ),
+    makings,
+)
+def test_every_booking_has_a_sentence(one: Booked, making: Making | None) -> None:
+    said = of_booking(one, making, NOW)
+    assert said
+    assert all(sentence and not sentence.isspace() for sentence in said)
+
+
+@given(st.builds(Cited, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, texts))
+def test_every_class_of_a_streamer_has_a_sentence(one: Cited) -> None:
+    assert all(of_airing(one, NOW))
+    assert of_airing(one, NOW)
+
+
+def test_who_waits_is_told_by_whom_it_is_made_and_until_when() -> None:
+    making = Making(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
+    (said,) = of_booking(booked(BookingState.WAITING), making, NOW)
+    assert "attempt 1, by the OSS transcoder; without a result in 90 s" in said
+
+
+def test_a_class_that_begins_soon_and_is_not_ready_is_in_danger_and_says_what_to_type() -> None:
+    for state in (BookingState.WAITING, BookingState.PLACED):
+        said = " ".join(of_booking(booked(state, start_time=NOW + 300), None, NOW))
+        assert "begins in 5 min" in said
+        assert "lectern cancel c-1" in said
+        assert "In danger" not in " ".join(of_booking(booked(state), None, NOW))
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=str)
+def test_a_refusal_names_its_cause_its_heading_and_what_the_platform_should_do(code: object) -> None:
+    number = code.number  # type: ignore[attr-defined]
+    said = of_booking(booked(BookingState.REFUSED, code=number, message="because"), None, NOW)
+    assert said[0] == "Cause: because"
+    assert f"RUNBOOK.md: {CODES[number].runbook}" in said
+    assert said[-1].startswith("The platform should: ")
+    over = of_booking(booked(BookingState.REFUSED, code=number, end_time=NOW - 1), None, NOW)
+    assert not any("should" in one for one in over)
+
+
+def test_a_ready_class_says_where_and_when_it_is_aired() -> None:
+    assert of_booking(booked(BookingState.READY), None, NOW) == ["streamer1 has 6666_720P. It is aired in 2 h 0 min."]
+
+
+def test_an_answer_that_waits_for_redis_is_named() -> None:
+    assert "is Redis there" in of_booking(booked(BookingState.REFUSED, code=208, answered=False), None, NOW)[-1]
