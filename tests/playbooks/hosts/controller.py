@@ -65,9 +65,8 @@ class Played:
 class Controller:
     """Runs playbooks on the hosts of one inventory; *folder* must be short, sockets lie in it."""
 
-    def __init__(self, folder: Path, inventory: Mapping[str, Any], release: Path | None, path: str) -> None:
+    def __init__(self, folder: Path, inventory: Mapping[str, Any], path: str) -> None:
         self.folder = folder
-        self.release = release
         self.output: list[str] = []
         """Everything that any run has said: no secret may be in it."""
         self.inventory = folder / "inventory.json"
@@ -128,7 +127,7 @@ class Controller:
         return Played(exit_code, text, [json.loads(line) for line in lines], fired.exists())
 
 
-def variables(places: Places, prefect_api_url: str, **more: Any) -> dict[str, Any]:
+def variables(places: Places, **more: Any) -> dict[str, Any]:
     """What the inventory says of one host."""
     role, bind = places.role, f"127.0.0.1:{places.port}"
     own: dict[str, Any] = {
@@ -138,8 +137,6 @@ def variables(places: Places, prefect_api_url: str, **more: Any) -> dict[str, An
         "supervisorctl": list(places.supervisorctl),
         "log_dir": str(places.base),
         "old_programs": [places.old_conf.name],
-        "redis_url": places.redis_url,
-        "prefect_api_url": prefect_api_url,
         "quiet_minutes": 0.05,
         "health_timeout_s": 60,
     }
@@ -155,6 +152,7 @@ def variables(places: Places, prefect_api_url: str, **more: Any) -> dict[str, An
             ],
         }
     else:
+        more.pop("allowed_origins", None)
         own |= {
             "api_bind": bind,
             "transcode_sign_key": SIGN_KEY,

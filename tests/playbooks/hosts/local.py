@@ -29,6 +29,9 @@ serverurl=unix://{base}/s.sock
 files={base}/conf.d/*.conf
 """
 
+# Where the tests are killed, it is asked to end, and ends its programs: they would live on if it were killed, too.
+_LEAVING = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+
 
 class LocalHost(Host):
     """Everything in *folder*, whose path must be short: a unix socket lies in it."""
@@ -64,7 +67,7 @@ class LocalHost(Host):
         self.environment = environment
         Path(places.programs_dir).mkdir(parents=True)
         Path(conf).write_text(_SUPERVISORD.format(base=base))
-        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", conf]
+        argv = [sys.executable, "-S", "-c", _LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", conf]
         self._supervisord = Child(argv, environment, Path(base / "supervisord.out"))
         self._probe: Child | None = None
         wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")

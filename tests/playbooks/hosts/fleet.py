@@ -1,0 +1,136 @@
+"""Containers ready to be rolled out onto: keys, known hosts, an inventory, a control host with Redis and Prefect."""
+
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
+from tests.playbooks.hosts.controller import Controller, Played, variables
+from tests.playbooks.hosts.old_world import fill_redis
+from tests.playbooks.hosts.wholly import Before
+from tests.stage import wait_until
+
+REDIS_PASSWORD = "made-up-redis-password"
+REDIS_URL = f"redis://:{REDIS_PASSWORD}@control:6379/0"
+PREFECT_API_URL = "http://control:4200/api"
+SERVICES = ("control", "teacher", "streamer1", "streamer2")
+ORIGIN, RECEIVED = "/srv/origin", "/srv/received"
+
+
+class Keys:
+    """The session's own SSH key, in a folder that the containers see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shared = folder / "keys"
+        self.shared.mkdir()
+        self.private = folder / "id"
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.private)]
+        subprocess.run(argv, check=True, capture_output=True, timeout=60)
+        (self.shared / USER).write_bytes(self.private.with_suffix(".pub").read_bytes())
+
+
+class Fleet:
+    """The services of compose.yml, up already; *ports* are those of 127.0.0.1, by service and the container's port."""
+
+    def __init__(
+        self, folder: Path, project: str, keys: Keys, ports: Mapping[tuple[str, int], int], recording: Path
+    ) -> None:
+        self.folder, self.ports = folder, ports
+        self.recording = recording
+        self.containers = {name: Container(project, name) for name in SERVICES}
+        self.control = self.containers["control"]
+        homes = {"teacher": ("/root", "root"), "streamer1": ("/root", "root"), "streamer2": ("/srv/idc", "idc")}
+        self.hosts = {
+            name: ContainerHost(
+                self.containers[name], "teacher" if name == "teacher" else "streamer", *home, REDIS_URL, recording
+            )
+            for name, home in homes.items()
+        }
+        self._keys, self.known_hosts = keys, folder / "known_hosts"
+        url = REDIS_URL.replace("control:6379", f"127.0.0.1:{ports['control', 6379]}")
+        self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
+        self.before: dict[str, Before] = {}
+        self.release: Path | None = None
+
+    def know_hosts(self) -> None:
+        """Write down the containers' real host keys, read from inside."""
+        lines = [f"[127.0.0.1]:{self.ports[name, 22]} {one.host_key()}\n" for name, one in self.containers.items()]
+        self.known_hosts.write_text("".join(lines))
+
+    def inventory(self, release: Path, **hosts: Mapping[str, Any]) -> dict[str, Any]:
+        """The inventory; *hosts* have some variables differently."""
+        groups: dict[str, Any] = {"control": {"hosts": {}}, "teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
+        groups["control"]["hosts"]["control"] = self._reached("control")
+        for name, host in self.hosts.items():
+            groups[f"{host.places.role}s"]["hosts"][name] = {
+                **self._reached(name),
+                **variables(host.places, allowed_origins="control"),
+                **hosts.get(name, {}),
+            }
+        shared = {
+            "release": "2.0.0",
+            "release_file": str(release),
+            "lectern_redis_url": REDIS_URL,
+            "lectern_prefect_api_url": PREFECT_API_URL,
+        }
+        return {**groups, "all": {"vars": shared}}
+
+    def _reached(self, name: str) -> dict[str, Any]:
+        return reached_by(self.ports[name, 22], self._keys.private, self.known_hosts)
+
+    def controller(self, release: Path, path: str) -> Controller:
+        """A controller of these hosts."""
+        return Controller(self.folder, self.inventory(release), path)
+
+    def provision(self, controller: Controller) -> Played:
+        """Make the bare hosts able to take a release, by the playbook that does so on real ones."""
+        return controller.run("provision", timeout_s=600)
+
+    def ready(self) -> None:
+        """Redis answers from outside."""
+
+        def pings() -> bool:
+            try:
+                return bool(self.redis.ping())
+            except redis.RedisError:
+                return False
+
+        wait_until(pings, timeout_s=60, description="the control host's Redis answers")
+
+    def reset(self, *names: str, keep_release: bool = True) -> None:
+        """The hosts *names*, or all, as the old programs left them."""
+        chosen = [self.hosts[name] for name in names or self.hosts]
+        if any(host.places.role == "teacher" for host in chosen):
+            fill_redis(self.redis, "t")
+        for host in chosen:
+            host.reset(keep_release=keep_release)
+            client = self.redis if host.places.role == "teacher" else None
+            self.before[host.places.name] = Before(host, client)
+
+    def serve_recordings(self, names: Sequence[str]) -> None:
+        """An origin on the control host that has the recording under each of *names*."""
+        with tempfile.TemporaryDirectory():
+            self.control.run(["mkdir", "-p", ORIGIN, RECEIVED])
+            for name in names:
+                path = f"{ORIGIN}/{name}"
+                self.control.run(
+                    ["sh", "-c", f"mkdir -p $(dirname {path}) && cat > {path}"], given=self.recording.read_bytes()
+                )
+        self.control.begin("python3", "-m", "http.server", "8080", "--directory", ORIGIN)
+
+    def receive(self, class_id: str, port: int) -> str:
+        """An ffmpeg on the control host that waits for one push; returns the URL to push to."""
+        argv = ["ffmpeg", "-v", "error", "-y", "-listen", "1", "-i", f"rtmp://0.0.0.0:{port}/live/{class_id}"]
+        self.control.begin(*argv, "-c", "copy", f"{RECEIVED}/{class_id}.flv")
+        return f"rtmp://control:{port}/live/{class_id}"
+
+    def received_s(self, class_id: str) -> float:
+        """Seconds of the class that have come; 0 while nothing has."""
+        argv = ["ffprobe", "-v", "error", "-show_entries", "packet=pts_time", "-select_streams", "v", "-of", "csv=p=0"]
+        found = self.control.run([*argv, f"{RECEIVED}/{class_id}.flv"], check=False).stdout.decode().split()
+        times = [float(one.strip(",")) for one in found if one.strip(",").replace(".", "").isdigit()]
+        return max(times) - min(times) if times else 0.0

@@ -1,0 +1,125 @@
+"""A teacher and streamers in folders of this machine, with a Redis of their own, and a controller for them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from lectern.demo import programs
+from lectern.demo.ports import HOST, free_port
+from tests.playbooks.hosts.controller import Controller, variables
+from tests.playbooks.hosts.local import LocalHost
+from tests.playbooks.hosts.wholly import Before
+from tests.stage import Child, Town, wait_until
+
+REDIS_PASSWORD = "made-up-redis-password"
+
+
+class Scene:
+    """Old programs at work, ready to be rolled out onto."""
+
+    def __init__(self, town: Town, folder: Path, release: Path, names: Sequence[str]) -> None:
+        self.town, self.folder, self.release = town, folder, release
+        self.port = free_port()
+        self.redis_url = f"redis://:{REDIS_PASSWORD}@{HOST}:{self.port}/0"
+        self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
+        argv = [
+            town.programs.redis_server,
+            "--port",
+            str(self.port),
+            "--bind",
+            HOST,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
+        self._redis = Child([*argv, "--requirepass", REDIS_PASSWORD], town.environment, folder / "redis.log")
+        wait_until(self._pings, description="Redis answers")
+        self.hosts = {name: self._host(name) for name in names}
+        self.before: dict[str, Before] = {}
+        self.controller = Controller(folder, self.inventory(), programs.path(town.programs))
+
+    def _pings(self) -> bool:
+        try:
+            return bool(self.redis.ping())
+        except redis.RedisError:
+            return False
+
+    def _host(self, name: str) -> LocalHost:
+        role = "teacher" if name.startswith("teacher") else "streamer"
+        recording, wget = self.town.folder / "master.flv", shutil.which("wget", path=programs.path(self.town.programs))
+        assert wget is not None
+        return LocalHost(self.folder, name, role, self.redis_url, recording, self.town.environment, wget)
+
+    def inventory(self, **hosts: Mapping[str, Any]) -> dict[str, Any]:
+        """The inventory; *hosts* have some variables differently."""
+        groups: dict[str, Any] = {"teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
+        for name, host in self.hosts.items():
+            groups[f"{host.places.role}s"]["hosts"][name] = {
+                **variables(host.places, allowed_origins=HOST, more_settings=dict(SETTINGS)),
+                **hosts.get(name, {}),
+            }
+        groups["all"] = {
+            "vars": {
+                "ansible_connection": "local",
+                "ansible_python_interpreter": next(iter(self.hosts.values())).places.python,
+                "ansible_become": False,
+                "release": "2.0.0",
+                "release_file": str(self.release),
+                "release_python": next(iter(self.hosts.values())).places.python,
+                "release_scratch": str(self.folder),
+                "lectern_redis_url": self.redis_url,
+                "lectern_prefect_api_url": str(self.town.api.base_url).rstrip("/"),
+            }
+        }
+        return groups
+
+    def host(self, name: str) -> LocalHost:
+        """One of them."""
+        return self.hosts[name]
+
+    def reset(self, *, keep_release: bool = True) -> None:
+        """All hosts as the old programs left them."""
+        if any(host.places.role == "teacher" for host in self.hosts.values()):
+            from tests.playbooks.hosts.old_world import fill_redis
+
+            fill_redis(self.redis, "t")
+        else:
+            self.redis.flushdb()
+        for host in self.hosts.values():
+            host.reset(keep_release=keep_release)
+        self.before = {
+            name: Before(host, self.redis if host.places.role == "teacher" else None)
+            for name, host in self.hosts.items()
+        }
+
+    def run(self, playbook: str, *arguments: str, **more: Any) -> Any:
+        """Run a playbook."""
+        return self.controller.run(playbook, *arguments, **more)
+
+    def close(self) -> None:
+        """End and clear everything."""
+        for host in self.hosts.values():
+            host.close()
+        self.redis.close()
+        self._redis.end()
+
+
+SETTINGS = {"BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "HEARTBEAT_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1"}
+
+
+@contextmanager
+def opened(town: Town, release: Path, *names: str) -> Iterator[Scene]:
+    """A scene with the hosts *names*; a teacher's name begins with ``teacher``."""
+    folder = Path(tempfile.mkdtemp(prefix="lt-"))
+    scene = Scene(town, folder, release, names)
+    try:
+        yield scene
+    finally:
+        scene.close()
+        shutil.rmtree(folder)
