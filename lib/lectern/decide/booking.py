@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lectern import errors
-from lectern.errors import ErrorCode
+from lectern.errors import ErrorCode, Refuse
 from lectern.facts import Attempt, Known, Rendition, RenditionKey
-from lectern.messages import Booking
+from lectern.messages import Booking, stem
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 
 DAY_S = 86_400
@@ -180,17 +180,27 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
 def _begin(
     booking: Booking, resolution: Resolution, row: Rendition | None, limits: Limits, now: float
 ) -> tuple[Verdict, Attempt | None]:
+    found = next_attempt(booking, resolution, row, limits, now)
+    if isinstance(found, Attempt):
+        return Verdict(booking, BookingState.WAITING), found
+    return _refusal(booking, found.code, found.message, alarm=True), None
+
+
+def next_attempt(
+    booking: Booking, resolution: Resolution, row: Rendition | None, limits: Limits, now: float
+) -> Attempt | Refuse:
+    """The next transcoding of a rendition that has none under way, from *booking*'s URLs; or why there is none."""
+    thing = stem(booking.record_id, resolution)
     source_url = source(booking, resolution)
     if source_url is None or not (limits.oss or limits.ecs):
         why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
-        return _refusal(booking, errors.NO_TRANSCODER, f"{booking.stem}: {why}", alarm=True), None
+        return Refuse(f"{thing}: {why}", errors.NO_TRANSCODER)
     same_day = row is not None and now - row.attempts_since < DAY_S
     spent = row.attempts_today if row and same_day else 0
     if spent >= limits.max_attempts_a_day:
-        said = f"{booking.stem} failed {spent} times today"
-        return _refusal(booking, errors.ATTEMPTS_SPENT, said, alarm=True), None
+        return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
     backend = Backend.OSS if limits.oss else Backend.ECS
-    attempt = Attempt(
+    return Attempt(
         record_id=booking.record_id,
         resolution=resolution,
         attempt=(row.attempt if row else 0) + 1,
@@ -200,7 +210,6 @@ def _begin(
         deadline=now + (limits.transcoding_time_out_s if backend is Backend.OSS else limits.ecs_time_out_s),
         source_url=source_url,
     )
-    return Verdict(booking, BookingState.WAITING), attempt
 
 
 def source(booking: Booking, wanted: Resolution) -> str | None:
