@@ -9,6 +9,7 @@ from flows.outcome import Teacher
 from lectern.decide.transcode import by_record
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
+from lectern.states import Resolution
 
 
 async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
@@ -25,6 +26,15 @@ async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
         name = f"transcode {record_id} {'+'.join(resolutions)}"
         parameters = {"record_id": record_id, "resolutions": [str(one) for one in resolutions]}
         await _start(host, "transcode", parameters, name, [record_id])
+
+
+async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
+    """The id of the run that makes this attempt: begun now, or by who asked before."""
+    wanted = [str(one) for one in resolutions]
+    name = f"transcode {record_id} {'+'.join(wanted)}"
+    parameters = {"record_id": record_id, "resolutions": wanted}
+    key = f"{host.settings.name} {name} attempt {attempt}"
+    return await host.runs.start("transcode", parameters, name=name, tags=[f"record:{record_id}"], key=key)
 
 
 async def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:

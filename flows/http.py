@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -63,13 +63,13 @@ class Metrics:
 
 
 @asynccontextmanager
-async def served(host: Host[Any], health: Health) -> AsyncIterator[None]:
+async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) -> AsyncIterator[None]:
     """Answer at the settings' address meanwhile; raises Misuse where it is taken. Without an address, nothing."""
     settings: Settings = host.settings
     if not settings.bind:
         yield
         return
-    routes = [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
+    routes = [Route("/health", health.answer), Route("/metrics", Metrics(host).answer), *more]
     server = _server(settings, Starlette(routes=routes))
     serving = asyncio.create_task(_serve(server, settings))
     try:

@@ -206,6 +206,20 @@ def ownerless(connection: Connection, before: float, now: float) -> list[Due]:
     return [_due(row) for row in connection.execute(select(*_DUE).where(_transcoding(Backend.ECS) & lost).limit(1000))]
 
 
+def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
+    """How far each of *keys* is, for people and for who asked."""
+    columns = (videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.url, videos.c.reason)
+    return [
+        {
+            "rendition": stem(row.record_id, Resolution(row.resolution)),
+            "status": str(RenditionState.read(row.status)),
+            "url": row.url,
+            "reason": row.reason,
+        }
+        for row in connection.execute(select(*columns).where(_among(keys)))
+    ]
+
+
 def counts(connection: Connection) -> Mapping[str, int]:
     """Renditions by status."""
     found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))

@@ -1,0 +1,146 @@
+"""The teacher serves ECS transcoding over HTTP: signed, bounded, and a second request joins the first."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.transcode_api import A_SECOND, BURST
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from lectern.demo.ports import HOST, free_port
+from lectern.effects.oss import sign
+from tests.stage import Stage, Town, staged, wait_until
+from tests.stage.hosts import SECRET
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def teacher(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher without streamers; its API is open."""
+    with staged(town, tmp_path_factory.mktemp("api"), API_BIND=f"{HOST}:{free_port()}") as found:
+        found.up("teacher")
+        yield found
+
+
+@pytest.fixture
+def api(teacher: Stage) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{teacher.settings['API_BIND']}", timeout=20, trust_env=False) as client:
+        yield client
+
+
+def signed(**fields: object) -> dict[str, Any]:
+    return {**fields, "sign": sign(fields, SECRET)}
+
+
+def known_record(stage: Stage) -> int:
+    """A record that a booking of the old kind named, so that its recording is known."""
+    record = stage.town.record()
+    class_id = stage.book(stage.booking(record))
+    wait_until(lambda: stage.order(class_id), description="the booking is kept")
+    return record
+
+
+def test_a_rendition_is_made_by_one_request_and_a_second_one_joins_it(teacher: Stage, api: httpx.Client) -> None:
+    record = known_record(teacher)
+    body = signed(record_id=record, video_resolution="240P")
+    first, second = api.post("/transcode", json=body), api.post("/transcode", json=body)
+    assert (first.status_code, second.status_code) == (202, 202), first.text + second.text
+    assert first.json()["id"] == second.json()["id"]
+    id_ = first.json()["id"]
+    where = first.headers["Location"]
+    assert where == f"/transcode/{id_}"
+
+    def over() -> bool:
+        found = api.get(where, params={"sign": sign({"id": id_}, SECRET)}).json()
+        return bool(found["renditions"][0]["status"] != "transcoding")
+
+    wait_until(over, timeout_s=90, description="it is made")
+    found = api.get(where, params={"sign": sign({"id": id_}, SECRET)}).json()
+    assert found["renditions"][0]["status"] == "success"
+    url = found["renditions"][0]["url"]
+    assert httpx.head(url, trust_env=False).status_code == 200
+    third = api.post("/transcode", json=body)
+    assert (third.status_code, third.json()["url"]) == (200, url)
+    assert len(teacher.runs("teacher", f"transcode {record} 240P")) == 1
+
+
+def test_it_takes_over_from_an_oss_that_is_silent(teacher: Stage, api: httpx.Client) -> None:
+    record = teacher.town.record()
+    teacher.oss.behave(Rule(Behaviour.SILENT, record_id=record))
+    class_id = teacher.book(teacher.booking(record, "240P"))
+    wait_until(lambda: teacher.posts(record) == 1, description="the OSS is asked")
+    found = api.post("/transcode", json=signed(record_id=record, video_resolution="240P"))
+    assert found.status_code == 202, found.text
+    wait_until(lambda: teacher.status(record, "240P") == "success", timeout_s=90, description="it is made")
+    wait_until(lambda: teacher.order(class_id)["state"] != "waiting", description="its class waits no more")
+
+
+@pytest.mark.parametrize("spoilt", [{"sign": "0" * 32}, {"record_id": 7}, {"sign": None}, {"extra": 1}])
+def test_a_wrong_signature_is_401(api: httpx.Client, spoilt: dict[str, object]) -> None:
+    found = api.post("/transcode", json={**signed(record_id=6, video_resolution="720P"), **spoilt})
+    assert found.status_code == 401
+    assert "signature" in found.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"record_id": "six", "video_resolution": "720P"}, "record_id"),
+        ({"record_id": 6, "video_resolution": "721P"}, "video_resolution"),
+        ({"record_id": 6}, "video_resolution"),
+        ({"record_id": -1, "video_resolution": "720P"}, "record_id"),
+    ],
+)
+def test_a_body_that_is_not_as_it_should_be_is_422_and_names_the_field(
+    api: httpx.Client, fields: dict[str, object], said: str
+) -> None:
+    found = api.post("/transcode", json=signed(**fields))
+    assert found.status_code == 422
+    assert said in found.json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'"text"'])
+def test_a_body_that_is_no_object_is_422(api: httpx.Client, body: bytes) -> None:
+    assert api.post("/transcode", content=body).status_code == 422
+
+
+def test_a_body_that_is_too_long_is_413(api: httpx.Client) -> None:
+    assert api.post("/transcode", content=json.dumps({"x": "y" * 5000})).status_code == 413
+
+
+def test_a_request_of_another_time_is_401(api: httpx.Client) -> None:
+    """Who records a request that names its time can not send it again an hour later."""
+    found = api.post("/transcode", json=signed(record_id=6, video_resolution="720P", at=time.time() - 3600))
+    assert found.status_code == 401
+    assert "of another time" in found.json()["error"]
+
+
+def test_a_record_that_no_booking_names_is_404(api: httpx.Client) -> None:
+    found = api.post("/transcode", json=signed(record_id=987654321, video_resolution="720P"))
+    assert found.status_code == 404
+
+
+def test_looking_needs_a_signature_and_an_id_that_is_one(api: httpx.Client) -> None:
+    id_ = "00000000-0000-0000-0000-000000000000"
+    assert api.get(f"/transcode/{id_}").status_code == 401
+    assert api.get(f"/transcode/{id_}", params={"sign": sign({"id": id_}, SECRET)}).status_code == 404
+    assert api.get("/transcode/x'y", params={"sign": sign({"id": "x'y"}, SECRET)}).status_code == 404
+
+
+def test_the_api_describes_itself(api: httpx.Client) -> None:
+    found = api.get("/openapi.json").json()
+    assert found["openapi"].startswith("3.1")
+    assert {"/transcode", "/transcode/{id}"} == set(found["paths"])
+
+
+def test_too_many_requests_are_429_and_say_how_long_to_wait(api: httpx.Client) -> None:
+    answers = [api.post("/transcode", content=b"{}") for _ in range(80)]
+    refused = [one for one in answers if one.status_code == 429]
+    assert refused
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    time.sleep(BURST / A_SECOND)  # the bucket is full again, for this test and for the others
+    assert api.post("/transcode", content=b"{}").status_code != 429
