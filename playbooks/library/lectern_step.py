@@ -39,6 +39,10 @@ options:
     type: list
     elements: str
     default: []
+  last:
+    description: Of a rollback, whether it takes back what was rolled out last, whatever is wanted.
+    type: bool
+    default: false
   timeout_s:
     description: After so many seconds the command is asked to end (TERM), a minute later it is ended (KILL).
     type: int
@@ -79,6 +83,7 @@ def main() -> None:
             "step": {"type": "str", "required": True, "choices": [*READERS, *CHANGERS]},
             "wanted": {"type": "str", "required": True, "no_log": True},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "last": {"type": "bool", "default": False},
             "timeout_s": {"type": "int", "default": 900},
         },
         supports_check_mode=True,
@@ -101,8 +106,8 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
     if not os.access(lectern, os.X_OK):
         return _not_staged(step, lectern, check=module.check_mode)
     command, folder, environment, given = _call(step, lectern, wanted, module.params["wanted"])
-    if module.check_mode:
-        command.append("--check")
+    command += ["--last"] if step == "rollback" and module.params["last"] else []
+    command += ["--check"] if module.check_mode else []
     try:
         status, out, err = _run(command, folder, environment, given, module.params["timeout_s"])
     except OSError as error:
