@@ -20,11 +20,15 @@ from playbooks.release.target import Target
 SCRIPT = Path(__file__).parents[2] / "playbooks/roles/release/files/on_host.py"
 _UV = """\
 #!/bin/sh
-# The real one, which waits as long as there is a file `gate` beside the releases.
-touch "$HOME/installing"
-n=0
-while [ -e "$HOME/../gate" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n + 1)); done
-exec {uv} "$@"
+# The real one. Before and after it waits as long as there is a gate beside the releases, 30 s at most.
+at() {{
+    touch "$HOME/$1"
+    n=0
+    while [ -e "$HOME/../gate-$1" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n + 1)); done
+}}
+at installing
+{uv} "$@" || exit
+at installed
 """
 
 

@@ -61,7 +61,7 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
     """
     tarball, into = Path(asked["tarball"]), Path(asked["into"])
     os.umask(0o022)  # the program runs as another user than we do
-    os.nice(10)  # classes are on air
+    os.nice(5)  # classes are on air
     with _alone(into.parent) as lock:
         staged = _digest(into) == asked["digest"]
         if not staged:

@@ -1,0 +1,284 @@
+"""A release is staged beside the live one: whole or not at all, once, and in check mode only to try it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.hosts.controller import Controller, Played
+from tests.playbooks.small_release import Small, answer, on_host, small
+from tests.stage import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+_PLAY = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role:
+        name: release
+    - ansible.builtin.command: "{{ release_bin }} --help"
+      register: tried
+      changed_when: false
+      check_mode: false
+    - ansible.builtin.debug:
+        msg: "tried {{ release_bin }}: {{ tried.stdout }}"
+    - ansible.builtin.include_role:
+        name: release
+        tasks_from: tidy
+"""
+Stage = Callable[..., Played]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A small release."""
+    return small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a host has its releases; not there yet."""
+    return tmp_path / "host" / "lectern"
+
+
+@pytest.fixture
+def stage(tmp_path: Path, root: Path) -> Stage:
+    """Plays the role on this machine, as whoever runs the tests; arguments are the role's inputs."""
+    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    own = {"release_python": sys.executable, "release_root": str(root), "release_scratch": str(tmp_path / "scratch")}
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "play.yml").write_text(_PLAY)
+    controller = Controller(tmp_path, {"all": {"hosts": {"here": host | own}}}, os.environ["PATH"])
+    begin = ["ansible-playbook", str(tmp_path / "play.yml"), "-i", str(controller.inventory)]
+
+    def play(*words: str, fault: dict[str, Any] | None = None, **inputs: Any) -> Played:
+        given = json.dumps({name: str(value) for name, value in inputs.items()})
+        return controller.type([*begin, "-e", given, *words], fault=fault)
+
+    return play
+
+
+def test_a_real_release_is_staged_once_and_works_without_its_wheels(
+    stage: Stage, root: Path, release_file: Path
+) -> None:
+    played = stage(release_file=release_file).assert_ok()
+    [release] = (root / "releases").glob("[0-9]*")
+    assert _tried(played).startswith(f"tried {release}/venv/bin/lectern: ")
+    assert sorted(one.name for one in release.iterdir()) == [
+        ".complete",
+        "bin",
+        "manifest.json",
+        "requirements.txt",
+        "venv",
+    ]
+    assert played.changed == {"here": 3}, "the folder, the copy, the staging"
+    before = _files(root)
+    assert stage(release_file=release_file).assert_ok().changed == {"here": 0}
+    assert _files(root) == before
+    assert stage("--check", "--diff", release_file=release_file).assert_ok().changed == {"here": 0}
+
+
+def test_check_mode_tries_the_release_and_leaves_nothing(
+    stage: Stage, root: Path, tmp_path: Path, first: Small
+) -> None:
+    played = stage("--check", "--diff", release_file=first.file).assert_ok()
+    assert _tried(played).startswith(f"tried {tmp_path}/scratch/lectern-rehearsal-")
+    assert played.changed == {"here": 2}, "the folder would be made, the release staged"
+    assert not root.parent.exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_check_mode_that_fails_leaves_nothing_either(stage: Stage, root: Path, tmp_path: Path, first: Small) -> None:
+    bad = first.tampered(tmp_path / "bad", "bin/uv")
+    stage("--check", release_file=bad.file).assert_failed()
+    assert not root.parent.exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_release_named_by_its_version_is_that_for_the_hosts_own_python(stage: Stage, first: Small) -> None:
+    assert _tried(stage(release="1.0.0", release_dist=first.file.parent).assert_ok()).endswith("lectern: small")
+    [failure] = stage(release="1.0.1", release_dist=first.file.parent).assert_failed().failures()
+    assert f"there is no such file: {str(first.file).replace('1.0.0', '1.0.1')}." in failure
+
+
+def test_a_file_that_is_not_the_one_which_was_built_is_refused(
+    stage: Stage, root: Path, tmp_path: Path, first: Small
+) -> None:
+    other = tmp_path / first.file.name
+    other.write_bytes(first.file.read_bytes() + b"\0")
+    Path(f"{other}.sha256").write_text(Path(f"{first.file}.sha256").read_text())
+    [failure] = stage(release_file=other).assert_failed().failures()
+    assert "its sha256 is" in failure
+    assert not root.exists()
+
+
+def test_a_tampered_wheel_is_refused_by_its_name_and_nothing_of_it_stays(
+    root: Path, tmp_path: Path, first: Small
+) -> None:
+    wheel = "wheels/lectern-1.0.0-py3-none-any.whl"
+    file = first.tampered(tmp_path / "bad", wheel).file
+    (root / "releases").mkdir(parents=True)
+    with on_host("stage", first.asked(root, tarball=str(file))) as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said == f"{file}: {wheel} is not what its manifest lists. Type: make release\n"
+    assert [one.name for one in (root / "releases").iterdir()] == [".lock"]
+
+
+def test_a_second_controller_waits_for_the_orphan_of_a_killed_one_and_disturbs_nothing(
+    stage: Stage, root: Path, first: Small
+) -> None:
+    (root / "releases").mkdir(parents=True)
+    gate = root / "releases" / "gate-installing"
+    gate.touch()
+    fault = {"kind": "middle", "task": "unpacked, checked and installed", "after_s": 2.0}
+    killed = stage(release_file=first.file, fault=fault)
+    assert killed.fault_fired
+    assert killed.exit_code == -signal.SIGKILL
+    release = root / "releases" / first.version
+    wait_until((release / "installing").exists, description="the orphan installs")
+    begun = (release / "manifest.json").stat().st_mtime_ns
+    with on_host("stage", first.asked(root, tarball=f"{root}/releases/.1.0.0.tar.gz")) as second:
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(1)
+        gate.unlink()
+        assert json.loads(second.communicate(timeout=60)[0]) == {"staged": False}
+    assert (release / "manifest.json").stat().st_mtime_ns == begun
+    assert stage(release_file=first.file).assert_ok().changed == {"here": 0}
+
+
+@pytest.mark.parametrize("at", ["manifest.json", "bin/uv", "venv/pyvenv.cfg", "installing", "installed"])
+def test_staging_that_was_killed_anywhere_is_begun_anew_by_the_next_run(root: Path, first: Small, at: str) -> None:
+    release = root / "releases" / first.version
+    release.parent.mkdir(parents=True)
+    gate = release.parent / ("gate-installed" if at == "installed" else "gate-installing")
+    gate.touch()
+    tarball = release.parent / ".tarball"
+    tarball.write_bytes(first.file.read_bytes())
+    asked = first.asked(root, tarball=str(tarball))
+    with on_host("stage", asked) as process:
+        _until_there(release / at)
+        process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert answer("look", asked) == {"staged": False, "refusals": []}
+    gate.unlink()
+    assert answer("stage", asked) == {"staged": True}
+    assert subprocess.run([release / "venv/bin/lectern"], capture_output=True, check=True).stdout == b"small\n"
+    assert not tarball.exists()
+
+
+def test_the_live_release_is_never_replaced_by_another_of_the_same_version(
+    root: Path, tmp_path: Path, first: Small
+) -> None:
+    _staged(first, root)
+    (root / "current").symlink_to("releases/1.0.0")
+    other = small(tmp_path / "other", says="other")
+    [refusal] = answer("look", other.asked(root))["refusals"]
+    assert "is in use, and is not what this release file holds" in refusal
+    (root / "current").unlink()
+    assert answer("look", other.asked(root)) == {"staged": False, "refusals": []}
+    program = _staged(other, root)
+    assert subprocess.run([program], capture_output=True, check=True).stdout == b"other\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"python": "cp399"}, "and the release is for cp399. Type: make release PYTHON_VERSION="),
+        ({"platform": "linux-vax"}, "and the release is for linux-vax. Type: make release PLATFORM="),
+        ({"glibc": "9.9"}, "and the release needs glibc 9.9 or newer"),
+        ({"needs_bytes": 1 << 60}, "and the release needs 1099511627840 MB. Make room there"),
+    ],
+)
+def test_a_host_that_does_not_fit_is_refused_in_words(
+    root: Path, first: Small, more: dict[str, Any], words: str
+) -> None:
+    [refusal] = answer("look", first.asked(root, **more))["refusals"]
+    assert words in refusal
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("keep", "links", "goes"),
+    [
+        (5, {}, []),
+        (2, {}, ["1", "2", "3"]),
+        (2, {"current": "3"}, ["1"]),
+        (1, {"current": "3"}, ["1", "4"]),
+        (1, {"current": "5"}, ["1", "2", "3"]),
+        (1, {"current": "1"}, ["2", "3", "4"]),
+        (0, {"current": "4", "prefect": "1"}, ["2"]),
+    ],
+)
+def test_old_releases_are_pruned_but_none_that_is_in_use_and_not_the_one_before(
+    root: Path, keep: int, links: dict[str, str], goes: list[str]
+) -> None:
+    """Staged in the order of their numbers; 5 is wanted."""
+    for number in range(1, 6):
+        release = root / "releases" / str(number)
+        release.mkdir(parents=True)
+        (release / "manifest.json").write_text("{}")
+        (release / ".complete").write_text("digest\n")
+        os.utime(release / ".complete", ns=(0, number * 1_000_000))
+    (root / "releases" / "by-hand").mkdir()
+    for link, name in links.items():
+        (root / link).symlink_to(f"releases/{name}")
+    asked = {"root": str(root), "version": "5", "keep": keep, "check": True}
+    assert answer("prune", asked) == {"pruned": goes}
+    assert len(list((root / "releases").iterdir())) == 6, "check mode removes nothing"
+    assert answer("prune", asked | {"check": False}) == {"pruned": goes}
+    stays = {"by-hand", ".lock", *"12345"} - set(goes)
+    assert {one.name for one in (root / "releases").iterdir()} == stays
+    assert answer("prune", asked | {"check": False}) == {"pruned": []}
+
+
+def test_what_is_pruned_is_a_change_and_half_staged_releases_are_pruned_too(
+    stage: Stage, root: Path, tmp_path: Path, first: Small
+) -> None:
+    half = root / "releases" / "0.9.0"
+    half.mkdir(parents=True)
+    (half / "manifest.json").write_text("{}")
+    _staged(small(tmp_path / "older", "1.1.0"), root)
+    checked = stage("--check", release_file=first.file, release_keep=1).assert_ok()
+    assert checked.changed == {"here": 2}, "staged and pruned, if it were done"
+    assert half.exists()
+    played = stage(release_file=first.file, release_keep=1).assert_ok()
+    assert played.changed == {"here": 3}, "copied, staged, pruned"
+    assert [one.name for one in (root / "releases").glob("[0-9]*")] == [first.version]
+
+
+def _staged(release: Small, root: Path) -> Path:
+    """Stage it as the role does; returns its program."""
+    tarball = root / "releases" / ".tarball"
+    tarball.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(release.file, tarball)
+    assert answer("stage", release.asked(root, tarball=str(tarball))) == {"staged": True}
+    return root / "releases" / release.version / "venv/bin/lectern"
+
+
+def _tried(played: Played) -> str:
+    """Which program the play tried, and what it said."""
+    [message] = [one["msg"] for one in played.tasks if str(one.get("msg", "")).startswith("tried ")]
+    return str(message)
+
+
+def _until_there(path: Path) -> None:
+    """Without a pause: what comes next is not far."""
+    give_up_at = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < give_up_at, f"there is no {path}"
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Every file's time of change; the lock's does not count."""
+    return {str(one): one.lstat().st_mtime_ns for one in folder.rglob("*") if one.name != ".lock"}
