@@ -18,6 +18,7 @@ from flows.outcome import (
     give_answer,
     living,
     proceed,
+    put_back,
     refuse,
     summary,
     to_streamer,
@@ -29,7 +30,7 @@ from lectern.decide.booking import Limits, Plan
 from lectern.effects import bookings, events, inbox, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
-from lectern.errors import Malformed
+from lectern.errors import Malformed, TryAgain
 from lectern.facts import Attempt
 from lectern.messages import Booking, Cancel, Release, parse
 from lectern.settings import TeacherSettings
@@ -44,8 +45,11 @@ CANCEL_TRIES = 3
 async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
     host = teacher()
-    loads = await living(host)
-    batch = await host.commit(_handle, host, inbox_ids, loads, dry_run)
+    try:
+        alive = await living(host)
+    except TryAgain as error:
+        return await put_back(host, inbox_ids, error)
+    batch = await host.commit(_handle, host, inbox_ids, alive, dry_run)
     if dry_run:
         await artifacts.table("booking-plan", batch.table, "What would be done")
         return Completed(message=f"dry run: {len(batch.table)} messages")
@@ -133,7 +137,8 @@ def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive:
         _answer_again(connection, host, again.class_id, again.differs, batch, now)
 
 
-ANSWERED = {BookingState.READY: 0, BookingState.AIRED: 0, BookingState.BROKEN: 0}
+ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})
+"""States before which the platform was answered with success."""
 
 
 def _answer_again(
@@ -145,7 +150,7 @@ def _answer_again(
         give_answer(connection, host, order, order.code or 0, order.message or "", now, times=1)
     elif order.state is BookingState.CANCELLED:
         give_answer(connection, host, order, errors.CANCELLED.number, errors.CANCELLED.meaning, now, times=1)
-    elif order.state in ANSWERED:
+    elif order.state in ANSWERED or order.promised_at is not None:
         give_answer(connection, host, order, 0, "prepared", now, times=1)
     bookings.delivered_again(connection, [class_id])
     if differs:
@@ -170,7 +175,7 @@ def _cancel(connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Can
     bookings.close(connection, order, BookingState.CANCELLED, now, code=order.code or 0)
     if order.state is BookingState.WAITING:
         batch.leaves.append((waiting_key(host, order), order.class_id))
-    if order.state is not BookingState.READY:
+    if order.promised_at is None:
         give_answer(connection, host, order, errors.CANCELLED.number, errors.CANCELLED.meaning, now)
     if order.streamer:
         release = to_streamer(host, order.streamer, Release(class_id=order.class_id), order.class_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from flows import artifacts
 from flows.host import Host, log, run_name, streamer, tell
@@ -33,17 +34,20 @@ ALARM_AFTER = 3
 TIMETABLE = 200
 """So many of the next classes are watched for being cancelled in the UI before they begin."""
 
+LEASE_LOOK_S = 0.25
+
 SLACK_S = 10.0
 """A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
 
 
 async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
     """Create the run of each class at its time; those that can not be created, the sweeper creates."""
-    found = await host.commit(airings.by_id, list(class_ids))
+    found = await host.look(airings.by_id, list(class_ids))
     for one in found.values():
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
         tags = [f"class:{one.class_id}", f"record:{one.record_id}"]
-        name, key = f"broadcast {one.class_id} {one.stem}", f"broadcast:{host.settings.name}:{one.class_id}"
+        name = f"broadcast {one.class_id} {one.stem}"
+        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}"
         parameters = {"class_id": one.class_id}
         try:
             if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
@@ -58,9 +62,9 @@ async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
 
 async def honour_cancels(host: Streamer) -> None:
     """Release the classes whose runs somebody cancelled in the UI before they began."""
-    ready = await host.commit(airings.timetable, TIMETABLE)
+    ready = await host.look(airings.timetable, TIMETABLE)
     for run_id in await host.runs.cancelled(list(ready)) if ready else []:
-        if run_id not in await host.commit(airings.timetable, TIMETABLE):
+        if run_id not in await host.look(airings.timetable, TIMETABLE):
             continue  # released, or on air, while we asked
         one = ready[run_id]
         log.warning("%s: its run was cancelled in the UI, it will not be aired", one.class_id)
@@ -71,7 +75,7 @@ async def honour_cancels(host: Streamer) -> None:
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Air one class: check, wait for its second, push until its end, release."""
     host = streamer()
-    one = (await host.commit(airings.by_id, [class_id])).get(class_id)
+    one = (await host.look(airings.by_id, [class_id])).get(class_id)
     on_air = {AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN}
     if one is None or one.state not in on_air or class_id in host.busy | host.guarded.keys():
         return Completed(message=f"nothing to do: {class_id} is {one.state if one else 'not known'}")
@@ -117,11 +121,14 @@ async def _air(host: Streamer, one: Airing) -> str:
             if push.at > time.time():
                 await asyncio.sleep(push.at - time.time())
                 continue  # at its second it is decided anew, by the clock
+            if not host.fence.held():
+                await asyncio.sleep(LEASE_LOOK_S)
+                continue  # another streamer may have it by now
             pushes += 1
             pushing = asyncio.create_task(_push(one, row, push, bar, duration_s))
             try:
                 if pushes == 1:  # a disk that is slow to commit delays no class
-                    await host.commit(_on_air, host, one)
+                    await _write_down(host, one, _on_air)
                 complete, more_s = await pushing
             finally:
                 pushing.cancel()
@@ -130,11 +137,20 @@ async def _air(host: Streamer, one: Airing) -> str:
             if complete:
                 bar.set(100)
                 return f"aired from {push.position_s:.1f} s on; {pushes} pushes"
-            await host.commit(_note, host, one, "push broke off", f"push {pushes}, {more_s:.1f} s sent")
-            if pushes == ALARM_AFTER and sent_s == 0:
-                await host.commit(_cry, host, one)
+            await _write_down(host, one, _note, "push broke off", f"push {pushes}, {more_s:.1f} s sent")
+            if pushes == ALARM_AFTER and sent_s == 0 and await _write_down(host, one, _cry):
                 await tell(host)
             await asyncio.sleep(host.settings.reconnect_after_s)
+
+
+async def _write_down(host: Streamer, one: Airing, work: Callable[..., None], *details: str) -> bool:
+    """Commit what is worth knowing; a disk that takes nothing ends no push."""
+    try:
+        await host.commit(work, host, one, *details)
+    except DBAPIError as error:
+        log.error("%s: is not written down, the push goes on: %s", one.class_id, error.orig)
+        return False
+    return True
 
 
 async def _push(
@@ -170,7 +186,7 @@ async def _push(
 
 async def _checked(host: Streamer, one: Airing) -> cache.Cached:
     """The rendition on the disk; raises LecternError where it is not what the database says."""
-    row = (await host.commit(cache.by_stem, [one.stem])).get(one.stem)
+    row = (await host.look(cache.by_stem, [one.stem])).get(one.stem)
     if row is None or row.state is not FileState.READY or row.site is None:
         raise LecternError(f"{one.stem} is not in the cache", errors.AIRING_BROKEN)
     path = Path(row.site)
@@ -225,8 +241,33 @@ def _release(
     if current.state in {AiringState.AIRED, AiringState.CANCELLED}:
         return  # released meanwhile
     airings.move(connection, current, state, time.time(), code=code, message=message)
-    said = airings.ended(one.class_id, host.settings.name, code, message)
+    if time.time() >= one.end_time:  # before its end a person may retry a broken one
+        airings.give_up(connection, current, time.time())
+    said = airings.report("ended", current, host.settings.name, code, message)
     outbox.put(
         connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], time.time()
     )
     _note(connection, host, one, state, message)
+
+
+async def close_late(host: Streamer, one: Airing) -> None:
+    """Close a class whose end has passed and that nobody airs: its process was not there, or its disk was full."""
+    await host.commit(_close_late, host, one.class_id)
+
+
+def _close_late(connection: Connection, host: Streamer, class_id: str) -> None:
+    one, now = airings.by_id(connection, [class_id])[class_id], time.time()
+    if one.state is AiringState.WAITING:
+        code, why = errors.ENDED, "it ended before its rendition was there"
+        airings.move(connection, one, AiringState.REFUSED, now, code=code, message=why)
+        said = airings.report("prepared", one, host.settings.name, code, why)
+    elif one.state is AiringState.BROKEN:
+        airings.give_up(connection, one, now)  # its end was reported before
+        return
+    else:
+        code, why = errors.AIRING_BROKEN, "it was not on air at its end"
+        airings.move(connection, one, AiringState.BROKEN, now, code=code, message=why)
+        airings.give_up(connection, one, now)
+        said = airings.report("ended", one, host.settings.name, code, why)
+    outbox.put(connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, class_id)], now)
+    _note(connection, host, one, "closed late", why)

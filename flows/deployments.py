@@ -16,6 +16,7 @@ from flows.booking import booking
 from flows.broadcast import broadcast
 from flows.cache import prepare
 from flows.download import download
+from flows.move import move
 from flows.reconcile import reconcile
 from flows.report import report
 from flows.settle import settle
@@ -32,6 +33,7 @@ TEACHER: Mapping[str, Flow[..., Any]] = {
     "settle": settle,
     "request": request,
     "transcode": transcode,
+    "move": move,
     "sweep": sweep_teacher,
 }
 STREAMER: Mapping[str, Flow[..., Any]] = {

@@ -17,7 +17,7 @@ from flows import artifacts, broadcast
 from flows.host import Host, log, run_name, streamer, tell
 from flows.retry import passing
 from lectern import errors
-from lectern.effects import airings, cache, events, origin, outbox, probe, store, wget
+from lectern.effects import airings, cache, disk, events, origin, outbox, probe, process, store, wget
 from lectern.effects.cache import Cached
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed, RemoteFile
@@ -28,6 +28,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
+SYNC_BYTES = 64 * 1024**2
 MAX_RUNS = 5
 """A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
 
@@ -98,28 +99,58 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
         )
     await asyncio.to_thread(_begin, part, remote)
     async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
-        await wget.download(
-            settings.wget_path,
-            remote.url,
-            part,
-            rate=settings.download_rate,
-            timeout_s=settings.download_timeout_s,
-            limit_bytes=row.size_bytes,
-            on_progress=lambda size: bar.set(100 * size / max(row.size_bytes, 1)),
-        )
+        growing = _Growing(part, remote)
+
+        def on_progress(size_bytes: int) -> None:
+            bar.set(100 * size_bytes / max(row.size_bytes, 1))
+            growing.reached(size_bytes)
+
+        try:
+            await wget.download(
+                settings.wget_path,
+                remote.url,
+                part,
+                rate=settings.download_rate,
+                timeout_s=settings.download_timeout_s,
+                limit_bytes=row.size_bytes,
+                on_progress=on_progress,
+            )
+        finally:
+            await process.surely(growing.close())
         found = await _check(stem, part, remote)
         bar.set(100)
     await asyncio.to_thread(_finish, part, final)
     return remote, found
 
 
+class _Growing:
+    """Syncs a download to the disk now and then, so that a power cut costs no more than what came since."""
+
+    def __init__(self, part: Path, remote: RemoteFile) -> None:
+        self._part, self._remote = part, remote
+        self._synced_bytes: int | None = None
+        self._syncing: asyncio.Future[None] | None = None
+
+    def reached(self, size_bytes: int) -> None:
+        """The download has so many bytes."""
+        if self._synced_bytes is None:
+            self._synced_bytes = size_bytes
+        busy = self._syncing is not None and not self._syncing.done()
+        if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
+            self._synced_bytes = size_bytes
+            self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
+
+    async def close(self) -> None:
+        """Wait for the sync under way; one that failed has only kept less."""
+        if self._syncing is not None:
+            await asyncio.wait({self._syncing})
+            if (error := self._syncing.exception()) is not None:
+                log.warning("%s: could not be synced: %s", self._part, error)
+
+
 def _begin(part: Path, remote: RemoteFile) -> None:
-    """Keep what an earlier try got, if the origin still has the same file; else begin from zero."""
-    before = store.read_origin(part)
-    same = before is not None and (before.size_bytes, before.etag) == (remote.size_bytes, remote.etag)
-    if not same:
-        part.unlink(missing_ok=True)
-    store.write_origin(part, remote)
+    with disk.writing(str(part)):
+        store.resume(part, remote)
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
@@ -144,8 +175,8 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
 
 
 def _finish(part: Path, final: Path) -> None:
-    store.finish(part, final)
-    store.origin_path(part).unlink(missing_ok=True)
+    with disk.writing(str(final)):
+        store.finish(part, final)
 
 
 def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
@@ -164,7 +195,7 @@ def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFil
     waiting = airings.citing(connection, stem, AiringState.WAITING)
     for one in waiting:
         airings.move(connection, one, AiringState.READY, now)
-    said = [airings.prepared(one.class_id, host.settings.name, message="downloaded") for one in waiting]
+    said = [airings.report("prepared", one, host.settings.name, message="downloaded") for one in waiting]
     outbox.put(
         connection,
         host.journal,
@@ -187,7 +218,7 @@ def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError
     code = error.code or errors.DOWNLOAD_FAILED
     for one in airings.citing(connection, stem, AiringState.WAITING):
         airings.move(connection, one, AiringState.REFUSED, now, code=code, message=error.message)
-        said = airings.prepared(one.class_id, host.settings.name, code, error.message)
+        said = airings.report("prepared", one, host.settings.name, code, error.message)
         outbox.put(
             connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], now
         )

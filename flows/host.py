@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from prefect import runtime
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
-from lectern.effects import bookings, metrics, outbox
+from lectern.effects import bookings, incidents, metrics, outbox
 from lectern.effects.bus import Bus
-from lectern.effects.outbox import Kind, Outgoing
-from lectern.effects.tables.engine import transaction
+from lectern.effects.fence import Fence
+from lectern.effects.incidents import Patience
+from lectern.effects.outbox import Kind, Outgoing, Unsent
+from lectern.effects.tables.engine import reading, transaction
 from lectern.effects.tables.shared import Journal
-from lectern.messages import Message
+from lectern.messages import Alarm
 from lectern.settings import StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -25,6 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 SEND_BATCH = 1000
+ALARMS_KEPT = 200
+"""While Prefect is away so many alarms are kept for it; the channel and the log have them all."""
 
 
 class Runs(Protocol):
@@ -46,6 +51,9 @@ class Runs(Protocol):
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """Those of *run_ids* that somebody cancelled."""
 
+    async def is_taken_from(self, streamer: str, since: float) -> bool:
+        """Whether a run takes the classes of *streamer* away, or one that did has ended after *since*."""
+
     def draining(self) -> bool:
         """Whether the process is going down, so that a cancelled run is to go on later."""
 
@@ -61,6 +69,12 @@ class Host(Generic[S]):
     runs: Runs
     busy: set[str] = field(default_factory=set)  # stems and class_ids that a run here works on
     guarded: dict[str, asyncio.Task[str]] = field(default_factory=dict)  # class_ids that are aired without a run
+    heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
+    listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
+    no_room_at: float | None = None  # when the disk last took nothing, monotonic
+    cried_at: float | None = None  # when that was alarmed, monotonic
+    fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
+    alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
@@ -74,8 +88,24 @@ class Host(Generic[S]):
 
         return await asyncio.to_thread(go)
 
-    def alarm(self, message: Message) -> Outgoing:
+    async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read with *work* in one transaction, in a thread; it waits for no writer."""
+
+        def go() -> T:
+            with reading(self.engine) as connection:
+                return work(connection, *args, **kwargs)
+
+        return await asyncio.to_thread(go)
+
+    def living_now(self) -> list[str]:
+        """The teacher's: the streamers that it has heard itself of late, by name."""
+        assert isinstance(self.settings, TeacherSettings)
+        since = time.monotonic() - self.settings.streamer_lost_after_s
+        return sorted(name for name, heard in self.heard.items() if heard >= since)
+
+    def alarm(self, message: Alarm) -> Outgoing:
         """An alarm for the outbox."""
+        metrics.ALARMS.labels(str(message.code)).inc()
         return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, message)
 
 
@@ -101,22 +131,54 @@ def run_name() -> str:
     return f"{runtime.flow_run.flow_name} {' '.join(values)}".strip()[:200]
 
 
+def lost_tag(streamer: str) -> str:
+    """The tag of the runs that take the classes of *streamer* away: it asks for them where Redis is away."""
+    return f"lost:{streamer}"
+
+
+def patience(host: Host[Any]) -> Patience:
+    """How seldom this host repeats its alarms."""
+    settings = host.settings
+    return Patience(settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s)
+
+
 async def tell(host: Host[Any]) -> bool:
     """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
     async with host.send_lock:
-        while batch := await host.commit(outbox.unsent, host.journal, limit=SEND_BATCH):
+        while batch := await host.commit(_unsent, host):
+            sending = [one for one in batch if not one.folded]
             try:
-                await host.bus.send(batch)
+                await host.bus.send([one.message for one in sending])
             except (RedisError, OSError) as error:
                 log.warning("redis: %d messages stay unsent: %s", len(batch), error)
                 return False
-            await host.commit(_sent, host, [one.id for one in batch])
+            await host.commit(_sent, host, batch)
+            for one in sending:
+                if one.message.target == host.settings.alarm_channel:
+                    log.error("alarm: %s", one.message.body)
+                    host.alarmed.append(one.message.body)
     return True
 
 
-def _sent(connection: Connection, host: Host[Any], ids: list[int]) -> None:
+@dataclass(frozen=True)
+class _Outgoing:
+    message: Unsent
+    folded: bool  # an alarm of an incident that is known already
+
+
+def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
     now = time.time()
+    found = outbox.unsent(connection, host.journal, limit=SEND_BATCH)
+    channel = host.settings.alarm_channel
+    folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
+    return [_Outgoing(one, one.id in folded) for one in found]
+
+
+def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing]) -> None:
+    now = time.time()
+    ids = [one.message.id for one in batch]
     outbox.sent(connection, host.journal, ids, now)
+    incidents.told(connection, host.journal, [one.message.id for one in batch if not one.folded], now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, ids, to), now):

@@ -11,9 +11,10 @@ from typing import Any
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 
+from flows import release, trouble
 from flows.host import Host
 from lectern import errors
-from lectern.effects import bookings, inbox, outbox
+from lectern.effects import bookings, disk, inbox, outbox, process
 from lectern.effects.bus import Entry
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
@@ -46,15 +47,19 @@ class Intake:
         self._queue: asyncio.Queue[Arrived] = asyncio.Queue(QUEUE_BOUND)
         self._woken = asyncio.Event()
         self._gate = asyncio.Semaphore(MAX_BATCHES)
+        self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
     async def run(self) -> None:
         """Consume until cancelled; a Redis that is away is waited for, with backoff."""
-        async with asyncio.TaskGroup() as group:
-            if self._channels:
-                group.create_task(self._again("channels", self._listen))
-                group.create_task(self._commit_channels())
-            group.create_task(self._again("streams", self._read_streams))
-            group.create_task(self._dispatch())
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._channels:
+                    group.create_task(self._again("channels", self._listen))
+                    group.create_task(self._commit_channels())
+                group.create_task(self._again("streams", self._read_streams))
+                group.create_task(self._again("inbox", self._dispatch))
+        finally:
+            await asyncio.shield(self._keep_rest())
 
     async def _again(self, what: str, work: Any) -> None:  # noqa: ANN401 (a bound method)
         tries = 0
@@ -65,7 +70,9 @@ class Intake:
             except (RedisError, OSError, OperationalError) as error:
                 tries = 0 if time.monotonic() - began > 60 else tries + 1
                 pause = backoff_s(tries)
-                log.warning("redis %s: away, again in %.1f s: %s", what, pause, error)
+                log.warning("%s: interrupted, again in %.1f s: %s", what, pause, error)
+                if disk.takes_nothing(error):
+                    await trouble.cry(self._host, what, error)
                 await asyncio.sleep(pause)
 
     # -- channels: forgotten by Redis as soon as they are sent -----------------------------------------------------
@@ -80,27 +87,36 @@ class Intake:
     async def _commit_channels(self) -> None:
         settings = self._host.settings
         while True:
-            batch = [await self._queue.get()]
+            self._batch.append(await self._queue.get())
             until = time.monotonic() + settings.batch_wait_s
-            while len(batch) < settings.batch_max and (left := until - time.monotonic()) > 0:
+            while len(self._batch) < settings.batch_max and (left := until - time.monotonic()) > 0:
                 try:
-                    batch.append(await asyncio.wait_for(self._queue.get(), left))
+                    self._batch.append(await asyncio.wait_for(self._queue.get(), left))
                 except TimeoutError:
                     break
-            await self._keep(batch)
+            await self._keep()
 
-    async def _keep(self, batch: Sequence[Arrived]) -> None:
-        """Commit what the channels brought; it exists nowhere else, so a locked database is waited for."""
+    async def _keep(self) -> None:
+        """Commit what the channels brought; it exists nowhere else, so a database that gives way is waited for."""
         for tries in range(1000):
             try:
-                await self._host.commit(inbox.keep, self._host.journal, batch, time.time())
+                return await process.surely(self._keep_once())
             except OperationalError as error:
-                log.error("inbox: %d messages wait to be written: %s", len(batch), error)
+                log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(tries))
-            else:
-                self._woken.set()
-                return
-        raise errors.CallAPerson(f"inbox: {len(batch)} messages could not be written; is the disk full?")
+        raise errors.CallAPerson(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
+
+    async def _keep_once(self) -> None:
+        await self._host.commit(inbox.keep, self._host.journal, self._batch, time.time())
+        self._batch.clear()
+        self._woken.set()
+
+    async def _keep_rest(self) -> None:
+        """At the end: what has reached us and is not committed would be forgotten with us."""
+        while not self._queue.empty():
+            self._batch.append(self._queue.get_nowait())
+        if self._batch:
+            await self._keep()
 
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
@@ -171,6 +187,8 @@ class Intake:
                 ok = False
                 log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
                 ids = [one.id for one in mine]
+                if flow == "prepare":
+                    ids = await release.without_run(self._host, ids)
                 await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
         return ok
 

@@ -1,26 +1,32 @@
 """What a booking comes to: placed on a streamer, refused, answered; shared by the teacher's flows."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.host import Host, log
 from lectern import errors
 from lectern.decide.placement import place
-from lectern.effects import bookings, events, inbox, outbox
+from lectern.effects import bookings, events, inbox, leases, outbox
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
-from lectern.errors import ErrorCode, Malformed
+from lectern.errors import ErrorCode, Malformed, TryAgain
 from lectern.facts import Attempt
-from lectern.messages import Message
+from lectern.messages import Message, Release
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
 Teacher = Host[TeacherSettings]
+AGAIN_S = 2.0
+BEATS = 2
+"""After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
 
 
 @dataclass
@@ -40,13 +46,27 @@ class Batch:
 
 
 async def living(host: Teacher) -> list[str]:
-    """The streamers that were heard of lately."""
+    """The streamers that were heard of lately, by name.
+
+    Raises TryAgain where that can not be known: while Redis is away, and in the first seconds after it came back.
+    """
+    settings = host.settings
     try:
-        found = await host.bus.alive(host.settings.streamers_key, host.settings.streamer_lost_after_s)
+        found = await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s)
     except (RedisError, OSError) as error:
-        log.warning("redis: the streamers' heartbeats can not be read: %s", error)
-        return []
-    return list(found)
+        raise TryAgain(f"the streamers' heartbeats can not be read: {error}") from error
+    # A Redis that was started anew has forgotten the beats; we have not.
+    alive = sorted({*found, *host.living_now()})
+    if not alive and time.monotonic() - host.listens_since < BEATS * settings.heartbeat_interval_s:
+        raise TryAgain("no streamer was heard of yet")
+    return alive
+
+
+async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain) -> State[None]:
+    """Messages that can not be handled before Redis is back go back to the inbox, as if they had just come."""
+    log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)
+    await host.commit(inbox.unclaim, host.journal, inbox_ids, time.time() + AGAIN_S)
+    return Completed(message=f"{len(inbox_ids)} messages wait: {error.message}")
 
 
 def proceed(
@@ -72,12 +92,70 @@ def proceed(
             refuse(connection, host, order, *bookings.no_streamer(order.stem), batch, now, alarm=True)
             continue
         placed.append((order.class_id, streamer, url))
-        sending.append(to_streamer(host, streamer, bookings.prepare(order.payload, url), order.class_id))
+        prepare = bookings.prepare(order.payload, url, order.placement + 1)
+        sending.append(to_streamer(host, streamer, prepare, order.class_id))
         noted.append(Event("placed", order.class_id, order.stem, f"on {streamer}"))
         batch.row(order.class_id, "proceed", where=streamer, detail=order.stem)
     bookings.place(connection, placed, now)
     outbox.put(connection, host.journal, sending, now)
     events.note(connection, host.journal, host.settings.name, noted, now)
+
+
+def place_again(
+    connection: Connection,
+    host: Teacher,
+    orders: Sequence[Order],
+    alive: Sequence[str],
+    batch: Batch,
+    now: float,
+    why: str,
+) -> None:
+    """Take the classes from their streamers, and give each to another of *alive* that did not have it before.
+
+    The platform is not told of it. One that nobody can take is broken and alarmed where the platform was promised it,
+    else it is refused.
+    """
+    had = leases.had(connection, [order.class_id for order in orders])
+    loads = bookings.loads(connection, alive, now)
+    for order in orders:
+        open_to = {name: load for name, load in loads.items() if name not in {*had[order.class_id], order.streamer}}
+        (chosen,) = place([order.stem], open_to, host.settings.streamer_load_slack)
+        leases.note_moves(connection, [(order.class_id, order.streamer or "", order.placement)], now)
+        gone = Release(class_id=order.class_id, placement=order.placement)
+        outbox.put(connection, host.journal, [to_streamer(host, order.streamer or "", gone, order.class_id)], now)
+        if chosen is None:
+            _nowhere(connection, host, order, why, batch, now)
+            continue
+        loads[chosen] += 1
+        if order.state is BookingState.READY:
+            bookings.close(connection, order, BookingState.PLACED, now)
+        bookings.place(connection, [(order.class_id, chosen, order.url or "")], now)
+        prepare = bookings.prepare(order.payload, order.url or "", order.placement + 1)
+        outbox.put(connection, host.journal, [to_streamer(host, chosen, prepare, order.class_id)], now)
+        moved = Event("moved", order.class_id, order.stem, f"from {order.streamer} to {chosen}: {why}")
+        events.note(connection, host.journal, host.settings.name, [moved], now)
+        batch.row(order.class_id, "moved", where=chosen, detail=f"from {order.streamer}: {why}")
+
+
+def _nowhere(connection: Connection, host: Teacher, order: Order, why: str, batch: Batch, now: float) -> None:
+    if order.promised_at is None:
+        refuse(connection, host, order, errors.NO_STREAMER, why, batch, now, alarm=True)
+        return
+    code = errors.NOT_MOVED
+    bookings.close(connection, order, BookingState.BROKEN, now, code=code.number, message=why)
+    cry = bookings.alarm(
+        code,
+        f"{order.class_id}: {why}; no other streamer can take it",
+        now,
+        host.settings.name,
+        class_id=order.class_id,
+        record_id=order.record_id,
+        resolution=order.resolution,
+    )
+    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    noted = Event("broken", order.class_id, order.stem, f"{code.number}: {why}; no other streamer can take it")
+    events.note(connection, host.journal, host.settings.name, [noted], now)
+    batch.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
 def refuse(
@@ -124,7 +202,7 @@ def give_answer(
     outbox.put(connection, host.journal, [out] * (times or order.deliveries), now)
 
 
-def to_streamer(host: Teacher, streamer: str, message: Message, class_id: str) -> Outgoing:
+def to_streamer(host: Teacher, streamer: str, message: Message, class_id: str | None) -> Outgoing:
     """A message for one streamer."""
     return Outgoing(host.settings.streamer_stream.format(name=streamer), Kind.STREAM, message, class_id)
 

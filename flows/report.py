@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.host import run_name, teacher, tell
-from flows.outcome import Batch, Teacher, bury, give_answer, refuse, summary
+from flows.outcome import Batch, Teacher, bury, give_answer, living, place_again, put_back, refuse, summary
 from lectern import errors
 from lectern.effects import bookings, events, inbox, outbox
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
-from lectern.errors import Malformed
+from lectern.errors import Malformed, TryAgain
 from lectern.messages import Report, parse
 from lectern.states import BookingState
 
@@ -23,13 +23,17 @@ from lectern.states import BookingState
 async def report(inbox_ids: list[int]) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     host = teacher()
-    batch = await host.commit(_take_reports, host, inbox_ids)
+    try:
+        alive = await living(host)
+    except TryAgain as error:
+        return await put_back(host, inbox_ids, error)
+    batch = await host.commit(_take_reports, host, inbox_ids, alive)
     await tell(host)
     await artifacts.table("report-batch", batch.table, "What the streamers reported")
     return Completed(message=summary(batch.table))
 
 
-def _take_reports(connection: Connection, host: Teacher, ids: list[int]) -> Batch:
+def _take_reports(connection: Connection, host: Teacher, ids: list[int], alive: list[str]) -> Batch:
     now = time.time()
     batch = Batch()
     kept = inbox.read(connection, host.journal, ids)
@@ -39,44 +43,77 @@ def _take_reports(connection: Connection, host: Teacher, ids: list[int]) -> Batc
         except Malformed as error:
             bury(connection, host, one, error, batch, now)
             continue
-        order = bookings.by_id(connection, [said.class_id]).get(said.class_id)
-        _take_report(connection, host, said, order, batch, now)
+        _take_report(connection, host, said, alive, batch, now)
         inbox.done(connection, host.journal, [one.id])
     return batch
 
 
 def _take_report(
-    connection: Connection, host: Teacher, said: Report, order: Order | None, batch: Batch, now: float
+    connection: Connection, host: Teacher, said: Report, alive: list[str], batch: Batch, now: float
 ) -> None:
-    code = errors.CODES.get(said.code)
-    ours = order is not None and order.streamer == said.streamer
+    order = bookings.by_id(connection, [said.class_id]).get(said.class_id)
+    # A row of before the moves has no placement; its class had one streamer.
+    ours = order is not None and (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
     if order is None or not ours:
         batch.row(said.class_id, "report of a class that is not there", where=said.streamer)
     elif said.cmd == "prepared" and order.state is BookingState.PLACED:
-        if said.result == "success":
-            bookings.close(connection, order, BookingState.READY, now, message=said.message)
-            give_answer(connection, host, order, 0, said.message or "prepared", now)
-            batch.row(order.class_id, "ready", where=said.streamer)
-            _noted(connection, host, order, "answered with success", said, now)
-        else:
-            refuse(connection, host, order, code or errors.DOWNLOAD_FAILED, said.message, batch, now, alarm=True)
-    elif said.cmd == "ended" and order.state in {BookingState.READY, BookingState.BROKEN}:
-        state = BookingState.AIRED if said.result == "success" else BookingState.BROKEN
-        bookings.close(connection, order, state, now, code=said.code, message=said.message)
-        if state is BookingState.BROKEN:
-            cry = bookings.alarm(
-                code or errors.AIRING_BROKEN,
-                f"{order.class_id}: {said.message}",
-                now,
-                host.settings.name,
-                class_id=order.class_id,
-                record_id=order.record_id,
-            )
-            outbox.put(connection, host.journal, [host.alarm(cry)], now)
-        batch.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
-        _noted(connection, host, order, state, said, now)
+        _prepared(connection, host, order, said, alive, batch, now)
+    elif said.cmd == "ended" and order.state in ENDING:
+        if order.state is BookingState.PLACED:  # two runs take reports side by side: the last word came first
+            _ready(connection, host, order, said, batch, now)
+            order = bookings.by_id(connection, [said.class_id])[said.class_id]
+        _ended(connection, host, order, said, batch, now)
     else:
         batch.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
+
+
+ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
+"""States in which a class may end on its streamer."""
+
+
+def _prepared(
+    connection: Connection, host: Teacher, order: Order, said: Report, alive: list[str], batch: Batch, now: float
+) -> None:
+    if said.result == "success":
+        _ready(connection, host, order, said, batch, now)
+    elif order.promised_at is not None:
+        place_again(connection, host, [order], alive, batch, now, f"{said.streamer}: {said.code} {said.message}")
+    else:
+        code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
+        refuse(connection, host, order, code, said.message, batch, now, alarm=True)
+
+
+def _ready(connection: Connection, host: Teacher, order: Order, said: Report, batch: Batch, now: float) -> None:
+    bookings.close(connection, order, BookingState.READY, now, message=said.message)
+    batch.row(order.class_id, "ready", where=said.streamer)
+    if order.promised_at is not None:
+        _noted(connection, host, order, "prepared anew", said, now)
+        return
+    bookings.promise(connection, order.class_id, now)
+    give_answer(connection, host, order, 0, "prepared", now)
+    _noted(connection, host, order, "answered with success", said, now)
+
+
+def _ended(connection: Connection, host: Teacher, order: Order, said: Report, batch: Batch, now: float) -> None:
+    code = errors.CODES.get(said.code, errors.AIRING_BROKEN)
+    state = BookingState.BROKEN
+    if said.result == "success":
+        state = BookingState.AIRED
+    elif code is errors.CANCELLED and order.state is not BookingState.BROKEN:
+        state = BookingState.CANCELLED  # by a person, in the UI
+    bookings.close(connection, order, state, now, code=said.code, message=said.message)
+    if state is BookingState.BROKEN:
+        cry = bookings.alarm(
+            code,
+            f"{order.class_id}: {said.message}",
+            now,
+            host.settings.name,
+            class_id=order.class_id,
+            record_id=order.record_id,
+        )
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    batch.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
+    _noted(connection, host, order, state, said, now)
 
 
 def _noted(connection: Connection, host: Teacher, order: Order, what: str, said: Report, now: float) -> None:

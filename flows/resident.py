@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -12,31 +10,39 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-import httpx
-import psutil
-from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
-from flows import api, broadcast, deployments, ecs, heartbeats, http, reconcile, sweep
+from flows import (
+    alarms,
+    api,
+    deployments,
+    ecs,
+    executor,
+    guard,
+    http,
+    lease,
+    reconcile,
+    streamers,
+    sweep,
+    transcode_api,
+    trouble,
+)
 from flows.host import Host, tell
 from flows.intake import Intake, backoff_s
-from flows.worker import ResidentRuns, ResidentWorker
-from lectern.effects import airings, cache, inbox, renditions, schema
+from flows.queue_lock import QueueLock
+from flows.worker import ResidentRuns
+from lectern.effects import inbox, renditions, schema
 from lectern.effects.bus import Bus
 from lectern.effects.tables import streamer as streamer_tables
 from lectern.effects.tables import teacher as teacher_tables
 from lectern.effects.tables.engine import open_database
-from lectern.errors import CallAPerson, LecternError, TryAgain
+from lectern.errors import LecternError, TryAgain
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
-LOCK_TTL_S = 15.0
-LOCK_RENEW_S = 4.0
-START_WAIT_S = 60.0
-GUARD_EVERY_S = 1.0
-TIMETABLE_EVERY_S = 3.0
-GUARD_GRACE_S = 5.0
-"""A class that should be on air for so long and has no run is aired without one."""
+Work = Callable[[], Coroutine[Any, Any, None]]
+STEADY_S = 60.0
 
 TEACHER_GROUPS = {
     "order": "booking",
@@ -45,7 +51,7 @@ TEACHER_GROUPS = {
     "prepared": "report",
     "ended": "report",
 }
-STREAMER_GROUPS = {"prepare": "prepare", "release": "prepare"}
+STREAMER_GROUPS = {"prepare": "prepare", "release": "prepare", "grant": "prepare"}
 
 
 def serve(settings: Settings) -> int:
@@ -76,8 +82,7 @@ class Resident:
         self.exit_code = 1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
-        self._lock = f"lectern:queue:{settings.name}"
+        self._lock = QueueLock(settings)
         self._health = http.Health(settings)
 
     def run(self) -> None:
@@ -114,93 +119,84 @@ class Resident:
             host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
             host.slots = asyncio.Semaphore(_slots(self.settings))
             runs.host = host
-            if not await self._take_lock(bus):
+            if not await self._lock.take(bus, self._stop):
                 await bus.close()
                 return
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                async with http.served(host, self._health):
+                more = transcode_api.routes(host, runs) if teaching else []
+                async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:
                 await self._leave(host)
                 engine.dispose()
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
-        if isinstance(host.settings, StreamerSettings):
-            host.settings.video_root.mkdir(parents=True, exist_ok=True)
-            await reconcile.reconciled(host)
-        works: list[Callable[[Host[Any], ResidentRuns], Coroutine[Any, Any, None]]] = [
-            self._intake,
-            self._runs,
-            self._sweeps,
-            self._hold_lock,
-        ]
-        if isinstance(host.settings, StreamerSettings):
-            works += [self._beats, self._guard, self._timetable]
+        streams = isinstance(host.settings, StreamerSettings)
+        works: dict[str, Work] = {
+            "intake": self._intake(host).run,
+            "sweeps": lambda: self._sweeps(host, runs),
+            "runs": lambda: executor.serve(host.settings, runs),
+            "lock": lambda: self._lock.keep(host.bus),
+            "alarms": lambda: alarms.watch(host, runs.client),
+        }
+        if streams:
+            works |= {"guard": lambda: guard.guard(host), "timetable": lambda: guard.timetable(host)}
+        else:
+            works |= {"streamers": streamers.Roll(host).run}
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work(host, runs)) for work in works]
+            tasks: dict[str, asyncio.Task[None]] = {}
+            if streams:  # first of all: until the disk is looked through, nobody shall take us for lost
+                tasks["lease"] = group.create_task(self._again(host, "lease", lease.Keeper(host).run))
+                await reconcile.reconciled(host)
+            tasks |= {name: group.create_task(self._again(host, name, work)) for name, work in works.items()}
             stopping = group.create_task(self._stop.wait())
             self._health.ready = True
-            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for begins_runs in (0, 2):  # intake and sweeps: what is not taken now, is taken after the start
+            await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+            for begins_runs in ("intake", "sweeps"):  # what is not taken now, is taken after the start
                 tasks[begins_runs].cancel()
             self._health.ready = False
             await runs.drain(host.settings.drain_timeout_s)
-            for task in (*tasks, stopping):
+            for task in (*tasks.values(), stopping):
                 task.cancel()
+
+    async def _again(self, host: Host[Any], name: str, work: Work) -> None:
+        """Do *work* again where the disk or the database gave way: what is on air must not end with it."""
+        tries = 0
+        while True:
+            began = time.monotonic()
+            try:
+                return await work()
+            except* (DBAPIError, OSError) as group:
+                tries = 0 if time.monotonic() - began > STEADY_S else tries + 1
+                await trouble.cry(host, name, group)
+            await asyncio.sleep(backoff_s(tries))
 
     async def _leave(self, host: Host[Any]) -> None:
         with suppress(RedisError, OSError):
             await tell(host)
             if isinstance(host.settings, StreamerSettings):
                 await host.bus.part(host.settings.streamers_key, host.settings.name)
-            await host.bus.let_go(self._lock, self._owner)
+            await self._lock.let_go(host.bus)
         await host.bus.close()
 
     # -- what runs side by side ------------------------------------------------------------------------------------
 
-    async def _intake(self, host: Host[Any], _runs: ResidentRuns) -> None:
+    def _intake(self, host: Host[Any]) -> Intake:
         settings = host.settings
-        if isinstance(settings, TeacherSettings):
-            channels = [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
-            groups = {
-                **TEACHER_GROUPS,
-                settings.order_channel: "booking",
-                settings.cancel_channel: "booking",
-                settings.transcoding_channel: "settle",
-                settings.report_stream: "report",
-            }
-            await Intake(host, groups, channels, [*channels, settings.report_stream]).run()
-        else:
+        if not isinstance(settings, TeacherSettings):
             stream = settings.streamer_stream.format(name=settings.name)
-            await Intake(host, {**STREAMER_GROUPS, stream: "prepare"}, [], [stream]).run()
-
-    async def _runs(self, host: Host[Any], runs: ResidentRuns) -> None:
-        """Prefect's side: its deployments, the orphans of a crash, then the worker."""
-        tries = 0
-        while True:
-            try:
-                runs.know(await deployments.read(runs.client, host.settings))
-                await runs.adopt_orphans(host.settings.work_pool, host.settings.name)
-                break
-            except (TryAgain, httpx.HTTPError, PrefectException) as error:
-                tries += 1
-                pause = backoff_s(tries)
-                log.warning("prefect: away, again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-        worker = ResidentWorker(
-            runs,
-            work_pool_name=host.settings.work_pool,
-            work_queues=[host.settings.name],
-            name=host.settings.name,
-            prefetch_seconds=0,
-            create_pool_if_not_found=False,
-        )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(runs.watch())
-            group.create_task(heartbeats.beat(runs.client, runs.alive, host.settings.run_heartbeat_s))
-            group.create_task(worker.start(printer=lambda said: log.info("%s", said)))
+            return Intake(host, {**STREAMER_GROUPS, stream: "prepare"}, [], [stream])
+        channels = [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
+        groups = {
+            **TEACHER_GROUPS,
+            settings.order_channel: "booking",
+            settings.cancel_channel: "booking",
+            settings.transcoding_channel: "settle",
+            settings.report_stream: "report",
+        }
+        return Intake(host, groups, channels, [*channels, settings.report_stream])
 
     async def _sweeps(self, host: Host[Any], runs: ResidentRuns) -> None:
         while True:
@@ -212,6 +208,7 @@ class Resident:
             except TryAgain as error:
                 log.warning("sweep: without a run: %s", error.message)
                 await tell(host)
+                await asyncio.sleep(host.settings.sweep_interval_s)
 
     async def _until_sweep(self, host: Host[Any]) -> float:
         if not isinstance(host.settings, TeacherSettings):
@@ -220,95 +217,6 @@ class Resident:
         left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
         return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 
-    async def _beats(self, host: Host[StreamerSettings], _runs: ResidentRuns) -> None:
-        tries = 0
-        while True:
-            used = await host.commit(cache.usage, host.settings.video_root)
-            fields = {"used_bytes": used.size_bytes, "max_bytes": host.settings.max_bytes, "on_air": len(host.busy)}
-            try:
-                await host.bus.beat(host.settings.streamers_key, host.settings.name, fields)
-                tries = 0
-            except (RedisError, OSError) as error:
-                tries += 1
-                log.warning("redis: no heartbeat: %s", error)
-            await asyncio.sleep(max(host.settings.heartbeat_interval_s, backoff_s(tries) if tries else 0))
-
-    async def _guard(self, host: Host[StreamerSettings], _runs: ResidentRuns) -> None:
-        """Air what should be on air and has no run: Prefect may be away, a class may not."""
-        while True:
-            await asyncio.sleep(GUARD_EVERY_S)
-            now = time.time()
-            for one in await host.commit(airings.should_be_on_air, now - GUARD_GRACE_S, now):
-                if one.class_id not in host.busy and one.class_id not in host.guarded:
-                    log.warning("%s: should be on air and has no run; it is aired without one", one.class_id)
-                    task = asyncio.create_task(broadcast.air(host, one))
-                    host.guarded[one.class_id] = task
-                    task.add_done_callback(_say_how(host.guarded, one.class_id))
-
-    async def _timetable(self, host: Host[StreamerSettings], _runs: ResidentRuns) -> None:
-        """A class that was cancelled in the UI before its time gives its citation back, and the guard leaves it."""
-        while True:
-            await asyncio.sleep(TIMETABLE_EVERY_S)
-            try:
-                await broadcast.honour_cancels(host)
-            except (httpx.HTTPError, PrefectException) as error:
-                log.warning("prefect: can not ask for cancelled broadcasts: %r", error)
-
-    # -- one process a queue ---------------------------------------------------------------------------------------
-
-    async def _take_lock(self, bus: Bus) -> bool:
-        """Wait for the queue's lock; False where we are asked to stop meanwhile."""
-        until = time.monotonic() + START_WAIT_S
-        tries = 0
-        while True:
-            try:
-                holder = await bus.holder(self._lock)
-                if holder is not None and _dead(holder):
-                    await bus.let_go(self._lock, holder)
-                if await bus.hold(self._lock, self._owner, LOCK_TTL_S):
-                    return True
-                why = f"another process serves {self.settings.name}: {holder}"
-            except (RedisError, OSError) as error:
-                why = f"Redis does not answer: {error}"
-            if time.monotonic() > until:
-                raise CallAPerson(f"{self.settings.name}: {why}")
-            tries += 1
-            log.warning("%s: %s; waiting", self.settings.name, why)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), backoff_s(tries))
-                return False
-
-    async def _hold_lock(self, host: Host[Any], _runs: ResidentRuns) -> None:
-        while True:
-            await asyncio.sleep(LOCK_RENEW_S)
-            try:
-                held = await host.bus.hold(self._lock, self._owner, LOCK_TTL_S)
-            except (RedisError, OSError) as error:
-                log.warning("redis: the queue's lock is not renewed: %s", error)
-                continue
-            if not held:
-                raise CallAPerson(f"another process serves {self.settings.name} now; this one ends")
-
 
 def _slots(settings: Settings) -> int:
     return settings.max_ecs_jobs if isinstance(settings, TeacherSettings) else settings.max_downloads
-
-
-def _dead(holder: str) -> bool:
-    """Whether *holder*, an owner of the lock, was a process of this machine that is no more."""
-    machine, pid, began = holder.rsplit(":", 2)
-    if machine != socket.gethostname():
-        return False
-    try:
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(began)) > 1)
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _say_how(guarded: dict[str, asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:
-    def done(task: asyncio.Task[str]) -> None:
-        del guarded[class_id]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s: %s", class_id, error)
-
-    return done

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from flows import artifacts, ecs
 from flows.begin import start_ecs
 from flows.host import log, run_name, teacher, tell
-from flows.outcome import Batch, Teacher, bury, living, proceed, refuse, summary
+from flows.outcome import Batch, Teacher, bury, living, proceed, put_back, refuse, summary
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Overdue, Settled
@@ -21,7 +21,7 @@ from lectern.effects import bookings, events, inbox, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
-from lectern.errors import ErrorCode, Malformed
+from lectern.errors import ErrorCode, Malformed, TryAgain
 from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, parse, stem
 from lectern.states import RenditionState
@@ -37,13 +37,16 @@ async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
         return Completed(message=f"dry run: {len(results)} results")
     if bad:
         await host.commit(_bury_all, host, bad, batch)
-    await _settle(host, results, batch)
+    try:
+        await _settle(host, results, batch)
+    except TryAgain as error:
+        return await put_back(host, [inbox_id for inbox_id, _ in results], error)
     await artifacts.table("settle-batch", batch.table, "What became of each result and its classes")
     return Completed(message=summary(batch.table))
 
 
 async def settle_now(host: Teacher, results: Sequence[TranscodingResult], batch: Batch) -> None:
-    """Settle results that did not come over the bus."""
+    """Settle results that did not come over the bus; raises TryAgain while Redis is away."""
     await _settle(host, [(0, one) for one in results], batch)
 
 
@@ -68,8 +71,8 @@ def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.K
 async def _settle(host: Teacher, results: Sequence[tuple[int, TranscodingResult]], batch: Batch) -> None:
     if not results:
         return
-    lists = await old_waiters(host, {(r.record_id, r.video_resolution) for _, r in results})
     alive = await living(host)
+    lists = await old_waiters(host, {(r.record_id, r.video_resolution) for _, r in results})
     settled = await host.commit(_act, host, results, alive, lists, batch)
     await tell(host)
     over = {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT}
@@ -240,14 +243,17 @@ def _orphans(
 
 
 async def time_out(host: Teacher) -> Batch:
-    """Settle every transcoding whose deadline has passed; first look whether its output is there after all."""
+    """Settle every transcoding whose deadline has passed; first look whether its output is there after all.
+
+    Raises TryAgain while Redis is away: nobody could be told, nor any streamer be chosen.
+    """
     batch = Batch()
     due = await host.commit(renditions.overdue, time.time())
     if not due:
         return batch
+    alive = await living(host)
     there = await asyncio.gather(*(ecs.output_there(host, one) for one in due))
     lists = await old_waiters(host, {one.key for one in due})
-    alive = await living(host)
     falling: list[RenditionKey] = []
     for one, url in zip(due, there, strict=True):
         what = decide.overdue(

@@ -9,19 +9,26 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts, begin, broadcast, cache, download, settle
-from flows.host import Host, run_name, streamer, teacher, tell
-from flows.outcome import Teacher, to_streamer
+from flows.host import Host, log, run_name, streamer, teacher, tell
+from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
-from lectern.effects import airings, bookings, events, inbox, outbox, renditions
+from lectern.effects import airings, bookings, events, inbox, leases, outbox, renditions
 from lectern.effects import cache as rows
 from lectern.effects.events import Event
+from lectern.errors import TryAgain
 from lectern.facts import Idle
 from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.states import BookingState
 
 GRACE_S = 5.0
 """What is younger is still being done by the run that began it."""
 
+OVER_S = 30.0
+"""A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
+
 UNREPORTED_S = 60.0
+UNENDED_S = 300.0
+"""A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
 
 
 async def due(host: Host[Any]) -> bool:
@@ -41,9 +48,11 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
             or renditions.ownerless(connection, now - GRACE_S, now)
             or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
             or bookings.unreported(connection, now - UNREPORTED_S, now)
+            or _unended(connection, now)
         )
     idle = [one for one in rows.downloading(connection, now - GRACE_S) if one.stem not in host.busy]
-    return bool(idle or airings.unscheduled(connection, now - GRACE_S) or rows.evicting(connection))
+    late = [one for one in airings.over(connection, now - OVER_S) if one.class_id not in host.busy]
+    return bool(idle or late or airings.unscheduled(connection, now - GRACE_S) or rows.evicting(connection))
 
 
 @flow(name="sweep teacher", flow_run_name=run_name, persist_result=False)
@@ -55,12 +64,17 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
     forgotten = await host.commit(renditions.unrequested, now - GRACE_S)
     if dry_run:
         return Completed(message=f"dry run: {len(late)} late, {len(silent)} unreported, {len(forgotten)} not asked for")
-    batch = await settle.time_out(host)
+    try:
+        batch = await settle.time_out(host)
+    except TryAgain as error:
+        log.warning("sweep: deadlines wait: %s", error.message)
+        batch = Batch()
     await begin.start_requests(host, [one.key for one in forgotten])
     lost = await host.commit(renditions.ownerless, now - GRACE_S, now)
     await begin.start_ecs(host, [one.key for one in lost])
     await host.commit(_warn, host, late)
     await host.commit(_tell_again, host, silent)
+    await host.commit(_close, host, batch)
     await host.commit(_prune, host)
     sent = await tell(host)
     await artifacts.table("sweep-batch", batch.table, "What passed its deadline")
@@ -68,9 +82,7 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
     return Completed(message=done if sent else f"{done}; Redis is away")
 
 
-def _late(
-    connection: Connection, host: Teacher, now: float
-) -> tuple[list[bookings.Order], list[tuple[bookings.Order, str]]]:
+def _late(connection: Connection, host: Teacher, now: float) -> tuple[list[bookings.Order], list[bookings.Order]]:
     late = bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
     return late, bookings.unreported(connection, now - UNREPORTED_S, now)
 
@@ -92,19 +104,37 @@ def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> 
     bookings.warned(connection, [order.class_id for order in late], now)
 
 
-def _tell_again(connection: Connection, host: Teacher, silent: list[tuple[bookings.Order, str]]) -> None:
+def _tell_again(connection: Connection, host: Teacher, silent: list[bookings.Order]) -> None:
     now = time.time()
-    for order, url in silent:
-        again = to_streamer(host, order.streamer or "", bookings.prepare(order.payload, url), order.class_id)
-        outbox.put(connection, host.journal, [again], now)
-    events.note(
-        connection,
-        host.journal,
-        host.settings.name,
-        [Event("told its streamer again", order.class_id, order.stem) for order, _ in silent],
-        now,
-    )
-    bookings.touch(connection, [order.class_id for order, _ in silent], now)
+    for order in silent:
+        prepare = bookings.prepare(order.payload, order.url or "", order.placement)
+        outbox.put(connection, host.journal, [to_streamer(host, order.streamer or "", prepare, order.class_id)], now)
+    told = [Event("told its streamer again", order.class_id, order.stem) for order in silent]
+    events.note(connection, host.journal, host.settings.name, told, now)
+    bookings.touch(connection, [order.class_id for order in silent], now)
+
+
+def _unended(connection: Connection, now: float) -> list[bookings.Order]:
+    over = bookings.unended(connection, now - GRACE_S)
+    return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
+
+
+def _close(connection: Connection, host: Teacher, batch: Batch) -> None:
+    """Classes whose time is over, and whose streamer never said a word, or not the last one."""
+    now = time.time()
+    for order in _unended(connection, now):
+        if order.promised_at is None:
+            why = f"{order.streamer} did not say in time that it is ready"
+            refuse(connection, host, order, errors.ENDED, why, batch, now, alarm=True)
+            continue
+        code, why = errors.AIRING_BROKEN, f"{order.streamer} never said how it ended"
+        bookings.close(connection, order, BookingState.BROKEN, now, code=code.number, message=why)
+        said = f"{order.class_id}: {why}"
+        cry = bookings.alarm(code, said, now, host.settings.name, class_id=order.class_id, record_id=order.record_id)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+        broken = Event(BookingState.BROKEN, order.class_id, order.stem, why)
+        events.note(connection, host.journal, host.settings.name, [broken], now)
+        batch.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)
 
 
 def _prune(connection: Connection, host: Host[Any]) -> None:
@@ -112,6 +142,8 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
     inbox.prune(connection, host.journal, before)
     outbox.prune(connection, host.journal, before)
     events.prune(connection, host.journal, before)
+    if isinstance(host.settings, TeacherSettings):
+        leases.prune(connection, before)
 
 
 @flow(name="sweep streamer", flow_run_name=run_name, persist_result=False)
@@ -125,17 +157,22 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
     for stem in left.downloads:
         await download.start(host, stem)
     await broadcast.schedule(host, left.unscheduled)
+    for one in left.over:
+        await broadcast.close_late(host, one)
     await host.commit(_prune, host)
     sent = await tell(host)
     return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
 
 
 class _Left:
-    def __init__(self, evicting: list[Idle], downloads: list[str], unscheduled: list[str]) -> None:
-        self.evicting, self.downloads, self.unscheduled = evicting, downloads, unscheduled
+    def __init__(
+        self, evicting: list[Idle], downloads: list[str], unscheduled: list[str], over: list[airings.Airing]
+    ) -> None:
+        self.evicting, self.downloads, self.unscheduled, self.over = evicting, downloads, unscheduled, over
 
     def words(self) -> str:
-        return f"{len(self.evicting)} evictions, {len(self.downloads)} downloads, {len(self.unscheduled)} broadcasts"
+        counts = f"{len(self.evicting)} evictions, {len(self.downloads)} downloads, {len(self.unscheduled)} broadcasts"
+        return f"{counts}, {len(self.over)} past their end"
 
 
 def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
@@ -144,4 +181,5 @@ def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
         [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
         [one.stem for one in rows.downloading(connection, before) if one.stem not in host.busy],
         [one.class_id for one in airings.unscheduled(connection, before)],
+        [one for one in airings.over(connection, time.time() - OVER_S) if one.class_id not in host.busy],
     )

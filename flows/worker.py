@@ -20,11 +20,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateName,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
     FlowRunFilterWorkQueueName,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
@@ -32,7 +34,7 @@ from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows.heartbeats import SILENT
-from flows.host import Host, current
+from flows.host import Host, current, lost_tag
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
@@ -187,6 +189,16 @@ class ResidentRuns:
         """The names of the runs that are at work here, by id."""
         return {id_: active.name for id_, active in self._active.items()}
 
+    async def is_taken_from(self, streamer: str, since: float) -> bool:
+        """Whether a run takes the classes of *streamer* away, or one that did has ended after *since*."""
+        found = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[lost_tag(streamer)])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=50,
+        )
+        states = [run.state for run in found if run.state is not None]
+        return any(not one.is_final() or one.timestamp.timestamp() > since for one in states)
+
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""
         while True:
@@ -231,6 +243,8 @@ class ResidentRuns:
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
         )
         for run in orphans:
+            if run.id in self._active:
+                continue  # Prefect was away, we were not
             cancelling = run.state is not None and run.state.is_cancelling()
             state: State[Any] = (
                 Cancelled(message="its process died")

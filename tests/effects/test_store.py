@@ -1,6 +1,7 @@
 """Files on the streamer's disk, and what the origin says of them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,6 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert store.scan(tmp_path / "none") == []
-    assert store.free_bytes(tmp_path) > 0
 
 
 def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:
@@ -120,6 +120,31 @@ def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:
     assert store.read_origin(part) is None
     store.write_origin(part, REMOTE)
     assert store.read_origin(part) == REMOTE
+
+
+def test_a_download_is_gone_on_with_if_the_origin_has_the_same_file(tmp_path: Path) -> None:
+    part = put(store.part_path(tmp_path, 6666, "6666"))
+    store.write_origin(part, REMOTE)
+    part.write_bytes(b"abcdef")  # not synced, but the machine was not started anew
+    store.resume(part, REMOTE)
+    assert part.read_bytes() == b"abcdef"
+    store.resume(part, replace(REMOTE, etag='"other"'))
+    assert not part.exists()
+
+
+def test_after_a_power_cut_only_what_was_synced_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written after the last sync may be zeros by now."""
+    part = put(store.part_path(tmp_path, 6666, "6666"))
+    store.write_origin(part, REMOTE)
+    part.write_bytes(b"abcdef")
+    monkeypatch.setattr(store, "_boot", lambda: "another boot")
+    store.resume(part, REMOTE)
+    assert part.read_bytes() == b"abc"
+    part.write_bytes(b"abcd")
+    store.resume(part, REMOTE)
+    assert part.read_bytes() == b"abcd"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1}'])

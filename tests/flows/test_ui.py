@@ -63,7 +63,8 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     wait_until(lambda: stage.run(run["id"])["state_type"] == "CANCELLED", description="the run is cancelled")
     assert stage.airing("streamer1", class_id)["state"] == "cancelled"
     assert ffmpegs_of(class_id) == []
-    wait_until(lambda: stage.order(class_id)["state"] == "broken", description="the teacher knows")
+    wait_until(lambda: stage.order(class_id)["state"] == "cancelled", description="the teacher knows")
+    assert stage.alarms(321, class_id=class_id) == []
     assert len(stage.pushes(class_id)) == 1
 
 

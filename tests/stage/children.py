@@ -73,6 +73,10 @@ class Child:
         """SIGSTOP: it does not get to another instruction."""
         os.kill(self.pid, signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
 
 def ffmpegs_of(words: str) -> list[int]:
     """The ids of the ffmpegs that have *words* in their command line."""

@@ -1,6 +1,7 @@
 """A teacher and streamers of a test's own: their settings, and their resident processes."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ class Hosts:
         self.town, self.folder = town, folder
         self.prefix = f"s{next(_numbers)}"
         self.residents: dict[str, Child] = {}
+        self.own: dict[str, dict[str, str]] = {}  # settings of one host
         self._initialised: set[str] = set()
         self._children: list[Child] = []
         channels = ("order", "cancel", "transcoding", "order_result", "alarm")
@@ -79,6 +81,7 @@ class Hosts:
             "HEALTH_BIND": f"{HOST}:0",
             "HEARTBEAT_INTERVAL_S": "2",
             "STREAMER_LOST_AFTER_S": "20",
+            "LEASE_S": "12",
         }
 
     # -- the resident processes ------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ class Hosts:
                 "VIDEO_ROOT": str(self.folder / who),
             }
         )
-        return {**self.town.environment, **self.settings, **own}
+        return {**self.town.environment, **self.settings, **own, **self.own.get(who, {})}
 
     def database(self, who: str) -> Path:
         """The database of *who*."""
@@ -128,6 +131,26 @@ class Hosts:
         living = {one for one, child in self.residents.items() if child.exit_code is None}
         for child in [self.serve(one) for one in who if one not in living]:
             child.wait_for("started!")
+        if "teacher" not in self._initialised:
+            for one in who:
+                self.grant(one)
+
+    def grant(self, streamer: str) -> None:
+        """Give a streamer the lease that it asks for, as a teacher does; for stages that have none."""
+        name, key, bus = self.name(streamer), f"{self.prefix}:streamers", self.town.redis
+
+        def held() -> bool:
+            if bus.hexists(key, name):
+                return True
+            claim = bus.hget(f"{key}:claims", name)
+            if claim is not None:
+                session = json.loads(str(claim))["session"]
+                bus.hset(f"{key}:lease", name, session)
+                grant = {"cmd": "grant", "streamer": name, "session": session}
+                bus.xadd(f"{self.prefix}:to:{name}", {"body": json.dumps(grant)})
+            return False
+
+        wait_until(held, pause_s=1.5, description=f"{streamer} has a lease")
 
     def serve(self, who: str, **extra: str) -> Child:
         """Start the resident process of *who*, and wait for nothing."""

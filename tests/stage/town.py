@@ -84,9 +84,7 @@ class Town:
         self._spawn("redis", *argv, "--appendonly", "no", "--dir", str(self.folder))
         for server in (self.origin, self.receiver, self.ssh):
             self.background.run(server.start())
-        master = self.folder / "master.flv"
-        ffmpeg = self.programs.ffmpeg
-        self.background.run(recordings.make(ffmpeg, master, seconds=RECORDING_S, width=480, height=360))
+        self._master(RECORDING_S)
         wait_until(lambda: self._answers(self.redis.ping, redis.RedisError), description="Redis answers")
 
         def is_up() -> bool:
@@ -117,7 +115,7 @@ class Town:
             self.background.run(server.stop())
         self.background.close()
 
-    def record(self, *resolutions: str, record_id: int | None = None) -> int:
+    def record(self, *resolutions: str, record_id: int | None = None, seconds: int = RECORDING_S) -> int:
         """A new record on the origin, with these renditions beside its original; returns its id."""
         number = next(self._records) if record_id is None else record_id
         folder = self.origin.root / str(number)
@@ -125,8 +123,15 @@ class Town:
         for name in (str(number), *(f"{number}_{one}" for one in resolutions)):
             file = folder / f"{name}.flv"
             if not file.exists():
-                file.hardlink_to(self.folder / "master.flv")
+                file.hardlink_to(self._master(seconds))
         return number
+
+    def _master(self, seconds: int) -> Path:
+        """A recording of so many seconds, made once."""
+        master = self.folder / ("master.flv" if seconds == RECORDING_S else f"master-{seconds}.flv")
+        if not master.exists():
+            self.background.run(recordings.make(self.programs.ffmpeg, master, seconds=seconds, width=480, height=360))
+        return master
 
     def asked(self, path: str, method: str = "GET") -> int:
         """How often the origin was asked for *path*."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, description: str) -> T:
+def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, pause_s: float = 0.05, description: str) -> T:
     """Wait until *condition* is true, and return what it returned."""
     give_up_at = time.monotonic() + timeout_s
     while True:
@@ -15,4 +15,4 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, descripti
         if found:
             return found
         assert time.monotonic() < give_up_at, f"waited {timeout_s:g} s until {description}"
-        time.sleep(0.05)
+        time.sleep(pause_s)

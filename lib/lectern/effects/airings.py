@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
@@ -10,6 +11,8 @@ from lectern.effects.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson, ErrorCode
 from lectern.messages import Prepare, Report
 from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
+
+ANY_PLACEMENT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Airing:
     run_id: str | None
     code: int | None = None
     message: str | None = None
+    placement: int = 1
 
 
 _COLUMNS = (
@@ -39,6 +43,7 @@ _COLUMNS = (
     classes.c.run_id,
     classes.c.code,
     classes.c.message,
+    classes.c.placement,
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
@@ -55,6 +60,7 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.run_id,
         row.code,
         row.message,
+        row.placement,
     )
 
 
@@ -105,8 +111,12 @@ def citations(connection: Connection) -> dict[str, int]:
 
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
-    """Insert a class and its task; the old program's columns are filled as it filled them."""
+    """Insert a class and its task; the old program's columns are filled as it filled them.
+
+    What an earlier placement left of it is forgotten.
+    """
     connection.execute(delete(tasks).where(tasks.c.class_id == wanted.class_id))
+    connection.execute(delete(classes).where(classes.c.class_id == wanted.class_id))
     connection.execute(
         insert(tasks).values(
             class_id=wanted.class_id,
@@ -126,8 +136,28 @@ def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, 
             state=state,
             record_id=wanted.record_id,
             updated_at=now,
+            placement=wanted.placement,
         )
     )
+
+
+def place(connection: Connection, class_id: str, placement: int) -> None:
+    """The class is here by a later placement."""
+    connection.execute(update(classes).where(classes.c.class_id == class_id).values(placement=placement))
+
+
+def over(connection: Connection, before: float) -> list[Airing]:
+    """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
+    live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
+    wanted = select(*_COLUMNS).select_from(_JOINED).where(live, tasks.c.end_time < before).limit(1000)
+    return [_airing(row) for row in connection.execute(wanted)]
+
+
+def give_up(connection: Connection, airing: Airing, now: float) -> None:
+    """The class is over and broken: its citation is taken back, its state and reason stay."""
+    row = (classes.c.class_id == airing.class_id) & classes.c.released_at.is_(None)
+    if connection.execute(update(classes).where(row).values(released_at=now)).rowcount:
+        cache.uncite(connection, airing.stem)
 
 
 def move(
@@ -192,27 +222,22 @@ def timetable(connection: Connection, limit: int) -> dict[str, Airing]:
     return {row.run_id: _airing(row) for row in connection.execute(wanted)}
 
 
-def prepared(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
-    """What the teacher is told of a Prepare."""
+def report(
+    cmd: Literal["prepared", "ended"],
+    airing: Airing | Prepare,
+    streamer: str,
+    code: ErrorCode | None = None,
+    message: str = "",
+) -> Report:
+    """What the teacher is told of a Prepare, or at the end of an airing."""
     return Report(
-        cmd="prepared",
-        class_id=class_id,
+        cmd=cmd,
+        class_id=airing.class_id,
         streamer=streamer,
         result="fail" if code else "success",
         code=code.number if code else 0,
         message=message,
-    )
-
-
-def ended(class_id: str, streamer: str, code: ErrorCode | None = None, message: str = "") -> Report:
-    """What the teacher is told at the end of an airing."""
-    return Report(
-        cmd="ended",
-        class_id=class_id,
-        streamer=streamer,
-        result="fail" if code else "success",
-        code=code.number if code else 0,
-        message=message,
+        placement=airing.placement,
     )
 
 
@@ -220,6 +245,29 @@ def note_refusal(connection: Connection, class_id: str, code: ErrorCode, message
     """Why a class was refused at once: it never cited a rendition."""
     row = classes.c.class_id == class_id
     connection.execute(update(classes).where(row).values(code=code.number, message=message, released_at=now))
+
+
+def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
+    """A class that is not here was released, up to *placement*; None is each that may come."""
+    connection.execute(delete(classes).where(classes.c.class_id == class_id))
+    connection.execute(
+        insert(classes).values(
+            class_id=class_id,
+            video_id="",
+            state=AiringState.CANCELLED,
+            updated_at=now,
+            released_at=now,
+            placement=ANY_PLACEMENT if placement is None else placement,
+        )
+    )
+
+
+def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
+    """Those of *class_ids* that were released before they came, and up to which placement."""
+    wanted = select(classes.c.class_id, classes.c.placement).where(
+        classes.c.class_id.in_(class_ids), classes.c.video_id == ""
+    )
+    return {row.class_id: row.placement for row in connection.execute(wanted)}
 
 
 def wait_again(connection: Connection, class_id: str, now: float) -> None:

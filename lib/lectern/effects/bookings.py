@@ -35,6 +35,9 @@ class Order:
     message: str | None = None
     streamer: str | None = None
     deliveries: int = 1
+    url: str | None = None
+    placement: int = 0
+    promised_at: float | None = None
 
     @property
     def stem(self) -> str:
@@ -54,6 +57,9 @@ _COLUMNS = (
     orders.c.message,
     orders.c.streamer,
     orders.c.deliveries,
+    orders.c.url,
+    orders.c.placement,
+    orders.c.promised_at,
 )
 
 
@@ -88,15 +94,26 @@ def waiting_for(connection: Connection, record_id: int, resolution: Resolution) 
     return [_order(row) for row in connection.execute(wanted)]
 
 
-def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
-    """How many not yet ended classes each of *streamers* has."""
+def having(connection: Connection, now: float) -> dict[str, int]:
+    """How many not yet ended classes each streamer has that has any."""
     counted = connection.execute(
         select(orders.c.streamer, func.count())
         .where(orders.c.state.in_(LOADING), orders.c.end_time > now)
         .group_by(orders.c.streamer)
     )
-    found = {str(name): int(number) for name, number in counted}
+    return {str(name): int(number) for name, number in counted}
+
+
+def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
+    """How many not yet ended classes each of *streamers* has."""
+    found = having(connection, now)
     return {name: found.get(name, 0) for name in streamers}
+
+
+def on(connection: Connection, streamer: str, now: float) -> list[Order]:
+    """The not yet ended classes of *streamer*, in the order in which they begin."""
+    wanted = (orders.c.streamer == streamer) & orders.c.state.in_(LOADING) & (orders.c.end_time > now)
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time))]
 
 
 def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
@@ -121,13 +138,24 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
 
 
 def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:
-    """Put (class_id, streamer, url) of each class that proceeds."""
+    """Put (class_id, streamer, url) of each class that proceeds, or is moved: its placement counts up."""
     for class_id, streamer, url in placed:
         connection.execute(
             update(orders)
             .where(orders.c.class_id == class_id)
-            .values(state=BookingState.PLACED, streamer=streamer, url=url, updated_at=now)
+            .values(
+                state=BookingState.PLACED,
+                streamer=streamer,
+                url=url,
+                placement=orders.c.placement + 1,
+                updated_at=now,
+            )
         )
+
+
+def promise(connection: Connection, class_id: str, now: float) -> None:
+    """The platform is answered with success: there is no other answer after this one."""
+    connection.execute(update(orders).where(orders.c.class_id == class_id).values(promised_at=now))
 
 
 def close(
@@ -170,24 +198,45 @@ def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None
     connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(warned_at=now))
 
 
-def unreported(connection: Connection, before: float, now: float) -> list[tuple[Order, str]]:
-    """The classes placed before *before* whose streamer said nothing, with their URL."""
+def unreported(connection: Connection, before: float, now: float) -> list[Order]:
+    """The classes placed before *before* whose streamer said nothing."""
     silent = (orders.c.state == BookingState.PLACED) & (orders.c.updated_at < before) & (orders.c.end_time > now)
-    found = connection.execute(select(*_COLUMNS, orders.c.url).where(silent).limit(1000))
-    return [(_order_of(row), str(row.url)) for row in found]
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(silent).limit(1000))]
 
 
-def _order_of(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
-    fields = {**row._mapping}
-    del fields["url"]
-    fields["state"] = BookingState(row.state)
-    fields["resolution"] = Resolution(row.resolution) if row.resolution else None
-    return Order(**fields)
+def unended(connection: Connection, before: float) -> list[Order]:
+    """The classes that ended before *before*, and of which no streamer said how."""
+    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before)
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(over).limit(1000))]
 
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """The classes were just told to their streamer again."""
     connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(updated_at=now))
+
+
+def latest_payload(connection: Connection, record_id: int) -> str | None:
+    """The last booking of a record, in wire form."""
+    wanted = (
+        select(orders.c.payload)
+        .where(orders.c.record_id == record_id)
+        .order_by(orders.c.received_at.desc(), orders.c.class_id)
+        .limit(1)
+    )
+    found = connection.execute(wanted).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
+    """The class that waits longest, and since when (epoch seconds)."""
+    wanted = (
+        select(orders.c.class_id, orders.c.received_at)
+        .where(orders.c.state == BookingState.WAITING)
+        .order_by(orders.c.received_at)
+        .limit(1)
+    )
+    row = connection.execute(wanted).one_or_none()
+    return None if row is None else (str(row.class_id), float(row.received_at))
 
 
 def counts(connection: Connection) -> Mapping[str, int]:
@@ -208,10 +257,10 @@ def answer(class_id: str, code: int, message: str, streamer: str | None = None) 
     )
 
 
-def prepare(payload: str, url: str) -> Prepare:
+def prepare(payload: str, url: str, placement: int) -> Prepare:
     """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
     fields = Booking.model_validate_json(payload).model_dump(exclude_none=True, exclude={"video_url_list", "cmd"})
-    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url})
+    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url, "placement": placement})
 
 
 def alarm(

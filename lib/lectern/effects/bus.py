@@ -17,6 +17,26 @@ STREAM_BOUND = 100_000
 """A stream that we write to is trimmed to about so many messages."""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_BEAT = """
+local at = redis.call('time')
+if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
+  local now = at[1] .. '.' .. string.format('%06d', at[2])
+  redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
+  redis.call('hdel', KEYS[3], ARGV[1])
+  return 1
+end
+redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
+return 0
+"""
+_TAKE = """
+local beat = redis.call('hget', KEYS[1], ARGV[1])
+local at = redis.call('time')
+if beat and at[1] + at[2] / 1000000 - cjson.decode(beat)['at'] <= tonumber(ARGV[2]) then
+  return 0
+end
+redis.call('hdel', KEYS[2], ARGV[1])
+return 1
+"""
 _RENEW = (
     "local held = redis.call('get', KEYS[1]) "
     "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
@@ -126,6 +146,13 @@ class Bus:
         """Add one message to a stream: kept until somebody reads it."""
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
+    async def cry(self, channel: str, body: str) -> None:
+        """Send an alarm that can not be written down first."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.publish(channel, body)
+            pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
+            await pipe.execute()
+
     async def publish(self, channel: str, body: str) -> int:
         """Publish by hand; returns how many listened."""
         return int(await self._client.publish(channel, body))
@@ -162,20 +189,57 @@ class Bus:
 
     # -- streamers and locks -------------------------------------------------------------------------------------
 
-    async def beat(self, key: str, name: str, fields: Mapping[str, object]) -> None:
-        """Say that streamer *name* is alive, at the shared clock."""
-        await self._client.hset(key, name, json.dumps({**fields, "at": await self.now()}))
+    async def beat(
+        self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
+    ) -> bool:
+        """Say at the shared clock that streamer *name* is alive, and so renew its lease.
+
+        False where *session* does not hold the lease: then nothing is said but the *claim* to a new one.
+        """
+        return bool(
+            await self._client.eval(
+                _BEAT,
+                3,
+                key,
+                f"{key}:lease",
+                f"{key}:claims",
+                name,
+                session,
+                json.dumps(dict(fields)),
+                json.dumps(dict(claim)),
+            )
+        )
 
     async def part(self, key: str, name: str) -> None:
-        """Say that streamer *name* goes."""
-        await self._client.hdel(key, name)
+        """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost."""
+        await self._client.hset(key, name, json.dumps({"at": await self.now(), "gone": True}))
+
+    async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The shared clock, the last beat of each streamer, and the claims to a lease."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(key)
+            pipe.hgetall(f"{key}:claims")
+            (seconds, micros), beats, claims = await pipe.execute()
+        said, asked = ({str(name): json.loads(text) for name, text in one.items()} for one in (beats, claims))
+        return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
-        """The last words of each streamer that was heard within *lost_after_s*."""
-        found = await self._client.hgetall(key)
-        now = await self.now()
-        said = {str(name): json.loads(text) for name, text in found.items()}
-        return {name: one for name, one in sorted(said.items()) if now - one["at"] <= lost_after_s}
+        """The last words of each streamer that was heard within *lost_after_s*, but of one that goes or is full."""
+        now, said, _ = await self.heard(key)
+        return {
+            name: one
+            for name, one in sorted(said.items())
+            if now - one["at"] <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
+        }
+
+    async def grant(self, key: str, name: str, session: str) -> None:
+        """The lease of streamer *name* is that of *session*."""
+        await self._client.hset(f"{key}:lease", name, session)
+
+    async def take(self, key: str, name: str, silent_s: float) -> bool:
+        """Take the lease of streamer *name* away; False where it was heard within *silent_s*, at the shared clock."""
+        return bool(await self._client.eval(_TAKE, 2, key, f"{key}:lease", name, silent_s))
 
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lock; False where another holds it."""

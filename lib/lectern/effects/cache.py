@@ -78,6 +78,13 @@ def usage(connection: Connection, root: Path) -> Usage:
     return Usage(int(row.size) + (row.reserved_bytes or 0), row.num + (row.reserved_num or 0))
 
 
+def used_bytes(connection: Connection, root: Path) -> int:
+    """Used and reserved together; only looks."""
+    wanted = select(dirs.c.size, dirs.c.reserved_bytes).where(dirs.c.dir == str(root))
+    row = connection.execute(wanted).one_or_none()
+    return 0 if row is None else int(row.size) + (row.reserved_bytes or 0)
+
+
 def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: int) -> list[Idle]:
     """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
     wanted = (

@@ -3,11 +3,10 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastcrc import crc64 as _crc64
 
@@ -74,14 +73,17 @@ def finish(part: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file with its sidecar, and its folder once that is empty; nothing there is fine."""
+    """Delete a file with its sidecar for good, and its folder once that is empty; nothing there is fine."""
     path.unlink(missing_ok=True)
     origin_path(path).unlink(missing_ok=True)
+    if not path.parent.is_dir():
+        return
+    _sync(path.parent)  # else a power cut could bring it back, with no row that knows it
     try:
         if path.parent.name.isdecimal():  # a record's folder, never the root
             path.parent.rmdir()
     except OSError:
-        return  # not empty, or gone already
+        return  # not empty
 
 
 def quarantine(root: Path, path: Path) -> Path:
@@ -140,9 +142,12 @@ def _found(entry: os.DirEntry[str], record: str | None) -> Found:
     return Found(path, matched["stem"], size_bytes, "part" if matched["part"] else "rendition")
 
 
-def free_bytes(root: Path) -> int:
-    """What the disk below *root* still takes from an ordinary user."""
-    return shutil.disk_usage(root).free
+def size_bytes(path: Path) -> int:
+    """The size of a file; 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def origin_path(part: Path) -> Path:
@@ -150,13 +155,31 @@ def origin_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.origin")
 
 
+def resume(part: Path, remote: RemoteFile) -> None:
+    """Keep what earlier tries got if the origin still has the same file, else begin from zero; then note it.
+
+    After a power cut only what was synced before is sure to hold the bytes that were written.
+    """
+    noted = _noted(part)
+    before = read_origin(part)
+    if before is None or (before.size_bytes, before.etag) != (remote.size_bytes, remote.etag):
+        part.unlink(missing_ok=True)
+    elif noted.get("boot") != _boot() and part.exists():
+        os.truncate(part, min(part.stat().st_size, int(noted.get("synced_bytes", 0))))
+    write_origin(part, remote)
+
+
 def write_origin(part: Path, remote: RemoteFile) -> None:
-    """Note what the first try of a download was promised: a resume is only for the same file."""
+    """Note what the download was promised, and that all that is there of it is on the disk in truth."""
     target = origin_path(part)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
+    synced_bytes = 0
+    if part.exists():
+        synced_bytes = part.stat().st_size  # before the sync: what comes during it may miss it
+        _sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
-        json.dump(asdict(remote), file)
+        json.dump({**asdict(remote), "boot": _boot(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target)
@@ -165,13 +188,34 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
 
 def read_origin(part: Path) -> RemoteFile | None:
     """What the first try was promised; None where nothing (readable) was noted: begin from zero."""
+    noted = _noted(part)
+    try:
+        return RemoteFile(url=noted["url"], size_bytes=noted["size_bytes"], etag=noted["etag"], crc64=noted["crc64"])
+    except KeyError:
+        return None
+
+
+def _noted(part: Path) -> dict[str, Any]:
     try:
         noted = json.loads(origin_path(part).read_text(encoding="utf-8"))
-        return RemoteFile(url=noted["url"], size_bytes=noted["size_bytes"], etag=noted["etag"], crc64=noted["crc64"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None
+    except (FileNotFoundError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _boot() -> str:
+    """Differs after each start of the machine; the same everywhere that Linux is not."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a record's folder so that it is there after a power cut."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync(folder.parent)
 
 
 def _sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from lectern.errors import Misuse
 
 BUSY_TIMEOUT_S = 20
+READS = "lectern_reads"
 _WRITING = threading.Lock()
 
 
@@ -40,7 +41,8 @@ def open_database(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(READS, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -56,3 +58,12 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(7365)"))
         yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads: it waits for no writer, and a disk that takes nothing does not stop it."""
+    with engine.connect() as plain:
+        connection = plain.execution_options(**{READS: True})
+        with connection.begin():
+            yield connection

@@ -1,0 +1,165 @@
+"""Which classes the cache takes: cited, reserved for, or refused; all of it in the caller's transaction."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from flows.host import Host
+from lectern import errors
+from lectern.decide import cache as decide
+from lectern.decide.cache import Admit, Bound, Wanted
+from lectern.effects import airings, cache, disk, events, outbox, store
+from lectern.effects.events import Event
+from lectern.effects.origin import RemoteFile
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.errors import ErrorCode, LecternError
+from lectern.facts import Idle, Usage
+from lectern.messages import Prepare, Report
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+
+Streamer = Host[StreamerSettings]
+Looked = RemoteFile | LecternError
+
+
+@dataclass
+class Batch:
+    """What one run did, and what is to follow the commit."""
+
+    table: list[dict[str, object]] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)  # class_ids to be scheduled
+    downloads: list[str] = field(default_factory=list)  # stems
+    gone: list[Idle] = field(default_factory=list)  # evicted, their files still there
+    stops: list[airings.Airing] = field(default_factory=list)
+
+    def row(self, class_id: str, decision: str, detail: str = "") -> None:
+        """One line of the batch's table."""
+        self.table.append({"class": class_id, "decision": decision, "detail": detail})
+
+
+def admit(
+    connection: Connection,
+    host: Streamer,
+    fresh: Sequence[Prepare],
+    looked: dict[str, Looked],
+    batch: Batch,
+    now: float,
+) -> None:
+    """Decide the classes of *fresh* in their order: each is cited, reserved for, or refused."""
+    settings = host.settings
+    rows = cache.by_stem(connection, {one.stem for one in fresh})
+    states = {stem: row.state for stem, row in rows.items()}
+    here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
+    wanted: list[Wanted] = []
+    by_class = {one.class_id: one for one in fresh}
+    for one in fresh:
+        found = looked.get(one.stem)
+        if one.stem in here:
+            wanted.append(Wanted(one.class_id, one.stem))
+        elif isinstance(found, RemoteFile) and found.size_bytes is not None:
+            wanted.append(Wanted(one.class_id, one.stem, found.size_bytes))
+        else:
+            code, why = _why_not(found)
+            refuse(connection, host, one, code, why, batch, now)
+    usage = cache.usage(connection, settings.video_root)
+    bound = Bound(min(settings.max_bytes, _room_bytes(connection, settings, usage)), settings.max_video_num)
+    need = sum(one.size_bytes for one in wanted) + max(0, usage.size_bytes - bound.max_bytes)
+    idle = cache.idle(
+        connection,
+        but=here & {one.stem for one in wanted},
+        size_bytes=need,
+        num=len(wanted) + max(0, usage.num - bound.max_num),
+    )
+    for admission in decide.admit(wanted, states, usage, bound, idle):
+        cache.mark_evicting(connection, settings.video_root, admission.evictions)
+        batch.gone.extend(admission.evictions)
+        events.note(
+            connection,
+            host.journal,
+            settings.name,
+            [Event("evicted", stem=gone.stem) for gone in admission.evictions],
+            now,
+        )
+        _cite(connection, host, by_class[admission.wanted.class_id], admission, batch, now)
+
+
+def _room_bytes(connection: Connection, settings: StreamerSettings, usage: Usage) -> int:
+    """What the disk has room for in all: what is there, and what is free and not promised to downloads under way."""
+    root = settings.video_root
+    promised = sum(
+        one.size_bytes - store.size_bytes(store.part_path(root, store.record_of(one.stem), one.stem))
+        for one in cache.downloading(connection, math.inf)
+    )
+    return max(0, usage.size_bytes + disk.free_bytes(root) - promised)
+
+
+def _cite(
+    connection: Connection, host: Streamer, one: Prepare, admission: decide.Admission, batch: Batch, now: float
+) -> None:
+    site = store.rendition_path(host.settings.video_root, one.stem)
+    if admission.admit is Admit.FULL:
+        needs = f"{one.stem} needs {admission.wanted.size_bytes} bytes"
+        why = f"{needs}; the disk is full, or all that is cached is pinned by classes"
+        refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
+        return
+    if admission.admit is Admit.RESERVE:
+        cache.reserve(
+            connection, host.settings.video_root, one.stem, admission.wanted.size_bytes, one.video_url, site, now
+        )
+        batch.downloads.append(one.stem)
+    cache.cite(connection, one.stem, 1, now)
+    state = AiringState.READY if admission.admit is Admit.READY else AiringState.WAITING
+    airings.add(connection, one, state, str(site), now)
+    if state is AiringState.READY:
+        report(connection, host, airings.report("prepared", one, host.settings.name, message="cached"), now)
+        batch.ready.append(one.class_id)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event(f"prepare: {admission.admit}", one.class_id, one.stem)],
+        now,
+    )
+    batch.row(one.class_id, admission.admit, one.stem)
+
+
+def refuse(
+    connection: Connection, host: Streamer, one: Prepare, code: ErrorCode, why: str, batch: Batch, now: float
+) -> None:
+    """Keep the refusal, so that a second delivery gets the same one, and report it."""
+    site = store.rendition_path(host.settings.video_root, one.stem)
+    airings.add(connection, one, AiringState.REFUSED, str(site), now)
+    airings.note_refusal(connection, one.class_id, code, why, now)
+    report(connection, host, airings.report("prepared", one, host.settings.name, code, why), now)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("refused", one.class_id, one.stem, f"{code.number}: {why}")],
+        now,
+    )
+    batch.row(one.class_id, f"refuse {code.number}", why)
+
+
+def report(connection: Connection, host: Streamer, said: Report, now: float) -> None:
+    """Put a report for the teacher in the outbox."""
+    out = Outgoing(host.settings.report_stream, Kind.STREAM, said, said.class_id)
+    outbox.put(connection, host.journal, [out], now)
+
+
+def _why_not(found: Looked | None) -> tuple[ErrorCode, str]:
+    if isinstance(found, LecternError):
+        return found.code or errors.DOWNLOAD_FAILED, found.message
+    return errors.DOWNLOAD_FAILED, "the origin does not say how large the recording is"
+
+
+def again(connection: Connection, host: Streamer, known: airings.Airing, batch: Batch, now: float) -> None:
+    """A second delivery changes nothing, and is answered as the first."""
+    code = errors.CODES.get(known.code or 0)
+    if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:
+        report(connection, host, airings.report("prepared", known, host.settings.name, message="prepared"), now)
+    elif code is not None:
+        report(connection, host, airings.report("prepared", known, host.settings.name, code, known.message or ""), now)
+    batch.row(known.class_id, f"again: {known.state}")

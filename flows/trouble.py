@@ -1,0 +1,42 @@
+"""The disk or the database gives way: it is said, alarmed, and tried again; what is on air goes on."""
+
+import time
+from typing import Any
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+
+from flows.host import Host, log
+from lectern import errors
+from lectern.effects import disk
+from lectern.messages import Alarm
+
+AGAIN_AFTER_S = 600.0
+"""An alarm of the same trouble is sent again after so long."""
+
+
+async def cry(host: Host[Any], what: str, error: BaseException) -> None:
+    """Log what does not get on, and why; a disk that takes nothing is alarmed, past the database."""
+    why = _words(error)
+    if not disk.takes_nothing(error):
+        log.error("%s: does not get on: %s; it is tried again", what, why)
+        return
+    log.error("%s: the disk is full or read-only: %s; it is tried again", what, why)
+    now = time.monotonic()
+    host.no_room_at = now
+    if host.cried_at is None or now - host.cried_at > AGAIN_AFTER_S:
+        code = errors.DISK_FULL
+        said = f"{host.settings.name}: the disk is full or read-only: {why}"
+        alarm = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
+        try:
+            await host.bus.cry(host.settings.alarm_channel, alarm.to_json())
+        except (RedisError, OSError) as lost:
+            log.error("redis: an alarm could not be sent: %s", lost)
+            return
+        host.cried_at = now
+
+
+def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error.orig if isinstance(error, DBAPIError) else error)

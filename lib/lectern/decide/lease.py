@@ -1,0 +1,31 @@
+"""How long a streamer may push without a word from elsewhere, and after how much silence it is lost."""
+
+import math
+
+MARGIN_S = 5.0
+"""Between the end of a lease and the moment its classes may be taken: programs need a moment to be ended."""
+
+WITNESS_S = 4.0
+"""For so long a streamer without Redis may rely on Prefect's word that nobody takes its classes."""
+
+NOTICE_S = WITNESS_S + 1.0
+"""A move is to be seen in Prefect for so long before it takes anything: by then that word is worn out."""
+
+
+def until(asked_at: float, lease_s: float) -> float:
+    """The end of a lease that was confirmed; it counts from the question, not from the answer. 0 has no end."""
+    return asked_at + lease_s if lease_s else math.inf
+
+
+def lost_after(lost_after_s: float, lease_s: float) -> float:
+    """After so many seconds of silence a streamer is lost; never, where its lease has no end."""
+    return max(lost_after_s, lease_s + MARGIN_S) if lease_s else math.inf
+
+
+def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:
+    """How long a streamer has been silent, in seconds.
+
+    *age_s* is that of its last beat, None where there is none and *heard_nothing_s* counts since that was noticed.
+    What was not said while we could not listen (*ears_open_s* ago) is no silence.
+    """
+    return min(heard_nothing_s if age_s is None else age_s, ears_open_s)

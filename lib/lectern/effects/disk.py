@@ -1,0 +1,47 @@
+"""Tells a disk that takes nothing from other trouble: full, over its quota, or read-only."""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from lectern.errors import DISK_FULL, Refuse
+
+KEEP_FREE_BYTES = 64 * 1024**2
+"""So much is left to the database and the logs: without it a refusal could not even be written down."""
+
+_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
+
+
+def takes_nothing(error: BaseException) -> bool:
+    """Whether *error*, of the system or of a database, says that the disk can not be written."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(takes_nothing(one) for one in error.exceptions)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorname", "").startswith(_SQLITE)
+    return isinstance(cause, OSError) and cause.errno in _ERRORS
+
+
+def free_bytes(root: Path) -> int:
+    """What may still be put below *root*: 0 where it is read-only."""
+    if not os.access(root, os.W_OK):
+        return 0
+    return max(0, shutil.disk_usage(root).free - KEEP_FREE_BYTES)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn a disk that takes nothing into Refuse with 316; other errors stay."""
+    try:
+        yield
+    except OSError as error:
+        if takes_nothing(error):
+            raise Refuse(f"{what}: {error.strerror}", DISK_FULL) from error
+        raise

@@ -1,0 +1,157 @@
+"""A streamer is lost: its classes are moved to another, and two streamers never push the same class."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.stage import Gate, Stage, Town, ffmpegs_of, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+
+LOST_S = 9
+LEASE_S = 4
+NOTICE_S = 5
+"""A move is to be seen in Prefect for so long before it takes anything."""
+
+Begin = Callable[..., tuple[str, str, str]]
+
+
+@pytest.fixture(scope="module")
+def gates(town: Town) -> Iterator[dict[str, Gate]]:
+    """A way to Redis for each host, which can be shut."""
+    found = {who: Gate(town.redis_port) for who in ("teacher", "streamer1", "streamer2")}
+    for gate in found.values():
+        town.background.run(gate.start())
+    yield found
+    for gate in found.values():
+        town.background.run(gate.stop())
+
+
+@pytest.fixture(scope="module")
+def pair(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher and two streamers, which are lost soon."""
+    settings = {
+        "STREAMER_LOST_AFTER_S": str(LOST_S),
+        "LEASE_S": str(LEASE_S),
+        "HEARTBEAT_INTERVAL_S": "1",
+        "STREAMER_LOAD_SLACK": "1000",
+    }
+    with staged(town, tmp_path_factory.mktemp("lost"), **settings) as found:
+        found.own = {who: {"REDIS_URL": f"redis://127.0.0.1:{gate.port}/0"} for who, gate in gates.items()}
+        found.up("teacher", "streamer1", "streamer2")
+        yield found
+
+
+@pytest.fixture
+def on_air(pair: Stage) -> Begin:
+    """Puts a class on air: its class_id, the streamer that has it, and the other one."""
+    pair.up("teacher", "streamer1", "streamer2")
+
+    def begin(length_s: float = 60) -> tuple[str, str, str]:
+        def both_live() -> bool:
+            return len(pair.town.redis.hkeys(f"{pair.prefix}:streamers")) == 2
+
+        wait_until(both_live, description="both streamers are heard of")
+        class_id = pair.book(pair.booking(pair.town.record(seconds=90), starts_in_s=8, length_s=length_s))
+        where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
+        pair.on_air(class_id)
+        return class_id, where, {"streamer1": "streamer2", "streamer2": "streamer1"}[where]
+
+    return begin
+
+
+def taken_over(stage: Stage, class_id: str, by: str, timeout_s: float) -> None:
+    """Wait until *by* pushes the class."""
+    wait_until(
+        lambda: stage.airing(by, class_id).get("state") == "on air" and stage.on_air(class_id, timeout_s),
+        timeout_s=timeout_s,
+        description=f"{by} pushes {class_id}",
+    )
+
+
+def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(pair: Stage, on_air: Begin) -> None:
+    """At the clock's position, within 10 s after the streamer counts as lost; the platform hears nothing of it."""
+    class_id, dead, other = on_air()
+    record = pair.order(class_id)["record_id"]
+    later = pair.book(pair.booking(record))
+    assert pair.answer(later)["streamer"] == pair.name(dead)
+    pair.residents[dead].kill()
+    killed_at = time.time()
+    taken_over(pair, class_id, other, LOST_S + 30)
+    _, second = pair.pushes(class_id)
+    assert second.first_media_at is not None
+    assert second.first_media_at - killed_at < LOST_S + 10 + 4  # a second to look, and a busy machine
+    assert not second.concurrent
+    start = pair.order(class_id)["start_time"]
+    assert abs(pair.position_s(record, second) - (second.first_media_at - start)) < 2.5  # a key picture every 2 s
+    wait_until(lambda: pair.order(later)["streamer"] == pair.name(other), description="the later class is moved")
+    wait_until(lambda: pair.order(later)["state"] == "ready", description="it is prepared anew")
+    assert len(pair.ear.answers[class_id]) == len(pair.ear.answers[later]) == 1
+    assert pair.alarms(322)
+    pair.cancel(class_id)
+    pair.cancel(later)
+    pair.up(dead)
+    wait_until(lambda: pair.num_cite(dead, str(record)) == 0, timeout_s=60, description="the dead one hears of it")
+    assert len(pair.pushes(class_id)) == 2
+
+
+def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:
+    """Although it can not do anything itself; and when it goes on, it finds that the class is another's."""
+    class_id, stopped, other = on_air()
+    record = pair.order(class_id)["record_id"]
+    pair.residents[stopped].pause()
+    wait_until(lambda: ffmpegs_of(class_id) == [], timeout_s=LEASE_S + 5, description="its push has ended")
+    taken_over(pair, class_id, other, LOST_S + 30)
+    pair.residents[stopped].go_on()
+    wait_until(lambda: pair.num_cite(stopped, str(record)) == 0, timeout_s=60, description="it hears of it")
+    assert pair.airing(stopped, class_id)["state"] == "cancelled"
+    assert len(ffmpegs_of(class_id)) == 1
+    assert not any(one.concurrent for one in pair.pushes(class_id))
+    assert pair.order(class_id)["streamer"] == pair.name(other)
+    pair.cancel(class_id)
+    pair.off_air(class_id)
+
+
+def test_a_streamer_that_does_not_reach_redis_hears_of_the_move_from_prefect(
+    pair: Stage, gates: dict[str, Gate], on_air: Begin
+) -> None:
+    """Until then it goes on, longer than its lease; it stops before the other begins."""
+    class_id, cut, other = on_air()
+    pair.town.background.run(gates[cut].stop())
+    try:
+        taken_over(pair, class_id, other, LOST_S + 40)
+        first, second = pair.pushes(class_id)
+        assert first.last_media_at is not None
+        assert second.first_media_at is not None
+        assert first.last_media_at - first.started_at > LEASE_S + 2
+        assert not second.concurrent
+    finally:
+        pair.town.background.run(gates[cut].start())
+    wait_until(lambda: pair.airing(cut, class_id)["state"] == "cancelled", timeout_s=60, description="it hears of it")
+    assert len(pair.pushes(class_id)) == 2
+    pair.cancel(class_id)
+    pair.off_air(class_id)
+
+
+def test_classes_on_air_go_on_while_redis_is_away_for_all(pair: Stage, gates: dict[str, Gate], on_air: Begin) -> None:
+    """Longer than a lease, and longer than a streamer may be silent: nobody can take a class while nobody is heard."""
+    class_id, where, other = on_air()
+    for gate in gates.values():
+        pair.town.background.run(gate.stop())
+    try:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > LOST_S + NOTICE_S + 3, description="Redis is away for long")
+        (push,) = pair.pushes(class_id)
+        assert push.ended_at is None
+    finally:
+        for gate in gates.values():
+            pair.town.background.run(gate.start())
+    wait_until(lambda: pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(where)), description="it is heard of")
+    booking = pair.booking(pair.town.record())
+    assert pair.answer(pair.book_on_stream(booking))["result"] == "success"
+    (push,) = pair.pushes(class_id)
+    assert push.ended_at is None
+    assert pair.airing(other, class_id) == {}
+    pair.cancel(class_id)
+    pair.off_air(class_id)
