@@ -1,41 +1,39 @@
 """Our own ffmpeg servers at work: a ladder of hosts, a lease on the renditions, a result for each."""
 
 import asyncio
-import itertools
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.host import log, tell
+from flows import ecs_work
+from flows.ecs_line import LEASE_S, NoLongerOurs, Place, hosts
+from flows.ecs_work import LINE
+from flows.host import all_of, log, tell
 from flows.outcome import Teacher
-from lectern.effects import ecs, events, origin, outbox, renditions, ssh
+from lectern.decide import ecs as decide
+from lectern.decide.transcode import UNKNOWN_LIMIT_S
+from lectern.effects import bookings, ecs_hosts, events, origin, outbox, process, renditions
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.effects.renditions import Due
-from lectern.errors import LecternError, Misuse, Refuse
+from lectern.effects.ssh import Host, Lost
+from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, LecternError, Misuse, Refuse
+from lectern.facts import EcsHost
 from lectern.messages import TranscodingResult
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 
-LEASE_S = 60.0
-RENEW_S = 10.0
-DEADLINE_S = 3600.0
-"""Until the duration is known; the transcoding itself is bounded by the total limit and the stall watchdog."""
+DEADLINE_S = UNKNOWN_LIMIT_S
+"""Until a host begins; then the attempt's own limit counts."""
 
-CONNECT_S = 15.0
-_turn = itertools.count()
-
-
-def hosts(settings: TeacherSettings) -> list[ssh.Host]:
-    """The ladder: each job begins one host further."""
-    listed = [ssh.Host.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
-    first = next(_turn) % len(listed) if listed else 0
-    return listed[first:] + listed[:first]
+_NONE: Mapping[Resolution, str] = MappingProxyType({})
 
 
 def check(settings: TeacherSettings) -> None:
@@ -52,96 +50,158 @@ def check(settings: TeacherSettings) -> None:
     missing = [name for name, value in needed.items() if not value]
     if missing:
         raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
-    if settings.upload_url and settings.upload_url.startswith("oss://"):
-        raise Misuse(f"UPLOAD_URL={settings.upload_url}: only http:// and https:// PUT bases can be used so far.")
+    ecs_work.target(settings)
+    Allowed.parse(settings.allowed_origins)
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
     """Make those of *wanted* that are to be made here and that nobody else makes; publish each result."""
+    now = time.time()
     if again:
-        now = time.time()
         await host.commit(renditions.retry, [(record_id, one) for one in wanted], now + DEADLINE_S, now)
-    async with host.slots:
-        due = await host.commit(renditions.take, record_id, wanted, owner, LEASE_S, time.time())
-        if not due:
-            return Completed(message="nothing to do: settled already, or another run is at it")
-        keeper = asyncio.create_task(_keep(host, due, owner))
-        try:
-            made, failure = await _climb(host, due)
-        finally:
-            keeper.cancel()
-            await asyncio.wait({keeper})
-    await host.commit(_publish, host, due, made, failure)
-    await tell(host)
+    due = await host.commit(renditions.take, record_id, wanted, owner, LEASE_S, now)
+    left = await host.commit(renditions.left_behind, record_id, wanted)
+    jobs: dict[str, list[Due]] = {}
+    for rendition in due:
+        under_way = rendition.ecs_job if rendition.begun_at is not None else None
+        jobs.setdefault(under_way or "", []).append(rendition)
+    found = await all_of([_make(host, together, owner) for together in jobs.values()])
+    await ecs_work.tidy(host, left)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    failures = [one for one in found if isinstance(one, str)]
+    if failures:
+        return Failed(message="; ".join(failures))
+    made = ", ".join(rendition.stem for rendition in due)
+    return Completed(message=f"made {made}" if made else "nothing to do: settled already, or another run is at it")
+
+
+async def _make(host: Teacher, due: Sequence[Due], owner: str) -> str | None:
+    """Make *due* in one run of ffmpeg, and publish how it went; returns why it failed."""
+    left: set[Host] = set()
+    try:
+        failure = await _climb(host, due, owner, left)
+    except NoLongerOurs as why:
+        log.info("%s: %s", due[0].stem, why)
+        return None
+    except asyncio.CancelledError:
+        if not host.runs.draining():
+            await process.surely(_put(host, due, owner, error=Refuse("cancelled in the UI", CANCELLED)))
+        raise
     if failure is not None:
-        return Failed(message=failure)
-    return Completed(message=f"made {', '.join(one.stem for one in due)}")
+        await _put(host, due, owner, error=failure)
+    for where in left:  # those that could not be reached
+        await ecs_work.leave_anew(host, where, ecs_work.job(host.settings, due).name)
+    return failure.message if failure is not None else None
 
 
-async def _keep(host: Teacher, due: Sequence[Due], owner: str) -> None:
-    while True:
-        await asyncio.sleep(RENEW_S)
-        if not await host.commit(renditions.renew, due, owner, time.time() + LEASE_S, None):
-            log.warning("%s: its lease is lost; the result will not count", due[0].stem)
-            return
+async def _climb(host: Teacher, due: Sequence[Due], owner: str, left: set[Host]) -> LecternError | None:
+    """Try host after host, as often as it is worth it; returns why none could do it.
 
-
-async def _climb(host: Teacher, due: Sequence[Due]) -> tuple[dict[Resolution, str], str | None]:
-    """Try host after host; a bad recording is bad everywhere."""
-    tried: list[str] = []
-    name = f"{due[0].record_id} {'+'.join(one.resolution for one in due)}"
-    for where in hosts(host.settings):
+    Hosts on which something may go on, because they can not be reached, are added to *left*.
+    """
+    avoid: list[str] = []
+    wanted = await host.commit(ecs_work.wanted, due)
+    for tries in range(1, decide.TRIES + 1):
         try:
-            async with artifacts.Progress(f"transcode-{due[0].record_id}", f"transcode {name} on {where.name}") as bar:
-                return await _on(host, where, due, bar), None
-        except Refuse as error:
-            return {}, error.message
+            job = ecs_work.job(host.settings, due)
+            place = await LINE.place(host, due, owner, job.name, avoid)
         except LecternError as error:
-            log.warning("%s: ECS host %s: %s", name, where, error.message)
-            tried.append(error.message)
-    return {}, "; ".join(tried) or "no ECS host is set up"
+            return error
+        try:
+            job = dataclasses.replace(job, begun_at=place.begun_at)
+            attempt = ecs_work.Attempt(host, place, due, owner, job, wanted=wanted)
+            await attempt.run(partial(_put, host, due, owner, place))
+        except LecternError as error:
+            if not await _again(host, due, place, error, tries):
+                return error
+            avoid.append(str(place.host))
+            if isinstance(error, Lost):
+                left.add(place.host)
+        else:
+            left.discard(place.host)
+            return None
+        finally:
+            LINE.left()
+        await ecs_work.pause(tries)
+    raise AssertionError("the last try is not tried again")
 
 
-async def _on(host: Teacher, where: ssh.Host, due: Sequence[Due], bar: artifacts.Progress) -> dict[Resolution, str]:
-    settings = host.settings
-    if not (settings.ecs_ssh_key and settings.ecs_known_hosts and settings.upload_url and settings.public_url):
-        raise Misuse("ECS_SSH_KEY, ECS_KNOWN_HOSTS, UPLOAD_URL and PUBLIC_URL must be set for ECS transcoding.")
-    job = ecs.Job(
-        record_id=due[0].record_id,
-        attempt=due[0].attempt,
-        source_url=due[0].source_url or "",
-        wanted=tuple(one.resolution for one in due),
-        upload_base=f"{settings.upload_url.rstrip('/')}/{due[0].record_id}",
-        public_base=f"{settings.public_url.rstrip('/')}/{due[0].record_id}",
-        work_root=settings.ecs_work_root,
-        programs=ecs.Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
-    )
-    async with ssh.connect(where, settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S) as connection:
-        made = await ecs.transcode(connection, job, on_progress=bar.set)
-    bar.set(100)
-    return {one.resolution: one.url for one in made}
+async def _again(host: Teacher, due: Sequence[Due], place: Place, error: LecternError, tries: int) -> bool:
+    log.warning("%s: ECS host %s: %s", due[0].stem, place.host, error.message)
+    await host.commit(_note_failure, host, str(place.host), due, error)
+    await tell(host)
+    return decide.again(error, tries)
 
 
-def _publish(
-    connection: Connection, host: Teacher, due: Sequence[Due], made: dict[Resolution, str], failure: str | None
+def _note_failure(connection: Connection, host: Teacher, name: str, due: Sequence[Due], error: LecternError) -> None:
+    now = time.time()
+    noted = [Event("ECS host failed", stem=one.stem, detail=f"{name}: {error.message}") for one in due]
+    events.note(connection, host.journal, host.settings.name, noted, now)
+    if decide.blame(error) is not decide.Blame.HOST:
+        return
+    (before,) = ecs_hosts.facts(connection, [name])
+    after = decide.after_failure(before, now, host.settings.ecs_aside_s)
+    ecs_hosts.remember(connection, after, error.message, now)
+    if after.aside_until > before.aside_until:
+        for_s = host.settings.ecs_aside_s
+        said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {error.message}"
+        cry = bookings.alarm(HOST_ASIDE, said, now, host.settings.name)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+
+
+# -- the results -------------------------------------------------------------------------------------------------------
+
+
+async def _put(
+    host: Teacher,
+    due: Sequence[Due],
+    owner: str,
+    place: Place | None = None,
+    made: Mapping[Resolution, str] = _NONE,
+    *,
+    error: LecternError | None = None,
 ) -> None:
+    """Publish what was made at *place*, or why nothing was."""
+    await host.commit(_put_results, host, due, owner, place, made, error)
+    await tell(host)
+
+
+def _put_results(
+    connection: Connection,
+    host: Teacher,
+    due: Sequence[Due],
+    owner: str,
+    place: Place | None,
+    made: Mapping[Resolution, str],
+    error: LecternError | None,
+) -> None:
+    """A result for each rendition, once; none where they are no longer ours."""
+    if not ecs_hosts.published(connection, due, owner):
+        log.info("%s: settled or taken over meanwhile; our result does not count", due[0].stem)
+        return
     now = time.time()
     results = [
         TranscodingResult(
             record_id=one.record_id,
             video_resolution=one.resolution,
-            result="failed" if failure else "sucess",
+            result="failed" if error else "sucess",
             transcode_video_url=made.get(one.resolution),
             type=Backend.ECS,
             attempt=one.attempt,
-            message=failure,
+            code=(error.code or TRANSCODE_FAILED).number if error else None,
+            message=error.message if error else None,
         )
         for one in due
     ]
     sending = [Outgoing(host.settings.transcoding_channel, Kind.STREAM, result) for result in results]
     outbox.put(connection, host.journal, sending, now)
-    noted = [Event("ECS transcoding ended", stem=one.stem, detail=failure or made[one.resolution]) for one in due]
+    why = f"{(error.code or TRANSCODE_FAILED).number}: {error.message}" if error else ""
+    noted = [Event("ECS transcoding ended", stem=one.stem, detail=why or made[one.resolution]) for one in due]
     events.note(connection, host.journal, host.settings.name, noted, now)
+    if place is not None:
+        ecs_hosts.remember(connection, EcsHost(str(place.host)), None, now)
 
 
 async def output_there(host: Teacher, one: Due) -> str | None:

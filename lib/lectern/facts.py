@@ -59,6 +59,16 @@ class Underway:
 
 
 @dataclass(frozen=True)
+class EcsHost:
+    """An ECS host: its jobs under way, its failures in a row, and until when it gets none (epoch seconds)."""
+
+    name: str
+    jobs: int = 0
+    failures: int = 0
+    aside_until: float = 0.0
+
+
+@dataclass(frozen=True)
 class Usage:
     """Used and reserved together."""
 

@@ -142,9 +142,15 @@ def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal[
     return Overdue.TIME_OUT
 
 
-def total_limit_s(duration_s: float) -> float:
-    """How long an ECS attempt may take: three times the recording's duration and two minutes."""
-    return 3 * duration_s + 120
+UNKNOWN_LIMIT_S = 3600.0
+
+
+def total_limit_s(duration_s: float | None) -> float:
+    """How long an ECS attempt may take: three times the recording's duration and two minutes.
+
+    Until the recording is there to be looked at, nobody knows its duration: then it is an hour.
+    """
+    return UNKNOWN_LIMIT_S if duration_s is None else 3 * duration_s + 120
 
 
 def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:

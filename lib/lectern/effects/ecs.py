@@ -1,312 +1,255 @@
 """Makes renditions on our own ffmpeg server over SSH, the fallback of the OSS: fetch, look, encode, check, upload."""
 
 import asyncio
-import json
-import logging
-import re
+import base64
+import hashlib
+import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
-from lectern.effects import ffmpeg, origin, process, ssh, wget
+from lectern.effects import detached, ecs_media, ffmpeg, origin, process, ssh, upload, wget
+from lectern.effects.detached import Ended, Folder
+from lectern.effects.ecs_job import Job, Made, Report
+from lectern.effects.ecs_media import MISSING, Measured, Media
+from lectern.effects.origin import RemoteFile
 from lectern.errors import (
-    BAD_RECORDING,
     DISK_FULL,
+    DOWNLOAD_FAILED,
+    NO_ECS_ROOM,
     TRANSCODE_FAILED,
     TRANSCODE_TIMED_OUT,
     CallAPerson,
-    ErrorCode,
     FallBack,
-    LecternError,
-    Misuse,
     Refuse,
     TryAgain,
 )
 from lectern.states import Resolution
 
-_log = logging.getLogger(__name__)
-_FETCH_S = 3600.0  # while nothing says how long the recording is
-_STEP_S = 30.0
-_LOOK_S = 60.0
-_MISSING = frozenset({126, 127})
-_KILLED = frozenset({-1, 137, 143, 255})  # 255 is how ffmpeg ends by TERM
+FETCHES = 4
+UPLOADS = 7
+"""So many tries, each twice as long after the one before, up to 16 s."""
+
+_LOOK_S = 30.0
+_RESERVE_BYTES = 64 * 1024**2
+_UNKNOWN_BYTES = 8 * 1024**3  # of a source that promises no length
+_NONE_LEFT_BYTES = 1024**2
+_KILLED = frozenset({137, 143, 255})  # 255 is how ffmpeg ends by TERM
+_TOO_LARGE = 153  # SIGXFSZ
 _NO_ROOM = "No space left on device"
-_NO_OUTPUT = "At least one output file must be specified"
-_STATUS = re.compile(r"(?:error: |ERROR )(\d{3})")
-_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_VIDEO = re.compile(r"Stream #.*: Video: .*?, (\d+)x(\d+)")
-_AUDIO = re.compile(r"Stream #.*: Audio: ")
-_ROOT = 'case $1 in "~"|"~/"*) set -- "$HOME${1#"~"}";; esac; mkdir -p -- "$1" && cd -- "$1" && pwd -P'
-# What an earlier job could not clean up (the connection was cut) is removed a day later.
-_FRESH = 'find "$1" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf -- {} +; rm -rf -- "$1/$2" && mkdir -- "$1/$2"'
+_NO_ENCODER = "Unknown encoder"
+_SOURCE = "source"
+_LIMITED = 'ulimit -f "$1"; shift; exec "$@"'
+_KEEP = 'size=$(stat -c %s -- "$1") && echo "$size" && { [ "$3" = any ] || [ "$3" = "$size" ]; } && mv -f -- "$1" "$2"'
 
 
-@dataclass(frozen=True)
-class Programs:
-    """What the programs are called on the host."""
+async def transcode(connection: ssh.Connection, job: Job, report: Report) -> list[Made]:
+    """Make, check and upload all that the job wants, or go on where an earlier call was cut off.
 
-    wget: str = "wget"
-    ffmpeg: str = "ffmpeg"
-    ffprobe: str = "ffprobe"
-    curl: str = "curl"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One attempt to make the *wanted* renditions of a record; the bases are URLs of folders."""
-
-    record_id: int
-    attempt: int
-    source_url: str
-    wanted: tuple[Resolution, ...]
-    upload_base: str
-    public_base: str
-    work_root: str = "~/lectern-work"
-    wget_rate: str | None = None
-    duration_hint_s: float | None = None
-    stall_s: float = 60.0
-    programs: Programs = Programs()
-
-    @property
-    def name(self) -> str:
-        """The name of its folder there: no two jobs that run at once share it."""
-        return f"{self.record_id}_{'_'.join(self.wanted)}-{self.attempt}"
-
-
-@dataclass(frozen=True)
-class Made:
-    """A rendition that was made, checked, uploaded, and seen where the platform will look for it."""
-
-    resolution: Resolution
-    url: str
-    width: int
-    height: int
-    duration_s: float
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class _Media:
-    width: int
-    height: int
-    duration_s: float
-    has_audio: bool
-
-
-async def transcode(connection: ssh.Connection, job: Job, *, on_progress: Callable[[float], None]) -> list[Made]:
-    """Make, check and upload all that the job wants; *on_progress* is told the percentage of the encoding.
-
-    Takes at most three times the recording's duration + 2 min. Raises Refuse (the recording is bad, or the
-    time is over), TryAgain (network, stalled ffmpeg), FallBack (disk full there), CallAPerson (a program is missing,
-    the upload is not allowed), Misuse. Leaves nothing on the host.
+    Raises Refuse (the recording is bad, or the time is over), TryAgain (network, a killed or stalled ffmpeg, a bad
+    output), FallBack (no room there), CallAPerson (a program is missing, the upload is not allowed), Misuse. Whatever
+    happens, what was begun there goes on until ``leave`` is called: that is how it survives us.
     """
-    _validate(job)
-    root = await _step(connection, "the work folder", ["sh", "-c", _ROOT, "lectern", job.work_root])
-    folder = f"{root}/{job.name}"
+    report.step = "enter"
+    folder = await detached.enter(connection, job.work_root, job.name)
+    return await _Work(connection, job, folder, report).do()
+
+
+async def leave(connection: ssh.Connection, work_root: str, name: str) -> None:
+    """End whatever still runs of the job *name* there, see that it is gone, and leave no file."""
+    await detached.leave(connection, work_root, name)
+
+
+async def _promised(job: Job) -> RemoteFile:
+    """What the origin promises of the source."""
     try:
-        await _step(connection, "the work folder", ["sh", "-c", _FRESH, "lectern", root, job.name])
-        return await _Work(connection, job, folder).do(on_progress)
-    finally:
-        await process.surely(_clean_up(connection, folder))
-
-
-def _validate(job: Job) -> None:
-    if job.record_id < 0 or job.attempt < 0 or not job.wanted or len(set(job.wanted)) < len(job.wanted):
-        raise Misuse(f"{job.name}: is no job; it needs a record, an attempt and different resolutions")
-    for base in (job.upload_base, job.public_base):
-        if urlsplit(base).scheme not in ("http", "https"):
-            raise Misuse(f"{base!r}: can not be uploaded to; write http://… or https://…")
-
-
-async def _step(connection: ssh.Connection, what: str, argv: Sequence[str]) -> str:
-    """What a small command says; raises FallBack (no room) or CallAPerson where it fails."""
-    finished = await connection.run(argv, timeout_s=_STEP_S)
-    if finished.returncode == 0:
-        return finished.output.strip()
-    found = f"{connection.host}: {what} failed ({finished.returncode}): {finished.last_words or 'no word'}"
-    raise FallBack(found) if _NO_ROOM in finished.errors else CallAPerson(found)
-
-
-async def _clean_up(connection: ssh.Connection, folder: str) -> None:
-    try:
-        await _step(connection, "cleaning up", ["rm", "-rf", "--", folder])
-    except LecternError as error:  # what really happened must not be hidden by this
-        _log.warning("%s: %s is left behind: %s", connection.host, folder, error)
+        return await origin.look(job.source_url, allowed=job.allowed, timeout_s=_LOOK_S)
+    except TryAgain as error:
+        raise TryAgain(error.message, DOWNLOAD_FAILED) from error
 
 
 class _Work:
     """A job on its way: each method is a step, each has the time that is left."""
 
-    def __init__(self, connection: ssh.Connection, job: Job, folder: str) -> None:
-        self._connection, self._job, self._folder = connection, job, folder
-        self._host, self._programs = connection.host, job.programs
-        self._started_at = time.monotonic()
-        self._limit_s = _FETCH_S if job.duration_hint_s is None else 3 * job.duration_hint_s + 120
+    def __init__(self, connection: ssh.Connection, job: Job, folder: Folder, report: Report) -> None:
+        self._connection, self._job, self._folder, self._report = connection, job, folder, report
+        self._programs = job.programs
+        self._source = f"{folder.path}/{_SOURCE}"
 
-    async def do(self, on_progress: Callable[[float], None]) -> list[Made]:
-        source = f"{self._folder}/source"
-        await self._fetch(source)
-        media = await self._look(source, BAD_RECORDING)
-        self._limit_s = 3 * media.duration_s + 120
+    async def do(self) -> list[Made]:
+        if _SOURCE not in self._folder.files:
+            await self._fetch()
+        self._report.step = "look"
+        thing = f"source of {self._job.record_id}"
+        media = await ecs_media.look(self._connection, self._source, self._probes, thing)
+        self._report.duration_s = media.duration_s
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
-        await self._encode(source, media, outputs, on_progress)
-        for output in outputs:
-            self._check(output, await self._look(output.path, TRANSCODE_FAILED), media)
-        listed = await _step(self._connection, "stat", ["stat", "-c", "%s", "--", *(output.path for output in outputs)])
-        sizes = [int(size) for size in listed.split()]
-        return [await self._upload(output, size, media) for output, size in zip(outputs, sizes, strict=True)]
+        reached_s = await self._encode(media, outputs)
+        self._report.step = "check"
+        checked = await ecs_media.together([self._check(output, media, reached_s) for output in outputs])
+        self._report.step = "upload"
+        pairs = zip(outputs, checked, strict=True)
+        return [await self._upload(output, measured, media) for output, measured in pairs]
 
-    def _output(self, source: _Media, resolution: Resolution) -> ffmpeg.Output:
+    @property
+    def _probes(self) -> tuple[str, str]:
+        return self._programs.ffprobe, self._programs.ffmpeg
+
+    def _output(self, source: Media, resolution: Resolution) -> ffmpeg.Output:
         width, height = ffmpeg.fitted_size(source.width, source.height, resolution)
-        return ffmpeg.Output(f"{self._folder}/{self._stem(resolution)}.flv", resolution, width, height)
+        return ffmpeg.Output(f"{self._folder.path}/{self._job.stem(resolution)}.flv", resolution, width, height)
 
-    def _stem(self, resolution: Resolution) -> str:
-        return f"{self._job.record_id}_{resolution}"
+    def _make_sure_of_room(self, remote: RemoteFile) -> None:
+        """The source and its renditions, none of which is larger, must fit; a job that is under way has its room."""
+        needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
+        if not self._folder.files and self._folder.free_bytes < needed:
+            found = f"{self._folder.free_bytes} bytes are free in {self._folder.path}, {needed} are needed"
+            raise FallBack(f"{self._job.name}: {self._connection.host} has no room: {found}", NO_ECS_ROOM)
 
-    async def _run(
-        self, argv: Sequence[str], *, stall_s: float | None = None, on_line: process.OnLine | None = None
-    ) -> process.Finished:
-        left_s = self._started_at + self._limit_s - time.monotonic()
-        over = f"{self._job.name}: {argv[0]} on {self._host} was not done after {self._limit_s:.0f} s in all"
+    async def _step(
+        self,
+        step: str,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        stall_s: float | None = None,
+        on_line: process.OnLine | None = None,
+    ) -> Ended:
+        limit_s = self._job.limit_s(self._report.duration_s)
+        left_s = self._job.begun_at + limit_s - time.time()
+        over = f"{self._job.name}: {step} on {self._connection.host} was not done after {limit_s:.0f} s in all"
         if left_s <= 0:
             raise Refuse(over, TRANSCODE_TIMED_OUT)
         try:
-            return await self._connection.run(argv, timeout_s=left_s, stall_s=stall_s, on_line=on_line)
+            ended = await detached.run(
+                self._connection,
+                self._folder,
+                step,
+                argv,
+                timeout_s=left_s,
+                stall_s=stall_s,
+                on_line=on_line,
+                stdin=stdin,
+            )
         except process.TimedOut as error:
             raise Refuse(f"{over}; it said last: {error.last_words or 'nothing'}", TRANSCODE_TIMED_OUT) from error
+        found = f"{self._job.name}: {step} on {self._connection.host} ended with {ended.exit_code}: {ended.last_words}"
+        if ended.exit_code != 0 and (_NO_ROOM in ended.errors or ended.free_bytes < _NONE_LEFT_BYTES):
+            raise FallBack(f"{found}; its disk is full", NO_ECS_ROOM)
+        if ended.exit_code is None:
+            raise TryAgain(f"{self._job.name}: {step} on {self._connection.host} was ended from outside")
+        return ended
 
-    def _missing(self, program: str, package: str) -> CallAPerson:
-        return CallAPerson(f"{self._host}: {program} can not be run; type there: apt-get install {package}")
+    # -- the steps -------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, source: str) -> None:
-        url, program = self._job.source_url, self._programs.wget
-        finished = await self._run(wget.argv(program, url, source, self._job.wget_rate))
-        if finished.returncode in _MISSING:
-            raise self._missing(program, "wget")
+    async def _fetch(self) -> None:
+        """Download the source; if it is another one when it is there, or breaks off, it is fetched again."""
+        self._report.step = "fetch"
+        for number in range(1, FETCHES + 1):
+            try:
+                remote = await _promised(self._job)
+                self._make_sure_of_room(remote)
+                return await self._fetched(number, remote)
+            except TryAgain as error:
+                if error.code is not DOWNLOAD_FAILED or number == FETCHES:
+                    raise
+            await _pause(number)
+        raise AssertionError("the last try returns or raises")
+
+    async def _fetched(self, number: int, remote: RemoteFile) -> None:
+        # Named by what is promised: what was got of another file is not gone on with.
+        mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
+        url, file = upload.shown(remote.url), f"{self._source}-{mark}"
+        limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
+        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), self._programs.wget]
+        argv += ["--no-config", "--no-proxy", "--no-netrc", "-c", "--tries=1", "--timeout=30", "--no-verbose"]
+        argv += ["--max-redirect=0", "-O", file, "--input-file=-"]
+        ended = await self._step(f"fetch-{mark}-{number}", argv, stdin=f"{remote.url}\n".encode())
+        assert ended.exit_code is not None  # the step has raised
+        if ended.exit_code in MISSING:
+            raise ecs_media.missing(self._connection, self._programs.wget, "wget")
+        if ended.exit_code == _TOO_LARGE:
+            raise Refuse(f"{url}: is larger than the {limit_bytes} bytes that it may be", DOWNLOAD_FAILED)
+        errors = ended.errors.replace(remote.url, url)
         try:
-            wget.judge(finished, url)
+            wget.judge(process.Finished(tuple(argv), ended.exit_code, ended.output, errors, 0.0), url)
         except Refuse as error:
             if error.code is DISK_FULL:
-                raise FallBack(f"{self._host}: {error.message}") from error
+                raise FallBack(f"{self._connection.host}: {error.message}", NO_ECS_ROOM) from error
             raise
+        except TryAgain as error:
+            promised = f"; {remote.size_bytes} bytes were promised"
+            raise TryAgain(f"{error.message}{promised}", DOWNLOAD_FAILED) from error
+        await self._keep(remote, file)
 
-    async def _look(self, path: str, code: ErrorCode) -> _Media:
-        """What a file there is, by ffprobe, or by ffmpeg where there is no ffprobe; a look takes at most a minute."""
-        try:
-            async with asyncio.timeout(_LOOK_S):
-                return await self._looked(path, code)
-        except TimeoutError as error:
-            raise TryAgain(f"{path} on {self._host}: could not be looked at within {_LOOK_S:.0f} s") from error
+    async def _keep(self, before: RemoteFile, file: str) -> None:
+        """The file is the source if the origin still has the same; else it would be half of this and half of that."""
+        after = await _promised(self._job)
+        script = ["sh", "-c", _KEEP, "lectern", file, self._source, str(before.size_bytes or "any")]
+        same = (before.size_bytes, before.etag, before.crc64) == (after.size_bytes, after.etag, after.crc64)
+        kept = await self._connection.run(script if same else ["stat", "-c", "%s", file], timeout_s=_LOOK_S)
+        if not same or kept.returncode != 0:
+            found = (
+                f"{before.size_bytes} bytes were promised, {kept.output.strip()} came, now it has {after.size_bytes}"
+            )
+            raise TryAgain(f"{upload.shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
 
-    async def _looked(self, path: str, code: ErrorCode) -> _Media:
-        local = ["-protocol_whitelist", "file", "-i", f"file:{path}"]
-        asked = ["-v", "error", "-show_entries", "stream=codec_type,width,height:format=duration", "-of", "json"]
-        finished = await self._run([self._programs.ffprobe, *asked, *local])
-        if finished.returncode in _MISSING:
-            finished = await self._run([self._programs.ffmpeg, "-hide_banner", "-nostdin", *local])
-            if finished.returncode in _MISSING:
-                raise self._missing(self._programs.ffmpeg, "ffmpeg")
-            media = _media_of_words(finished.errors)
-        else:
-            media = _media_of_json(finished.output)
-        if media is None:
-            # Without an output ffmpeg always ends so; then what is not there is the reason.
-            said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
-            words = said or "no video, or no duration"
-            raise Refuse(f"{path} of {self._job.source_url}: is not playable: {words}", code)
-        return media
-
-    async def _encode(
-        self, source: str, media: _Media, outputs: Sequence[ffmpeg.Output], on_progress: Callable[[float], None]
-    ) -> None:
+    async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output]) -> float:
+        """Returns how many seconds of the source were read."""
+        self._report.step = "encode"
         reader, reached_s = ffmpeg.ProgressReader(), -1.0
 
         def on_line(line: str) -> bool:
             nonlocal reached_s
-            report = reader.progress(line)
-            if report is None or (report.out_time_s <= reached_s and not report.done):
+            progress = reader.progress(line)
+            if progress is None or progress.out_time_s <= reached_s:
                 return False  # ffmpeg goes on reporting while it stands still
-            reached_s = report.out_time_s
-            on_progress(100.0 if report.done else min(100.0, 100 * reached_s / media.duration_s))
+            reached_s = progress.out_time_s
+            self._report.encoded(100 * reached_s / media.duration_s)
             return True
 
-        argv = ffmpeg.encode_argv(self._programs.ffmpeg, source, outputs)
-        finished = await self._run(argv, stall_s=self._job.stall_s, on_line=on_line)
-        if finished.returncode == 0:
-            return
-        found = f"{self._job.name}: ffmpeg on {self._host} ended with {finished.returncode}: {finished.last_words}"
-        if finished.returncode in _MISSING:
-            raise self._missing(self._programs.ffmpeg, "ffmpeg")
-        if _NO_ROOM in finished.errors:
-            raise FallBack(found)
-        if finished.returncode in _KILLED:
+        argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source, outputs, keyframe_s=self._job.keyframe_s)
+        ended = await self._step("encode", argv, stall_s=self._job.stall_s, on_line=on_line)
+        found = f"{self._job.name}: ffmpeg on {self._connection.host} ended with {ended.exit_code}: {ended.last_words}"
+        if ended.exit_code in MISSING:
+            raise ecs_media.missing(self._connection, self._programs.ffmpeg, "ffmpeg")
+        if _NO_ENCODER in ended.errors:
+            raise CallAPerson(found)
+        if ended.exit_code in _KILLED:
             raise TryAgain(found)
-        raise Refuse(found, TRANSCODE_FAILED)
+        if ended.exit_code != 0:
+            raise Refuse(found, TRANSCODE_FAILED)
+        self._report.encoded(100.0)
+        return reached_s
 
-    def _check(self, output: ffmpeg.Output, made: _Media, source: _Media) -> None:
-        wrong = []
-        if (made.width, made.height) != (output.width, output.height):
-            wrong.append(f"is {made.width}x{made.height}, not {output.width}x{output.height}")
-        if abs(made.duration_s - source.duration_s) > max(0.25, source.duration_s * 0.01):
-            wrong.append(f"is {made.duration_s:.1f} s long, but the source says {source.duration_s:.1f} s")
-        if source.has_audio and not made.has_audio:
-            wrong.append("has lost its sound")
-        if wrong:
-            raise Refuse(f"{self._stem(output.resolution)}: {' and '.join(wrong)}", TRANSCODE_FAILED)
+    async def _check(self, output: ffmpeg.Output, source: Media, reached_s: float) -> Measured:
+        thing = self._job.stem(output.resolution)
+        return await ecs_media.made_well(self._connection, output, self._probes, source, reached_s, thing)
 
-    async def _upload(self, output: ffmpeg.Output, size_bytes: int, media: _Media) -> Made:
-        name = f"{self._stem(output.resolution)}.flv"
-        target = f"{self._job.upload_base.rstrip('/')}/{name}"
-        finished = await self._run(_curl_argv(self._programs.curl, output.path, target))
-        if finished.returncode in _MISSING:
-            finished = await self._run(_put_argv(self._programs.wget, output.path, target))
-        if finished.returncode != 0:
-            found = f"{name}: could not be uploaded from {self._host} to {target}: {finished.last_words}"
-            status = _STATUS.search(finished.errors)
-            if status is not None and 400 <= int(status[1]) < 500 and status[1] not in ("408", "429"):
-                raise CallAPerson(f"{found}; is UPLOAD_URL right, and may the host write there?")
-            raise TryAgain(found)
-        url = f"{self._job.public_base.rstrip('/')}/{name}"
-        await _verify(url, size_bytes)
-        return Made(output.resolution, url, output.width, output.height, media.duration_s, size_bytes)
+    async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> Made:
+        path = f"{self._job.record_id}/{self._job.stem(output.resolution)}.flv"
+        for number in range(1, UPLOADS + 1):
+            try:
+                await self._uploaded(number, output, measured, path)
+                break
+            except TryAgain as error:
+                if isinstance(error, ssh.Lost) or number == UPLOADS:
+                    raise
+            await _pause(number)
+        url = self._job.target.public(path)
+        return Made(output.resolution, url, output.width, output.height, media.duration_s, measured.size_bytes)
 
-
-async def _verify(url: str, size_bytes: int) -> None:
-    """Look that the upload is where the platform will look for it, whole."""
-    try:
-        ours = origin.Allowed.parse(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
-        remote = await origin.look(url, allowed=ours, timeout_s=_STEP_S)
-    except Refuse as error:
-        raise TryAgain(f"{url}: was uploaded, but: {error.message}") from error
-    if remote.size_bytes is not None and remote.size_bytes != size_bytes:
-        raise TryAgain(f"{url}: has {remote.size_bytes} bytes, but {size_bytes} were uploaded")
+    async def _uploaded(self, number: int, output: ffmpeg.Output, measured: Measured, path: str) -> None:
+        md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
+        put = await upload.sign(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
+        step, programs = f"upload-{output.resolution}-{number}", self._programs
+        argv, stdin = upload.curl(programs.curl, put, output.path)
+        ended = await self._step(step, argv, stdin=stdin)
+        if ended.exit_code in MISSING:
+            argv, stdin = upload.wget(programs.wget, put, output.path)
+            ended = await self._step(f"{step}-wget", argv, stdin=stdin)
+        crc64 = upload.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)
+        await upload.verify(self._job.target.public(path), measured.size_bytes, crc64)
 
 
-def _curl_argv(curl: str, path: str, url: str) -> list[str]:
-    argv = [curl, "-q", "--fail", "--silent", "--show-error", "--globoff", "--noproxy", "*", "--connect-timeout", "15"]
-    return [*argv, "--speed-limit", "1", "--speed-time", "30", "-H", "Expect:", "-T", path, "--url", url]
-
-
-def _put_argv(program: str, path: str, url: str) -> list[str]:
-    argv = [program, "--no-config", "--no-proxy", "--no-netrc", "--tries=1", "--timeout=30", "--no-verbose"]
-    return [*argv, "--max-redirect=0", "--method=PUT", f"--body-file={path}", "-O", "-", "--", url]
-
-
-def _media_of_json(text: str) -> _Media | None:
-    try:
-        found = json.loads(text)
-        video = next(stream for stream in found["streams"] if stream["codec_type"] == "video")
-        audio = any(stream["codec_type"] == "audio" for stream in found["streams"])
-        media = _Media(video["width"], video["height"], float(found["format"]["duration"]), audio)
-    except (ValueError, KeyError, StopIteration):
-        return None
-    return media if media.duration_s > 0 and media.width > 0 and media.height > 0 else None
-
-
-def _media_of_words(text: str) -> _Media | None:
-    duration, video = _DURATION.search(text), _VIDEO.search(text)
-    if duration is None or video is None:
-        return None
-    duration_s = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3])
-    return _Media(int(video[1]), int(video[2]), duration_s, _AUDIO.search(text) is not None)
+async def _pause(number: int) -> None:
+    await asyncio.sleep(min(2.0 ** (number - 1), 16.0) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)

@@ -13,7 +13,13 @@ PUSH_STALL_S = 5.0
 """A push whose ffmpeg says nothing, or whose connection moves nothing, for so long is ended."""
 
 _PUSH_SCHEMES = ("rtmp://", "rtmps://")
-_KEYFRAMES = "expr:gte(t,n_forced*2)"
+LOCAL = (
+    *("-protocol_whitelist", "file"),
+    # A playlist that is called .flv would read other files.
+    *("-format_whitelist", "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg"),
+)
+"""Options before an input that lies on the disk and came from somewhere else."""
+
 _REPORTS = ("-progress", "pipe:1", "-nostats")
 # ffmpeg's own choice for FLV is Sorenson Spark (flv1), which no browser plays any more.
 _VIDEO = ("-vcodec", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
@@ -85,12 +91,15 @@ def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, i
     return min(box_width, _even(box_height * width / height)), box_height
 
 
-def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output]) -> list[str]:
-    """One run of ffmpeg that makes all *outputs* of the local file *source*, and reports its progress on stdout."""
-    argv = [ffmpeg, "-hide_banner", "-nostdin", "-y", *_REPORTS, "-protocol_whitelist", "file", "-i", f"file:{source}"]
+def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe_s: float = 2.0) -> list[str]:
+    """One run of ffmpeg that makes all *outputs* of the local file *source*, and reports its progress on stdout.
+
+    A keyframe comes every *keyframe_s*: a push that begins in the middle, and each viewer, waits for the next one.
+    """
+    argv = [ffmpeg, "-hide_banner", "-nostdin", "-y", *_REPORTS, *LOCAL, "-i", f"file:{source}"]
     for output in outputs:
         argv += ["-acodec", "copy", *_VIDEO, "-s", f"{output.width}x{output.height}"]
-        argv += ["-force_key_frames", _KEYFRAMES, "-f", "flv", f"file:{output.path}"]
+        argv += ["-force_key_frames", f"expr:gte(t,n_forced*{keyframe_s:g})", "-f", "flv", f"file:{output.path}"]
     return argv
 
 

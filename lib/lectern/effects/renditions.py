@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.tables.teacher import videos
 from lectern.facts import Attempt, Rendition, RenditionKey, Underway
@@ -22,6 +23,12 @@ class Due:
     source_url: str | None
     url: str | None
     deadline: float | None
+    ecs_host: str | None = None
+    ecs_job: str | None = None
+    begun_at: float | None = None
+    step: str | None = None
+    percent: float | None = None
+    eta: float | None = None
 
     @property
     def key(self) -> RenditionKey:
@@ -42,7 +49,17 @@ _DUE = (
     videos.c.source_url,
     videos.c.url,
     videos.c.deadline,
+    videos.c.ecs_host,
+    videos.c.ecs_job,
+    videos.c.begun_at,
+    videos.c.step,
+    videos.c.percent,
+    videos.c.eta,
 )
+PUBLISHED = "published"
+"""The step of an ECS transcoding whose result is committed, and will come over the bus."""
+
+_NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
 
 
 def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
@@ -99,8 +116,7 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
             "deadline": one.deadline,
             "source_url": one.source_url,
             "requested_at": None,
-            "owner": None,
-            "lease_until": None,
+            **_NOT_BEGUN,
             "url": None,
             "reason": None,
             "updated_at": now,
@@ -122,7 +138,7 @@ def move(
 def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
     """The ECS transcoder is to make the renditions, until *deadline*."""
     for key in keys:
-        _set(connection, key, backend=Backend.ECS, deadline=deadline, owner=None, lease_until=None, updated_at=now)
+        _set(connection, key, backend=Backend.ECS, deadline=deadline, updated_at=now, **_NOT_BEGUN)
 
 
 def requested(connection: Connection, key: RenditionKey, now: float) -> None:
@@ -137,8 +153,8 @@ def asked(connection: Connection, keys: Iterable[RenditionKey]) -> set[Rendition
 
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
-    """A person wants failed renditions tried again: the cap does not count."""
-    failed = _among(keys) & (videos.c.status == RenditionState.FAILED)
+    """A person wants failed or timed-out renditions tried again: the cap does not count."""
+    failed = _among(keys) & videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT])
     connection.execute(
         update(videos)
         .where(failed)
@@ -146,10 +162,9 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
             status=RenditionState.TRANSCODING,
             backend=Backend.ECS,
             attempt=videos.c.attempt + 1,
-            owner=None,
-            lease_until=None,
             deadline=deadline,
             updated_at=now,
+            **_NOT_BEGUN,
         )
     )
 
@@ -159,7 +174,7 @@ def take(
 ) -> list[Due]:
     """The ECS transcodings among *resolutions* that nobody else works on; they are *owner*'s for *lease_s*."""
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    mine = _among((record_id, one) for one in resolutions) & _transcoding(Backend.ECS) & free
+    mine = _among((record_id, one) for one in resolutions) & _to_be_made() & free
     found = [_due(row) for row in connection.execute(select(*_DUE).where(mine))]
     for one in found:
         _set(connection, one.key, owner=owner, lease_until=now + lease_s)
@@ -203,7 +218,14 @@ def unrequested(connection: Connection, before: float) -> list[Due]:
 def ownerless(connection: Connection, before: float, now: float) -> list[Due]:
     """The ECS transcodings that nobody works on since *before*, or whose owner's lease ran out."""
     lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
-    return [_due(row) for row in connection.execute(select(*_DUE).where(_transcoding(Backend.ECS) & lost).limit(1000))]
+    return [_due(row) for row in connection.execute(select(*_DUE).where(_to_be_made() & lost).limit(1000))]
+
+
+def left_behind(connection: Connection, record_id: int, resolutions: Sequence[Resolution]) -> list[Due]:
+    """Those of *resolutions* that are done with, but something of their making may still be on its host."""
+    over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
+    mine = _among((record_id, one) for one in resolutions) & videos.c.ecs_job.is_not(None) & over
+    return [_due(row) for row in connection.execute(select(*_DUE).where(mine))]
 
 
 def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
@@ -230,6 +252,11 @@ def _transcoding(backend: Backend):  # type: ignore[no-untyped-def]  # noqa: ANN
     return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == backend)
 
 
+def _to_be_made() -> ColumnElement[bool]:
+    unpublished = or_(videos.c.step.is_(None), videos.c.step != PUBLISHED)
+    return unpublished & (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == Backend.ECS)
+
+
 def _among(keys: Iterable[RenditionKey]):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
     return tuple_(videos.c.record_id, videos.c.resolution).in_([(record_id, str(one)) for record_id, one in keys])
 
@@ -242,4 +269,4 @@ def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
 
 def _due(row) -> Due:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     backend = Backend(row.backend) if row.backend else None
-    return Due(row.record_id, Resolution(row.resolution), row.attempt, backend, row.source_url, row.url, row.deadline)
+    return Due(**{**row._mapping, "resolution": Resolution(row.resolution), "backend": backend})

@@ -1,0 +1,91 @@
+"""Which ECS host takes a job, and what its failure comes to."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
+
+from lectern.errors import (
+    BAD_RECORDING,
+    DOWNLOAD_FAILED,
+    FORBIDDEN_ORIGIN,
+    TRANSCODE_FAILED,
+    TRANSCODE_TIMED_OUT,
+    UPLOAD_FAILED,
+    ErrorCode,
+    LecternError,
+    Refuse,
+    TryAgain,
+)
+from lectern.facts import EcsHost, RenditionKey
+
+TRIES = 3
+"""So many hosts, or so often the only one, before a rendition is given up."""
+
+FAILURES = 3
+"""So many in a row, and a host is put aside."""
+
+
+class Blame(StrEnum):
+    """What failed."""
+
+    SOURCE = "the source"
+    TARGET = "where it is uploaded to"
+    CLOCK = "the time"
+    ENCODER = "the recording and ffmpeg"
+    HOST = "the host"
+
+
+BLAME: Mapping[ErrorCode, Blame] = {
+    DOWNLOAD_FAILED: Blame.SOURCE,
+    BAD_RECORDING: Blame.SOURCE,
+    FORBIDDEN_ORIGIN: Blame.SOURCE,
+    UPLOAD_FAILED: Blame.TARGET,
+    TRANSCODE_TIMED_OUT: Blame.CLOCK,
+}
+"""By the error's code; what has none of these is the host's fault."""
+
+
+def blame(error: LecternError) -> Blame:
+    """What is at fault. A no of ffmpeg is final, a bad output of it is not: another host may do better."""
+    if error.code is TRANSCODE_FAILED and isinstance(error, Refuse):
+        return Blame.ENCODER
+    return Blame.HOST if error.code is None else BLAME.get(error.code, Blame.HOST)
+
+
+def again(error: LecternError, tries: int) -> bool:
+    """Whether the job is tried again, rather elsewhere, when it failed for the *tries*-th time.
+
+    Only the host's own trouble, and what passes by itself at the source, is worth it: a rendition that could not be
+    uploaded for a minute is uploaded by no other host.
+    """
+    if tries >= TRIES:
+        return False
+    found = blame(error)
+    return found is Blame.HOST or (found is Blame.SOURCE and isinstance(error, TryAgain))
+
+
+def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
+    """The host for the next job: the least loaded one with a free slot; None where the job must wait for one.
+
+    Those put aside are passed over, and so are those to *avoid*, unless there is no other.
+    """
+    listed = list(hosts)
+    healthy = [one for one in listed if one.aside_until <= now] or sorted(listed, key=lambda one: one.aside_until)[:1]
+    usable = [one for one in healthy if one.name not in avoid] or healthy
+    free = [one for one in usable if one.jobs < slots]
+    return min(free, key=lambda one: one.jobs).name if free else None
+
+
+def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
+    """The host after one more failure in a row."""
+    failures = host.failures + 1
+    return EcsHost(host.name, host.jobs, failures, now + aside_s if failures >= FAILURES else host.aside_until)
+
+
+def first_to_start(waiting: Mapping[str, Sequence[RenditionKey]], starts: Mapping[RenditionKey, float]) -> list[str]:
+    """Those who wait for a host, the one whose class begins first before all others; without a class, last."""
+    never = float("inf")
+
+    def start(owner: str) -> float:
+        return min((starts.get(key, never) for key in waiting[owner]), default=never)
+
+    return sorted(waiting, key=start)

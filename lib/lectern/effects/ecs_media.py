@@ -1,0 +1,175 @@
+"""What a recording on an ECS host is, by ffprobe or ffmpeg there, and whether what was made of it is good."""
+
+import asyncio
+import json
+import re
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lectern.effects import ffmpeg, process, ssh
+from lectern.errors import BAD_RECORDING, TRANSCODE_FAILED, CallAPerson, ErrorCode, Refuse, TryAgain
+
+LOOK_S = 60.0
+MISSING = frozenset({126, 127})
+"""With these codes a shell says that a program can not be run."""
+
+_TAIL_S = 1
+_LEAST_BYTES_S = 100  # less than that is no picture
+_NO_OUTPUT = "At least one output file must be specified"
+_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_VIDEO = re.compile(r"Stream #.*: Video: (\w+).*?, (\d+)x(\d+)")
+_AUDIO = re.compile(r"Stream #.*: Audio: (\w+)")
+_MEASURE = 'stat -c %s -- "$1" && md5sum <"$1"'
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a recording says of itself; without sound *audio* is None."""
+
+    width: int
+    height: int
+    duration_s: float
+    video: str
+    audio: str | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file's size, and its MD5 in hexadecimal."""
+
+    size_bytes: int
+    md5: str
+
+
+def missing(connection: ssh.Connection, program: str, package: str) -> CallAPerson:
+    """A program can not be run there."""
+    return CallAPerson(f"{connection.host}: {program} can not be run; type there: apt-get install {package}")
+
+
+async def look(
+    connection: ssh.Connection, path: str, programs: tuple[str, str], thing: str, code: ErrorCode = BAD_RECORDING
+) -> Media:
+    """What the file is, by the *programs* ffprobe or else ffmpeg; raises Refuse(*code*) for what is no recording."""
+    local = [*ffmpeg.LOCAL, "-i", f"file:{path}"]
+    asked = ["-v", "error", "-show_entries", "stream=codec_type,codec_name,width,height:format=duration", "-of", "json"]
+    finished = await _look(connection, [programs[0], *asked, *local])
+    if finished.returncode in MISSING:
+        finished = await _look(connection, [programs[1], "-hide_banner", "-nostdin", *local])
+        if finished.returncode in MISSING:
+            raise missing(connection, programs[1], "ffmpeg")
+        found = _media_of_words(finished.errors)
+    else:
+        found = _media_of_json(finished.output)
+    if found is None:
+        # Without an output ffmpeg always ends so; then what is not there is the reason.
+        said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
+        raise Refuse(f"{thing}: is not playable: {said or 'no video, or no duration'}", code)
+    return found
+
+
+async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Finished:
+    try:
+        return await connection.run(argv, timeout_s=LOOK_S)
+    except process.TimedOut as error:
+        raise TryAgain(f"{connection.host}: {error.message}; is its disk busy?") from error
+
+
+async def measure(connection: ssh.Connection, path: str) -> Measured:
+    """Size and MD5 of a file."""
+    finished = await connection.run(["sh", "-c", _MEASURE, "lectern", path], timeout_s=LOOK_S)
+    if finished.returncode != 0:
+        raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}")
+    size, md5, *_ = finished.output.split()
+    return Measured(int(size), md5)
+
+
+async def end_decodes(connection: ssh.Connection, program: str, path: str) -> str:
+    """What is wrong with the picture of the last second; empty where it decodes."""
+    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    argv += ["-sseof", f"-{_TAIL_S}", "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+    finished = await _look(connection, argv)
+    frames = re.findall(r"^frame=\s*(\d+)", finished.output, re.MULTILINE)
+    if finished.returncode != 0 or finished.errors.strip():
+        return finished.last_words or f"ffmpeg ended with {finished.returncode}"
+    return "" if frames and int(frames[-1]) > 0 else "no picture"
+
+
+async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """What each of *works* returns; the first that fails ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+    return [task.result() for task in tasks]
+
+
+async def made_well(
+    connection: ssh.Connection,
+    output: ffmpeg.Output,
+    programs: tuple[str, str],
+    source: Media,
+    reached_s: float,
+    thing: str,
+) -> Measured:
+    """Size and MD5 of a rendition that is good; raises Refuse where the source is at fault, TryAgain where we are."""
+    made, measured, tail = await together(
+        [
+            look(connection, output.path, programs, thing, TRANSCODE_FAILED),
+            measure(connection, output.path),
+            end_decodes(connection, programs[1], output.path),
+        ]
+    )
+    check(output, made, measured, tail, source, reached_s, thing)
+    return Measured(measured.size_bytes, measured.md5)
+
+
+def check(
+    output: ffmpeg.Output, made: Media, measured: Measured, tail: str, source: Media, reached_s: float, thing: str
+) -> None:
+    """Raise what is wrong with a rendition: Refuse where the source is at fault, TryAgain where its making is.
+
+    *tail* is what is wrong with its end, *reached_s* how much of the source ffmpeg could read.
+    """
+    slack_s = max(0.25, source.duration_s * 0.01)
+    if abs(reached_s - source.duration_s) > slack_s >= abs(made.duration_s - reached_s):
+        found = f"only {reached_s:.1f} s can be read, but the source says {source.duration_s:.1f} s"
+        raise Refuse(f"{thing}: {found}; it is truncated, or was never finished", BAD_RECORDING)
+    wrong = []
+    if (made.width, made.height) != (output.width, output.height):
+        wrong.append(f"is {made.width}x{made.height}, not {output.width}x{output.height}")
+    if (made.video, made.audio) != ("h264", source.audio):
+        wrong.append(f"has {made.video} and {made.audio or 'no sound'}, not h264 and {source.audio or 'no sound'}")
+    if abs(made.duration_s - source.duration_s) > slack_s:
+        wrong.append(f"is {made.duration_s:.1f} s long, but the source says {source.duration_s:.1f} s")
+    if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
+        wrong.append(f"has only {measured.size_bytes} bytes")
+    if tail:
+        wrong.append(f"does not decode at its end ({tail})")
+    if wrong:
+        raise TryAgain(f"{thing}: {' and '.join(wrong)}", TRANSCODE_FAILED)
+
+
+def _media_of_json(text: str) -> Media | None:
+    try:
+        found = json.loads(text)
+        video = next(stream for stream in found["streams"] if stream["codec_type"] == "video")
+        audio = [stream["codec_name"] for stream in found["streams"] if stream["codec_type"] == "audio"]
+        size = (video["width"], video["height"])
+        media = Media(*size, float(found["format"]["duration"]), video["codec_name"], audio[0] if audio else None)
+    except (ValueError, KeyError, StopIteration):
+        return None
+    return media if media.duration_s > 0 and min(size) > 0 else None
+
+
+def _media_of_words(text: str) -> Media | None:
+    duration, video, audio = _DURATION.search(text), _VIDEO.search(text), _AUDIO.search(text)
+    if duration is None or video is None:
+        return None
+    duration_s = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3])
+    return Media(int(video[2]), int(video[3]), duration_s, video[1], audio[1] if audio else None)
