@@ -27,10 +27,14 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
         yield server
 
 
-async def run_wget(command: Path | str, *arguments: str) -> int:
+async def run_wget(command: Path | str, *arguments: str, given: str = "") -> int:
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    process = await asyncio.create_subprocess_exec(str(command), *arguments, env=environment, stderr=subprocess.DEVNULL)
-    return await asyncio.wait_for(process.wait(), 15)
+    process = await asyncio.create_subprocess_exec(
+        str(command), *arguments, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    await asyncio.wait_for(process.communicate(given.encode()), 15)
+    assert process.returncode is not None
+    return process.returncode
 
 
 @pytest.fixture(params=["shim", "system"])
@@ -65,6 +69,22 @@ async def test_wget_resumes_and_exits_like_wget(origin: Origin, tmp_path: Path, 
     origin.faults.add(Fault("*", times=1, truncate_bytes=5000))
     assert await run_wget(command, *usual, "--tries=1", url) == 4
     assert file.read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.asyncio
+async def test_wget_takes_a_url_that_no_command_line_shows_and_sends_files(
+    origin: Origin, tmp_path: Path, command: Path
+) -> None:
+    """As the uploads from an ECS host without curl ask for it."""
+    file = tmp_path / "6666.flv"
+    url = f"{origin.url_for('6666/6666.flv')}\n"
+    assert await run_wget(command, "-nv", "-O", str(file), "--input-file=-", given=url) == 0
+    assert file.read_bytes() == CONTENT
+    put = ("-nv", "-S", "--tries=1", "--method=PUT", f"--body-file={file}", "-O", "-", "--input-file=-")
+    assert await run_wget(command, *put, given=f"{origin.url_for('put/new.flv')}\n") == 0
+    assert (origin.root / "put" / "new.flv").read_bytes() == CONTENT
+    assert await run_wget(command, *put, given=f"{origin.url_for('forbidden/new.flv')}\n") == 8
+    assert await run_wget(command, *put, given=f"http://{HOST}:{free_port()}/put/x\n") == 4
 
 
 @pytest.mark.asyncio

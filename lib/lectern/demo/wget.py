@@ -30,8 +30,10 @@ def write_shim(path: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch one URL; the exit code is wget's."""
+    """Fetch one URL, or send a file to it; the exit code is wget's."""
     given = _parse(arguments)
+    if given.method == "PUT":
+        return _put(given)
     download = _Download(given)
     for attempt in range(1, given.tries + 1 if given.tries else sys.maxsize):
         try:
@@ -72,8 +74,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-proxy", action="store_true", help="whatever the environment says")
     parser.add_argument("--no-config", action="store_true", help="accepted: it reads none")
     parser.add_argument("--no-netrc", action="store_true", help="accepted: it reads none")
-    parser.add_argument("url", metavar="URL", type=_url)
+    parser.add_argument("--method", choices=["GET", "PUT"], default="GET")
+    parser.add_argument("--body-file", type=Path, metavar="FILE", help="what is sent")
+    parser.add_argument("-i", "--input-file", choices=["-"], help="the URL is the first line of standard input")
+    parser.add_argument("url", metavar="URL", type=_url, nargs="?")
     given = parser.parse_args(arguments)
+    if given.input_file:
+        given.url = _url(sys.stdin.readline().strip())
+    elif given.url is None:
+        parser.error("missing URL")
     given.output = given.output or Path(Path(urllib.parse.urlsplit(given.url).path).name or "index.html")
     return given
 
@@ -94,6 +103,26 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r}: only http and https are known")
     return text
+
+
+def _put(given: argparse.Namespace) -> int:
+    """Send a file, once; the answer's head is said where that is asked for."""
+    headers = {"User-Agent": "Wget", "Content-Length": str(given.body_file.stat().st_size), **dict(given.header)}
+    direct = [urllib.request.ProxyHandler({})] if given.no_proxy else []
+    opener = urllib.request.build_opener(_Redirects(given.max_redirect), *direct)
+    try:
+        with given.body_file.open("rb") as body:
+            request = urllib.request.Request(given.url, data=body, headers=headers, method="PUT")
+            with opener.open(request, timeout=given.timeout) as answer:
+                if given.server_response:
+                    print("\n".join(f"  {name}: {value}" for name, value in answer.headers.items()), file=sys.stderr)
+    except urllib.error.HTTPError as error:
+        print(f"{given.url}: ERROR {error.code}: {error.reason}.", file=sys.stderr)
+        return SERVER_ERROR
+    except (OSError, http.client.HTTPException) as error:
+        print(f"{given.url}: failed: {error}", file=sys.stderr)
+        return NETWORK_FAILURE
+    return OK
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
