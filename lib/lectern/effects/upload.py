@@ -12,6 +12,7 @@ from lectern.effects import origin
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 
 _LOOK_S = 30.0
+_TYPE = "video/x-flv"  # said and signed: wget would say another one by itself
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
 _WGET_STATUS = re.compile(r"ERROR (\d{3})")
@@ -95,7 +96,7 @@ def _signed(target: Target, key: OssKey, path: str, md5: str, expires_s: float) 
     parts = urlsplit(target.upload_url)
     prefix = parts.path.strip("/")
     name = f"{prefix}/{path}" if prefix else path
-    request = oss.PutObjectRequest(bucket=parts.netloc, key=name, content_md5=md5)
+    request = oss.PutObjectRequest(bucket=parts.netloc, key=name, content_md5=md5, content_type=_TYPE)
     return str(oss.Client(config).presign(request, expires=timedelta(seconds=expires_s)).url)
 
 
@@ -104,7 +105,7 @@ def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
     argv = [program, "-q", "--config", "-", "--silent", "--show-error", "--globoff", "--noproxy", "*"]
     argv += ["--connect-timeout", "15", "--speed-limit", "1", "--speed-time", "30", "--dump-header", "-"]
     argv += ["--write-out", "\\nlectern-status %{http_code}\\n", "--header", "Expect:"]
-    argv += ["--header", f"Content-MD5: {put.md5}", "--upload-file", file]
+    argv += ["--header", f"Content-Type: {_TYPE}", "--header", f"Content-MD5: {put.md5}", "--upload-file", file]
     quoted = put.url.replace("\\", "\\\\").replace('"', '\\"')
     return argv, f'url = "{quoted}"\n'.encode()
 
@@ -113,7 +114,8 @@ def wget(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
     """The same for a host that has no curl."""
     argv = [program, "--no-config", "--no-proxy", "--no-netrc", "--tries=1", "--timeout=30", "--no-verbose"]
     argv += ["--max-redirect=0", "--server-response", "--method=PUT", f"--body-file={file}"]
-    return [*argv, f"--header=Content-MD5: {put.md5}", "-O", "-", "--input-file=-"], f"{put.url}\n".encode()
+    argv += [f"--header=Content-Type: {_TYPE}", f"--header=Content-MD5: {put.md5}", "-O", "-", "--input-file=-"]
+    return argv, f"{put.url}\n".encode()
 
 
 def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
