@@ -1,0 +1,111 @@
+"""Which ECS host takes a job, and what its failure comes to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern import errors
+from lectern.decide import ecs as decide
+from lectern.decide.ecs import Blame, again, blame, first_to_start, host_for
+from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
+from lectern.facts import EcsHost
+from lectern.states import Resolution
+from tests.strategies import NOW
+
+A, B, C = EcsHost("a", 1), EcsHost("b", 0), EcsHost("c", 2)
+
+
+def test_the_least_loaded_host_is_taken_and_the_first_of_equals() -> None:
+    assert host_for([A, B, C], 2, (), NOW) == "b"
+    assert host_for([A, EcsHost("b", 1), C], 2, (), NOW) == "a"
+
+
+def test_where_no_place_is_free_the_job_waits() -> None:
+    assert host_for([EcsHost("a", 2), EcsHost("b", 2)], 2, (), NOW) is None
+    assert host_for([], 2, (), NOW) is None
+
+
+def test_a_host_that_failed_this_job_is_avoided_unless_it_is_the_only_one() -> None:
+    assert host_for([A, B], 2, ["b"], NOW) == "a"
+    assert host_for([EcsHost("a", 2), B], 2, ["b"], NOW) is None
+    assert host_for([B], 2, ["b"], NOW) == "b"
+    assert host_for([A, B], 2, ["a", "b"], NOW) == "b"
+
+
+def test_a_host_put_aside_gets_nothing_until_its_time_is_over() -> None:
+    aside = EcsHost("b", 0, 3, NOW + 60)
+    assert host_for([A, aside], 2, (), NOW) == "a"
+    assert host_for([A, aside], 2, (), NOW + 60) == "b"
+
+
+def test_where_all_are_aside_the_one_that_comes_back_first_is_tried() -> None:
+    """A class needs it: to try is better than to refuse."""
+    assert host_for([EcsHost("a", 0, 3, NOW + 90), EcsHost("b", 0, 3, NOW + 60)], 2, (), NOW) == "b"
+
+
+hosts = st.lists(
+    st.builds(EcsHost, st.sampled_from("abcdef"), st.integers(0, 3), st.integers(0, 5), st.floats(NOW - 99, NOW + 99)),
+    unique_by=lambda one: one.name,
+)
+
+
+@given(hosts, st.integers(1, 3), st.sets(st.sampled_from("abcdef")))
+def test_a_host_that_is_chosen_has_a_place_and_nobody_better_has(
+    known: list[EcsHost], slots: int, avoid: set[str]
+) -> None:
+    chosen = host_for(known, slots, avoid, NOW)
+    by_name = {one.name: one for one in known}
+    if chosen is None:
+        usable = [one for one in known if one.aside_until <= NOW and one.name not in avoid]
+        assert all(one.jobs >= slots for one in usable)
+        return
+    taken = by_name[chosen]
+    assert taken.jobs < slots
+    better = [one for one in known if one.aside_until <= NOW and one.name not in avoid and one.jobs < taken.jobs]
+    assert not better
+
+
+def test_a_host_that_fails_three_times_in_a_row_is_put_aside() -> None:
+    host = EcsHost("a")
+    for failures in (1, 2):
+        host = decide.after_failure(host, NOW, 600)
+        assert (host.failures, host.aside_until) == (failures, 0)
+    host = decide.after_failure(host, NOW, 600)
+    assert (host.failures, host.aside_until) == (3, NOW + 600)
+    assert decide.after_failure(host, NOW + 700, 600).aside_until == NOW + 1300
+
+
+WORDS: list[tuple[LecternError, Blame, bool]] = [
+    # what happened, what is at fault, whether it is worth another try
+    (Refuse("404", errors.DOWNLOAD_FAILED), Blame.SOURCE, False),
+    (TryAgain("503", errors.DOWNLOAD_FAILED), Blame.SOURCE, True),
+    (Refuse("not playable", errors.BAD_RECORDING), Blame.SOURCE, False),
+    (Refuse("10.0.0.1", errors.FORBIDDEN_ORIGIN), Blame.SOURCE, False),
+    (Refuse("ffmpeg: Invalid data", errors.TRANSCODE_FAILED), Blame.ENCODER, False),
+    (TryAgain("is 2 s long, not 4", errors.TRANSCODE_FAILED), Blame.HOST, True),
+    (TryAgain("the connection was lost"), Blame.HOST, True),
+    (TryAgain("no progress for 60 s"), Blame.HOST, True),
+    (FallBack("no space left", errors.NO_ECS_ROOM), Blame.HOST, True),
+    (CallAPerson("its key is not in known_hosts"), Blame.HOST, True),
+    (CallAPerson("ffmpeg can not be run"), Blame.HOST, True),
+    (CallAPerson("403", errors.UPLOAD_FAILED), Blame.TARGET, False),
+    (TryAgain("503 for a minute", errors.UPLOAD_FAILED), Blame.TARGET, False),
+    (Refuse("not done after 300 s", errors.TRANSCODE_TIMED_OUT), Blame.CLOCK, False),
+]
+
+
+@pytest.mark.parametrize(("error", "fault", "tried_again"), WORDS, ids=[str(error) for error, *_ in WORDS])
+def test_each_failure_has_one_at_fault_and_is_worth_another_try_or_not(
+    error: LecternError, fault: Blame, tried_again: bool
+) -> None:
+    assert blame(error) is fault
+    assert again(error, 1) is tried_again
+    assert not again(error, decide.TRIES)
+
+
+P720, P240 = Resolution.P720, Resolution.P240
+
+
+def test_the_class_that_begins_first_is_served_first_and_what_no_class_needs_last() -> None:
+    waiting = {"x": [(1, P720)], "y": [(2, P720), (2, P240)], "z": [(3, P240)]}
+    assert first_to_start(waiting, {(1, P720): NOW + 600, (2, P240): NOW + 60}) == ["y", "x", "z"]
