@@ -180,9 +180,10 @@ class Host:
 
     def lost(self) -> set[str]:
         """Acknowledged classes that are not in the database."""
+        acknowledged = {*self.acknowledged()}
         with closing(sqlite3.connect(self.code / "task_list.db", timeout=20)) as connection:
             found = {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
-        return {*self.acknowledged()} - found
+        return acknowledged - found
 
     def tree(self) -> dict[str, tuple[object, ...]]:
         """All that a rollout changes but the database: bytes, modes, owners, links."""

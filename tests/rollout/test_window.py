@@ -1,12 +1,17 @@
 """The window: wholly new, or wholly as before."""
 
-
+import os
+import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.rollout.host import Host, a_host
+from tests.stage import wait_until
 
 
 @pytest.fixture
@@ -15,15 +20,208 @@ def host(tmp_path: Path) -> Iterator[Host]:
         yield found
 
 
+def journal(host: Host) -> str:
+    file = host.root / "rollout" / "journal.jsonl"
+    return file.read_text() if file.exists() else ""
+
+
+def program_pid(host: Host, name: str) -> int:
+    return int(host.ctl("pid", name))
+
+
 def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
     before = host.tree()
     host.done("backup")
     answer = host.done("window")
     assert answer["changed"]
-    assert answer["downtime_s"] < 30
+    assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "5", "6", "7", "8", "8"]
+    assert 0 < answer["downtime_s"] <= sum(one["seconds"] for one in answer["steps"])
     host.is_new()
-    assert not host.done("window")["changed"]
-    back = host.done("rollback")
-    assert back["changed"]
+    assert host.done("rollback")["changed"]
     host.is_old(before)
     assert not host.done("rollback")["changed"]
+
+
+def test_what_is_finished_is_not_stopped_again(host: Host) -> None:
+    host.done("backup")
+    host.done("window")
+    pid, lines = program_pid(host, "lectern-streamer"), journal(host)
+    for step in ("backup", "window"):
+        assert not host.done(step)["changed"]
+    assert program_pid(host, "lectern-streamer") == pid
+    assert journal(host) == lines
+
+
+def test_without_a_backup_nothing_is_stopped(host: Host) -> None:
+    before = host.everything()
+    answered = host.step("window")
+    assert answered.code == 2
+    assert "no backup" in answered.msg
+    assert host.states() == {"idc_client": "RUNNING"}
+    assert not (host.root / "current").exists()
+    assert before.keys() <= host.everything().keys()
+
+
+def test_a_new_program_that_does_not_start_is_taken_back_and_its_last_words_are_told(host: Host) -> None:
+    (host.code / "broken").touch()
+    before = host.tree()
+    host.done("backup")
+    answered = host.step("window", wanted=host.wanted(health_timeout_s=5))
+    assert answered.code == 1
+    assert answered.fields["failed"]
+    assert "step 8 healthy" in answered.msg
+    assert "the new program is broken: no such module" in answered.msg
+    assert "rolled back" in answered.msg
+    host.is_old(before)
+    host.done("verify", wanted=host.wanted(health_timeout_s=5))
+
+
+def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
+    before = host.tree()
+    wanted = host.wanted(health_timeout_s=3, health_url=f"http://127.0.0.1:{host.health_port}/health", name="other")
+    host.done("backup", wanted=wanted)
+    answered = host.step("window", wanted=wanted)
+    assert answered.code == 1
+    assert "'name': 'streamer1'" in answered.msg
+    host.is_old(before)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals) -> None:
+    before = host.tree()
+    host.done("backup")
+    (host.code / "broken").touch()
+    step = host.begin("window")
+    wait_until(lambda: '"reload", "state": "done"' in journal(host), description="the reload is done")
+    os.kill(step.pid, sign)
+    answered = step.answered()
+    assert answered.code == 1
+    assert f"Ended by {sign.name}" in answered.msg
+    (host.code / "broken").unlink()
+    host.is_old(before)
+
+
+def test_a_lost_terminal_ends_nothing(host: Host) -> None:
+    """SIGHUP is ignored, and so is that nobody reads the answer any more."""
+    host.done("backup")
+    fault = "import os, sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
+    step = host.begin("window", fault=fault)
+    wait_until(lambda: '"stop"' in journal(host), description="the window is begun")
+    os.kill(step.pid, signal.SIGHUP)
+    assert step.answered().code == 0
+    host.is_new()
+
+
+def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
+    """One that ran runs again, though a reload does not start it; one that was stopped by hand is stopped again."""
+    sleep = "/bin/sleep 1000"
+    host.write_program("neighbour", sleep)
+    host.write_program("by_hand", sleep)
+    host.write_program("not_by_itself", sleep, autostart="false")
+    host.write_program("pair", sleep, numprocs="2", process_name="%(program_name)s_%(process_num)02d")
+    host.ctl("update")
+    host.ctl("stop", "by_hand")
+    host.ctl("start", "not_by_itself")
+    expected = {
+        "neighbour": "RUNNING",
+        "by_hand": "STOPPED",
+        "not_by_itself": "RUNNING",
+        "pair:pair_00": "RUNNING",
+        "pair:pair_01": "RUNNING",
+    }
+    wait_until(lambda: host.states() == {**expected, "idc_client": "RUNNING"}, description="all are at work")
+    host.done("backup")
+    host.done("window")
+    assert host.states() == {**expected, "lectern-streamer": "RUNNING"}
+    host.done("rollback")
+    assert host.states() == {**expected, "idc_client": "RUNNING"}
+
+
+def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(host: Host) -> None:
+    host.ctl("stop", "idc_client")
+    host.done("backup")
+    host.done("window")
+    host.done("rollback")
+    assert host.states() == {"idc_client": "STOPPED"}
+
+
+def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> None:
+    host.done("backup")
+    (host.code / "broken").touch()
+    first = host.begin("window")
+    wait_until(lambda: '"reload"' in journal(host), description="the window is at work")
+    impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
+    for step in ("window", "rollback", "backup"):
+        answered = host.step(step, fault=impatient)
+        assert (answered.code, "another rollout is at work" in answered.msg) == (1, True), answered
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.answered().code == 1
+
+
+def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1")
+    host.done("backup")
+    host.done("window")
+    host.done("backup", wanted=newer)
+    host.done("window", wanted=newer)
+    host.done("verify", wanted=newer)
+    assert str((host.root / "current").readlink()) == "releases/2.0.1"
+    assert "2.0.1" in host.step("rollback").fields["said"][1]  # the older one does not stand on top
+    host.done("rollback", wanted=newer)
+    host.is_new()
+
+
+def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1")
+    host.done("backup")
+    host.done("backup", wanted=newer)
+    die = "import os\nfrom lectern.rollout import switch\nswitch.apply = lambda _: os.kill(os.getpid(), 9)\n"
+    assert host.step("window", fault=die).code == -9
+    answered = host.step("window", wanted=newer)
+    assert answered.code == 2
+    assert "streamer-2.0.0" in answered.msg
+    assert "half done" in answered.msg
+    assert "half done" in host.step("preflight", wanted=newer).msg
+    assert host.done("rollback", "--last", wanted=newer)["changed"]
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_nothing_takes_the_place_of_a_real_folder(host: Host) -> None:
+    (host.root / "current").mkdir()
+    (host.root / "current" / "precious").touch()
+    before = host.tree()
+    host.done("backup")
+    answered = host.step("window")
+    assert answered.code == 1
+    assert "it is no link" in answered.msg
+    assert (host.root / "current" / "precious").exists()
+    assert host.states() == {"idc_client": "RUNNING"}
+    assert host.tree() == before
+
+
+def test_a_supervisord_that_does_not_answer_stops_nothing(host: Host) -> None:
+    host.done("backup")
+    wanted = host.wanted()
+    wanted["supervisorctl"] = [host.supervisorctl[0], "-s", "unix:///nowhere/s"]
+    host.done("backup", wanted=wanted)
+    answered = host.step("window", wanted=wanted)
+    assert answered.code == 1
+    assert "supervisord does not answer" in answered.msg
+    assert psutil.pid_exists(program_pid(host, "idc_client"))
+    assert host.step("rollback", wanted=wanted).code == 0
+
+
+def test_a_database_that_another_program_holds_takes_the_window_back(host: Host) -> None:
+    before = host.tree()
+    host.done("backup")
+    with closing(sqlite3.connect(host.database, timeout=20, isolation_level=None)) as connection:
+        connection.execute("PRAGMA busy_timeout=20000")
+        connection.execute("BEGIN IMMEDIATE")
+        quick = "from lectern.effects.tables import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
+        answered = host.step("window", fault=quick)
+        connection.execute("ROLLBACK")
+    assert answered.code == 1
+    assert "another program has been writing to it" in answered.msg
+    host.is_old(before)

@@ -1,28 +1,68 @@
-"""Calls the adoption of what the old program left, as part of the window, and its undoing."""
+"""The step of the window in which what the old program left becomes the new one's, and its undoing, by role."""
 
-from dataclasses import dataclass, field
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from lectern.effects.tables.engine import open_database
+from lectern.rollout import adopt_streamer, database
 from lectern.rollout.wanted import Wanted
 
 
-@dataclass
-class Nothing:
-    """What is planned where nothing is."""
+@dataclass(frozen=True)
+class Adoption:
+    """What would be taken over, in sentences, and why it may not be."""
 
-    said: list[str] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-
-
-def planned(_wanted: Wanted) -> Nothing:
-    """What would be taken over."""
-    return Nothing()
+    said: Sequence[str] = ()
+    refusals: Sequence[str] = ()
 
 
-def adopt(_wanted: Wanted) -> list[str]:
-    """Take over the old program's bookings and files."""
-    return []
+def planned(wanted: Wanted) -> Adoption:
+    """What `adopt` would do; reads only."""
+    if wanted.role == "teacher":
+        return Adoption()
+    with database.reading(wanted.database) as connection:
+        found = adopt_streamer.planned(
+            connection, **_of_streamer(wanted), now=time.time(), moves_journal=_moves_journal(wanted)
+        )
+    return Adoption([f"{one}." for one in found.said], [f"{one}." for one in found.refusals])
 
 
-def undo_adoption(_wanted: Wanted) -> list[str]:
-    """Put the files of a streamer back to where they were."""
-    return []
+def adopt(wanted: Wanted) -> list[str]:
+    """Take over the old program's bookings, files and waiting lists; returns what was done."""
+    if wanted.role == "teacher":
+        return []
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        done = adopt_streamer.adopt(
+            engine,
+            **_of_streamer(wanted),
+            moves_journal=_moves_journal(wanted),
+            now=time.time(),
+            host=wanted.name,
+        )
+    finally:
+        engine.dispose()
+    return [f"{one}." for one in done]
+
+
+def undo(wanted: Wanted) -> list[str]:
+    """Move a streamer's files back to where they were; the rows stay."""
+    if wanted.role == "teacher":
+        return []
+    return [f"{one}." for one in adopt_streamer.undo(_moves_journal(wanted))]
+
+
+def _of_streamer(wanted: Wanted) -> dict[str, Any]:
+    assert wanted.video_root is not None  # a streamer has one, as was checked when it was parsed
+    return {
+        "video_root": wanted.video_root,
+        "old_video_roots": wanted.old_video_roots or [wanted.video_root],
+        "record_patterns": wanted.record_patterns,
+    }
+
+
+def _moves_journal(wanted: Wanted) -> Path:
+    return wanted.backup_dir / "moves.jsonl"

@@ -11,7 +11,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict
 
 from lectern.errors import CallAPerson
-from lectern.rollout import database
+from lectern.rollout import database, durable
 
 CACHES = frozenset({"__pycache__", ".cache", ".pytest_cache", ".mypy_cache"})
 _IN_MEMORY_BYTES = 8 << 20
@@ -70,7 +70,8 @@ def make(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
     unsteady: list[str] = []
     gone: list[str] = []
     names: list[str] = []
-    with tarfile.open(target, "x", format=tarfile.PAX_FORMAT) as tar:
+    durable.make_private(target)
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in wanted_paths(folder, left_out):
             name = str(path.relative_to(folder))
             try:

@@ -101,6 +101,7 @@ def make(wanted: Wanted, *, check: bool = False) -> Answer:
         refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
             answer.say(f"An older backup is now {set_aside(wanted.backup_dir, 'older')}.")
+        durable.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
         made = _build(wanted, wanted.backup_dir, answer, live=True)
         journal.note(wanted.id, "backup", "done", {"rows": made.database.rows if made.database else None})

@@ -30,11 +30,11 @@ Last = Annotated[
 
 
 @app.command()
-def preflight(check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
+def preflight(check: Check = False) -> None:
     """Say how far this host is, what a rollout would do, and all that is in its way; changes nothing."""
     from lectern.rollout import gates
 
-    _answer(gates.preflight)
+    _answer(lambda wanted: gates.preflight(wanted, check=check))
 
 
 @app.command()

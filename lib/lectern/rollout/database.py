@@ -36,9 +36,13 @@ class Copy(BaseModel):
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """A connection that changes no row. A database whose writer was killed must be opened for writing to be read."""
+    """A connection that changes no row, and leaves nothing beside the file that was not there.
+
+    A reader of a quiet database in WAL mode makes files beside it that only a writer takes away again; and one whose
+    writer was killed in a rollback journal must be opened for writing to be read at all.
+    """
     try:
-        return _opened(file, "ro")
+        return _opened(file, "ro" if _wal(file).exists() else "rw")
     except sqlite3.OperationalError as error:
         if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
@@ -54,6 +58,21 @@ def _opened(file: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _wal(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
+
+
+@contextmanager
+def traceless(file: Path) -> Iterator[None]:
+    """Let others look at *file*; what they leave beside it, and was not there, goes again."""
+    was_quiet = file.exists() and not _wal(file).exists()
+    try:
+        yield
+    finally:
+        if was_quiet and _wal(file).exists():
+            _opened(file, "rw").close()  # the last one that could write tidies up
 
 
 @contextmanager
@@ -126,7 +145,7 @@ def copy(source: Path, target: Path) -> Copy:
                 f"{source}: not copied within {COPY_TIMEOUT_S:g} s. Look for what holds it (fuser {source})."
             )
 
-    target.unlink(missing_ok=True)
+    durable.make_private(target)
     with _in_words(source):
         with closing(opened(source)) as here, closing(sqlite3.connect(target, isolation_level=None)) as there:
             here.backup(there, pages=-1, progress=watch)

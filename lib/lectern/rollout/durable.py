@@ -92,6 +92,12 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (whatever JSON c
     write(path, text.encode() + b"\n", PRIVATE)
 
 
+def make_private(path: Path) -> None:
+    """An empty file at *path* for us alone, in the place of whatever is there."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
 def remove(path: Path) -> bool:
     """Take the file *path* away for good; False where there is none."""
     try:

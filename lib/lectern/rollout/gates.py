@@ -30,12 +30,16 @@ class Refused(LecternError):
         self.answer = answer
 
 
-def preflight(wanted: Wanted) -> Answer:
-    """How far this host is and what is to be done; raises Refused with everything that is in the way."""
+def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
+    """How far this host is and what is to be done; raises Refused with everything that is in the way.
+
+    A *check* is made also before the release is staged.
+    """
     journal = Journal(wanted.rollout_dir / "journal.jsonl")
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state, "id": wanted.id})
-    found = [sentence for gate in _GATES[state] for sentence in _asked(gate, wanted)]
+    skipped = {release} if check and not wanted.release.exists() else set()
+    found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     if found:
         answer.say(*found)
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
@@ -73,11 +77,7 @@ def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
         if state == "half"
         else ["Stop all programs of supervisord, copy the database."]
     )
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
-        said += [f"{change}." for change in schema.plan(engine, wanted.role)]
-    finally:
-        engine.dispose()
+    said += [f"{change}." for change in _schema_plan(wanted)]
     answer.diff += switch.pending(wanted)
     for one in settings_files.all_of(wanted):
         answer.diff += one.pending()
@@ -85,6 +85,15 @@ def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
     said += keys.rename(wanted, dry_run=True)
     said += adoption.planned(wanted).said
     return [*said, f"Reload supervisord; {wanted.program} must be ready within {wanted.health_timeout_s:g} s."]
+
+
+def _schema_plan(wanted: Wanted) -> list[str]:
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        with database.traceless(wanted.database):
+            return schema.plan(engine, wanted.role)
+    finally:
+        engine.dispose()
 
 
 # -- the gates ----------------------------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ def places(wanted: Wanted) -> Iterator[str]:
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield f"{folder}: there is no such folder. Correct `{name}`."
-    first = not Journal(wanted.rollout_dir / "journal.jsonl").history().standing
+    first = Journal(wanted.rollout_dir / "journal.jsonl").history().last is None
     missing = [str(one) for one in wanted.old_confs if not one.exists()]
     if first and missing:
         yield (
@@ -153,11 +162,7 @@ def room(wanted: Wanted) -> Iterator[str]:
 
 def database_schema(wanted: Wanted) -> Iterator[str]:
     """A database that can be brought up to this release."""
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
-        schema.plan(engine, wanted.role)
-    finally:
-        engine.dispose()
+    _schema_plan(wanted)
     yield from ()
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lectern.errors import CallAPerson
-from lectern.rollout import backup, database, durable, keys, settings_files, supervisor, switch
-from lectern.rollout.adoption import undo_adoption
+from lectern.rollout import adoption, backup, database, durable, keys, settings_files, supervisor, switch
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import Backup
 from lectern.rollout.interruption import Interruption
@@ -114,7 +113,7 @@ class _Way:
         if self.has("rekey"):
             self.answer.say(*keys.rename_back(wanted))
         if self.has("adopt"):
-            self.answer.say(*undo_adoption(wanted))
+            self.answer.say(*adoption.undo(wanted))
         if copied is None:
             return  # the window had not come to its first change
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
@@ -148,11 +147,13 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
     answer.changed = True
     notes = journal.round(wanted.id)
     way = _Way(wanted, journal, answer, notes)
-    way.refuse_without_copy()
+    is_reloaded = way.has("reload", "done", since_rollback=True)
+    if not is_reloaded:
+        way.refuse_without_copy()
     if not journal.history().taking_back:
         journal.note(wanted.id, "rollback", "begin")
     began = time.monotonic()
-    if not way.has("reload", "done", since_rollback=True):
+    if not is_reloaded:
         way.step("stop all", "stop", way.supervisor.stop_all)
         with answer.timed("back: files, keys and link"):
             way.put_back()

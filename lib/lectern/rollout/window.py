@@ -9,8 +9,7 @@ from pathlib import Path
 from lectern.effects import schema
 from lectern.effects.tables.engine import open_database
 from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.rollout import backup, durable, health, keys, rollback, settings_files, supervisor, switch
-from lectern.rollout.adoption import adopt
+from lectern.rollout import adoption, backup, durable, health, keys, rollback, settings_files, supervisor, switch
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import Backup
 from lectern.rollout.interruption import Interruption
@@ -97,7 +96,7 @@ class Window:
         self.answer.say(*keys.rename(self.wanted))
 
     def _adopt(self) -> None:
-        self.answer.say(*adopt(self.wanted))
+        self.answer.say(*adoption.adopt(self.wanted))
 
     def _reload(self) -> None:
         self.supervisor.reload()

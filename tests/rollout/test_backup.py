@@ -1,0 +1,214 @@
+"""The backup is proved before it is called one, and a finished one is never written again."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import stat
+import tarfile
+import threading
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lectern.errors import CallAPerson, Misuse
+from lectern.rollout import archive, backup, database, durable
+from lectern.rollout.journal import Journal
+from lectern.rollout.wanted import Wanted
+from tests.rollout.host import Host, a_host
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Its programs are not started: what is copied here does not change."""
+    with a_host(tmp_path, start=False) as found:
+        yield found
+
+
+@pytest.fixture
+def wanted(host: Host) -> Wanted:
+    return host.parsed()
+
+
+def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(host: Host, wanted: Wanted) -> None:
+    (host.code / "__pycache__").mkdir()
+    (host.code / "__pycache__" / "x.pyc").write_bytes(b"x")
+    (host.code / "link").symlink_to("idc_client.py")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(host.short / "s"))
+        (host.short / "s").rename(host.code / "socket")
+    os.mkfifo(host.code / "fifo")
+    answer = backup.make(wanted)
+    assert answer.changed
+    found = backup.read(wanted.backup_dir)
+    assert found is not None
+    assert found.code is not None
+    with tarfile.open(wanted.backup_dir / "code.tar") as tar:
+        assert sorted(tar.getnames()) == [".env", "idc_client.py", "link", "logs"]
+        content = tar.extractfile("idc_client.py")
+        assert content is not None
+        assert content.read() == (host.code / "idc_client.py").read_bytes()
+    assert found.code.sha256 == database.sha256(wanted.backup_dir / "code.tar")
+    assert found.database is not None
+    assert found.database.rows == {"task_list": 1}
+    assert found.database.sha256 == database.sha256(wanted.backup_dir / "task_list.db")
+    for path in (host.code / ".env", host.programs / "idc_client.conf"):
+        assert found.before.data(path) == path.read_bytes()
+        assert found.before.kept(path).owner == durable.Owner.of(path)
+    assert found.before.data(wanted.conf) is None
+
+
+def test_nobody_else_can_read_it(wanted: Wanted) -> None:
+    backup.make(wanted)
+    for path in [wanted.rollout_dir, *wanted.rollout_dir.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_finished_one_is_never_written_again(wanted: Wanted) -> None:
+    backup.make(wanted)
+    before = {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")}
+    wanted.database.write_bytes(b"")
+    answer = backup.make(wanted)
+    assert not answer.changed
+    assert {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")} == before
+
+
+def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = durable.write_json
+
+    def dies(path: Path, value: object) -> None:
+        if path.name == backup.MANIFEST:
+            raise KeyboardInterrupt
+        real(path, value)
+
+    monkeypatch.setattr(durable, "write_json", dies)
+    with pytest.raises(KeyboardInterrupt):
+        backup.make(wanted)
+    assert backup.read(wanted.backup_dir) is None
+    monkeypatch.undo()
+    assert backup.make(wanted).changed
+    assert [path.name for path in wanted.backups_dir.iterdir()] == [wanted.id]
+
+
+def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Wanted) -> None:
+    with closing(sqlite3.connect(wanted.database)) as connection:
+        connection.executemany(
+            "INSERT INTO task_list (class_id, video_url) VALUES (?, ?)", [(str(n), "u" * 300) for n in range(500)]
+        )
+        connection.commit()
+    data = bytearray(wanted.database.read_bytes())
+    data[4096 * 5 : 4096 * 12] = os.urandom(4096 * 7)
+    wanted.database.write_bytes(data)
+    with pytest.raises(CallAPerson, match=r"damaged|malformed"):
+        backup.make(wanted)
+    assert backup.read(wanted.backup_dir) is None
+
+
+def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
+    with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
+        backup.make(wanted)
+    assert not wanted.backups_dir.exists()
+
+
+def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Host) -> None:
+    videos = host.code / "videos"
+    videos.mkdir()
+    with (videos / "6666.flv").open("wb") as file:
+        file.truncate(1 << 40)
+    wanted = host.parsed(old_video_roots=[str(videos)])
+    assert archive.size_bytes(wanted.code_dir, backup.left_out(wanted)) < 1 << 20
+    backup.make(wanted)
+    with tarfile.open(wanted.backup_dir / "code.tar") as tar:
+        assert "videos" not in tar.getnames()
+
+
+def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
+    standing = host.parsed(keep=1)
+    backup.make(standing)
+    note = Journal(standing.rollout_dir / "journal.jsonl").note
+    note(standing.id, "window", "begin")
+    note(standing.id, "committed", "done")
+    said: list[str] = []
+    for number in range(3):
+        env = {**host.wanted()["env"], "MAX_VIDEO_NUM": str(number)}
+        newest = host.parsed(keep=1, env=env)
+        said += backup.make(newest).said
+        left = {path.name for path in standing.backups_dir.iterdir()}
+        assert left == {standing.id, newest.id}
+    assert any("Took away the old backup" in one for one in said)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again_and_named_if_it_does_not_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "steady").write_bytes(b"s" * 1000)
+    (folder / "log").write_bytes(b"x" * (32 << 20))
+    over = threading.Event()
+
+    def write() -> None:
+        with (folder / "log").open("ab") as file:
+            while not over.is_set():
+                file.write(b"a line\n")
+                file.flush()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        found = archive.make(folder, tmp_path / "code.tar", [])
+    finally:
+        over.set()
+        thread.join()
+    assert found.unsteady == ["log"]
+    with tarfile.open(tmp_path / "code.tar") as tar:
+        assert tar.getmember("steady").size == 1000
+        assert tar.getmember("log").size >= 32 << 20
+
+
+def test_a_file_that_shrinks_or_goes_while_it_is_read_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / name).write_bytes(name.encode() * 10000)
+    real = archive._add
+
+    def meddling(tar: tarfile.TarFile, path: Path, name: str, scratch: Path) -> bool:
+        if name == "b":
+            (folder / "b").unlink()
+            (folder / "c").write_bytes(b"c")
+        return real(tar, path, name, scratch)
+
+    monkeypatch.setattr(archive, "_add", meddling)
+    found = archive.make(folder, tmp_path / "code.tar", [])
+    assert (found.gone, found.members) == (["b"], 2)
+    with tarfile.open(tmp_path / "code.tar") as tar:
+        assert {member.name: member.size for member in tar} == {"a": 10000, "c": 1}
+
+
+def test_a_check_makes_nothing(host: Host, wanted: Wanted) -> None:
+    before = host.everything()
+    answer = backup.make(wanted, check=True)
+    assert answer.changed
+    assert host.everything() == before
+
+
+def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None:
+    wanted = host.parsed(database=str(host.code / "none.db"))
+    backup.make(wanted)
+    found = backup.read(wanted.backup_dir)
+    assert found is not None
+    assert found.database is None
+
+
+def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
+    backup.make(wanted)
+    (wanted.backup_dir / backup.MANIFEST).write_text(json.dumps({"id": 1}))
+    with pytest.raises(CallAPerson, match="can not be read"):
+        backup.read(wanted.backup_dir)

@@ -1,0 +1,190 @@
+"""Copies of a database are proved, whoever writes to it, and whatever crash it comes from."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lectern.errors import CallAPerson
+from lectern.rollout import database, durable
+from tests.stage import wait_until
+
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+connection.execute("PRAGMA journal_mode=" + sys.argv[2])
+number = 0
+while True:
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ("a", "b"):
+        connection.execute(f"INSERT INTO {table} VALUES (?, zeroblob(2000))", [number])
+    connection.execute("COMMIT")
+    number += 1
+    print(number, flush=True)
+"""
+HOT = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode=DELETE")
+connection.execute("PRAGMA cache_size=2")
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE a SET n = n + 1000000, filler = randomblob(3000)")
+connection.execute("UPDATE b SET n = n + 1000000, filler = randomblob(3000)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Path:
+    """A database with two tables that always have the same rows."""
+    file = tmp_path / "live" / "task list?.db"  # a name that a URI must quote
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        for table in ("a", "b"):
+            connection.execute(f"CREATE TABLE {table} (n INTEGER, filler BLOB)")
+            connection.executemany(f"INSERT INTO {table} VALUES (?, zeroblob(3000))", [(-n,) for n in range(1, 200)])
+        connection.commit()
+    return file
+
+
+@pytest.fixture(params=["WAL", "DELETE"])
+def writer(request: pytest.FixtureRequest, live: Path) -> Iterator[Path]:
+    """The database, while another process writes to it without a pause."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(live), request.param], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        yield live
+        process.kill()
+
+
+def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        copied = database.copy(writer, tmp_path / f"{number}.db")
+        assert copied.rows["a"] == copied.rows["b"]
+        assert copied.rows["a"] >= 199 + 1
+        database.try_restore(copied, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"live", "0.db", "1.db", "2.db"}
+
+
+def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_the_transaction(
+    live: Path, tmp_path: Path
+) -> None:
+    process = subprocess.run([sys.executable, "-c", HOT, str(live)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    journal = live.with_name(f"{live.name}-journal")
+    assert journal.stat().st_size > 0, "the journal must be hot"
+    database.copy(live, tmp_path / "copy.db")
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+        assert connection.execute("SELECT max(n) FROM a").fetchone()[0] < 0
+        assert connection.execute("SELECT max(n) FROM b").fetchone()[0] < 0
+
+
+def test_what_lies_in_the_wal_of_a_killed_writer_is_in_the_copy(live: Path, tmp_path: Path) -> None:
+    code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
+    subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
+    assert live.with_name(f"{live.name}-wal").stat().st_size > 0
+    assert database.copy(live, tmp_path / "copy.db").rows == {"a": 199 + 7, "b": 199 + 7}
+
+
+def test_a_damaged_database_is_refused_in_words(live: Path, tmp_path: Path) -> None:
+    data = bytearray(live.read_bytes())
+    data[4096 * 3 : 4096 * 9] = os.urandom(4096 * 6)
+    live.write_bytes(data)
+    with pytest.raises(CallAPerson, match=r"damaged|malformed"):
+        database.copy(live, tmp_path / "copy.db")
+
+
+def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("no database, but long enough to be taken for one" * 100)
+    with pytest.raises(CallAPerson, match="SQLite can not read it"):
+        database.copy(tmp_path / "x.db", tmp_path / "copy.db")
+
+
+def test_a_copy_that_was_changed_is_not_what_was_copied(live: Path, tmp_path: Path) -> None:
+    copied = database.copy(live, tmp_path / "copy.db")
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+        connection.execute("DELETE FROM a WHERE n = -1")
+        connection.commit()
+    with pytest.raises(CallAPerson, match="other rows"):
+        database.try_restore(copied, tmp_path)
+
+
+def test_a_restore_does_not_play_the_old_wal_into_the_new_file(live: Path, tmp_path: Path) -> None:
+    database.copy(live, tmp_path / "copy.db")
+    code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
+    subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
+    database.put_back(tmp_path / "copy.db", live, durable.Owner(0, 0, 0o640))
+    assert database.proved(live).rows == {"a": 199, "b": 199}
+    assert database.sha256(live) == database.sha256(tmp_path / "copy.db")
+    assert [path.name for path in live.parent.iterdir()] == [live.name]
+    assert durable.Owner.of(live).mode == 0o640
+
+
+def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, tmp_path: Path) -> None:
+    """New rows, changed rows, rows of new tables, with columns that were added since; not those that were there."""
+    database.copy(live, tmp_path / "copy.db")
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("ALTER TABLE a ADD COLUMN institution_id TEXT")
+        connection.execute("INSERT INTO a VALUES (7, x'00ff', 'i-7')")
+        connection.execute("INSERT INTO a VALUES (NULL, NULL, NULL)")
+        connection.execute("UPDATE b SET filler = 'changed' WHERE n = -3")
+        connection.execute('CREATE TABLE c ("odd "" name" TEXT)')
+        connection.execute("INSERT INTO c VALUES ('x')")
+        connection.commit()
+    assert database.rows_since(live, tmp_path / "copy.db") == {
+        "a": [
+            {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"},
+            {"n": None, "filler": None, "institution_id": None},
+        ],
+        "b": [{"n": -3, "filler": "changed"}],
+        "c": [{'odd " name': "x"}],
+    }
+
+
+def test_of_a_database_that_was_not_there_all_rows_are_new(live: Path) -> None:
+    assert len(database.rows_since(live, None)["a"]) == 199
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live: Path, mode: str) -> None:
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+    before = {path: path.read_bytes() for path in live.parent.iterdir()}
+    with closing(database.opened(live)) as connection:
+        assert database.rows(connection) == {"a": 199, "b": 199}
+    assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_what_another_look_leaves_beside_a_quiet_database_goes_again(live: Path, mode: str) -> None:
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+    before = {path: path.read_bytes() for path in live.parent.iterdir()}
+    with database.traceless(live), closing(sqlite3.connect(f"{live.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("SELECT count(*) FROM a").fetchone()
+    assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
+
+
+def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
+    code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
+    subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
+    before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
+    with database.traceless(live), closing(database.opened(live)) as connection:
+        assert database.rows(connection) == {"a": 199 + 7, "b": 199 + 7}
+    after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
+    assert after == before
+
+
+def test_a_copy_needs_no_name_of_its_own_on_the_way(live: Path, tmp_path: Path) -> None:
+    """What an earlier try left is replaced."""
+    shutil.copy(live, tmp_path / "copy.db")
+    (tmp_path / "copy.db").write_bytes(b"half a copy")
+    assert database.copy(live, tmp_path / "copy.db").rows == {"a": 199, "b": 199}
+    wait_until(lambda: not (tmp_path / "copy.db-journal").exists(), description="no journal is left")

@@ -1,0 +1,320 @@
+"""Preflight finds everything that is in the way at once, says what to type, and changes nothing."""
+
+import base64
+import http.server
+import json
+import shutil
+import sqlite3
+import threading
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from lectern.rollout import gates
+from lectern.rollout.gates import Refused
+from tests.effects.redis_servers import redis_server, url_of
+from tests.rollout.host import Host, a_host
+from tests.rollout.steps import Fields
+
+PASSWORD = "pass:word with spaces"
+
+
+class Prefect(http.server.BaseHTTPRequestHandler):
+    """Answers as a Prefect server does that wants a login."""
+
+    def do_GET(self) -> None:
+        """As the middleware of Prefect does it."""
+        given = self.headers.get("Authorization", "").removeprefix("Basic ")
+        is_known = base64.b64decode(given).decode() == f"admin:{PASSWORD}"
+        is_there = self.path == "/api/admin/version"
+        self.send_response(404 if not is_there else 200 if is_known else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prefect) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as found:
+        found.config_set("requirepass", "hidden")
+        with redis.Redis.from_url(url_of(found).replace("//", "//:hidden@")) as client:
+            yield client
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def wanted(host: Host, database: redis.Redis, prefect: str) -> Fields:
+    fields = host.wanted(redis_url=url_of(database).replace("//", "//:hidden@"), prefect_api_url=prefect)
+    fields["env"]["PREFECT_API_AUTH_STRING"] = f"admin:{PASSWORD}"
+    fields["record_patterns"] = [r"/(?P<record_id>\d+)\.flv$"]
+    return fields
+
+
+def refused(host: Host, wanted: Fields, *options: str) -> list[str]:
+    """The sentences of a preflight that must refuse."""
+    answered = host.step("preflight", *options, wanted=wanted)
+    assert (answered.code, answered.fields["failed"]) == (1, True), answered
+    said: list[str] = answered.fields["said"]
+    assert all(one in answered.msg for one in said)
+    assert "hidden" not in json.dumps(answered.fields) + answered.errors
+    assert PASSWORD not in json.dumps(answered.fields) + answered.errors
+    return said
+
+
+def book(host: Host, class_id: str, start: float, end: float) -> None:
+    """A class in the old program's table."""
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        row = (class_id, "http://o/6666.flv", "rtmp://a/b", start, end)
+        connection.execute(
+            "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES (?, ?, ?, ?, ?)", row
+        )
+        connection.commit()
+
+
+def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields) -> None:
+    before = host.everything()
+    answer = host.done("preflight", wanted=wanted)
+    assert (answer["state"], answer["changed"]) == ("untouched", False)
+    plan = " ".join(answer["plan"])
+    for words in (
+        "Stop all",
+        "task_list: new column institution_id",
+        "video_list: new table",
+        ".env: changes",
+        "Reload",
+    ):
+        assert words in plan
+    diff = {Path(one["after_header"]).name: one for one in answer["diff"]}
+    assert diff[".env"]["before"].splitlines() == [
+        "# ********", "REDIS_URL=********", "MAX_VIDEO_SIZE=10", "# ********", "LAST=********"
+    ]  # fmt: skip
+    assert "wget_path=/usr/bin/wget" in diff[".env"]["after"]
+    assert "PREFECT_API_AUTH_STRING=********" in diff[".env"]["after"]
+    assert "hidden" not in json.dumps(answer)
+    assert not (host.root / "rollout").exists()
+    after = host.everything()
+    assert {path: kept for path, kept in after.items() if "task_list.db" not in path} == {
+        path: kept for path, kept in before.items() if "task_list.db" not in path
+    }
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_no_step_of_a_check_changes_a_byte_of_a_host(
+    tmp_path: Path, mode: str, prefect: str, database: redis.Redis
+) -> None:
+    """Untouched, half done and finished; nobody writes meanwhile, so every file can be compared."""
+    with a_host(tmp_path) as host:
+        wanted = host.wanted(redis_url=url_of(database).replace("//", "//:hidden@"), prefect_api_url=prefect)
+        wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:{PASSWORD}"
+        wanted["record_patterns"] = [r"/(?P<record_id>\d+)\.flv$"]
+        host.ctl("stop", "all")
+        with closing(sqlite3.connect(host.database)) as connection:
+            connection.execute(f"PRAGMA journal_mode={mode}")
+
+        def look(*steps: str) -> None:
+            keys = sorted(database.keys())
+            before = host.everything()
+            for step in steps:
+                host.done(step, "--check", wanted=wanted)
+                assert host.everything() == before, step
+            assert sorted(database.keys()) == keys
+
+        look("preflight", "backup", "window", "rollback", "status")
+        host.done("backup", wanted=wanted)
+        look("preflight", "backup", "window", "rollback", "status")
+        die = "import os\nfrom lectern.rollout import settings_files\nsettings_files.SettingsFile.apply = lambda _: os.kill(os.getpid(), 9)\n"
+        assert host.step("window", wanted=wanted, fault=die).code == -9
+        look("preflight", "backup", "window", "rollback", "status")
+        host.done("window", wanted=wanted)
+        host.ctl("stop", "all")
+        look("preflight", "backup", "window", "rollback", "status")
+
+
+def test_all_that_is_in_the_way_is_said_at_once(host: Host, wanted: Fields) -> None:
+    now = time.time()
+    book(host, "on-air", now - 600, now + 600)
+    (host.root / "releases" / "2.0.0" / ".complete").unlink()
+    (host.programs / "idc_client.conf").unlink()
+    wanted["user"] = "nobody-knows-me"
+    wanted["env"]["wget_path"] = "/usr/bin/no-wget"
+    wanted["prefect_api_url"] = "http://127.0.0.1:1/api"
+    wanted["redis_url"] = "redis://:wrong-hidden@127.0.0.1:1/0"
+    wanted["supervisorctl"] = [host.supervisorctl[0], "-s", "unix:///nowhere/s"]
+    said = refused(host, wanted)
+    for words in (
+        "not complete",
+        "no user nobody-knows-me",
+        "no-wget: there is no such program",
+        "Prefect does not answer",
+        "Redis does not answer",
+        "supervisord does not answer",
+        "class 'on-air'",
+    ):
+        assert len([one for one in said if words in one]) == 1, words
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "refuses"),
+    [(-600, 600, True), (1700, 3000, True), (1900, 3000, False), (-600, -1, False)],
+)
+def test_a_class_on_air_or_due_soon_is_in_the_way(
+    host: Host, wanted: Fields, start: float, end: float, refuses: bool
+) -> None:
+    now = time.time()
+    book(host, "c-7", now + start, now + end)
+    if refuses:
+        (one,) = refused(host, wanted)
+        assert "class 'c-7'" in one
+        assert "Roll out after" in one
+        host.done("backup", wanted=wanted)
+    else:
+        host.done("preflight", wanted=wanted)
+
+
+def test_with_no_quiet_minutes_only_a_class_on_air_is_in_the_way(host: Host, wanted: Fields) -> None:
+    now = time.time()
+    book(host, "c-7", now + 60, now + 600)
+    wanted["quiet_minutes"] = 0
+    host.done("preflight", wanted=wanted)
+    book(host, "c-8", now - 60, now + 600)
+    assert "c-8" in refused(host, wanted)[0]
+
+
+def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:
+    """The host is silent: nothing may keep it so."""
+    host.done("backup", wanted=wanted)
+    die = "import os\nfrom lectern.rollout import switch\nswitch.apply = lambda _: os.kill(os.getpid(), 9)\n"
+    assert host.step("window", wanted=wanted, fault=die).code == -9
+    book(host, "c-7", time.time() - 60, time.time() + 600)
+    assert host.done("preflight", wanted=wanted)["state"] == "half"
+
+
+def test_after_half_a_rollback_only_the_rest_of_it_may_come(host: Host, wanted: Fields) -> None:
+    host.done("backup", wanted=wanted)
+    host.done("window", wanted=wanted)
+    die = "import os\nfrom lectern.rollout import switch\nswitch.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
+    assert host.step("rollback", wanted=wanted, fault=die).code == -9
+    (one,) = refused(host, wanted)
+    assert "was begun and did not end" in one
+    assert "rollback.yml" in one
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_wrong_login_is_told_without_the_password(host: Host, wanted: Fields, database: redis.Redis) -> None:
+    wanted["redis_url"] = url_of(database).replace("//", "//:not-hidden@")
+    wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:not {PASSWORD}"
+    said = refused(host, wanted)
+    assert ["login" in one for one in said] == [True, True]
+
+
+def test_a_manifest_of_another_version_is_in_the_way(host: Host, wanted: Fields) -> None:
+    change(host.root / "releases" / "2.0.0" / "manifest.json", "2.0.0", "1.9.9")
+    said = refused(host, wanted)
+    assert "another manifest" in said[0]
+    assert "it is version 1.9.9, and 2.0.0 is wanted" in said[1]
+
+
+def test_a_check_needs_no_staged_release(host: Host, wanted: Fields) -> None:
+    shutil.rmtree(host.root / "releases" / "2.0.0")
+    assert "not there" in refused(host, wanted)[0]
+    host.done("preflight", "--check", wanted=wanted)
+
+
+def test_a_database_that_a_newer_release_wrote_is_in_the_way(host: Host, wanted: Fields) -> None:
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("INSERT INTO alembic_version VALUES ('streamer_9999')")
+        connection.commit()
+    said = refused(host, wanted)
+    assert "streamer_9999 is not one of" in " ".join(said)
+
+
+def test_a_database_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields) -> None:
+    host.ctl("stop", "all")
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute("ALTER TABLE task_list RENAME COLUMN push_url TO pushed")
+        connection.commit()
+    assert any("no column push_url" in one for one in refused(host, wanted))
+
+
+def test_a_missing_old_database_is_in_the_way(host: Host, wanted: Fields) -> None:
+    wanted["database"] = str(host.code / "other.db")
+    assert any("the old program's database is not there" in one for one in refused(host, wanted))
+
+
+def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields) -> None:
+    (host.code / ".env").write_bytes(b"A=\xff\n")
+    assert any("not UTF-8" in one for one in refused(host, wanted))
+
+
+def test_a_clock_that_is_off_is_in_the_way(host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    with pytest.raises(Refused, match=r"clock is \+\d+\.\d s off") as caught:
+        gates.preflight(host.parsed(**wanted))
+    assert len(caught.value.answer.said) == 1
+
+
+def test_too_small_a_disk_is_in_the_way(host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
+    with pytest.raises(Refused, match=r"the backup needs \d+ MB") as caught:
+        gates.preflight(host.parsed(**wanted))
+    assert len(caught.value.answer.said) == 1
+
+
+def test_a_streamer_whose_classes_are_over_for_the_new_program_may_be_stopped(host: Host, wanted: Fields) -> None:
+    """What our own program knows of a class counts more than its times."""
+    now = time.time()
+    book(host, "c-7", now - 60, now + 600)
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute(
+            "CREATE TABLE class_list (class_id TEXT PRIMARY KEY, video_id TEXT NOT NULL, site TEXT, state TEXT)"
+        )
+        connection.execute("INSERT INTO class_list VALUES ('c-7', '6666', NULL, 'cancelled')")
+        connection.commit()
+    host.done("preflight", wanted=wanted)
+
+
+@pytest.mark.parametrize(
+    ("change_of", "words"),
+    [
+        ({"role": "walrus"}, "role"),
+        ({"surprise": 1}, "surprise"),
+        ({"root": "relative"}, "root: must be an absolute path"),
+        ({"env": {"A-B": "hidden"}}, "no name of a setting"),
+        ({"record_patterns": ["("]}, "no regular expression"),
+        ({"old_programs": ["../x.conf"]}, "file name"),
+    ],
+)
+def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path, change_of: Any, words: str) -> None:
+    with a_host(tmp_path, start=False) as host:
+        answered = host.step("preflight", wanted={**host.wanted(), **change_of})
+        assert answered.code == 2
+        assert words in answered.msg
+        assert "hidden" not in answered.msg + answered.errors

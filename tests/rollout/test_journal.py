@@ -1,0 +1,160 @@
+"""The journal says what can not be seen; a torn line was never written; two rollouts never overlap."""
+
+import json
+import multiprocessing
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout.journal import History, Journal, Note, locked
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.jsonl")
+
+
+def noted(journal: Journal, *lines: str) -> None:
+    """Each line: id step state."""
+    for line in lines:
+        id_, step, state = line.split()
+        journal.note(id_, step, state)  # type: ignore[arg-type]  # the lines below have the words of the type
+
+
+WINDOW, COMMITTED = "a window begin", "a committed done"
+BACK, ROLLEDBACK = "a rollback begin", "a rolledback done"
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        ((), "untouched"),
+        (("a backup begin", "a backup done"), "untouched"),
+        ((WINDOW,), "half"),
+        ((WINDOW, "a stop begin", "a stop done"), "half"),
+        ((WINDOW, COMMITTED), "finished"),
+        ((WINDOW, BACK), "half"),
+        ((WINDOW, BACK, ROLLEDBACK), "rolledback"),
+        ((WINDOW, COMMITTED, BACK), "half"),
+        ((WINDOW, COMMITTED, BACK, ROLLEDBACK), "rolledback"),
+        ((WINDOW, BACK, ROLLEDBACK, WINDOW), "half"),
+        ((WINDOW, BACK, ROLLEDBACK, WINDOW, COMMITTED), "finished"),
+        ((WINDOW, COMMITTED, "b window begin", "b committed done"), "untouched"),
+        ((WINDOW, COMMITTED, "b window begin", "b rollback begin", "b rolledback done"), "finished"),
+        (("b window begin",), "untouched"),
+    ],
+)
+def test_how_far_a_rollout_is(journal: Journal, lines: tuple[str, ...], state: str) -> None:
+    """A finished one that another stands upon does not stand here any more: it would have to be done anew."""
+    noted(journal, *lines)
+    assert journal.state("a") == state
+
+
+def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: Journal) -> None:
+    noted(journal, WINDOW, COMMITTED, "b window begin", "b committed done")
+    assert journal.history().last == "b"
+    noted(journal, "b rollback begin")
+    assert (journal.history().half, journal.history().taking_back) == ("b", True)
+    noted(journal, "b rolledback done")
+    assert journal.history().last == "a"
+
+
+def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> None:
+    journal.note("a", "window", "begin", {"states": {"x": "RUNNING"}})
+    (line,) = journal.path.read_text().splitlines()
+    found = json.loads(line)
+    assert found == {**found, "id": "a", "step": "window", "state": "begin", "detail": {"states": {"x": "RUNNING"}}}
+    assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
+
+
+@given(cut=st.integers(1, 200), rest=st.sampled_from([b"", b"\0\0\0", b"{", b'{"at": 1}']))
+def test_wherever_a_crash_tears_the_last_line_the_others_stand(
+    cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl")
+    noted(journal, WINDOW, "a stop begin")
+    whole = journal.path.read_bytes()
+    journal.note("a", "stop", "done", "x" * 100)
+    torn = journal.path.read_bytes()[: len(whole) + cut]
+    journal.path.write_bytes(torn.rstrip(b"\n") + rest)
+    assert [note.step for note in journal.notes()] == ["window", "stop"]
+    journal.note("a", "copy", "begin")
+    assert [note.step for note in journal.notes()] == ["window", "stop", "copy"]
+
+
+def test_a_line_that_is_not_the_last_and_can_not_be_read_calls_a_person(journal: Journal) -> None:
+    noted(journal, WINDOW)
+    journal.path.write_bytes(b"garbage\n" + journal.path.read_bytes())
+    with pytest.raises(CallAPerson, match="line 1 can not be read"):
+        journal.notes()
+
+
+def test_a_note_is_on_the_disk_when_it_returns(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    noted(journal, WINDOW)
+    assert synced == [str(journal.path), str(journal.path.parent)]
+
+
+def test_the_round_of_a_rollout_begins_with_its_last_window(journal: Journal) -> None:
+    noted(journal, WINDOW, "a stop begin", BACK, ROLLEDBACK, "b backup done", WINDOW, "a copy begin")
+    assert [note.step for note in journal.round("a")] == ["window", "copy"]
+
+
+def test_reading_makes_no_file(journal: Journal) -> None:
+    assert journal.state("a") == "untouched"
+    assert not journal.path.exists()
+
+
+def test_no_history_at_all() -> None:
+    assert History.of([]).last is None
+    assert History.of([Note(1, "a", "backup", "done")]).last is None
+
+
+def _hold(folder: str, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
+    with locked(Path(folder)):
+        ready.set()
+        end.wait(30)
+
+
+def test_a_second_rollout_is_refused_in_words_and_waits_no_longer_than_it_is_told(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    ready, end = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(str(tmp_path / "rollout"), ready, end))
+    holder.start()
+    try:
+        assert ready.wait(60)
+        with (
+            pytest.raises(TryAgain, match=rf"another rollout is at work on this host \(process {holder.pid}\)"),
+            locked(tmp_path / "rollout", timeout_s=0.3),
+        ):
+            pass
+        end.set()
+        with locked(tmp_path / "rollout", timeout_s=20):
+            assert stat.S_IMODE((tmp_path / "rollout").stat().st_mode) == 0o700
+    finally:
+        end.set()
+        holder.join(10)
+
+
+def test_a_rollout_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    ready, end = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(str(tmp_path / "rollout"), ready, end))
+    holder.start()
+    assert ready.wait(60)
+    holder.kill()
+    holder.join(10)
+    with locked(tmp_path / "rollout", timeout_s=5):
+        pass

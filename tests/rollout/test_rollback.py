@@ -1,0 +1,212 @@
+"""The way back, from wherever the window or a rollback has come to; nothing that was written since is lost."""
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.rollout.host import ENV, Host, a_host
+from tests.rollout.test_window_killed import KILL, killed
+from tests.stage import wait_until
+
+LINES = 6
+"""So many lines does a rollback write: rollback, stop twice, reload twice, rolledback; a restore writes two more."""
+BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path) as found:
+        yield found
+
+
+def finished(host: Host) -> None:
+    host.done("backup")
+    host.done("window")
+
+
+def booked(host: Host) -> None:
+    """The new program writes a row."""
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute(BOOK)
+        connection.commit()
+
+
+def classes(host: Host) -> set[str]:
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        return {row[0] for row in connection.execute("SELECT class_id FROM task_list")}
+
+
+def test_before_anything_was_done_nothing_is_touched(host: Host) -> None:
+    before = host.everything()
+    answer = host.done("rollback")
+    assert not answer["changed"]
+    assert "has never been on this host" in answer["said"][0]
+    assert host.everything().keys() == before.keys()
+    host.done("backup")
+    answer = host.done("rollback")
+    assert not answer["changed"]
+    assert "has changed nothing on this host" in answer["said"][0]
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_what_was_written_since_the_window_stays(host: Host) -> None:
+    finished(host)
+    booked(host)
+    host.done("rollback")
+    assert "new" in classes(host)
+    assert host.lost() == set()
+
+
+@pytest.mark.parametrize(
+    ("restore", "number"), [(restore, n) for restore in (False, True) for n in range(1, LINES + 2 * restore + 1)]
+)
+def test_a_rollback_that_was_killed_goes_on_where_it_was(tmp_path: Path, restore: bool, number: int) -> None:
+    """Also where it restores the database: what the old program wrote after the first try is not thrown away."""
+    with a_host(tmp_path) as host:
+        before = host.tree()
+        finished(host)
+        booked(host)
+        wanted = host.wanted(restore_database=restore)
+        answered = host.step("rollback", wanted=wanted, fault=KILL.format(number=number))
+        assert answered.code == -9, f"the fault did not fire: {answered}"
+        assert host.step("window").code == 2, "a window may not go over a half rollback"
+        assert host.done("rollback", wanted=wanted)["changed"]
+        host.is_old(before)
+        assert ("new" in classes(host)) is not restore
+        assert not host.done("rollback", wanted=wanted)["changed"]
+
+
+def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on(host: Host) -> None:
+    before = host.tree()
+    finished(host)
+    die = "import os\nfrom lectern.rollout import switch\nswitch.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
+    assert host.step("rollback", fault=die).code == -9
+    host.done("rollback")
+    host.is_old(before)
+
+
+def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exported_first(host: Host) -> None:
+    finished(host)
+    booked(host)
+    answer = host.done("rollback", wanted=host.wanted(restore_database=True))
+    assert "new" not in classes(host)
+    assert host.lost() == set()
+    (aside,) = [path for path in (host.root / "rollout" / "backups").iterdir() if ".used-" in path.name]
+    since = json.loads((aside / "rows-since.json").read_text())
+    assert [row["class_id"] for row in since["task_list"]] == ["new"]
+    assert any("rows that were written since the copy" in one for one in answer["said"])
+
+
+def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_not_touch(host: Host) -> None:
+    """Killed between the stop and the copy, there is only the live backup, and it is older than the last rows."""
+    before = host.tree()
+    host.done("backup")
+    number = len(host.acknowledged())
+    wait_until(lambda: len(host.acknowledged()) > number + 5, description="rows are written after the backup")
+    killed(host, "window", 3)
+    host.done("rollback", wanted=host.wanted(restore_database=True))
+    host.is_old(before)
+
+
+def test_of_a_file_that_a_person_edited_since_only_our_values_are_taken_back(host: Host) -> None:
+    finished(host)
+    env = host.code / ".env"
+    env.write_text(env.read_text().replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7") + "\nPERSON=1\n")
+    answer = host.done("rollback")
+    assert any("somebody edited it" in one for one in answer["said"])
+    assert env.read_text() == f"{ENV}\nMAX_VIDEO_NUM=7\nPERSON=1\n"
+    host.done("verify")
+
+
+def test_a_supervisor_file_that_a_person_wrote_since_stays(host: Host) -> None:
+    finished(host)
+    person = "[program:idc_client]\ncommand=/bin/sleep 1000\nstartsecs=0\n"
+    (host.programs / "idc_client.conf").write_text(person)
+    answer = host.done("rollback")
+    assert any("somebody wrote it since" in one for one in answer["said"])
+    assert (host.programs / "idc_client.conf").read_text() == person
+
+
+def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_next_try_goes_on(host: Host) -> None:
+    host.write_program("idc_client", f"/bin/sh {host.code}/run.sh", startsecs="1", startretries="0")
+    (host.code / "run.sh").write_text("exec /bin/sleep 1000\n")
+    host.ctl("update")
+    wait_until(lambda: host.states().get("idc_client") == "RUNNING", description="it runs")
+    before = host.tree()
+    finished(host)
+    (host.code / "run.sh").write_text("echo my last words >&2; exit 3\n")
+    quick = "from lectern.rollout import supervisor\nsupervisor.as_before.__defaults__ = (4.0, supervisor.no_beat)\n"
+    answered = host.step("rollback", fault=quick)
+    assert answered.code == 1
+    assert "idc_client is" in answered.msg
+    assert "my last words" in answered.msg
+    (host.code / "run.sh").write_text("exec /bin/sleep 1000\n")
+    assert host.done("rollback")["changed"]
+    assert host.states() == {"idc_client": "RUNNING"}
+    assert host.tree() == before
+
+
+def test_after_a_rollback_the_same_rollout_can_be_done_again(host: Host) -> None:
+    before = host.tree()
+    finished(host)
+    host.done("rollback")
+    assert host.done("backup")["changed"], "a used backup is not the one of the next try"
+    host.done("window")
+    host.is_new()
+    host.done("rollback")
+    host.is_old(before)
+    names = sorted(path.name for path in (host.root / "rollout" / "backups").iterdir())
+    assert len([name for name in names if ".used-" in name]) == 2
+
+
+def test_a_backup_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
+    finished(host)
+    (backup,) = (host.root / "rollout" / "backups").iterdir()
+    backup.rename(host.folder / "elsewhere")
+    answered = host.step("rollback")
+    assert answered.code == 1
+    assert "is gone" in answered.msg
+    assert host.states() == {"lectern-streamer": "RUNNING"}
+    (host.folder / "elsewhere").rename(backup)
+    assert host.done("rollback")["changed"]
+
+
+def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_back(host: Host) -> None:
+    before = host.tree()
+    finished(host)
+    other = host.wanted()
+    other["env"] = {**other["env"], "MAX_VIDEO_NUM": "5"}
+    answer = host.done("rollback", wanted=other)
+    assert not answer["changed"]
+    assert "--last" in answer["said"][1]
+    assert host.done("rollback", "--last", wanted=other)["changed"]
+    host.is_old(before)
+
+
+def test_a_check_changes_nothing(host: Host) -> None:
+    finished(host)
+    before = host.everything()
+    assert host.done("rollback", "--check")["changed"]
+    assert host.everything() == before
+    host.done("rollback")
+    before = host.tree()
+    assert not host.done("rollback", "--check")["changed"]
+    assert host.tree() == before
+
+
+def test_who_asks_for_the_end_of_a_rollback_waits_for_it(host: Host) -> None:
+    """Half the way back is no place to stop at."""
+    before = host.tree()
+    finished(host)
+    step = host.begin("rollback")
+    log = host.root / "rollout" / "journal.jsonl"
+    wait_until(lambda: '"rollback"' in log.read_text(), description="the rollback is begun")
+    os.kill(step.pid, signal.SIGTERM)
+    assert step.answered().code == 0
+    host.is_old(before)

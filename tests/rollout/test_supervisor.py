@@ -1,0 +1,79 @@
+"""supervisorctl is asked, and its exit codes are not believed."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout.supervisor import Supervisor, as_before, programs_in, wait_for
+
+Says = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def says(tmp_path: Path) -> Says:
+    """A supervisorctl that answers so; the real one is asked in the tests of the window."""
+
+    def make(output: str, code: int = 0) -> Supervisor:
+        script = tmp_path / "supervisorctl"
+        script.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write({output!r})\nsys.exit({code})\n")
+        script.chmod(0o755)
+        return Supervisor([str(script)])
+
+    return make
+
+
+def test_a_program_that_is_stopped_is_no_failure(says: Says) -> None:
+    output = (
+        "idc_client                       RUNNING   pid 7, uptime 0:00:01\nold:old_00   STOPPED   Nov 24 07:00 PM\n"
+    )
+    assert says(output, 3).states() == {"idc_client": "RUNNING", "old:old_00": "STOPPED"}
+
+
+def test_no_program_at_all_is_an_answer(says: Says) -> None:
+    assert says("").states() == {}
+
+
+@pytest.mark.parametrize(
+    ("output", "code"),
+    [
+        ("unix:///run/supervisor.sock no such file\n", 4),
+        ("unix:///run/supervisor.sock refused connection\n", 4),
+        ("error: <class 'xmlrpc.client.Fault'>, <Fault 6: 'SHUTDOWN_STATE'>: file: x line: 800\n", 1),
+        ("", 1),
+        ("Error: .ini file does not include supervisorctl section\n", 2),
+    ],
+)
+def test_a_supervisord_that_does_not_answer_is_told_from_one_without_programs(
+    says: Says, output: str, code: int
+) -> None:
+    with pytest.raises(TryAgain, match="supervisord does not answer"):
+        says(output, code).states()
+    assert says(output, code).states_or_none() is None
+
+
+def test_a_program_that_does_not_stop_is_named(says: Says) -> None:
+    with pytest.raises(CallAPerson, match="slow: still at work after"):
+        says("slow   STOPPING\nother   STOPPED\n", 3).stop_all()
+
+
+def test_a_wait_has_an_end_and_says_why(says: Says) -> None:
+    with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
+        as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)
+
+
+def test_what_beats_can_end_a_wait() -> None:
+    def beat() -> None:
+        raise TryAgain("enough")
+
+    with pytest.raises(TryAgain, match="enough"):
+        wait_for(lambda: None, 10, lambda: "late", beat)
+
+
+def test_the_programs_of_a_supervisor_file() -> None:
+    conf = (
+        "[program:a]\ncommand=x\n; [program:no]\n [group:g]\nprograms=b,c\n[fcgi-program:f]\n[eventlistener:e]\n[x]\n"
+    )
+    assert programs_in(conf) == {"a", "g", "f", "e"}
