@@ -1,17 +1,28 @@
 """Fixtures of the playbooks' tests: the release that they roll out, built once a session."""
 
+import asyncio
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pytest_docker.plugin import Services
+
+from lectern.demo import recordings
+from tests.playbooks.hosts import engine
+from tests.playbooks.hosts.fleet import SERVICES, Fleet, Keys
+from tests.stage import wait_until
 
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
 
+Figure = Callable[[str], None]
+"""Is told a figure with its name and its unit."""
 Build = Callable[[str], Path]
 """Is given the hosts' Python, such as ``3.13``."""
 
@@ -45,6 +56,73 @@ def built_release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
 def release_file(built_release: Build) -> Path:
     """The release for hosts that have the Python of the tests."""
     return built_release(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Keeps a figure, such as a downtime: it is printed at the end, and asserted nowhere."""
+    return lambda told: record_property("figure", told)
+
+
+# -- hosts in containers, where there is a Docker engine -------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder with a short path: sockets lie in it."""
+    folder = Path(tempfile.mkdtemp(prefix="lt-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def keys(short_folder: Path) -> Iterator[Keys]:
+    """The session's SSH key, which compose.yml gives to the containers; without an engine the tests are skipped."""
+    reason = engine.absent()
+    if reason is not None:
+        assert os.environ.get("CI") != "true", f"{reason}, and the CI must try the playbooks on real hosts"
+        pytest.skip(reason)
+    engine.have_base()
+    found = Keys(short_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LECTERN_TEST_KEYS", str(found.shared))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file(keys: Keys) -> str:
+    """For pytest-docker; there is an engine once there are keys."""
+    return str(Path(__file__).parent / "hosts" / "compose.yml")
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """For pytest-docker: nothing of an earlier session stays, and all are healthy before any test."""
+    return ["down -v --remove-orphans", "up -d --build --wait --wait-timeout 120"]
+
+
+@pytest.fixture(scope="session")
+def fleet(
+    keys: Keys, docker_services: Services, docker_compose_project_name: str, short_folder: Path
+) -> Iterator[Fleet]:
+    """A control host, a teacher and two streamers, bare: nothing of lectern is on them."""
+    recording = short_folder / "recording.flv"
+    asyncio.run(recordings.make(recordings.ffmpeg_path(), recording, seconds=30, width=320, height=240))
+    wanted = [*((name, 22) for name in SERVICES), ("control", 6379)]
+    ports = {(name, port): docker_services.port_for(name, port) for name, port in wanted}
+    found = Fleet(short_folder, docker_compose_project_name, keys, ports, recording)
+    wait_until(found.greeted, timeout_s=60, description="every sshd says its SSH- banner")
+    found.know_hosts()
+    yield found
+    found.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, told in report.user_properties:
+            if name == "figure" and report.when == "call":
+                terminalreporter.write_line(f"{report.head_line}: {told}")
 
 
 def _built(folder: Path, python: str) -> Path:

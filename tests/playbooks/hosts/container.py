@@ -32,13 +32,14 @@ class Container:
         """Start a command in it that goes on."""
         subprocess.run(["docker", "exec", "-d", self.name, *argv], check=True, capture_output=True, timeout=60)
 
-    def pause(self) -> None:
-        """Freeze it: its connections hang, as when a cable is cut."""
-        subprocess.run(["docker", "pause", self.name], check=True, capture_output=True, timeout=60)
+    @property
+    def cut(self) -> list[str]:
+        """The command that takes the controller's way to it: what runs in it runs on, as when a cable is cut."""
+        return ["docker", "exec", self.name, "pkill", "-STOP", "sshd"]
 
-    def resume(self) -> None:
-        """Let it go on."""
-        subprocess.run(["docker", "unpause", self.name], check=True, capture_output=True, timeout=60)
+    def mend(self) -> None:
+        """Give the way back."""
+        self.run(["pkill", "-CONT", "sshd"])
 
     def host_key(self) -> str:
         """Its real SSH host key, read from inside: type and key."""

@@ -12,11 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.playbooks.hosts.old_world import IDC_TOKEN, OSS_SECRET
 from tests.playbooks.hosts.places import Places
 
 ROOT = Path(__file__).parents[3]
 CALLBACKS = Path(__file__).parent / "callback"
-SIGN_KEY = "made-up-sign-key"
+SIGN_KEY, REDIS_PASSWORD = "made-up-sign-key", "made-up-redis-password"
+PREFECT_PASSWORD = "made-up-prefect-password"
+SECRETS = (IDC_TOKEN, OSS_SECRET, SIGN_KEY, REDIS_PASSWORD, PREFECT_PASSWORD)
+"""No run of any playbook may show one of them."""
 RUN_S = 400.0
 _RECAP = re.compile(r"^(\S+)\s+: ((?:\w+=\d+\s*)+)$", re.MULTILINE)
 Fault = Mapping[str, Any]
@@ -67,8 +71,8 @@ class Controller:
 
     def __init__(self, folder: Path, inventory: Mapping[str, Any], path: str) -> None:
         self.folder = folder
-        self.output: list[str] = []
-        """Everything that any run has said: no secret may be in it."""
+        self.cut: Sequence[str] = ()
+        """The command that takes the network of a host away; where there is one, for faults of the kind *cut*."""
         self.inventory = folder / "inventory.json"
         self.write(inventory)
         kept = {name: os.environ[name] for name in ("TZ",) if name in os.environ}
@@ -81,6 +85,10 @@ class Controller:
             "ANSIBLE_HOME": str(folder / "a"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            # As in ansible.cfg, but a host that is lost is noticed within seconds.
+            "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 "
+            "-o ServerAliveCountMax=3 -o ForwardAgent=no",
+            "ANSIBLE_SSH_RETRIES": "1",
         }
 
     def write(self, inventory: Mapping[str, Any]) -> None:
@@ -122,7 +130,8 @@ class Controller:
                 process.wait()
                 raise AssertionError(f"{argv} took longer than {timeout_s:g} s\n{log.read_text()[-6000:]}") from None
         text = log.read_text(errors="replace")
-        self.output.append(text)
+        shown = [one for one in SECRETS if one in text]
+        assert not shown, f"{' '.join(argv)} shows secrets: {shown}"
         lines = facts.read_text().splitlines() if facts.exists() else []
         return Played(exit_code, text, [json.loads(line) for line in lines], fired.exists())
 

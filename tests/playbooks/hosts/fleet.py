@@ -1,7 +1,8 @@
 """Containers ready to be rolled out onto: keys, known hosts, an inventory, a control host with Redis and Prefect."""
 
+import os
+import socket
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import redis
 
 from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
-from tests.playbooks.hosts.controller import Controller, Played, variables
+from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, Fault, Played, variables
 from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import wait_until
 
-REDIS_PASSWORD = "made-up-redis-password"
 REDIS_URL = f"redis://:{REDIS_PASSWORD}@control:6379/0"
 PREFECT_API_URL = "http://control:4200/api"
 SERVICES = ("control", "teacher", "streamer1", "streamer2")
@@ -51,10 +51,26 @@ class Fleet:
             for name, home in homes.items()
         }
         self._keys, self.known_hosts = keys, folder / "known_hosts"
-        url = REDIS_URL.replace("control:6379", f"127.0.0.1:{ports['control', 6379]}")
-        self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
+        self.redis_url = REDIS_URL.replace("control:6379", f"127.0.0.1:{ports['control', 6379]}")
+        self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
         self.before: dict[str, Before] = {}
-        self.release: Path | None = None
+        self.controller: Controller
+
+    def greeted(self) -> bool:
+        """Whether every sshd answers at its port."""
+        for name in self.containers:
+            try:
+                with socket.create_connection(("127.0.0.1", self.ports[name, 22]), timeout=5) as connection:
+                    connection.settimeout(5)
+                    if not connection.recv(16).startswith(b"SSH-"):
+                        return False
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let go of Redis."""
+        self.redis.close()
 
     def know_hosts(self) -> None:
         """Write down the containers' real host keys, read from inside."""
@@ -76,22 +92,23 @@ class Fleet:
             "release_file": str(release),
             "lectern_redis_url": REDIS_URL,
             "lectern_prefect_api_url": PREFECT_API_URL,
+            "lectern_prefect_api_auth_string": f"lectern:{PREFECT_PASSWORD}",
         }
         return {**groups, "all": {"vars": shared}}
 
     def _reached(self, name: str) -> dict[str, Any]:
         return reached_by(self.ports[name, 22], self._keys.private, self.known_hosts)
 
-    def controller(self, release: Path, path: str) -> Controller:
-        """A controller of these hosts."""
-        return Controller(self.folder, self.inventory(release), path)
+    def use(self, release: Path) -> None:
+        """Roll out *release*, from now on."""
+        self.controller = Controller(self.folder, self.inventory(release), os.environ["PATH"])
 
-    def provision(self, controller: Controller) -> Played:
-        """Make the bare hosts able to take a release, by the playbook that does so on real ones."""
-        return controller.run("provision", timeout_s=600)
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        """Run a playbook for all of them, or as *arguments* say."""
+        return self.controller.run(playbook, *arguments, fault=fault)
 
     def ready(self) -> None:
-        """Redis answers from outside."""
+        """Wait until Redis answers from outside."""
 
         def pings() -> bool:
             try:
@@ -113,13 +130,11 @@ class Fleet:
 
     def serve_recordings(self, names: Sequence[str]) -> None:
         """An origin on the control host that has the recording under each of *names*."""
-        with tempfile.TemporaryDirectory():
-            self.control.run(["mkdir", "-p", ORIGIN, RECEIVED])
-            for name in names:
-                path = f"{ORIGIN}/{name}"
-                self.control.run(
-                    ["sh", "-c", f"mkdir -p $(dirname {path}) && cat > {path}"], given=self.recording.read_bytes()
-                )
+        self.control.run(["mkdir", "-p", ORIGIN, RECEIVED])
+        for name in names:
+            path = f"{ORIGIN}/{name}"
+            self.control.run(["sh", "-c", f"mkdir -p $(dirname {path})"])
+            self.control.run(["sh", "-c", f"cat > {path}"], given=self.recording.read_bytes())
         self.control.begin("python3", "-m", "http.server", "8080", "--directory", ORIGIN)
 
     def receive(self, class_id: str, port: int) -> str:

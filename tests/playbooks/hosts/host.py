@@ -24,6 +24,9 @@ connection = sqlite3.connect(sys.argv[1], timeout=20)
 connection.execute("PRAGMA query_only = ON")
 print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
 """
+_POST = (
+    "import sys,urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode()), timeout=10).read())"
+)
 _STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
 _STEPS += (
     "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
@@ -140,6 +143,38 @@ class Host(ABC):
     def read(self, path: object) -> bytes:
         """A file's content."""
         return self.run(["cat", str(path)]).stdout
+
+    def write(self, path: object, content: bytes) -> None:
+        """Make a file, or replace what is in one; its folder must be there."""
+        self.run(["sh", "-c", f"cat > '{path}'"], given=content)
+
+    def book(self, class_id: str, end_of_url: str, push_url: str, start: float, end: float) -> None:
+        """Have the old streamer keep a class, as its teacher does."""
+        url = f"http://origin.example/{end_of_url}"
+        task = {"cmd": "order", "class_id": class_id, "video_url": url, "push_url": push_url}
+        body = json.dumps({**task, "start_time": int(start), "end_time": int(end)})
+        argv = [self.places.python, "-c", _POST, f"http://127.0.0.1:{self.places.port}/", body]
+        self.run(argv)
+
+    # -- faults inside a step of the rollout -----------------------------------------------------------------------
+
+    def arm(self, step: str, **orders: str) -> None:
+        """Have the next *step* on this host killed, or listed, as `step_fault.py` reads its *orders*."""
+        folder = self._packages()
+        self.write(f"{folder}/lectern_fault.py", (HERE / "step_fault.py").read_bytes())
+        self.write(f"{folder}/lectern_fault.pth", b"import lectern_fault\n")
+        self.write(f"{folder}/lectern_fault.json", json.dumps({"step": step, **orders}).encode())
+
+    def disarm(self) -> bool:
+        """Take the orders back; whether they had been carried out."""
+        orders = f"{self._packages()}/lectern_fault.json"
+        return self.run(["rm", orders], check=False).returncode != 0
+
+    def _packages(self) -> str:
+        found = self.run(["sh", "-c", f"echo {self.places.root}/releases/*/venv/lib/python3*/site-packages"])
+        return found.stdout.decode().strip()
+
+    # -- what was lost and what has changed ------------------------------------------------------------------------
 
     def lost(self) -> list[str]:
         """Rows of which the old program wrote in its diary that they are safe, and which are not there."""

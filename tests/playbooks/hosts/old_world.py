@@ -13,8 +13,6 @@ from tests.playbooks.hosts.places import Places
 
 OLD = Path(__file__).parent / "old"
 IDC_TOKEN, OSS_SECRET = "made-up-idc-token", "made-up-oss-secret"
-SECRETS = (IDC_TOKEN, OSS_SECRET)
-"""Values of neighbours in .env and of the old config that no output may show."""
 DAY_S = 86400
 
 _PROGRAM = """\
@@ -29,7 +27,7 @@ startsecs=1
 redirect_stderr=true
 stdout_logfile={base}/{name}.log
 """
-_CONFIG = """\
+CONFIG = """\
 {
    "host": "127.0.0.1",
    "port": %d,
@@ -60,7 +58,7 @@ def lay_out(places: Places, tree: Path, recording: Path, *, tag: str) -> None:
         _recordings(_under(tree, places.video_root), recording, tag)
     else:
         (code / "config").mkdir(exist_ok=True)
-        text = _CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
+        text = CONFIG % (places.port, json.dumps(places.redis_url), OSS_SECRET)
         (code / "config" / "default.json").write_text(text)
         shutil.copy(OLD / "teacher" / "node.py", base / "node")
         command = f"{places.python} {places.base}/node app.js"

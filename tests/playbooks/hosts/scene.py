@@ -5,18 +5,17 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
 from lectern.demo import programs
 from lectern.demo.ports import HOST, free_port
-from tests.playbooks.hosts.controller import Controller, variables
+from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, Fault, Played, variables
 from tests.playbooks.hosts.local import LocalHost
+from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import Child, Town, wait_until
-
-REDIS_PASSWORD = "made-up-redis-password"
 
 
 class Scene:
@@ -27,21 +26,13 @@ class Scene:
         self.port = free_port()
         self.redis_url = f"redis://:{REDIS_PASSWORD}@{HOST}:{self.port}/0"
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
-        argv = [
-            town.programs.redis_server,
-            "--port",
-            str(self.port),
-            "--bind",
-            HOST,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]
-        self._redis = Child([*argv, "--requirepass", REDIS_PASSWORD], town.environment, folder / "redis.log")
+        options = {"port": self.port, "bind": HOST, "save": "", "appendonly": "no", "requirepass": REDIS_PASSWORD}
+        argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self._redis = Child([town.programs.redis_server, *argv], town.environment, folder / "redis.log")
         wait_until(self._pings, description="Redis answers")
         self.hosts = {name: self._host(name) for name in names}
         self.before: dict[str, Before] = {}
+        self._always: Mapping[str, Mapping[str, Any]] = {}
         self.controller = Controller(folder, self.inventory(), programs.path(town.programs))
 
     def _pings(self) -> bool:
@@ -50,8 +41,10 @@ class Scene:
         except redis.RedisError:
             return False
 
+    # -- the hosts ---------------------------------------------------------------------------------------------------
+
     def _host(self, name: str) -> LocalHost:
-        role = "teacher" if name.startswith("teacher") else "streamer"
+        role: Literal["teacher", "streamer"] = "teacher" if name.startswith("teacher") else "streamer"
         recording, wget = self.town.folder / "master.flv", shutil.which("wget", path=programs.path(self.town.programs))
         assert wget is not None
         return LocalHost(self.folder, name, role, self.redis_url, recording, self.town.environment, wget)
@@ -62,6 +55,7 @@ class Scene:
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
                 **variables(host.places, allowed_origins=HOST, more_settings=dict(SETTINGS)),
+                **self._always.get(name, {}),
                 **hosts.get(name, {}),
             }
         groups["all"] = {
@@ -79,6 +73,11 @@ class Scene:
         }
         return groups
 
+    def vary(self, **hosts: Mapping[str, Any]) -> None:
+        """From now on, *hosts* have some variables differently."""
+        self._always = hosts
+        self.controller.write(self.inventory())
+
     def host(self, name: str) -> LocalHost:
         """One of them."""
         return self.hosts[name]
@@ -86,8 +85,6 @@ class Scene:
     def reset(self, *, keep_release: bool = True) -> None:
         """All hosts as the old programs left them."""
         if any(host.places.role == "teacher" for host in self.hosts.values()):
-            from tests.playbooks.hosts.old_world import fill_redis
-
             fill_redis(self.redis, "t")
         else:
             self.redis.flushdb()
@@ -98,9 +95,9 @@ class Scene:
             for name, host in self.hosts.items()
         }
 
-    def run(self, playbook: str, *arguments: str, **more: Any) -> Any:
-        """Run a playbook."""
-        return self.controller.run(playbook, *arguments, **more)
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        """Run a playbook for all of them, or as *arguments* say."""
+        return self.controller.run(playbook, *arguments, fault=fault)
 
     def close(self) -> None:
         """End and clear everything."""

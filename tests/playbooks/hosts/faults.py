@@ -1,0 +1,143 @@
+"""The crash matrix: one fault a case, at every task and at everything that a step does, then resumed or rolled back."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from tests.playbooks.hosts.controller import Controller, Fault, Played
+from tests.playbooks.hosts.host import Host
+from tests.playbooks.hosts.wholly import Before
+
+Kind = Literal["kill", "middle", "fail", "cut", "step", "step alone"]
+Then = Literal["resume", "roll back"]
+AT_WORK = "at work on this host"
+OVERLAPS = 12
+"""How often a command is typed again that says another one is still at work."""
+REPEATED = ("process", "send")
+"""Kinds of things that a step does as often as it must wait: the first two of each are killed."""
+
+
+class Ground(Protocol):
+    """What the matrix is played on: a scene of this machine, or a fleet of containers."""
+
+    before: dict[str, Before]
+    controller: Controller
+
+    def reset(self) -> None:
+        """All hosts as the old programs left them."""
+
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        """Run a playbook."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault and what is done about it. *at* is a task's number, or a thing that a step does."""
+
+    playbook: Literal["rollout", "rollback"]
+    kind: Kind
+    at: int | str
+    name: str
+    then: Then
+    after_s: float = 0.0
+    step: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.step}: {self.at}" if self.step else f"{self.at} {self.name}"
+        return f"{self.playbook}, {self.kind} at {where}, then {self.then}"
+
+
+def listed(ground: Ground, host: Host, playbook: Literal["rollout", "rollback"], kinds: Sequence[Kind]) -> list[Case]:
+    """All cases of a playbook on one host, found by playing it once without any fault."""
+    ground.reset()
+    steps = ("backup", "window") if playbook == "rollout" else ("rollback",)
+    if playbook == "rollback":
+        ground.run("rollout").assert_ok()
+    thens: tuple[Then, ...] = ("resume", "roll back") if playbook == "rollout" else ("roll back",)
+    log = f"{host.places.base}/points-{time.monotonic_ns()}"
+    cases: list[Case] = []
+    host.arm(steps[-1], mode="list", log=log)
+    played = ground.run(playbook).assert_ok()
+    assert not host.disarm(), "the list of points was not asked for"
+    numbers = [(one["number"], one["task"], end) for one, end in _pairs(played.tasks) if end["how"] == "ok"]
+    for number, name, end in numbers:
+        for kind in kinds:
+            if kind in ("kill", "middle", "fail", "cut"):
+                once: tuple[Then, ...] = thens if kind != "fail" else thens[:1]
+                cases += [Case(playbook, kind, number, name, then, round(end["seconds"] / 2, 3)) for then in once]
+    for point in points(host.read(log).decode().splitlines()):
+        cases += [
+            Case(playbook, kind, point, "", then, step=steps[-1])
+            for kind in kinds
+            if kind in ("step", "step alone")
+            for then in (thens if kind == "step" else thens[:1])
+        ]
+    return cases
+
+
+def points(lines: Sequence[str]) -> list[str]:
+    """What is worth to be killed at: of what a wait repeats only the first two."""
+    return [
+        line
+        for line in dict.fromkeys(lines)
+        if not line.startswith(REPEATED) or int(line.rpartition("(")[2].rstrip(")")) <= 2
+    ]
+
+
+def _pairs(tasks: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each begin of a task on a host with its end."""
+    for number, one in enumerate(tasks):
+        if one["how"] == "begun":
+            same = (end for end in tasks[number + 1 :] if (end["host"], end["task"]) == (one["host"], one["task"]))
+            end = next((end for end in same if end["how"] != "begun"), None)
+            if end is not None:
+                yield one, end
+
+
+def play(ground: Ground, host: Host, case: Case, mend: Callable[[], None] = lambda: None) -> list[str]:
+    """Play *case*; returns what is wrong at its end, nothing where all is well. *mend* gives the network back."""
+    ground.reset()
+    if case.playbook == "rollback":
+        ground.run("rollout").assert_ok()
+    fired, played = _faulty(ground, host, case)
+    mend()
+    if not fired:
+        return [f"the fault was not made; it ended with {played.exit_code}"]
+    before = ground.before[host.places.name]
+    wrong: list[str] = []
+    if case.kind in ("fail", "step alone") and case.playbook == "rollout":
+        wrong += [] if played.exit_code == 2 else [f"the failed rollout ended with {played.exit_code}"]
+        wrong += [f"not taken back by itself: {one}" for one in before.not_old()]
+    last = again(ground, "rollout" if case.then == "resume" else "rollback")
+    if last.exit_code != 0:
+        wrong.append(f"{case.then}: ended with {last.exit_code}: {'; '.join(last.failures())}")
+    host.settle()
+    return wrong + (before.not_new() if case.then == "resume" else before.not_old())
+
+
+def _faulty(ground: Ground, host: Host, case: Case) -> tuple[bool, Played]:
+    if case.step:
+        orders = {"mode": "kill", "at": str(case.at)}
+        if case.kind == "step":
+            orders["controller"] = str(ground.controller.folder / "pid")
+        host.arm(case.step, **orders)
+        played = ground.run(case.playbook)
+        return host.disarm(), played
+    fault: dict[str, Any] = {"kind": case.kind, "at": case.at, "after_s": case.after_s}
+    if case.kind == "cut":
+        fault["command"] = ground.controller.cut
+    played = ground.run(case.playbook, fault=fault)
+    done = case.kind != "fail" or any("made to fail by the test" in one for one in played.failures())
+    return played.fault_fired and done, played
+
+
+def again(ground: Ground, playbook: str) -> Played:
+    """Run a playbook as a person would who is told that a step of before is still at work."""
+    played = ground.run(playbook)
+    for _ in range(OVERLAPS):
+        if played.exit_code == 0 or AT_WORK not in played.output:
+            break
+        time.sleep(2)
+        played = ground.run(playbook)
+    return played

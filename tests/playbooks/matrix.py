@@ -1,0 +1,124 @@
+"""Plays the whole crash matrix, which takes an hour or two; ``make test-rollout-matrix`` starts it.
+
+A fault at every task of the playbooks and at every thing that a step does on the host, then the rollout again, and in
+a case of its own the rollback: each must end in a host that is wholly new or wholly old.
+"""
+
+import argparse
+import queue
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from playbooks.release.__main__ import built
+from playbooks.release.target import Target
+from tests.playbooks.hosts.faults import Case, Ground, Kind, listed, play
+from tests.playbooks.hosts.host import Host
+from tests.playbooks.hosts.scene import opened
+from tests.stage import Town
+
+ROOT = Path(__file__).parents[2]
+KINDS: tuple[Kind, ...] = ("kill", "middle", "fail", "step", "step alone")
+
+
+@dataclass
+class Tally:
+    """What has come of the cases so far."""
+
+    console: Console
+    total: int = 0
+    done: int = 0
+    bad: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, name: str, case: Case, wrong: list[str], seconds: float) -> None:
+        """One case is over."""
+        with self.lock:
+            self.done += 1
+            told = f"[{self.done}/{self.total}] {name}: {case} ({seconds:.0f} s)"
+            self.console.print(f"{told}: {'BAD' if wrong else 'good'}", markup=False)
+            for one in wrong:
+                self.console.print(f"    {one}", markup=False)
+            if wrong:
+                self.bad.append(told)
+
+
+def main() -> int:
+    """Play; the exit code is 1 where any case is bad, and where there was none."""
+    parser = argparse.ArgumentParser(prog="make test-rollout-matrix", description=__doc__)
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose description matches")
+    parser.add_argument(
+        "--hosts", default="streamer1,teacher1", help="the hosts, side by side; names begin with the role"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
+    given = parser.parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    tally = Tally(console)
+    with tempfile.TemporaryDirectory(prefix="matrix-") as name:
+        folder = Path(name)
+        release = built(Target.parse(None, None), folder, ROOT / "dist" / ".wheels", console)
+        town = Town(folder / "town")
+        town.start()
+        try:
+            _side_by_side(given, town, release, tally)
+        finally:
+            town.stop()
+    for one in tally.bad:
+        console.print(one, markup=False)
+    console.print(f"{tally.done} cases, {len(tally.bad)} bad")
+    return 1 if tally.bad or not tally.done or tally.done != tally.total else 0
+
+
+def _side_by_side(given: argparse.Namespace, town: Town, release: Path, tally: Tally) -> None:
+    """One thread a host: most of a case's time is waiting."""
+    names: list[str] = given.hosts.split(",")
+    failures: queue.Queue[BaseException] = queue.Queue()
+    ready = threading.Barrier(len(names))
+
+    def work(name: str) -> None:
+        try:
+            with ExitStack() as stack:
+                scene = stack.enter_context(opened(town, release, name))
+                _play_all(scene, scene.host(name), name, given, tally, ready.wait)
+        except BaseException as error:  # noqa: BLE001  # told by the main thread
+            ready.abort()
+            failures.put(error)
+
+    threads = [threading.Thread(target=work, args=(name,), name=name) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if not failures.empty():
+        raise failures.get()
+
+
+def _play_all(
+    ground: Ground, host: Host, name: str, given: argparse.Namespace, tally: Tally, all_listed: Callable[[], object]
+) -> None:
+    ground.reset()
+    ground.run("rollout", "--tags", "prepare").assert_ok()
+    cases = [
+        *listed(ground, host, "rollout", KINDS),
+        *listed(ground, host, "rollback", ("kill", "middle", "fail", "step")),
+    ]
+    chosen = [one for one in cases if re.search(given.only, str(one))][:: given.every]
+    with tally.lock:
+        tally.total += len(chosen)
+    all_listed()
+    for case in chosen:
+        began = time.monotonic()
+        wrong = play(ground, host, case)
+        tally.add(name, case, wrong, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""The one module of the playbooks hands over what is wanted, gives the answer back, and shows no secret."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stage import wait_until
+
+ROOT = Path(__file__).parents[2]
+SECRET = "made-up-token"
+LECTERN = """#!{python} -S
+import json, os, signal, sys, time
+orders = json.load(open({orders!r}))
+given = sys.stdin.read()
+with open({called!r}, "a") as log:
+    log.write(json.dumps({{"argv": sys.argv[1:], "given": given, "cwd": os.getcwd(), "env": dict(os.environ)}}) + "\\n")
+if "hang" in orders:
+    signal.signal(signal.SIGTERM, lambda *_: (print("undone", file=sys.stderr, flush=True), os._exit(1)))
+    while not os.path.exists(orders["hang"]):
+        time.sleep(0.02)
+    print("a line that nobody reads", file=sys.stderr, flush=True)
+    open(orders["hang"] + ".done", "w").close()
+sys.stdout.write(orders["out"])
+sys.stderr.write(orders.get("err", ""))
+sys.exit(orders.get("status", 0))
+"""
+
+
+@dataclass
+class Host:
+    """A folder with a `lectern` that does as it is told, and writes down how it was called."""
+
+    folder: Path
+
+    @property
+    def lectern(self) -> Path:
+        return self.folder / "lectern"
+
+    def orders(self, **orders: Any) -> None:
+        (self.folder / "orders.json").write_text(json.dumps(orders))
+
+    def calls(self) -> list[dict[str, Any]]:
+        log = self.folder / "called.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def begin(self, step: str, *more: str, **options: Any) -> "subprocess.Popen[str]":
+        """`ansible -m lectern_step` on this machine, in a process group of its own."""
+        wanted = {"role": "streamer", "code_dir": str(self.folder), "env": {"TOKEN": SECRET, "MAX_VIDEO_NUM": "7"}}
+        arguments: dict[str, Any] = {
+            "step": step,
+            "lectern": str(self.lectern),
+            "wanted": "{{ given.wanted | to_json }}",
+            "secrets": "{{ given.secrets }}",
+            **options,
+        }
+        variables = self.folder / "variables.json"
+        variables.write_text(json.dumps({"given": {"wanted": wanted, "secrets": [SECRET]}}))
+        ansible = Path(sys.executable).with_name("ansible")
+        return subprocess.Popen(
+            [
+                str(ansible),
+                "localhost",
+                "-m",
+                "lectern_step",
+                "-a",
+                json.dumps(arguments),
+                "-e",
+                f"@{variables}",
+                *more,
+            ],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "LC_ALL": "C.UTF-8",
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_HOME": str(self.folder / "a"),
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_LOCALHOST_WARNING": "false",
+                "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+            },
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, step: str, *more: str, **options: Any) -> tuple[int, str]:
+        """Its exit code, and all that it showed."""
+        process = self.begin(step, *more, **options)
+        shown, _ = process.communicate(timeout=90)
+        return process.returncode, shown
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    found = Host(tmp_path)
+    names = {name: str(tmp_path / f"{name}.{ending}") for name, ending in (("orders", "json"), ("called", "jsonl"))}
+    found.lectern.write_text(LECTERN.format(python=sys.executable, **names))
+    found.lectern.chmod(0o755)
+    return found
+
+
+def answer(shown: str) -> dict[str, Any]:
+    """What stands behind Ansible's arrow."""
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(shown, shown.index("=> {") + 3)[0]
+    return found
+
+
+def test_the_command_gets_what_is_wanted_and_its_answer_comes_back(host: Host) -> None:
+    host.orders(out=json.dumps({"changed": True, "said": ["down for 2 s"], "steps": [], "downtime_s": 2}))
+    status, shown = host.run("window")
+    assert status == 0
+    found = answer(shown)
+    assert (found["changed"], found["said"], found["downtime_s"]) == (True, ["down for 2 s"], 2)
+    [call] = host.calls()
+    assert call["argv"] == ["rollout", "window"]
+    assert json.loads(call["given"])["role"] == "streamer"
+
+
+def test_a_refusal_is_the_failure_in_its_own_words(host: Host) -> None:
+    host.orders(out=json.dumps({"failed": True, "msg": "A class is on air. Wait.", "said": ["x"]}), status=1)
+    status, shown = host.run("preflight")
+    assert status != 0
+    assert answer(shown)["msg"] == "A class is on air. Wait."
+    assert answer(shown)["said"] == ["x"]
+
+
+@pytest.mark.parametrize("out", ["", "Traceback\nboom", "[1]", '{"changed": true}\n{"changed": true}'])
+def test_an_answer_that_is_no_json_object_is_an_error_in_words_with_the_last_lines(host: Host, out: str) -> None:
+    host.orders(out=out, err="why it broke\n", status=3)
+    status, shown = host.run("backup")
+    assert status != 0
+    told = answer(shown)["msg"]
+    assert "rollout backup ended with 3 and gave no JSON answer" in told
+    assert "why it broke" in told
+
+
+def test_an_exit_status_other_than_0_is_a_failure_whatever_the_answer_says(host: Host) -> None:
+    host.orders(out='{"changed": false, "said": []}', status=1)
+    assert host.run("verify")[0] != 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("-vvvv",)])
+def test_no_secret_is_shown_even_if_the_command_tells_it(host: Host, arguments: Sequence[str]) -> None:
+    host.orders(out=json.dumps({"changed": False, "said": [f"token is {SECRET}"]}))
+    status, shown = host.run("verify", *arguments)
+    assert status == 0
+    assert SECRET not in shown
+    assert "token is ********" in shown
+
+
+def test_a_check_is_a_check_of_the_command_and_shows_its_differences(host: Host) -> None:
+    host.orders(
+        out=json.dumps({"changed": True, "said": [], "diff": [{"before": "old-line\n", "after": "new-line\n"}]})
+    )
+    assert "new-line" in host.run("window", "--check", "--diff")[1]
+    assert "new-line" not in host.run("window", "--check")[1]
+    assert [call["argv"] for call in host.calls()] == [["rollout", "window", "--check"]] * 2
+
+
+def test_where_the_release_is_not_staged_a_check_says_so_and_a_run_is_refused(host: Host) -> None:
+    host.lectern.unlink()
+    status, shown = host.run("window", "--check")
+    assert status == 0
+    assert answer(shown)["changed"] is True
+    assert "--tags prepare" in answer(shown)["said"][0]
+    assert answer(host.run("preflight", "--check")[1])["changed"] is False
+    status, shown = host.run("window")
+    assert status != 0
+    assert "--tags prepare" in answer(shown)["msg"]
+
+
+def test_a_rollback_of_the_last_one_says_so_to_the_command(host: Host) -> None:
+    host.orders(out='{"changed": false, "said": []}')
+    host.run("rollback", last=True)
+    host.run("window", last=True)
+    assert [call["argv"] for call in host.calls()] == [["rollout", "rollback", "--last"], ["rollout", "window"]]
+
+
+def test_deployments_are_made_in_the_code_folder_with_the_settings_and_no_secret_on_a_command_line(host: Host) -> None:
+    gate = host.folder / "gate"
+    host.orders(out='{"changed": true, "prefect": ["deployment booking/t1"]}', hang=str(gate))
+    process = host.begin("deploy")
+    wait_until(host.calls, description="the command is called")
+    lines = _command_lines()
+    gate.touch()
+    shown, _ = process.communicate(timeout=90)
+    assert answer(shown)["said"] == ["deployment booking/t1"]
+    [call] = host.calls()
+    assert call["argv"] == ["deploy", "streamer", "--json"]
+    assert call["cwd"] == str(host.folder)
+    assert (call["env"]["TOKEN"], call["env"]["MAX_VIDEO_NUM"]) == (SECRET, "7")
+    assert str(host.lectern) in lines
+    assert SECRET not in lines
+
+
+def _command_lines() -> str:
+    """Of all that runs on this machine: whoever may log in can read them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(found)
+
+
+def test_a_command_that_takes_too_long_is_asked_to_end_and_may_undo_itself(host: Host) -> None:
+    host.orders(out="{}", hang=str(host.folder / "never"))
+    status, shown = host.run("window", timeout_s=1)
+    assert status != 0
+    assert "took longer than 1 s" in answer(shown)["msg"]
+    assert "undone" in answer(shown)["msg"]
+
+
+def test_the_command_finishes_though_the_controller_and_the_module_are_killed(host: Host) -> None:
+    gate = host.folder / "gate"
+    host.orders(out='{"changed": true, "said": []}', hang=str(gate))
+    process = host.begin("window")
+    wait_until(host.calls, description="the command is called")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    gate.touch()
+    wait_until(Path(f"{gate}.done").exists, description="the command goes on and finishes")
