@@ -55,7 +55,7 @@ umask 077; cd -- "$1" || exit 1; step=$2 limit=$3 program=$4; shift 4
 exec 9>>"$step.lock"
 if [ ! -e "$step.exit" ] && flock -w 1 9 && [ ! -e "$step.exit" ] && [ ! -e stop ]; then
   rm -f "$step.pid"; cat >"$step.in"; : >"$step.out"; : >"$step.err"
-  setsid timeout -k 5 "$limit" sh -c "$program" lectern "$step" "$@" </dev/null >/dev/null 2>&1 &
+  ( setsid timeout -k 5 "$limit" sh -c "$program" lectern "$step" "$@" </dev/null >/dev/null 2>&1 & )
 fi
 exec 9>&-
 touch seen; tail -n +1 -f "$step.out" 2>/dev/null & tail=$!
