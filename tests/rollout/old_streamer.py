@@ -4,10 +4,12 @@ import hashlib
 import os
 import sqlite3
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -72,21 +74,29 @@ class OldStreamer:
 
     # -- before the rollout -----------------------------------------------------------------------------------
 
-    def has_tables(self, *statements: str) -> None:
-        """Make the old table of classes, and what *statements* make beside it."""
+    def has_old_tables(self, *statements: str) -> None:
+        """Make the old table of classes, and what *statements* make beside it; the schema is not upgraded yet."""
         old.build(self.database, [old.OLD_TASKS, *statements])
+
+    def has_tables(self) -> None:
+        """The old table of classes, and the schema of this program around it."""
+        self.database.write_bytes(_upgraded())
 
     def has_class(
         self,
         class_id: str,
-        url: str | None,
+        url: Value,
         start: Value = NOW + 7200,
         end: Value = NOW + 10_000,
-        push_url: str | None = "rtmp://push.example/live/a",
+        push_url: Value = "rtmp://push.example/live/a",
     ) -> None:
         """A row of ``task_list``; by default of a class that begins in two hours."""
-        row = (class_id, url, push_url, start, end, 1, "Li")
-        self.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", [row])
+        self.has_classes([(class_id, url, start, end, push_url)])
+
+    def has_classes(self, rows: Iterable[Sequence[Value]]) -> None:
+        """Rows of ``task_list``: class_id, url, start, end, push_url."""
+        columns = "(class_id, video_url, start_time, end_time, push_url, status, teacher_name)"
+        self.execute(f"INSERT INTO task_list {columns} VALUES (?, ?, ?, ?, ?, 1, 'Li')", rows)
 
     def has_file(self, place: str, content: bytes | None = None, *, age_s: float = 1000.0) -> Path:
         """A file below *top*."""
@@ -145,7 +155,10 @@ class OldStreamer:
     def execute(self, statement: str, rows: Iterable[Sequence[Value]] = ((),)) -> None:
         """Write to the database, as another program."""
         with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("BEGIN")
             connection.executemany(statement, rows)
+            connection.execute("COMMIT")
 
     def rows(self, query: str) -> list[tuple[Value, ...]]:
         """Read the database, as another program."""
@@ -185,9 +198,19 @@ class OldStreamer:
             if not path.is_relative_to(self.journal.parent) and not path.name.startswith("task_list.db")
         }
 
-    def contents(self) -> list[bytes]:
+    def contents(self) -> list[str]:
         """What is in all files, wherever they lie."""
-        return sorted(one[2] for one in self.tree().values() if one[0] == "file")  # type: ignore[type-var]
+        return sorted(str(one[2]) for one in self.tree().values() if one[0] == "file")
+
+
+@cache
+def _upgraded() -> bytes:
+    """A database with the old table and the new schema; to make it takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        host = OldStreamer(Path(folder))
+        host.has_old_tables()
+        host.is_upgraded()
+        return host.database.read_bytes()
 
 
 def _as_it_is(path: Path) -> tuple[object, ...]:
@@ -195,7 +218,7 @@ def _as_it_is(path: Path) -> tuple[object, ...]:
     if stat.S_ISREG(found.st_mode):
         return "file", found.st_mode, hashlib.sha256(path.read_bytes()).digest(), found.st_mtime_ns
     if stat.S_ISLNK(found.st_mode):
-        return "link", os.readlink(path)
+        return "link", str(path.readlink())
     return "folder", found.st_mode, found.st_uid
 
 

@@ -19,6 +19,7 @@ _DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
 _STEM = re.compile(r"([0-9]{1,19})(?:_(?:240|480|720|1080)P)?")
 _FILE = re.compile(r"(?P<stem>[0-9]{1,19}(?:_(?:240|480|720|1080)P)?)\.flv(?P<part>\.part)?")
 _CHUNK_BYTES = 4 * 1024 * 1024
+_LOOK_BYTES = 64 * 1024
 
 Kind = Literal["rendition", "part", "unknown"]
 
@@ -101,7 +102,7 @@ def quarantine(root: Path, path: Path) -> Path:
 
 
 def scan(root: Path) -> list[Found]:
-    """All that is in the store, by path; hidden things, databases at its top and the quarantine are left alone."""
+    """All that is in the store, by path, without hidden things, databases at its top, and the quarantine."""
     return sorted(_entries(root), key=lambda found: found.path) if root.is_dir() else []
 
 
@@ -123,9 +124,17 @@ def _entries(root: Path) -> Iterator[Found]:
 
 
 def _is_not_ours(entry: os.DirEntry[str]) -> bool:
-    """Whether nobody put it here as a recording: a hidden thing, or a database, which may be the streamer's own."""
-    is_database = _DATABASE.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
-    return _is_hidden(entry.name) or is_database
+    """Whether nobody put it here as a recording: a hidden thing, a database (it may be ours), a folder of no files."""
+    if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
+    return not entry.name.isdecimal() and _is_bare(entry.path)
+
+
+def _is_bare(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return all(
+            _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
+        )
 
 
 def _is_hidden(name: str) -> bool:
@@ -148,6 +157,21 @@ def size_bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def readable(path: Path) -> tuple[int | None, str | None]:
+    """The size of a file, and why its beginning or its end can not be read; None and None where it is not there."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.read(_LOOK_BYTES)
+            file.seek(max(size - _LOOK_BYTES, 0))
+            file.read(_LOOK_BYTES)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return size_bytes(path), error.strerror or str(error)
+    return size, None
 
 
 def origin_path(part: Path) -> Path:

@@ -65,7 +65,8 @@ def planned(
     judged = old_classes.judge(old_tables.tasks(connection), old_tables.classes(connection), list(record_patterns), now)
     scan = old_files.scan(video_root, old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, record_patterns), video_root)
-    is_first = moves_journal is None or not MovesJournal(moves_journal).is_done
+    journal = MovesJournal(moves_journal) if moves_journal is not None else None
+    is_first = journal is None or not journal.is_done
     changes = adopted_rows.planned(connection, video_root, judged, matched.recordings, now, is_first=is_first)
     moves, strange = adopted_files.moves(matched, video_root), adopted_files.quarantined(matched, video_root)
     refusals = [*_of_places(connection, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
@@ -75,7 +76,9 @@ def planned(
         tuple(_adopted(judged, matched)),
         _bounded(refusals),
         (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        adopted_files.steps(matched, scan, _owner(video_root, database), moves, strange),
+        adopted_files.steps(
+            matched, scan, _owner(video_root, database), moves, strange, journal.unfinished if journal else []
+        ),
         changes,
     )
 
@@ -237,4 +240,4 @@ def _left_alone(judged: Judged) -> Iterator[str]:
         yield f"{number} of task_list left alone, for their times can not be read: {some(judged.unread)}"
     if judged.refused:
         number = counted(len(judged.refused), "class", "classes")
-        yield f"{number} stay refused, as this program has answered before: {some(judged.refused)}"
+        yield f"{number} still refused, as this program has answered before: {some(judged.refused)}"

@@ -86,16 +86,22 @@ def _is_folder(path: str) -> bool:
         return False
 
 
+def _is_empty(folder: str) -> bool:
+    return _is_folder(folder) and not os.listdir(folder)  # noqa: PTH208 (as text, as all here)
+
+
 def steps(
     matched: Matched,
     scan: Scan,
     owner: Owner,
     going: Sequence[FileMove],
     strange: Sequence[Quarantined],
+    unfinished: Sequence[Step],
 ) -> tuple[Step, ...]:
     """All steps in their order: what is strange leaves its place before a recording comes there.
 
-    Folders that are made belong to *owner*; folders that are emptied are taken away.
+    Folders that are made belong to *owner*; folders that are emptied are taken away, and so are those that a crash
+    has left of *unfinished*.
     """
     gone = {str(one.old) for one in strange}
     aside = [_move(one.found, str(to.new)) for one, to in zip(matched.strange, strange, strict=True)]
@@ -108,7 +114,8 @@ def steps(
         os.path.dirname(move.old)  # noqa: PTH120 (the same)
         for move in renamed
     }
-    dropped = [_dropped(folder) for folder in scan.emptied if folder not in filled]
+    left = [step.folder for step in unfinished if isinstance(step, Dropped) and _is_empty(step.folder)]
+    dropped = [_dropped(folder) for folder in dict.fromkeys([*scan.emptied, *left]) if folder not in filled]
     return (*to_quarantine, *aside, *to_records, *renamed, *dropped)
 
 

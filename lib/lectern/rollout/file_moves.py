@@ -19,7 +19,7 @@ from lectern.rollout.wording import counted, shown, some
 MOST_SYNCS = 200
 """More folders than these are put on the disk by one call for all."""
 
-End = Literal["intended", "done", "undone"]
+End = Literal["intended", "done", "undoing", "undone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class MovesJournal:
             except (ValueError, TypeError, KeyError, AttributeError):
                 begun = []  # torn by a crash: nothing of it was done
                 continue
-            self._steps = [] if kind == "undone" else self._steps + (begun if len(begun) == number else [])
+            self._steps = [] if kind == "undone" else [*self._steps, *(begun if len(begun) == number else [])]
             self._end = kind
             begun = []
 
@@ -96,6 +96,11 @@ class MovesJournal:
     def is_undone(self) -> bool:
         """Whether there is nothing to take back."""
         return self._end in {None, "undone"}
+
+    @property
+    def unfinished(self) -> Sequence[Step]:
+        """What was intended where a crash may have left some of it undone."""
+        return self._steps if self._end in {"intended", "undoing"} else []
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -130,6 +135,9 @@ def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
 
     Raises CallAPerson where one can not be done; nothing is ever overwritten.
     """
+    for step in journal.unfinished:
+        if not isinstance(step, Move):
+            _unmake(_part(step.folder))
     if not steps:
         return
     journal.intend(steps)
@@ -158,6 +166,8 @@ def undo(journal: MovesJournal) -> list[str]:
     """
     if journal.is_undone:
         return []
+    if not journal.unfinished:
+        journal.end("undoing")
     back: list[str] = []
     left: dict[str, list[str]] = defaultdict(list)
     failed: list[str] = []

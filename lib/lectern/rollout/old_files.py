@@ -56,8 +56,8 @@ class Scan:
 def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan:
     """Look at the top of every root and one folder deep; links are never followed.
 
-    In *video_root* all is found that the store does not keep; in other roots only files, and beside the old
-    program's code only recordings. Raises Misuse where a folder can not be read.
+    In *video_root*, and roots in it, all is found that the store does not keep; in other roots only files, and beside
+    the old program's code only recordings. Raises Misuse where a folder can not be read.
     """
     scanner = _Scanner(video_root, roots, database)
     for root in scanner.roots:
@@ -69,6 +69,7 @@ class _Scanner:
     def __init__(self, video_root: Path, roots: Sequence[Path], database: Path | None) -> None:
         self.scan = Scan()
         self.video_root = str(video_root)
+        self._store = os.path.realpath(video_root)
         self.roots = _distinct([video_root, *roots])
         self.device = _device(video_root)
         self._code = os.path.realpath(database.parent) if database else None
@@ -88,7 +89,7 @@ class _Scanner:
             if _hidden(entry.name) or f"{real}/{entry.name}" in self._alone:
                 continue
             if not entry.is_dir(follow_symlinks=False):
-                if self._is_taken(root, real, entry):
+                if self._is_taken(real, entry):
                     self.scan.found.append(_found(entry, root, None))
             elif entry.stat(follow_symlinks=False).st_dev != self.device:
                 self.scan.elsewhere.append(entry.path)
@@ -97,11 +98,11 @@ class _Scanner:
 
     def _folder(self, root: str, real: str, name: str) -> None:
         entries = {entry.name: entry for entry in _entries(f"{root}/{name}")}
-        is_left = not entries and (root != self.video_root or name.isdecimal())
+        is_left = not entries and (not self._is_ours(real) or name.isdecimal())
         for inner in entries.values():
             ours = root == self.video_root and _is_our_download(name, inner.name, entries)
             alone = _hidden(inner.name) or f"{real}/{name}/{inner.name}" in self._alone
-            if ours or alone or not self._is_taken(root, real, inner):
+            if ours or alone or not self._is_taken(real, inner):
                 is_left = True
             elif inner.stat(follow_symlinks=False).st_dev != self.device:
                 self.scan.elsewhere.append(inner.path)
@@ -111,9 +112,12 @@ class _Scanner:
         if not is_left:
             self.scan.emptied.append(f"{root}/{name}")
 
-    def _is_taken(self, root: str, real: str, entry: os.DirEntry[str]) -> bool:
+    def _is_ours(self, real: str) -> bool:
+        return f"{real}/".startswith(f"{self._store}/")
+
+    def _is_taken(self, real: str, entry: os.DirEntry[str]) -> bool:
         """All of our own root, for it is put in order at every start; elsewhere files, beside code recordings."""
-        if root == self.video_root:
+        if self._is_ours(real):
             return True
         holds_code = self._code is not None and f"{self._code}/".startswith(f"{real.rstrip('/')}/")
         is_wanted = not holds_code or _RECORDING.fullmatch(entry.name) is not None

@@ -1,0 +1,320 @@
+"""Which old file is which rendition; what can not be told goes to the quarantine, and is named."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from lectern.errors import Misuse
+from lectern.rollout.wording import shown
+from tests.rollout.old_streamer import OldStreamer, flv
+
+ORIGIN = "http://origin.example"
+ODD = ('it\'s "odd" -rf.flv', "new\nline.flv", "\udcff\udcfe.flv", "课 🎓.flv", "*?[a].flv", "-", "a\\b.flv", "%41.flv")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> OldStreamer:
+    made = OldStreamer(tmp_path)
+    made.has_tables()
+    return made
+
+
+def stems(host: OldStreamer) -> dict[str, str]:
+    """By the place of each file below its root: its rendition, or why it has none."""
+    plan = host.planned()
+    assert plan.refusals == ()
+    roots = [host.video_root, *host.old_roots]
+
+    def place(path: Path) -> str:
+        return next(str(path.relative_to(root)) for root in roots if path.is_relative_to(root))
+
+    return {place(one.old): one.stem for one in plan.moves} | {place(one.old): one.why for one in plan.strange}
+
+
+NOBODY = "no class and no record has it"
+CASES: dict[str, tuple[Sequence[tuple[str, str]], dict[str, str]]] = {
+    "the URL's name": ([("c-1", "/7/intro.flv")], {"intro.flv": "7"}),
+    "the class's name": ([("c-1", "/7/intro.flv")], {"c-1.flv": "7"}),
+    "the record's name": ([("c-1", "/7_720P.flv")], {"7_720P.flv": "7_720P"}),
+    "as the URL has it, a folder deep": (
+        [("c-1", "/record/4940_22/video_4940_22.flv")],
+        {"4940_22/video_4940_22.flv": "4940"},
+    ),
+    "a name with a resolution, of a class without": ([("c-1", "/7/7_720P.flv?")], {"7_720P.flv": "7_720P"}),
+    "an encoded name": ([("c-1", "/7/%E8%AF%BE%20%F0%9F%8E%93.flv")], {"课 🎓.flv": "7"}),
+    "a name that only looks encoded": ([("c-1", "/7/%2541.flv")], {"%41.flv": "7", "A.flv": NOBODY}),
+    "another kind of file": ([("c-1", "/7/lesson.mp4")], {"lesson.mp4": "7", "lesson.mp4.bak": NOBODY}),
+    "one name, two records": ([("c-1", "/7/intro.flv"), ("c-2", "/8/intro.flv")], {"intro.flv": "may be 7 or 8"}),
+    "one name, two records, two folders": (
+        [("c-1", "/7/intro.flv"), ("c-2", "/8/intro.flv")],
+        {"7/intro.flv": "7", "8/intro.flv": "8"},
+    ),
+    "a folder a class": (
+        [("c-1", "/7/intro.flv"), ("c-2", "/8/intro.flv")],
+        {"c-1/intro.flv": "7", "c-2/c-2.flv": "8"},
+    ),
+    "a folder of another record": ([("c-1", "/7/intro.flv")], {"8/intro.flv": "8"}),
+    "a folder of whatever": ([("c-1", "/7/intro.flv")], {"lessons/intro.flv": "7"}),
+    "two folders of whatever": ([("c-1", "/7/intro.flv")], {"a/intro.flv": NOBODY, "b/intro.flv": NOBODY}),
+    "a class that is called as a record": ([("9", "/7.flv"), ("c-2", "/9.flv")], {"9.flv": "may be 7 or 9"}),
+    "a class that is called as no record": ([("9", "/7.flv")], {"9.flv": "7"}),
+    "nobody's": ([], {"7.flv": "7", "8_240P.flv": "8_240P", "017.flv": "17", "x.flv": NOBODY, "9.mp4": NOBODY}),
+    "cut off": ([("c-1", "/7.flv")], {"7.flv.tmp": "a download that was not finished"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_is_the_rendition_that_its_name_says(host: OldStreamer, case: str) -> None:
+    """By the URL's last name, the class's name, or the record's; where these differ, it is none."""
+    classes, wanted = CASES[case]
+    for class_id, path in classes:
+        host.has_class(class_id, f"{ORIGIN}{path}")
+    for place in wanted:
+        host.has_file(f"video/{place}")
+    assert stems(host) == wanted
+    contents = host.contents()
+    host.adopt()
+    assert host.contents() == contents
+    ready = {stem for stem, row in host.cached().items() if row[0] == "ready"}
+    assert ready == {stem for stem in wanted.values() if " " not in stem}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_that_a_file_can_have(host: OldStreamer, name: str) -> None:
+    """It is moved, named readably, and moved back."""
+    host.has_file(f"video/{name}")
+    host.has_file(f"video/folder of {name}/{name}")
+    tree = host.tree()
+    said = "\n".join(host.adopt())
+    assert "\n".join(said.splitlines()) == said
+    assert said.isprintable() or said.replace("\n", "").isprintable()
+    assert shown(host.video_root / name) in said
+    assert (host.video_root / "quarantine" / name).exists()
+    assert (host.video_root / "quarantine" / f"folder of {name}" / name).exists()
+    assert host.adopt() == []
+    host.undo()
+    assert host.tree() == tree
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "/" not in name and "\udcff" not in name])
+def test_any_name_that_a_class_knows(host: OldStreamer, name: str) -> None:
+    host.has_class("c-1", f"{ORIGIN}/7/{quote(name)}")
+    host.has_file(f"video/{name}")
+    host.adopt()
+    assert host.states() == {"c-1": "ready"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", flv(60)[:-1], flv(60)[:-4], flv(60)[:100], flv(60) + b"\0", b"FLV\x01" + bytes(90)],
+    ids=["nothing", "a byte less", "a size less", "cut", "a byte more", "zeros"],
+)
+def test_a_recording_that_was_cut_off_is_not_aired(host: OldStreamer, content: bytes) -> None:
+    """The class waits for a whole one."""
+    host.has_class("c-1", f"{ORIGIN}/7.flv")
+    host.has_file("video/7.flv", content)
+    assert stems(host) == {"7.flv": "is 7, but cut off"}
+    host.adopt()
+    assert host.states() == {"c-1": "waiting"}
+
+
+@pytest.mark.parametrize(
+    ("content", "duration_s"),
+    [(flv(60), 60.0), (flv(5, first_s=2_000_000.5), 5.0), (flv(3)[:13], None), (b"ftyp, or whatever", None)],
+    ids=["whole", "of a long stream", "empty", "of another kind"],
+)
+def test_how_long_a_recording_is_its_ends_say(host: OldStreamer, content: bytes, duration_s: float | None) -> None:
+    """So that a start with a thousand of them does not read them all; what they do not say is measured then."""
+    host.has_file("video/7.flv", content)
+    host.adopt()
+    assert host.rows("SELECT id, state, duration_s FROM video_list") == [("7", "ready", duration_s)]
+
+
+def test_of_several_files_the_newest_whole_one_stays(host: OldStreamer) -> None:
+    """Wherever they lie, and were it in the place of the rendition; the others are named."""
+    host.has_class("c-1", f"{ORIGIN}/7.flv")
+    host.has_file("video/7/7.flv", flv(2), age_s=300)
+    host.has_file("video/7.flv", flv(3), age_s=200)
+    host.has_file("video/c-1.flv", flv(4)[:-1], age_s=100)
+    assert stems(host) == {"7.flv": "7", "7/7.flv": "another file of 7 is kept", "c-1.flv": "is 7, but cut off"}
+    host.adopt()
+    assert (host.video_root / "7" / "7.flv").read_bytes() == flv(3)
+    assert (host.video_root / "quarantine" / "7" / "7.flv").read_bytes() == flv(2)
+    assert host.adopt() == []
+
+
+def test_of_equals_the_one_in_its_place_stays(host: OldStreamer) -> None:
+    host.has_file("video/7/7.flv", flv(2))
+    host.has_file("video/7.flv", flv(3))
+    assert stems(host) == {"7.flv": "another file of 7 is kept"}
+
+
+def test_the_quarantine_overwrites_nothing(host: OldStreamer) -> None:
+    """What has a name that is taken there gets a number; a folder is none where a file has its name."""
+    other = host.top / "other"
+    host.old_roots = [other]
+    names = ("quarantine/a", "quarantine/a.1", "quarantine/b", "a", "b/c", "d")
+    for number, place in enumerate((*(f"video/{name}" for name in names), "other/a", "other/b/c", "other/d/e")):
+        host.has_file(place, str(number).encode())
+    before = host.contents()
+    host.adopt()
+    assert host.contents() == before
+    quarantine = host.video_root / "quarantine"
+    found = {str(path.relative_to(quarantine)) for path in quarantine.rglob("*") if path.is_file()}
+    assert found == {"a", "a.1", "b", "a.2", "b.1/c", "d.1", "a.3", "b.1/c.1", "d/e"}
+
+
+def test_what_is_not_ours_is_left_alone(host: OldStreamer) -> None:
+    """Hidden files, what the file system and the quarantine keep, the database, and where links lead to."""
+    host.old_roots = [host.top / "old"]
+    outside = host.has_file("outside/7.flv")
+    for place in (".hidden", ".trash/8.flv", "lost+found/9.flv", "quarantine/10.flv", "11/.hidden.flv", "odd/.x"):
+        host.has_file(f"video/{place}")
+        host.has_file(f"old/{place}")
+    (host.video_root / "12.flv").symlink_to(outside)
+    (host.video_root / "13").symlink_to(outside.parent)
+    (host.top / "old" / "14.flv").symlink_to(outside)
+    before = host.tree()
+    plan = host.planned()
+    assert [(one.old.name, one.why) for one in plan.strange] == [("12.flv", "no plain file"), ("13", "no plain file")]
+    assert {str(one.old.relative_to(host.top)) for one in plan.moves} == {"old/quarantine/10.flv"}
+    host.adopt()
+    moved = {"video/12.flv", "video/13", "old/quarantine", "old/quarantine/10.flv"}
+    after = host.tree()
+    assert {place: after[place] for place in before.keys() - moved} == {p: before[p] for p in before.keys() - moved}
+    assert host.video_root.joinpath("quarantine", "12.flv").readlink() == outside
+
+
+def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:
+    """With what SQLite keeps beside it; also when the streamer starts and puts the store in order."""
+    host.code.rename(host.top / "moved")
+    host.video_root.rmdir()
+    (host.top / "moved").rename(host.video_root)
+    host.code.symlink_to(host.video_root)
+    host.has_file("video/7.flv")
+    host.adopt()
+    assert sorted(path.name for path in host.video_root.iterdir() if path.is_dir()) == ["7"]
+    engine = host.engine()
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        from lectern.effects import store
+
+        assert [one.kind for one in store.scan(host.video_root)] == ["rendition"]
+    engine.dispose()
+
+
+def test_beside_the_old_program_only_recordings_are_touched(host: OldStreamer) -> None:
+    """Its folder, and those above it, hold its code: it must go on after a rollback."""
+    host.old_roots = [host.code, host.top]
+    for place in ("code/commands.py", "code/static/logo.png", "readme", "venv/bin/python", "venv/x.tmp"):
+        host.has_file(place, b"code")
+    for place in ("code/7.flv", "code/record/8.flv", "9.flv", "10.flv.part"):
+        host.has_file(place)
+    before = host.tree()
+    host.adopt()
+    assert set(host.cached()) == {"7", "8", "9"}
+    left = {place for place in before if "flv" not in place} - {"code/record"}
+    after = host.tree()
+    assert {place: after.get(place) for place in left} == {place: before[place] for place in left}
+    assert not (host.top / "10.flv.part").exists()
+
+
+def test_roots_may_be_links_lie_in_each_other_and_come_twice(host: OldStreamer) -> None:
+    disk = host.top / "disk"
+    host.video_root.rmdir()
+    disk.mkdir()
+    host.video_root.symlink_to(disk)
+    host.old_roots = [disk, host.video_root, disk / "old", disk / "old" / "record", host.top / "missing"]
+    for number, place in enumerate(("7.flv", "8/8.flv", "old/9.flv", "old/a/10.flv", "old/record/b/11.flv")):
+        host.has_file(f"disk/{place}", flv(number + 1))
+    tree = host.tree()
+    host.adopt()
+    assert {stem: row[0] for stem, row in host.cached().items()} == dict.fromkeys(["7", "8", "9", "10", "11"], "ready")
+    assert host.adopt() == []
+    host.undo()
+    assert host.tree() == tree
+
+
+def test_our_own_download_under_way_is_kept_for_its_resume(host: OldStreamer) -> None:
+    """Known by the note of what its origin promised; others are the old program's."""
+    host.has_class("c-1", f"{ORIGIN}/7.flv")
+    for place in ("7/7.flv.part", "7/7.flv.part.origin", "8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"):
+        host.has_file(f"video/{place}")
+    assert set(stems(host)) == {"8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"}
+
+
+def test_another_file_system_is_refused_in_words(host: OldStreamer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Files go to their place by rename, or not at all."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == host.top.stat().st_dev:
+        pytest.skip("this machine has one file system only")
+    other = memory / f"lectern-{os.getpid()}"
+    other.mkdir()
+    try:
+        host.old_roots = [other]
+        (other / "7.flv").write_bytes(flv())
+        with pytest.raises(Misuse, match=f"'{other}' is on another file system than .*take it out of old_video_roots"):
+            host.adopt()
+        assert (other / "7.flv").exists()
+    finally:
+        (other / "7.flv").unlink()
+        other.rmdir()
+
+
+def test_a_store_around_the_program_is_refused(host: OldStreamer) -> None:
+    """The streamer would put its own code in order at its next start."""
+    host.video_root.rmdir()
+    (host.top / "video").symlink_to(host.top)
+    with pytest.raises(
+        Misuse, match=r"task_list.db' lies in a folder of .*set VIDEO_ROOT to a folder without programs"
+    ):
+        host.adopt()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_quarantine_that_is_no_folder_is_refused(host: OldStreamer, kind: str) -> None:
+    quarantine = host.video_root / "quarantine"
+    if kind == "file":
+        quarantine.write_bytes(b"")
+    else:
+        quarantine.symlink_to("/tmp")
+    with pytest.raises(Misuse, match="quarantine' is no folder; move it away"):
+        host.adopt()
+
+
+def test_a_store_that_is_no_folder_is_refused(host: OldStreamer) -> None:
+    host.video_root.rmdir()
+    host.video_root.write_bytes(b"")
+    with pytest.raises(Misuse, match="video' is no folder; set VIDEO_ROOT to one"):
+        host.adopt()
+
+
+def test_files_in_the_way_of_folders_go_first(host: OldStreamer) -> None:
+    """A file that is called as a record leaves its place to the record's folder, and comes back."""
+    host.has_class("c-1", f"{ORIGIN}/7.flv")
+    host.has_file("video/7", b"in the way")
+    host.has_file("video/c-1.flv")
+    (host.video_root / "8").symlink_to("/tmp")
+    host.has_file("video/8.flv")
+    tree = host.tree()
+    host.adopt()
+    assert host.cached().keys() == {"7", "8"}
+    host.undo()
+    assert host.tree() == tree
+
+
+def test_emptied_folders_are_taken_away_and_come_back(host: OldStreamer) -> None:
+    """With their mode and owner: the old program writes there again after a rollback."""
+    host.has_file("video/4940_22/video_4940_22.flv")
+    host.has_file("video/7/x.txt")
+    (host.video_root / "empty").mkdir()
+    for name in ("4940_22", "7", "empty"):
+        (host.video_root / name).chmod(0o2770)
+    tree = host.tree()
+    host.adopt()
+    assert sorted(path.name for path in host.video_root.iterdir()) == ["4940", "quarantine"]
+    host.undo()
+    assert host.tree() == tree
