@@ -108,12 +108,13 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
     command, folder, environment, given = _call(step, lectern, wanted, module.params["wanted"])
     command += ["--last"] if step == "rollback" and module.params["last"] else []
     command += ["--check"] if module.check_mode else []
+    timeout_s = module.params["timeout_s"]
     try:
-        status, out, err = _run(command, folder, environment, given, module.params["timeout_s"])
+        status, out, err = _run(command, folder, environment, given, timeout_s)
     except OSError as error:
         return _failure(f"{' '.join(command)} can not be started in {folder}: {error}")
     except subprocess.TimeoutExpired as error:
-        return _failure(f"{' '.join(command)} took longer than {error.timeout:g} s and was ended.{_last(error.output)}")
+        return _failure(f"{' '.join(command)} took longer than {timeout_s} s and was ended.{_last(error.output)}")
     answer = _object(out)
     if answer is None:
         return _failure(f"{' '.join(command)} ended with {status} and gave no JSON answer.{_last(err + out)}")
