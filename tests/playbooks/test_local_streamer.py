@@ -15,12 +15,13 @@ import pytest
 from lectern.demo.ports import HOST, free_port
 from tests.playbooks.conftest import Figure
 from tests.playbooks.hosts import old_world
+from tests.playbooks.hosts.faults import Case, play
 from tests.playbooks.hosts.host import Host, differences, downtime_s
 from tests.playbooks.hosts.scene import Scene, opened
 from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = pytest.mark.timeout(900)  # a run of a playbook takes seconds, many where other tests run beside it
 ONLY = ("--limit", "streamer1")
 ALTERED = "fsync rollout/journal.jsonl (8)"
 """A point in the middle of the window, behind its first changes."""
@@ -172,6 +173,25 @@ def _inventory(scene: Scene, **variables: Any) -> Iterator[None]:
     scene.controller.write(scene.inventory())
 
 
+# -- a few cases of the crash matrix; `make test-rollout-matrix` plays all of it ----------------------------------------
+
+
+SAMPLE = (
+    Case("rollout", "middle", "Streamer 2-8", "", "resume", after_s=1.5),
+    Case("rollout", "step", ALTERED, "", "roll back", step="window"),
+    Case("rollout", "fail", "All is as the last step", "", "resume"),
+    Case("rollback", "step", "fsync rollout/journal.jsonl (2)", "", "roll back", step="rollback"),
+)
+
+
+@pytest.mark.parametrize("case", SAMPLE, ids=str)
+def test_a_rollout_that_was_cut_off_ends_wholly_new_or_wholly_old(scene: Scene, case: Case) -> None:
+    assert play(scene.only("streamer1"), scene.host("streamer1"), case) == []
+
+
+# -- what keeps a rollout away: each is refused in a sentence, before anything was touched ----------------------------
+
+
 BOOKED = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time, status)"
 
 
@@ -188,9 +208,6 @@ def _refused(scene: Scene, *words: str, arguments: tuple[str, ...] = ()) -> Iter
     changed = [one for one in differences(before, host.snapshot()) if "/releases" not in one]
     assert [one for one in changed if not one.startswith(f"files {host.places.root}:")] == []
     assert host.states()["watchdog"] == "RUNNING"
-
-
-BOOKED = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time, status) VALUES (?, ?, ?, ?, ?, 1)"
 
 
 def _alter(host: Host, statement: str, *values: object) -> None:

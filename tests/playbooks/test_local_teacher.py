@@ -18,7 +18,7 @@ from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 from tests.stage.ear import Ear
 
-pytestmark = pytest.mark.timeout(400)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = pytest.mark.timeout(900)  # a run of a playbook takes seconds, many where other tests run beside it
 DAY_S = 86400
 ONLY = ("--limit", "teacher1")
 

@@ -33,7 +33,7 @@ class Ground(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """One fault and what is done about it. *at* is a task's number, or a thing that a step does."""
+    """One fault and what is done about it. *at* is a task's number, a part of its name, or a thing that a step does."""
 
     playbook: Literal["rollout", "rollback"]
     kind: Kind
@@ -124,7 +124,8 @@ def _faulty(ground: Ground, host: Host, case: Case) -> tuple[bool, Played]:
         host.arm(case.step, **orders)
         played = ground.run(case.playbook)
         return host.disarm(), played
-    fault: dict[str, Any] = {"kind": case.kind, "at": case.at, "after_s": case.after_s}
+    where = "at" if isinstance(case.at, int) else "task"
+    fault: dict[str, Any] = {"kind": case.kind, where: case.at, "after_s": case.after_s}
     if case.kind == "cut":
         fault["command"] = ground.controller.cut
     played = ground.run(case.playbook, fault=fault)

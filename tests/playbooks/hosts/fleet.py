@@ -80,7 +80,7 @@ class Fleet:
     def inventory(self, release: Path, **hosts: Mapping[str, Any]) -> dict[str, Any]:
         """The inventory; *hosts* have some variables differently."""
         groups: dict[str, Any] = {"control": {"hosts": {}}, "teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
-        groups["control"]["hosts"]["control"] = self._reached("control")
+        groups["control"]["hosts"]["control1"] = self._reached("control")
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
                 **self._reached(name),

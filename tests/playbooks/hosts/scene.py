@@ -82,22 +82,24 @@ class Scene:
         """One of them."""
         return self.hosts[name]
 
-    def reset(self, *, keep_release: bool = True) -> None:
-        """All hosts as the old programs left them."""
+    def reset(self, *names: str, keep_release: bool = True) -> None:
+        """The hosts *names*, or all, as the old programs left them."""
         if any(host.places.role == "teacher" for host in self.hosts.values()):
             fill_redis(self.redis, "t")
         else:
             self.redis.flushdb()
-        for host in self.hosts.values():
+        for name in names or self.hosts:
+            host = self.hosts[name]
             host.reset(keep_release=keep_release)
-        self.before = {
-            name: Before(host, self.redis if host.places.role == "teacher" else None)
-            for name, host in self.hosts.items()
-        }
+            self.before[name] = Before(host, self.redis if host.places.role == "teacher" else None)
 
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run a playbook for all of them, or as *arguments* say."""
         return self.controller.run(playbook, *arguments, fault=fault)
+
+    def only(self, name: str) -> "Only":
+        """The scene as if there were but the host *name*."""
+        return Only(self, name)
 
     def close(self) -> None:
         """End and clear everything."""
@@ -105,6 +107,22 @@ class Scene:
             host.close()
         self.redis.close()
         self._redis.end()
+
+
+class Only:
+    """One host of a scene."""
+
+    def __init__(self, scene: Scene, name: str) -> None:
+        self.before, self.controller = scene.before, scene.controller
+        self._scene, self._name = scene, name
+
+    def reset(self) -> None:
+        """The host as the old programs left it."""
+        self._scene.reset(self._name)
+
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        """Run a playbook for this host."""
+        return self._scene.run(playbook, "--limit", self._name, *arguments, fault=fault)
 
 
 SETTINGS = {"BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "HEARTBEAT_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1"}
