@@ -32,7 +32,6 @@ class Batch:
     ready: list[str] = field(default_factory=list)  # class_ids to be scheduled
     downloads: list[str] = field(default_factory=list)  # stems
     gone: list[Idle] = field(default_factory=list)  # evicted, their files still there
-    stops: list[airings.Airing] = field(default_factory=list)
 
     def row(self, class_id: str, decision: str, detail: str = "") -> None:
         """One line of the batch's table."""

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import admission, artifacts, broadcast, download, release, stop
+from flows import admission, artifacts, broadcast, download
 from flows.admission import Batch, Looked, Streamer
 from flows.host import run_name, streamer, tell
 from flows.outcome import summary
@@ -19,7 +19,7 @@ from lectern.effects import airings, cache, inbox, origin, store
 from lectern.effects.origin import Allowed
 from lectern.errors import LecternError, Malformed
 from lectern.facts import Idle
-from lectern.messages import Grant, Prepare, Release, parse
+from lectern.messages import Prepare, parse
 from lectern.states import LIVE_AIRINGS, FileState
 
 LOOKS = 16
@@ -28,21 +28,21 @@ LOOKS = 16
 @dataclass
 class _Parsed:
     prepares: list[tuple[int, Prepare]] = field(default_factory=list)
-    releases: list[tuple[int, Release]] = field(default_factory=list)
-    grants: list[tuple[int, Grant]] = field(default_factory=list)
     bad: list[tuple[inbox.Kept, Malformed]] = field(default_factory=list)
 
 
 @flow(name="prepare", flow_run_name=run_name, persist_result=False)
 async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
-    """Prepare and release the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
+    """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host = streamer()
-    parsed, cached = await host.commit(_read, host, inbox_ids)
-    looked = await _look(host, parsed, cached)
+    parsed = await host.look(_read, host, inbox_ids)
+    looked = await _look(host, parsed, await host.look(_here, parsed))
     batch = Batch()
     if dry_run:
-        return Completed(message=f"dry run: {len(parsed.prepares)} to prepare, {len(parsed.releases)} to release")
+        return Completed(message=f"dry run: {len(parsed.prepares)} to prepare")
     async with host.cache_lock:
+        # What was cached a moment ago may have been evicted by another run.
+        looked |= await _look(host, parsed, await host.look(_here, parsed) | looked.keys())
         await host.commit(_act, host, parsed, looked, batch)
         await remove_files(host, batch.gone)
     await tell(host)
@@ -51,23 +51,20 @@ async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     return Completed(message=summary(batch.table))
 
 
-def _read(connection: Connection, host: Streamer, ids: list[int]) -> tuple[_Parsed, set[str]]:
+def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:
     parsed = _Parsed()
     for kept in inbox.read(connection, host.journal, ids):
         try:
-            message = parse(kept.body, (Prepare, Release, Grant))
+            parsed.prepares.append((kept.id, parse(kept.body, (Prepare,))))
         except Malformed as error:
             parsed.bad.append((kept, error))
-            continue
-        if isinstance(message, Prepare):
-            parsed.prepares.append((kept.id, message))
-        elif isinstance(message, Release):
-            parsed.releases.append((kept.id, message))
-        elif isinstance(message, Grant):
-            parsed.grants.append((kept.id, message))
+    return parsed
+
+
+def _here(connection: Connection, parsed: _Parsed) -> set[str]:
+    """The renditions that are there, or being downloaded."""
     rows = cache.by_stem(connection, {one.stem for _, one in parsed.prepares})
-    here = {stem for stem, row in rows.items() if row.state in (FileState.READY, FileState.DOWNLOADING)}
-    return parsed, here
+    return {stem for stem, row in rows.items() if row.state in (FileState.READY, FileState.DOWNLOADING)}
 
 
 async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, Looked]:
@@ -91,15 +88,10 @@ def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[s
     now = time.time()
     fresh = _fresh(connection, host, [one for _, one in parsed.prepares], batch, now)
     admission.admit(connection, host, fresh, looked, batch, now)
-    for _, gone in parsed.releases:
-        release.release(connection, host, gone, batch, now)
-    for _, lease in parsed.grants:
-        release.grant(connection, host, lease, now)
     for kept, error in parsed.bad:
         inbox.bury(connection, host.journal, kept, error.message, host.settings.dead_letter_stream, now)
         batch.row(error.class_id or "?", "malformed", error.message)
-    done = (*parsed.prepares, *parsed.releases, *parsed.grants)
-    inbox.done(connection, host.journal, [id_ for id_, _ in done])
+    inbox.done(connection, host.journal, [id_ for id_, _ in parsed.prepares])
 
 
 def _fresh(
@@ -138,8 +130,7 @@ def _unlink(paths: Sequence[Path]) -> None:
 
 
 async def follow(host: Streamer, batch: Batch) -> None:
-    """Begin the downloads, schedule the broadcasts, stop what was released."""
+    """Begin the downloads, schedule the broadcasts."""
     for stem in batch.downloads:
         await download.start(host, stem)
     await broadcast.schedule(host, batch.ready)
-    await stop.all_of(host, batch.stops)

@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 
-from flows import release, trouble
+from flows import release, stop, trouble
 from flows.host import Host
 from lectern import errors
 from lectern.effects import bookings, disk, inbox, outbox, process
@@ -19,6 +19,7 @@ from lectern.effects.bus import Entry
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
 from lectern.messages import command_of
+from lectern.settings import StreamerSettings
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
@@ -47,6 +48,7 @@ class Intake:
         self._queue: asyncio.Queue[Arrived] = asyncio.Queue(QUEUE_BOUND)
         self._woken = asyncio.Event()
         self._gate = asyncio.Semaphore(MAX_BATCHES)
+        self._endings: set[asyncio.Task[None]] = set()
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
     async def run(self) -> None:
@@ -163,11 +165,24 @@ class Intake:
             if not kept:
                 await self._sleep()
                 continue
+            kept = await self._take_back(kept)
             fresh = [one for one in kept if one.tries < settings.inbox_tries]
             await self._give_up([one for one in kept if one.tries >= settings.inbox_tries])
             failures = 0 if await self._start_all(fresh, backoff_s(failures)) else failures + 1
             if failures:
                 await asyncio.sleep(backoff_s(failures))
+
+    async def _take_back(self, kept: list[Kept]) -> list[Kept]:
+        """Classes that are taken from this streamer are released here and now, whoever is away; returns the others."""
+        if not isinstance(self._host.settings, StreamerSettings):
+            return kept
+        mine = [one for one in kept if one.command in release.COMMANDS]
+        if mine:
+            stops = await release.take_back(self._host, mine)
+            ending = asyncio.create_task(stop.all_of(self._host, stops))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+        return [one for one in kept if one not in mine]
 
     async def _sleep(self) -> None:
         try:
@@ -187,8 +202,6 @@ class Intake:
                 ok = False
                 log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
                 ids = [one.id for one in mine]
-                if flow == "prepare":
-                    ids = await release.without_run(self._host, ids)
                 await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
         return ok
 

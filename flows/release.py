@@ -5,33 +5,35 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from flows import stop
-from flows.admission import Batch, Streamer
-from flows.host import log
+from flows.host import Host, log
 from lectern.effects import airings, events, inbox, leases
+from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.errors import Malformed
 from lectern.messages import Grant, Release, parse
+from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 
+Streamer = Host[StreamerSettings]
+COMMANDS = frozenset({"release", "grant"})
 OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
 
 
-def release(connection: Connection, host: Streamer, message: Release, batch: Batch, now: float) -> None:
-    """Release a cancelled or moved class; one that it overtook is noted, so that it is not taken when it comes."""
+def release(connection: Connection, host: Streamer, message: Release, now: float) -> list[Airing]:
+    """Release a cancelled or moved class; one that it overtook is noted, so that it is not taken when it comes.
+
+    Returns it where it was not over.
+    """
     known = airings.by_id(connection, [message.class_id]).get(message.class_id)
     if known is None:
         airings.note_released(connection, message.class_id, message.placement, now)
-        batch.row(message.class_id, "release of a class that has not come")
-        return
-    if message.placement is not None and message.placement < known.placement:
-        batch.row(message.class_id, "release of an earlier placement")
-        return
-    if known.state not in OVER:
-        airings.move(connection, known, AiringState.CANCELLED, now)
-        events.note(connection, host.journal, host.settings.name, [Event("released", known.class_id, known.stem)], now)
-        batch.stops.append(known)
-    batch.row(message.class_id, "release")
+        return []
+    is_earlier = message.placement is not None and message.placement < known.placement
+    if is_earlier or known.state in OVER:
+        return []
+    airings.move(connection, known, AiringState.CANCELLED, now)
+    events.note(connection, host.journal, host.settings.name, [Event("released", known.class_id, known.stem)], now)
+    return [known]
 
 
 def grant(connection: Connection, host: Streamer, message: Grant, now: float) -> None:
@@ -40,28 +42,26 @@ def grant(connection: Connection, host: Streamer, message: Grant, now: float) ->
     events.note(connection, host.journal, host.settings.name, [Event("lease granted")], now)
 
 
-async def without_run(host: Streamer, inbox_ids: Sequence[int]) -> list[int]:
-    """Prefect is away: releases and grants are handled all the same. Returns the messages that are left."""
-    batch = Batch()
-    left = await host.commit(_handle, host, inbox_ids, batch)
-    if batch.stops:
-        log.warning("%d classes are released without a run: Prefect is away", len(batch.stops))
-    await stop.all_of(host, batch.stops)
-    return left
+async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
+    """Handle releases and grants in their order; returns the classes whose pushes are to be ended now."""
+    stops = await host.commit(_handle, host, kept)
+    if stops:
+        log.info("released: %s", ", ".join(one.class_id for one in stops))
+    return stops
 
 
-def _handle(connection: Connection, host: Streamer, inbox_ids: Sequence[int], batch: Batch) -> list[int]:
+def _handle(connection: Connection, host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
     now = time.time()
-    left: list[int] = []
-    for kept in inbox.read(connection, host.journal, inbox_ids):
+    stops: list[Airing] = []
+    for one in kept:
         try:
-            message = parse(kept.body, (Release, Grant))
-        except Malformed:
-            left.append(kept.id)  # a Prepare, which waits for its run, or nothing that can be read
+            message = parse(one.body, (Release, Grant))
+        except Malformed as error:
+            inbox.bury(connection, host.journal, one, error.message, host.settings.dead_letter_stream, now)
             continue
         if isinstance(message, Grant):
             grant(connection, host, message, now)
         elif isinstance(message, Release):
-            release(connection, host, message, batch, now)
-        inbox.done(connection, host.journal, [kept.id])
-    return left
+            stops += release(connection, host, message, now)
+        inbox.done(connection, host.journal, [one.id])
+    return stops

@@ -81,7 +81,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(pair
     taken_over(pair, class_id, other, LOST_S + 30)
     _, second = pair.pushes(class_id)
     assert second.first_media_at is not None
-    assert second.first_media_at - killed_at < LOST_S + 10 + 4  # a second to look, and a busy machine
+    assert second.first_media_at - killed_at < LOST_S + 10 + 15  # a second to look, and a busy machine
     assert not second.concurrent
     start = pair.order(class_id)["start_time"]
     assert abs(pair.position_s(record, second) - (second.first_media_at - start)) < 2.5  # a key picture every 2 s

@@ -57,6 +57,7 @@ class Child:
     def end(self, timeout_s: float = 60.0) -> int:
         """SIGTERM; returns the exit code. What does not listen is killed, and fails the test."""
         with suppress(ProcessLookupError):
+            self.go_on()
             self._process.terminate()
         try:
             return self._process.wait(timeout_s)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lectern.demo.oss_transcoder import OssTranscoder
@@ -24,17 +24,20 @@ _numbers = itertools.count(1)
 class Hosts:
     """A teacher and streamers of their own: names, channels, keys, databases; the servers are the town's."""
 
+    transcoder: type[OssTranscoder] = OssTranscoder
+
     def __init__(self, town: Town, folder: Path, settings: Mapping[str, str]) -> None:
         self.town, self.folder = town, folder
         self.prefix = f"s{next(_numbers)}"
         self.residents: dict[str, Child] = {}
         self.own: dict[str, dict[str, str]] = {}  # settings of one host
+        self.launcher: Sequence[str] = _LECTERN
         self._initialised: set[str] = set()
         self._children: list[Child] = []
         channels = ("order", "cancel", "transcoding", "order_result", "alarm")
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
         self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
-        self.oss = OssTranscoder(
+        self.oss = self.transcoder(
             town.origin.root,
             town.origin.url,
             town.redis_url,
@@ -158,8 +161,8 @@ class Hosts:
         return self.residents[who]
 
     def _begin(self, who: str, *arguments: str, **extra: str) -> Child:
-        log = self.folder / f"{len(self._children)}-{arguments[0]}-{who}.log"
-        self._children.append(Child([*_LECTERN, *arguments], {**self.environment(who), **extra}, log))
+        log = self.folder / f"{len(self._children):03}-{arguments[0]}-{who}.log"
+        self._children.append(Child([*self.launcher, *arguments], {**self.environment(who), **extra}, log))
         return self._children[-1]
 
     def logs(self) -> Iterator[tuple[str, str]]:

@@ -46,8 +46,9 @@ class Background:
 class Town:
     """What all tests of a session share: Redis, the Prefect server, an origin, an RTMP receiver, an SSH server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder
+        self._durable = durable  # Redis keeps what it has said yes to, also when it is killed
         self.programs = programs.gather(folder / "bin")
         self.background = Background()
         self.origin = Origin(folder / "origin")
@@ -57,7 +58,7 @@ class Town:
         self.redis_url = f"redis://{HOST}:{self.redis_port}/0"
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
         self.api = httpx.Client(base_url=f"http://{HOST}:{self.prefect_port}/api", timeout=60)
-        self._children: list[Child] = []
+        self.servers: dict[str, Child] = {}
         self._records = itertools.count(1001)
 
     @property
@@ -76,12 +77,8 @@ class Town:
 
     def start(self) -> None:
         """Start everything; the Prefect server takes its time."""
-        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(self.prefect_port)]
-        services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
-        batches = {f"PREFECT_SERVER_SERVICES_{service}_BATCH_SIZE": "50" for service in services}
-        prefect = self._spawn("prefect", *argv, **batches)
-        argv = [self.programs.redis_server, "--port", str(self.redis_port), "--bind", HOST, "--save", ""]
-        self._spawn("redis", *argv, "--appendonly", "no", "--dir", str(self.folder))
+        prefect = self.begin("prefect")
+        self.begin("redis")
         for server in (self.origin, self.receiver, self.ssh):
             self.background.run(server.start())
         self._master(RECORDING_S)
@@ -93,6 +90,22 @@ class Town:
 
         wait_until(is_up, timeout_s=120, description="the Prefect server answers")
 
+    def begin(self, server: str) -> Child:
+        """Start ``redis`` or ``prefect``, and wait for nothing."""
+        extra: dict[str, str] = {}
+        if server == "redis":
+            argv = [self.programs.redis_server, "--port", str(self.redis_port), "--bind", HOST, "--save", ""]
+            argv += ["--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"]
+            argv += ["--dir", str(self.folder)]
+        else:
+            argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
+            argv += ["--port", str(self.prefect_port)]
+            services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
+            extra = {f"PREFECT_SERVER_SERVICES_{service}_BATCH_SIZE": "50" for service in services}
+        log = self.folder / f"{server}.log"
+        self.servers[server] = Child(argv, {**self.environment, **extra}, log)
+        return self.servers[server]
+
     @staticmethod
     def _answers(ask: Callable[[], object], away: type[Exception]) -> bool:
         try:
@@ -100,16 +113,11 @@ class Town:
         except away:
             return False
 
-    def _spawn(self, name: str, *argv: str, **extra: str) -> Child:
-        child = Child(argv, {**self.environment, **extra}, self.folder / f"{name}.log")
-        self._children.append(child)
-        return child
-
     def stop(self) -> None:
         """End everything."""
         self.api.close()
         self.redis.close()
-        for child in self._children:
+        for child in self.servers.values():
             child.end()
         for server in (self.ssh, self.receiver, self.origin):
             self.background.run(server.stop())

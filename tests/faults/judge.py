@@ -1,0 +1,124 @@
+"""Judges a day from outside: by the answers on the bus, the pushes received, and the rows of the databases."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from lectern.demo.recordings import Publish
+from tests.faults.day import Class
+from tests.faults.play import Play
+from tests.faults.world import HOSTS
+
+
+@dataclass
+class Verdict:
+    """What came of a day."""
+
+    seed: int
+    faults: int
+    classes: int
+    answered_once: int = 0
+    lost: list[str] = field(default_factory=list)
+    answered_twice: list[str] = field(default_factory=list)
+    refused_in_vain: list[str] = field(default_factory=list)
+    pushed_twice: list[str] = field(default_factory=list)
+    citations_wrong: list[str] = field(default_factory=list)
+    over_bound: list[str] = field(default_factory=list)
+    unrest: list[str] = field(default_factory=list)
+    recovered_s: float | None = None
+
+    @property
+    def faultless(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.complaints()
+
+    def complaints(self) -> list[str]:
+        """What is wrong, in words."""
+        named = {
+            "lost": self.lost,
+            "answered twice": self.answered_twice,
+            "refused in vain": self.refused_in_vain,
+            "pushed twice": self.pushed_twice,
+            "citations wrong": self.citations_wrong,
+            "cache over bound": self.over_bound,
+            "not at rest": self.unrest,
+        }
+        return [f"{what}: {one}" for what, found in named.items() for one in found]
+
+    def line(self) -> str:
+        """The day in one line."""
+        recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
+        return (
+            f"seed {self.seed}: {self.faults} faults, {self.classes} classes, {self.answered_once} answered once, "
+            f"{len(self.lost)} lost, {len(self.answered_twice)} answered twice, {len(self.pushed_twice)} pushed twice, "
+            f"{len(self.citations_wrong)} citations wrong, {len(self.over_bound)} over the bound, "
+            f"{len(self.refused_in_vain)} refused in vain; all answered {recovered} after the last fault"
+        )
+
+
+def judge(play: Play) -> Verdict:
+    """Look at everything."""
+    world = play.world
+    classes = [one for one in play.day.classes if one.kind != "garbage"]
+    verdict = Verdict(play.day.seed, world.faults + world.struck_itself(), len(classes), recovered_s=play.recovered_s)
+    verdict.unrest = play.unrest()
+    verdict.over_bound = sorted(play.over_bound)
+    answers = play.answers()
+    for one in classes:
+        class_id = play.class_id(one)
+        said = set(answers.get(class_id, []))
+        if not said:
+            verdict.lost.append(class_id)
+        elif len(said) > 1:
+            verdict.answered_twice.append(f"{class_id}: {sorted(said)}")
+        else:
+            verdict.answered_once += 1
+        wrong = {code for _, code in said} - allowed(play, one)
+        if wrong:
+            verdict.refused_in_vain.append(f"{class_id} ({one.kind}): {sorted(wrong)}")
+        if overlap_s(world.stage.pushes(class_id)) > 0:
+            verdict.pushed_twice.append(f"{class_id}: {overlap_s(world.stage.pushes(class_id)):.1f} s")
+    for who in HOSTS[1:]:
+        verdict.citations_wrong += _citations(play, who)
+    return verdict
+
+
+def allowed(play: Play, one: Class) -> set[int]:
+    """With which codes a class may be answered."""
+    if one.kind == "malformed":
+        return {400}
+    codes = {316, 317}  # a full cache; two streamers down at once
+    if one.cancelled_after_s is not None:
+        codes.add(411)
+    if one.is_on_air:
+        codes.add(410)  # nobody was there before its end
+    if one.kind == "transcoded" and one.resolution:
+        rendition = play.day.renditions[one.record, one.resolution]
+        return codes | rendition.codes | ({501} if rendition.result == "made" else set())
+    return codes | {0}
+
+
+def overlap_s(pushes: list[Publish]) -> float:
+    """For how long pictures of two pushes of one class came at the same time."""
+    spans = sorted((one.first_media_at, one.last_media_at) for one in pushes if one.first_media_at)
+    overlaps = [(before[1] or 0) - (after[0] or 0) for before, after in pairwise(spans) if before[1]]
+    return max([0.0, *overlaps])
+
+
+def _citations(play: Play, who: str) -> list[str]:
+    """What is cited, beside what the teacher's bookings say should be."""
+    stage = play.world.stage
+    booked = stage.rows(
+        "teacher",
+        "select record_id, resolution from order_list where streamer = ? and state in ('placed', 'ready')",
+        stage.name(who),
+    )
+    should = Counter(
+        f"{row['record_id']}_{row['resolution']}" if row["resolution"] else str(row["record_id"]) for row in booked
+    )
+    found = {row["id"]: row["num_cite"] for row in stage.rows(who, "select id, num_cite from video_list")}
+    return [
+        f"{who}: {stem} is cited {found.get(stem) or 0} times, not {should[stem]}"
+        for stem in sorted({*should, *found})
+        if (found.get(stem) or 0) != should[stem]
+    ]

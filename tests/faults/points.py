@@ -1,0 +1,148 @@
+"""Runs ``lectern …`` with faults at named points: ``python -m tests.faults.points serve teacher``.
+
+The product has no hooks for it: the functions at the points are wrapped here, before it begins.
+"""
+
+import asyncio
+import functools
+import importlib
+import inspect
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FAULTS, LOG = "TEST_FAULTS", "TEST_FAULTS_LOG"
+
+When = Literal["before", "after"]
+Do = Literal["kill", "stop", "linger"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the code, between two instructions that must not be torn apart unnoticed."""
+
+    function: str
+    when: When
+
+
+TEACHER: Mapping[str, Point] = {
+    "read from the stream, not kept": Point("lectern.effects.inbox:keep", "before"),
+    "kept, not acknowledged": Point("lectern.effects.bus:Bus.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.bus:Bus.acknowledge", "after"),
+    "claimed, no run yet": Point("lectern.effects.inbox:claim", "after"),
+    "decided, not committed": Point("lectern.effects.bookings:add", "after"),
+    "handled, not committed": Point("lectern.effects.inbox:done", "before"),
+    "committed, not sent": Point("lectern.effects.bus:Bus.send", "before"),
+    "sent, not noted": Point("lectern.effects.bus:Bus.send", "after"),
+    "on no waiting list yet": Point("lectern.effects.bus:Bus.join_waiting", "before"),
+    "settled, the list not dropped": Point("lectern.effects.bus:Bus.drop_waiting", "before"),
+    "requested, not noted": Point("lectern.effects.oss:request_transcoding", "after"),
+    "settling": Point("lectern.effects.renditions:move", "after"),
+    "lease granted, not in Redis": Point("lectern.effects.bus:Bus.grant", "before"),
+    "lease taken, nothing moved": Point("lectern.effects.bus:Bus.take", "after"),
+}
+STREAMER: Mapping[str, Point] = {
+    "read from the stream, not kept": Point("lectern.effects.inbox:keep", "before"),
+    "kept, not acknowledged": Point("lectern.effects.bus:Bus.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.bus:Bus.acknowledge", "after"),
+    "reserved, not committed": Point("lectern.effects.cache:reserve", "after"),
+    "cited, not committed": Point("lectern.effects.cache:cite", "after"),
+    "out of the sums, still on the disk": Point("lectern.effects.store:remove", "before"),
+    "off the disk, still a row": Point("lectern.effects.cache:forget", "before"),
+    "before the first byte": Point("lectern.effects.wget:download", "before"),
+    "downloaded, not in place": Point("lectern.effects.store:finish", "before"),
+    "in place, not noted": Point("lectern.effects.store:finish", "after"),
+    "noted, not committed": Point("lectern.effects.cache:arrived", "after"),
+    "committed, not sent": Point("lectern.effects.bus:Bus.send", "before"),
+    "sent, not noted": Point("lectern.effects.bus:Bus.send", "after"),
+    "about to push": Point("lectern.effects.ffmpeg:push", "before"),
+    "pushed": Point("lectern.effects.ffmpeg:push", "after"),
+    "released, not committed": Point("lectern.effects.cache:uncite", "after"),
+    "lease held, not said": Point("lectern.effects.leases:hold", "after"),
+}
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What happens at a point, at its *call*-th call; to linger is done at each call."""
+
+    point: str
+    do: Do
+    call: int = 1
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As it goes into the environment."""
+        return asdict(self)
+
+
+def arm(strike: Strike, point: Point, log: Path) -> None:
+    """Wrap the function at *point*."""
+    module_name, _, path = point.function.partition(":")
+    owner: Any = importlib.import_module(module_name)
+    *owners, name = path.split(".")
+    for one in owners:
+        owner = getattr(owner, one)
+    setattr(owner, name, _wrapped(getattr(owner, name), point.when, _Trigger(strike, log)))
+
+
+class _Trigger:
+    def __init__(self, strike: Strike, log: Path) -> None:
+        self._strike, self._log, self._calls = strike, log, 0
+
+    def __call__(self) -> float:
+        """Strike if it is time; returns for how long to linger."""
+        self._calls += 1
+        if self._strike.do == "linger":
+            return self._strike.seconds
+        if self._calls == self._strike.call:
+            with self._log.open("a") as log:
+                log.write(f"{os.getpid()} {self._strike.do} {self._strike.point}\n")
+            os.kill(os.getpid(), signal.SIGKILL if self._strike.do == "kill" else signal.SIGSTOP)
+        return 0.0
+
+
+def _wrapped(function: Callable[..., Any], when: When, trigger: _Trigger) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def wrapped(*args: object, **kwargs: object) -> object:
+            if when == "before":
+                await asyncio.sleep(trigger())
+            found = await function(*args, **kwargs)
+            if when == "after":
+                await asyncio.sleep(trigger())
+            return found
+
+        return wrapped
+
+    @functools.wraps(function)
+    def plain(*args: object, **kwargs: object) -> object:
+        if when == "before":
+            time.sleep(trigger())
+        found = function(*args, **kwargs)
+        if when == "after":
+            time.sleep(trigger())
+        return found
+
+    return plain
+
+
+def main() -> None:
+    """Arm what the environment says, then be ``lectern``."""
+    points = {**TEACHER, **STREAMER}
+    for fields in json.loads(os.environ.get(FAULTS, "[]")):
+        strike = Strike(**fields)
+        arm(strike, points[strike.point], Path(os.environ[LOG]))
+    from lectern.cli import main as lectern
+
+    lectern()
+
+
+if __name__ == "__main__":
+    main()
