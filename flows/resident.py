@@ -22,6 +22,7 @@ from flows import (
     guard,
     http,
     lease,
+    readiness,
     reconcile,
     streamers,
     sweep,
@@ -142,9 +143,13 @@ class Resident:
             "alarms": lambda: alarms.watch(host, runs.client),
         }
         if streams:
-            works |= {"guard": lambda: guard.guard(host), "timetable": lambda: guard.timetable(host)}
+            works |= {
+                "guard": lambda: guard.guard(host),
+                "timetable": lambda: guard.timetable(host),
+                "readiness": readiness.Readiness(host, runs.client).run,
+            }
         else:
-            works |= {"streamers": streamers.Roll(host).run}
+            works |= {"streamers": streamers.Roll(host).run, "readiness": lambda: readiness.teacher_checks(host)}
         async with asyncio.TaskGroup() as group:
             tasks: dict[str, asyncio.Task[None]] = {}
             if streams:  # first of all: until the disk is looked through, nobody shall take us for lost

@@ -54,6 +54,9 @@ STREAMER_LOST = ErrorCode(322, "a streamer is lost", Severity.CRITICAL, "Nothing
 NOT_MOVED = ErrorCode(
     323, "a class lost its streamer, and no other can take it", Severity.CRITICAL, "Move the class, it is not aired."
 )
+NOT_READY_FOR_START = ErrorCode(
+    324, "a class is not ready for its start", Severity.CRITICAL, "Wait for the operations team, or move the class."
+)
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
@@ -91,6 +94,7 @@ CODES: dict[int, ErrorCode] = {
         AIRING_BROKEN,
         STREAMER_LOST,
         NOT_MOVED,
+        NOT_READY_FOR_START,
         MALFORMED,
         CONFLICT,
         ENDED,

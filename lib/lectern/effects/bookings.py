@@ -215,6 +215,13 @@ def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(updated_at=now))
 
 
+def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:
+    """The classes that begin between *now* and *until*, were booked before *received_before*, and are not ready."""
+    open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
+    near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near))]
+
+
 def latest_payload(connection: Connection, record_id: int) -> str | None:
     """The last booking of a record, in wire form."""
     wanted = (

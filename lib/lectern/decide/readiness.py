@@ -1,0 +1,65 @@
+"""Whether a class is ready for its start, looked at an hour, a quarter and five minutes before it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CHECKS_S = (3600.0, 900.0, 300.0)
+"""Seconds before the start at which a class is checked."""
+
+MAX_SKEW_S = 2.0
+"""A host whose clock differs more from the others' begins its classes at the wrong second."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found of a class on its streamer."""
+
+    state_ready: bool
+    num_cite: int
+    wanted_bytes: int
+    found_bytes: int | None  # None where there is no file
+    unreadable: str | None  # why the file can not be read
+    unreachable: str | None  # why the push URL can not be reached
+    skew_s: float | None  # of this host's clock, None where Redis could not be asked
+    lease: bool  # this streamer may push
+
+
+def check_due(start: float, now: float, done: float | None) -> float | None:
+    """Which of `CHECKS_S` is due for a class that begins at *start*; *done* is the last one made. None: not now."""
+    left = start - now
+    if left < 0:
+        return None
+    due = [one for one in CHECKS_S if left <= one]
+    return due[-1] if due and (done is None or due[-1] < done) else None
+
+
+def reds(seen: Seen) -> list[str]:
+    """What is not as it must be, one reason each; none where the class is ready."""
+    found: list[str] = []
+    if not seen.state_ready:
+        found.append("its rendition is not there yet")
+    elif seen.found_bytes is None:
+        found.append("its file is gone")
+    elif seen.found_bytes != seen.wanted_bytes:
+        found.append(f"its file has {seen.found_bytes} bytes, not {seen.wanted_bytes}")
+    elif seen.unreadable:
+        found.append(f"its file can not be read: {seen.unreadable}")
+    if seen.num_cite < 1:
+        found.append("nothing pins its rendition")
+    if seen.unreachable:
+        found.append(f"its push URL can not be reached: {seen.unreachable}")
+    if seen.skew_s is not None and abs(seen.skew_s) > MAX_SKEW_S:
+        found.append(f"this host's clock is off by {seen.skew_s:.1f} s")
+    if not seen.lease:
+        found.append("this streamer holds no lease: it does not reach Redis or its teacher")
+    return found
+
+
+def in_minutes(seconds: float) -> str:
+    """For people."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def sentence(class_id: str, stem: str, left_s: float, why: Sequence[str]) -> str:
+    """The alarm's text."""
+    return f"{class_id} begins in {in_minutes(left_s)} and is not ready with {stem}: {'; '.join(why)}"

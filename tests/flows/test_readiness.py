@@ -1,0 +1,54 @@
+"""What is wrong with a class is told while there is time."""
+
+from pathlib import Path
+
+import pytest
+
+from lectern.demo.ports import HOST, free_port
+from lectern.effects import store
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def alarm_of(stage: Stage, class_id: str) -> str:
+    found = wait_until(
+        lambda: stage.alarms(324, class_id=class_id), timeout_s=120, description=f"{class_id} is called not ready"
+    )
+    return str(found[0]["message"])
+
+
+def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_start(town: Town, tmp_path: Path) -> None:
+    """One alarm a class with every reason; a class that is ready has none; the timetable shows both."""
+    with staged(town, tmp_path) as stage:
+        stage.up("streamer1")
+        nobody = f"rtmp://{HOST}:{free_port()}/live/x"
+        good = stage.booking(stage.town.record(), starts_in_s=280, length_s=60)
+        bad = stage.booking(stage.town.record(), starts_in_s=280, length_s=60, push_url=nobody)
+        for one in (good, bad):
+            stage.tell("streamer1", {**one, "cmd": "prepare"})
+        stems = {str(one["record_id"]) for one in (good, bad)}
+        wait_until(lambda: stems <= stage.cached("streamer1"), description="both are cached")
+        store.rendition_path(stage.folder / "streamer1", str(bad["record_id"])).unlink()
+        said = alarm_of(stage, bad["class_id"])
+        assert "its file is gone" in said
+        assert "its push URL can not be reached" in said
+        assert stage.alarms(324, class_id=good["class_id"]) == []
+        key = f"timetable-{stage.name('streamer1')}"
+
+        def shown() -> dict[str, str]:
+            asked = {"artifacts": {"key": {"any_": [key]}}}
+            found = town.api.post("/artifacts/latest/filter", json=asked).raise_for_status().json()
+            return {line["class"]: line[""] for one in found for line in _lines(one["data"])}
+
+        wait_until(
+            lambda: shown() == {good["class_id"]: "●", bad["class_id"]: "✗"},
+            timeout_s=60,
+            description="the timetable shows which one is ready",
+        )
+
+
+def _lines(data: object) -> list[dict[str, str]]:
+    import json
+
+    return list(json.loads(data)) if isinstance(data, str) else list(data)  # type: ignore[call-overload]
