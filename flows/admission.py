@@ -10,7 +10,7 @@ from flows.host import Host
 from lectern import errors
 from lectern.decide import cache as decide
 from lectern.decide.cache import Admit, Bound, Wanted
-from lectern.effects import airings, cache, disk, events, outbox, store
+from lectern.effects import airings, cache, disk, events, metrics, outbox, store
 from lectern.effects.events import Event
 from lectern.effects.origin import RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
@@ -73,6 +73,7 @@ def admit(
     )
     for admission in decide.admit(wanted, states, usage, bound, idle):
         cache.mark_evicting(connection, settings.video_root, admission.evictions)
+        metrics.EVICTIONS.inc(len(admission.evictions))
         batch.gone.extend(admission.evictions)
         events.note(
             connection,

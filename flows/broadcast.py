@@ -17,7 +17,7 @@ from flows import artifacts
 from flows.host import Host, log, run_name, streamer, tell
 from lectern import errors
 from lectern.decide.broadcast import Over, Push, lead_time, next_push
-from lectern.effects import airings, cache, events, ffmpeg, outbox
+from lectern.effects import airings, cache, events, ffmpeg, metrics, outbox
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -140,6 +140,7 @@ async def _air(host: Streamer, one: Airing) -> str:
             await _write_down(host, one, _note, "push broke off", f"push {pushes}, {more_s:.1f} s sent")
             if pushes == ALARM_AFTER and sent_s == 0 and await _write_down(host, one, _cry):
                 await tell(host)
+            metrics.RECONNECTS.inc()
             await asyncio.sleep(host.settings.reconnect_after_s)
 
 

@@ -17,7 +17,7 @@ from flows import artifacts, broadcast
 from flows.host import Host, log, run_name, streamer, tell
 from flows.retry import passing
 from lectern import errors
-from lectern.effects import airings, cache, disk, events, origin, outbox, probe, process, store, wget
+from lectern.effects import airings, cache, disk, events, metrics, origin, outbox, probe, process, store, wget
 from lectern.effects.cache import Cached
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed, RemoteFile
@@ -192,6 +192,7 @@ def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFil
         duration_s=found.duration_s,
         now=now,
     )
+    metrics.DOWNLOAD_BYTES.inc(found.size_bytes)
     waiting = airings.citing(connection, stem, AiringState.WAITING)
     for one in waiting:
         airings.move(connection, one, AiringState.READY, now)

@@ -17,7 +17,7 @@ from flows.outcome import Batch, Teacher, bury, living, proceed, put_back, refus
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Overdue, Settled
-from lectern.effects import bookings, events, inbox, outbox, renditions
+from lectern.effects import bookings, events, inbox, metrics, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -116,6 +116,7 @@ def _act(
     rows = renditions.underway(connection, {(r.record_id, r.video_resolution) for _, r in results})
     settled = decide.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
     for one in settled:
+        metrics.TRANSCODES.labels(str(one.result.type), "success" if one.result.success else "failed").inc()
         _apply(connection, host, one, rows.get(one.key), alive, lists.get(one.key, []), batch, now)
         batch.row(one.stem, one.outcome, detail=one.result.message or "")
     inbox.done(connection, host.journal, [one.inbox_id for one in settled])
@@ -284,6 +285,7 @@ def _expire(
     now = time.time()
     if one.key not in {late.key for late in renditions.overdue(connection, now)}:
         return  # settled while we looked
+    metrics.TRANSCODES.labels(str(one.backend), what.name.lower()).inc()
     match what:
         case Overdue.SUCCEED:
             succeed(connection, host, one.key, RenditionState.TRANSCODING, url or "", alive, listed, batch, now)
