@@ -45,11 +45,12 @@ test: check ## all checks and all tests; ARGS="-k booking -n 0" is passed to pyt
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
 
-check: .venv/.built ## format, lint, types and import contracts
+check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --quiet playbooks inventory
 
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)

@@ -1,0 +1,55 @@
+"""The playbooks are such as Ansible and its linter want them, without a look at the network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+INVENTORIES = sorted(path.name for path in (ROOT / "inventory").iterdir())
+
+
+def run(home: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
+    """A tool of Ansible's, in the project's folder, with a home of its own."""
+    environment = {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_HOME": str(home / "a"),
+        "NO_COLOR": "1",
+    }
+    tool, *arguments = argv
+    return subprocess.run(
+        [str(BIN / tool), *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_linter_finds_nothing_under_its_strictest_profile(tmp_path: Path) -> None:
+    done = run(tmp_path, "ansible-lint", "--offline", "--profile", "production", "playbooks", "inventory")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failure(s), 0 warning(s)" in done.stderr
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_every_playbook_can_be_read_with_every_inventory(inventory: str, tmp_path: Path) -> None:
+    names = [f"playbooks/{name}.yml" for name in PLAYBOOKS]
+    done = run(tmp_path, "ansible-playbook", "--syntax-check", *names, "-i", f"inventory/{inventory}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("playbook: ") == len(PLAYBOOKS)
+    assert "WARNING" not in done.stderr
+
+
+def test_the_playbooks_are_verbs() -> None:
+    assert {"rollout", "rollback", "verify", "provision"} <= set(PLAYBOOKS)
