@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from dotenv import dotenv_values
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
@@ -21,35 +21,16 @@ DOCUMENTED = {
     "MAX_VIDEO_SIZE": "1000",
 }
 NAMES = ("wget_path", "MAX_VIDEO_SIZE", "A", "B")
+ODD = ["'", '"', "\\", "\\'", "#", "${A}", "${", "$", "`id`", "a=b", "密码", "\ufeff"]
+BLANK = ["", " ", "a #b", "a\nb", "\r\n", "\t", "x y"]
 VALUES = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=12) | st.sampled_from(
-    [
-        "",
-        " ",
-        "#",
-        "a #b",
-        "'",
-        '"',
-        "\\",
-        "\\'",
-        "${A}",
-        "${",
-        "$",
-        "a\nb",
-        "\r\n",
-        "\t",
-        "x y",
-        "密码",
-        "`id`",
-        "a=b",
-        "'''",
-        "\ufeff",
-    ]
+    [*ODD, *BLANK]
 )
 PIECES = st.sampled_from(
     [
-        "A=1", "export A=1", "  export  B = 'x' # c", "B=\"q\\\"\"", "A", "A=", "A= # empty", "A=#no comment", "a=lower", "# c",
-        "'A'='quoted name'", "NOT A LINE", "=x", "B='many\nlines'", "B=${A}", "A='open", 'B="open', "wget_path=/bin/wget",
-        "MAX_VIDEO_SIZE=10 # G", "", "  ", "\\", "X=\\'", "Y='it\\'s'",
+        "A=1", "export A=1", "  export  B = 'x' # c", "B=\"q\\\"\"", "A", "A=", "A  # bare", "A= # empty",
+        "A=#no comment", "a=lower", "# c", "'A'='quoted name'", "NOT A LINE", "=x", "B='many\nlines'", "B=${A}",
+        "A='open", 'B="open', "wget_path=/bin/wget", "MAX_VIDEO_SIZE=10 # G", "", "  ", "\\", "X=\\'", "Y='it\\'s'",
     ]
 )  # fmt: skip
 ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n"])
@@ -66,6 +47,7 @@ def loaded(text: str) -> dict[str, str | None]:
     return dotenv_values(stream=io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
 
 
+@settings(deadline=None)
 @given(FILES | st.text(max_size=60), st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3))
 @example("A='open\nB=1\n", {"B": "it's"})
 @example("A=1\nA=2", {"A": "3"})
@@ -80,7 +62,8 @@ def test_any_value_is_read_back_from_any_file(text: str, wanted: dict[str, str])
     except UnicodeEncodeError:
         assume(False)
     except Misuse as error:
-        assert re.search(r"line \d+", str(error))
+        if "line " not in str(error):
+            raise
         return
     found = loaded(new)
     assert {name: found.get(name) for name in wanted} == wanted
@@ -92,13 +75,14 @@ def lines(text: str) -> list[str]:
     return re.split(r"(?<=\r\n)|(?<=\n)|(?<=\r)(?!\n)", text)
 
 
+@settings(deadline=None)
 @given(FILES, st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["1", "x y", "/bin/w"]), max_size=3))
 def test_every_other_line_stays_byte_for_byte(text: str, wanted: dict[str, str]) -> None:
     try:
         new = env_file.edited(text, wanted)
     except Misuse:
         return
-    other = re.compile(rf"\ufeff?\s*(export\s+)?'?({'|'.join(NAMES)})'?\s*(=|$)", re.IGNORECASE)
+    other = re.compile(rf"\ufeff?\s*(export\s+)?'?({'|'.join(NAMES)})'?\s*(=|#|$)", re.IGNORECASE)
     # A value over several lines has lines that look like anything.
     assume("many" not in text)
     kept = [line.rstrip("\r\n") for line in lines(text) if not other.match(line)]
@@ -106,6 +90,7 @@ def test_every_other_line_stays_byte_for_byte(text: str, wanted: dict[str, str])
     assert set(re.findall(r"\r\n|\n|\r", new)) <= set(re.findall(r"\r\n|\n|\r", text)) | {"\n"}
 
 
+@settings(deadline=None)
 @given(FILES, st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["1", "x y", "it's"]), max_size=3))
 def test_what_was_put_in_can_be_taken_out(text: str, wanted: dict[str, str]) -> None:
     """After a person added a line, each name has the value of before again, and those that were not there are gone."""

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, TryAgain
@@ -72,6 +72,7 @@ def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> 
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
 
 
+@settings(deadline=None)
 @given(cut=st.integers(1, 200), rest=st.sampled_from([b"", b"\0\0\0", b"{", b'{"at": 1}']))
 def test_wherever_a_crash_tears_the_last_line_the_others_stand(
     cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory

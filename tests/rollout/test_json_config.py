@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
@@ -24,6 +24,7 @@ STYLES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     OBJECTS, STYLES, st.dictionaries(st.sampled_from([*WANTED, "x"]), st.integers() | st.text(max_size=5), max_size=3)
 )
@@ -39,6 +40,7 @@ def test_any_object_gets_the_wanted_values_and_keeps_all_others(
     assert json_config.taken_back(new, wanted, text) == text
 
 
+@settings(deadline=None)
 @given(OBJECTS)
 def test_where_all_is_as_wanted_no_character_changes(found: dict[str, Any]) -> None:
     text = json.dumps({**found, **WANTED})

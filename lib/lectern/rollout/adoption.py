@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.effects.tables.engine import open_database
-from lectern.rollout import adopt_streamer, database
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.rollout import adopt_streamer, adopt_teacher, database, keys
 from lectern.rollout.wanted import Wanted
 
 
@@ -20,9 +20,9 @@ class Adoption:
 
 
 def planned(wanted: Wanted) -> Adoption:
-    """What `adopt` would do; reads only."""
+    """What `adopt` would do; reads only, also before the keys have their new names."""
     if wanted.role == "teacher":
-        return Adoption()
+        return _planned_of_teacher(wanted)
     with database.reading(wanted.database) as connection:
         found = adopt_streamer.planned(
             connection, **_of_streamer(wanted), now=time.time(), moves_journal=_moves_journal(wanted)
@@ -33,7 +33,7 @@ def planned(wanted: Wanted) -> Adoption:
 def adopt(wanted: Wanted) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     if wanted.role == "teacher":
-        return []
+        return _adopt_of_teacher(wanted)
     engine = open_database(f"sqlite:///{wanted.database}")
     try:
         done = adopt_streamer.adopt(
@@ -53,6 +53,45 @@ def undo(wanted: Wanted) -> list[str]:
     if wanted.role == "teacher":
         return []
     return [f"{one}." for one in adopt_streamer.undo(_moves_journal(wanted))]
+
+
+def _planned_of_teacher(wanted: Wanted) -> Adoption:
+    rules = keys.rules(wanted)
+    order_key = wanted.order_key and adopt_teacher.before(wanted.order_key, rules)
+    with database.reading(wanted.database) as connection, keys.opened(wanted) as client:
+        found = adopt_teacher.planned(
+            connection,
+            client,
+            waiting_key=adopt_teacher.before(wanted.waiting_key, rules),
+            order_key=order_key,
+            now=time.time(),
+        )
+    return Adoption(found.said, found.refusals)
+
+
+def _adopt_of_teacher(wanted: Wanted) -> list[str]:
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        with keys.opened(wanted) as client, transaction(engine) as connection:
+            return adopt_teacher.adopt(
+                connection,
+                client,
+                waiting_key=wanted.waiting_key,
+                order_key=wanted.order_key,
+                host=wanted.name,
+                transcoding_time_out_s=_transcoding_time_out_s(wanted),
+                now=time.time(),
+            )
+    finally:
+        engine.dispose()
+
+
+def _transcoding_time_out_s(wanted: Wanted) -> float:
+    """As the new program will read it: .env before the JSON config, which has milliseconds."""
+    told = wanted.env.get("TRANSCODING_TIME_OUT_S")
+    if told is not None:
+        return float(told)
+    return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
 
 
 def _of_streamer(wanted: Wanted) -> dict[str, Any]:

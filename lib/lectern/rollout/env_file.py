@@ -12,17 +12,15 @@ from dotenv.parser import Binding, parse_stream
 from lectern.errors import Misuse
 
 HARMLESS = frozenset(
-    re.findall(
-        r"\S+",
-        """wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
+    """
+    wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
     broadcast_lead_s reconnect_after_s video_root streamer_name teacher_name log_format log_level api_bind health_bind
     order_channel cancel_channel transcoding_channel order_result_channel alarm_channel waiting_key streamer_stream
     report_stream dead_letter_stream streamers_key batch_max batch_wait_s sweep_interval_s poll_interval_s
     heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s http_timeout_s work_pool
     teacher_config on_transcode_timeout transcoding_time_out_s order_warn_time_out_s max_attempts_a_day
-    streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget
-    ecs_curl""",
-    )
+    streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget ecs_curl
+    """.split()  # noqa: SIM905 (fifty names read better as text)
 )
 """Names, in lower case, whose values may be shown; all others are masked."""
 MASK = "********"
@@ -55,12 +53,13 @@ def values(text: str) -> dict[str, str | None]:
 def edited(text: str, wanted: Mapping[str, str]) -> str:
     """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
 
-    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a name that is there in another spelling gets the value too. Raises Misuse where a line before can not be read,
-    and its quote would swallow ours.
+    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a name
+    that is there in another spelling gets the value too. Raises Misuse where a line before can not be read, and its
+    quote would swallow ours.
     """
     raw = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}  # else dotenv would fill it in
     for quote in ("'", '"'):
-        found = _set(text, raw, quote)
+        found = _set(text, raw, {name: _written(value, quote) for name, value in raw.items()})
         if all(values(found).get(name) == value for name, value in raw.items()):
             return found
     bad = next((b.original.line for b in _bindings(text) if b.error), None)
@@ -77,7 +76,7 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     still = {name for name, value in ours.items() if now.get(name) == value and old.get(name) != value}
     kept = _without(text, {name for name in still if name not in old})
     back = {name: old[name] or "" for name in still if name in old}
-    return _set(kept, back, "'") if back else kept
+    return _set(kept, back, {binding.key: _value(binding) for binding in _bindings(before) if binding.key in back})
 
 
 def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
@@ -105,15 +104,17 @@ def _bindings(text: str) -> Iterable[Binding]:
     return parse_stream(io.StringIO(text, newline=""))
 
 
-def _set(text: str, raw: Mapping[str, str], quote: str) -> str:
+def _set(text: str, raw: Mapping[str, str], written: Mapping[str, str]) -> str:
+    """*text* with the *raw* values, as they are *written*."""
     mark = "\ufeff" if text.startswith("\ufeff") else ""
-    pieces = [[binding.key, binding.value, binding.original.string] for binding in _bindings(text)]
-    last = {str(key): number for number, (key, _, _) in enumerate(pieces) if key is not None}
+    bindings = list(_bindings(text))
+    pieces = [binding.original.string for binding in bindings]
+    last = {binding.key: number for number, binding in enumerate(bindings) if binding.key is not None}
     for (key, number), (name, value) in product(last.items(), raw.items()):
-        if key.lower() == name.lower() and pieces[number][1] != value:
-            pieces[number][2] = _with_value(str(pieces[number][2]), _written(value, quote))
-    body = mark + "".join(str(piece) for _, _, piece in pieces)
-    new = [f"{name}={_written(value, quote)}" for name, value in raw.items() if name not in last]
+        if key.lower() == name.lower() and bindings[number].value != value:
+            pieces[number] = _with_value(bindings[number], written[name])
+    body = mark + "".join(pieces)
+    new = [f"{name}={written[name]}" for name in raw if name not in last]
     return _appended(body, new) if new else body
 
 
@@ -126,27 +127,39 @@ def _appended(text: str, lines: list[str]) -> str:
     return end.join([text, *lines])
 
 
-def _with_value(original: str, written: str) -> str:
-    """The text of one binding with another value; spaces, ``export``, the comment and the line end stay."""
-    head = _HEAD.match(original)
-    assert head is not None  # the parser has found a name in it
-    equal = _EQUAL.match(original, head.end())
+def _with_value(binding: Binding, written: str) -> str:
+    """The text of *binding* with another value; spaces, ``export``, the comment and the line end stay."""
+    text, start, end = binding.original.string, *_span(binding)
+    if start == end and "=" not in text[:start]:
+        name = text[:start].rstrip(SPACES)
+        return f"{name}={written}{text[len(name) :]}"
+    return text[:start] + written + text[end:]
+
+
+def _value(binding: Binding) -> str:
+    """The value as it is written."""
+    start, end = _span(binding)
+    return binding.original.string[start:end]
+
+
+def _span(binding: Binding) -> tuple[int, int]:
+    """Where the value is in the text of *binding*, which the parser has read."""
+    text = binding.original.string
+    head = _HEAD.match(text)
+    assert head is not None  # there is a name in it
+    equal = _EQUAL.match(text, head.end())
     if equal is None:
-        return f"{head[0].rstrip(SPACES)}={written}{original[head.end() :]}"
+        return head.end(), head.end()
     start = equal.end()
-    return original[:start] + written + original[start + len(_value(original, start, spaced=len(equal[0]) > 1)) :]
-
-
-def _value(original: str, start: int, *, spaced: bool) -> str:
-    first = original[start : start + 1]
+    first = text[start : start + 1]
     if first in _QUOTED:
-        found = _QUOTED[first].match(original, start)
-        assert found is not None  # the parser has read it
-        return found[0]
-    if first == "#" and spaced:
-        return ""  # an empty value and a comment
-    line = _NEWLINE.split(original[start:], maxsplit=1)[0]
-    return re.sub(r"\s+#.*", "", line).rstrip()
+        quoted = _QUOTED[first].match(text, start)
+        assert quoted is not None  # it is closed
+        return start, quoted.end()
+    if first == "#" and len(equal[0]) > 1:
+        return start, start  # an empty value and a comment
+    line = _NEWLINE.split(text[start:], maxsplit=1)[0]
+    return start, start + len(re.sub(r"\s+#.*", "", line).rstrip())
 
 
 def _written(value: str, quote: str) -> str:

@@ -68,10 +68,8 @@ def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
         now = [member for member in _members(text) if member.name == name]
         if not now or not _is(now[-1].value, value):
             continue
-        if name in old:
-            text = text[: now[-1].value_start] + old[name] + text[now[-1].end :]
-        else:
-            text = _without(text, now[-1])
+        found = now[-1]
+        text = text[: found.value_start] + old[name] + text[found.end :] if name in old else _without(text, found)
     return text
 
 

@@ -168,8 +168,8 @@ def as_before(
         words = supervisor.last_words(name) if name in now else "supervisord does not know it any more"
         told = ", ".join(f"{one} is {now.get(one, 'gone')}" for one in unlike)
         return (
-            f"{told or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; it said last: "
-            f"{words or 'nothing'}. See supervisorctl tail {name} stderr."
+            f"{told or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; "
+            f"it said last: {words or 'nothing'}. See supervisorctl tail {name} stderr."
         )
 
     wait_for(look, timeout_s, failure, beat)
