@@ -50,7 +50,7 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --quiet playbooks inventory
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline -q playbooks inventory
 
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)
