@@ -19,7 +19,7 @@ from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
 AGAIN_S = 1.0
-ASK_S = 2.0
+ASK_S = 4.0
 """A Prefect that does not answer within so long is away."""
 
 FULL_S = 30.0

@@ -64,5 +64,5 @@ def _take_all(connection: Connection, host: Teacher, streamer: str, session: str
     batch = Batch()
     if leases.take(connection, streamer, session):
         orders = bookings.on(connection, streamer, now)
-        place_again(connection, host, orders, alive, batch, now, f"{streamer} is lost")
+        place_again(connection, host, orders, alive, batch, now, f"{streamer} is lost", refused=False)
     return batch

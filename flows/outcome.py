@@ -109,18 +109,20 @@ def place_again(
     batch: Batch,
     now: float,
     why: str,
+    *,
+    refused: bool,
 ) -> None:
-    """Take the classes from their streamers, and give each to another of *alive* that did not have it before.
+    """Take the classes from their streamers, and give each to another of *alive* that has not *refused* it.
 
     The platform is not told of it. One that nobody can take is broken and alarmed where the platform was promised it,
     else it is refused.
     """
-    had = leases.had(connection, [order.class_id for order in orders])
+    no = leases.refused_by(connection, [order.class_id for order in orders])
     loads = bookings.loads(connection, alive, now)
     for order in orders:
-        open_to = {name: load for name, load in loads.items() if name not in {*had[order.class_id], order.streamer}}
+        open_to = {name: load for name, load in loads.items() if name not in {*no[order.class_id], order.streamer}}
         (chosen,) = place([order.stem], open_to, host.settings.streamer_load_slack)
-        leases.note_moves(connection, [(order.class_id, order.streamer or "", order.placement)], now)
+        leases.note_move(connection, order.class_id, order.streamer or "", order.placement, now, refused=refused)
         gone = Release(class_id=order.class_id, placement=order.placement)
         outbox.put(connection, host.journal, [to_streamer(host, order.streamer or "", gone, order.class_id)], now)
         if chosen is None:

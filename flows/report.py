@@ -77,7 +77,8 @@ def _prepared(
     if said.result == "success":
         _ready(connection, host, order, said, batch, now)
     elif order.promised_at is not None:
-        place_again(connection, host, [order], alive, batch, now, f"{said.streamer}: {said.code} {said.message}")
+        why = f"{said.streamer}: {said.code} {said.message}"
+        place_again(connection, host, [order], alive, batch, now, why, refused=True)
     else:
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         refuse(connection, host, order, code, said.message, batch, now, alarm=True)

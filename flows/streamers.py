@@ -1,6 +1,7 @@
 """The teacher's ear for its streamers: leases are granted, and the classes of a lost one are moved."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,13 +60,16 @@ class Roll:
                 self.host.heard[name] = heard - (now - float(beat["at"]))
         for name, claim in claims.items():
             await grant(self.host, name, str(claim["session"]), float(claim["lease_s"]))
+        settings = self.host.settings
         holders, having = await self.host.look(_facts)
         for name in sorted(having):
             silent_s = self._silent_s(name, now, beats, heard)
             holder = holders.get(name)
-            limit_s = decide.lost_after(self.host.settings.streamer_lost_after_s, holder.lease_s if holder else 0)
-            if silent_s > self.host.settings.streamer_lost_after_s:
-                await self._miss(name, having[name], holder, movable=silent_s > limit_s)
+            limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
+            if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
+                await self._announce(name)
+            if silent_s > settings.streamer_lost_after_s:
+                await self._miss(name, having[name], holder, movable=limit_s < math.inf)
             elif holder is not None and holder.lost_at is not None:
                 await self.host.commit(leases.note_lost, name, None)
 
@@ -77,20 +81,22 @@ class Roll:
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
-        others = [one for one in self.host.living_now() if one != name]
         if holder is None or holder.lost_at is None:
+            others = [one for one in self.host.living_now() if one != name]
             await self.host.commit(_cry, self.host, name, number, others, movable=movable)
             await tell(self.host)
-        if not (movable and others) or move_key(name) in self.host.busy:
-            return
-        if time.monotonic() < self.not_before.get(name, 0):
+
+    async def _announce(self, name: str) -> None:
+        """Begin the run that moves the classes, if the silence goes on."""
+        others = [one for one in self.host.living_now() if one != name]
+        if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
         self.not_before[name] = time.monotonic() + 2 * decide.NOTICE_S
         try:
             title = f"move classes of {name}"
             await self.host.runs.start("move", {"streamer": name}, name=title, tags=[lost_tag(name)])
         except TryAgain as error:
-            log.warning("%s: lost, its classes can not be moved yet: %s", name, error.message)
+            log.warning("%s: is silent, its classes can not be moved yet: %s", name, error.message)
 
 
 def move_key(streamer: str) -> str:
@@ -111,7 +117,7 @@ def _cry(connection: Connection, host: Teacher, name: str, number: int, others: 
     elif movable:
         what = f"its {number} classes are moved to others"
     else:
-        what = f"its {number} classes are moved when its lease has ended"
+        what = f"its {number} classes stay with it, for its lease has no end"
     log.error("%s: is lost: %s; %s", name, after, what)
     cry = bookings.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
     outbox.put(connection, host.journal, [host.alarm(cry)], now)

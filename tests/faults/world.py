@@ -21,7 +21,7 @@ from tests.stage import Child, Gate, Stage, Town
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
-LOST_S, LEASE_S = 9, 4
+LOST_S, LEASE_S = 12, 6
 CACHED = 8
 """Renditions that a streamer may keep."""
 

@@ -5,7 +5,7 @@ import math
 MARGIN_S = 5.0
 """Between the end of a lease and the moment its classes may be taken: programs need a moment to be ended."""
 
-WITNESS_S = 4.0
+WITNESS_S = 10.0
 """For so long a streamer without Redis may rely on Prefect's word that nobody takes its classes."""
 
 NOTICE_S = WITNESS_S + 1.0
@@ -20,6 +20,11 @@ def until(asked_at: float, lease_s: float) -> float:
 def lost_after(lost_after_s: float, lease_s: float) -> float:
     """After so many seconds of silence a streamer is lost; never, where its lease has no end."""
     return max(lost_after_s, lease_s + MARGIN_S) if lease_s else math.inf
+
+
+def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
+    """After so many seconds of silence a move is announced, so that it can be done when the streamer is lost."""
+    return max(lost_after_s - NOTICE_S, 3 * heartbeat_s)
 
 
 def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:

@@ -1,6 +1,6 @@
 """Leases as rows: the teacher's truth about who may push what, and the session that a streamer was given."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -57,14 +57,12 @@ def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
     connection.execute(update(streamers).where(streamers.c.name == name).values(lost_at=lost_at))
 
 
-def note_moves(connection: Connection, taken: Iterable[tuple[str, str, int]], now: float) -> None:
-    """Note (class_id, streamer, placement) of each class that was taken from its streamer."""
-    rows = [
-        {"class_id": class_id, "streamer": streamer, "placement": placement, "moved_at": now}
-        for class_id, streamer, placement in taken
-    ]
-    if rows:
-        connection.execute(insert(moves), rows)
+def note_move(
+    connection: Connection, class_id: str, streamer: str, placement: int, now: float, *, refused: bool
+) -> None:
+    """Note that a class was taken from its streamer: because that is lost, or has *refused* it."""
+    values = {"class_id": class_id, "streamer": streamer, "placement": placement, "moved_at": now, "refused": refused}
+    connection.execute(insert(moves).values(**values))
 
 
 def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
@@ -76,10 +74,11 @@ def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
     return list(latest.items())
 
 
-def had(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
-    """The streamers that each of *class_ids* was taken from."""
+def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
+    """The streamers that have refused each of *class_ids*."""
     found: dict[str, set[str]] = {class_id: set() for class_id in class_ids}
-    for row in connection.execute(select(moves.c.class_id, moves.c.streamer).where(moves.c.class_id.in_(class_ids))):
+    wanted = select(moves.c.class_id, moves.c.streamer).where(moves.c.class_id.in_(class_ids), moves.c.refused)
+    for row in connection.execute(wanted):
         found[row.class_id].add(row.streamer)
     return found
 

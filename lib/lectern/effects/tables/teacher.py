@@ -96,6 +96,7 @@ class MoveRow(TeacherTable, table=True):
     streamer: str = Field(max_length=250, index=True)
     placement: int
     moved_at: float
+    refused: bool = False  # it could not prepare it; otherwise it was lost
 
 
 class TeacherInbox(InboxColumns, TeacherTable, table=True):

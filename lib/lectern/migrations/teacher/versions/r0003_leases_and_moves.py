@@ -1,6 +1,6 @@
 """Who holds a lease, and which classes were moved from one streamer to another."""
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, text
+from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, false, text
 
 from lectern.migrations.steps import complete
 
@@ -34,6 +34,7 @@ Table(
     Column("streamer", String(250), nullable=False, index=True),
     Column("placement", Integer, nullable=False),
     Column("moved_at", Float, nullable=False),
+    Column("refused", Boolean, nullable=False, server_default=false()),
 )
 
 
