@@ -173,7 +173,7 @@ def _inventory(scene: Scene, **variables: Any) -> Iterator[None]:
     scene.controller.write(scene.inventory())
 
 
-# -- a few cases of the crash matrix; `make test-rollout-matrix` plays all of it ----------------------------------------
+# -- a few cases of the crash matrix; `make test-rollout-matrix` plays all of it ------------------
 
 
 SAMPLE = (
