@@ -1,6 +1,5 @@
 """Transcoding results and passed deadlines: waiting classes proceed, fall back or are refused."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from flows.host import log, run_name, teacher, tell
 from flows.outcome import Batch, Teacher, bury, living, proceed, put_back, refuse, summary
 from lectern import errors
 from lectern.decide import transcode as decide
-from lectern.decide.transcode import Outcome, Overdue, Settled
+from lectern.decide.transcode import Outcome, Settled
 from lectern.effects import bookings, events, inbox, metrics, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
@@ -238,63 +237,3 @@ def _orphans(
         cry = host.alarm(bookings.alarm(code, said, now, host.settings.name, class_id=class_id))
         outbox.put(connection, host.journal, [answer, cry], now)
         batch.row(class_id, "refuse", code=code.number, detail=said)
-
-
-# -- deadlines ---------------------------------------------------------------------------------------------------------
-
-
-async def time_out(host: Teacher) -> Batch:
-    """Settle every transcoding whose deadline has passed; first look whether its output is there after all.
-
-    Raises TryAgain while Redis is away: nobody could be told, nor any streamer be chosen.
-    """
-    batch = Batch()
-    due = await host.commit(renditions.overdue, time.time())
-    if not due:
-        return batch
-    alive = await living(host)
-    there = await asyncio.gather(*(ecs.output_there(host, one) for one in due))
-    lists = await old_waiters(host, {one.key for one in due})
-    falling: list[RenditionKey] = []
-    for one, url in zip(due, there, strict=True):
-        what = decide.overdue(
-            output_there=url is not None,
-            backend=one.backend,
-            on_timeout=host.settings.on_transcode_timeout,
-            ecs=bool(host.settings.ecs_hosts),
-        )
-        if what is Overdue.FALL_BACK:
-            falling.append(one.key)
-        await host.commit(_expire, host, one, what, url, alive, lists[one.key], batch)
-    await tell(host)
-    await drop_lists(host, [one.key for one in due if one.key not in falling], lists)
-    await start_ecs(host, falling)
-    return batch
-
-
-def _expire(
-    connection: Connection,
-    host: Teacher,
-    one: renditions.Due,
-    what: Overdue,
-    url: str | None,
-    alive: list[str],
-    listed: list[str],
-    batch: Batch,
-) -> None:
-    now = time.time()
-    if one.key not in {late.key for late in renditions.overdue(connection, now)}:
-        return  # settled while we looked
-    metrics.TRANSCODES.labels(str(one.backend), what.name.lower()).inc()
-    match what:
-        case Overdue.SUCCEED:
-            succeed(connection, host, one.key, RenditionState.TRANSCODING, url or "", alive, listed, batch, now)
-        case Overdue.FALL_BACK:
-            renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
-        case Overdue.TIME_OUT:
-            why = f"no result of the {one.backend or 'old'} transcoding in time"
-            give_up(
-                connection, host, one.key, RenditionState.TIMED_OUT, errors.TRANSCODE_TIMED_OUT, why, listed, batch, now
-            )
-    events.note(connection, host.journal, host.settings.name, [Event(f"deadline passed: {what}", stem=one.stem)], now)
-    batch.row(one.stem, what)

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts, begin, broadcast, cache, download, settle
+from flows import artifacts, begin, broadcast, cache, deadlines, download
 from flows.host import Host, log, run_name, streamer, teacher, tell
 from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
@@ -65,7 +65,7 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
     if dry_run:
         return Completed(message=f"dry run: {len(late)} late, {len(silent)} unreported, {len(forgotten)} not asked for")
     try:
-        batch = await settle.time_out(host)
+        batch = await deadlines.time_out(host)
     except TryAgain as error:
         log.warning("sweep: deadlines wait: %s", error.message)
         batch = Batch()

@@ -86,7 +86,9 @@ async def post(record_id: int, resolution: str) -> None:
             host.settings.transcode_sign_key.get_secret_value(),
             timeout_s=host.settings.http_timeout_s,
         )
-    await host.commit(renditions.requested, (record_id, Resolution(resolution)), time.time())
+    now = time.time()
+    deadline = now + host.settings.transcoding_time_out_s
+    await host.commit(renditions.requested, (record_id, Resolution(resolution)), now, deadline)
 
 
 @flow(name="request", flow_run_name=run_name, persist_result=False)

@@ -7,8 +7,8 @@ from typing import Literal
 
 Kind = Literal["old", "listed", "transcoded", "malformed", "garbage"]
 RESOLUTIONS = ("240P", "480P", "720P", "1080P")
-TIME_OUT_S = 12.0
-AHEAD_S = 3600.0
+TIME_OUT_S = 20.0
+AHEAD_S = 100_000.0
 SPACING_S = 0.8
 """Between two bookings, on the average."""
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from flows import booking, settle
+from flows import booking, deadlines, settle
 from flows.outcome import Batch
 from lectern.decide.transcode import Overdue
 from lectern.effects import bookings, inbox, renditions
@@ -48,6 +48,7 @@ def under_way(connection: Connection) -> None:
     now = hosts.now()
     attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/6666.flv")
     renditions.begin(connection, [attempt], now)
+    renditions.requested(connection, KEY, now)
     bookings.add(connection, [(booked("c-0"), BookingState.WAITING)], now)
 
 
@@ -71,7 +72,7 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
 def expired(connection: Connection) -> Work:
     (due,) = renditions.overdue(connection, hosts.now())
     what = Overdue.TIME_OUT
-    return lambda c, engine: settle._expire(c, hosts.teacher(engine), due, what, None, hosts.ALIVE, [], Batch())
+    return lambda c, engine: deadlines._expire(c, hosts.teacher(engine), due, what, None, hosts.ALIVE, [], Batch())
 
 
 PAIRS: dict[str, tuple[Callable[[Connection], Work], Callable[[Connection], Work]]] = {

@@ -109,6 +109,13 @@ def waiting(connection: Connection, journal: Journal) -> int:
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
 
 
+def waits(connection: Connection, journal: Journal, command: str) -> bool:
+    """Whether a message of *command* is not handled."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
+    return connection.execute(wanted).first() is not None
+
+
 def prune(connection: Connection, journal: Journal, before: float) -> None:
     """Forget what was handled before *before* (epoch seconds)."""
     inbox = journal.inbox

@@ -141,9 +141,9 @@ def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: fl
         _set(connection, key, backend=Backend.ECS, deadline=deadline, updated_at=now, **_NOT_BEGUN)
 
 
-def requested(connection: Connection, key: RenditionKey, now: float) -> None:
-    """The OSS transcoder took the request."""
-    _set(connection, key, requested_at=now)
+def requested(connection: Connection, key: RenditionKey, now: float, deadline: float | None = None) -> None:
+    """The OSS transcoder took the request, and has until *deadline*; None leaves it as it is."""
+    _set(connection, key, requested_at=now, **({} if deadline is None else {"deadline": deadline}))
 
 
 def asked(connection: Connection, keys: Iterable[RenditionKey]) -> set[RenditionKey]:
@@ -191,8 +191,8 @@ def renew(connection: Connection, due: Sequence[Due], owner: str, until: float, 
 
 
 def overdue(connection: Connection, now: float) -> list[Due]:
-    """The transcodings whose deadline has passed."""
-    late = (videos.c.status == RenditionState.TRANSCODING) & (videos.c.deadline <= now)
+    """The transcodings whose deadline has passed; one that nobody was asked for yet has none."""
+    late = _asked_for() & (videos.c.deadline <= now)
     return [_due(row) for row in connection.execute(select(*_DUE).where(late).order_by(videos.c.deadline).limit(1000))]
 
 
@@ -204,7 +204,7 @@ def under_way(connection: Connection) -> list[Due]:
 
 def next_deadline(connection: Connection) -> float | None:
     """When the next transcoding must be done, in epoch seconds."""
-    wanted = select(func.min(videos.c.deadline)).where(videos.c.status == RenditionState.TRANSCODING)
+    wanted = select(func.min(videos.c.deadline)).where(_asked_for())
     found = connection.execute(wanted).scalar_one_or_none()
     return None if found is None else float(found)
 
@@ -246,6 +246,11 @@ def counts(connection: Connection) -> Mapping[str, int]:
     """Renditions by status."""
     found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
     return {str(status): int(number) for status, number in found}
+
+
+def _asked_for() -> ColumnElement[bool]:
+    elsewhere = videos.c.backend.is_(None) | (videos.c.backend != Backend.OSS)
+    return (videos.c.status == RenditionState.TRANSCODING) & (elsewhere | videos.c.requested_at.is_not(None))
 
 
 def _transcoding(backend: Backend):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
