@@ -1,0 +1,228 @@
+"""A streamer's cache, whatever comes in whatever order: within its bound, its sums right, nothing pinned evicted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import Connection, select
+
+from flows import admission, download, release
+from flows.admission import Batch
+from lectern.effects import airings, cache
+from lectern.effects.origin import RemoteFile
+from lectern.effects.probe import Probe
+from lectern.effects.tables.engine import transaction
+from lectern.effects.tables.streamer import classes, dirs, files
+from lectern.errors import BAD_RECORDING, Refuse
+from lectern.messages import Prepare, Release
+from lectern.states import LIVE_AIRINGS, FileState
+from tests.faults import hosts
+from tests.faults.interleaved import Work, Worker, databases, interleave
+
+MAX_BYTES, MAX_NUM = 100, 4
+RECORDS = st.integers(1, 7)
+SCHEDULE = st.lists(st.booleans(), max_size=60)
+HOLDING = (FileState.READY, FileState.DOWNLOADING)
+
+
+def size_of(record: int) -> int:
+    """Bytes of a record: two or three fit, or one large one."""
+    return (10, 20, 30, 40, 50, 90, 101)[record - 1]
+
+
+def prepare(number: int, record: int) -> Prepare:
+    """Of a class that begins in an hour."""
+    start = hosts.now() + 3600
+    return Prepare(
+        class_id=f"c-{number}",
+        record_id=record,
+        video_url=f"http://origin.example/{record}.flv",
+        start_time=start,
+        end_time=start + 600,
+        push_url="rtmp://push.example/live/x",
+    )
+
+
+class Cache(RuleBasedStateMachine):
+    """Two workers, each a transaction, interleaved statement by statement; then what every row must say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(mkdtemp(prefix="lectern-test-"))
+        self.root = self.folder / "videos"
+        self.root.mkdir()
+        self.path = hosts.database("streamer", self.folder / "task_list.db")
+        self.open = databases(self.path)
+        self.engines = self.open.__enter__()
+        self.hosts = [hosts.streamer(engine, self.root, MAX_BYTES, MAX_NUM) for engine in self.engines]
+        self.number = 0
+        self.live: dict[str, str] = {}
+        self.downloads: list[str] = []
+        self.gone: list[str] = []
+
+    @initialize()
+    def begin(self) -> None:
+        with transaction(self.engines[0]) as connection:
+            cache.usage(connection, self.root)
+
+    def teardown(self) -> None:
+        self.open.__exit__(None, None, None)
+        rmtree(self.folder)
+
+    # -- what a worker does ------------------------------------------------------------------------------------------
+
+    def admitting(self, worker: int, records: Sequence[int], batch: Batch) -> Work:
+        """Prepare a class of each record."""
+        wanted: list[Prepare] = []
+        for record in records:
+            self.number += 1
+            wanted.append(prepare(self.number, record))
+        looked: dict[str, admission.Looked] = {
+            one.stem: RemoteFile(one.video_url, size_of(one.record_id), None, None) for one in wanted
+        }
+        return lambda c: admission.admit(c, self.hosts[worker], wanted, looked, batch, hosts.now())
+
+    def releasing(self, worker: int, class_id: str) -> Work:
+        return lambda c: release.release(c, self.hosts[worker], Release(class_id=class_id), hosts.now())
+
+    def arriving(self, worker: int, stem: str) -> Work:
+        size = size_of(int(stem))
+        remote = RemoteFile("http://origin.example/x", size, None, None)
+        found = Probe(640, 360, 10.0, size, "h264", "aac", last_second_decodes=True)
+        return lambda c: download._arrive(c, self.hosts[worker], stem, remote, found)
+
+    def failing(self, worker: int, stem: str) -> Work:
+        error = Refuse("its end can not be decoded", BAD_RECORDING)
+        return lambda c: download._fail(c, self.hosts[worker], stem, error)
+
+    def together(self, first: Work, second: Work, schedule: Sequence[bool]) -> None:
+        interleave(Worker(self.engines[0], first), Worker(self.engines[1], second), schedule)
+
+    def took(self, *batches: Batch) -> None:
+        """What follows the commit: files are removed, then their rows."""
+        for batch in batches:
+            stems = [one.stem for one in batch.gone]
+            with transaction(self.engines[0]) as connection:
+                cache.forget(connection, stems)
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    @rule(first=st.lists(RECORDS, min_size=1, max_size=3), second=st.lists(RECORDS, max_size=3), schedule=SCHEDULE)
+    def two_batches_are_prepared(self, first: list[int], second: list[int], schedule: list[bool]) -> None:
+        batches = Batch(), Batch()
+        self.together(self.admitting(0, first, batches[0]), self.admitting(1, second, batches[1]), schedule)
+        self.took(*batches)
+
+    @precondition(lambda self: self.some(FileState.DOWNLOADING))
+    @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), ok=st.booleans(), schedule=SCHEDULE)
+    def one_arrives_while_others_are_prepared(
+        self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
+    ) -> None:
+        stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
+        batch = Batch()
+        ends = self.arriving(0, stem) if ok else self.failing(0, stem)
+        self.together(ends, self.admitting(1, records, batch), schedule)
+        self.took(batch)
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), schedule=SCHEDULE)
+    def one_is_released_while_others_are_prepared(
+        self, data: st.DataObject, records: list[int], schedule: list[bool]
+    ) -> None:
+        class_id = data.draw(st.sampled_from(self.living()))
+        batch = Batch()
+        self.together(self.releasing(0, class_id), self.admitting(1, records, batch), schedule)
+        self.took(batch)
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), schedule=SCHEDULE)
+    def one_is_released_twice(self, data: st.DataObject, schedule: list[bool]) -> None:
+        class_id = data.draw(st.sampled_from(self.living()))
+        self.together(self.releasing(0, class_id), self.releasing(1, class_id), schedule)
+
+    @rule()
+    def it_is_started_anew(self) -> None:
+        """After a kill: the sums and the citations are counted again, and come out the same."""
+        with transaction(self.engines[0]) as connection:
+            before = connection.execute(select(dirs)).all()
+            cache.recount(connection, self.root, airings.citations(connection))
+            assert connection.execute(select(dirs)).all() == before
+
+    # -- what must be so ---------------------------------------------------------------------------------------------
+
+    def some(self, state: FileState) -> list[str]:
+        with transaction(self.engines[0]) as connection:
+            return sorted(connection.execute(select(files.c.id).where(files.c.state == state)).scalars())
+
+    def living(self) -> list[str]:
+        with transaction(self.engines[0]) as connection:
+            return sorted(
+                connection.execute(select(classes.c.class_id).where(classes.c.state.in_(LIVE_AIRINGS))).scalars()
+            )
+
+    @invariant()
+    def all_is_well(self) -> None:
+        with transaction(self.engines[0]) as connection:
+            assert faults(connection) == []
+
+
+def faults(connection: Connection) -> list[str]:
+    """What must never be, in words."""
+    rows = {row.id: row for row in connection.execute(select(files))}
+    holding = [row for row in rows.values() if row.state in HOLDING]
+    found: list[str] = []
+    if sum(row.size_bytes for row in holding) > MAX_BYTES or len(holding) > MAX_NUM:
+        found.append(f"over the bound: {[(row.id, row.state) for row in holding]}")
+    ready = [row for row in holding if row.state == FileState.READY]
+    coming = [row for row in holding if row.state == FileState.DOWNLOADING]
+    sums = connection.execute(select(dirs)).one()
+    counted = (
+        sum(row.size_bytes for row in ready),
+        len(ready),
+        sum(row.size_bytes for row in coming),
+        len(coming),
+    )
+    if (sums.size, sums.num, sums.reserved_bytes, sums.reserved_num) != counted:
+        found.append(f"the sums are {tuple(sums)}, the rows say {counted}")
+    cited = Counter(
+        row.video_id for row in connection.execute(select(classes).where(classes.c.state.in_(LIVE_AIRINGS)))
+    )
+    found += [
+        f"{stem} is cited {rows[stem].num_cite} times, by {cited[stem]} classes"
+        for stem in rows
+        if rows[stem].num_cite != cited[stem]
+    ]
+    found += [f"{stem} is needed, and not here" for stem in cited if stem not in {row.id for row in holding}]
+    return found
+
+
+Cache.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+TestCache = pytest.mark.timeout(300)(Cache.TestCase)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_two_workers_do_not_give_the_last_place_twice(tmp_path: Path, torn: bool) -> None:
+    """By no interleaving; without the transactions by some, so this would tell."""
+    harmful = 0
+    for stop in range(25):
+        path = hosts.database("streamer", tmp_path / f"{stop}.db")
+        with databases(path, torn=torn) as engines:
+            with transaction(engines[0]) as connection:
+                cache.usage(connection, tmp_path)
+            workers = []
+            for number, engine in enumerate(engines):
+                host, one = hosts.streamer(engine, tmp_path, MAX_BYTES, 1), prepare(number, number + 1)
+                found = {one.stem: RemoteFile(one.video_url, 10, None, None)}
+                act = lambda c, h=host, o=one, f=found: admission.admit(c, h, [o], f, Batch(), hosts.now())  # noqa: E731
+                workers.append(Worker(engine, act))
+            interleave(workers[0], workers[1], [True] * stop + [False] * 60)
+            with transaction(engines[0]) as connection:
+                states = connection.execute(select(files.c.state)).scalars().all()
+                harmful += states.count(FileState.DOWNLOADING) > 1
+    assert (harmful > 0) is torn
