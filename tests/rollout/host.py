@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 ENV = (
     "# the old program's\nREDIS_URL=redis://:hidden@10.0.0.1/0\nexport MAX_VIDEO_SIZE=10 # G\nUNKNOWN LINE\nLAST='x y'"
 )
+CONFIG = '{\n\t"redis": {"password": "hidden"},\n\t"order_warn_time_out": 3600000\n}\n'
 SUPERVISOR_BIN = Path(sys.executable).parent
 
 
@@ -54,6 +55,8 @@ class Host:
         (self.code / "idc_client.py").write_text("print('the old program')\n")
         (self.code / ".env").write_text(ENV)
         (self.code / ".env").chmod(0o640)
+        (self.code / "config").mkdir()
+        (self.code / "config" / "default.json").write_text(CONFIG)
         program = HERE / "old_program.py"
         self.write_program("idc_client", f"{sys.executable} -S {program} {tasks} {self.old_port}")
 
@@ -114,6 +117,9 @@ class Host:
             "health_url": f"http://{bind}/health",
             "health_timeout_s": 15,
         }
+        if self.role == "teacher":
+            fields["config_file"] = "config/default.json"
+            fields["config"] = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
         return {**fields, **other}
 
     def parsed(self, **other: Any) -> Wanted:

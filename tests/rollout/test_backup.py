@@ -48,7 +48,7 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
     assert found is not None
     assert found.code is not None
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
-        assert sorted(tar.getnames()) == [".env", "idc_client.py", "link", "logs"]
+        assert sorted(tar.getnames()) == [".env", "config", "config/default.json", "idc_client.py", "link", "logs"]
         content = tar.extractfile("idc_client.py")
         assert content is not None
         assert content.read() == (host.code / "idc_client.py").read_bytes()

@@ -14,8 +14,8 @@ from tests.rollout.host import ENV, Host, a_host
 from tests.rollout.test_window_killed import KILL, killed
 from tests.stage import wait_until
 
-LINES = 6
-"""So many lines does a rollback write: rollback, stop twice, reload twice, rolledback; a restore writes two more."""
+LINES = 8
+"""So many lines does a rollback write: rollback, rolledback, and two for stop, adopt and reload; a restore has two."""
 BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
 
 

@@ -21,6 +21,12 @@ def opened(wanted: Wanted) -> Iterator[redis.Redis]:
         client.close()
 
 
+def refuse_silence(wanted: Wanted) -> None:
+    """Raise TryAgain or Misuse, in words, where Redis does not answer."""
+    with opened(wanted) as client, rekey.in_words(lambda: "Nothing was changed. Start it, or correct redis_url."):
+        client.ping()
+
+
 def rules(wanted: Wanted) -> list[Rule]:
     """The inventory's rules, read; raises Misuse where one is none."""
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from lectern.errors import CallAPerson
+from lectern.errors import CallAPerson, LecternError
 from lectern.rollout import adoption, backup, database, durable, keys, settings_files, supervisor, switch
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import Backup
@@ -79,6 +80,8 @@ class _Way:
     journal: Journal
     answer: Answer
     notes: list[Note]
+    left: list[str] = field(default_factory=list)
+    """What could not be taken back yet, in sentences."""
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
@@ -107,13 +110,21 @@ class _Way:
                 f"(ls {self.wanted.backups_dir}), give it its name back, then {TYPE}."
             )
 
+    def put_back_elsewhere(self) -> None:
+        """Keys and recordings; where that fails, the rest is done first: an old program that runs is worth more."""
+        for title, name, work in (("keys", "rekey", keys.rename_back), ("recordings", "adopt", adoption.undo)):
+            if self.has(name) and not self.has(name, "done", since_rollback=True):
+                try:
+                    self.step(title, name, partial(self._say, work))
+                except LecternError as error:
+                    self.left.append(f"{title}: {error.message}")
+
+    def _say(self, work: Callable[[Wanted], list[str]]) -> None:
+        self.answer.say(*work(self.wanted))
+
     def put_back(self) -> None:
-        """Keys, recordings, files and link; the database stays, unless its restore is asked for."""
+        """Files and link; the database stays, unless its restore is asked for."""
         wanted, copied = self.wanted, self.silent
-        if self.has("rekey"):
-            self.answer.say(*keys.rename_back(wanted))
-        if self.has("adopt"):
-            self.answer.say(*adoption.undo(wanted))
         if copied is None:
             return  # the window had not come to its first change
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
@@ -136,6 +147,11 @@ class _Way:
         self.answer.say(*supervisor.as_before(self.supervisor, self.states))
 
     def finish(self) -> None:
+        """Set the used backup aside; raises CallAPerson where something is left to be taken back."""
+        if self.left:
+            raise CallAPerson(
+                f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."
+            )
         folder = self.wanted.backup_dir
         aside = backup.set_aside(folder, "used") if folder.exists() else folder
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
@@ -153,9 +169,12 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
     if not journal.history().taking_back:
         journal.note(wanted.id, "rollback", "begin")
     began = time.monotonic()
-    if not is_reloaded:
+    if is_reloaded:
+        way.put_back_elsewhere()
+    else:
         way.step("stop all", "stop", way.supervisor.stop_all)
-        with answer.timed("back: files, keys and link"):
+        way.put_back_elsewhere()
+        with answer.timed("back: files and link"):
             way.put_back()
         way.step("reload", "reload", way.reload)
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)

@@ -173,6 +173,8 @@ def _refuse(wanted: Wanted, journal: Journal) -> None:
         )
     if backup.read(wanted.backup_dir) is None:
         raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
+    if wanted.role == "teacher":
+        keys.refuse_silence(wanted)
 
 
 def _through(window: Window) -> None:
