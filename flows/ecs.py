@@ -114,7 +114,7 @@ async def _climb(host: Teacher, due: Sequence[Due], owner: str, left: set[Host])
             attempt = ecs_work.Attempt(host, place, due, owner, job, wanted=wanted)
             await attempt.run(partial(_put, host, due, owner, place))
         except LecternError as error:
-            if not await _again(host, due, place, error, tries):
+            if not await _again(host, due, owner, place, error, tries):
                 return error
             avoid.append(str(place.host))
             if isinstance(error, Lost):
@@ -128,15 +128,18 @@ async def _climb(host: Teacher, due: Sequence[Due], owner: str, left: set[Host])
     raise AssertionError("the last try is not tried again")
 
 
-async def _again(host: Teacher, due: Sequence[Due], place: Place, error: LecternError, tries: int) -> bool:
+async def _again(host: Teacher, due: Sequence[Due], owner: str, place: Place, error: LecternError, tries: int) -> bool:
     log.warning("%s: ECS host %s: %s", due[0].stem, place.host, error.message)
-    await host.commit(_note_failure, host, str(place.host), due, error)
+    await host.commit(_note_failure, host, str(place.host), due, owner, error)
     await tell(host)
     return decide.again(error, tries)
 
 
-def _note_failure(connection: Connection, host: Teacher, name: str, due: Sequence[Due], error: LecternError) -> None:
+def _note_failure(
+    connection: Connection, host: Teacher, name: str, due: Sequence[Due], owner: str, error: LecternError
+) -> None:
     now = time.time()
+    ecs_hosts.given_up(connection, due, owner)
     noted = [Event("ECS host failed", stem=one.stem, detail=f"{name}: {error.message}") for one in due]
     events.note(connection, host.journal, host.settings.name, noted, now)
     if decide.blame(error) is not decide.Blame.HOST:

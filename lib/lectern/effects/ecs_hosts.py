@@ -43,6 +43,11 @@ def attach(connection: Connection, due: Sequence[Due], owner: str, host: str, jo
     return _set(connection, due, owner, **values)
 
 
+def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
+    """Their host does not make the renditions any more: its place is free, and they wait for another."""
+    _set(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
+
+
 def detached(connection: Connection, host: str, job: str) -> None:
     """Nothing is left of the job on this host."""
     there = (videos.c.ecs_host == host) & (videos.c.ecs_job == job)
