@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rollout-matrix check fmt release clean
+.PHONY: help demo test faults test-rollout-matrix check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -44,6 +44,9 @@ test: check ## all checks and all tests; ARGS="-k booking -n 0" is passed to pyt
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
+
+faults: .venv/.built ## a random day while everything is killed and cut; N=classes SEED=seed
+	@$(BIN)/python -m tests.faults $(if $(N),--classes $(N)) $(if $(SEED),--seed $(SEED))
 
 check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/ruff format --check $(SOURCES)

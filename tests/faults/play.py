@@ -46,7 +46,6 @@ class Play:
 
     def run(self) -> None:
         """Play it."""
-        self.world.peace = False
         began = said = self._began = time.monotonic()
         while self._events:
             at_s = self._events[0][0]

@@ -120,14 +120,17 @@ class World:
         }
 
     def open(self, day: Day) -> None:
-        """Start everything, in peace."""
+        """Start everything; whoever was there before has left messages, so nobody needs to be waited for."""
         self._chance = random.Random(f"world {day.seed}")
         self.stage.oss.renditions = {  # type: ignore[attr-defined]  # ours
             (self.record_id(one.record), one.resolution): one for one in day.renditions.values()
         }
         for record in range(day.records):
             self.town.record("240P", "480P", "720P", "1080P", record_id=self.record_id(record))
-        self.stage.up(*HOSTS)
+        self.stage.init(*HOSTS)
+        self.peace = False
+        for who in HOSTS:
+            self._start(who)
 
     def record_id(self, record: int) -> int:
         """The id of the day's record."""

@@ -123,14 +123,18 @@ class Hosts:
             check=False,
         )
 
-    def up(self, *who: str) -> None:
-        """Initialise and start the hosts *who* that do not run, and wait until they work."""
+    def init(self, *who: str) -> None:
+        """Initialise the hosts *who* that are not initialised."""
         new = [one for one in who if one not in self._initialised]
         begun = [self._begin(one, "init", _role(one)) for one in new]
         for one, child in zip(new, begun, strict=True):
             wait_until(lambda c=child: c.exit_code is not None, timeout_s=120, description=f"{one} is initialised")  # type: ignore[misc]
             assert child.exit_code == 0, child.said()
             self._initialised.add(one)
+
+    def up(self, *who: str) -> None:
+        """Initialise and start the hosts *who* that do not run, and wait until they work."""
+        self.init(*who)
         living = {one for one, child in self.residents.items() if child.exit_code is None}
         for child in [self.serve(one) for one in who if one not in living]:
             child.wait_for("started!")

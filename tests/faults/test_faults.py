@@ -1,0 +1,38 @@
+"""A short day with faults, always the same one, and one that nobody has seen before."""
+
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.__main__ import suffer
+from tests.stage import Town
+
+pytestmark = pytest.mark.timeout(600)
+
+KNOWN = 4
+CLASSES = 10
+
+
+@pytest.fixture(scope="module")
+def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A town of its own: its servers are killed and stopped."""
+    found = Town(tmp_path_factory.mktemp("frail"), durable=True)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.mark.parametrize("seed", [KNOWN, None], ids=["known", "random"])
+def test_a_day_with_faults_loses_no_class(
+    frail: Town, seed: int | None, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is answered one way and pushed once at a time; all citations are right, no cache is over its bound."""
+    played = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    verdict = suffer(frail, tmp_path_factory.mktemp("day"), played, CLASSES)
+    with capsys.disabled():
+        sys.stdout.write(f" [{verdict.line()}] ")
+    assert verdict.complaints() == [], f"play it again: make faults N={CLASSES} SEED={played}"
