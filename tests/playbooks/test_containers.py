@@ -14,7 +14,7 @@ from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import wait_until
 from tests.stage.ear import Ear
 
-pytestmark = pytest.mark.timeout(900)  # the first one builds the image of the hosts
+pytestmark = pytest.mark.timeout(1800)  # the first one builds the image of the hosts
 PYTHON = "3.13"
 """Of the Debian in compose.yml."""
 ALL = ("teacher", "streamer1", "streamer2")

@@ -21,7 +21,7 @@ from tests.playbooks.hosts.scene import Scene, opened
 from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 
-pytestmark = pytest.mark.timeout(900)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
 ONLY = ("--limit", "streamer1")
 ALTERED = "fsync rollout/journal.jsonl (8)"
 """A point in the middle of the window, behind its first changes."""

@@ -18,7 +18,7 @@ from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 from tests.stage.ear import Ear
 
-pytestmark = pytest.mark.timeout(900)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
 DAY_S = 86400
 ONLY = ("--limit", "teacher1")
 
@@ -41,16 +41,24 @@ def ear(scene: Scene) -> Iterator[Ear]:
     found.close()
 
 
-def test_bookings_and_waiting_lists_go_out_with_the_teacher_and_back(scene: Scene, ear: Ear, figure: Figure) -> None:
+def test_bookings_and_waiting_lists_go_out_and_back_by_what_the_runbook_says(
+    scene: Scene, ear: Ear, figure: Figure
+) -> None:
     scene.reset()
-    host, before = scene.host("teacher1"), scene.before["teacher1"]
+    host, before, read_out = scene.host("teacher1"), scene.before["teacher1"], scene.controller.read_out
+    read_out("How do I roll out?", "rollout.yml", "--check --diff").assert_ok()
+    read_out("How do I roll out?", "rollout.yml", "--tags prepare").assert_ok()
+    assert before.not_old() == []
+
     with host.probed() as changes:
-        scene.run("rollout").assert_ok()
+        read_out("How do I roll out?", "rollout.yml").assert_ok()
     figure(f"downtime of the teacher: {downtime_s(changes, NEW_VERSION):.2f} s")
     assert before.not_new() == []
     assert scene.before["streamer1"].not_new() == []
     assert _config_lines(host.read(host.places.code_dir / "config/default.json"))
-    assert scene.run("rollout").assert_ok().changed == {"teacher1": 0, "streamer1": 0}
+    assert read_out("How do I roll out?", "rollout.yml").assert_ok().changed == {"teacher1": 0, "streamer1": 0}
+    told = read_out("A rollout stopped half-way", "verify.yml", HOST="teacher1").assert_ok()
+    assert "finished" in told.output
 
     _a_class_is_booked_and_aired(scene, ear)
     _classes_of_an_old_waiting_list_go_on(scene, ear)
@@ -58,7 +66,7 @@ def test_bookings_and_waiting_lists_go_out_with_the_teacher_and_back(scene: Scen
     wait_until(lambda: scene.redis.lrange("7777_720P", 0, -1) == [waits], description="a class waits for its rendition")
 
     with host.probed() as changes:
-        scene.run("rollback").assert_ok()
+        read_out("How do I roll back?", "rollback.yml", HOST="streamer1,teacher1").assert_ok()
     figure(f"downtime of the teacher's rollback: {downtime_s(changes, host.places.old_version):.2f} s")
     del before.keys["waiting:6666:720P"]  # its result has come
     assert before.not_old() == []
@@ -69,8 +77,12 @@ def test_bookings_and_waiting_lists_go_out_with_the_teacher_and_back(scene: Scen
     wait_until(lambda: ear.answers[waits], description="the old teacher answers the class that waits")
     assert ear.answers[waits][-1]["streamer"] == "old"
 
-    scene.run("rollout").assert_ok()
+    read_out("How do I roll out?", "rollout.yml").assert_ok()
     assert before.not_new() == []
+    read_out("How do I restore the database?", "restore_database=true", HOST="streamer1").assert_ok()
+    kept = scene.host("streamer1").run(["find", str(host.places.base.parent), "-name", "rows-since.json"]).stdout
+    assert kept.count(b"rows-since.json") == 1
+    assert scene.before["streamer1"].not_old() == []
 
 
 def _a_class_is_booked_and_aired(scene: Scene, ear: Ear) -> None:

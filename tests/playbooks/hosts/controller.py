@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.playbooks.hosts import runbook
 from tests.playbooks.hosts.old_world import IDC_TOKEN, OSS_SECRET
 from tests.playbooks.hosts.places import Places
 
@@ -21,7 +22,7 @@ SIGN_KEY, REDIS_PASSWORD = "made-up-sign-key", "made-up-redis-password"
 PREFECT_PASSWORD = "made-up-prefect-password"
 SECRETS = (IDC_TOKEN, OSS_SECRET, SIGN_KEY, REDIS_PASSWORD, PREFECT_PASSWORD)
 """No run of any playbook may show one of them."""
-RUN_S = 400.0
+RUN_S = 900.0
 _RECAP = re.compile(r"^(\S+)\s+: ((?:\w+=\d+\s*)+)$", re.MULTILINE)
 Fault = Mapping[str, Any]
 
@@ -102,6 +103,10 @@ class Controller:
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
         """Run `playbooks/PLAYBOOK.yml` in a process group of its own, which *fault* may kill."""
         return self.type(self.argv(playbook, *arguments), fault=fault, timeout_s=timeout_s)
+
+    def read_out(self, heading: str, *words: str, **names: str) -> Played:
+        """Type what the section of RUNBOOK.md says, as `runbook.playbook` and `runbook.typed` find it."""
+        return self.type(runbook.typed(runbook.playbook(heading, *words), self.inventory, VERSION="2.0.0", **names))
 
     def type(self, argv: Sequence[str], *, fault: Fault | None = None, timeout_s: float = RUN_S) -> Played:
         """Run a command from the project's folder."""
