@@ -12,7 +12,7 @@ from lectern.effects.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.rollout import adopted_files, adopted_rows, file_moves, old_classes, old_files, old_recordings, old_tables
 from lectern.rollout.adopted_files import FileMove, Quarantined
-from lectern.rollout.adopted_rows import Changes
+from lectern.rollout.adopted_rows import Changes, Known
 from lectern.rollout.durable import Owner
 from lectern.rollout.file_moves import MovesJournal, Step
 from lectern.rollout.old_classes import Judged
@@ -61,24 +61,35 @@ def planned(
     *record_patterns* find the record in the path of an old video_url, or in that of a file below its root. With
     *moves_journal* it is known what an `adopt` has done already. Raises Misuse where a folder can not be read.
     """
-    database = old_tables.database_file(connection)
-    judged = old_classes.judge(old_tables.tasks(connection), old_tables.classes(connection), list(record_patterns), now)
-    scan = old_files.scan(video_root, old_video_roots, database)
-    matched = old_recordings.match(scan.found, Claims(judged.tasks, record_patterns), video_root)
     journal = MovesJournal(moves_journal) if moves_journal is not None else None
+    return _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
+
+
+def _planned(
+    connection: Connection,
+    video_root: Path,
+    old_video_roots: Sequence[Path],
+    patterns: Sequence[str],
+    now: float,
+    journal: MovesJournal | None,
+) -> Adoption:
+    database = old_tables.database_file(connection)
+    known = Known.read(connection, video_root)
+    judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
+    scan = old_files.scan(video_root, old_video_roots, database)
+    matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
     is_first = journal is None or not journal.is_done
-    changes = adopted_rows.planned(connection, video_root, judged, matched.recordings, now, is_first=is_first)
-    moves, strange = adopted_files.moves(matched, video_root), adopted_files.quarantined(matched, video_root)
-    refusals = [*_of_places(connection, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
+    changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now, is_first=is_first)
+    moves, strange = adopted_files.moves(matched), adopted_files.quarantined(matched, video_root)
+    unfinished = journal.unfinished if journal else []
+    refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     return Adoption(
         moves,
         strange,
         tuple(_adopted(judged, matched)),
         _bounded(refusals),
         (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        adopted_files.steps(
-            matched, scan, _owner(video_root, database), moves, strange, journal.unfinished if journal else []
-        ),
+        adopted_files.steps(matched, scan, _owner(video_root, database), moves, strange, unfinished),
         changes,
     )
 
@@ -101,14 +112,7 @@ def adopt(
     """
     journal = MovesJournal(moves_journal)
     with engine.connect() as connection:
-        plan = planned(
-            connection,
-            video_root=video_root,
-            old_video_roots=old_video_roots,
-            record_patterns=record_patterns,
-            now=now,
-            moves_journal=moves_journal,
-        )
+        plan = _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings can not be taken over: {'; '.join(plan.refusals)}.")
     file_moves.perform(plan.steps, journal)
@@ -145,7 +149,7 @@ def _owner(video_root: Path, database: Path | None) -> Owner:
 # -- why not -------------------------------------------------------------------------------------------------------
 
 
-def _of_places(connection: Connection, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
+def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
     """Folders that can not be put in order, and rows that can not be named."""
     if video_root.exists() and not video_root.is_dir():
         yield f"{shown(video_root)} is no folder; set VIDEO_ROOT to one"
@@ -163,7 +167,7 @@ def _of_places(connection: Connection, scan: Scan, video_root: Path, database: P
             f"{shown(folder)} is on another file system than {shown(video_root)}, and files go there by rename only; "
             f"take it out of old_video_roots, or set VIDEO_ROOT to a folder on it"
         )
-    for key in adopted_rows.unwritable(connection):
+    for key in adopted_rows.unwritable(known):
         yield f"the key {shown(key)} in class_list or video_list is no UTF-8 text; take the row out"
 
 

@@ -17,35 +17,50 @@ from lectern.rollout.old_recordings import Matched
 class FileMove:
     """A recording that gets its record-id name."""
 
-    old: Path
-    new: Path
+    old_place: str
+    new_place: str
     stem: str
+
+    @property
+    def old(self) -> Path:
+        """Where it lies."""
+        return Path(self.old_place)
+
+    @property
+    def new(self) -> Path:
+        """Where it goes."""
+        return Path(self.new_place)
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """What can be no rendition, where it goes, and why."""
 
-    old: Path
-    new: Path
+    old_place: str
+    new_place: str
     why: str
 
+    @property
+    def old(self) -> Path:
+        """Where it lies."""
+        return Path(self.old_place)
 
-def moves(matched: Matched, video_root: Path) -> tuple[FileMove, ...]:
+    @property
+    def new(self) -> Path:
+        """Where it goes."""
+        return Path(self.new_place)
+
+
+def moves(matched: Matched) -> tuple[FileMove, ...]:
     """The recordings that are not in their place yet, by stem."""
-    found = [
-        FileMove(Path(one.found.path), store.rendition_path(video_root, stem), stem)
-        for stem, one in sorted(matched.recordings.items())
-    ]
-    return tuple(one for one in found if one.old != one.new)
+    found = (FileMove(one.found.path, one.place, stem) for stem, one in sorted(matched.recordings.items()))
+    return tuple(one for one in found if one.old_place != one.new_place)
 
 
 def quarantined(matched: Matched, video_root: Path) -> tuple[Quarantined, ...]:
     """What goes to the quarantine, by its path; it keeps the path below its root, with a number where need be."""
     quarantine = _Quarantine(f"{video_root}/{store.QUARANTINE}")
-    return tuple(
-        Quarantined(Path(one.found.path), Path(quarantine.place(one.found)), one.why) for one in matched.strange
-    )
+    return tuple(Quarantined(one.found.path, quarantine.place(one.found), one.why) for one in matched.strange)
 
 
 class _Quarantine:
@@ -103,9 +118,9 @@ def steps(
     Folders that are made belong to *owner*; folders that are emptied are taken away, and so are those that a crash
     has left of *unfinished*.
     """
-    gone = {str(one.old) for one in strange}
-    aside = [_move(one.found, str(to.new)) for one, to in zip(matched.strange, strange, strict=True)]
-    renamed = [_move(matched.recordings[one.stem].found, str(one.new)) for one in going]
+    gone = {one.old_place for one in strange}
+    aside = [_move(one.found, to.new_place) for one, to in zip(matched.strange, strange, strict=True)]
+    renamed = [_move(matched.recordings[one.stem].found, one.new_place) for one in going]
     made: dict[str, None] = {}
     to_quarantine = _missing([move.new for move in aside], gone, made, owner)
     to_records = _missing([move.new for move in renamed], gone, made, owner)

@@ -1,7 +1,7 @@
 """The rows that make the old program's classes and recordings ours: what is to be changed, and its one transaction."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lectern.effects.events import Event
 from lectern.effects.tables import streamer as tables
 from lectern.rollout import old_tables
 from lectern.rollout.old_classes import Judged
-from lectern.rollout.old_recordings import Recording
+from lectern.rollout.old_recordings import Recording, rendition_place
 from lectern.rollout.old_tables import ClassRow, FileRow
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 
@@ -37,8 +37,24 @@ class Changes:
         return bool(self.new_files or self.files or self.new_classes or self.classes or self.is_recount)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the tables have already."""
+
+    files: Mapping[str, FileRow]
+    classes: Mapping[str, ClassRow]
+    sums: old_tables.Sums | None
+
+    @classmethod
+    def read(cls, connection: Connection, video_root: Path) -> "Known":
+        """Read it; there may be no such tables yet."""
+        return cls(
+            old_tables.files(connection), old_tables.classes(connection), old_tables.sums(connection, video_root)
+        )
+
+
 def planned(
-    connection: Connection,
+    known: Known,
     video_root: Path,
     judged: Judged,
     recordings: Mapping[str, Recording],
@@ -50,12 +66,11 @@ def planned(
 
     Then no run of an earlier time is trusted: the sweeper schedules each class anew.
     """
-    known_files, known_classes = old_tables.files(connection), old_tables.classes(connection)
     changes = Changes()
     cited = {one.stem for one in judged.going}
-    for stem in sorted(recordings.keys() | known_files.keys() | cited):
-        before, recording = known_files.get(stem), recordings.get(stem)
-        site = str(store.rendition_path(video_root, stem)) if recording or stem in cited else ""
+    for stem in sorted(recordings.keys() | known.files.keys() | cited):
+        before, recording = known.files.get(stem), recordings.get(stem)
+        site = rendition_place(video_root, stem)
         url = judged.urls.get(stem)
         if recording is not None:
             values = _ready(before, recording, site, url)
@@ -64,8 +79,8 @@ def planned(
         else:
             values = _missing(before)
         _put(changes.new_files, changes.files, stem, before is None, values)
-    _plan_classes(changes, video_root, judged, recordings, known_classes, now, is_first=is_first)
-    changes.is_recount = _is_wrong(connection, video_root, changes, known_files, known_classes)
+    _plan_classes(changes, video_root, judged, recordings, known.classes, now, is_first=is_first)
+    changes.is_recount = _is_wrong(changes, known)
     return changes
 
 
@@ -140,7 +155,7 @@ def _plan_classes(
             state = before.state  # this program's own, younger than all that is known here
         wanted: Values = {
             "video_id": one.stem,
-            "site": str(store.rendition_path(video_root, one.stem)),
+            "site": rendition_place(video_root, one.stem),
             "state": state,
             "record_id": store.record_of(one.stem),
         }
@@ -174,25 +189,19 @@ def _changed(before: ClassRow, wanted: Values, *, is_first: bool) -> Values:
     return values
 
 
-def _is_wrong(
-    connection: Connection,
-    video_root: Path,
-    changes: Changes,
-    known_files: Mapping[str, FileRow],
-    known_classes: Mapping[str, ClassRow],
-) -> bool:
+def _is_wrong(changes: Changes, known: Known) -> bool:
     """Whether ``num_cite`` and ``dir_info`` are not what the rows say once they are changed."""
     cites: Counter[str] = Counter()
-    for class_id in known_classes.keys() | changes.new_classes.keys():
-        before = known_classes.get(class_id)
+    for class_id in known.classes.keys() | changes.new_classes.keys():
+        before = known.classes.get(class_id)
         values = changes.new_classes.get(class_id) or changes.classes.get(class_id, {})
         state = values.get("state", before and before.state)
         is_released = bool(values.get("released_at", before and before.released))
         if not is_released and (state is None or state in LIVE_AIRINGS):
             cites[values.get("video_id") or (before.video_id if before else "")] += 1
     held, reserved = [], []
-    for stem in known_files.keys() | changes.new_files.keys():
-        row = known_files.get(stem)
+    for stem in known.files.keys() | changes.new_files.keys():
+        row = known.files.get(stem)
         values = changes.new_files.get(stem) or changes.files.get(stem, {})
         state = values.get("state", row and row.state)
         size_bytes = values.get("size_bytes", row and row.size_bytes) or 0
@@ -202,9 +211,7 @@ def _is_wrong(
             reserved.append(size_bytes)
         if row is None or row.num_cite != cites[stem]:
             return True
-    return old_tables.sums(connection, video_root) != old_tables.Sums(
-        sum(held), len(held), sum(reserved), len(reserved)
-    )
+    return known.sums != old_tables.Sums(sum(held), len(held), sum(reserved), len(reserved))
 
 
 def write(connection: Connection, video_root: Path, changes: Changes, host: str, now: float) -> None:
@@ -251,14 +258,9 @@ def _alike(rows: Mapping[str, Values]) -> dict[tuple[str, ...], list[tuple[str, 
     return alike
 
 
-def unwritable(connection: Connection) -> list[str]:
+def unwritable(known: Known) -> list[str]:
     """Keys that are no text, so that no program can name their rows."""
-    return [key for key in _keys(connection) if not _is_text(key)]
-
-
-def _keys(connection: Connection) -> Iterable[str]:
-    yield from old_tables.files(connection)
-    yield from old_tables.classes(connection)
+    return [key for key in (*known.files, *known.classes) if not _is_text(key)]
 
 
 def _is_text(key: str) -> bool:

@@ -7,7 +7,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -117,7 +117,7 @@ class MovesJournal:
         self._append([], how)
 
     def _append(self, steps: Sequence[Step], end: End) -> None:
-        lines = [json.dumps({"kind": type(step).__name__, **asdict(step)}) for step in steps]
+        lines = [json.dumps({"kind": type(step).__name__} | _fields(step)) for step in steps]
         lines.append(json.dumps({"kind": end, "steps": len(steps)}))
         if self._end is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +128,10 @@ class MovesJournal:
             os.fsync(file.fileno())
         durable.sync_folder(self.path.parent)
         self._end = end
+
+
+def _fields(step: Step) -> dict[str, str | int]:
+    return {name: getattr(step, name) for name in step.__slots__}
 
 
 def perform(steps: Sequence[Step], journal: MovesJournal) -> None:

@@ -16,6 +16,8 @@ from lectern.states import LIVE_AIRINGS, AiringState, Resolution
 
 _STEM = re.compile(r"(0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
 _DIGITS = re.compile(r"[0-9]{1,19}")
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?P<path>/[!-~]{0,1500})")
+_END_OF_PATH = re.compile(r"[?#]")
 _HTTP = TypeAdapter(HttpUrl)
 _RTMP = TypeAdapter(RtmpUrl)
 
@@ -107,11 +109,13 @@ class _Judge:
 
     def take(self, row: TaskRow) -> None:
         """Judge one class, and keep what it says of its recording."""
-        parts, before = _split(row.video_url), self._known.get(row.class_id)
-        found = before.video_id if before and is_stem(before.video_id) else self._by_pattern(parts.path)
+        # What is plainly a URL needs no closer look, of which there would be hundreds of thousands.
+        plain, before = _PLAIN_URL.fullmatch(row.video_url), self._known.get(row.class_id)
+        path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
+        found = before.video_id if before and is_stem(before.video_id) else self._by_pattern(path)
         start, end = epoch(row.start), epoch(row.end)
-        self.tasks.append(Task(row.class_id, parts.path, found))
-        if found and _is_good(_HTTP, row.video_url):
+        self.tasks.append(Task(row.class_id, path, found))
+        if found and (plain or _is_good(_HTTP, row.video_url)):
             self.urls[found] = max((start or 0.0, row.video_url), self.urls.get(found, (0.0, "")))
         if before and before.state and before.state not in LIVE_AIRINGS:
             if before.state is AiringState.REFUSED and end and end >= self._now:
@@ -120,7 +124,7 @@ class _Judge:
             self.ended.add(row.class_id)
         elif start is None or end is None:
             self._unreadable(row)
-        elif fault := _fault(row, parts, found, start, end):
+        elif fault := _fault(row, found, start, end):
             self.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
         elif found:
             self.going.append(Going(row.class_id, found, start))
@@ -136,7 +140,7 @@ class _Judge:
             self.unread.append(said)
 
 
-def _fault(row: TaskRow, parts: SplitResult, found: str | None, start: float, end: float) -> str | None:
+def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
     """Why a class that has not ended can not be taken over."""
     if not is_name(row.class_id):
         return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
@@ -146,8 +150,8 @@ def _fault(row: TaskRow, parts: SplitResult, found: str | None, start: float, en
         return f"its push_url {address(_split(row.push_url))} is no rtmp address; correct it, or cancel the class"
     if found is None:
         return (
-            f"its video_url {address(parts)} names no record; add a pattern to record_patterns, or cancel the class "
-            f"in the old program"
+            f"its video_url {address(_split(row.video_url))} names no record; add a pattern to record_patterns, "
+            f"or cancel the class in the old program"
         )
     return None
 
