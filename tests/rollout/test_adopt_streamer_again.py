@@ -70,7 +70,7 @@ def test_a_rendition_by_hand_that_is_none_is_that_of_the_url(tmp_path: Path) -> 
 
 
 def test_classes_by_hand_that_are_over_cite_nothing(tmp_path: Path) -> None:
-    """Ended, or not known to the old program any more; one of unknown times keeps its citation."""
+    """Ended, not known to the old program any more, or of times that nobody can read."""
     host = by_hand(tmp_path)
     host.has_class("ended", f"{ORIGIN}/7.flv", NOW - 9000, NOW - 1)
     host.has_class("unknown", f"{ORIGIN}/7.flv", None, None)
@@ -79,8 +79,13 @@ def test_classes_by_hand_that_are_over_cite_nothing(tmp_path: Path) -> None:
     host.has_file("video/7/7.flv")
     host.is_upgraded()
     host.adopt()
-    assert host.states() == {"ended": "aired", "unknown": None, "nobody": "cancelled"}
-    assert host.rows("SELECT num_cite FROM video_list") == [(1,)]
+    assert host.states() == {"ended": "aired", "unknown": "cancelled", "nobody": "cancelled"}
+    assert host.rows("SELECT num_cite FROM video_list") == [(0,)]
+    engine = host.engine()
+    with transaction(engine) as connection:
+        assert airings.by_id(connection, ["unknown"])["unknown"].end_time == 0  # were it booked anew
+        assert airings.over(connection, NOW) == []
+    engine.dispose()
     assert host.adopt() == []
 
 

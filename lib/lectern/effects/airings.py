@@ -54,8 +54,8 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.video_id,
         AiringState(row.state or AiringState.WAITING),
         row.push_url,
-        _seconds(row.class_id, row.start_time),
-        _seconds(row.class_id, row.end_time),
+        _seconds(row, row.start_time),
+        _seconds(row, row.end_time),
         row.record_id,
         row.run_id,
         row.code,
@@ -64,11 +64,12 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
     )
 
 
-def _seconds(class_id: str, value: object) -> float:
+def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    """A time as an old program may have written it; of a class that is over it need not be readable."""
     seconds = old_times.epoch(value)
-    if seconds is None:
-        raise CallAPerson(f"{class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
-    return seconds
+    if seconds is None and row.state in LIVE_AIRINGS:
+        raise CallAPerson(f"{row.class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
+    return seconds or 0.0
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
@@ -149,8 +150,9 @@ def place(connection: Connection, class_id: str, placement: int) -> None:
 def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
     live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
-    wanted = select(*_COLUMNS).select_from(_JOINED).where(live, tasks.c.end_time < before).limit(1000)
-    return [_airing(row) for row in connection.execute(wanted)]
+    ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
+    found = [_airing(row) for row in connection.execute(select(*_COLUMNS).select_from(_JOINED).where(live, ended))]
+    return [one for one in found if one.end_time < before][:1000]
 
 
 def give_up(connection: Connection, airing: Airing, now: float) -> None:

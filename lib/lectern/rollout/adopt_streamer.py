@@ -226,7 +226,7 @@ def _said_of_classes(changes: Changes) -> Iterator[str]:
         AiringState.READY: "taken over, ready to be aired",
         AiringState.WAITING: "taken over, waiting for its recording",
         AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
-        AiringState.CANCELLED: "in class_list, but not in task_list any more: it needs its recording no more",
+        AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
     }
     rows = changes.new_classes | changes.classes
     for state, words in states.items():

@@ -163,11 +163,21 @@ def _plan_classes(
         _put(changes.new_classes, changes.classes, one.class_id, before is None, values)
     listed = {task.class_id for task in judged.tasks}
     for class_id, before in known.items():
-        is_over = class_id in judged.ended or class_id not in listed
-        if is_over and (before.state in LIVE_AIRINGS or before.state is None) and not before.released:
-            state = AiringState.AIRED if class_id in judged.ended else AiringState.CANCELLED
-            why = "it had ended before the rollout" if class_id in judged.ended else "the old program knows it no more"
+        over = _over(class_id, judged, listed)
+        if over and (before.state in LIVE_AIRINGS or before.state is None) and not before.released:
+            state, why = over
             changes.classes[class_id] = {"state": state, "released_at": now, "message": why, "updated_at": now}
+
+
+def _over(class_id: str, judged: Judged, listed: set[str]) -> tuple[AiringState, str] | None:
+    """What became of a class that will not be aired, and why; None of any other."""
+    if class_id in judged.ended:
+        return AiringState.AIRED, "it had ended before the rollout"
+    if class_id not in listed:
+        return AiringState.CANCELLED, "the old program knows it no more"
+    if class_id in judged.unreadable:
+        return AiringState.CANCELLED, "its times can not be read"
+    return None
 
 
 def _had_file(state: AiringState) -> bool:

@@ -49,8 +49,10 @@ class Judged:
     ended: frozenset[str]
     urls: Mapping[str, str]
     """Where each rendition can be downloaded, by the last class that says it."""
-    unread: tuple[str, ...]
+    unreadable: frozenset[str]
     """Classes whose times can not be read, and that are not to come."""
+    unread: tuple[str, ...]
+    """The same in words."""
     refused: tuple[str, ...]
     """Classes that this program has refused before, and that have not ended."""
     refusals: tuple[str, ...]
@@ -88,6 +90,7 @@ def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequ
         tuple(judge.going),
         frozenset(judge.ended),
         {stem: url for stem, (_, url) in judge.urls.items()},
+        frozenset(judge.unreadable),
         tuple(judge.unread),
         tuple(judge.refused),
         tuple(judge.refusals),
@@ -103,6 +106,7 @@ class _Judge:
         self.going: list[Going] = []
         self.ended: set[str] = set()
         self.urls: dict[str, tuple[float, str]] = {}
+        self.unreadable: set[str] = set()
         self.unread: list[str] = []
         self.refused: list[str] = []
         self.refusals: list[str] = []
@@ -137,6 +141,7 @@ class _Judge:
                 f"(epoch seconds), or cancel the class there"
             )
         else:
+            self.unreadable.add(row.class_id)
             self.unread.append(said)
 
 
