@@ -1,6 +1,5 @@
 """Fixtures of the playbooks' tests: the release that they roll out, built once a session."""
 
-import asyncio
 import fcntl
 import os
 import shutil
@@ -13,10 +12,8 @@ from pathlib import Path
 import pytest
 from pytest_docker.plugin import Services
 
-from lectern.demo import recordings
 from tests.playbooks.hosts import engine
-from tests.playbooks.hosts.fleet import SERVICES, Fleet, Keys
-from tests.stage import wait_until
+from tests.playbooks.hosts.fleet import COMPOSE, PORTS, UP, Fleet, Keys
 
 ROOT = Path(__file__).parents[2]
 BUILD_S = 400
@@ -92,13 +89,13 @@ def keys(short_folder: Path) -> Iterator[Keys]:
 @pytest.fixture(scope="session")
 def docker_compose_file(keys: Keys) -> str:
     """For pytest-docker; there is an engine once there are keys."""
-    return str(Path(__file__).parent / "hosts" / "compose.yml")
+    return str(COMPOSE)
 
 
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     """For pytest-docker: nothing of an earlier session stays, and all are healthy before any test."""
-    return ["down -v --remove-orphans", "up -d --build --wait --wait-timeout 120"]
+    return ["down -v --remove-orphans", UP]
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +103,9 @@ def fleet(
     keys: Keys, docker_services: Services, docker_compose_project_name: str, short_folder: Path
 ) -> Iterator[Fleet]:
     """A control host, a teacher and two streamers, bare: nothing of lectern is on them."""
-    recording = short_folder / "recording.flv"
-    asyncio.run(recordings.make(recordings.ffmpeg_path(), recording, seconds=30, width=320, height=240))
-    wanted = [*((name, 22) for name in SERVICES), ("control", 6379)]
-    ports = {(name, port): docker_services.port_for(name, port) for name, port in wanted}
-    found = Fleet(short_folder, docker_compose_project_name, keys, ports, recording)
-    wait_until(found.greeted, timeout_s=60, description="every sshd says its SSH- banner")
-    found.know_hosts()
+    ports = {(name, port): docker_services.port_for(name, port) for name, port in PORTS}
+    found = Fleet(short_folder, docker_compose_project_name, keys, ports)
+    found.meet()
     yield found
     found.close()
 

@@ -20,13 +20,21 @@ from rich.console import Console
 
 from playbooks.release.__main__ import built
 from playbooks.release.target import Target
-from tests.playbooks.hosts.faults import Case, Ground, Kind, listed, play
+from tests.playbooks.hosts import engine
+from tests.playbooks.hosts.faults import Case, Ground, Kind, Playbook, listed, play
+from tests.playbooks.hosts.fleet import raised
 from tests.playbooks.hosts.host import Host
-from tests.playbooks.hosts.scene import opened
+from tests.playbooks.hosts.scene import Only, opened
 from tests.stage import Town
 
 ROOT = Path(__file__).parents[2]
-KINDS: tuple[Kind, ...] = ("kill", "middle", "fail", "step", "step alone")
+CONTAINER = "container"
+Plan = tuple[tuple[Playbook, tuple[Kind, ...]], ...]
+HOSTS = f"streamer1,teacher1,{CONTAINER}"
+WHOLE: Plan = (
+    ("rollout", ("kill", "middle", "fail", "step", "step alone")),
+    ("rollback", ("kill", "middle", "fail", "step")),
+)
 
 
 @dataclass
@@ -55,20 +63,17 @@ def main() -> int:
     """Play; the exit code is 1 where any case is bad, and where there was none."""
     parser = argparse.ArgumentParser(prog="make test-rollout-matrix", description=__doc__)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose description matches")
-    parser.add_argument(
-        "--hosts", default="streamer1,teacher1", help="the hosts, side by side; names begin with the role"
-    )
+    parser.add_argument("--hosts", default=HOSTS, help="the hosts, side by side; names begin with the role")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
     given = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     tally = Tally(console)
     with tempfile.TemporaryDirectory(prefix="matrix-") as name:
         folder = Path(name)
-        release = built(Target.parse(None, None), folder, ROOT / "dist" / ".wheels", console)
         town = Town(folder / "town")
         town.start()
         try:
-            _side_by_side(given, town, release, tally)
+            _side_by_side(given, town, folder, tally)
         finally:
             town.stop()
     for one in tally.bad:
@@ -77,17 +82,31 @@ def main() -> int:
     return 1 if tally.bad or not tally.done or tally.done != tally.total else 0
 
 
-def _side_by_side(given: argparse.Namespace, town: Town, release: Path, tally: Tally) -> None:
+def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Tally) -> None:
     """One thread a host: most of a case's time is waiting."""
     names: list[str] = given.hosts.split(",")
+    absent = engine.absent()
+    if CONTAINER in names and absent is not None:
+        tally.console.print(f"{absent}: no network is cut", markup=False)
+        names.remove(CONTAINER)
+    elif CONTAINER in names:
+        engine.have_base()
     failures: queue.Queue[BaseException] = queue.Queue()
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
         try:
             with ExitStack() as stack:
-                scene = stack.enter_context(opened(town, release, name))
-                _play_all(scene, scene.host(name), name, given, tally, ready.wait)
+                if name == CONTAINER:
+                    fleet = stack.enter_context(raised(folder))
+                    fleet.use(_built(folder, "3.13", tally.console))
+                    host = fleet.hosts["streamer1"]
+                    fleet.controller.cut = host.container.cut
+                    stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
+                    _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), given, tally, ready.wait)
+                else:
+                    scene = stack.enter_context(opened(town, _built(folder, None, tally.console), name))
+                    _play_all(Stage(scene, scene.host(name), name), WHOLE, given, tally, ready.wait)
         except BaseException as error:  # noqa: BLE001  # told by the main thread
             ready.abort()
             failures.put(error)
@@ -101,23 +120,34 @@ def _side_by_side(given: argparse.Namespace, town: Town, release: Path, tally: T
         raise failures.get()
 
 
+def _built(folder: Path, python: str | None, console: Console) -> Path:
+    return built(Target.parse(python, None), folder, ROOT / "dist" / ".wheels", console)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where cases are played."""
+
+    ground: Ground
+    host: Host
+    name: str
+    mend: Callable[[], None] = lambda: None
+
+
 def _play_all(
-    ground: Ground, host: Host, name: str, given: argparse.Namespace, tally: Tally, all_listed: Callable[[], object]
+    stage: Stage, kinds: Plan, given: argparse.Namespace, tally: Tally, all_listed: Callable[[], object]
 ) -> None:
-    ground.reset()
-    ground.run("rollout", "--tags", "prepare").assert_ok()
-    cases = [
-        *listed(ground, host, "rollout", KINDS),
-        *listed(ground, host, "rollback", ("kill", "middle", "fail", "step")),
-    ]
+    stage.ground.reset()
+    stage.ground.run("rollout", "--tags", "prepare").assert_ok()
+    cases = [case for playbook, some in kinds for case in listed(stage.ground, stage.host, playbook, some)]
     chosen = [one for one in cases if re.search(given.only, str(one))][:: given.every]
     with tally.lock:
         tally.total += len(chosen)
     all_listed()
     for case in chosen:
         began = time.monotonic()
-        wrong = play(ground, host, case)
-        tally.add(name, case, wrong, time.monotonic() - began)
+        wrong = play(stage.ground, stage.host, case, stage.mend)
+        tally.add(stage.name, case, wrong, time.monotonic() - began)
 
 
 if __name__ == "__main__":

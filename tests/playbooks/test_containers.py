@@ -23,10 +23,6 @@ ALL = ("teacher", "streamer1", "streamer2")
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet, built_release: Build) -> Fleet:
     fleet.use(built_release(PYTHON))
-    for host in fleet.hosts.values():
-        host.reset()
-    fleet.run("provision").assert_ok()
-    fleet.ready()
     fleet.serve_recordings(["6666/6666_720P.flv", "8001/8001_480P.flv"])
     return fleet
 

@@ -17,7 +17,7 @@ from tests.playbooks.conftest import Figure
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.faults import Case, play
 from tests.playbooks.hosts.host import Host, differences, downtime_s
-from tests.playbooks.hosts.scene import Scene, opened
+from tests.playbooks.hosts.scene import Only, Scene, opened
 from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 
@@ -186,7 +186,7 @@ SAMPLE = (
 
 @pytest.mark.parametrize("case", SAMPLE, ids=str)
 def test_a_rollout_that_was_cut_off_ends_wholly_new_or_wholly_old(scene: Scene, case: Case) -> None:
-    assert play(scene.only("streamer1"), scene.host("streamer1"), case) == []
+    assert play(Only(scene, "streamer1"), scene.host("streamer1"), case) == []
 
 
 # -- what keeps a rollout away: each is refused in a sentence, before anything was touched ----------------------------

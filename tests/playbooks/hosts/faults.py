@@ -10,6 +10,7 @@ from tests.playbooks.hosts.host import Host
 from tests.playbooks.hosts.wholly import Before
 
 Kind = Literal["kill", "middle", "fail", "cut", "step", "step alone"]
+Playbook = Literal["rollout", "rollback"]
 Then = Literal["resume", "roll back"]
 AT_WORK = "at work on this host"
 OVERLAPS = 12
@@ -35,7 +36,7 @@ class Ground(Protocol):
 class Case:
     """One fault and what is done about it. *at* is a task's number, a part of its name, or a thing that a step does."""
 
-    playbook: Literal["rollout", "rollback"]
+    playbook: Playbook
     kind: Kind
     at: int | str
     name: str
@@ -48,32 +49,43 @@ class Case:
         return f"{self.playbook}, {self.kind} at {where}, then {self.then}"
 
 
-def listed(ground: Ground, host: Host, playbook: Literal["rollout", "rollback"], kinds: Sequence[Kind]) -> list[Case]:
-    """All cases of a playbook on one host, found by playing it once without any fault."""
-    ground.reset()
-    steps = ("backup", "window") if playbook == "rollout" else ("rollback",)
-    if playbook == "rollback":
-        ground.run("rollout").assert_ok()
+def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]) -> list[Case]:
+    """All cases of a playbook on one host, found by playing it without any fault, once for each step."""
     thens: tuple[Then, ...] = ("resume", "roll back") if playbook == "rollout" else ("roll back",)
-    log = f"{host.places.base}/points-{time.monotonic_ns()}"
     cases: list[Case] = []
-    host.arm(steps[-1], mode="list", log=log)
-    played = ground.run(playbook).assert_ok()
-    assert not host.disarm(), "the list of points was not asked for"
-    numbers = [(one["number"], one["task"], end) for one, end in _pairs(played.tasks) if end["how"] == "ok"]
-    for number, name, end in numbers:
-        for kind in kinds:
-            if kind in ("kill", "middle", "fail", "cut"):
-                once: tuple[Then, ...] = thens if kind != "fail" else thens[:1]
-                cases += [Case(playbook, kind, number, name, then, round(end["seconds"] / 2, 3)) for then in once]
-    for point in points(host.read(log).decode().splitlines()):
+    for step in ("backup", "window") if playbook == "rollout" else ("rollback",):
+        played, done = _watched(ground, host, playbook, step)
         cases += [
-            Case(playbook, kind, point, "", then, step=steps[-1])
+            Case(playbook, kind, point, "", then, step=step)
+            for point in points(done)
             for kind in kinds
             if kind in ("step", "step alone")
             for then in (thens if kind == "step" else thens[:1])
         ]
-    return cases
+    return [*_of_tasks(played, playbook, kinds, thens), *cases]
+
+
+def _watched(ground: Ground, host: Host, playbook: Playbook, step: str) -> tuple[Played, list[str]]:
+    """A run without fault, and what *step* did in it."""
+    ground.reset()
+    if playbook == "rollback":
+        ground.run("rollout").assert_ok()
+    log = f"{host.places.base}/points-{time.monotonic_ns()}"
+    host.arm(step, mode="list", log=log)
+    played = ground.run(playbook).assert_ok()
+    assert not host.disarm(), "the step was killed instead of watched"
+    return played, host.read(log).decode().splitlines()
+
+
+def _of_tasks(played: Played, playbook: Playbook, kinds: Sequence[Kind], thens: Sequence[Then]) -> list[Case]:
+    return [
+        Case(playbook, kind, one["number"], one["task"], then, round(end["seconds"] / 2, 3))
+        for one, end in _pairs(played.tasks)
+        if end["how"] == "ok"
+        for kind in kinds
+        if kind in ("kill", "middle", "fail", "cut")
+        for then in (thens[:1] if kind == "fail" else thens)
+    ]
 
 
 def points(lines: Sequence[str]) -> list[str]:

@@ -1,14 +1,17 @@
 """Containers ready to be rolled out onto: keys, known hosts, an inventory, a control host with Redis and Prefect."""
 
+import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from lectern.demo import recordings
 from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
 from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, Fault, Played, variables
 from tests.playbooks.hosts.old_world import fill_redis
@@ -18,6 +21,10 @@ from tests.stage import wait_until
 REDIS_URL = f"redis://:{REDIS_PASSWORD}@control:6379/0"
 PREFECT_API_URL = "http://control:4200/api"
 SERVICES = ("control", "teacher", "streamer1", "streamer2")
+PORTS = (*((name, 22) for name in SERVICES), ("control", 6379))
+"""What is published on 127.0.0.1."""
+COMPOSE = Path(__file__).parent / "compose.yml"
+UP = "up -d --build --wait --wait-timeout 120"
 ORIGIN, RECEIVED = "/srv/origin", "/srv/received"
 
 
@@ -36,11 +43,10 @@ class Keys:
 class Fleet:
     """The services of compose.yml, up already; *ports* are those of 127.0.0.1, by service and the container's port."""
 
-    def __init__(
-        self, folder: Path, project: str, keys: Keys, ports: Mapping[tuple[str, int], int], recording: Path
-    ) -> None:
+    def __init__(self, folder: Path, project: str, keys: Keys, ports: Mapping[tuple[str, int], int]) -> None:
         self.folder, self.ports = folder, ports
-        self.recording = recording
+        self.recording = recording = folder / "recording.flv"
+        asyncio.run(recordings.make(recordings.ffmpeg_path(), recording, seconds=30, width=320, height=240))
         self.containers = {name: Container(project, name) for name in SERVICES}
         self.control = self.containers["control"]
         homes = {"teacher": ("/root", "root"), "streamer1": ("/root", "root"), "streamer2": ("/srv/idc", "idc")}
@@ -56,8 +62,13 @@ class Fleet:
         self.before: dict[str, Before] = {}
         self.controller: Controller
 
-    def greeted(self) -> bool:
-        """Whether every sshd answers at its port."""
+    def meet(self) -> None:
+        """Wait until each can be reached, then write down its real host key, read from inside."""
+        wait_until(self._greeted, timeout_s=60, description="every sshd says its SSH- banner")
+        lines = [f"[127.0.0.1]:{self.ports[name, 22]} {one.host_key()}\n" for name, one in self.containers.items()]
+        self.known_hosts.write_text("".join(lines))
+
+    def _greeted(self) -> bool:
         for name in self.containers:
             try:
                 with socket.create_connection(("127.0.0.1", self.ports[name, 22]), timeout=5) as connection:
@@ -71,11 +82,6 @@ class Fleet:
     def close(self) -> None:
         """Let go of Redis."""
         self.redis.close()
-
-    def know_hosts(self) -> None:
-        """Write down the containers' real host keys, read from inside."""
-        lines = [f"[127.0.0.1]:{self.ports[name, 22]} {one.host_key()}\n" for name, one in self.containers.items()]
-        self.known_hosts.write_text("".join(lines))
 
     def inventory(self, release: Path, **hosts: Mapping[str, Any]) -> dict[str, Any]:
         """The inventory; *hosts* have some variables differently."""
@@ -100,8 +106,12 @@ class Fleet:
         return reached_by(self.ports[name, 22], self._keys.private, self.known_hosts)
 
     def use(self, release: Path) -> None:
-        """Roll out *release*, from now on."""
+        """Provision the hosts, on which the old programs are, and roll out *release* from now on."""
         self.controller = Controller(self.folder, self.inventory(release), os.environ["PATH"])
+        for host in self.hosts.values():
+            host.reset()
+        self.controller.read_out("How do I roll out?", "provision.yml").assert_ok()
+        self.ready()
 
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run a playbook for all of them, or as *arguments* say."""
@@ -149,3 +159,27 @@ class Fleet:
         found = self.control.run([*argv, f"{RECEIVED}/{class_id}.flv"], check=False).stdout.decode().split()
         times = [float(one.strip(",")) for one in found if one.strip(",").replace(".", "").isdigit()]
         return max(times) - min(times) if times else 0.0
+
+
+@contextmanager
+def raised(folder: Path) -> Iterator[Fleet]:
+    """A fleet without pytest; the engine must be there."""
+    keys, project = Keys(folder), f"lectern{os.getpid()}"
+    compose = ["docker", "compose", "-p", project, "-f", str(COMPOSE)]
+    environment = {**os.environ, "LECTERN_TEST_KEYS": str(keys.shared)}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [*compose, *words], env=environment, capture_output=True, text=True, timeout=900, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        run(*UP.split())
+        ports = {(name, port): int(run("port", name, str(port)).rpartition(":")[2]) for name, port in PORTS}
+        fleet = Fleet(folder, project, keys, ports)
+        fleet.meet()
+        yield fleet
+        fleet.close()
+    finally:
+        run("down", "-v", "--remove-orphans")

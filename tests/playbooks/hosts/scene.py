@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import redis
 
@@ -97,10 +97,6 @@ class Scene:
         """Run a playbook for all of them, or as *arguments* say."""
         return self.controller.run(playbook, *arguments, fault=fault)
 
-    def only(self, name: str) -> "Only":
-        """The scene as if there were but the host *name*."""
-        return Only(self, name)
-
     def close(self) -> None:
         """End and clear everything."""
         for host in self.hosts.values():
@@ -109,10 +105,23 @@ class Scene:
         self._redis.end()
 
 
-class Only:
-    """One host of a scene."""
+class Many(Protocol):
+    """A scene, or a fleet of containers."""
 
-    def __init__(self, scene: Scene, name: str) -> None:
+    before: dict[str, Before]
+    controller: Controller
+
+    def reset(self, *names: str) -> None:
+        """The hosts *names* as the old programs left them."""
+
+    def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
+        """Run a playbook."""
+
+
+class Only:
+    """One host of many."""
+
+    def __init__(self, scene: Many, name: str) -> None:
         self.before, self.controller = scene.before, scene.controller
         self._scene, self._name = scene, name
 
