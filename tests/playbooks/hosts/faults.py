@@ -52,9 +52,10 @@ class Case:
 def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]) -> list[Case]:
     """All cases of a playbook on one host, found by playing it without any fault, once for each step."""
     thens: tuple[Then, ...] = ("resume", "roll back") if playbook == "rollout" else ("roll back",)
+    steps = ("backup", "window") if playbook == "rollout" else ("rollback",)
+    watched = {step: _watched(ground, host, playbook, step) for step in steps}
     cases: list[Case] = []
-    for step in ("backup", "window") if playbook == "rollout" else ("rollback",):
-        played, done = _watched(ground, host, playbook, step)
+    for step, (_, done) in watched.items():
         cases += [
             Case(playbook, kind, point, "", then, step=step)
             for point in points(done)
@@ -62,7 +63,7 @@ def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]
             if kind in ("step", "step alone")
             for then in (thens if kind == "step" else thens[:1])
         ]
-    return [*_of_tasks(played, playbook, kinds, thens), *cases]
+    return [*_of_tasks(watched[steps[-1]][0], playbook, kinds, thens), *cases]
 
 
 def _watched(ground: Ground, host: Host, playbook: Playbook, step: str) -> tuple[Played, list[str]]:
