@@ -161,7 +161,7 @@ class Host:
 
     def states(self) -> Mapping[str, str]:
         lines = [line.split() for line in self.ctl("status").splitlines()]
-        return {words[0]: words[1] for words in lines if len(words) > 1}
+        return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
 
     def begin(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Step:
         """Begin `lectern rollout STEP`."""
@@ -208,7 +208,8 @@ class Host:
         found: dict[str, tuple[object, ...]] = {}
         for path in sorted(self.folder.rglob("*")):
             kept = path.lstat()
-            if path.is_file() and path.suffix not in {".log", ".out"}:
+            # In a -shm every reader of a database marks himself.
+            if path.is_file() and path.suffix not in {".log", ".out"} and not path.name.endswith("-shm"):
                 found[str(path)] = (path.read_bytes(), stat.S_IMODE(kept.st_mode), kept.st_mtime_ns)
             elif path.is_dir():
                 found[str(path)] = ("folder",)

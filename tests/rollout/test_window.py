@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from tests.rollout.host import Host, a_host
+from tests.rollout.test_window_killed import NOTES, killed
 from tests.stage import wait_until
 
 
@@ -145,6 +147,42 @@ def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(ho
     assert host.states() == {"idc_client": "STOPPED"}
 
 
+def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_stop(host: Host) -> None:
+    host.done("backup")
+    killed(host, "window", NOTES - 1)
+    wait_until(lambda: host.states().get("lectern-streamer") == "RUNNING", description="the new program runs")
+    pid = program_pid(host, "lectern-streamer")
+    assert host.done("window")["changed"]
+    assert program_pid(host, "lectern-streamer") == pid
+    host.is_new()
+
+
+def test_a_class_that_was_booked_since_preflight_keeps_the_window_from_beginning(host: Host) -> None:
+    host.done("backup")
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        row = ("late", "http://o/6666.flv", "rtmp://a/b", time.time() + 60, time.time() + 600)
+        connection.execute(
+            "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES (?, ?, ?, ?, ?)", row
+        )
+        connection.commit()
+    answered = host.step("window")
+    assert answered.code == 1
+    assert "class 'late'" in answered.msg
+    assert "Nothing was stopped" in answered.msg
+    assert not host.done("rollback")["changed"]
+
+
+def test_what_a_crash_leaves_beside_a_file_goes(host: Host) -> None:
+    before = host.tree()
+    host.done("backup")
+    torn = "import os\nfrom pathlib import Path\nreal = Path.replace\n"
+    torn += "Path.replace = lambda self, to: os.kill(os.getpid(), 9) if self.name == '..env.part' else real(self, to)\n"
+    assert host.step("window", fault=torn).code == -9
+    assert (host.code / "..env.part").exists()
+    host.done("rollback")
+    host.is_old(before)
+
+
 def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> None:
     host.done("backup")
     (host.code / "broken").touch()
@@ -184,6 +222,7 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     assert "streamer-2.0.0" in answered.msg
     assert "half done" in answered.msg
     assert "half done" in host.step("preflight", wanted=newer).msg
+    assert "half done" in host.step("rollback", wanted=newer).msg
     assert host.done("rollback", "--last", wanted=newer)["changed"]
     assert host.states() == {"idc_client": "RUNNING"}
 

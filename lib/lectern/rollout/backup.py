@@ -203,6 +203,8 @@ def _prune(wanted: Wanted, journal: Journal) -> list[str]:
         reverse=True,
     )
     gone = [folder for _, folder in made[wanted.keep :] if folder.name not in needed]
+    for half in wanted.backups_dir.glob("*.part"):
+        shutil.rmtree(half)  # what a crash left of another try; this one's was renamed
     for folder in gone:
         (folder / MANIFEST).unlink()  # from now on it is no backup
         shutil.rmtree(folder)

@@ -108,6 +108,12 @@ def remove(path: Path) -> bool:
     return True
 
 
+def sweep(*paths: Path) -> None:
+    """Take away what a crash has left beside *paths* of `write` and `switch_link`."""
+    for path in paths:
+        remove(path.with_name(f".{path.name}.part"))
+
+
 def make_folder(path: Path) -> None:
     """A folder for us alone; folders above it as usual."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -141,9 +141,10 @@ def release(wanted: Wanted) -> Iterator[str]:
         yield f"{wanted.release}: the release is not there, or not complete. {again}"
         return
     digest, noted = database.sha256(manifest), complete.read_text(encoding="utf-8").strip()
-    version = json.loads(manifest.read_text(encoding="utf-8")).get("version")
     if digest != noted:
         yield f"{complete}: it was written for another manifest. {again}"
+        return
+    version = json.loads(manifest.read_text(encoding="utf-8")).get("version")
     if version != wanted.version:
         yield f"{manifest}: it is version {version}, and {wanted.version} is wanted. {again}"
 

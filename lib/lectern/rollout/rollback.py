@@ -22,8 +22,8 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 def run(wanted: Wanted, *, check: bool = False) -> Answer:
     """Take the rollout *wanted* back, or say what that would do; one that is back already is not touched.
 
-    Raises CallAPerson where the old programs do not run again, or the backup is gone: the rollback is then half done,
-    and goes on when it is called again.
+    Raises CallAPerson where another rollout is half done, the backup is gone, or the old programs do not run again:
+    then the rollback is half done, and goes on when it is called again.
     """
     answer = Answer()
     journal = Journal(wanted.rollout_dir / "journal.jsonl")
@@ -38,6 +38,8 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     with Interruption(), locked(wanted.rollout_dir):
         if _is_due(wanted, journal, answer):
             take_back(wanted, journal, answer)
+            history = journal.history()
+            answer.more |= {"state": history.state(wanted.id), "standing": list(history.standing)}
     return answer
 
 
@@ -57,8 +59,14 @@ def last_one(wanted: Wanted) -> Wanted:
 def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
     history = journal.history()
     state = history.state(wanted.id)
+    answer.more |= {"state": state, "standing": list(history.standing)}
     if state in {"half", "finished"}:
         return True
+    if history.half is not None:
+        raise CallAPerson(
+            f"{history.half} is half done on this host, and {wanted.id} is not what stands here; nothing was changed. "
+            f"Take that back: {TYPE} with the inventory that it was rolled out with, or with -e last=true."
+        )
     answer.say(
         f"{wanted.id} is rolled back already; nothing was changed."
         if state == "rolledback"
@@ -127,6 +135,7 @@ class _Way:
         wanted, copied = self.wanted, self.silent
         if copied is None:
             return  # the window had not come to its first change
+        durable.sweep(wanted.database)
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*restore(wanted, copied))

@@ -39,6 +39,7 @@ class SettingsFile:
 
     def apply(self) -> list[str]:
         """Edit the file, keeping its mode and owner; a new one is for its user alone."""
+        durable.sweep(self.path)
         text = self.read(self.path)
         new = self._new(text)
         if new == text:
@@ -55,6 +56,7 @@ class SettingsFile:
 
     def take_back(self, before: Before) -> list[str]:
         """The file as it was *before*, byte for byte; of one that a person edited since, only our values."""
+        durable.sweep(self.path)
         kept, data = before.kept(self.path), before.data(self.path)
         now = self.path.read_bytes() if self.path.exists() else None
         if now == data or now is None:

@@ -1,6 +1,7 @@
 """Switches a host between the old program and the release: the link `current` and supervisor's files."""
 
 import os
+from pathlib import Path
 
 from lectern.rollout import durable
 from lectern.rollout.answer import Difference
@@ -26,8 +27,13 @@ def _target(wanted: Wanted) -> str:
     return os.path.relpath(wanted.release, wanted.current.parent)
 
 
+def _places(wanted: Wanted) -> list[Path]:
+    return [wanted.current, wanted.conf, *wanted.old_confs]
+
+
 def apply(wanted: Wanted) -> list[str]:
     """Let the link lead to the release, take the old programs' files out, and write the new one's."""
+    durable.sweep(*_places(wanted))
     said: list[str] = []
     if durable.link_target(wanted.current) != _target(wanted):
         durable.switch_link(wanted.current, _target(wanted))
@@ -42,6 +48,7 @@ def apply(wanted: Wanted) -> list[str]:
 
 def take_back(wanted: Wanted, before: Before) -> list[str]:
     """Put the link and supervisor's files back as they were *before*; what a person has put there since stays."""
+    durable.sweep(*_places(wanted))
     said: list[str] = []
     for path in (wanted.conf, *wanted.old_confs):
         kept, data = before.kept(path), before.data(path)

@@ -8,8 +8,20 @@ from pathlib import Path
 
 from lectern.effects import schema
 from lectern.effects.tables.engine import open_database
-from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.rollout import adoption, backup, durable, health, keys, rollback, settings_files, supervisor, switch
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.rollout import (
+    adoption,
+    backup,
+    durable,
+    health,
+    keys,
+    on_air,
+    rollback,
+    settings_files,
+    supervisor,
+    switch,
+    verify,
+)
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import Backup
 from lectern.rollout.interruption import Interruption
@@ -17,6 +29,8 @@ from lectern.rollout.journal import Journal, locked
 from lectern.rollout.supervisor import States
 from lectern.rollout.wanted import Wanted
 
+Step = tuple[str, str, Callable[[], None]]
+"""Its title, its name in the journal, and what it does."""
 CHANGING = frozenset({"schema", "switch", "env", "config", "rekey", "adopt"})
 """Steps that change what the copy in silence holds: once one was begun, the copy is not taken again."""
 
@@ -104,7 +118,19 @@ class Window:
     def _healthy(self) -> None:
         health.wait_until_well(self.wanted, self.supervisor, self.interruption.check)
         self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
-        self.answer.say(*supervisor.as_before(self.supervisor, self._neighbours(), beat=self.interruption.check))
+
+    def is_almost_done(self) -> bool:
+        """Whether a crash came behind the reload, and all is as wanted: then nothing is to be stopped once more."""
+        notes = self.journal.round(self.wanted.id)
+        reloaded = any((note.step, note.state) == ("reload", "done") for note in notes)
+        return reloaded and self.journal.state(self.wanted.id) == "half" and not any(verify.faults_of_new(self.wanted))
+
+    def finish(self) -> None:
+        """The other programs are as they were; then the window is committed."""
+        others = self._neighbours()
+        self.answer.say(*supervisor.as_before(self.supervisor, others, beat=self.interruption.check))
+        self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
+        self.answer.say(f"{self.wanted.id} is finished.")
 
     def _neighbours(self) -> States:
         """What ran before and is neither the old program nor ours."""
@@ -117,7 +143,7 @@ class Window:
         assert found is not None  # the step before has made it
         return supervisor.programs_in(found.before.text(conf))
 
-    def order(self) -> list[tuple[str, str, Callable[[], None]]]:
+    def order(self) -> list[Step]:
         """The steps in the order and with the numbers of the rollout note."""
         if self.wanted.role == "streamer":
             return [
@@ -157,10 +183,15 @@ def run(wanted: Wanted) -> Answer:
             window.answer.say(f"{wanted.id} is finished already; nothing was stopped.")
             return window.answer
         _refuse(wanted, journal)
-        if journal.state(wanted.id) != "half":
-            journal.note(wanted.id, "window", "begin", {"states": dict(window.supervisor.states())})
         window.answer.changed = True
-        _through(window)
+        if window.is_almost_done():
+            _through(window, [])
+            return window.answer
+        if journal.state(wanted.id) != "half":
+            _refuse_harm(wanted)
+            before = {"digest": wanted.digest, "states": dict(window.supervisor.states())}
+            journal.note(wanted.id, "window", "begin", before)
+        _through(window, window.order())
         return window.answer
 
 
@@ -177,12 +208,19 @@ def _refuse(wanted: Wanted, journal: Journal) -> None:
         keys.refuse_silence(wanted)
 
 
-def _through(window: Window) -> None:
+def _refuse_harm(wanted: Wanted) -> None:
+    """What preflight has looked at, but can have changed since."""
+    said = on_air.refusals(wanted, time.time())
+    if said:
+        raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
+
+
+def _through(window: Window, steps: list[Step]) -> None:
     try:
-        for title, name, work in window.order():
+        for title, name, work in steps:
             with window.step(title, name):
                 work()
-        window.journal.note(window.wanted.id, "committed", "done", window.answer.more)
+        window.finish()
     except BaseException as error:
         cause = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
         failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
@@ -199,4 +237,3 @@ def _through(window: Window) -> None:
             f"The window failed in step {failed_in}: {cause} The host was rolled back and is as it was before.",
             window.answer,
         ) from error
-    window.answer.say(f"{window.wanted.id} is finished.")

@@ -1,0 +1,107 @@
+"""Verify only looks, and says in words what is not as the last step should have left it; status tells the story."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.rollout.host import Host, a_host
+from tests.stage import wait_until
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def new(host: Host) -> Host:
+    """Its rollout is finished."""
+    host.done("backup")
+    host.done("window")
+    return host
+
+
+def faults(host: Host) -> list[str]:
+    """What a verify that must fail says."""
+    answered = host.step("verify")
+    assert (answered.code, answered.fields["failed"], answered.fields["changed"]) == (1, True, False)
+    said: list[str] = answered.fields["said"]
+    assert all(one in answered.msg for one in said)
+    return said
+
+
+def test_a_host_on_which_nothing_was_rolled_out_is_not_as_wanted(host: Host) -> None:
+    assert "was not rolled out on this host" in faults(host)[0]
+
+
+def test_it_changes_nothing(new: Host) -> None:
+    before = new.everything()
+    new.done("verify")
+    new.done("status")
+    assert new.everything() == before
+    new.ctl("stop", "all")
+    with closing(sqlite3.connect(new.database)) as connection:
+        connection.execute("SELECT 1")
+    before = new.everything()
+    faults(new)
+    assert new.everything() == before
+
+
+def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
+    (new.root / "current").unlink()
+    (new.root / "current").symlink_to("releases/1.9.9")
+    (new.programs / "lectern-streamer.conf").write_text("; a person\n")
+    (new.programs / "idc_client.conf").write_text("; is back\n")
+    (new.code / ".env").write_text("wget_path=/usr/bin/wget\n")
+    with closing(sqlite3.connect(new.database, timeout=20)) as connection:
+        connection.execute("DROP TABLE dir_info")
+        connection.commit()
+    new.ctl("stop", "lectern-streamer")
+    said = " ".join(faults(new))
+    for words in (
+        "current: not as wanted",
+        "lectern-streamer.conf: not as wanted",
+        "idc_client.conf: not as wanted",
+        ".env: STREAMER_NAME, HEALTH_BIND, DOWNLOAD_RATE, MAX_VIDEO_NUM, MAX_VIDEO_SIZE not as wanted",
+        "no table dir_info",
+        "lectern-streamer is STOPPED",
+    ):
+        assert words in said, words
+
+
+def test_a_copy_that_was_changed_since_is_told(new: Host) -> None:
+    (copy,) = (new.root / "rollout" / "backups").glob("*/silent/task_list.db")
+    with copy.open("r+b") as file:
+        file.write(b"x")
+    assert "it is not what was copied" in faults(new)[0]
+
+
+def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(new: Host) -> None:
+    new.done("rollback")
+    new.done("verify")
+    new.ctl("stop", "idc_client")
+    (new.programs / "lectern-streamer.conf").write_text("; ours again\n")
+    said = " ".join(faults(new))
+    assert "idc_client: ran before the window, and is STOPPED now" in said
+    assert "not as before the window" in said
+
+
+def test_the_status_tells_what_was_done(new: Host) -> None:
+    answer = new.done("status")
+    assert answer["state"] == "finished"
+    told = "\n".join(answer["said"])
+    for step in ("backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"):
+        assert f" {step} " in told
+    assert answer["said"][-1].startswith(f"{answer['id']} is finished")
+
+
+def test_a_supervisord_that_is_gone_is_told(new: Host) -> None:
+    assert new.supervisord is not None
+    new.supervisord.end()
+    new.supervisord = None
+    wait_until(lambda: not new.states(), description="supervisord is gone")
+    assert "lectern-streamer is unknown" in faults(new)[0]
