@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from lectern.demo.ports import free_port
+from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
 from tests.stage import Child, wait_until
@@ -28,9 +29,6 @@ serverurl=unix://{base}/s.sock
 [include]
 files={base}/conf.d/*.conf
 """
-
-# Where the tests are killed, it is asked to end, and ends its programs: they would live on if it were killed, too.
-_LEAVING = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 class LocalHost(Host):
@@ -67,7 +65,7 @@ class LocalHost(Host):
         self.environment = environment
         Path(places.programs_dir).mkdir(parents=True)
         Path(conf).write_text(_SUPERVISORD.format(base=base))
-        argv = [sys.executable, "-S", "-c", _LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", conf]
+        argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", conf]
         self._supervisord = Child(argv, environment, Path(base / "supervisord.out"))
         self._probe: Child | None = None
         wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
