@@ -14,7 +14,8 @@ LOOK_S = 60.0
 MISSING = frozenset({126, 127})
 """With these codes a shell says that a program can not be run."""
 
-_TAIL_S = 1
+_TAIL_S = 3
+_WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
 _NO_OUTPUT = "At least one output file must be specified"
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -84,10 +85,11 @@ async def measure(connection: ssh.Connection, path: str) -> Measured:
     return Measured(int(size), md5)
 
 
-async def end_decodes(connection: ssh.Connection, program: str, path: str) -> str:
-    """What is wrong with the picture of the last second; empty where it decodes."""
+async def end_decodes(connection: ssh.Connection, program: str, path: str, duration_s: float) -> str:
+    """What is wrong with the picture of the last seconds; empty where it decodes."""
+    tail = ["-sseof", f"-{_TAIL_S}"] if duration_s > _WHOLE_S else []
     argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
-    argv += ["-sseof", f"-{_TAIL_S}", "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+    argv += [*tail, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
     finished = await _look(connection, argv)
     frames = re.findall(r"^frame=\s*(\d+)", finished.output, re.MULTILINE)
     if finished.returncode != 0 or finished.errors.strip():
@@ -122,7 +124,7 @@ async def made_well(
         [
             look(connection, output.path, programs, thing, TRANSCODE_FAILED),
             measure(connection, output.path),
-            end_decodes(connection, programs[1], output.path),
+            end_decodes(connection, programs[1], output.path, source.duration_s),
         ]
     )
     check(output, made, measured, tail, source, reached_s, thing)
