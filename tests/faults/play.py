@@ -15,7 +15,7 @@ from tests.faults.day import Class, Day
 from tests.faults.world import CACHED, HOSTS, LOST_S, World
 
 FAULT_EVERY_S = 6.0
-REST_S = 150.0
+REST_S = 300.0
 """After the last fault all is at rest within so long: a class on air, a timeout, a start on a busy machine."""
 
 PROGRESS_S = 5.0

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.__main__ import suffer
 from tests.stage import Town
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 KNOWN = 4
 CLASSES = 10

@@ -198,9 +198,9 @@ class World:
         """What is to happen at named points of the next process of *who*."""
         names = list(TEACHER if who == "teacher" else STREAMER)
         strikes = [Strike(self._chance.choice(names), "linger", seconds=self._chance.choice((0.05, 0.3)))]
-        if self._chance.random() < 0.7:
+        if self._chance.random() < 0.8:
             do = self._chance.choices(("kill", "stop"), (4, 1))[0]
-            call = self._chance.choice((1, 2, 3, 5, 8))
+            call = self._chance.choice((1, 1, 1, 2, 3))
             strikes.append(Strike(self._chance.choice(names), do, call))  # type: ignore[arg-type]  # a literal
         return strikes
 
