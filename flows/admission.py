@@ -1,6 +1,7 @@
 """Which classes the cache takes: cited, reserved for, or refused; all of it in the caller's transaction."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from lectern.effects import airings, cache, disk, events, metrics, outbox, store
 from lectern.effects.events import Event
 from lectern.effects.origin import RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
-from lectern.errors import ErrorCode, LecternError
+from lectern.errors import ErrorCode, LecternError, Refuse
 from lectern.facts import Idle, Usage
 from lectern.messages import Prepare, Report
 from lectern.settings import StreamerSettings
@@ -83,6 +84,28 @@ def admit(
             now,
         )
         _cite(connection, host, by_class[admission.wanted.class_id], admission, batch, now)
+
+
+def sized(connection: Connection, host: Streamer, before: cache.Cached, size_bytes: int) -> None:
+    """Make room for a download whose size nobody knew when it was asked for; its place is reserved already.
+
+    What is evicted for it, the sweeper removes. Raises Refuse with 316 where it does not fit.
+    """
+    settings = host.settings
+    usage = cache.usage(connection, settings.video_root)
+    others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
+    bound = Bound(min(settings.max_bytes, _room_bytes(connection, settings, usage)), settings.max_video_num)
+    over_bytes = max(0, others.size_bytes + size_bytes - bound.max_bytes)
+    idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
+    gone = decide.evictions(size_bytes, others, bound, idle)
+    if gone is None:
+        needs = f"{before.stem} needs {size_bytes} bytes"
+        raise Refuse(f"{needs}; the disk is full, or all that is cached is pinned by classes", errors.DISK_FULL)
+    cache.mark_evicting(connection, settings.video_root, gone)
+    metrics.EVICTIONS.inc(len(gone))
+    noted = [Event("evicted", stem=one.stem) for one in gone]
+    events.note(connection, host.journal, settings.name, noted, time.time())
+    cache.resize(connection, settings.video_root, before, size_bytes)
 
 
 def _room_bytes(connection: Connection, settings: StreamerSettings, usage: Usage) -> int:

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
-from flows import artifacts, broadcast
+from flows import admission, artifacts, broadcast
 from flows.host import Host, log, run_name, streamer, tell
 from flows.retry import passing
 from lectern import errors
@@ -92,6 +92,10 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
     part = store.part_path(settings.video_root, record_of(stem), stem)
     allowed = Allowed.parse(settings.allowed_origins)
     remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
+    if not row.size_bytes and remote.size_bytes:  # taken over from the old program, which noted no sizes
+        async with host.cache_lock:
+            await host.commit(admission.sized, host, row, remote.size_bytes)
+        row = (await host.commit(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
         raise Refuse(
             f"{stem}: the origin now says {remote.size_bytes} bytes, {row.size_bytes} were reserved",

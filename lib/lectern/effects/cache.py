@@ -132,6 +132,12 @@ def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url:
     _add(connection, root, reserved_bytes=size_bytes, reserved_num=1)
 
 
+def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) -> None:
+    """A download is of another size than was reserved for it."""
+    connection.execute(update(files).where(files.c.id == before.stem).values(size_bytes=size_bytes))
+    _add(connection, root, reserved_bytes=size_bytes - before.size_bytes)
+
+
 def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
     """The renditions leave the sums; their files go next."""
     for one in evictions:
