@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults test-rollout-matrix check fmt release clean
+.PHONY: help demo test test-hosts test-faults faults test-rollout-matrix check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -34,13 +34,23 @@ endif
 typed = $(if $(filter command,$(origin $1)),$2 "$($1)")
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
 	@$(BIN)/python -m lectern.demo $(if $(KEEP),--keep)
 
-test: check ## all checks and all tests; ARGS="-k booking -n 0" is passed to pytest
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15 $(ARGS)
+# They take long, and a Docker engine; the days with faults want a machine to themselves.
+HOSTS := tests/playbooks/test_local_streamer.py tests/playbooks/test_local_teacher.py tests/playbooks/test_containers.py
+FAULTS := tests/faults/test_faults.py
+
+test: check ## all checks, and all tests that need no machine to themselves; ARGS="-k booking -n 0" is passed to pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15 $(addprefix --ignore=,$(HOSTS) $(FAULTS)) $(ARGS)
+
+test-hosts: .venv/.built ## the playbooks against hosts of this machine and in containers
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(HOSTS) $(ARGS)
+
+test-faults: .venv/.built ## two short days with faults, one known and one at random
+	@$(BIN)/python -m pytest $(FAULTS) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
