@@ -255,16 +255,17 @@ async def test_a_job_that_is_left_leaves_nothing(
     elif step == "encode":
         job = slow_job
     else:
-        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", "exec sleep 60")))
-    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": "sleep 60"}[step]
+        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec sleep 60.{os.getpid()}")))
+    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": f"sleep 60.{os.getpid()}"}[step]
     report = Report()
+    before = set(running_with(marker))  # of tests that run beside this one
     task = asyncio.create_task(transcode(connection, job, report))
-    await until(lambda: report.step == step and running_with(marker), f"it is at {step}")
-    others = set(running_with(marker))
+    await until(lambda: report.step == step and set(running_with(marker)) - before, f"it is at {step}")
+    ours = set(running_with(marker)) - before
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not others & set(running_with(marker))
+    assert not ours & set(running_with(marker))
 
 
 @pytest.mark.asyncio

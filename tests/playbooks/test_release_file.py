@@ -44,7 +44,7 @@ def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Pat
         assert set(re.findall("sha256:([0-9a-f]{64})", requirements)) == wheels
         own = next(name for name in sums if name.startswith("wheels/lectern-"))
         with zipfile.ZipFile(tar.extractfile(own) or pytest.fail(own)) as wheel:
-            assert {"flows/resident.py", "lectern/cli.py"} <= set(wheel.namelist())
+            assert {"flows/resident.py", "lectern/cli/__init__.py"} <= set(wheel.namelist())
 
 
 @pytest.mark.timeout(400)

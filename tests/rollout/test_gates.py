@@ -1,6 +1,7 @@
 """Preflight finds everything that is in the way at once, says what to type, and changes nothing."""
 
 import base64
+import hashlib
 import http.server
 import json
 import shutil
@@ -234,10 +235,11 @@ def test_a_wrong_login_is_told_without_the_password(host: Host, wanted: Fields, 
 
 
 def test_a_manifest_of_another_version_is_in_the_way(host: Host, wanted: Fields) -> None:
-    change(host.root / "releases" / "2.0.0" / "manifest.json", "2.0.0", "1.9.9")
-    said = refused(host, wanted)
-    assert "another manifest" in said[0]
-    assert "it is version 1.9.9, and 2.0.0 is wanted" in said[1]
+    release = host.root / "releases" / "2.0.0"
+    change(release / "manifest.json", "2.0.0", "1.9.9")
+    assert "another manifest" in refused(host, wanted)[0]
+    (release / ".complete").write_text(hashlib.sha256((release / "manifest.json").read_bytes()).hexdigest())
+    assert "it is version 1.9.9, and 2.0.0 is wanted" in refused(host, wanted)[0]
 
 
 def test_a_check_needs_no_staged_release(host: Host, wanted: Fields) -> None:
