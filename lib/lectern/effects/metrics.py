@@ -17,10 +17,11 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
+from lectern.effects import airings
 from lectern.effects.tables import streamer as at_streamer
 from lectern.effects.tables import teacher as at_teacher
 from lectern.effects.tables.shared import Journal
-from lectern.states import LIVE_AIRINGS, AiringState, BookingState, FileState, InboxState, RenditionState
+from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState
 
 Role = Literal["teacher", "streamer"]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
@@ -130,20 +131,18 @@ def _cache(connection: Connection, max_bytes: int) -> Iterator[Metric]:
 
 
 def _airings(connection: Connection, now: float) -> Iterator[Metric]:
-    classes, tasks = at_streamer.classes, at_streamer.tasks
+    classes = at_streamer.classes
     yield _counted(connection, classes, "state", "lectern_classes", "Classes of this streamer, by state.")
     pushed = select(func.count()).where(classes.c.state == AiringState.ON_AIR)
     yield _gauge("lectern_pushes_on_air", "Classes that are pushed now.", connection.execute(pushed).scalar_one())
-    live = classes.c.state.in_(LIVE_AIRINGS) & (tasks.c.end_time > now)
-    missing = live & (tasks.c.start_time <= now) & (classes.c.state != AiringState.ON_AIR)
-    both = classes.join(tasks, tasks.c.class_id == classes.c.class_id)
-    number = connection.execute(select(func.count()).select_from(both).where(missing)).scalar_one()
-    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", number)
-    start = select(func.min(tasks.c.start_time)).select_from(both).where(live & (tasks.c.start_time > now))
-    found = connection.execute(start).scalar_one()
+    # Not in SQL: an old program wrote some times as text.
+    live = [one for one in airings.live(connection) if one.end_time > now]
+    missing = sum(one.start_time <= now and one.state is not AiringState.ON_AIR for one in live)
+    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", missing)
+    starts = [one.start_time for one in live if one.start_time > now]
     following = GaugeMetricFamily("lectern_next_class_seconds", "Until the next class begins.")
-    if found is not None:
-        following.add_metric([], found - now)
+    if starts:
+        following.add_metric([], min(starts) - now)
     yield following
 
 
