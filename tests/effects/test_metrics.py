@@ -106,8 +106,8 @@ def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -
             connection.execute(insert(tasks).values(class_id=class_id, start_time=now + start, end_time=now + 600))
         # An old program wrote this one.
         connection.execute(insert(classes).values(class_id="old", video_id="1", state="ready"))
-        text = "INSERT INTO task_list (class_id, start_time, end_time) VALUES ('old', '2030-01-01 00:00:00', '2030-01-01 01:00:00')"
-        connection.exec_driver_sql(text)
+        times = ("2030-01-01 00:00:00", "2030-01-01 01:00:00")
+        connection.exec_driver_sql("INSERT INTO task_list (class_id, start_time, end_time) VALUES ('old', ?, ?)", times)
     found = exported(streamer, "streamer")
     assert found["lectern_classes_not_on_air",] == 1
     assert found["lectern_pushes_on_air",] == 1
