@@ -95,7 +95,7 @@ async def test_wget_keeps_to_its_rate(origin: Origin, tmp_path: Path, command: P
         await run_wget(command, "-q", "--limit-rate=1m", "-O", str(tmp_path / "x"), origin.url_for("6666/6666.flv"))
         == 0
     )
-    assert 0.8 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.8
 
 
 @pytest.mark.asyncio

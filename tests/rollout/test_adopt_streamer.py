@@ -176,9 +176,9 @@ def test_times_are_read_as_old_programs_wrote_them(tmp_path: Path, declared: str
     with committed(host) as connection:
         found = airings.unscheduled(connection, NOW)
         live = airings.live(connection)
-        too_early = airings.should_be_on_air(connection, NOW + 3599, NOW + 3599)
-        in_time = airings.should_be_on_air(connection, NOW + 3601, NOW + 3601)
-        too_late = airings.should_be_on_air(connection, NOW + 7201, NOW + 7201)
+        too_early = airings.due(connection, NOW + 3599, NOW + 3599)
+        in_time = airings.due(connection, NOW + 3601, NOW + 3601)
+        too_late = airings.due(connection, NOW + 7201, NOW + 7201)
         over = [len(airings.over(connection, NOW + later)) for later in (7199, 7201)]
     assert {(one.start_time, one.end_time) for one in found} == {(NOW + 3600, NOW + 7200)}
     assert len(found) == len(live) == len(in_time) == len(TIMES)

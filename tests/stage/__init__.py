@@ -3,8 +3,8 @@
 from tests.stage.children import Child, ffmpegs_of
 from tests.stage.gate import Gate
 from tests.stage.hosts import SECRET
-from tests.stage.seen import STAGES, Stage, staged
+from tests.stage.seen import PROMPT_S, STAGES, Stage, staged
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
 
-__all__ = ["SECRET", "STAGES", "Child", "Gate", "Stage", "Town", "ffmpegs_of", "staged", "wait_until"]
+__all__ = ["PROMPT_S", "SECRET", "STAGES", "Child", "Gate", "Stage", "Town", "ffmpegs_of", "staged", "wait_until"]

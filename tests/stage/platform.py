@@ -71,6 +71,10 @@ class Platform(Hosts):
         """Publish a cancel."""
         self.publish("cancel", {"cmd": "cancel", "class_id": class_id})
 
+    def cancel_on_stream(self, class_id: str) -> None:
+        """Put a cancel on the stream."""
+        self.town.redis.xadd(self.channels["cancel"], {"body": json.dumps({"cmd": "cancel", "class_id": class_id})})
+
     def tell(self, streamer: str, message: Fields) -> None:
         """Tell a streamer what a teacher would; for stages that have none."""
         self.town.redis.xadd(f"{self.prefix}:to:{self.name(streamer)}", {"body": json.dumps(message)})
