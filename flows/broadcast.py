@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
-from prefect import flow
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
@@ -90,6 +90,8 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
 async def air(host: Streamer, one: Airing) -> str:
     """Air one class to its end and release it; returns how it went. Raises LecternError where it can not be aired."""
     host.busy.add(one.class_id)
+    if runtime.flow_run.id is not None:
+        host.aired_by[one.class_id] = str(runtime.flow_run.id)
     try:
         outcome = await _air(host, one)
     except asyncio.CancelledError:
@@ -101,6 +103,7 @@ async def air(host: Streamer, one: Airing) -> str:
         raise
     finally:
         host.busy.discard(one.class_id)
+        host.aired_by.pop(one.class_id, None)
     await _close(host, one, AiringState.AIRED, None, outcome)
     return outcome
 

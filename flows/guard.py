@@ -2,34 +2,41 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 from prefect.exceptions import PrefectException
 
 from flows import broadcast
 from flows.host import Host, log
+from lectern.decide.broadcast import without_run
 from lectern.effects import airings
+from lectern.effects.airings import Airing
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
 EVERY_S = 1.0
 TIMETABLE_EVERY_S = 3.0
-GRACE_S = 5.0
-"""A class that should be on air for so long and has no run is aired without one."""
 
 
 async def guard(host: Streamer) -> None:
     """Air what should be on air and has no run: Prefect may be away, a class may not."""
+    idle: dict[str, float] = {}  # since when a class is due and nobody is at it, epoch seconds
     while True:
-        await asyncio.sleep(EVERY_S)
         now = time.time()
-        for one in await host.look(airings.should_be_on_air, now - GRACE_S, now):
-            if one.class_id not in host.busy and one.class_id not in host.guarded:
-                log.warning("%s: should be on air and has no run; it is aired without one", one.class_id)
-                task = asyncio.create_task(broadcast.air(host, one))
-                host.guarded[one.class_id] = task
-                task.add_done_callback(_say_how(host.guarded, one.class_id))
+        due = await host.look(airings.due, now + host.settings.broadcast_lead_s, now)
+        waits = [one for one in due if one.class_id not in host.busy and one.class_id not in host.guarded]
+        idle = {one.class_id: idle.get(one.class_id, now) for one in waits}
+        _air_all(host, [one for one in waits if without_run(one.start_time, idle[one.class_id], now)])
+        await asyncio.sleep(EVERY_S)
+
+
+def _air_all(host: Streamer, found: Sequence[Airing]) -> None:
+    for one in found:
+        log.warning("%s: should be on air and has no run; it is aired without one", one.class_id)
+        task = asyncio.create_task(broadcast.air(host, one))
+        host.guarded[one.class_id] = task
+        task.add_done_callback(_say_how(host.guarded, one.class_id))
 
 
 async def timetable(host: Streamer) -> None:

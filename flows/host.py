@@ -45,14 +45,20 @@ class Runs(Protocol):
     ) -> str:
         """Create a run that begins at *at* (epoch seconds). Returns its id."""
 
+    def end(self, run_id: str, reason: str) -> bool:
+        """Cancel a run that is at work here; False where it is not. Nobody is asked, nothing is waited for."""
+
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run, wherever it is in its life."""
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """Those of *run_ids* that somebody cancelled."""
 
-    async def is_taken_from(self, streamer: str, since: float) -> bool:
-        """Whether a run takes the classes of *streamer* away, or one that did has ended after *since*."""
+    async def announce(self, tag: str) -> None:
+        """Let the run that calls it be found by *tag*; raises TryAgain where Prefect does not take it."""
+
+    async def is_taken_from(self, streamer: str, session: str) -> bool:
+        """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*."""
 
     def draining(self) -> bool:
         """Whether the process is going down, so that a cancelled run is to go on later."""
@@ -69,6 +75,7 @@ class Host(Generic[S]):
     runs: Runs
     busy: set[str] = field(default_factory=set)  # stems and class_ids that a run here works on
     guarded: dict[str, asyncio.Task[str]] = field(default_factory=dict)  # class_ids that are aired without a run
+    aired_by: dict[str, str] = field(default_factory=dict)  # class_ids on air, and the run that pushes each
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
@@ -131,9 +138,16 @@ def run_name() -> str:
     return f"{runtime.flow_run.flow_name} {' '.join(values)}".strip()[:200]
 
 
-def lost_tag(streamer: str) -> str:
-    """The tag of the runs that take the classes of *streamer* away: it asks for them where Redis is away."""
-    return f"lost:{streamer}"
+def lost_tag(streamer: str, session: str | None = None) -> str:
+    """The tag of the runs that move the classes of *streamer*.
+
+    With the *session* of its lease it is that for which the streamer asks where Redis is away.
+    """
+    return f"lost:{streamer}" if session is None else f"lost:{streamer}:{session}"
+
+
+NOT_MOVED = "NotMoved"
+"""The state of a run that was to move classes, and has taken nothing."""
 
 
 def patience(host: Host[Any]) -> Patience:

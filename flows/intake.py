@@ -179,7 +179,7 @@ class Intake:
         mine = [one for one in kept if one.command in release.COMMANDS]
         if mine:
             stops = await release.take_back(self._host, mine)
-            ending = asyncio.create_task(stop.all_of(self._host, stops))
+            ending = asyncio.create_task(stop.in_prefect(self._host, stops))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
         return [one for one in kept if one not in mine]

@@ -25,9 +25,6 @@ ASK_S = 4.0
 FULL_S = 30.0
 """A disk that took nothing so short a time ago is full."""
 
-SKEW_S = 30.0
-"""The clocks of this host and of Prefect's may differ by so much."""
-
 
 class Keeper:
     """Keeps the lease of one streamer as long as that can be done in truth."""
@@ -36,7 +33,7 @@ class Keeper:
         self._host = host
         self._session = ""
         self._claim = uuid4().hex
-        self._held_at: float | None = None  # the wall clock of the last beat that held the lease
+        self._ours = False  # at the last beat that Redis answered
         self._trouble = False
         self._was_held = False
         self._looking: asyncio.Task[None] | None = None
@@ -68,6 +65,9 @@ class Keeper:
         settings = self._host.settings
         asked_at = fence.now()
         await self._look()
+        if self._session == self._claim:
+            # A claim to the lease that we have would be granted before we have read what was taken from us under it.
+            self._claim = uuid4().hex
         word = asyncio.create_task(self._ask_prefect()) if self._trouble else None
         claim = {"session": self._claim, "lease_s": settings.lease_s}
         try:
@@ -81,7 +81,7 @@ class Keeper:
             return min(AGAIN_S, settings.heartbeat_interval_s)
         if held:
             self._hold(decide.until(asked_at, settings.lease_s))
-            self._held_at, self._trouble = time.time(), False
+            self._ours, self._trouble = True, False
             return settings.heartbeat_interval_s
         self._refused(asked_at)
         return min(AGAIN_S, settings.heartbeat_interval_s)
@@ -102,7 +102,11 @@ class Keeper:
 
     async def _read(self) -> None:
         settings = self._host.settings
-        self._fields |= {"max_bytes": settings.max_bytes, "on_air": len(self._host.busy), "full": self._is_full()}
+        self._fields |= {
+            "max_bytes": settings.max_bytes,
+            "on_air": len(self._host.aired_by.keys() | self._host.guarded),
+            "full": self._is_full(),
+        }
         try:
             self._session, self._fields["used_bytes"] = await self._host.look(_facts, settings)
         except DBAPIError as error:
@@ -115,12 +119,12 @@ class Keeper:
 
     async def _ask_prefect(self) -> None:
         """Redis is away, for all or for us alone: while nobody takes our classes, they are ours."""
-        if self._held_at is None or self._host.settings.lease_s == 0:
+        if not self._ours or self._host.settings.lease_s == 0:
             return
         asked_at = fence.now()
         try:
             async with asyncio.timeout(ASK_S):
-                taken = await self._host.runs.is_taken_from(self._host.settings.name, self._held_at - SKEW_S)
+                taken = await self._host.runs.is_taken_from(self._host.settings.name, self._session)
         except (httpx.HTTPError, PrefectException, TimeoutError) as error:
             log.debug("prefect: can not be asked for the lease: %r", error)
             return
@@ -134,14 +138,12 @@ class Keeper:
             log.warning("%s; unless Prefect says that nobody takes them, pushes end in %.0f s", what, max(left_s, 0))
 
     def _refused(self, asked_at: float) -> None:
-        """The lease is taken, or Redis has forgotten it: ask for a new one, each time under another name."""
-        if self._session == self._claim:
-            self._claim = uuid4().hex
-        if self._host.settings.lease_s == 0 and self._held_at is not None:
+        """The lease is taken, or Redis has forgotten it: a new one is asked for, under another name."""
+        if self._host.settings.lease_s == 0 and self._ours:
             self._host.fence.hold(asked_at + decide.WITNESS_S)
-        if self._held_at is not None:
+        if self._ours:
             self._say_trouble("lease: is not ours any more, a new one is asked for")
-        self._held_at = None
+        self._ours = False
 
     def _hold(self, until: float) -> None:
         self._host.fence.hold(max(until, self._host.fence.until))

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import run_name, teacher, tell
+from flows.host import NOT_MOVED, lost_tag, run_name, teacher, tell
 from flows.outcome import Batch, Teacher, living, place_again, summary
 from flows.streamers import move_key
 from lectern.decide import lease as decide
@@ -26,14 +26,14 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
     host = teacher()
     key = move_key(streamer)
     if key in host.busy:
-        return Completed(message="another run is at it")
+        return Completed(name=NOT_MOVED, message="another run is at it")
     host.busy.add(key)
     try:
         return await _move(host, streamer, force=force, dry_run=dry_run)
     except (RedisError, OSError) as error:
-        return Failed(message=f"Redis does not answer, nothing was moved: {error}")
+        return Failed(name=NOT_MOVED, message=f"Redis does not answer, nothing was moved: {error}")
     except TryAgain as error:
-        return Failed(message=f"nothing was moved: {error.message}")
+        return Failed(name=NOT_MOVED, message=f"nothing was moved: {error.message}")
     finally:
         host.busy.discard(key)
 
@@ -43,16 +43,18 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     before = await host.commit(leases.holder, streamer)
     silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
-        return Failed(message=f"the lease of {streamer} has no end; see that it is off, and set force")
+        return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
         classes = await host.commit(bookings.on, streamer, time.time())
-        return Completed(message=f"dry run: would move {len(classes)} classes of {streamer}")
+        return Completed(name=NOT_MOVED, message=f"dry run: would move {len(classes)} classes of {streamer}")
+    if before.session is not None:
+        await host.runs.announce(lost_tag(streamer, before.session))
     await asyncio.sleep(decide.NOTICE_S)
     alive = [one for one in await living(host) if one != streamer]
     if not alive:
-        return Completed(message=f"no other streamer is alive: {streamer} keeps its classes")
+        return Completed(name=NOT_MOVED, message=f"no other streamer is alive: {streamer} keeps its classes")
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
-        return Completed(message=f"{streamer} was heard of again: it keeps its classes")
+        return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     batch = await host.commit(_take_all, host, streamer, before.session, alive)
     await tell(host)
     await artifacts.table("move-batch", batch.table, f"What became of the classes of {streamer}")

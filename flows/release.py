@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from flows import stop
 from flows.host import Host, log
 from lectern.effects import airings, events, inbox, leases
 from lectern.effects.airings import Airing
@@ -43,10 +44,17 @@ def grant(connection: Connection, host: Streamer, message: Grant, now: float) ->
 
 
 async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
-    """Handle releases and grants in their order; returns the classes whose pushes are to be ended now."""
-    stops = await host.commit(_handle, host, kept)
+    """Handle releases, then grants; returns the classes that were released.
+
+    Their pushes have ended when a lease is granted: it would let them go on.
+    """
+    grants = [one for one in kept if one.command == "grant"]
+    stops = await host.commit(_handle, host, [one for one in kept if one not in grants])
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
+        stop.here(host, stops)
+    if grants:
+        await host.commit(_handle, host, grants)
     return stops
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import anyio.abc
 import httpx
+from prefect import runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -26,7 +27,6 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
@@ -34,7 +34,7 @@ from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows.heartbeats import SILENT
-from flows.host import Host, current, lost_tag
+from flows.host import NOT_MOVED, Host, current, lost_tag
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
@@ -133,12 +133,19 @@ class ResidentRuns:
         state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
         return str((await self._create(flow, parameters, state, name=name, tags=tags, key=key)).id)
 
-    async def cancel(self, run_id: str, reason: str) -> None:
-        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
+    def end(self, run_id: str, reason: str) -> bool:
+        """Cancel a run that is at work here; False where it is not."""
         active = self._active.get(UUID(run_id))
-        if active is not None:
+        if active is None:
+            return False
+        if active.verdict is None:  # once: a second cancel would cut off what the first one has begun to clear up
             active.verdict = "cancelled"
             active.task.cancel(reason)
+        return True
+
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
+        if self.end(run_id, reason):
             return
         with suppress(ObjectNotFound):
             await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
@@ -189,15 +196,26 @@ class ResidentRuns:
         """The names of the runs that are at work here, by id."""
         return {id_: active.name for id_, active in self._active.items()}
 
-    async def is_taken_from(self, streamer: str, since: float) -> bool:
-        """Whether a run takes the classes of *streamer* away, or one that did has ended after *since*."""
+    async def announce(self, tag: str) -> None:
+        """Let the run that calls it be found by *tag*; raises TryAgain where Prefect does not take it."""
+        run = runtime.flow_run
+        try:
+            async with asyncio.timeout(CREATE_S):
+                await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
+        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+            raise TryAgain(f"{run.name}: Prefect does not take its tag: {error!r}") from error
+
+    async def is_taken_from(self, streamer: str, session: str) -> bool:
+        """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*.
+
+        A run that ended without saying that it took nothing may have taken it.
+        """
         found = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[lost_tag(streamer)])),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[lost_tag(streamer, session)])),
             limit=50,
         )
         states = [run.state for run in found if run.state is not None]
-        return any(not one.is_final() or one.timestamp.timestamp() > since for one in states)
+        return any(not one.is_final() or one.name != NOT_MOVED for one in states)
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, lead_time, next_push
+from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, lead_time, next_push, without_run
 
 START, END = 1_000.0, 1_600.0
 
@@ -44,6 +44,14 @@ def test_an_empty_recording_is_over_before_it_begins() -> None:
 def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
     assert lead_time(START, 300, now=0) == 700
     assert lead_time(START, 300, now=900) == 900
+
+
+def test_a_class_whose_run_does_not_come_is_made_ready_without_one_in_the_last_moment() -> None:
+    """Prefect has all the lead for it; a class that was booked late waits for its run a little."""
+    assert not without_run(START, idle_since=START - 300, now=START - 2)
+    assert without_run(START, idle_since=START - 300, now=START - 1)
+    assert not without_run(START, idle_since=START + 20, now=START + 24)
+    assert without_run(START, idle_since=START + 20, now=START + 25)
 
 
 seconds = st.floats(0, 1e6)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stage import Gate, Stage, Town, staged, wait_until
+from tests.stage import PROMPT_S, Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
@@ -17,7 +17,7 @@ def walled(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     gate = Gate(town.prefect_port)
     town.background.run(gate.start())
     url = f"http://127.0.0.1:{gate.port}/api"
-    with staged(town, tmp_path_factory.mktemp("walled"), PREFECT_API_URL=url, BROADCAST_LEAD_S="2") as found:
+    with staged(town, tmp_path_factory.mktemp("walled"), PREFECT_API_URL=url, BROADCAST_LEAD_S="10") as found:
         found.up("teacher", "streamer1")
         yield found, gate
     town.background.run(gate.stop())
@@ -73,19 +73,19 @@ def test_what_a_stream_holds_is_read_by_the_next_process(walled: tuple[Stage, Ga
 
 
 def test_a_class_goes_on_air_while_prefect_is_away(walled: tuple[Stage, Gate]) -> None:
-    """Without a run, a few seconds late; and a cancel still ends it."""
+    """Without a run, at its second; and a cancel still ends it."""
     stage, gate = walled
-    aired = stage.booking(stage.town.record(), starts_in_s=14, length_s=14)
-    stopped = stage.booking(stage.town.record(), starts_in_s=14, length_s=40)
+    aired = stage.booking(stage.town.record(), starts_in_s=40, length_s=14)
+    stopped = stage.booking(stage.town.record(), starts_in_s=40, length_s=40)
     for one in (aired, stopped):
         assert stage.answer(stage.book(one))["result"] == "success"
     for one in (aired, stopped):
-        assert one["start_time"] - 3 > time.time(), "the machine is too slow for this test"
+        assert one["start_time"] - 10 > time.time(), "the machine is too slow for this test"
     stage.town.background.run(gate.stop())
     try:
-        push = stage.on_air(aired["class_id"])
+        push = stage.on_air(aired["class_id"], timeout_s=60)
         assert push.first_media_at is not None
-        assert push.first_media_at - aired["start_time"] < 10
+        assert 0 <= push.first_media_at - aired["start_time"] < PROMPT_S
         stage.on_air(stopped["class_id"])
         stage.tell("streamer1", {"cmd": "release", "class_id": stopped["class_id"]})
     finally:

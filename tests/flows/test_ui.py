@@ -16,7 +16,7 @@ def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.Capt
     """The queue is polled every second; a run that has nothing left to do changes nothing."""
     class_id = stage.book(stage.booking(record := stage.town.record()))
     stage.answer(class_id)
-    (run,) = wait_until(
+    run, *_ = wait_until(
         lambda: [one for one in stage.runs("teacher", f"booking {class_id}") if one["state_type"] == "COMPLETED"],
         description="the booking's run is over",
     )
@@ -24,7 +24,6 @@ def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.Capt
     stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
     wait_until(
         lambda: stage.run(run["id"])["state_type"] == "COMPLETED" and stage.run(run["id"])["run_count"] == 2,
-        timeout_s=10,
         description="it ran again",
     )
     with capsys.disabled():
@@ -51,12 +50,12 @@ def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
 
 def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     """Its push ends within seconds, its citation is taken back, and no other push begins."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=6, length_s=25)
+    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=6, length_s=60)
     class_id = stage.book(booking)
     stage.on_air(class_id)
     (run,) = stage.runs("streamer1", f"broadcast {class_id}")
     stage.click(run["id"], "CANCELLING", "Cancelling")
-    (push,) = stage.off_air(class_id, timeout_s=10)
+    (push,) = stage.off_air(class_id)
     assert push.ended_at is not None
     assert push.ended_at < booking["end_time"] - 5
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
@@ -70,11 +69,25 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
 
 def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:
     """It is not aired, and its citation is taken back."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=9, length_s=20)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=25, length_s=20)
     class_id = stage.book(booking)
     stage.answer(class_id)
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
     stage.click(run["id"], "CANCELLING", "Cancelling")
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, timeout_s=40, description="it is released")
-    wait_until(lambda: time.time() > booking["start_time"] + 8, description="it should be on air since long")
+    wait_until(lambda: time.time() > booking["start_time"] + 8, timeout_s=90, description="it should be on air")
     assert stage.pushes(class_id) == []
+
+
+def test_a_class_that_a_quick_run_airs_can_be_cancelled(stage: Stage) -> None:
+    """Its run is another than that of the timetable: both end."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=900)
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    (planned,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
+    quick = stage.quick_run(planned["deployment_id"], class_id=class_id)
+    wait_until(lambda: stage.run(quick)["state_type"] == "RUNNING", description="the quick run waits for its second")
+    stage.cancel(class_id)
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    for run_id in (quick, planned["id"]):
+        wait_until(lambda one=run_id: stage.run(one)["state_type"] == "CANCELLED", description="the run is cancelled")  # type: ignore[misc]

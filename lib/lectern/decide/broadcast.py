@@ -8,6 +8,12 @@ SPENT_S = 1.0
 FROM_THE_START_S = 1.0
 """Less late than this, a class begins at its beginning: a seek skips to the next key picture, seconds away."""
 
+RUN_GRACE_S = 5.0
+"""A class that is due gets its run within so long, unless Prefect is away or slow."""
+
+LAST_MOMENT_S = 1.5
+"""A class whose run has not come so shortly before its start is made ready without one."""
+
 
 @dataclass(frozen=True)
 class Push:
@@ -44,3 +50,8 @@ def next_push(start: float, end: float, duration_s: float, now: float) -> Push |
 def lead_time(start: float, lead_s: float, now: float) -> float:
     """When the run of a class begins: *lead_s* before it, or now."""
     return max(start - lead_s, now)
+
+
+def without_run(start: float, idle_since: float, now: float) -> bool:
+    """Whether a class that is due (within its lead) and idle since *idle_since* is to be aired without a run."""
+    return now - idle_since >= RUN_GRACE_S and now >= start - LAST_MOMENT_S

@@ -90,13 +90,13 @@ def live(connection: Connection) -> list[Airing]:
     return [_airing(row) for row in connection.execute(wanted.order_by(tasks.c.start_time))]
 
 
-def should_be_on_air(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
-    """The classes that began before *started_before* and end after *ends_after* (epoch seconds)."""
-    due = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
+def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
+    """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
+    wanted_state = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
     wanted = select(*_COLUMNS).select_from(_JOINED)
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
-    found = [_airing(row) for row in connection.execute(wanted.where(due, began, goes_on))]
+    found = [_airing(row) for row in connection.execute(wanted.where(wanted_state, began, goes_on))]
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
 
