@@ -66,6 +66,7 @@ def test_a_streamer_goes_out_and_back_and_out_again_without_losing_a_class(scene
     assert scene.run("rollout", *ONLY).assert_ok().changed == {"streamer1": 0}, "a second run changes nothing"
     assert scene.run("verify", *ONLY).assert_ok().changed == {"streamer1": 0}
 
+    scene.grant("streamer1")
     publishes = scene.town.receiver.publishes
     wait_until(
         lambda: [one for one in publishes.get(soon, []) if one.ended_at is not None],

@@ -1,5 +1,6 @@
 """A file of settings is edited so that python-dotenv reads what is wanted, and no other byte changes."""
 
+import getpass
 import io
 import re
 from pathlib import Path
@@ -150,8 +151,8 @@ def test_people_see_only_harmless_values() -> None:
     ]
 
 
-def a_file(tmp_path: Path) -> settings_files.SettingsFile:
-    wanted = SimpleNamespace(env_path=tmp_path / ".env", env=DOCUMENTED, user="root")
+def a_file(tmp_path: Path, **more: str) -> settings_files.SettingsFile:
+    wanted = SimpleNamespace(env_path=tmp_path / ".env", env={**DOCUMENTED, **more}, user=getpass.getuser())
     return settings_files.env(wanted)  # type: ignore[arg-type]  # it has what is asked for
 
 
@@ -163,6 +164,15 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
     assert a_file(tmp_path).apply() == [f"{file}: set {', '.join(DOCUMENTED)}."]
     assert durable.Owner.of(file) == before
     assert a_file(tmp_path).apply() == []
+
+
+def test_a_file_that_gets_a_secret_is_read_by_its_user_alone(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("A=1\n")
+    file.chmod(0o644)
+    said = a_file(tmp_path, REDIS_URL="redis://:hidden@redis.example/0").apply()
+    assert said[1:] == [f"{file}: has secrets now, its mode is 0600."]
+    assert durable.Owner.of(file).mode == 0o600
 
 
 def test_a_new_file_is_for_its_user_alone(tmp_path: Path) -> None:

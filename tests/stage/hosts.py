@@ -1,7 +1,6 @@
 """A teacher and streamers of a test's own: their settings, and their resident processes."""
 
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from lectern.demo.oss_transcoder import OssTranscoder
 from lectern.demo.ports import HOST
 from tests.stage.children import Child
 from tests.stage.ear import Ear
+from tests.stage.leases import grant
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
 
@@ -144,20 +144,8 @@ class Hosts:
 
     def grant(self, streamer: str) -> None:
         """Give a streamer the lease that it asks for, as a teacher does; for stages that have none."""
-        name, key, bus = self.name(streamer), f"{self.prefix}:streamers", self.town.redis
-
-        def held() -> bool:
-            if bus.hexists(key, name):
-                return True
-            claim = bus.hget(f"{key}:claims", name)
-            if claim is not None:
-                session = json.loads(str(claim))["session"]
-                bus.hset(f"{key}:lease", name, session)
-                grant = {"cmd": "grant", "streamer": name, "session": session}
-                bus.xadd(f"{self.prefix}:to:{name}", {"body": json.dumps(grant)})
-            return False
-
-        wait_until(held, pause_s=1.5, description=f"{streamer} has a lease")
+        name = self.name(streamer)
+        grant(self.town.redis, name, key=f"{self.prefix}:streamers", stream=f"{self.prefix}:to:{name}")
 
     def serve(self, who: str, **extra: str) -> Child:
         """Start the resident process of *who*, and wait for nothing."""

@@ -85,6 +85,11 @@ def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
     return [name for name, value in wanted.items() if found.get(name) != value]
 
 
+def has_secrets(wanted: Mapping[str, str]) -> bool:
+    """Whether one of these values must not be seen by everybody."""
+    return any(name.lower() not in HARMLESS for name in wanted)
+
+
 def masked(text: str) -> str:
     """*text* for people to read: a value is shown only where its name is a harmless one, comments not at all."""
     lines: list[str] = []

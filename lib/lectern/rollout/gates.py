@@ -107,7 +107,7 @@ def other_rollout(wanted: Wanted) -> Iterator[str]:
     elif history.half not in {None, wanted.id}:
         yield (
             f"Another rollout, {history.half}, is half done here. Run it again with its inventory, or take it back: "
-            f"{rollback.TYPE}, or on the host `lectern rollout rollback --last`."
+            f"{rollback.TYPE} -e last=true."
         )
 
 

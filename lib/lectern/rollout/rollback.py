@@ -75,7 +75,7 @@ def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
     if history.last is not None:
         answer.say(
             f"What stands here is {history.last}. To take that back, run the rollback with the inventory that it was "
-            f"rolled out with, or on the host `lectern rollout rollback --last`."
+            f"rolled out with, or with any: {TYPE} -e last=true."
         )
     return False
 
@@ -207,7 +207,8 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         since = database.rows_since(wanted.database, file)
         target = next(path for path in _exports(folder) if not path.exists())
         durable.write_json(target, since)
-        said.append(f"{target}: {sum(map(len, since.values()))} rows that were written since the copy.")
+        # The folder gets another name at the end, which the last sentence of the answer says.
+        said.append(f"{target.name} in the backup: {sum(map(len, since.values()))} rows written since the copy.")
         owner = durable.Owner.of(wanted.database)
     else:
         owner = durable.Owner.user(wanted.user, 0o640)

@@ -1,7 +1,7 @@
 """Puts the wanted values into a host's files of settings (``.env``, the teacher's JSON), and takes them back."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class SettingsFile:
     taken_back: Callable[[str, Mapping[str, Any], str], str]
     missing_from: Callable[[str, Mapping[str, Any]], list[str]]
     shown: Callable[[str], str]
+    has_secrets: Callable[[Mapping[str, Any]], bool]
 
     def pending(self) -> list[Difference]:
         """What `apply` would change, masked. Raises Misuse where the file can not be read."""
@@ -38,16 +39,29 @@ class SettingsFile:
             raise Misuse(f"{self.path}: {error.message}") from error
 
     def apply(self) -> list[str]:
-        """Edit the file, keeping its mode and owner; a new one is for its user alone."""
+        """Edit the file, keeping its owner; its mode stays, but nobody reads a secret who need not."""
         durable.sweep(self.path)
         text = self.read(self.path)
         new = self._new(text)
         if new == text:
             return []
         names = ", ".join(self.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
-        owner = None if self.path.exists() else durable.Owner.user(self.user, 0o600)
+        said = [f"{self.path}: set {names}."]
+        owner = self._owner()
+        if self.path.exists() and owner.mode != durable.Owner.of(self.path).mode:
+            said.append(f"{self.path}: has secrets now, its mode is {owner.mode:04o}.")
         durable.write(self.path, new.encode(), owner)
-        return [f"{self.path}: set {names}."]
+        return said
+
+    def _owner(self) -> durable.Owner:
+        """As it is, without others where a secret comes into it; the group stays where the user needs it to read."""
+        private = durable.Owner.user(self.user, 0o600)
+        if not self.path.exists():
+            return private
+        found = durable.Owner.of(self.path)
+        if not self.has_secrets(self.wanted):
+            return found
+        return replace(found, mode=found.mode & (0o600 if found.uid == private.uid else 0o640))
 
     def faults(self) -> list[str]:
         """A sentence where the file has other values than are wanted."""
@@ -108,6 +122,7 @@ def env(wanted: Wanted) -> SettingsFile:
         env_file.taken_back,
         env_file.missing_from,
         env_file.masked,
+        env_file.has_secrets,
     )
 
 
@@ -124,6 +139,7 @@ def config(wanted: Wanted) -> SettingsFile | None:
         json_config.taken_back,
         json_config.missing_from,
         lambda text: json_config.shown(text, wanted.config),
+        lambda _: False,  # two times in milliseconds
     )
 
 

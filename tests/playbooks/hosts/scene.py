@@ -16,6 +16,7 @@ from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import Child, Town, wait_until
+from tests.stage.leases import grant
 
 
 class Scene:
@@ -92,6 +93,10 @@ class Scene:
             host = self.hosts[name]
             host.reset(keep_release=keep_release)
             self.before[name] = Before(host, self.redis if host.places.role == "teacher" else None)
+
+    def grant(self, streamer: str) -> None:
+        """Give *streamer* its lease, as the teacher does that is rolled out before it; for scenes that have none."""
+        grant(self.redis, streamer, key="streamers", stream=f"streamer:{streamer}", timeout_s=90)
 
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run a playbook for all of them, or as *arguments* say."""
