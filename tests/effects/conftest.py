@@ -14,6 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.effects.redis_servers import empty_redis, redis_of_a_module
+
+__all__ = ["empty_redis", "redis_of_a_module"]
+
 SSHD = Path("/usr/sbin/sshd")
 
 

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
 from lectern.demo import programs
-from tests.effects.conftest import free_port, wait_until
+from lectern.demo.ports import free_port
+from tests.stage.waiting import wait_until
 
 
 @contextmanager
@@ -20,7 +22,7 @@ def redis_server(folder: Path, *options: str) -> Iterator[redis.Redis]:
         server = subprocess.Popen([*argv, "--dir", str(folder), *options], stdout=log, stderr=log)
         try:
             with redis.Redis(port=port, socket_timeout=30) as client:
-                wait_until(lambda: _answers(client) or server.poll() is not None, "Redis answers", timeout_s=30)
+                wait_until(lambda: _answers(client) or server.poll() is not None, description="Redis answers")
                 assert server.poll() is None, (folder / "redis.log").read_text()
                 yield client
         finally:
@@ -39,3 +41,17 @@ def _answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+@pytest.fixture(scope="module", name="server")
+def redis_of_a_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A Redis for all tests of a module."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as client:
+        yield client
+
+
+@pytest.fixture(name="client")
+def empty_redis(server: redis.Redis) -> redis.Redis:
+    """That Redis, with nothing in it."""
+    server.flushall()
+    return server

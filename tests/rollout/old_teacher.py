@@ -1,0 +1,87 @@
+"""What the tests of the adoption of an old teacher's waiting lists share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from lectern.effects import bookings, inbox, renditions, schema
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.teacher import journal
+from lectern.facts import Attempt
+from lectern.messages import Booking, parse
+from lectern.rollout import adopt_teacher
+from lectern.rollout.adopt_teacher import Adoption
+from lectern.states import Backend, RenditionState, Resolution
+from tests.strategies import NOW
+
+P720 = Resolution.P720
+P720 = Resolution.P720
+OLD_TABLE = "CREATE TABLE video_list (record_id INTEGER, resolution varchar(10), status varchar(20))"
+WAITING_KEY, ORDER_KEY = "{record_id}_{resolution}", "class:{class_id}"
+
+
+@pytest.fixture(name="file")
+def a_file(tmp_path: Path) -> Path:
+    return tmp_path / "teacher.db"
+
+
+@pytest.fixture(name="engine")
+def a_database(file: Path) -> Iterator[Engine]:
+    made = open_database(f"sqlite:///{file}")
+    schema.upgrade(made, "teacher")
+    yield made
+    made.dispose()
+
+
+def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = "") -> None:
+    """A class on its waiting list, and its booking."""
+    client.rpush(name or one.stem, one.class_id)
+    client.set(f"class:{one.class_id}", one.to_json())
+
+
+def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
+    with transaction(engine) as connection:
+        return adopt_teacher.adopt(
+            connection,
+            client,
+            waiting_key=WAITING_KEY,
+            order_key=order_key,
+            host="teacher1",
+            transcoding_time_out_s=120,
+            now=now,
+        )
+
+
+def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> Adoption:
+    with engine.connect() as connection:
+        return adopt_teacher.planned(connection, client, waiting_key=waiting_key, order_key=ORDER_KEY, now=NOW)
+
+
+def orders_of(engine: Engine, *class_ids: str) -> dict[str, bookings.Order]:
+    with transaction(engine) as connection:
+        return bookings.by_id(connection, class_ids)
+
+
+def under_way(engine: Engine) -> list[renditions.Due]:
+    with transaction(engine) as connection:
+        return renditions.under_way(connection)
+
+
+def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
+    """A rendition that this program has begun already, and brought to *state*."""
+    attempt = Attempt(record_id, P720, 3, 1, NOW - 50, Backend.OSS, NOW + 70, "http://origin.example/first.flv")
+    with transaction(engine) as connection:
+        renditions.begin(connection, [attempt], NOW - 50)
+        renditions.requested(connection, (record_id, P720), NOW - 50)
+        if state is not RenditionState.TRANSCODING:
+            renditions.move(connection, (record_id, P720), RenditionState.TRANSCODING, state, NOW - 40, deadline=None)
+
+
+def messages(engine: Engine) -> list[str]:
+    """The class_ids of the bookings in the inbox."""
+    with transaction(engine) as connection:
+        kept = inbox.claim(connection, journal, limit=500, lease_s=0, now=NOW + 1)
+    return [parse(one.body, (Booking,)).class_id for one in kept if one.command == "order"]
