@@ -53,20 +53,22 @@ def test_the_harness_sees_a_lost_row_a_changed_file_and_a_stopped_program(scene:
 def test_a_streamer_goes_out_and_back_and_out_again_without_losing_a_class(scene: Scene, figure: Figure) -> None:
     scene.reset()
     host, before = scene.host("streamer1"), scene.before["streamer1"]
+    began = time.monotonic()
     scene.run("rollout", *ONLY, "--tags", "prepare").assert_ok()
+    took_s = time.monotonic() - began
     assert before.not_old() == [], "to prepare touches nothing that runs"
 
-    start = time.time() + 120  # behind the rollout: a class that is due while it runs is refused
+    start = time.time() + 60 + 2 * took_s  # behind the rollout: a class that is due while it runs is in its way
     soon = f"soon-{host.tag}"
     host.book(soon, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(soon), start, start + 20)
     with host.probed() as changes:
         out = scene.run("rollout", *ONLY).assert_ok()
     figure(f"downtime of the rollout: {downtime_s(changes, NEW_VERSION):.2f} s; {'; '.join(_steps(out.tasks))}")
+    scene.grant("streamer1")
     assert before.not_new() == []
     assert scene.run("rollout", *ONLY).assert_ok().changed == {"streamer1": 0}, "a second run changes nothing"
     assert scene.run("verify", *ONLY).assert_ok().changed == {"streamer1": 0}
 
-    scene.grant("streamer1")
     publishes = scene.town.receiver.publishes
     wait_until(
         lambda: [one for one in publishes.get(soon, []) if one.ended_at is not None],
@@ -218,7 +220,7 @@ def _alter(host: Host, statement: str, *values: object) -> None:
 
 
 def test_a_class_on_air_is_not_cut(scene: Scene) -> None:
-    with _refused(scene, "on air or due", "class live-1") as host:
+    with _refused(scene, "on air or due", "class 'live-1'") as host:
         now = int(time.time())
         live = ("live-1", "http://origin.example/7001/7001.flv", "rtmp://live.example/live/live-1", now - 60, now + 600)
         _alter(host, f"{BOOKED} VALUES (?, ?, ?, ?, ?, 1)", *live)
@@ -226,7 +228,7 @@ def test_a_class_on_air_is_not_cut(scene: Scene) -> None:
 
 def test_a_backup_that_would_not_fit_is_not_begun(scene: Scene) -> None:
     with _refused(scene, "the backup needs", "are free") as host:
-        host.run(["truncate", "-s", "100T", str(host.places.code_dir / "core.12")])
+        host.run(["truncate", "-s", "15T", str(host.places.code_dir / "core.12")])
 
 
 def test_a_database_that_lacks_an_old_column_is_no_database_of_ours(scene: Scene) -> None:

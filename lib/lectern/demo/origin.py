@@ -175,10 +175,14 @@ class Origin(Loopback):
         await answer.say(status, headers, body=(file, first, end))
 
     async def _put(self, answer: "_Answer") -> None:
+        file = self._file(answer.path)
+        refused = file is None or not answer.path.startswith(self._put_prefixes) or file.is_dir()
+        if refused or answer.fault.status is not None:  # a client cut off while it sends never sees the answer
+            async for _ in answer.request.stream():
+                pass
         if await answer.spoiled():
             return
-        file = self._file(answer.path)
-        if file is None or not answer.path.startswith(self._put_prefixes) or file.is_dir():
+        if file is None or refused:
             await answer.say(403)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
