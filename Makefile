@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-hosts test-faults faults test-rollout-matrix check fmt release clean
+.PHONY: help demo test test-faults faults test-rollout-matrix check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -39,15 +39,15 @@ help: ## list the targets
 demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
 	@$(BIN)/python -m lectern.demo $(if $(KEEP),--keep)
 
-# They take long, and a Docker engine; the days with faults want a machine to themselves.
-HOSTS := tests/playbooks/test_local_streamer.py tests/playbooks/test_local_teacher.py tests/playbooks/test_containers.py
+# From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
+# class to begin, for a supervisord to start again.
+RINGS := $(addprefix tests/,playbooks flows faults rollout effects fundamentals decide)
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
+# The days with faults want a machine to themselves.
 FAULTS := tests/faults/test_faults.py
 
-test: check ## all checks, and all tests that need no machine to themselves; ARGS="-k booking -n 0" is passed to pytest
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --durations=15 $(addprefix --ignore=,$(HOSTS) $(FAULTS)) $(ARGS)
-
-test-hosts: .venv/.built ## the playbooks against hosts of this machine and in containers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(HOSTS) $(ARGS)
+test: check ## all checks and all tests that this machine can run; ARGS="-k booking -n 0" is passed to pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15 --ignore=$(FAULTS) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
 test-faults: .venv/.built ## two short days with faults, one known and one at random
 	@$(BIN)/python -m pytest $(FAULTS) $(ARGS)

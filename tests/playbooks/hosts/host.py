@@ -85,6 +85,7 @@ class Host(ABC):
         self.ctl("update")
         self.ctl("start", "all")
         self.ctl("stop", "cleaner")
+        wait_until(lambda: not {"STARTING", "BACKOFF"} & {*self.states().values()}, description="all of them run")
         wait_until(lambda: self.answer() == at.old_version, description=f"the old program of {at.name} answers")
 
     def settle(self) -> None:
