@@ -169,6 +169,8 @@ def variables(places: Places, **more: Any) -> dict[str, Any]:
         }
     else:
         more.pop("allowed_origins", None)
+        # Old waiting lists are still there when a slow machine comes to look at them.
+        more["more_settings"] = {**more.get("more_settings", {}), "TRANSCODING_TIME_OUT_S": "3600"}
         own |= {
             "api_bind": bind,
             "transcode_sign_key": SIGN_KEY,
