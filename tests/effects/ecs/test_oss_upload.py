@@ -1,20 +1,18 @@
 """Uploads by URLs that are signed for one file: a store checks each signature as Aliyun documents it."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import http.server
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import fastcrc
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -25,7 +23,7 @@ from lectern.effects.origin import Allowed
 from lectern.effects.upload import OssKey, Target
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, TryAgain
 from lectern.states import Resolution
-from tests.effects.conftest import Origin, Sshd, running_with
+from tests.effects.conftest import Origin, running_with
 
 KEY_ID, SECRET, REGION, BUCKET = "LTAI5tMadeUp", "made-up-secret-of-oss", "cn-hangzhou", "lessons-1"
 DENIED = "<Error><Code>{}</Code><Message>made up</Message><SignatureProvided>s3cr3t</SignatureProvided></Error>"
@@ -136,20 +134,6 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
         allowed=Allowed.parse("127.0.0.1"),
         work_root=str(tmp_path / "work"),
     )
-
-
-@pytest_asyncio.fixture
-async def connection(sshd: Sshd) -> AsyncIterator[ssh.Connection]:
-    async with ssh.connect(ssh.Host.parse(sshd.url), sshd.key, sshd.known_hosts, timeout_s=10) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def pause(_number: int) -> None:
-        await asyncio.sleep(0.01)
-
-    monkeypatch.setattr(ecs, "_pause", pause)
 
 
 @pytest.mark.asyncio

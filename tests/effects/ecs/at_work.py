@@ -1,0 +1,50 @@
+"""A job at work on this machine, by SSH: what the claims about it have in common."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lectern.effects import ecs, ssh
+from lectern.effects.ecs_job import Job, Made, Report
+from tests.effects.conftest import running_with
+
+SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
+UP = "/up/6666/6666_240P.flv"
+
+
+async def transcode(connection: ssh.Connection, job: Job, report: Report | None = None) -> list[Made]:
+    """Whatever happens, nothing is left behind."""
+    try:
+        return await ecs.transcode(connection, job, report or Report())
+    finally:
+        await ecs.leave(connection, job.work_root, job.name)
+        root = Path(job.work_root)
+        assert not root.exists() or list(root.iterdir()) == []
+        assert running_with(job.work_root) == []
+
+
+async def until(condition: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up_at, f"waited {timeout_s} s until {description}"
+        await asyncio.sleep(0.02)
+
+
+def stand_in(path: Path, script: str) -> str:
+    """A program that does what the test needs; *script* is in the words of sh."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def encoders(job: Job) -> list[int]:
+    """The ffmpegs that encode for *job*."""
+    return [pid for pid in running_with(job.work_root) if pid in running_with("-force_key_frames") and is_ffmpeg(pid)]
+
+
+def is_ffmpeg(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "ffmpeg"
+    except OSError:
+        return False

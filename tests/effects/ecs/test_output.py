@@ -1,0 +1,79 @@
+"""What was made is looked at before it counts, and uploaded to where it can be seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import ecs, ssh
+from lectern.effects.ecs_job import Job, Programs
+from lectern.effects.upload import Target
+from lectern.errors import TRANSCODE_FAILED, UPLOAD_FAILED, CallAPerson, Refuse, TryAgain
+from tests.effects.conftest import Origin
+from tests.effects.ecs.at_work import UP, stand_in, transcode
+
+AGAIN = 'ffmpeg "$@"; ffmpeg -v error -nostdin -y -i "$in" -c:a copy'
+BAD = {
+    "sound": (f'{AGAIN} -an -s 320x180 -c:v libx264 -f flv "$out"', r"has h264 and no sound, not h264 and aac"),
+    "size": (f'{AGAIN} -c copy -f flv "$out"', r"is 640x360, not 320x180"),
+    "length": (f'{AGAIN} -t 2 -s 320x180 -c:v libx264 -f flv "$out"', r"is 2\.\d s long, but the source says 4\.0 s"),
+    "codec": (f'{AGAIN} -s 320x180 -c:v flv1 -f flv "$out"', r"has flv1 and aac"),
+    "end": (
+        'ffmpeg "$@"; s=$(stat -c %s "$out"); dd if=/dev/zero of="$out" bs=1 seek=$((s/2)) count=$((s/3)) conv=notrunc',
+        r"does not decode at its end",
+    ),
+    "all": ('ffmpeg "$@"; : >"$out"', r"is not playable|has only 0 bytes"),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", BAD)
+async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
+) -> None:
+    instead, said = BAD[what]
+    folder = f"{job.work_root}/{job.name}"
+    script = f'in="{folder}/source" out="{folder}/6666_240P.flv"\ncase "$*" in *-force_key*) {instead}; exit;; esac'
+    broken = stand_in(tmp_path / "ffmpeg", f'{script}\nexec ffmpeg "$@"')
+    with pytest.raises((TryAgain, Refuse), match=said) as raised:
+        await transcode(connection, replace(job, programs=Programs(ffmpeg=broken)))
+    assert raised.value.code is TRANSCODE_FAILED
+    assert origin.took("PUT", UP) == 0
+
+
+@pytest.mark.asyncio
+async def test_an_upload_that_is_not_allowed_calls_a_person(
+    connection: ssh.Connection, job: Job, origin: Origin
+) -> None:
+    origin.statuses[UP] = [403]
+    for programs in (Programs(), Programs(curl="no-curl")):
+        with pytest.raises(CallAPerson, match="403") as raised:
+            await transcode(connection, replace(job, programs=programs))
+        assert raised.value.code is UPLOAD_FAILED
+    assert origin.took("PUT", UP) == 2
+
+
+@pytest.mark.asyncio
+async def test_an_upload_to_a_busy_server_is_tried_again(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+    """The encoding is not."""
+    origin.statuses[UP] = [503, 500, 0]
+    assert len(await transcode(connection, job)) == 1
+    assert origin.took("PUT", UP) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_stays_busy_is_at_fault_itself(
+    connection: ssh.Connection, job: Job, origin: Origin
+) -> None:
+    origin.statuses[UP] = [503]
+    with pytest.raises(TryAgain, match="503") as raised:
+        await transcode(connection, job)
+    assert raised.value.code is UPLOAD_FAILED
+    assert origin.took("PUT", UP) == ecs.UPLOADS
+
+
+@pytest.mark.asyncio
+async def test_an_upload_that_nobody_can_see_is_not_made(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+    elsewhere = Target(f"{origin.url}/up", f"{origin.url}/elsewhere")
+    with pytest.raises(TryAgain, match="was uploaded, but"):
+        await transcode(connection, replace(job, target=elsewhere))

@@ -1,0 +1,134 @@
+"""Real transcodings on a real host (this one, by SSH): what is made there."""
+
+import itertools
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import pytest
+
+from lectern.effects import ecs, ecs_media, probe, ssh
+from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.errors import Misuse
+from lectern.states import Resolution
+from tests.effects.conftest import Origin, make_recording
+from tests.effects.ecs.at_work import SOURCE, UP, transcode
+
+
+@pytest.mark.asyncio
+async def test_renditions_are_made_checked_and_uploaded(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
+) -> None:
+    """Two at once, in one run."""
+    report = Report()
+    made = await transcode(connection, replace(job, wanted=(Resolution.P720, Resolution.P240)), report)
+    assert [(one.url, one.width, one.height) for one in made] == [
+        (f"{origin.url}/up/6666/6666_720P.flv", 1280, 720),
+        (f"{origin.url}/up/6666/6666_240P.flv", 320, 180),
+    ]
+    assert (report.step, report.percent) == ("upload", 100)
+    assert report.duration_s == pytest.approx(4, abs=0.1)
+    assert origin.took("GET", SOURCE) == 1
+    for one in made:
+        path = tmp_path / "made.flv"
+        path.write_bytes(origin.files[one.url.removeprefix(origin.url)])
+        found = await probe.probe(path)
+        assert (found.width, found.height, found.audio_codec) == (one.width, one.height, "aac")
+        assert found.size_bytes == one.size_bytes
+        assert one.duration_s == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("every_s", [1.0, 2.0])
+async def test_what_it_makes_can_be_pushed(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, every_s: float
+) -> None:
+    """A keyframe comes in time, and sound and picture lie beside each other: a push need not read ahead for either."""
+    origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=9).read_bytes()
+    await transcode(connection, replace(job, keyframe_s=every_s))
+    path = tmp_path / "made.flv"
+    path.write_bytes(origin.files[UP])
+    keys: list[float] = []
+    at: dict[str, float] = {"video": 0.0, "audio": 0.0}
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            if packet.dts is None:
+                continue
+            at[packet.stream.type] = float(packet.dts * packet.time_base)
+            assert abs(at["video"] - at["audio"]) < 0.3
+            if packet.stream.type == "video" and packet.is_keyframe:
+                keys.append(float((packet.pts or 0) * packet.time_base))
+    gaps = [after - before for before, after in itertools.pairwise(keys)]
+    assert max(gaps) <= every_s + 0.05
+    assert len(keys) >= 9 / every_s - 1
+
+
+@pytest.mark.asyncio
+async def test_neither_ffprobe_nor_curl_is_needed(connection: ssh.Connection, job: Job) -> None:
+    programs = Programs(ffprobe="no-ffprobe", curl="no-curl")
+    (made,) = await transcode(connection, replace(job, programs=programs))
+    assert (made.width, made.height) == (320, 180)
+
+
+@pytest.mark.asyncio
+async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connection, job: Job) -> None:
+    job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
+    await ecs.transcode(connection, job, Report())
+    await ecs.leave(connection, job.work_root, job.name)
+    home = (await connection.run(["sh", "-c", 'echo "$HOME"'], timeout_s=10)).output.strip()
+    left = Path(home) / job.work_root.removeprefix("~/")
+    assert list(left.iterdir()) == []
+    left.rmdir()
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_moved_is_followed(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+    origin.redirects["/old.flv"] = f"{origin.url}{SOURCE}"
+    assert len(await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"))) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [1, 2, 11])
+async def test_a_source_of_any_length_is_fine(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, seconds: int
+) -> None:
+    origin.files[SOURCE] = make_recording(tmp_path / "short.flv", seconds=seconds).read_bytes()
+    (made,) = await transcode(connection, job)
+    assert made.duration_s == pytest.approx(seconds, abs=0.2)
+
+
+@pytest.mark.asyncio
+async def test_a_source_without_sound_is_fine(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
+) -> None:
+    origin.files[SOURCE] = make_recording(tmp_path / "mute.flv", audio=False).read_bytes()
+    assert len(await transcode(connection, job)) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_job_is_misuse(job: Job) -> None:
+    for wrong in ({"wanted": ()}, {"record_id": -1}, {"wanted": (Resolution.P240, Resolution.P240)}):
+        with pytest.raises(Misuse):
+            replace(job, **wrong)
+
+
+def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
+    report = Report()
+    assert [report.left_s] == [None]
+    report.encoded(50)
+    assert [report.left_s] == [None]  # a list: mypy does not see that a call changes what it has once seen
+    began = time.monotonic()
+    time.sleep(0.05)
+    report.encoded(75)
+    left_s = report.left_s
+    assert left_s is not None
+    assert 0.04 <= left_s <= time.monotonic() - began + 0.05
+    report.encoded(60)
+    assert report.percent == 75
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
+def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
+    assert ecs_media._media_of_json(text) is None
+    assert ecs_media._media_of_words(text) is None

@@ -1,0 +1,86 @@
+"""A job goes on without us, is found again, and leaves nothing where it is left."""
+
+import asyncio
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import ecs, ssh
+from lectern.effects.ecs_job import Job, Programs, Report
+from tests.effects.conftest import Origin, Sshd, running_with
+from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode, until
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
+    sshd: Sshd, slow_job: Job, origin: Origin
+) -> None:
+    """The same ffmpeg, one download, one upload."""
+    job = slow_job
+    host = ssh.Host.parse(sshd.url)
+    async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as first:
+        task = asyncio.create_task(ecs.transcode(first, job, Report()))
+        await until(lambda: encoders(job), "ffmpeg is at work there")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    (before,) = encoders(job)
+    async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as second:
+        report = Report()
+        again = asyncio.create_task(transcode(second, job, report))
+        await until(lambda: report.percent > 0 or again.done(), "it is watched again")
+        assert encoders(job) == [before]
+        assert len(await again) == 1
+    assert origin.took("GET", SOURCE) == 1
+    assert origin.took("PUT", UP) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_was_made_already_is_not_made_again(
+    connection: ssh.Connection, job: Job, origin: Origin
+) -> None:
+    """Torn off after the upload: one look, and it is told."""
+    first = await ecs.transcode(connection, job, Report())
+    assert await transcode(connection, job) == first
+    assert (origin.took("GET", SOURCE), origin.took("PUT", UP)) == (1, 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("step", ["fetch", "encode", "upload"])
+async def test_a_job_that_is_left_leaves_nothing(
+    connection: ssh.Connection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
+) -> None:
+    if step == "fetch":
+        origin.slow_s = 0.3
+    elif step == "encode":
+        job = slow_job
+    else:
+        job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec sleep 60.{os.getpid()}")))
+    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": f"sleep 60.{os.getpid()}"}[step]
+    report = Report()
+    before = set(running_with(marker))  # of tests that run beside this one
+    task = asyncio.create_task(transcode(connection, job, report))
+    await until(lambda: report.step == step and set(running_with(marker)) - before, f"it is at {step}")
+    ours = set(running_with(marker)) - before
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not ours & set(running_with(marker))
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
+    connection: ssh.Connection, job: Job, slow_job: Job
+) -> None:
+    """Its teacher went for good, or was cut off and took another host."""
+    lost = replace(slow_job, attempt=7)
+    task = asyncio.create_task(ecs.transcode(connection, lost, Report()))
+    await until(lambda: encoders(lost), "the lost job encodes")
+    task.cancel()
+    await asyncio.wait({task})
+    long_ago = time.time() - 20 * 60
+    os.utime(Path(job.work_root) / lost.name / "seen", (long_ago, long_ago))
+    assert len(await transcode(connection, job)) == 1

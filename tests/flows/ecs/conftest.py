@@ -1,0 +1,60 @@
+"""Hosts and a teacher for each file; after each claim nothing is left there."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from tests.flows.ecs.servers import Ecs, Server
+from tests.stage import STAGES, Town
+
+
+@pytest.fixture(scope="module")
+def ecs(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
+    folder = tmp_path_factory.mktemp("ecs")
+    servers = [Server(folder / name) for name in ("a", "b")]
+    for server in servers:
+        town.background.run(server.start())
+        town.background.run(server.gate.start())
+    if any(server.kind != "sshd" for server in servers):
+        pytest.skip("no sshd here that lets us in: two hosts on one machine need it")
+    # Both let the same key in, and each has its own home.
+    (folder / "b" / "authorized_keys").write_text((folder / "a" / "authorized_keys").read_text())
+    (folder / "known_hosts").write_text("".join(server.known for server in servers))
+    slow = folder / "ffmpeg"
+    slow.write_text('#!/bin/sh\ncase "$*" in *-force_key*) set -- -readrate 4 "$@";; esac\nexec ffmpeg "$@"\n')
+    slow.chmod(0o755)
+    settings = {
+        "ECS_HOSTS": ",".join(server.name for server in servers),
+        "ECS_SSH_KEY": str(servers[0].client_key),
+        "ECS_KNOWN_HOSTS": str(folder / "known_hosts"),
+        "ECS_WORK_ROOT": "~/work",
+        "ECS_FFMPEG": str(slow),
+        "MAX_ECS_JOBS": "1",
+        "ECS_ASIDE_S": "5",
+    }
+    found = Ecs(town, folder, settings)
+    found.a, found.b = servers
+    STAGES.append(found)
+    try:
+        found.oss.behave(Rule(Behaviour.FAIL))
+        found.up("teacher", "streamer1")
+        yield found
+    finally:
+        STAGES.remove(found)
+        found.close()
+    for server in servers:
+        town.background.run(server.gate.stop())
+        town.background.run(server.stop())
+
+
+@pytest.fixture(autouse=True)
+def _whole(ecs: Ecs) -> Iterator[None]:
+    """After each claim nothing is left, and the ways are open."""
+    yield
+    ecs.town.origin.faults.clear()
+    for server in (ecs.a, ecs.b):
+        ecs.town.background.run(server.gate.stop())
+        ecs.town.background.run(server.gate.start())
+    ecs.up("teacher")
+    ecs.clean()

@@ -1,0 +1,103 @@
+"""Two ECS hosts on this machine, and a teacher that they make renditions for."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lectern.demo import sshd as demo
+from lectern.demo.ports import HOST
+from lectern.demo.sshd import SshServer
+from tests.stage import Gate, Stage, wait_until
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+
+
+class Server(SshServer):
+    """An ECS host: a home of its own, and a way to it that can be shut."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.home = folder / "home"
+        self.gate = Gate(self.port)
+
+    def _start_sshd(self, sshd: str) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}SetEnv HOME={self.home}\n")
+            super()._start_sshd(sshd)
+
+    @property
+    def name(self) -> str:
+        """As the setting names it."""
+        return f"ssh://{self.user}@{HOST}:{self.gate.port}"
+
+    @property
+    def known(self) -> str:
+        """Its line in known_hosts."""
+        return self.known_hosts.read_text().replace(f":{self.port} ", f":{self.gate.port} ")
+
+    def jobs(self) -> list[str]:
+        """The folders of jobs there."""
+        root = self.home / "work"
+        return [one.name for one in root.iterdir()] if root.is_dir() else []
+
+    def processes(self, words: str = "") -> list[int]:
+        """What runs there for jobs, with *words* in its command line."""
+        return [pid for pid in running_with(str(self.home / "work")) if not words or pid in running_with(words)]
+
+
+def running_with(words: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if words in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(int(process.pid))
+    return found
+
+
+class Ecs(Stage):
+    """A stage with two ECS hosts; the OSS fails at once, and ffmpeg takes its time."""
+
+    a: Server
+    b: Server
+
+    def encoders(self) -> list[int]:
+        """The ffmpegs that encode, on either host."""
+        found = [*self.a.processes("-force_key_frames"), *self.b.processes("-force_key_frames")]
+        return [pid for pid in found if psutil.pid_exists(pid) and psutil.Process(pid).name() == "ffmpeg"]
+
+    def encoding(self) -> int:
+        """Wait until one encodes, and is watched."""
+        return wait_until(lambda: (self.encoders() or [0])[0], timeout_s=60, description="ffmpeg encodes")
+
+    def row(self, record: int) -> dict[str, Any]:
+        """The rendition of a record, as the teacher has it."""
+        return next(iter(self.rows("teacher", "select * from video_list where record_id = ?", record)), {})
+
+    def results(self, record: int) -> list[dict[str, Any]]:
+        """What was published about a record."""
+        return [one for one in self.stream(self.channels["transcoding"]) if one["record_id"] == record]
+
+    def puts(self, record: int) -> int:
+        """How often a rendition of a record was uploaded."""
+        return self.town.asked(f"put/{record}/{record}_240P.flv", "PUT")
+
+    def clean(self) -> None:
+        """Wait until nothing is left on the hosts."""
+        for server in (self.a, self.b):
+            wait_until(
+                lambda s=server: not s.jobs() and not s.processes(),  # type: ignore[misc]
+                timeout_s=30,
+                description=f"nothing is left on {server.name}: {server.jobs()}, {server.processes()}",
+            )
+
+
+def made_once(ecs: Ecs, record: int, class_id: str) -> None:
+    """One answer, one upload, one result."""
+    assert ecs.answer(class_id, timeout_s=120)["result"] == "success"
+    assert ecs.puts(record) == 1
+    assert [one["result"] for one in ecs.results(record)] == ["sucess"]
+    assert len(ecs.ear.answers[class_id]) == 1
+    ecs.clean()

@@ -1,0 +1,61 @@
+"""A job that a person, its classes or the clock end."""
+
+import sqlite3
+from contextlib import closing
+
+import psutil
+import pytest
+
+from tests.flows.ecs.servers import Ecs
+from tests.stage import wait_until
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+
+
+def test_a_run_that_is_cancelled_in_the_ui_ends_its_job_there(ecs: Ecs) -> None:
+    """Its classes are refused; a Retry makes it after all."""
+    record = ecs.town.record()
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    encoder = ecs.encoding()
+    (run, *_) = ecs.runs("teacher", f"transcode {record}")
+    ecs.click(run["id"], "CANCELLING", "Cancelling")
+    answer = ecs.answer(class_id, timeout_s=60)
+    assert (answer["result"], answer["code"]) == ("fail", 208)
+    assert "cancelled in the UI" in answer["message"]
+    wait_until(lambda: not psutil.pid_exists(encoder), description="its ffmpeg is gone")
+    ecs.clean()
+    wait_until(lambda: ecs.run(run["id"])["state"]["type"] == "CANCELLED", description="the run is cancelled")
+    ecs.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    wait_until(lambda: ecs.status(record, "240P") == "success", timeout_s=90, description="the retry makes it")
+
+
+def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
+    """Its last class was cancelled; nobody is alarmed, and the next booking begins anew."""
+    record = ecs.town.record()
+    first, second = (ecs.book(ecs.booking(record, "240P")) for _ in range(2))
+    encoder = ecs.encoding()
+    ecs.cancel(first)
+    assert ecs.answer(first)["code"] == 411
+    assert psutil.pid_exists(encoder), "the second class still needs it"
+    ecs.cancel(second)
+    wait_until(lambda: ecs.status(record, "240P") == "failed", description="it is given up")
+    ecs.clean()
+    assert ecs.results(record) == []
+    assert ecs.alarms(208, record_id=record) == []
+
+
+def test_a_job_past_its_limit_is_timed_out_with_207(ecs: Ecs) -> None:
+    """Counted from when it was begun, also by the teacher that takes it up again."""
+    record = ecs.town.record()
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    ecs.encoding()
+    ecs.residents["teacher"].kill()
+    with closing(sqlite3.connect(ecs.database("teacher"), timeout=20)) as connection, connection:
+        connection.execute("update video_list set begun_at = begun_at - 1000 where record_id = ?", (record,))
+    ecs.up("teacher")
+    answer = ecs.answer(class_id, timeout_s=90)
+    assert answer["code"] == 207
+    assert "was not done after 210 s in all" in answer["message"]
+    assert ecs.status(record, "240P") == "timed out"
+    assert [one["code"] for one in ecs.results(record)] == [207]
+    ecs.clean()

@@ -1,0 +1,73 @@
+"""What is wrong with a source, an upload, a host: each is told, and blamed on nobody else."""
+
+from pathlib import Path
+
+import pytest
+
+from lectern.demo.origin import Fault
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from lectern.demo.ports import HOST
+from tests.flows.ecs.servers import Ecs
+from tests.stage import wait_until
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+
+
+def test_a_source_that_is_bad_is_tried_on_no_other_host(ecs: Ecs) -> None:
+    record = ecs.town.record()
+    ecs.town.origin.faults.add(Fault(f"{record}/*", status=404))
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    assert ecs.answer(class_id, timeout_s=60)["code"] == 208
+    assert [one["code"] for one in ecs.results(record)] == [318]
+    assert ecs.town.asked(f"{record}/{record}.flv", "HEAD") == 1
+
+
+def test_an_upload_that_is_not_allowed_is_refused_and_says_why(ecs: Ecs) -> None:
+    record = ecs.town.record()
+    ecs.town.origin.faults.add(Fault(f"put/{record}/*", method="PUT", status=403))
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    answer = ecs.answer(class_id, timeout_s=90)
+    assert answer["code"] == 208
+    assert "403" in answer["message"]
+    assert [one["code"] for one in ecs.results(record)] == [214]
+
+
+def test_hosts_that_fail_again_and_again_are_put_aside_with_an_alarm(ecs: Ecs) -> None:
+    """Both are away: the class is refused in time, and a person is told which host, and why."""
+    for server in (ecs.a, ecs.b):
+        ecs.town.background.run(server.gate.stop())
+    classes = [ecs.book(ecs.booking(ecs.town.record(), "240P")) for _ in range(2)]
+    assert [ecs.answer(one, timeout_s=120)["code"] for one in classes] == [208, 208]
+    wait_until(lambda: ecs.alarms(212), description="the alarm comes")
+    assert any("can not be reached" in one["message"] for one in ecs.alarms(212))
+    for server in (ecs.a, ecs.b):
+        ecs.town.background.run(server.gate.start())
+    again = ecs.book(ecs.booking(ecs.town.record(), "240P"))
+    assert ecs.answer(again, timeout_s=120)["result"] == "success"
+
+
+def test_a_host_whose_key_is_another_is_not_trusted(ecs: Ecs) -> None:
+    """The job goes to the other host, and the log says what to type."""
+    stranger = ecs.a.known_hosts.read_text().split()
+    known = Path(ecs.settings["ECS_KNOWN_HOSTS"])
+    before = known.read_text()
+    known.write_text(ecs.b.known + f"[{HOST}]:{ecs.a.gate.port} {' '.join(ecs.b.known.split()[1:])}\n")
+    assert stranger
+    try:
+        record = ecs.town.record()
+        class_id = ecs.book(ecs.booking(record, "240P"))
+        assert ecs.answer(class_id, timeout_s=120)["result"] == "success"
+    finally:
+        known.write_text(before)
+    assert any("is another than in" in text for _, text in ecs.logs())
+
+
+def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -> None:
+    """After a few failures in a row it is left alone; no class waits for its retries."""
+    down = ecs.oss.behave(Rule(Behaviour.ERROR_500, times=1000))
+    try:
+        for _ in range(3):
+            assert ecs.answer(ecs.book(ecs.booking(ecs.town.record(), "240P")), timeout_s=120)["result"] == "success"
+        assert 1000 - (down.times or 0) <= 6
+    finally:
+        down.times = 0
