@@ -40,6 +40,9 @@ NO_TRANSCODER = ErrorCode(210, "no transcoder can take the rendition", Severity.
 HOST_ASIDE = ErrorCode(212, "an ECS host is put aside", Severity.WARNING, "Nothing; the other hosts go on.")
 NO_ECS_ROOM = ErrorCode(213, "no room on an ECS host", Severity.WARNING, "Nothing; another host is taken.")
 UPLOAD_FAILED = ErrorCode(214, "a rendition could not be uploaded", Severity.CRITICAL, "Call the operations team.")
+HALF_A_RECORDING = ErrorCode(
+    215, "the recording lacks its picture or its sound", Severity.CRITICAL, "Replace the recording."
+)
 DISK_FULL = ErrorCode(316, "disk full", Severity.CRITICAL, "Move the class; the streamers' caches are full.")
 NO_STREAMER = ErrorCode(317, "no streamer is alive", Severity.CRITICAL, _AGAIN)
 DOWNLOAD_FAILED = ErrorCode(
@@ -86,6 +89,7 @@ CODES: dict[int, ErrorCode] = {
         HOST_ASIDE,
         NO_ECS_ROOM,
         UPLOAD_FAILED,
+        HALF_A_RECORDING,
         DISK_FULL,
         NO_STREAMER,
         DOWNLOAD_FAILED,

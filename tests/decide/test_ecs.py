@@ -80,6 +80,7 @@ WORDS: list[tuple[LecternError, Blame, bool]] = [
     (Refuse("404", errors.DOWNLOAD_FAILED), Blame.SOURCE, False),
     (TryAgain("503", errors.DOWNLOAD_FAILED), Blame.SOURCE, True),
     (Refuse("not playable", errors.BAD_RECORDING), Blame.SOURCE, False),
+    (Refuse("no sound", errors.HALF_A_RECORDING), Blame.SOURCE, False),
     (Refuse("10.0.0.1", errors.FORBIDDEN_ORIGIN), Blame.SOURCE, False),
     (Refuse("ffmpeg: Invalid data", errors.TRANSCODE_FAILED), Blame.ENCODER, False),
     (TryAgain("is 2 s long, not 4", errors.TRANSCODE_FAILED), Blame.HOST, True),

@@ -7,6 +7,7 @@ from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
     FORBIDDEN_ORIGIN,
+    HALF_A_RECORDING,
     TRANSCODE_FAILED,
     TRANSCODE_TIMED_OUT,
     UPLOAD_FAILED,
@@ -37,6 +38,7 @@ class Blame(StrEnum):
 BLAME: Mapping[ErrorCode, Blame] = {
     DOWNLOAD_FAILED: Blame.SOURCE,
     BAD_RECORDING: Blame.SOURCE,
+    HALF_A_RECORDING: Blame.SOURCE,
     FORBIDDEN_ORIGIN: Blame.SOURCE,
     UPLOAD_FAILED: Blame.TARGET,
     TRANSCODE_TIMED_OUT: Blame.CLOCK,

@@ -81,6 +81,7 @@ class _Work:
         self._report.step = "look"
         thing = f"source of {self._job.record_id}"
         media = await ecs_media.look(self._connection, self._source, self._probes, thing)
+        ecs_media.check_streams(media, thing)
         self._report.duration_s = media.duration_s
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
         reached_s = await self._encode(media, outputs)

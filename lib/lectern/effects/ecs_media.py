@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lectern.effects import ffmpeg, process, ssh
-from lectern.errors import BAD_RECORDING, TRANSCODE_FAILED, CallAPerson, ErrorCode, Refuse, TryAgain
+from lectern.errors import (
+    BAD_RECORDING,
+    HALF_A_RECORDING,
+    TRANSCODE_FAILED,
+    CallAPerson,
+    ErrorCode,
+    Refuse,
+    TryAgain,
+)
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
@@ -19,19 +27,19 @@ _WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an
 _LEAST_BYTES_S = 100  # less than that is no picture
 _NO_OUTPUT = "At least one output file must be specified"
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_VIDEO = re.compile(r"Stream #.*: Video: (\w+).*?, (\d+)x(\d+)")
+_VIDEO = re.compile(r"Stream #(?!.*\(attached pic\)).*: Video: (\w+).*?, (\d+)x(\d+)")
 _AUDIO = re.compile(r"Stream #.*: Audio: (\w+)")
 _MEASURE = 'stat -c %s -- "$1" && md5sum <"$1"'
 
 
 @dataclass(frozen=True)
 class Media:
-    """What a recording says of itself; without sound *audio* is None."""
+    """What a recording says of itself; without picture *video* is None, without sound *audio*."""
 
     width: int
     height: int
     duration_s: float
-    video: str
+    video: str | None
     audio: str | None
 
 
@@ -53,7 +61,8 @@ async def look(
 ) -> Media:
     """What the file is, by the *programs* ffprobe or else ffmpeg; raises Refuse(*code*) for what is no recording."""
     local = [*ffmpeg.LOCAL, "-i", f"file:{path}"]
-    asked = ["-v", "error", "-show_entries", "stream=codec_type,codec_name,width,height:format=duration", "-of", "json"]
+    entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
+    asked = ["-v", "error", "-show_entries", entries, "-of", "json"]
     finished = await _look(connection, [programs[0], *asked, *local])
     if finished.returncode in MISSING:
         finished = await _look(connection, [programs[1], "-hide_banner", "-nostdin", *local])
@@ -65,8 +74,17 @@ async def look(
     if found is None:
         # Without an output ffmpeg always ends so; then what is not there is the reason.
         said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
-        raise Refuse(f"{thing}: is not playable: {said or 'no video, or no duration'}", code)
+        raise Refuse(f"{thing}: is not playable: {said or 'no stream, or no duration'}", code)
     return found
+
+
+def check_streams(source: Media, thing: str) -> None:
+    """Raise Refuse(HALF_A_RECORDING) where picture or sound is missing: a class needs both, and no host has them."""
+    if source.video is None:
+        raise Refuse(f"{thing}: has sound ({source.audio}), but no picture", HALF_A_RECORDING)
+    if source.audio is None:
+        picture = f"{source.video}, {source.width}x{source.height}"
+        raise Refuse(f"{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING)
 
 
 async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Finished:
@@ -146,7 +164,8 @@ def check(
     if (made.width, made.height) != (output.width, output.height):
         wrong.append(f"is {made.width}x{made.height}, not {output.width}x{output.height}")
     if (made.video, made.audio) != ("h264", source.audio):
-        wrong.append(f"has {made.video} and {made.audio or 'no sound'}, not h264 and {source.audio or 'no sound'}")
+        found = f"has {made.video or 'no picture'} and {made.audio or 'no sound'}"
+        wrong.append(f"{found}, not h264 and {source.audio}")
     if abs(made.duration_s - source.duration_s) > slack_s:
         wrong.append(f"is {made.duration_s:.1f} s long, but the source says {source.duration_s:.1f} s")
     if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
@@ -160,18 +179,27 @@ def check(
 def _media_of_json(text: str) -> Media | None:
     try:
         found = json.loads(text)
-        video = next(stream for stream in found["streams"] if stream["codec_type"] == "video")
-        audio = [stream["codec_name"] for stream in found["streams"] if stream["codec_type"] == "audio"]
-        size = (video["width"], video["height"])
-        media = Media(*size, float(found["format"]["duration"]), video["codec_name"], audio[0] if audio else None)
-    except (ValueError, KeyError, StopIteration):
+        duration_s, streams = float(found["format"]["duration"]), found["streams"]
+        pictures = [one for one in streams if one["codec_type"] == "video" and not one["disposition"]["attached_pic"]]
+        sounds = [one["codec_name"] for one in streams if one["codec_type"] == "audio"]
+        video = (pictures[0]["width"], pictures[0]["height"], pictures[0]["codec_name"]) if pictures else None
+    except (ValueError, KeyError):
         return None
-    return media if media.duration_s > 0 and min(size) > 0 else None
+    return _media(duration_s, video, sounds[0] if sounds else None)
 
 
 def _media_of_words(text: str) -> Media | None:
     duration, video, audio = _DURATION.search(text), _VIDEO.search(text), _AUDIO.search(text)
-    if duration is None or video is None:
+    if duration is None:
         return None
     duration_s = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3])
-    return Media(int(video[2]), int(video[3]), duration_s, video[1], audio[1] if audio else None)
+    picture = (int(video[2]), int(video[3]), video[1]) if video else None
+    return _media(duration_s, picture, audio[1] if audio else None)
+
+
+def _media(duration_s: float, video: tuple[int, int, str] | None, audio: str | None) -> Media | None:
+    """What was read, where it can be the description of a recording, or of half of one."""
+    width, height, codec = video or (0, 0, None)
+    if duration_s <= 0 or (video and min(width, height) < 1) or not (video or audio):
+        return None
+    return Media(width, height, duration_s, codec, audio)

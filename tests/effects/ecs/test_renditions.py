@@ -99,14 +99,6 @@ async def test_a_source_of_any_length_is_fine(
 
 
 @pytest.mark.asyncio
-async def test_a_source_without_sound_is_fine(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
-) -> None:
-    origin.files[SOURCE] = make_recording(tmp_path / "mute.flv", audio=False).read_bytes()
-    assert len(await transcode(connection, job)) == 1
-
-
-@pytest.mark.asyncio
 async def test_what_is_no_job_is_misuse(job: Job) -> None:
     for wrong in ({"wanted": ()}, {"record_id": -1}, {"wanted": (Resolution.P240, Resolution.P240)}):
         with pytest.raises(Misuse):

@@ -1,18 +1,30 @@
 """What a job does with a recording that is bad, away, or another one a moment later."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 
+from lectern.decide import ecs as decide
 from lectern.demo import origin as demo
 from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs
+from lectern.effects.ecs_job import Job, Programs, Report
 from lectern.effects.origin import Allowed, RemoteFile
-from lectern.errors import BAD_RECORDING, DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, NO_ECS_ROOM, FallBack, Refuse, TryAgain
+from lectern.errors import (
+    BAD_RECORDING,
+    DOWNLOAD_FAILED,
+    FORBIDDEN_ORIGIN,
+    HALF_A_RECORDING,
+    NO_ECS_ROOM,
+    FallBack,
+    Refuse,
+    TryAgain,
+)
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, transcode, until
 
@@ -67,15 +79,57 @@ async def test_a_playlist_reads_no_file_of_the_host(connection: ssh.Connection, 
         await transcode(connection, job)
 
 
+def half_a_recording(path: Path, what: str) -> bytes:
+    """A recording of *what* there is in it."""
+    if what != "sound and a cover":
+        return make_recording(path, video=what == "a picture alone", audio=what == "sound alone").read_bytes()
+    cover = (
+        "-f",
+        "lavfi",
+        "-i",
+        "color=size=64x64:rate=1:duration=1",
+        "-c:v",
+        "mjpeg",
+        "-disposition:v",
+        "attached_pic",
+    )
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", "sine=duration=4", *cover, "-c:a", "aac"]
+    subprocess.run([*argv, "-f", "mp4", str(path)], check=True, timeout=60)
+    return path.read_bytes()
+
+
 @pytest.mark.asyncio
-@pytest.mark.parametrize("programs", [Programs(), Programs(ffprobe="no-ffprobe")])
-async def test_a_source_without_picture_is_refused(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, programs: Programs
+@pytest.mark.parametrize("programs", [Programs(), Programs(ffprobe="no-ffprobe")], ids=["ffprobe", "ffmpeg"])
+@pytest.mark.parametrize("what", ["sound alone", "sound and a cover", "a picture alone"])
+async def test_half_a_recording_is_refused_with_its_own_code(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, programs: Programs, what: str
 ) -> None:
-    origin.files[SOURCE] = make_recording(tmp_path / "audio.flv", video=False).read_bytes()
-    with pytest.raises(Refuse, match="no video") as raised:
-        await transcode(connection, replace(job, programs=programs))
-    assert raised.value.code is BAD_RECORDING
+    """No host has what is missing, so it is not tried again; nothing is encoded."""
+    origin.files[SOURCE] = half_a_recording(tmp_path / "half", what)
+    report = Report()
+    said = (
+        r"has a picture \(h264, 640x360\), but no sound"
+        if what == "a picture alone"
+        else r"has sound \(aac\), but no pic"
+    )
+    with pytest.raises(Refuse, match=said) as raised:
+        await transcode(connection, replace(job, programs=programs), report)
+    assert raised.value.code is HALF_A_RECORDING
+    assert report.step == "look"
+    assert not decide.again(raised.value, 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/it's%20a%20%22lesson%22/1.flv", '/it\'s a "lesson"/$(touch x); -O /1.flv'])
+async def test_a_name_with_quotes_and_spaces_is_only_a_name(
+    connection: ssh.Connection, job: Job, origin: Origin, path: str
+) -> None:
+    """Written as a URL wants it, or as a person would."""
+    written = {quote(path, safe="/%"), path, path.replace(" ", "%20").replace('"', "%22")}
+    for name in written:  # each program has its own opinion on what must be escaped
+        origin.files[name] = origin.files[SOURCE]
+    (made,) = await transcode(connection, replace(job, source_url=f"{origin.url}{path}"))
+    assert made.duration_s == pytest.approx(4, abs=0.1)
 
 
 @pytest.mark.asyncio
