@@ -79,7 +79,7 @@ class Bench:
         self._attempts += 1
         job = Job(
             record_id=6666,
-            attempt=self._attempts,
+            attempts=(self._attempts,),
             source_url=self.origin.url_for("6666/6666.flv"),
             wanted=tuple(wanted),
             target=Target(self.origin.url_for("put"), self.origin.url_for("put")),
@@ -90,7 +90,8 @@ class Bench:
         )
         host = ssh.Host.parse(self.server.url)
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=15) as connection:
-            await ecs.transcode(connection, job, Report())
+            outcome = await ecs.transcode(connection, job, Report())
+            assert not outcome.missed, outcome.missed
             await ecs.leave(connection, job.work_root, job.name)
 
 

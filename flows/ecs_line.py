@@ -1,15 +1,18 @@
-"""The line for the ECS hosts: whose class begins first gets the next free place, on the least loaded host."""
+"""The line for the ECS hosts: whose class begins first gets the next free place, on the least loaded host.
+
+Whatever else of the same recording waits then, here or at another teacher, is made in the same job.
+"""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from flows.outcome import Teacher
 from lectern.decide import ecs as decide
-from lectern.effects import ecs_hosts, events
+from lectern.effects import ecs_hosts, events, renditions
 from lectern.effects.events import Event
 from lectern.effects.renditions import Due
 from lectern.effects.ssh import Host
@@ -28,18 +31,23 @@ class NoLongerOurs(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A host that makes a job since *begun_at* (epoch seconds)."""
+    """A host that makes *due* in one job since *begun_at* (epoch seconds)."""
 
     host: Host
     begun_at: float
+    due: Sequence[Due]
     again: bool = False  # it was begun there before
+
+
+JobName = Callable[[Sequence[Due]], str]
+"""What the job that makes these is called."""
 
 
 @dataclass
 class _Waiting:
     due: Sequence[Due]
     owner: str
-    job: str
+    name_of: JobName
     avoid: Sequence[str]
     given: asyncio.Future[Place] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -62,15 +70,20 @@ class Line:
         self._clerk: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
 
-    async def place(self, host: Teacher, due: Sequence[Due], owner: str, job: str, avoid: Sequence[str]) -> Place:
-        """A host for the job, when there is one; raises FallBack (none is set up) or NoLongerOurs."""
+    async def place(
+        self, host: Teacher, due: Sequence[Due], owner: str, name_of: JobName, avoid: Sequence[str]
+    ) -> Place:
+        """A host for *due*, and for what is made with it, when there is one.
+
+        Raises FallBack (none is set up) or NoLongerOurs.
+        """
         known = hosts(host.settings)
         if not known:
             raise FallBack(f"{due[0].stem}: no ECS host is set up; set ECS_HOSTS")
-        first = due[0]
+        first, job = due[0], name_of(due)
         if first.ecs_job == job and first.ecs_host in known and first.begun_at is not None and not avoid:
-            return Place(known[first.ecs_host], first.begun_at, again=True)
-        waiting = self._waiting[f"{owner} {job}"] = _Waiting(due, owner, job, avoid)
+            return Place(known[first.ecs_host], first.begun_at, due, again=True)
+        waiting = self._waiting[f"{owner} {job}"] = _Waiting(due, owner, name_of, avoid)
         self._moved.set()
         if self._clerk is None or self._clerk.done():
             self._clerk = asyncio.create_task(self._serve(host))
@@ -128,15 +141,21 @@ def _assign(
     keys = {name: one.keys for name, one in waiting.items() if name not in gone}
     for name in decide.first_to_start(keys, ecs_hosts.starts(connection)):
         one = waiting[name]
+        due = ecs_hosts.ours(connection, one.due, one.owner)
+        if not due:
+            gone.append(name)
+            continue
         chosen = decide.host_for(facts.values(), host.settings.max_ecs_jobs, one.avoid, now)
         if chosen is None:
             continue  # another one may avoid other hosts
-        if not ecs_hosts.attach(connection, one.due, one.owner, chosen, one.job, now):
-            gone.append(name)
-            continue
-        given[name] = Place(known[chosen], now)
+        failed_there = [other.owner for other in waiting.values() if chosen in other.avoid]
+        due += renditions.join(connection, due, one.owner, failed_there, now + LEASE_S)
+        due.sort(key=lambda each: each.resolution)
+        ecs_hosts.attach(connection, due, one.owner, chosen, one.name_of(due), now)
+        given[name] = Place(known[chosen], now, due)
         before = facts[chosen]
         facts[chosen] = EcsHost(chosen, before.jobs + 1, before.failures, before.aside_until)
-        noted = [Event("ECS transcoding begins", stem=due.stem, detail=f"on {chosen}") for due in one.due]
+        with_ = f" in one job of {len(due)}" if len(due) > 1 else ""
+        noted = [Event("ECS transcoding begins", stem=each.stem, detail=f"on {chosen}{with_}") for each in due]
         events.note(connection, host.journal, host.settings.name, noted, now)
     return given, gone

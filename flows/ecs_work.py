@@ -1,6 +1,7 @@
 """One attempt of one ECS host: watched, shown, kept ours, found again after a cut, and nothing is left of it."""
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from flows.host import log
 from flows.outcome import Teacher
 from lectern.decide.transcode import total_limit_s
 from lectern.effects import bookings, ecs, ecs_hosts, events, process, renditions, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.effects.ecs_job import Job, Made, Programs, Report
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed
 from lectern.effects.renditions import Due
@@ -38,7 +39,8 @@ UNWANTED = "no class needs it any more"
 
 LINE = Line()
 
-Publish = Callable[[Mapping[Resolution, str]], Awaitable[None]]
+Publish = Callable[[Sequence[Made]], Awaitable[None]]
+Missed = Mapping[Resolution, LecternError]
 
 
 def target(settings: TeacherSettings) -> Target:
@@ -52,10 +54,10 @@ def target(settings: TeacherSettings) -> Target:
 
 
 def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
-    """What is to be made of *due*, from now on."""
-    return Job(
+    """What is to be made of *due*, from now on, or in the job that they are in already."""
+    new = Job(
         record_id=due[0].record_id,
-        attempt=max(one.attempt for one in due),
+        attempts=tuple(one.attempt for one in due),
         source_url=due[0].source_url or "",
         wanted=tuple(one.resolution for one in due),
         target=target(settings),
@@ -66,6 +68,8 @@ def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
         keyframe_s=settings.keyframe_interval_s,
         programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
     )
+    begun = due[0].ecs_job if due[0].begun_at is not None else None
+    return dataclasses.replace(new, folder=begun) if begun and new.goes_on_in(begun) else new
 
 
 async def pause(tries: int) -> None:
@@ -109,25 +113,26 @@ async def _leave(host: Teacher, connection: ssh.Connection, name: str) -> None:
 class Attempt:
     """A job on the host that it was given."""
 
-    def __init__(
-        self, host: Teacher, place: Place, due: Sequence[Due], owner: str, made_there: Job, *, wanted: bool
-    ) -> None:
-        self._host, self._place, self._due, self._owner, self._job = host, place, due, owner, made_there
+    def __init__(self, host: Teacher, place: Place, owner: str, made_there: Job, *, wanted: bool) -> None:
+        self._host, self._place, self._owner, self._job = host, place, owner, made_there
+        self._due = place.due
         self._wanted = wanted
         self._report = Report()
         self._reached = place.again
         self._published = False
         self._verdict: str | None = None
 
-    async def run(self, publish: Publish) -> None:
-        """Make the renditions and publish them by *publish*; raises NoLongerOurs, or what went wrong there.
+    async def run(self, publish: Publish) -> Missed:
+        """Make the renditions and publish them by *publish*; returns what went wrong with one of them alone.
+
+        Raises NoLongerOurs, or what went wrong with all.
 
         Cancelled by a person, it ends what runs there; on the way down it leaves it, to be found again.
         """
         working = asyncio.ensure_future(self._work(publish))
         keeping = asyncio.ensure_future(self._keep(working))
         try:
-            await working
+            return await working
         except asyncio.CancelledError:
             if keeping.done() and not keeping.cancelled() and (error := keeping.exception()) is not None:
                 raise error from None
@@ -138,7 +143,7 @@ class Attempt:
             keeping.cancel()
             await asyncio.wait({keeping})
 
-    async def _work(self, publish: Publish) -> None:
+    async def _work(self, publish: Publish) -> Missed:
         lost = 0
         while True:
             began = time.monotonic()
@@ -156,11 +161,11 @@ class Attempt:
                     await process.surely(leave_anew(self._host, self._place.host, self._job.name))
                 raise
 
-    async def _connected(self, publish: Publish) -> None:
+    async def _connected(self, publish: Publish) -> Missed:
         async with connect(self._host.settings, self._place.host) as connection:
             self._reached = True
             try:
-                made = await ecs.transcode(connection, self._job, self._report)
+                outcome = await ecs.transcode(connection, self._job, self._report)
             except ssh.Lost:
                 raise
             except (LecternError, asyncio.CancelledError):
@@ -168,8 +173,9 @@ class Attempt:
                     await process.surely(_leave(self._host, connection, self._job.name))
                 raise
             self._published = True
-            await publish({one.resolution: one.url for one in made})
+            await publish(outcome.made)
             await process.surely(_leave(self._host, connection, self._job.name))
+            return outcome.missed
 
     @property
     def _stays(self) -> bool:
@@ -178,7 +184,7 @@ class Attempt:
 
     # -- it is shown, and kept ours --------------------------------------------------------------------------------
 
-    async def _keep(self, working: "asyncio.Future[None]") -> None:
+    async def _keep(self, working: "asyncio.Future[Missed]") -> None:
         name = f"{self._job.record_id} {'+'.join(self._job.wanted)}"
         shown = artifacts.Progress(f"transcode-{self._job.record_id}", f"transcode {name} on {self._place.host.name}")
         try:
@@ -192,10 +198,10 @@ class Attempt:
                 working.cancel()
 
     def _beat(self, connection: Connection) -> str | None:
-        """Keep the lease and note how far it is; returns why it is to be ended."""
+        """Keep the leases and note how far it is; returns why it is to be ended. What was settled is left out."""
         now, report = time.time(), self._report
         left_s = report.left_s
-        ours = ecs_hosts.reported(
+        still = ecs_hosts.reported(
             connection,
             self._due,
             self._owner,
@@ -205,10 +211,11 @@ class Attempt:
             eta=None if left_s is None else now + left_s,
             deadline=self._job.begun_at + total_limit_s(report.duration_s) + SLACK_S,
         )
-        if not ours:
+        if not still:
             owner = ecs_hosts.owner_of(connection, self._due)
             return None if self._published else TAKEN if owner not in (None, self._owner) else SETTLED
-        if self._wanted and not wanted(connection, self._due):
+        self._due = still
+        if self._wanted and not wanted(connection, still):
             self._drop(connection, now)
             return UNWANTED
         return None
@@ -225,3 +232,8 @@ class Attempt:
 def wanted(connection: Connection, due: Sequence[Due]) -> bool:
     """Whether a class waits for any of *due*."""
     return any(bookings.waiting_for(connection, *one.key) for one in due)
+
+
+def all_wanted(connection: Connection, due: Sequence[Due]) -> bool:
+    """Whether classes wait for each of *due*."""
+    return all(wanted(connection, [one]) for one in due)

@@ -5,11 +5,12 @@ import base64
 import hashlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from lectern.effects import detached, ecs_media, ffmpeg, origin, process, ssh, upload, wget
 from lectern.effects.detached import Ended, Folder
-from lectern.effects.ecs_job import Job, Made, Report
+from lectern.effects.ecs_job import Job, Made, Outcome, Report
 from lectern.effects.ecs_media import MISSING, Measured, Media
 from lectern.effects.origin import RemoteFile
 from lectern.errors import (
@@ -20,10 +21,13 @@ from lectern.errors import (
     TRANSCODE_TIMED_OUT,
     CallAPerson,
     FallBack,
+    LecternError,
     Refuse,
     TryAgain,
 )
 from lectern.states import Resolution
+
+T = TypeVar("T")
 
 FETCHES = 4
 UPLOADS = 7
@@ -42,12 +46,13 @@ _LIMITED = 'ulimit -f "$1"; shift; exec "$@"'
 _KEEP = 'size=$(stat -c %s -- "$1") && echo "$size" && { [ "$3" = any ] || [ "$3" = "$size" ]; } && mv -f -- "$1" "$2"'
 
 
-async def transcode(connection: ssh.Connection, job: Job, report: Report) -> list[Made]:
+async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Outcome:
     """Make, check and upload all that the job wants, or go on where an earlier call was cut off.
 
-    Raises Refuse (the recording is bad, or the time is over), TryAgain (network, a killed or stalled ffmpeg, a bad
-    output), FallBack (no room there), CallAPerson (a program is missing, the upload is not allowed), Misuse. Whatever
-    happens, what was begun there goes on until ``leave`` is called: that is how it survives us.
+    What befalls one rendition alone (a bad output, an upload that fails) is in the outcome, and spares the others.
+    Raises what befalls all of them: Refuse (the recording is bad, or the time is over), TryAgain (network, a killed or
+    stalled ffmpeg), FallBack (no room there), CallAPerson (a program is missing), Misuse. Whatever happens, what was
+    begun there goes on until ``leave`` is called: that is how it survives us.
     """
     report.step = "enter"
     folder = await detached.enter(connection, job.work_root, job.name)
@@ -74,8 +79,9 @@ class _Work:
         self._connection, self._job, self._folder, self._report = connection, job, folder, report
         self._programs = job.programs
         self._source = f"{folder.path}/{_SOURCE}"
+        self._missed: dict[Resolution, LecternError] = {}
 
-    async def do(self) -> list[Made]:
+    async def do(self) -> Outcome:
         if _SOURCE not in self._folder.files:
             await self._fetch()
         self._report.step = "look"
@@ -86,10 +92,22 @@ class _Work:
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
         reached_s = await self._encode(media, outputs)
         self._report.step = "check"
-        checked = await ecs_media.together([self._check(output, media, reached_s) for output in outputs])
+        checks = [self._of_one(output, self._check(output, media, reached_s)) for output in outputs]
+        checked: list[Measured | None] = await ecs_media.together(checks)
         self._report.step = "upload"
-        pairs = zip(outputs, checked, strict=True)
-        return [await self._upload(output, measured, media) for output, measured in pairs]
+        good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
+        made = [await self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
+        return Outcome(tuple(one for one in made if one is not None), self._missed)
+
+    async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
+        """What *work* returns; None where it fails, which is then noted for this output alone."""
+        try:
+            return await work
+        except ssh.Lost:
+            raise
+        except LecternError as error:
+            self._missed[output.resolution] = error
+            return None
 
     @property
     def _probes(self) -> tuple[str, str]:

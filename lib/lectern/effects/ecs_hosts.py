@@ -37,10 +37,18 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
         connection.execute(insert(ecs_hosts).values(host=host.name, **values))
 
 
-def attach(connection: Connection, due: Sequence[Due], owner: str, host: str, job: str, now: float) -> bool:
-    """*host* makes the renditions in its folder *job*, from now on; False where they are not *owner*'s any more."""
-    values = {"ecs_host": host, "ecs_job": job, "begun_at": now, "percent": None, "eta": None}
-    return _set(connection, due, owner, **values)
+def ours(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+    """Those of *due* that are still *owner*'s to make."""
+    unpublished = or_(videos.c.step.is_(None), videos.c.step != PUBLISHED)
+    mine = _among(due) & _under_way() & (videos.c.owner == owner) & unpublished
+    found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
+    keys = {(row.record_id, Resolution(row.resolution)) for row in found}
+    return [one for one in due if one.key in keys]
+
+
+def attach(connection: Connection, due: Sequence[Due], owner: str, host: str, job: str, now: float) -> None:
+    """*host* makes the renditions, which are *owner*'s, in its folder *job*, from now on."""
+    _set(connection, due, owner, ecs_host=host, ecs_job=job, begun_at=now, percent=None, eta=None)
 
 
 def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
@@ -54,17 +62,18 @@ def detached(connection: Connection, host: str, job: str) -> None:
     connection.execute(update(videos).where(there).values(ecs_host=None, ecs_job=None))
 
 
-def reported(connection: Connection, due: Sequence[Due], owner: str, until: float, **values: object) -> bool:
-    """Keep the leases until *until*, and how far the job is; False where the renditions are not *owner*'s any more."""
-    unpublished = or_(videos.c.step.is_(None), videos.c.step != PUBLISHED)
-    mine = _among(due) & _under_way() & (videos.c.owner == owner) & unpublished
-    found = connection.execute(update(videos).where(mine).values(lease_until=until, **values))
-    return found.rowcount == len(due)
+def reported(connection: Connection, due: Sequence[Due], owner: str, until: float, **values: object) -> list[Due]:
+    """Keep the leases until *until*, and how far the job is; returns those that are still *owner*'s to make."""
+    still = ours(connection, due, owner)
+    _set(connection, still, owner, lease_until=until, **values)
+    return still
 
 
-def published(connection: Connection, due: Sequence[Due], owner: str) -> bool:
-    """The job's results are committed with this transaction; False where that was not *owner*'s to do."""
-    return _set(connection, due, owner, step=PUBLISHED)
+def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+    """The results of these are committed with this transaction: those of *due* that were still *owner*'s to make."""
+    still = ours(connection, due, owner)
+    _set(connection, still, owner, step=PUBLISHED)
+    return still
 
 
 def kept_waiting(connection: Connection, owners: Sequence[str], until: float) -> set[str]:
@@ -90,9 +99,9 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
     return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}
 
 
-def _set(connection: Connection, due: Sequence[Due], owner: str, **values: object) -> bool:
+def _set(connection: Connection, due: Sequence[Due], owner: str, **values: object) -> None:
     mine = _among(due) & _under_way() & (videos.c.owner == owner)
-    return connection.execute(update(videos).where(mine).values(**values)).rowcount == len(due)
+    connection.execute(update(videos).where(mine).values(**values))
 
 
 def _under_way() -> ColumnElement[bool]:

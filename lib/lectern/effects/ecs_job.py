@@ -2,12 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lectern.effects.origin import Allowed
 from lectern.effects.upload import Target
-from lectern.errors import Misuse
+from lectern.errors import LecternError, Misuse
 from lectern.messages import stem
 from lectern.states import Resolution
 
@@ -26,11 +26,12 @@ class Programs:
 class Job:
     """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
 
-    *limit_s* says how many seconds it may take, of a recording so many seconds long, or of one that nobody knows yet.
+    *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* says how many seconds it may take,
+    of a recording so many seconds long, or of one that nobody knows yet. *folder* is that of a job that is taken up.
     """
 
     record_id: int
-    attempt: int
+    attempts: tuple[int, ...]
     source_url: str
     wanted: tuple[Resolution, ...]
     target: Target
@@ -41,17 +42,27 @@ class Job:
     keyframe_s: float = 2.0
     stall_s: float = 60.0
     programs: Programs = Programs()
+    folder: str | None = None
 
     def __post_init__(self) -> None:
-        if self.record_id < 0 or self.attempt < 0 or not self.wanted or len(set(self.wanted)) < len(self.wanted):
+        numbers = (self.record_id, *self.attempts)
+        if min(numbers) < 0 or not self.attempts or not self.wanted or len(set(self.wanted)) < len(self.wanted):
             raise Misuse(f"{self.name}: is no job; it needs a record, an attempt and different resolutions")
 
     @property
     def name(self) -> str:
         """The name of its folder there: the same for whoever takes the attempt up again, another for all others."""
+        numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
+        return self.folder or f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{self._mark}"
+
+    def goes_on_in(self, folder: str) -> bool:
+        """Whether what lies in *folder* was made of the same source, for the same place."""
+        return folder.rpartition("-")[2] == self._mark
+
+    @property
+    def _mark(self) -> str:
         whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
-        mark = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
-        return f"{self.record_id}_{'_'.join(self.wanted)}-{self.attempt}-{mark}"
+        return hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
 
     def stem(self, resolution: Resolution) -> str:
         """The id of one of its renditions."""
@@ -92,3 +103,11 @@ class Made:
     height: int
     duration_s: float
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of each rendition of a job: it was made, or why it was not."""
+
+    made: tuple[Made, ...]
+    missed: Mapping[Resolution, LecternError]

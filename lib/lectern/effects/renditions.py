@@ -172,22 +172,31 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
 def take(
     connection: Connection, record_id: int, resolutions: Sequence[Resolution], owner: str, lease_s: float, now: float
 ) -> list[Due]:
-    """The ECS transcodings among *resolutions* that nobody else works on; they are *owner*'s for *lease_s*."""
+    """The ECS transcodings among *resolutions* that nobody else works on; they are *owner*'s for *lease_s*.
+
+    With them come those that are made in the same job, and those that *owner* has joined to its own before.
+    """
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    mine = _among((record_id, one) for one in resolutions) & _to_be_made() & free
-    found = [_due(row) for row in connection.execute(select(*_DUE).where(mine))]
+    asked = _among((record_id, one) for one in resolutions) & _to_be_made() & free
+    jobs = select(videos.c.ecs_job).where(asked, videos.c.begun_at.is_not(None))
+    together = (videos.c.owner == owner) | (videos.c.begun_at.is_not(None) & videos.c.ecs_job.in_(jobs))
+    mine = asked | ((videos.c.record_id == record_id) & _to_be_made() & free & together)
+    found = [_due(row) for row in connection.execute(select(*_DUE).where(mine).order_by(videos.c.resolution))]
     for one in found:
         _set(connection, one.key, owner=owner, lease_until=now + lease_s)
     return found
 
 
-def renew(connection: Connection, due: Sequence[Due], owner: str, until: float, deadline: float | None) -> bool:
-    """Keep the leases of *due* until *until*; False where another took them, or they are settled."""
-    mine = _among(one.key for one in due) & (videos.c.owner == owner) & _transcoding(Backend.ECS)
-    values: dict[str, object] = {"lease_until": until}
-    if deadline is not None:
-        values["deadline"] = deadline
-    return connection.execute(update(videos).where(mine).values(**values)).rowcount == len(due)
+def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iterable[str], until: float) -> list[Due]:
+    """Those of *due*'s recording that other runs, no *strangers*, wait to have made: *owner*'s until *until*."""
+    first = due[0]
+    waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
+    waiting &= _to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.is_not(None)
+    waiting &= videos.c.owner.not_in([owner, *strangers])
+    found = [_due(row) for row in connection.execute(select(*_DUE).where(waiting).order_by(videos.c.resolution))]
+    for one in found:
+        _set(connection, one.key, owner=owner, lease_until=until)
+    return found
 
 
 def overdue(connection: Connection, now: float) -> list[Due]:

@@ -14,9 +14,12 @@ UP = "/up/6666/6666_240P.flv"
 
 
 async def transcode(connection: ssh.Connection, job: Job, report: Report | None = None) -> list[Made]:
-    """Whatever happens, nothing is left behind."""
+    """What was made, or the error of the first that was not; whatever happens, nothing is left behind."""
     try:
-        return await ecs.transcode(connection, job, report or Report())
+        outcome = await ecs.transcode(connection, job, report or Report())
+        for error in outcome.missed.values():
+            raise error
+        return list(outcome.made)
     finally:
         await ecs.leave(connection, job.work_root, job.name)
         root = Path(job.work_root)

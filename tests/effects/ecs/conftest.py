@@ -37,7 +37,7 @@ def job(origin: Origin, recording: Path, tmp_path: Path) -> Job:
     origin.files[SOURCE] = recording.read_bytes()
     return Job(
         record_id=6666,
-        attempt=1,
+        attempts=(1,),
         source_url=f"{origin.url}{SOURCE}",
         wanted=(Resolution.P240,),
         target=Target(f"{origin.url}/up/", f"{origin.url}/up"),

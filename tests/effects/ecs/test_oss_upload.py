@@ -24,6 +24,7 @@ from lectern.effects.upload import OssKey, Target
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, TryAgain
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, running_with
+from tests.effects.ecs.at_work import transcode
 
 KEY_ID, SECRET, REGION, BUCKET = "LTAI5tMadeUp", "made-up-secret-of-oss", "cn-hangzhou", "lessons-1"
 DENIED = "<Error><Code>{}</Code><Message>made up</Message><SignatureProvided>s3cr3t</SignatureProvided></Error>"
@@ -125,7 +126,7 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
     origin.files["/6666.flv"] = recording.read_bytes()
     return Job(
         record_id=6666,
-        attempt=1,
+        attempts=(1,),
         source_url=f"{origin.url}/6666.flv",
         wanted=(Resolution.P240,),
         target=to(store),
@@ -144,7 +145,7 @@ async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     job = replace(job, programs=programs)
     try:
-        (made,) = await ecs.transcode(connection, job, Report())
+        (made,) = (await ecs.transcode(connection, job, Report())).made
         folder = Path(job.work_root) / job.name
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
@@ -161,11 +162,8 @@ async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
 async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
     connection: ssh.Connection, job: Job, store: Store
 ) -> None:
-    try:
-        with pytest.raises(CallAPerson, match="403 SignatureDoesNotMatch: made up; are UPLOAD_URL") as raised:
-            await ecs.transcode(connection, replace(job, target=to(store, "another")), Report())
-    finally:
-        await ecs.leave(connection, job.work_root, replace(job, target=to(store, "another")).name)
+    with pytest.raises(CallAPerson, match="403 SignatureDoesNotMatch: made up; are UPLOAD_URL") as raised:
+        await transcode(connection, replace(job, target=to(store, "another")))
     assert raised.value.code is UPLOAD_FAILED
     assert "x-oss-signature" not in raised.value.message
     assert "s3cr3t" not in raised.value.message
@@ -177,11 +175,8 @@ async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
     connection: ssh.Connection, job: Job, store: Store
 ) -> None:
     store.wrong_crc = True
-    try:
-        with pytest.raises(TryAgain, match="its CRC-64 is"):
-            await ecs.transcode(connection, job, Report())
-    finally:
-        await ecs.leave(connection, job.work_root, job.name)
+    with pytest.raises(TryAgain, match="its CRC-64 is"):
+        await transcode(connection, job)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs
+from lectern.effects.ecs_job import Job, Programs, Report
 from lectern.effects.upload import Target
 from lectern.errors import TRANSCODE_FAILED, UPLOAD_FAILED, CallAPerson, Refuse, TryAgain
+from lectern.states import Resolution
 from tests.effects.conftest import Origin
-from tests.effects.ecs.at_work import UP, stand_in, transcode
+from tests.effects.ecs.at_work import SOURCE, UP, stand_in, transcode
 
 AGAIN = 'ffmpeg "$@"; ffmpeg -v error -nostdin -y -i "$in" -c:a copy'
 BAD = {
@@ -51,6 +52,27 @@ async def test_an_upload_that_is_not_allowed_calls_a_person(
             await transcode(connection, replace(job, programs=programs))
         assert raised.value.code is UPLOAD_FAILED
     assert origin.took("PUT", UP) == 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", ["a bad output", "an upload that is refused"])
+async def test_what_befalls_one_rendition_spares_the_other(
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
+) -> None:
+    """Both are of one run of ffmpeg."""
+    both = replace(job, wanted=(Resolution.P240, Resolution.P480))
+    if what == "a bad output":
+        instead = f'ffmpeg "$@"; : >"{job.work_root}/{both.name}/6666_240P.flv"'
+        broken = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {instead}; exit;; esac\nexec ffmpeg "$@"')
+        both = replace(both, programs=Programs(ffmpeg=broken))
+    else:
+        origin.statuses[UP] = [403]
+    outcome = await ecs.transcode(connection, both, Report())
+    await ecs.leave(connection, both.work_root, both.name)
+    assert [one.resolution for one in outcome.made] == [Resolution.P480]
+    assert list(outcome.missed) == [Resolution.P240]
+    assert outcome.missed[Resolution.P240].code is (TRANSCODE_FAILED if what == "a bad output" else UPLOAD_FAILED)
+    assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
 
 
 @pytest.mark.asyncio

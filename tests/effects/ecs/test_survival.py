@@ -44,7 +44,7 @@ async def test_a_job_that_was_made_already_is_not_made_again(
 ) -> None:
     """Torn off after the upload: one look, and it is told."""
     first = await ecs.transcode(connection, job, Report())
-    assert await transcode(connection, job) == first
+    assert await transcode(connection, job) == list(first.made)
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP)) == (1, 1)
 
 
@@ -76,7 +76,7 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     connection: ssh.Connection, job: Job, slow_job: Job
 ) -> None:
     """Its teacher went for good, or was cut off and took another host."""
-    lost = replace(slow_job, attempt=7)
+    lost = replace(slow_job, attempts=(7,))
     task = asyncio.create_task(ecs.transcode(connection, lost, Report()))
     await until(lambda: encoders(lost), "the lost job encodes")
     task.cancel()

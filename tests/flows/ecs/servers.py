@@ -72,17 +72,22 @@ class Ecs(Stage):
         """Wait until one encodes, and is watched."""
         return wait_until(lambda: (self.encoders() or [0])[0], timeout_s=60, description="ffmpeg encodes")
 
-    def row(self, record: int) -> dict[str, Any]:
-        """The rendition of a record, as the teacher has it."""
-        return next(iter(self.rows("teacher", "select * from video_list where record_id = ?", record)), {})
+    def encoders_of(self, record: int) -> list[int]:
+        """Those of one record."""
+        return [pid for pid in self.encoders() if pid in running_with(f"/{record}_")]
+
+    def row(self, record: int, resolution: str = "240P") -> dict[str, Any]:
+        """A rendition of a record, as the teacher has it."""
+        wanted = "select * from video_list where record_id = ? and resolution = ?"
+        return next(iter(self.rows("teacher", wanted, record, resolution)), {})
 
     def results(self, record: int) -> list[dict[str, Any]]:
         """What was published about a record."""
         return [one for one in self.stream(self.channels["transcoding"]) if one["record_id"] == record]
 
-    def puts(self, record: int) -> int:
+    def puts(self, record: int, resolution: str = "240P") -> int:
         """How often a rendition of a record was uploaded."""
-        return self.town.asked(f"put/{record}/{record}_240P.flv", "PUT")
+        return self.town.asked(f"put/{record}/{record}_{resolution}.flv", "PUT")
 
     def clean(self) -> None:
         """Wait until nothing is left on the hosts."""

@@ -12,16 +12,6 @@ from tests.stage import wait_until
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 
 
-def test_two_renditions_of_a_record_are_made_in_one_run(ecs: Ecs) -> None:
-    record = ecs.town.record()
-    orders = [ecs.booking(record, resolution) for resolution in ("240P", "480P")]
-    ecs.residents["teacher"].pause()
-    both = [ecs.book(order) for order in orders]
-    os.kill(ecs.residents["teacher"].pid, signal.SIGCONT)
-    assert [ecs.answer(one, timeout_s=120)["result"] for one in both] == ["success", "success"]
-    assert ecs.town.asked(f"{record}/{record}.flv") == 1
-
-
 def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
     record = ecs.town.record()
     class_id = ecs.book(ecs.booking(record, "240P"))
