@@ -1,16 +1,15 @@
 """Our ECS transcoding over HTTP: a signed POST begins it or joins the one under way, a GET says how far it is."""
 
-import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
 from prefect.exceptions import ObjectNotFound, PrefectException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -40,15 +39,19 @@ OLD_S = 300.0
 Teacher = Host[TeacherSettings]
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Asked(BaseModel):
     """The body of the documented request; *at* (epoch seconds) is not needed, and guards against replays."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    record_id: RecordId
+    record_id: Annotated[RecordId, BeforeValidator(_whole)]  # in JSON 6.0 is the integer 6
     video_resolution: WireResolution
     sign: str = Field(min_length=32, max_length=32)
-    at: float | None = None
+    at: float | None = Field(default=None, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class TranscodeApi:
         if not settings.ecs_hosts:
             raise _No(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
         key = (asked.record_id, asked.video_resolution)
-        found = await self._host.commit(_begin, self._host, key)
+        found = await self._host.commit(_begin, self._host, key, asked.at)
         if found.status != 202:
             return JSONResponse(found.body, found.status)
         try:
@@ -120,7 +123,7 @@ class TranscodeApi:
         """How far a run is; *sign* in the query is the signature of its id."""
         self._admit()
         id_ = request.path_params["id"]
-        if not hmac.compare_digest(oss.sign({"id": id_}, self._key), request.query_params.get("sign", "")):
+        if not oss.verify({"id": id_}, request.query_params.get("sign", ""), self._key):
             raise _No(401, "the signature is wrong: sign is the md5 of id=ID&key=SECRET")
         try:
             run = await self._runs.client.read_flow_run(UUID(id_))
@@ -166,14 +169,14 @@ async def _fields(request: Request) -> dict[str, Any]:
             raise _No(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a few brackets are enough for the latter
         raise _No(422, f"the body is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise _No(422, "the body must be a JSON object")
     return fields
 
 
-def _begin(connection: Connection, host: Teacher, key: tuple[int, Resolution]) -> _Found:
+def _begin(connection: Connection, host: Teacher, key: tuple[int, Resolution], asked_at: float | None) -> _Found:
     """Begin an ECS transcoding, join the one under way, or take over from the OSS: one transaction."""
     now = time.time()
     name = stem(*key)
@@ -186,6 +189,8 @@ def _begin(connection: Connection, host: Teacher, key: tuple[int, Resolution]) -
             renditions.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, "taken over from the OSS", now)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt)
+    if asked_at is not None and renditions.failed_since(connection, key, asked_at):
+        raise _No(409, f"{name} has failed since it was asked for; ask again, with the time of now in at")
     payload = bookings.latest_payload(connection, key[0])
     if payload is None:
         raise _No(404, f"record {key[0]}: no booking names it, so its recording is not known here")
@@ -214,23 +219,28 @@ def _rendition(description: str, **more: object) -> dict[str, object]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+# What the models refer to lies where a document of OpenAPI has it, not where a schema of its own would.
+_ASKED = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
+_SCHEMAS = _ASKED.pop("$defs")
+
 OPENAPI: dict[str, object] = {
     "openapi": "3.1.0",
     "info": {"title": "lectern: ECS transcoding", "version": __version__},
+    "components": {"schemas": _SCHEMAS},
     "paths": {
         "/transcode": {
             "post": {
                 "summary": "Have a rendition made on an ECS host; a second request joins the one under way.",
                 "requestBody": {
                     "required": True,
-                    "content": {"application/json": {"schema": Asked.model_json_schema()}},
+                    "content": {"application/json": {"schema": _ASKED}},
                 },
                 "responses": {
                     "200": _rendition("It is there.", url={"type": ["string", "null"]}),
                     "202": _rendition("It is made.", id={"type": "string", "format": "uuid"}),
                     "401": _error("The signature is wrong, or the request is of another time."),
                     "404": _error("No booking names the record."),
-                    "409": _error("No attempt is left, or there is nothing to transcode from."),
+                    "409": _error("It has failed since at, no attempt is left, or there is nothing to transcode from."),
                     "413": _error("The body is too long."),
                     "422": _error("The body is not as it should be."),
                     "429": _error("Too many requests; Retry-After says how long to wait."),

@@ -2,13 +2,21 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schemathesis import Case
+from schemathesis.generation import GenerationMode
 
 from flows.transcode_api import A_SECOND, BURST
+from lectern.demo.origin import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST, free_port
 from lectern.effects.oss import sign
@@ -129,6 +137,80 @@ def test_looking_needs_a_signature_and_an_id_that_is_one(api: httpx.Client) -> N
     assert api.get(f"/transcode/{id_}").status_code == 401
     assert api.get(f"/transcode/{id_}", params={"sign": sign({"id": id_}, SECRET)}).status_code == 404
     assert api.get("/transcode/x'y", params={"sign": sign({"id": "x'y"}, SECRET)}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * 4000, 422),
+        (b'{"x": ' * 600, 422),
+        (b'{"x": "\\ud800", "sign": "%s"}' % (b"0" * 32), 401),
+        ('{"sign": "ß"}'.encode(), 401),
+        (b'{"sign": "\\ud800"}', 401),
+        (b'{"record_id": %s}' % (b"9" * 4000), 401),
+    ],
+    ids=["nested", "nested objects", "half a character", "an umlaut", "half a signature", "a long number"],
+)
+def test_a_body_that_no_honest_caller_sends_is_refused_as_any_other(
+    api: httpx.Client, body: bytes, status: int
+) -> None:
+    assert api.post("/transcode", content=body).status_code == status
+
+
+def test_a_signature_that_is_no_text_of_ours_is_401(api: httpx.Client) -> None:
+    id_ = "00000000-0000-0000-0000-000000000000"
+    assert api.get(f"/transcode/{id_}", params={"sign": "ß" * 32}).status_code == 401
+
+
+@pytest.mark.parametrize("at", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_time_that_is_none_is_422(api: httpx.Client, at: str) -> None:
+    """No comparison with it is ever true."""
+    fields = {"record_id": 6, "video_resolution": "720P", "at": float(at)}
+    body = json.dumps({**fields, "sign": sign(fields, SECRET)}).replace(json.dumps(float(at)), at)
+    found = api.post("/transcode", content=body)
+    assert (found.status_code, "at:" in found.json()["error"]) == (422, True)
+
+
+def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
+    teacher: Stage, api: httpx.Client
+) -> None:
+    """It names its time, and asked for the attempt that has failed; who wants another asks anew."""
+    record = known_record(teacher)
+    gone = teacher.town.origin.faults.add(Fault(f"{record}/*", status=404))
+    asked = signed(record_id=record, video_resolution="480P", at=time.time())
+    assert api.post("/transcode", json=asked).status_code == 202
+    wait_until(lambda: teacher.status(record, "480P") == "failed", timeout_s=90, description="it has failed")
+    gone.times = 0
+    again = api.post("/transcode", json=asked)
+    assert again.status_code == 409, again.text
+    assert "has failed since it was asked for" in again.json()["error"]
+    anew = api.post("/transcode", json=signed(record_id=record, video_resolution="480P", at=time.time()))
+    assert anew.status_code == 202, anew.text
+    wait_until(lambda: teacher.status(record, "480P") == "success", timeout_s=90, description="it is made")
+    assert api.post("/transcode", json=asked).status_code == 200
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+@pytest.mark.parametrize("operation", ["POST /transcode", "GET /transcode/{id}"])
+def test_it_does_what_it_says_of_itself(teacher: Stage, operation: str, mode: GenerationMode) -> None:
+    """Whatever is asked, well signed or not: a status, a type and a body that are described, and never a 500."""
+    method, path = operation.split()
+    described = schemathesis.openapi.from_url(f"http://{teacher.settings['API_BIND']}/openapi.json")
+    seen: Counter[int] = Counter()
+
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None)
+    @given(case=described[path][method].as_strategy(generation_mode=mode), honest=st.booleans())
+    def asked(case: Case[Any], honest: bool) -> None:
+        if honest and isinstance(case.body, dict):
+            case.body = signed(**{name: value for name, value in case.body.items() if name != "sign"})
+        if honest and case.path_parameters:
+            case.query = {"sign": sign({"id": unquote(case.path_parameters["id"])}, SECRET)}
+        time.sleep(1 / A_SECOND)
+        seen[case.call_and_validate(timeout=20).status_code] += 1
+
+    asked()
+    assert seen[401]
+    assert seen.keys() - {401}, "none came past the signature"
 
 
 def test_the_api_describes_itself(api: httpx.Client) -> None:

@@ -251,6 +251,12 @@ def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[
     ]
 
 
+def failed_since(connection: Connection, key: RenditionKey, since: float) -> bool:
+    """Whether the rendition's last attempt failed, or was timed out, after *since* (epoch seconds)."""
+    over = videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT]) & (videos.c.updated_at > since)
+    return connection.execute(select(videos.c.attempt).where(_among([key]) & over)).first() is not None
+
+
 def counts(connection: Connection) -> Mapping[str, int]:
     """Renditions by status."""
     found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
