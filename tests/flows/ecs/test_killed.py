@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import psutil
 import pytest
@@ -14,23 +13,60 @@ from tests.stage import wait_until
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 
 
-@pytest.mark.parametrize("step", ["fetch", "encode", "upload"])
-def test_a_teacher_that_is_killed_finds_its_job_again(ecs: Ecs, step: str) -> None:
-    """The same programs go on; nothing is fetched, made or uploaded twice."""
-    record = ecs.town.record()
+STEPS = {
+    "fetch": ("--input-file", "wget"),
+    "encode": ("-force_key_frames", "ffmpeg"),
+    "upload": ("--upload-file", "curl"),
+}
+"""By its step, how a program of a job is known, and what it is called."""
+
+
+def slow_at(ecs: Ecs, record: int, step: str) -> None:
+    """The job takes its time at *step*; at the encoding it does so by itself."""
     if step == "fetch":
         ecs.town.origin.faults.add(Fault(f"{record}/*", method="GET", rate_bytes_s=100_000))
     if step == "upload":
-        ecs.town.origin.faults.add(Fault(f"put/{record}/*", method="PUT", delay_s=12))
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": "--upload-file"}[step]
-    at_it = wait_until(lambda: ecs.a.processes(marker), timeout_s=60, description=f"it is at {step}")
+        ecs.town.origin.faults.add(Fault(f"put/{record}/*", method="PUT", times=1, delay_s=12))
+
+
+def at_work(ecs: Ecs, record: int, step: str) -> list[int]:
+    """Wait until the program of *step* is at work on the first host, and the teacher has noted where; its processes."""
+    marker, name = STEPS[step]
+
+    def found() -> list[int]:
+        pids = [pid for pid in ecs.a.processes(marker) if psutil.pid_exists(pid)]
+        return pids if any(psutil.Process(pid).name() == name for pid in pids) else []
+
+    pids = wait_until(found, timeout_s=60, description=f"it is at {step}")
     wait_until(lambda: ecs.row(record)["ecs_job"], description="it is known where")
+    return pids
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_teacher_that_is_killed_finds_its_job_again(ecs: Ecs, step: str) -> None:
+    """The same programs go on; nothing is fetched, made or uploaded twice."""
+    record = ecs.town.record()
+    slow_at(ecs, record, step)
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    at_it = at_work(ecs, record, step)
     ecs.residents["teacher"].kill()
-    assert set(at_it) & set(ecs.a.processes(marker)), "it goes on without us"
+    assert set(at_it) & set(ecs.a.processes(STEPS[step][0])), "it goes on without us"
     ecs.up("teacher")
     made_once(ecs, record, class_id)
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
+
+
+def test_a_teacher_that_is_killed_while_its_job_waits_for_a_host_makes_it_later(ecs: Ecs) -> None:
+    busy = [ecs.book(ecs.booking(ecs.town.record(), "240P")) for _ in range(2)]
+    wait_until(lambda: len(ecs.encoders()) == 2, timeout_s=60, description="both hosts are at work")
+    record = ecs.town.record()
+    class_id = ecs.book(ecs.booking(record, "240P"))
+    wait_until(lambda: ecs.row(record).get("owner"), timeout_s=30, description="it waits in line")
+    ecs.residents["teacher"].kill()
+    assert ecs.row(record)["begun_at"] is None
+    ecs.up("teacher")
+    made_once(ecs, record, class_id)
+    assert [ecs.answer(one, timeout_s=120)["result"] for one in busy] == ["success", "success"]
 
 
 def test_a_teacher_that_is_stopped_leaves_its_job_to_the_next_one(ecs: Ecs) -> None:
@@ -44,15 +80,18 @@ def test_a_teacher_that_is_stopped_leaves_its_job_to_the_next_one(ecs: Ecs) -> N
     made_once(ecs, record, class_id)
 
 
-def test_a_connection_that_breaks_is_made_again(ecs: Ecs) -> None:
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("what", ["connection", "sshd"])
+def test_a_way_that_breaks_is_made_again(ecs: Ecs, what: str, step: str) -> None:
     """The job goes on there meanwhile."""
     record = ecs.town.record()
+    slow_at(ecs, record, step)
     class_id = ecs.book(ecs.booking(record, "240P"))
-    encoder = ecs.encoding()
-    ecs.town.background.run(ecs.a.gate.stop())
-    time.sleep(1)
-    assert ecs.encoders() == [encoder]
-    ecs.town.background.run(ecs.a.gate.start())
+    at_it = at_work(ecs, record, step)
+    way = ecs.a.gate if what == "connection" else ecs.a
+    ecs.town.background.run(way.stop())
+    assert set(at_it) & set(ecs.a.processes(STEPS[step][0])), "it goes on without us"
+    ecs.town.background.run(way.start())
     made_once(ecs, record, class_id)
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
 
@@ -70,28 +109,17 @@ def test_a_host_that_is_gone_moves_its_job_to_another(ecs: Ecs) -> None:
     ecs.clean()
 
 
-@pytest.mark.parametrize("whom", ["ffmpeg", "sshd"])
-def test_what_is_killed_on_the_host_is_begun_again_or_gone_on_with(ecs: Ecs, whom: str) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_a_program_that_is_killed_there_is_begun_again(ecs: Ecs, step: str) -> None:
+    """What was got of the source is gone on with, what was encoded is not; an upload is made as a whole."""
     record = ecs.town.record()
+    slow_at(ecs, record, step)
     class_id = ecs.book(ecs.booking(record, "240P"))
-    encoder = ecs.encoding()
-    if whom == "ffmpeg":
-        os.kill(encoder, signal.SIGKILL)
-    else:
-        ecs.town.background.run(ecs.a.stop())
-        assert ecs.encoders() == [encoder]
-        ecs.town.background.run(ecs.a.start())
-    made_once(ecs, record, class_id)
-
-
-def test_an_upload_that_is_killed_is_made_again(ecs: Ecs) -> None:
-    record = ecs.town.record()
-    ecs.town.origin.faults.add(Fault(f"put/{record}/*", method="PUT", times=1, delay_s=8))
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    (uploader, *_) = wait_until(lambda: ecs.a.processes("--upload-file"), timeout_s=60, description="it uploads")
-    for pid in ecs.a.processes("--upload-file"):
-        if psutil.Process(pid).name() == "curl":
+    for pid in at_work(ecs, record, step):
+        if psutil.pid_exists(pid) and psutil.Process(pid).name() == STEPS[step][1]:
             os.kill(pid, signal.SIGKILL)
-    assert uploader
     assert ecs.answer(class_id, timeout_s=120)["result"] == "success"
     assert [one["result"] for one in ecs.results(record)] == ["sucess"]
+    assert ecs.puts(record) == (2 if step == "upload" else 1)
+    assert len(ecs.ear.answers[class_id]) == 1
+    ecs.clean()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lectern.demo import recordings
 from lectern.demo.origin import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST
@@ -20,6 +21,19 @@ def test_a_source_that_is_bad_is_tried_on_no_other_host(ecs: Ecs) -> None:
     assert ecs.answer(class_id, timeout_s=60)["code"] == 208
     assert [one["code"] for one in ecs.results(record)] == [318]
     assert ecs.town.asked(f"{record}/{record}.flv", "HEAD") == 1
+
+
+def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -> None:
+    """At the first look, on the first host."""
+    record = ecs.town.record()
+    source = ecs.town.origin.root / str(record) / f"{record}.flv"
+    silent = recordings.make(ecs.town.programs.ffmpeg, source, seconds=4, width=320, height=240, audio=False)
+    ecs.town.background.run(silent)
+    answer = ecs.answer(ecs.book(ecs.booking(record, "240P")), timeout_s=60)
+    assert (answer["code"], "no sound" in answer["message"]) == (208, True)
+    assert [one["code"] for one in ecs.results(record)] == [215]
+    assert ecs.town.asked(f"{record}/{record}.flv") == 1
+    assert ecs.puts(record) == 0
 
 
 def test_an_upload_that_is_not_allowed_is_refused_and_says_why(ecs: Ecs) -> None:
@@ -46,20 +60,21 @@ def test_hosts_that_fail_again_and_again_are_put_aside_with_an_alarm(ecs: Ecs) -
     assert ecs.answer(again, timeout_s=120)["result"] == "success"
 
 
-def test_a_host_whose_key_is_another_is_not_trusted(ecs: Ecs) -> None:
+@pytest.mark.parametrize("key", ["another", "none"])
+def test_a_host_that_is_not_the_known_one_is_not_trusted(ecs: Ecs, key: str) -> None:
     """The job goes to the other host, and the log says what to type."""
-    stranger = ecs.a.known_hosts.read_text().split()
     known = Path(ecs.settings["ECS_KNOWN_HOSTS"])
     before = known.read_text()
-    known.write_text(ecs.b.known + f"[{HOST}]:{ecs.a.gate.port} {' '.join(ecs.b.known.split()[1:])}\n")
-    assert stranger
+    stranger = f"[{HOST}]:{ecs.a.gate.port} {' '.join(ecs.b.known.split()[1:])}\n"
+    known.write_text(ecs.b.known + (stranger if key == "another" else ""))
     try:
         record = ecs.town.record()
         class_id = ecs.book(ecs.booking(record, "240P"))
         assert ecs.answer(class_id, timeout_s=120)["result"] == "success"
     finally:
         known.write_text(before)
-    assert any("is another than in" in text for _, text in ecs.logs())
+    said = "is another than in" if key == "another" else "is not in"
+    assert any(f"its key {said}" in text and "ssh-keyscan" in text for _, text in ecs.logs())
 
 
 def test_while_the_oss_api_is_down_our_own_servers_are_asked_at_once(ecs: Ecs) -> None:
