@@ -1,0 +1,86 @@
+"""Who makes which renditions, and which of them in one job: one owner at a time, whoever comes, goes and is killed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from lectern.effects import ecs_hosts, renditions, schema
+from lectern.effects.renditions import Due
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.facts import Attempt
+from lectern.states import Backend, Resolution
+from tests.strategies import NOW
+
+RECORD, LEASE_S = 6666, 60.0
+P240, P480, P720 = Resolution.P240, Resolution.P480, Resolution.P720
+ORIGINAL = "http://origin/6666.flv"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Iterator[Connection]:
+    """Three renditions of a record are wanted of our own servers, the last one from a larger source."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    with transaction(engine) as connection:
+        sources = {P240: ORIGINAL, P480: ORIGINAL, P720: "http://origin/6666_1080P.flv"}
+        attempts = [Attempt(RECORD, one, 1, 1, NOW, Backend.ECS, NOW + 3600, url) for one, url in sources.items()]
+        renditions.begin(connection, attempts, NOW)
+        yield connection
+    engine.dispose()
+
+
+def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NOW) -> list[Due]:
+    return renditions.take(rows, RECORD, wanted, owner, LEASE_S, now)
+
+
+def join(rows: Connection, due: list[Due], owner: str, *strangers: str) -> list[Resolution]:
+    return [one.resolution for one in renditions.join(rows, due, owner, strangers, NOW + LEASE_S)]
+
+
+def resolutions(due: list[Due]) -> list[Resolution]:
+    return [one.resolution for one in due]
+
+
+def test_what_another_run_waits_for_is_joined_and_is_no_longer_its_own(rows: Connection) -> None:
+    first, second = take(rows, [P240], "first"), take(rows, [P480], "second")
+    assert join(rows, second, "second") == [P240]
+    assert ecs_hosts.ours(rows, first, "first") == []
+    assert resolutions(ecs_hosts.ours(rows, [*first, *second], "second")) == [P240, P480]
+    assert take(rows, [P240], "first") == []
+
+
+def test_what_has_begun_or_has_another_source_or_no_run_is_not_joined(rows: Connection) -> None:
+    first = take(rows, [P240], "first")
+    assert join(rows, first, "first") == [], "nobody waits for the others yet"
+    take(rows, [P720], "third")
+    assert join(rows, first, "first") == []
+    second = take(rows, [P480], "second")
+    assert join(rows, first, "first", "second") == [], "it has failed where this one begins"
+    ecs_hosts.attach(rows, second, "second", "ssh://a@b:22", "job", NOW)
+    assert join(rows, first, "first") == []
+
+
+def test_a_joint_job_is_taken_up_as_a_whole(rows: Connection) -> None:
+    """By its own run, which only asks for one of them, at once; by another when the lease is over."""
+    first = take(rows, [P240], "first")
+    take(rows, [P480], "second")
+    join(rows, first, "first")
+    both = [*first, *take(rows, [P240, P480], "first")[1:]]
+    ecs_hosts.attach(rows, both, "first", "ssh://a@b:22", "job", NOW)
+    assert resolutions(take(rows, [P240], "first")) == [P240, P480]
+    assert take(rows, [P480], "second") == []
+    late = take(rows, [P480], "second", NOW + 2 * LEASE_S)
+    assert {one.ecs_job for one in late} == {"job"}
+    assert resolutions(late) == [P240, P480]
+    assert ecs_hosts.ours(rows, both, "first") == []
+
+
+def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
+    due = take(rows, [P240, P480], "first")
+    assert ecs_hosts.published(rows, due, "stranger") == []
+    assert resolutions(ecs_hosts.published(rows, due[:1], "first")) == [P240]
+    assert resolutions(ecs_hosts.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
+    assert resolutions(ecs_hosts.published(rows, due, "first")) == [P480]
+    assert ecs_hosts.published(rows, due, "first") == []
