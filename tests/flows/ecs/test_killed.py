@@ -58,12 +58,18 @@ def test_a_teacher_that_is_killed_finds_its_job_again(ecs: Ecs, step: str) -> No
 
 def test_a_teacher_that_is_killed_while_its_job_waits_for_a_host_makes_it_later(ecs: Ecs) -> None:
     busy = [ecs.book(ecs.booking(ecs.town.record(), "240P")) for _ in range(2)]
-    wait_until(lambda: len(ecs.encoders()) == 2, timeout_s=60, description="both hosts are at work")
+    encoders = wait_until(
+        lambda: found if len(found := ecs.encoders()) == 2 else [], timeout_s=60, description="both hosts are at work"
+    )
+    for pid in encoders:
+        os.kill(pid, signal.SIGSTOP)
     record = ecs.town.record()
     class_id = ecs.book(ecs.booking(record, "240P"))
     wait_until(lambda: ecs.row(record).get("owner"), timeout_s=30, description="it waits in line")
     ecs.residents["teacher"].kill()
     assert ecs.row(record)["begun_at"] is None
+    for pid in encoders:
+        os.kill(pid, signal.SIGCONT)
     ecs.up("teacher")
     made_once(ecs, record, class_id)
     assert [ecs.answer(one, timeout_s=120)["result"] for one in busy] == ["success", "success"]
@@ -74,8 +80,10 @@ def test_a_teacher_that_is_stopped_leaves_its_job_to_the_next_one(ecs: Ecs) -> N
     record = ecs.town.record()
     class_id = ecs.book(ecs.booking(record, "240P"))
     encoder = ecs.encoding()
+    os.kill(encoder, signal.SIGSTOP)  # else it could be done before the teacher is down
     assert ecs.residents["teacher"].end() == 0
     assert psutil.pid_exists(encoder)
+    os.kill(encoder, signal.SIGCONT)
     ecs.up("teacher")
     made_once(ecs, record, class_id)
 
