@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from flows import artifacts, booking, deadlines, settle
+from flows import artifacts, booking, deadlines, settle, sweep
 from lectern.effects import renditions
 from lectern.effects.tables.engine import open_database, transaction
 from lectern.facts import Attempt
@@ -110,6 +110,27 @@ def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Pa
         assert play(next(paths), PAIRS[pair], [True] * stop + [False] * MANY)[0] == []
     for stop in range(second + 1):
         assert play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY)[0] == []
+
+
+def test_a_sweep_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
+    """Where Prefect is slow they would pile up, and each begin the same downloads again."""
+
+    async def both() -> tuple[int, int]:
+        engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+        host = stepped(engine)
+        first = Run(host, lambda _: sweep.sweep_teacher.fn())
+        await first.stop()
+        before = host.transactions
+        second = Run(host, lambda _: sweep.sweep_teacher.fn())
+        await second.stop()
+        assert second.task.done()
+        assert not await sweep.due(host)
+        first.task.cancel()
+        await asyncio.wait({first.task})
+        engine.dispose()
+        return before, host.transactions
+
+    assert asyncio.run(both()) == (1, 1)
 
 
 def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:
