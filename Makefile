@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-faults faults test-rollout-matrix check fmt release clean
+.PHONY: help demo test faults test-rollout-matrix check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -43,14 +43,9 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 # class to begin, for a supervisord to start again.
 RINGS := $(addprefix tests/,playbooks flows faults rollout effects fundamentals decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
-# The days with faults want a machine to themselves.
-FAULTS := tests/faults/test_faults.py
 
 test: check ## all checks and all tests that this machine can run; ARGS="-k booking -n 0" is passed to pytest
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15 --ignore=$(FAULTS) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
-
-test-faults: .venv/.built ## two short days with faults, one known and one at random
-	@$(BIN)/python -m pytest $(FAULTS) $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15 $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)

@@ -77,6 +77,7 @@ class Host(Generic[S]):
     guarded: dict[str, asyncio.Task[str]] = field(default_factory=dict)  # class_ids that are aired without a run
     aired_by: dict[str, str] = field(default_factory=dict)  # class_ids on air, and the run that pushes each
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
+    missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
     cried_at: float | None = None  # when that was alarmed, monotonic

@@ -14,10 +14,12 @@ from sqlalchemy import Connection
 from flows import artifacts
 from flows.host import NOT_MOVED, lost_tag, run_name, teacher, tell
 from flows.outcome import Batch, Teacher, living, place_again, summary
-from flows.streamers import move_key
+from flows.streamers import cry, move_key
 from lectern.decide import lease as decide
 from lectern.effects import bookings, leases
 from lectern.errors import TryAgain
+
+LOOK_S = 1.0
 
 
 @flow(name="move", flow_run_name=run_name, persist_result=False)
@@ -49,22 +51,53 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
         return Completed(name=NOT_MOVED, message=f"dry run: would move {len(classes)} classes of {streamer}")
     if before.session is not None:
         await host.runs.announce(lost_tag(streamer, before.session))
-    await asyncio.sleep(decide.NOTICE_S)
+    if not await _stays_silent(host, streamer, silent_s) and not force:
+        return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     alive = [one for one in await living(host) if one != streamer]
     if not alive:
         return Completed(name=NOT_MOVED, message=f"no other streamer is alive: {streamer} keeps its classes")
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
-    batch = await host.commit(_take_all, host, streamer, before.session, alive)
+    batch = await host.commit(_take_all, host, streamer, before.session, alive, force=force)
     await tell(host)
     await artifacts.table("move-batch", batch.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(batch.table))
 
 
-def _take_all(connection: Connection, host: Teacher, streamer: str, session: str | None, alive: Sequence[str]) -> Batch:
+async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
+    """Wait for as long as the notice is to be seen, and the silence to last; False where *streamer* is heard of."""
+    last_word, _ = await _silence(host, streamer)
+    await asyncio.sleep(decide.NOTICE_S)
+    while True:
+        word, lasted_s = await _silence(host, streamer)
+        if word != last_word:
+            return False
+        if lasted_s > silent_s:
+            return True
+        await asyncio.sleep(min(LOOK_S, silent_s - lasted_s + 0.01))
+
+
+async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
+    """When *streamer* said its last word that Redis knows, at the shared clock, and for how long it has been silent.
+
+    Of one that Redis has forgotten this teacher knows since when it misses it.
+    """
+    now, beats, _ = await host.bus.heard(host.settings.streamers_key)
+    if streamer in beats:
+        at = float(beats[streamer]["at"])
+        return at, now - at
+    heard = time.monotonic()
+    return None, heard - host.missing_since.setdefault(streamer, heard)
+
+
+def _take_all(
+    connection: Connection, host: Teacher, streamer: str, session: str | None, alive: Sequence[str], *, force: bool
+) -> Batch:
     now = time.time()
     batch = Batch()
     if leases.take(connection, streamer, session):
         orders = bookings.on(connection, streamer, now)
+        if not force:  # where the roll was not called in between, nobody has said it yet
+            cry(connection, host, streamer, len(orders), alive, movable=True)
         place_again(connection, host, orders, alive, batch, now, f"{streamer} is lost", refused=False)
     return batch

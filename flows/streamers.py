@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ from lectern.errors import TryAgain
 from lectern.messages import Grant, Release
 
 LOOK_S = 1.0
+ANNOUNCE_AGAIN_S = 3.0
+"""A move is announced again after so long, where its run has not begun, or could do nothing."""
+
 GRANT_AGAIN_S = 10.0
 """A claim that stays for so long is answered again: Redis may have lost what was said."""
 
@@ -33,7 +36,6 @@ class Roll:
     """The roll that is called every second; it remembers only what it heard itself."""
 
     host: Teacher
-    missing_since: dict[str, float] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
     failures: int = 0
 
@@ -48,7 +50,7 @@ class Roll:
             except (RedisError, OSError) as error:
                 self.failures += 1
                 self.host.listens_since = time.monotonic()
-                self.missing_since.clear()
+                self.host.missing_since.clear()
                 log.warning("redis: the streamers can not be heard: %s", error)
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
@@ -75,15 +77,15 @@ class Roll:
 
     def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
         if name in beats:
-            self.missing_since.pop(name, None)
-        missing_s = heard - self.missing_since.setdefault(name, heard) if name not in beats else 0.0
+            self.host.missing_since.pop(name, None)
+        missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
         age_s = now - float(beats[name]["at"]) if name in beats else None
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
         if holder is None or holder.lost_at is None:
             others = [one for one in self.host.living_now() if one != name]
-            await self.host.commit(_cry, self.host, name, number, others, movable=movable)
+            await self.host.commit(cry, self.host, name, number, others, movable=movable)
             await tell(self.host)
 
     async def _announce(self, name: str) -> None:
@@ -91,7 +93,7 @@ class Roll:
         others = [one for one in self.host.living_now() if one != name]
         if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
-        self.not_before[name] = time.monotonic() + 2 * decide.NOTICE_S
+        self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
         try:
             title = f"move classes of {name}"
             await self.host.runs.start("move", {"streamer": name}, name=title, tags=[lost_tag(name)])
@@ -108,8 +110,11 @@ def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
     return leases.holders(connection), bookings.having(connection, time.time())
 
 
-def _cry(connection: Connection, host: Teacher, name: str, number: int, others: list[str], *, movable: bool) -> None:
+def cry(connection: Connection, host: Teacher, name: str, number: int, others: Sequence[str], *, movable: bool) -> None:
+    """Alarm once that the streamer *name* is lost, and what becomes of its *number* classes."""
     now = time.time()
+    if leases.holder(connection, name).lost_at is not None:
+        return
     leases.note_lost(connection, name, now)
     after = f"not heard of for {host.settings.streamer_lost_after_s:g} s"
     if not others:
@@ -119,8 +124,8 @@ def _cry(connection: Connection, host: Teacher, name: str, number: int, others: 
     else:
         what = f"its {number} classes stay with it, for its lease has no end"
     log.error("%s: is lost: %s; %s", name, after, what)
-    cry = bookings.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    lost = bookings.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
+    outbox.put(connection, host.journal, [host.alarm(lost)], now)
 
 
 async def grant(host: Teacher, name: str, session: str, lease_s: float) -> None:

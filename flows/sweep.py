@@ -1,7 +1,8 @@
 """Deadlines, unsent answers, lost owners: what nobody else does any more."""
 
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -20,6 +21,7 @@ from lectern.facts import Idle
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BookingState
 
+S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
 GRACE_S = 5.0
 """What is younger is still being done by the run that began it."""
 
@@ -31,9 +33,13 @@ UNENDED_S = 300.0
 """A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
 
 
+SWEEP = "a sweep"
+"""What is busy while one is at work; no class is called so."""
+
+
 async def due(host: Host[Any]) -> bool:
-    """Whether there is anything to sweep: a run that finds nothing would only fill the UI."""
-    return await host.commit(_due, host)
+    """Whether there is anything to sweep, and nobody does: a run that finds nothing would only fill the UI."""
+    return SWEEP not in host.busy and await host.commit(_due, host)
 
 
 def _due(connection: Connection, host: Host[Any]) -> bool:
@@ -55,10 +61,24 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
     return bool(idle or late or airings.unscheduled(connection, now - GRACE_S) or rows.evicting(connection))
 
 
+async def _alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
+    """Sweep, unless another run does: where Prefect is slow they would pile up, and make it slower."""
+    if SWEEP in host.busy:
+        return Completed(message="another sweep is at work")
+    host.busy.add(SWEEP)
+    try:
+        return await work(host, dry_run)
+    finally:
+        host.busy.discard(SWEEP)
+
+
 @flow(name="sweep teacher", flow_run_name=run_name, persist_result=False)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
     """Enforce deadlines, send again, pick up what lost its owner."""
-    host = teacher()
+    return await _alone(teacher(), _sweep_teacher, dry_run)
+
+
+async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     now = time.time()
     late, silent = await host.commit(_late, host, now)
     forgotten = await host.commit(renditions.unrequested, now - GRACE_S)
@@ -149,7 +169,10 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
 @flow(name="sweep streamer", flow_run_name=run_name, persist_result=False)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
     """Send reports again, take up downloads, evictions and broadcasts that nobody does."""
-    host = streamer()
+    return await _alone(streamer(), _sweep_streamer, dry_run)
+
+
+async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[None]:
     left = await host.commit(_left, host)
     if dry_run:
         return Completed(message=f"dry run: {left.words()}")

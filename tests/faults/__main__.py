@@ -1,27 +1,40 @@
 """``python -m tests.faults --classes 200 --seed 7``: a day with faults, and what came of it in one line."""
 
 import argparse
+import os
 import random
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.day import day
 from tests.faults.judge import Verdict, judge
 from tests.faults.play import Play
+from tests.faults.singles import VICTIMS, kill_each
 from tests.faults.world import World
 from tests.stage import Town
 
+CLASSES_A_LOSS = 20
+"""Of so many classes one is on air on a streamer that is lost."""
 
-def suffer(town: Town, folder: Path, seed: int, classes: int) -> Verdict:
-    """Play the day of *seed* in *town*, and judge it."""
-    world = World(town, folder)
+LOSSES = 2
+"""At least so many times, for at least one of them is no kill: then its push goes on until its lease has run out."""
+
+
+def suffer(
+    town: Town, folder: Path, seed: int, classes: int, *, losses: int | None = None, victims: Sequence[str] = ()
+) -> Verdict:
+    """Play the day of *seed* in *town*, kill each of *victims* after it, and judge it all."""
+    played = day(seed, classes, max(LOSSES, classes // CLASSES_A_LOSS) if losses is None else losses)
+    world = World(town, folder, played.cached)
     try:
-        play = Play(world, day(seed, classes), _say)
+        play = Play(world, played, _say)
         world.open(play.day)
         play.run()
-        return judge(play)
+        return judge(play, kill_each(play, victims))
     finally:
         world.close()
 
@@ -36,6 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description="make faults [N=classes] [SEED=seed]")
     parser.add_argument("--classes", type=int, default=60, help="how many classes are booked")
     parser.add_argument("--seed", type=int, default=None, help="the day to play again; a random one by default")
+    parser.add_argument("--losses", type=int, default=None, help="how many classes on air lose their streamer")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="lectern-faults-"))
@@ -45,13 +59,16 @@ def main() -> int:
     try:
         (folder / "day").mkdir()
         town.start()
-        verdict = suffer(town, folder / "day", seed, given.classes)
+        verdict = suffer(town, folder / "day", seed, given.classes, losses=given.losses, victims=VICTIMS)
     finally:
         town.stop()
+    load = os.getloadavg()[2] / (os.cpu_count() or 1)
     for complaint in verdict.complaints():
         _say(complaint)
-    sys.stdout.write(f"{verdict.line()} ({time.monotonic() - began:.0f} s)\n")
-    if not verdict.faultless:
+    sys.stdout.write(f"{verdict.line()} ({time.monotonic() - began:.0f} s, load {load:.1f})\n")
+    if verdict.faultless:
+        shutil.rmtree(folder)
+    else:
         _say(f"Play it again: make faults N={given.classes} SEED={seed}. Logs and databases: {folder}")
     return 0 if verdict.faultless else 1
 

@@ -2,15 +2,19 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["old", "listed", "transcoded", "malformed", "garbage"]
+How = Literal["stop", "kill", "cut"]
 RESOLUTIONS = ("240P", "480P", "720P", "1080P")
 TIME_OUT_S = 20.0
 AHEAD_S = 100_000.0
 SPACING_S = 0.8
 """Between two bookings, on the average."""
+
+LONG_S = 300.0
+"""A class is on air for so long that its streamer can be lost meanwhile, and another take it over; then it ends."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Rendition:
     result: Literal["made", "failed", "none"]
     delay_s: float
     again_after_s: float | None  # doubled
-    lie_after_s: float | None  # a result of an older attempt that never was ours
+    lie_after_s: float | None  # a failure of an attempt that was given up
+    lie: Mapping[str, object]  # by what it is known to be one
     kept: bool  # on the stream, where it waits for a reader; else on the channel, which forgets
 
     @property
@@ -63,11 +68,13 @@ class Day:
     classes: tuple[Class, ...]
     renditions: Mapping[tuple[int, str], Rendition]
     records: int
+    cached: int  # renditions that a streamer may keep: less than are asked for
     length_s: float = field(default=0.0)
+    losses: tuple[tuple[Class, How], ...] = ()  # classes on air, and how their streamers are lost
 
 
-def day(seed: int, number: int) -> Day:
-    """The day of a seed, with so many classes."""
+def day(seed: int, number: int, losses: int) -> Day:
+    """The day of a seed, with so many classes; so many times a streamer is lost that has one on air."""
     chance = random.Random(f"day {seed}")
     records = max(5, number // 8)
     renditions = {
@@ -84,7 +91,13 @@ def day(seed: int, number: int) -> Day:
             at_s += chance.choice((0.0, 0.02, 0.1, 0.3))
             classes.append(_class(chance, len(classes), at_s, records, like=one))
         at_s += chance.expovariate(1 / SPACING_S) * (len(classes) - one.number)
-    return Day(seed, tuple(classes), renditions, records, at_s)
+    hows: tuple[How, ...] = ("stop", "kill", "cut")
+    first = chance.randrange(len(hows))
+    lost: list[tuple[Class, How]] = []
+    for turn in range(losses):
+        one = classes[turn * number // losses] = _long(classes[turn * number // losses])
+        lost.append((one, hows[(first + turn) % len(hows)]))
+    return Day(seed, tuple(classes), renditions, records, max(8, number // 6), at_s, tuple(lost))
 
 
 def _rendition(chance: random.Random, record: int, resolution: str) -> Rendition:
@@ -95,7 +108,22 @@ def _rendition(chance: random.Random, record: int, resolution: str) -> Rendition
         chance.choice((0.0, 0.05, 0.3, 1.0, 2.5, TIME_OUT_S + 2)),
         chance.choice((None, None, 0.0, 0.5, 4.0)),
         chance.choice((None, 0.1, 1.0)),
+        # Our own results carry their attempt; the cloud's do not, but its backend may not be at work any more.
+        chance.choice(({"type": "oss", "attempt": 0}, {"type": "ecs", "attempt": 0}, {"type": "ecs"})),
         chance.random() < 0.8,
+    )
+
+
+def _long(one: Class) -> Class:
+    """The same, but on air for long, and never cancelled."""
+    return replace(
+        one,
+        kind="old",
+        resolution=None,
+        starts_in_s=10.0,
+        length_s=LONG_S,
+        differently_after_s=None,
+        cancelled_after_s=None,
     )
 
 
@@ -116,7 +144,7 @@ def _class(chance: random.Random, number: int, at_s: float, records: int, like: 
         record,
         None if kind == "old" else resolution,
         chance.uniform(5, 15) if soon else AHEAD_S + number,
-        chance.uniform(8, 25) if soon else 600.0,
+        chance.uniform(10, 30) if soon else 600.0,
         tuple(chance.uniform(0, 5) for _ in range(chance.choice((0, 0, 0, 1, 2)))),
         chance.uniform(0.5, 4) if chance.random() < 0.04 else None,
         chance.uniform(0, 6) if chance.random() < 0.15 else None,

@@ -1,5 +1,6 @@
 """Hosts without processes: settings and a database, for what is done in one transaction."""
 
+import atexit
 import shutil
 import time
 from functools import cache
@@ -48,7 +49,9 @@ def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int) -> Host[S
 
 @cache
 def _template(role: Role) -> Path:
-    path = Path(mkdtemp(prefix="lectern-test-")) / f"{role}.db"
+    folder = Path(mkdtemp(prefix="lectern-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / f"{role}.db"
     engine = open_database(f"sqlite:///{path}")
     schema.upgrade(engine, role)
     engine.dispose()

@@ -1,12 +1,14 @@
 """Judges a day from outside: by the answers on the bus, the pushes received, and the rows of the databases."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from lectern.demo.recordings import Publish
 from tests.faults.day import Class
 from tests.faults.play import Play
+from tests.faults.singles import Recovery
 from tests.faults.world import HOSTS
 
 
@@ -18,7 +20,12 @@ class Verdict:
     faults: int
     classes: int
     answered_once: int = 0
+    promised: int = 0
+    aired: int = 0
+    losses: int = 0
+    moved: int = 0
     lost: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     answered_twice: list[str] = field(default_factory=list)
     refused_in_vain: list[str] = field(default_factory=list)
     pushed_twice: list[str] = field(default_factory=list)
@@ -26,6 +33,7 @@ class Verdict:
     over_bound: list[str] = field(default_factory=list)
     unrest: list[str] = field(default_factory=list)
     recovered_s: float | None = None
+    recoveries: list[Recovery] = field(default_factory=list)
 
     @property
     def faultless(self) -> bool:
@@ -36,34 +44,42 @@ class Verdict:
         """What is wrong, in words."""
         named = {
             "lost": self.lost,
+            "silently missing": self.missing,
             "answered twice": self.answered_twice,
             "refused in vain": self.refused_in_vain,
             "pushed twice": self.pushed_twice,
             "citations wrong": self.citations_wrong,
             "cache over bound": self.over_bound,
             "not at rest": self.unrest,
+            "too slow": [words for one in self.recoveries if (words := one.complaint())],
         }
         return [f"{what}: {one}" for what, found in named.items() for one in found]
 
     def line(self) -> str:
         """The day in one line."""
         recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
+        singles = ", ".join(f"{one.who} {one.seconds or math.inf:.0f} s" for one in self.recoveries)
         return (
             f"seed {self.seed}: {self.faults} faults, {self.classes} classes, {self.answered_once} answered once, "
-            f"{len(self.lost)} lost, {len(self.answered_twice)} answered twice, {len(self.pushed_twice)} pushed twice, "
+            f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air, "
+            f"{len(self.lost)} lost, {len(self.missing)} silently missing, "
+            f"{len(self.answered_twice)} answered twice, {len(self.pushed_twice)} pushed twice, "
             f"{len(self.citations_wrong)} citations wrong, {len(self.over_bound)} over the bound, "
             f"{len(self.refused_in_vain)} refused in vain; all answered {recovered} after the last fault"
+            + (f", after a single kill of {singles}" if singles else "")
         )
 
 
-def judge(play: Play) -> Verdict:
+def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
     """Look at everything."""
     world = play.world
     classes = [one for one in play.day.classes if one.kind != "garbage"]
     verdict = Verdict(play.day.seed, world.faults + world.struck_itself(), len(classes), recovered_s=play.recovered_s)
+    verdict.losses, verdict.moved = play.losses, play.moved
     verdict.unrest = play.unrest()
     verdict.over_bound = sorted(play.over_bound)
-    answers = play.answers()
+    verdict.recoveries = list(recoveries)
+    answers, alarmed = play.answers(), play.alarmed()
     for one in classes:
         class_id = play.class_id(one)
         said = set(answers.get(class_id, []))
@@ -73,11 +89,17 @@ def judge(play: Play) -> Verdict:
             verdict.answered_twice.append(f"{class_id}: {sorted(said)}")
         else:
             verdict.answered_once += 1
+            verdict.promised += said == {("success", 0)}
         wrong = {code for _, code in said} - allowed(play, one)
         if wrong:
             verdict.refused_in_vain.append(f"{class_id} ({one.kind}): {sorted(wrong)}")
-        if overlap_s(world.stage.pushes(class_id)) > 0:
-            verdict.pushed_twice.append(f"{class_id}: {overlap_s(world.stage.pushes(class_id)):.1f} s")
+        pushes = [push for push in world.stage.pushes(class_id) if push.first_media_at is not None]
+        verdict.aired += bool(pushes)
+        if overlap_s(pushes) > 0:
+            verdict.pushed_twice.append(f"{class_id}: {overlap_s(pushes):.1f} s")
+        is_to_air = one.is_on_air and one.cancelled_after_s is None and said == {("success", 0)}
+        if is_to_air and not pushes and class_id not in alarmed:
+            verdict.missing.append(class_id)
     for who in HOSTS[1:]:
         verdict.citations_wrong += _citations(play, who)
     return verdict
@@ -100,9 +122,11 @@ def allowed(play: Play, one: Class) -> set[int]:
 
 def overlap_s(pushes: list[Publish]) -> float:
     """For how long pictures of two pushes of one class came at the same time."""
-    spans = sorted((one.first_media_at, one.last_media_at) for one in pushes if one.first_media_at)
-    overlaps = [(before[1] or 0) - (after[0] or 0) for before, after in pairwise(spans) if before[1]]
-    return max([0.0, *overlaps])
+    ends_at = worst = 0.0
+    for one in sorted(pushes, key=lambda one: one.first_media_at or 0):
+        worst = max(worst, ends_at - (one.first_media_at or 0)) if ends_at else 0.0
+        ends_at = max(ends_at, one.last_media_at or 0)
+    return worst
 
 
 def _citations(play: Play, who: str) -> list[str]:

@@ -5,20 +5,33 @@ import json
 import random
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from tests.faults.day import Class, Day
-from tests.faults.world import CACHED, HOSTS, LOST_S, World
+from lectern import errors
+from tests.faults.day import LONG_S, Class, Day, How
+from tests.faults.world import HOSTS, LOST_S, World
 
 FAULT_EVERY_S = 6.0
-REST_S = 300.0
-"""After the last fault all is at rest within so long: a class on air, a timeout, a start on a busy machine."""
+PATIENT = 0.7
+"""So many of the faults wait until everybody is well again; the others strike those that begin, too."""
+
+PATIENCE_S = 60.0
+STILL_S = 240.0
+"""After the last fault something changes at least so often, until all is at rest: a timeout, a class on air."""
+
+REST_S = 700.0
+SEEN_S = 2.0
+"""So long is watched how two push one class, should they."""
 
 PROGRESS_S = 5.0
+AGAIN_S = 0.5
 Say = Callable[[str], None]
 GARBAGE = ("", "{", "[]", '{"cmd": "order"}', '{"cmd": "order", "class_id": "../etc/passwd"}', "\x00\xff", '"order"')
 
@@ -30,12 +43,17 @@ class Play:
         self.world, self.day, self.say = world, day, say
         self.bodies: dict[int, dict[str, Any]] = {}
         self.over_bound: set[str] = set()
+        self.losses = self.moved = 0  # of streamers with a class on air; of these classes to another one
         self.healed_at = 0.0
         self.recovered_s: float | None = None
-        self._bus = redis.Redis.from_url(world.town.redis_url, socket_timeout=1, decode_responses=True)
+        self._bus = redis.Redis.from_url(
+            world.town.redis_url, socket_timeout=1, decode_responses=True, retry=Retry(NoBackoff(), 0)
+        )
         self._chance = random.Random(f"faults {day.seed}")
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
+        self._unsent: deque[tuple[str, str]] = deque()
+        self._send_at = 0.0
         self._booked = 0
         self._began = 0.0
         self._schedule()
@@ -46,38 +64,44 @@ class Play:
 
     def run(self) -> None:
         """Play it."""
-        began = said = self._began = time.monotonic()
-        while self._events:
-            at_s = self._events[0][0]
-            now = time.monotonic()
-            if now - began >= at_s:
-                heapq.heappop(self._events)[2]()
-                continue
+        said = self._began = time.monotonic()
+        while self._events or self._unsent:
             self.world.tend()
+            now = self._now()
+            while self._events and self._events[0][0] <= now:
+                heapq.heappop(self._events)[2]()
+            self._send()
             self._look()
-            if now - said > PROGRESS_S:
-                said = now
-                self.say(f"{now - began:4.0f} s: {self._words()}")
-            time.sleep(min(0.05, max(at_s - (now - began), 0)))
+            if time.monotonic() - said > PROGRESS_S:
+                said = time.monotonic()
+                self.say(f"{now:4.0f} s: {self._words()}")
+            time.sleep(0.02)
         self.world.heal()
         self.healed_at = time.time()
-        self.say(f"{time.monotonic() - began:4.0f} s: no more faults; {self._words()}")
-        self._rest(began)
+        self.say(f"{self._now():4.0f} s: no more faults; {self._words()}")
+        self._rest()
 
-    def _rest(self, began: float) -> None:
-        give_up_at = said = time.monotonic()
-        give_up_at += REST_S
-        while time.monotonic() < give_up_at:
+    def _now(self) -> float:
+        """Seconds of the day."""
+        return time.monotonic() - self._began
+
+    def _rest(self) -> None:
+        """Until nothing is waited for, or nothing changes any more."""
+        waits: list[str] = []
+        said = changed = time.monotonic()
+        end = changed + REST_S
+        while (now := time.monotonic()) < min(end, changed + STILL_S):
             self.world.tend()
             self._look()
-            waits = self.unrest()
+            before, waits = waits, self.unrest()
             if self.recovered_s is None and not any("answered" in one for one in waits):
                 self.recovered_s = time.time() - self.healed_at
             if not waits:
                 return
-            if time.monotonic() - said > PROGRESS_S:
-                said = time.monotonic()
-                self.say(f"{said - began:4.0f} s: {'; '.join(waits[:4])}")
+            changed = now if waits != before else changed
+            if now - said > PROGRESS_S:
+                said = now
+                self.say(f"{self._now():4.0f} s: {'; '.join(waits[:4])}")
             time.sleep(0.3)
 
     # -- what is played ----------------------------------------------------------------------------------------------
@@ -91,13 +115,13 @@ class Play:
                 self._at(one.at_s + one.differently_after_s, lambda one=one: self._book(one, end_time=4e9 - 1))  # type: ignore[misc]
             if one.cancelled_after_s is not None:
                 self._at(one.at_s + one.cancelled_after_s, lambda one=one: self._cancel(one))  # type: ignore[misc]
+        for one, how in self.day.losses:
+            self._at(one.at_s, lambda one=one, how=how: self._lose(one, how))  # type: ignore[misc]
         at_s = 3.0
         while at_s < self.day.length_s:
-            self._at(at_s, self._fault)
+            until = at_s + PATIENCE_S if self._chance.random() < PATIENT else at_s
+            self._at(at_s, lambda until=until: self._fault(until))  # type: ignore[misc]
             at_s += self._chance.expovariate(1 / FAULT_EVERY_S)
-        # Long enough that the classes of a stopped streamer are moved, while some are on air there.
-        who = self._chance.choice(HOSTS[1:])
-        self._at(self.day.length_s * 0.4, lambda: self.world.stop(who, LOST_S * 2.5))
 
     def _at(self, at_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._numbers), act))
@@ -108,7 +132,7 @@ class Play:
             self._booked += 1
         body = {**self.bodies[one.number], **fields}
         text = self._chance.choice(GARBAGE) if one.kind == "garbage" else json.dumps(body)
-        self._send("order", text)
+        self._unsent.append(("order", text))
 
     def _body(self, one: Class) -> dict[str, Any]:
         class_id = self.class_id(one)
@@ -126,18 +150,60 @@ class Play:
         return body
 
     def _cancel(self, one: Class) -> None:
-        self._send("cancel", json.dumps({"cmd": "cancel", "class_id": self.class_id(one)}))
+        self._unsent.append(("cancel", json.dumps({"cmd": "cancel", "class_id": self.class_id(one)})))
 
-    def _send(self, channel: str, body: str) -> None:
+    def _send(self) -> None:
         """What Redis does not take is sent again, as a platform does; it may be taken twice."""
-        try:
-            self._bus.xadd(self.world.stage.channels[channel], {"body": body})
-        except (redis.RedisError, OSError):
-            self._at(time.monotonic() - self._began + 0.5, lambda: self._send(channel, body))
+        while self._unsent and time.monotonic() >= self._send_at:
+            channel, body = self._unsent[0]
+            try:
+                self._bus.xadd(self.world.stage.channels[channel], {"body": body})
+            except (redis.RedisError, OSError):
+                self._send_at = time.monotonic() + AGAIN_S
+            else:
+                self._unsent.popleft()
 
-    def _fault(self) -> None:
+    def _lose(self, one: Class, how: How) -> None:
+        """The streamer that airs the class is not heard of, until another one airs it."""
+        body, who = self.bodies.get(one.number), self._airing(one)
+        if who is not None and self.world.all_well():
+            self.losses += 1
+            self.world.lose(who, how, LONG_S)
+            lost_at = time.time()
+            self._at(self._now() + LOST_S, lambda: self._find(one, who, lost_at))
+        elif body is None or time.time() < body["end_time"]:
+            self._at(self._now() + 0.5, lambda: self._lose(one, how))
+
+    def _find(self, one: Class, lost: str, lost_at: float) -> None:
+        """When another one has pushed for a moment, in which the lost one must not push any more."""
+        pushes = [push for push in self.world.stage.pushes(self.class_id(one)) if push.started_at > lost_at]
+        seen_s = max([(push.last_media_at or 0) - (push.first_media_at or 0) for push in pushes], default=0.0)
+        is_moved = seen_s > SEEN_S and self._airing(one) not in (None, lost)
+        if is_moved or not self.world.is_lost(lost) or time.time() > self.bodies[one.number]["end_time"]:
+            self.moved += is_moved
+            self.world.find(lost)
+            self._cancel(one)
+        else:
+            self._at(self._now() + 0.5, lambda: self._find(one, lost, lost_at))
+
+    def _airing(self, one: Class) -> str | None:
+        """The streamer that airs the class, by the pushes that arrive and the booking's row."""
+        class_id = self.class_id(one)
+        if not any(push.ended_at is None for push in self.world.stage.pushes(class_id)):
+            return None
+        try:
+            streamer = self.world.stage.order(class_id).get("streamer")
+        except sqlite3.Error:
+            return None
+        return next((who for who in HOSTS[1:] if self.world.stage.name(who) == streamer), None)
+
+    def _fault(self, patient_until: float) -> None:
+        if self._now() < patient_until and not self.world.all_well():
+            self._at(self._now() + 0.5, lambda: self._fault(patient_until))
+            return
         chance, world = self._chance, self.world
-        streamer = chance.choice(HOSTS[1:])
+        heard = [one for one in HOSTS[1:] if not world.is_lost(one)]  # who is lost, is not found by a fault
+        streamer = chance.choice(heard or HOSTS[1:])
         who = chance.choice(("teacher", streamer))
         faults: list[tuple[int, Callable[[], None]]] = [
             (6, lambda: world.kill("teacher", chance.uniform(0, 3))),
@@ -164,17 +230,24 @@ class Play:
                 )
             except sqlite3.Error:
                 continue
-            if row["num"] > CACHED:
+            if row["num"] > self.world.cached:
                 self.over_bound.add(who)
 
     def answers(self) -> dict[str, list[tuple[str, int]]]:
         """All that was said on the bus: class_id to (result, code) of each answer."""
         found: dict[str, list[tuple[str, int]]] = {}
-        entries: Any = self._bus.xrange(self.world.stage.channels["order_result"])
-        for _, fields in entries:
-            said = json.loads(fields["body"])
+        for said in self._said("order_result"):
             found.setdefault(said["class_id"], []).append((said["result"], said["code"]))
         return found
+
+    def alarmed(self) -> set[str]:
+        """The classes of which an alarm said that they are not aired, or not to their end."""
+        codes = {errors.AIRING_BROKEN.number, errors.NOT_MOVED.number}
+        return {str(said["class_id"]) for said in self._said("alarm") if said["code"] in codes and said.get("class_id")}
+
+    def _said(self, channel: str) -> list[dict[str, Any]]:
+        entries: Any = self._bus.xrange(self.world.stage.channels[channel])
+        return [json.loads(fields["body"]) for _, fields in entries]
 
     def unrest(self) -> list[str]:
         """What is not at rest yet, in words."""

@@ -11,7 +11,7 @@ from tests.stage import Town
 
 pytestmark = pytest.mark.timeout(900)
 
-KNOWN = 4
+KNOWN = 11
 CLASSES = 10
 
 
@@ -26,13 +26,18 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         found.stop()
 
 
-@pytest.mark.parametrize("seed", [KNOWN, None], ids=["known", "random"])
+@pytest.mark.parametrize(("seed", "losses"), [(KNOWN, 1), (None, 0)], ids=["known", "random"])
 def test_a_day_with_faults_loses_no_class(
-    frail: Town, seed: int | None, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    frail: Town,
+    seed: int | None,
+    losses: int,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each is answered one way and pushed once at a time; all citations are right, no cache is over its bound."""
     played = random.SystemRandom().randrange(1_000_000) if seed is None else seed
-    verdict = suffer(frail, tmp_path_factory.mktemp("day"), played, CLASSES)
+    verdict = suffer(frail, tmp_path_factory.mktemp("day"), played, CLASSES, losses=losses)
     with capsys.disabled():
         sys.stdout.write(f" [{verdict.line()}] ")
-    assert verdict.complaints() == [], f"play it again: make faults N={CLASSES} SEED={played}"
+    again = f"play it again: python -m tests.faults --classes {CLASSES} --losses {losses} --seed {played}"
+    assert verdict.complaints() == [], again

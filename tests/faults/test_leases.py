@@ -2,21 +2,24 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from flows import release
+from flows import move, release, streamers
 from flows.host import Host
+from lectern import errors
+from lectern.decide import lease
 from lectern.effects import airings, inbox, leases
 from lectern.effects.inbox import Arrived
 from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.effects.tables.streamer import journal
 from lectern.messages import Grant, Prepare, Release
-from lectern.settings import StreamerSettings
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from tests import strategies
 from tests.faults import hosts
@@ -74,3 +77,69 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     assert runs.seen == [(RUN, None)]
     with reading(host.engine) as connection:
         assert leases.session(connection, host.settings.name) == "new"
+
+
+class Ear:
+    """A Redis in which a streamer has said a word so many seconds ago; another one comes after so many looks."""
+
+    def __init__(self, ago_s: float, *, again_after: int = 1000) -> None:
+        self.at, self.looks, self.again_after = time.time() - ago_s, 0, again_after
+
+    async def heard(self, _key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
+        """The clock, and the beat."""
+        self.looks += 1
+        if self.looks > self.again_after:
+            self.at = time.time()
+        return time.time(), {hosts.ALIVE[0]: {"at": self.at}}, {}
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[TeacherSettings]]:
+    monkeypatch.setattr(lease, "NOTICE_S", 0.05)
+    monkeypatch.setattr(move, "LOOK_S", 0.05)
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+def stays_silent(teacher: Host[TeacherSettings], bus: object, silent_s: float) -> bool:
+    teacher.bus = cast("Any", bus)
+    return asyncio.run(move._stays_silent(teacher, hosts.ALIVE[0], silent_s))
+
+
+def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: Host[TeacherSettings]) -> None:
+    """Its notice may be over before: then it must not be taken for one that was heard of again."""
+    ear = Ear(ago_s=9.5)
+    assert stays_silent(teacher, ear, 10.0)
+    assert time.time() - ear.at > 10.0
+
+
+def test_a_move_ends_when_the_streamer_is_heard_of(teacher: Host[TeacherSettings]) -> None:
+    """Also where it is heard of while its silence is waited for."""
+    assert not stays_silent(teacher, Ear(ago_s=9.0, again_after=3), 10.0)
+
+
+def test_a_streamer_that_redis_has_forgotten_is_lost_when_the_teacher_has_missed_it_for_long(
+    teacher: Host[TeacherSettings],
+) -> None:
+    """Its lease may have been renewed in the moment before Redis was started without its data."""
+
+    class Empty(Ear):
+        async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
+            now, _, claims = await super().heard(key)
+            return now, {}, claims
+
+    began = time.monotonic()
+    assert stays_silent(teacher, Empty(0), 0.5)
+    assert time.monotonic() - began > 0.5
+
+
+def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: Host[TeacherSettings]) -> None:
+    """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
+    name, other = hosts.ALIVE
+    with transaction(teacher.engine) as connection:
+        leases.grant(connection, name, "session", 12.0, hosts.now())
+        move._take_all(connection, teacher, name, "session", [other], force=False)
+        streamers.cry(connection, teacher, name, 1, [other], movable=True)
+        alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
+    assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]

@@ -44,9 +44,10 @@ def kept(connection: Connection, message: Message) -> int:
 
 
 def under_way(connection: Connection) -> None:
-    """The rendition is being transcoded, its deadline has passed, and one class waits."""
+    """The rendition is being transcoded, its deadline passed so long ago that no result goes first, one class waits."""
     now = hosts.now()
-    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/6666.flv")
+    deadline = now - deadlines.RESULTS_FIRST_S - 1
+    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, deadline, "http://origin.example/6666.flv")
     renditions.begin(connection, [attempt], now)
     renditions.requested(connection, KEY, now)
     bookings.add(connection, [(booked("c-0"), BookingState.WAITING)], now)

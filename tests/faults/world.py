@@ -1,79 +1,32 @@
 """The real processes of a day, and what can be done to them; whoever dies is started again, as by a supervisor."""
 
-import asyncio
 import json
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from redis.exceptions import RedisError
 
-from lectern.demo.oss_transcoder import OssTranscoder, Rule
-from lectern.states import Resolution
 from tests.faults import points
-from tests.faults.day import TIME_OUT_S, Day, Rendition
+from tests.faults.day import LONG_S, TIME_OUT_S, Day, How, Rendition
 from tests.faults.points import STREAMER, TEACHER, Strike
-from tests.stage import Child, Gate, Stage, Town
+from tests.faults.transcoder import Transcoder
+from tests.stage import UP_S, Child, Gate, Stage, Town, wait_until
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
 LOST_S, LEASE_S = 12, 6
-CACHED = 8
-"""Renditions that a streamer may keep."""
-
-
-class Transcoder(OssTranscoder):
-    """Makes nothing: says of each rendition what the day has for it, late, doubled, or not at all."""
-
-    renditions: Mapping[tuple[int, str], Rendition] = {}
-
-    async def _answer(self, rule: Rule, record_id: int, resolution: Resolution) -> None:
-        found = self.renditions.get((record_id, resolution.value))
-        if found is None or found.result == "none":
-            return
-        told = [(found.delay_s, self._result(record_id, resolution, made=found.result == "made"))]
-        if found.again_after_s is not None:
-            told.append((found.delay_s + found.again_after_s, told[0][1]))
-        if found.lie_after_s is not None:
-            lie = {**self._result(record_id, resolution, made=False), "type": "ecs", "attempt": 0}
-            told.append((found.lie_after_s, lie))
-        began = time.monotonic()
-        for at_s, result in sorted(told, key=lambda one: one[0]):
-            await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
-            await self._say(result, kept=found.kept)
-
-    def _result(self, record_id: int, resolution: Resolution, *, made: bool) -> dict[str, object]:
-        url = f"{self._origin_url}/{record_id}/{record_id}_{resolution.value}.flv"
-        return {
-            "cmd": "transcoding",
-            "record_id": record_id,
-            "video_resolution": resolution.value,
-            "result": "sucess" if made else "failed",
-            "transcode_video_url": url if made else "",
-            "type": "oss",
-        }
-
-    async def _say(self, result: dict[str, object], *, kept: bool) -> None:
-        assert self._redis is not None
-        for _ in range(200):  # a transcoder that reaches no Redis tries again, as the cloud's does
-            with suppress(RedisError, OSError):
-                if kept:
-                    await self._redis.xadd(self._channel, {"body": json.dumps(result)})
-                else:
-                    await self._redis.publish(self._channel, json.dumps(result))
-                return
-            await asyncio.sleep(0.2)
 
 
 class World:
     """A town that may be hurt, and the hosts in it."""
 
-    def __init__(self, town: Town, folder: Path) -> None:
+    def __init__(self, town: Town, folder: Path, cached: int) -> None:
         self.town = town
+        self.cached = cached  # renditions that a streamer may keep
         self.gates = {
             (who, what): Gate(port)
             for who in HOSTS
@@ -103,7 +56,7 @@ class World:
             "TRANSCODING_TIME_OUT_S": str(TIME_OUT_S),
             "ECS_HOSTS": "",
             "MAX_ATTEMPTS_A_DAY": "1000",
-            "MAX_VIDEO_NUM": str(CACHED),
+            "MAX_VIDEO_NUM": str(self.cached),
             "BROADCAST_LEAD_S": "2",
             "INBOX_LEASE_S": "20",
             "INBOX_TRIES": "1000",
@@ -120,17 +73,28 @@ class World:
         }
 
     def open(self, day: Day) -> None:
-        """Start everything; whoever was there before has left messages, so nobody needs to be waited for."""
+        """Start everything, and wait until each host is up, or has come to the point at which it is struck."""
         self._chance = random.Random(f"world {day.seed}")
-        self.stage.oss.renditions = {  # type: ignore[attr-defined]  # ours
-            (self.record_id(one.record), one.resolution): one for one in day.renditions.values()
-        }
+        self.transcodes(day.renditions.values())
         for record in range(day.records):
-            self.town.record("240P", "480P", "720P", "1080P", record_id=self.record_id(record))
+            self.record(record)
         self.stage.init(*HOSTS)
         self.peace = False
         for who in HOSTS:
             self._start(who)
+        for who in HOSTS:
+            begun = lambda w=who: self._is_up(w) or not self._works(w)  # noqa: E731
+            wait_until(begun, timeout_s=UP_S, description=f"{who} is up, or struck")
+
+    def transcodes(self, renditions: Iterable[Rendition]) -> None:
+        """What the transcoder has to say from now on."""
+        said = {(self.record_id(one.record), one.resolution): one for one in renditions}
+        self.stage.oss.renditions = said  # type: ignore[attr-defined]  # ours
+
+    def record(self, record: int) -> None:
+        """Put the day's record on the origin."""
+        resolutions = ("240P", "480P", "720P", "1080P")
+        self.town.record(*resolutions, record_id=self.record_id(record), seconds=int(LONG_S) + 10)
 
     def record_id(self, record: int) -> int:
         """The id of the day's record."""
@@ -141,6 +105,18 @@ class World:
     def child(self, who: str) -> Child:
         """The process of a host, or of a server."""
         return self.stage.residents[who] if who in HOSTS else self.town.servers[who]
+
+    def _works(self, who: str) -> bool:
+        """Whether its process is there, and not stopped."""
+        child = self.child(who)
+        return child.exit_code is None and not _is_stopped(child.pid)
+
+    def _is_up(self, who: str) -> bool:
+        return self._works(who) and (who not in HOSTS or "started!" in self.child(who).said())
+
+    def all_well(self) -> bool:
+        """Whether everybody is up, and nobody is cut off."""
+        return not self._stopped and all(self._is_up(who) for who in [*HOSTS, *self.town.servers])
 
     def kill(self, who: str, for_s: float) -> None:
         """SIGKILL; it is started again after *for_s*."""
@@ -164,6 +140,25 @@ class World:
             self.faults += 1
             self.town.background.run(self.gates[who, what].stop())
             self._stopped[key] = time.monotonic() + for_s
+
+    def lose(self, who: str, how: How, for_s: float) -> None:
+        """Nothing is heard of *who* for so long, unless it is found before."""
+        if how == "stop":
+            self.stop(who, for_s)
+        elif how == "kill":
+            self.kill(who, for_s)
+        else:
+            for what in ("redis", "prefect"):
+                self.cut(who, what, for_s)
+
+    def is_lost(self, who: str) -> bool:
+        """Whether it can not be heard."""
+        return who in self._down or not self._stopped.keys().isdisjoint(_ways(who))
+
+    def find(self, who: str) -> None:
+        """The end of a loss."""
+        for until in (self._stopped, self._down):
+            until.update(dict.fromkeys(until.keys() & _ways(who), 0.0))
 
     def break_pushes(self) -> None:
         """All that is on air breaks off."""
@@ -245,6 +240,11 @@ class World:
         self.stage.close()
         for gate in self.gates.values():
             self.town.background.run(gate.stop())
+
+
+def _ways(who: str) -> set[str]:
+    """What can be stopped of *who*."""
+    return {who, f"{who} to redis", f"{who} to prefect"}
 
 
 def _is_stopped(pid: int) -> bool:

@@ -29,3 +29,16 @@ def test_each_section_has_the_five_parts_in_their_order(heading: str) -> None:
 @pytest.mark.parametrize("what", ["watch a booking", "retry a failed run", "cancel a class", "evict", "start and stop"])
 def test_the_daily_work_is_explained(what: str) -> None:
     assert any(heading.startswith("How do I") and what in heading for heading in SECTIONS)
+
+
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("flows", "lib/lectern")
+    for path in sorted((Path(__file__).parents[2] / folder).rglob("*.py"))
+)
+
+
+@pytest.mark.parametrize("heading", [one for one in SECTIONS if one[0].islower()])
+def test_a_heading_that_begins_small_is_what_a_log_says_to_the_letter(heading: str) -> None:
+    """The operator searches for the sentence that they see; what differs from time to time is left out."""
+    assert heading.removesuffix("AwaitingRetry") in SOURCES

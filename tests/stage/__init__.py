@@ -1,10 +1,22 @@
 """What the tests of flows stand on: real servers, resident processes as children, the platform at the other end."""
 
-from tests.stage.children import Child, ffmpegs_of
+from tests.stage.children import UP_S, Child, ffmpegs_of
 from tests.stage.gate import Gate
 from tests.stage.hosts import SECRET
 from tests.stage.seen import PROMPT_S, STAGES, Stage, staged
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
 
-__all__ = ["PROMPT_S", "SECRET", "STAGES", "Child", "Gate", "Stage", "Town", "ffmpegs_of", "staged", "wait_until"]
+__all__ = [
+    "PROMPT_S",
+    "SECRET",
+    "STAGES",
+    "UP_S",
+    "Child",
+    "Gate",
+    "Stage",
+    "Town",
+    "ffmpegs_of",
+    "staged",
+    "wait_until",
+]

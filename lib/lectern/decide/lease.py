@@ -11,6 +11,12 @@ WITNESS_S = 10.0
 NOTICE_S = WITNESS_S + 1.0
 """A move is to be seen in Prefect for so long before it takes anything: by then that word is worn out."""
 
+HASTE_S = 2.0
+"""A move is announced so much earlier than its notice asks for: its run needs a moment to begin.
+
+More would cost a streamer that only Redis can not reach: from the announcement on Prefect's word is against it.
+"""
+
 
 def until(asked_at: float, lease_s: float) -> float:
     """The end of a lease that was confirmed; it counts from the question, not from the answer. 0 has no end."""
@@ -24,7 +30,7 @@ def lost_after(lost_after_s: float, lease_s: float) -> float:
 
 def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
     """After so many seconds of silence a move is announced, so that it can be done when the streamer is lost."""
-    return max(lost_after_s - NOTICE_S, 3 * heartbeat_s)
+    return max(lost_after_s - NOTICE_S - HASTE_S, 3 * heartbeat_s)
 
 
 def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:

@@ -1,0 +1,79 @@
+"""A streamer's disk is full, or takes no more writes: that is 316 and an alarm, and what is on air goes on."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lectern.effects.disk import KEEP_FREE_BYTES
+from tests.faults.small_disk import SmallDisk, small_disk
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+
+
+@pytest.fixture
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path_factory.mktemp("small")) as found:
+        yield found
+
+
+@pytest.fixture
+def host(town: Town, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher, and a streamer whose database and renditions lie on the small disk."""
+    with staged(town, tmp_path_factory.mktemp("disk")) as found:
+        found.database("streamer1").symlink_to(disk.path / "streamer1.db")
+        own = {"STREAMER_DATABASE_URL": f"sqlite:///{disk.path}/streamer1.db", "VIDEO_ROOT": f"{disk.path}/videos"}
+        found.own = {"streamer1": own}
+        found.up("teacher", "streamer1")
+        yield found
+
+
+def put_on_air(host: Stage) -> str:
+    """A class that is on air for longer than a test takes."""
+    class_id = host.book(host.booking(host.town.record(seconds=300), starts_in_s=2, length_s=300))
+    host.on_air(class_id, timeout_s=120)
+    return class_id
+
+
+def goes_on(host: Stage, class_id: str) -> None:
+    """The class is on air, by the same push, and its process is the same."""
+    (push,) = host.pushes(class_id)
+    seen = push.last_media_at
+    wait_until(lambda: host.pushes(class_id)[0].last_media_at != seen, description="more pictures come")
+    (push,) = host.pushes(class_id)
+    assert push.ended_at is None
+    assert host.residents["streamer1"].exit_code is None
+
+
+def test_without_room_for_a_recording_its_class_is_refused_with_316(host: Stage, disk: SmallDisk) -> None:
+    """While there is room for the refusal itself; and when there is room again, classes are taken again."""
+    disk.fill(leave_bytes=KEEP_FREE_BYTES - 2**20)
+    answer = host.answer(host.book(host.booking(host.town.record())))
+    assert (answer["result"], answer["code"]) == ("fail", 316)
+    assert host.alarms(316)
+    disk.empty()
+    assert host.answer(host.book(host.booking(host.town.record())))["result"] == "success"
+    assert host.residents["streamer1"].exit_code is None
+
+
+def test_a_full_disk_stops_nothing_that_is_on_air(host: Stage, disk: SmallDisk) -> None:
+    """Not even a message can be written down: it waits on its stream until there is room, and a person is called."""
+    on_air = put_on_air(host)
+    disk.fill()
+    waiting = host.book(host.booking(host.town.record()))
+    wait_until(lambda: host.alarms(316), timeout_s=60, description="a person is called")
+    assert "the disk is full or read-only" in host.residents["streamer1"].said()
+    goes_on(host, on_air)
+    assert not host.ear.answers[waiting]
+    disk.empty()
+    assert host.answer(waiting, timeout_s=120)["result"] == "success"
+    goes_on(host, on_air)
+
+
+def test_a_disk_that_has_become_read_only_stops_nothing_that_is_on_air(host: Stage, disk: SmallDisk) -> None:
+    """A person is called, and has until its end."""
+    on_air = put_on_air(host)
+    disk.break_down()
+    host.book(host.booking(host.town.record()))
+    wait_until(lambda: host.alarms(316), timeout_s=60, description="a person is called")
+    goes_on(host, on_air)

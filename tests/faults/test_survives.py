@@ -1,0 +1,122 @@
+"""What a killed process leaves is gone on with; what is away for long costs neither memory nor a busy processor."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.stage import Gate, Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+
+AWAY_S = 25.0
+"""Longer than every backoff grows."""
+
+BUSY = 0.5
+"""So many of a processor's seconds a second are a busy loop; a process that waits needs a twentieth of it."""
+
+GROWTH_BYTES = 60 * 1024**2
+MESSAGES = 2000
+
+
+def test_a_part_and_its_reservation_outlive_kill_9(town: Town, tmp_path: Path) -> None:
+    """The download goes on where it was, and its room is never given to another."""
+    with staged(town, tmp_path, DOWNLOAD_RATE="300k") as stage:
+        stage.up("teacher", "streamer1")
+        record = town.record(seconds=60)
+        class_id = stage.book(stage.booking(record))
+        part = stage.folder / "streamer1" / str(record) / f"{record}.flv.part"
+        wait_until(lambda: part.exists() and part.stat().st_size > 300_000, description="a part has come")
+        before = reserved(stage)
+        stage.residents["streamer1"].kill()
+        had = part.stat().st_size
+        assert reserved(stage) == before == (town.origin.root.joinpath(f"{record}/{record}.flv").stat().st_size, 1)
+        stage.up("streamer1")
+        assert stage.answer(class_id, timeout_s=120)["result"] == "success"
+        assert reserved(stage) == (0, 0)
+        ranges = [one.range for one in town.origin.requests if one.path == f"/{record}/{record}.flv" and one.range]
+        assert any(int(one.removeprefix("bytes=").partition("-")[0]) >= had for one in ranges)
+        assert stage.num_cite("streamer1", str(record)) == 1
+
+
+def reserved(stage: Stage) -> tuple[int, int]:
+    """Bytes and places that downloads have reserved."""
+    (row,) = stage.rows("streamer1", "select reserved_bytes, reserved_num from dir_info")
+    return row["reserved_bytes"], row["reserved_num"]
+
+
+def test_a_damaged_database_is_named_at_the_start_with_the_way_out(town: Town, tmp_path: Path) -> None:
+    """The process ends at once, has changed nothing, and its last word is a heading of the runbook."""
+    with staged(town, tmp_path) as stage:
+        stage.init("streamer1")
+        file = stage.database("streamer1")
+        damaged = file.read_bytes()[:4096] + b"\x5a" * 8192
+        file.write_bytes(damaged)
+        ended = stage.lectern("streamer1", "serve", "streamer")
+        said = ended.stdout + ended.stderr
+        assert ended.returncode != 0
+        assert "Traceback" not in said
+        heading = "the file is damaged, or is no SQLite database"
+        assert heading in said
+        assert "streamer1.db" in said
+        assert f"## {heading}" in (Path(__file__).parents[2] / "RUNBOOK.md").read_text()
+        assert file.read_bytes() == damaged
+
+
+@pytest.fixture(scope="module")
+def walled(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, dict[str, Gate]]]:
+    """A teacher and a streamer that reach Redis and Prefect through gates."""
+    gates = {"redis": Gate(town.redis_port), "prefect": Gate(town.prefect_port)}
+    for gate in gates.values():
+        town.background.run(gate.start())
+    urls = {
+        "REDIS_URL": f"redis://127.0.0.1:{gates['redis'].port}/0",
+        "PREFECT_API_URL": f"http://127.0.0.1:{gates['prefect'].port}/api",
+    }
+    with staged(town, tmp_path_factory.mktemp("away"), **urls) as found:
+        found.up("teacher", "streamer1")
+        found.answer(found.book(found.booking(town.record())))
+        yield found, gates
+    for gate in gates.values():
+        town.background.run(gate.stop())
+
+
+def used(stage: Stage, who: str) -> tuple[float, int]:
+    """Processor seconds and memory of a resident process."""
+    process = psutil.Process(stage.residents[who].pid)
+    times = process.cpu_times()
+    return times.user + times.system, process.memory_info().rss
+
+
+@pytest.mark.parametrize("what", ["redis", "prefect"])
+def test_what_is_away_for_long_is_waited_for_without_a_busy_loop(
+    walled: tuple[Stage, dict[str, Gate]], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bounded memory, whatever arrives meanwhile; then all of it is answered."""
+    stage, gates = walled
+    record = stage.town.record()
+    stage.town.background.run(gates[what].stop())
+    before = {who: used(stage, who) for who in stage.residents}
+    began = time.monotonic()
+    try:
+        bookings = [stage.booking(record, starts_in_s=-60, length_s=1) for _ in range(MESSAGES)]
+        with stage.town.redis.pipeline(transaction=False) as pipe:
+            for one in bookings:
+                pipe.xadd(stage.channels["order"], {"body": json.dumps(one)})
+            pipe.execute()
+        wait_until(lambda: time.monotonic() - began > AWAY_S, description=f"{what} is away for long")
+        lasted_s = time.monotonic() - began
+        after = {who: used(stage, who) for who in stage.residents}
+    finally:
+        stage.town.background.run(gates[what].start())
+    for who, (cpu_s, rss_bytes) in after.items():
+        share, growth = (cpu_s - before[who][0]) / lasted_s, rss_bytes - before[who][1]
+        with capsys.disabled():
+            print(f" [{what} away, {who}: {share:.1%} of a processor, {growth / 1024**2:+.0f} MiB]", end="")  # noqa: T201
+        assert share < BUSY
+        assert growth < GROWTH_BYTES
+    answered = lambda: all(stage.ear.answers[one["class_id"]] for one in bookings)  # noqa: E731
+    wait_until(answered, timeout_s=180, description="all are answered")

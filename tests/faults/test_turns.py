@@ -1,0 +1,145 @@
+"""Runs of one process side by side: in whatever order their transactions come, each class is answered one way."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from flows import artifacts, booking, deadlines, settle, sweep
+from lectern.effects import renditions
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.facts import Attempt
+from lectern.messages import TranscodingResult
+from lectern.states import Backend
+from tests.faults import hosts
+from tests.faults.test_races import KEY, booked, faults, kept, result, under_way
+from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
+
+Prepare = Callable[[Connection], Flow]
+
+
+def books(class_id: str) -> Prepare:
+    """The run that books it."""
+
+    def prepare(connection: Connection) -> Flow:
+        id_ = kept(connection, booked(class_id))
+        return lambda _: booking.booking.fn([id_])
+
+    return prepare
+
+
+def settles(found: TranscodingResult) -> Prepare:
+    """The run that settles a result."""
+
+    def prepare(connection: Connection) -> Flow:
+        id_ = kept(connection, found)
+        return lambda _: settle.settle.fn([id_])
+
+    return prepare
+
+
+def expires(_connection: Connection) -> Flow:
+    """The sweeper's step that enforces deadlines."""
+    return deadlines.time_out
+
+
+def begins_anew(_connection: Connection) -> Flow:
+    """The next attempt, by our own server; what came of the first one may still be said."""
+
+    async def begin(host: Stepped) -> None:
+        again = Attempt(*KEY, 2, 2, hosts.now(), Backend.ECS, hosts.now() + 600, "http://origin.example/6666.flv")
+        await host.commit(renditions.begin, [again], hosts.now())
+
+    return begin
+
+
+MADE, NOT_MADE = result(success=True), result(success=False)
+OF_BEFORE = NOT_MADE.model_copy(update={"type": Backend.ECS, "attempt": 1})
+MANY = 20
+"""More transactions than any run has."""
+
+PAIRS: dict[str, tuple[Prepare, Prepare]] = {
+    "wait and settle": (books("c-1"), settles(MADE)),
+    "wait and refuse": (books("c-1"), settles(NOT_MADE)),
+    "wait and time out": (books("c-1"), expires),
+    "settle and time out": (settles(MADE), expires),
+    "settle twice": (settles(MADE), settles(NOT_MADE)),
+    "the same booking twice": (books("c-1"), books("c-1")),
+}
+
+
+async def _both(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', path)}")
+    try:
+        with transaction(engine) as connection:
+            under_way(connection)
+            flows = [prepare(connection) for prepare in pair]
+        first, second = (Run(stepped(engine), flow) for flow in flows)
+        await in_turns(first, second, schedule)
+        with transaction(engine) as connection:
+            return faults(connection), [run.host.transactions for run in (first, second)]
+    finally:
+        engine.dispose()
+
+
+def play(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bool]) -> tuple[list[str], list[int]]:
+    """Run a pair by *schedule*; what is wrong after it, and how many transactions each run had."""
+    return asyncio.run(_both(path, pair, schedule))
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A new file each time; the UI is not there."""
+
+    async def nothing(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(artifacts, "table", nothing)
+    return (tmp_path / f"{number}.db" for number in range(1000))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_no_order_of_transactions_tears_what_belongs_together(paths: Iterator[Path], pair: str) -> None:
+    """Each run is stopped before each of its transactions, and the other runs to its end."""
+    _, (first, _) = play(next(paths), PAIRS[pair], [])
+    _, (_, second) = play(next(paths), PAIRS[pair], [False] * MANY)
+    assert 1 < first < MANY > second > 1
+    for stop in range(first + 1):
+        assert play(next(paths), PAIRS[pair], [True] * stop + [False] * MANY)[0] == []
+    for stop in range(second + 1):
+        assert play(next(paths), PAIRS[pair], [False] * stop + [True] * MANY)[0] == []
+
+
+def test_a_sweep_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
+    """Where Prefect is slow they would pile up, and each begin the same downloads again."""
+
+    async def both() -> tuple[int, int]:
+        engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+        host = stepped(engine)
+        first = Run(host, lambda _: sweep.sweep_teacher.fn())
+        await first.stop()
+        before = host.transactions
+        second = Run(host, lambda _: sweep.sweep_teacher.fn())
+        await second.stop()
+        assert second.task.done()
+        assert not await sweep.due(host)
+        first.task.cancel()
+        await asyncio.wait({first.task})
+        engine.dispose()
+        return before, host.transactions
+
+    assert asyncio.run(both()) == (1, 1)
+
+
+def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator[Path]) -> None:
+    """Whenever it comes: the next attempt may still succeed, and there is no second answer."""
+    for late in (OF_BEFORE, NOT_MADE):
+        path = next(paths)
+        found, _ = play(path, (begins_anew, settles(late)), [True] * 3)
+        engine = open_database(f"sqlite:///{path}")
+        with transaction(engine) as connection:
+            (row,) = renditions.under_way(connection)
+        engine.dispose()
+        assert (found, row.attempt, row.backend) == ([], 2, Backend.ECS)

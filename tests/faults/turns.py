@@ -1,0 +1,107 @@
+"""Two runs in one process: a schedule says whose transaction is next."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+
+from flows import host as at_host
+from flows.host import Host
+from lectern.settings import TeacherSettings
+from tests.faults import hosts
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Flow = Callable[["Stepped"], Coroutine[Any, Any, object]]
+
+
+class Quiet:
+    """A bus that takes everything and holds nothing, and runs that are begun elsewhere."""
+
+    async def alive(self, *_: object) -> Sequence[str]:
+        """Who can take a class."""
+        return hosts.ALIVE
+
+    async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """The waiting lists in Redis are for people."""
+        return {key: [] for key in keys}
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[str]]:
+        """All else."""
+
+        async def done(*_: object, **__: object) -> str:
+            return name
+
+        return done
+
+
+@dataclass
+class Stepped(Host[TeacherSettings]):
+    """A teacher that stops before each of its transactions."""
+
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    transactions: int = 0
+
+    async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """When it is its turn."""
+        await self._turn()
+        return await super().commit(work, *args, **kwargs)
+
+    async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """When it is its turn."""
+        await self._turn()
+        return await super().look(work, *args, **kwargs)
+
+    async def _turn(self) -> None:
+        self.transactions += 1
+        self.stopped.set()
+        await self.goes_on.wait()
+        self.goes_on.clear()
+
+
+def stepped(engine: Engine) -> Stepped:
+    """A teacher over *engine*."""
+    plain, quiet = hosts.teacher(engine), cast("Any", Quiet())
+    return Stepped(plain.settings, engine, plain.journal, quiet, quiet)
+
+
+class Run:
+    """A flow of one of them."""
+
+    def __init__(self, host: Stepped, flow: Flow) -> None:
+        self.host = host
+        context = copy_context()
+        context.run(at_host.current.set, host)
+        self.task: asyncio.Task[object] = asyncio.create_task(flow(host), context=context)
+
+    async def step(self) -> None:
+        """Let its next transaction be done; wait until it stops before the one after it, or ends."""
+        self.host.stopped.clear()
+        self.host.goes_on.set()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Wait until it has stopped, or ended."""
+        stopped = asyncio.create_task(self.host.stopped.wait())
+        await asyncio.wait({stopped, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+
+async def in_turns(first: Run, second: Run, schedule: Iterable[bool]) -> None:
+    """Run both to their ends; True in *schedule* is a transaction of the first. Then the first, then the second."""
+    await first.stop()
+    await second.stop()
+    for firsts in chain(schedule, repeat(True)):
+        one, other = (first, second) if firsts else (second, first)
+        if one.task.done():
+            one = other
+        if one.task.done():
+            break
+        await one.step()
+    for run in (first, second):
+        run.task.result()
