@@ -149,7 +149,10 @@ class Resident:
                 "readiness": readiness.Readiness(host, runs.client).run,
             }
         else:
-            works |= {"streamers": streamers.Roll(host).run, "readiness": lambda: readiness.teacher_checks(host)}
+            works |= {
+                "streamers": streamers.Roll(host).run,
+                "readiness": lambda: readiness.teacher_checks(host, runs.client),
+            }
         async with asyncio.TaskGroup() as group:
             tasks: dict[str, asyncio.Task[None]] = {}
             if streams:  # first of all: until the disk is looked through, nobody shall take us for lost
