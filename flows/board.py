@@ -24,6 +24,9 @@ from lectern.states import FileState
 CHART_EVERY_S = 60.0
 """A chart is drawn anew so often at most, and only where its numbers have changed."""
 
+OUTCOME_COLOURS = (chart.GREEN, chart.BLUE, chart.ORANGE, chart.RED, chart.GREY)
+CACHE_COLOURS = (chart.GREEN, chart.BLUE, chart.GREY)
+
 
 class Board:
     """The artifacts of one host.
@@ -48,12 +51,17 @@ class Board:
         return time.monotonic() - self._drawn_at.get(key, -CHART_EVERY_S) >= CHART_EVERY_S
 
     async def bars(
-        self, key: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], description: str
+        self,
+        key: str,
+        labels: Sequence[str],
+        series: Mapping[str, Sequence[float]],
+        colours: Sequence[str],
+        description: str,
     ) -> None:
         """Show stacked bars under *key*."""
         if not self.is_due(key) or self._shown.get(key) == (labels, series):
             return
-        image = await asyncio.to_thread(chart.bars, description, labels, series)
+        image = await asyncio.to_thread(chart.bars, description, labels, series, colours)
         if await self._put(key, "image", image, description):
             self._shown[key], self._drawn_at[key] = (labels, series), time.monotonic()
 
@@ -83,7 +91,8 @@ async def show_bookings(board: Board, host: Host[TeacherSettings], now: float) -
         return
     first = int(now // day.HOUR_S) - day.HOURS + 1
     found = day.outcomes(await host.look(status.by_hour, first * day.HOUR_S, day.HOURS))
-    await board.bars(key, _clock(first), found, f"Bookings of {name}, by the hour in which they came")
+    said = f"Bookings of {name}, by the hour in which they came"
+    await board.bars(key, _clock(first), found, OUTCOME_COLOURS, said)
 
 
 async def show_cache(
@@ -95,7 +104,7 @@ async def show_cache(
     found = day.cache_ahead(needed, sum(here.values()), bound, now)
     sizes = {what: [round(one / GIBIBYTE, 3) for one in some] for what, some in found.items()}
     said = f"The cache of {name} in G, hour by hour from now on"
-    await board.bars(f"cache-ahead-{name}", _clock(int(now // day.HOUR_S)), sizes, said)
+    await board.bars(f"cache-ahead-{name}", _clock(int(now // day.HOUR_S)), sizes, CACHE_COLOURS, said)
 
 
 def _clock(first: int) -> list[str]:

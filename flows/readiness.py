@@ -131,7 +131,7 @@ class Readiness:
         why = self._reds.get(one.class_id)
         sign = "✗" if why else "●" if why is not None else "○"
         return {
-            "": sign,
+            "ready": sign,
             "begins": time.strftime("%m-%d %H:%M:%S", time.localtime(one.start_time)),
             "class": one.class_id,
             "rendition": one.stem,

@@ -8,7 +8,7 @@ from lectern.effects import chart
 
 def drawn(**series: list[float]) -> ElementTree.Element:
     labels = [str(one) for one in range(len(next(iter(series.values()))))]
-    kind, _, body = chart.bars("What became of them", labels, series).partition(";base64,")
+    kind, _, body = chart.bars("What became of them", labels, series, (chart.GREEN, chart.RED)).partition(";base64,")
     assert kind == "data:image/svg+xml"
     return ElementTree.fromstring(base64.b64decode(body))
 
@@ -30,7 +30,8 @@ def test_nothing_is_loaded_and_nothing_run() -> None:
 
 def test_a_full_day_of_all_parts_is_small() -> None:
     parts = {f"part {one}": [float(one + hour) for hour in range(24)] for one in range(5)}
-    assert len(chart.bars("A day", [str(one) for one in range(24)], parts)) < 64_000
+    colours = (chart.GREEN, chart.BLUE, chart.ORANGE, chart.RED, chart.GREY)
+    assert len(chart.bars("A day", [str(one) for one in range(24)], parts, colours)) < 64_000
 
 
 def test_a_day_without_anything_is_drawn_too() -> None:

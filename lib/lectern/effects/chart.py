@@ -7,22 +7,24 @@ from xml.etree.ElementTree import Element
 import pygal
 from pygal.style import Style
 
-COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#8a8a8a")
+GREEN, BLUE, ORANGE, RED, GREY = "#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#c8c8c8"
 _FONTS = {f"{what}_font_size": 11 for what in ("label", "major_label", "legend")}
-_STYLE = Style(background="white", plot_background="white", colors=COLOURS, title_font_size=14, **_FONTS)
 
 
-def bars(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
-    """One bar a label, each of *series* a part of it."""
+def bars(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], colours: Sequence[str]) -> str:
+    """One bar a label, each of *series* a part of it in its colour."""
+    style = Style(background="white", plot_background="white", colors=tuple(colours), title_font_size=14, **_FONTS)
     chart = pygal.StackedBar(
         width=760,
         height=280,
         explicit_size=True,
         title=title,
-        style=_STYLE,
+        style=style,
         legend_at_bottom=True,
         legend_at_bottom_columns=len(series),
         js=[],
+        max_scale=5,
+        value_formatter=lambda value: f"{value:g}",
     )
     chart.x_labels = list(labels)
     for name, values in series.items():
