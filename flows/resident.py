@@ -24,6 +24,7 @@ from flows import (
     lease,
     readiness,
     reconcile,
+    run_log,
     streamers,
     sweep,
     transcode_api,
@@ -114,6 +115,7 @@ class Resident:
         engine = open_database(self.settings.database_url)
         await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
         bus = Bus.open(self.settings.redis_url.get_secret_value())
+        run_log.set_up()
         async with api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal

@@ -81,6 +81,11 @@ class Stage(Platform):
         found: Fields = self.town.api.get(f"/flow_runs/{run_id}").raise_for_status().json()
         return found
 
+    def log(self, run_id: str) -> list[str]:
+        """What the UI shows in the log of a run."""
+        found = self._post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"})
+        return [str(one["message"]) for one in found]
+
     def artifact(self, key: str) -> str:
         """What the artifact *key* shows now; empty where it is not there."""
         found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
