@@ -48,7 +48,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
             tmp_path_factory.mktemp("browser"),
             executable_path=CHROMIUM,
             args=FLAGS,
-            viewport={"width": 1280, "height": 800},
+            viewport={"width": 1280, "height": 960},
         )
         context.route(ELSEWHERE, lambda route: route.abort())
         yield context.pages[0]
