@@ -1,6 +1,7 @@
 """A chart is a picture that a browser shows by itself: nothing is loaded, nothing is run."""
 
 import base64
+import sys
 from xml.etree import ElementTree
 
 from lectern.effects import chart
@@ -32,6 +33,12 @@ def test_a_full_day_of_all_parts_is_small() -> None:
     parts = {f"part {one}": [float(one + hour) for hour in range(24)] for one in range(5)}
     colours = (chart.GREEN, chart.BLUE, chart.ORANGE, chart.RED, chart.GREY)
     assert len(chart.bars("A day", [str(one) for one in range(24)], parts, colours)) < 64_000
+
+
+def test_whoever_draws_imports_everything_else_as_before() -> None:
+    """The library would answer each import in a way that is warned of."""
+    found = [one for one in sys.meta_path if not hasattr(one, "find_spec")]
+    assert found == []
 
 
 def test_a_day_without_anything_is_drawn_too() -> None:
