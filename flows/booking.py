@@ -169,7 +169,9 @@ def _cancel(connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Can
             connection, host.journal, host.settings.name, [Event("cancel of an unknown class", cancel.class_id)], now
         )
         return kept.tries >= CANCEL_TRIES
-    if order.state in {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN}:
+    # A broken class is not over before its end: a person may have retried it, so it may be on air.
+    is_over = order.state is BookingState.BROKEN and order.end_time <= now
+    if is_over or order.state in {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED}:
         batch.row(cancel.class_id, f"cancel of a class that is {order.state}")
         return True
     bookings.close(connection, order, BookingState.CANCELLED, now, code=order.code or 0)

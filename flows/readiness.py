@@ -1,18 +1,15 @@
 """Classes are checked before their start, while there is time; the UI shows the day and the cache."""
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
-from typing import Any
 
-import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import ArtifactCreate
-from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
+from flows import board
+from flows.board import Board
 from flows.host import Host, log, tell
 from lectern import errors
 from lectern.decide import readiness as decide
@@ -40,11 +37,10 @@ class Readiness:
 
     def __init__(self, host: Streamer, client: PrefectClient) -> None:
         self._host = host
-        self._client = client
+        self._board = Board(client)
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
         self._reds: dict[str, list[str]] = {}
-        self._shown: dict[str, list[dict[str, object]]] = {}
 
     async def run(self) -> None:
         """Check what is due, and show how things stand."""
@@ -124,15 +120,18 @@ class Readiness:
         name = self._host.settings.name
         near = sorted((one for one in live.values() if one.start_time < now + AHEAD_S), key=lambda one: one.start_time)
         day = [self._line(one) for one in near]
-        await self._table(f"timetable-{name}", day, f"The next day of {name}: ● checked and ready, ○ not yet, ✗ red")
+        said = f"The next day of {name}: ● checked and ready, ○ not yet, ✗ red"
+        await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
-        await self._table(f"cache-{name}", _cache_lines(rows, self._host.settings.max_bytes), f"The cache of {name}")
+        bound = self._host.settings.max_bytes
+        await self._board.table(f"cache-{name}", _cache_lines(rows, bound), f"The cache of {name}")
+        await board.show_cache(self._board, name, list(live.values()), rows, bound, now)
 
     def _line(self, one: Airing) -> dict[str, object]:
         why = self._reds.get(one.class_id)
         sign = "✗" if why else "●" if why is not None else "○"
         return {
-            "": sign,
+            "ready": sign,
             "begins": time.strftime("%m-%d %H:%M:%S", time.localtime(one.start_time)),
             "class": one.class_id,
             "rendition": one.stem,
@@ -140,23 +139,11 @@ class Readiness:
             "why": "; ".join(why or ()),
         }
 
-    async def _table(self, key: str, lines: list[dict[str, object]], description: str) -> None:
-        """Show *lines* under *key*; what is shown already is not sent again."""
-        key = key.lower().replace("_", "-").replace(".", "-").replace(":", "-")
-        if self._shown.get(key) == lines:
-            return
-        artifact: Any = ArtifactCreate(key=key, type="table", description=description, data=json.dumps(lines))
-        try:
-            await self._client.create_artifact(artifact)
-        except (httpx.HTTPError, PrefectException) as error:
-            log.warning("artifact %s: not shown: %s", key, error)
-            return
-        self._shown[key] = lines
 
-
-async def teacher_checks(host: Host[TeacherSettings]) -> None:
+async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> None:
     """Classes that no streamer has yet are called late by their teacher."""
     done: dict[str, float] = {}
+    shown = Board(client)
     while True:
         now = time.time()
         unready = {
@@ -172,6 +159,7 @@ async def teacher_checks(host: Host[TeacherSettings]) -> None:
         if due:
             await host.commit(_cry_of_teacher, host, [unready[class_id] for class_id in due], now)
             await tell(host)
+        await board.show_bookings(shown, host, now)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

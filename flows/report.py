@@ -100,7 +100,7 @@ def _ended(connection: Connection, host: Teacher, order: Order, said: Report, ba
     state = BookingState.BROKEN
     if said.result == "success":
         state = BookingState.AIRED
-    elif code is errors.CANCELLED and order.state is not BookingState.BROKEN:
+    elif code is errors.CANCELLED:
         state = BookingState.CANCELLED  # by a person, in the UI
     bookings.close(connection, order, state, now, code=said.code, message=said.message)
     if state is BookingState.BROKEN:

@@ -24,6 +24,7 @@ from flows import (
     lease,
     readiness,
     reconcile,
+    run_log,
     streamers,
     sweep,
     transcode_api,
@@ -114,6 +115,7 @@ class Resident:
         engine = open_database(self.settings.database_url)
         await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
         bus = Bus.open(self.settings.redis_url.get_secret_value())
+        run_log.set_up()
         async with api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal
@@ -149,7 +151,10 @@ class Resident:
                 "readiness": readiness.Readiness(host, runs.client).run,
             }
         else:
-            works |= {"streamers": streamers.Roll(host).run, "readiness": lambda: readiness.teacher_checks(host)}
+            works |= {
+                "streamers": streamers.Roll(host).run,
+                "readiness": lambda: readiness.teacher_checks(host, runs.client),
+            }
         async with asyncio.TaskGroup() as group:
             tasks: dict[str, asyncio.Task[None]] = {}
             if streams:  # first of all: until the disk is looked through, nobody shall take us for lost

@@ -97,6 +97,7 @@ class Booked:
     message: str | None
     streamer: str | None
     answered: bool
+    lost_since: float | None = None  # its streamer
 
 
 @dataclass(frozen=True)

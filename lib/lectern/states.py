@@ -124,7 +124,7 @@ BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType
         BookingState.REFUSED: frozenset(),
         BookingState.CANCELLED: frozenset(),
         BookingState.AIRED: frozenset(),
-        BookingState.BROKEN: frozenset({BookingState.AIRED}),  # a person retried in the UI
+        BookingState.BROKEN: frozenset({BookingState.AIRED, BookingState.CANCELLED}),  # a person retried in the UI
     }
 )
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.outlook import of_airing, of_booking
+from lectern.decide.outlook import of_airing, of_booking, of_unbooked
 from lectern.errors import CODES
 from lectern.facts import Booked, Cited, Making
 from lectern.states import AiringState, Backend, BookingState, RenditionState
@@ -90,3 +90,22 @@ def test_a_ready_class_says_where_and_when_it_is_aired() -> None:
 
 def test_an_answer_that_waits_for_redis_is_named() -> None:
     assert "is Redis there" in of_booking(booked(BookingState.REFUSED, code=208, answered=False), None, NOW)[-1]
+
+
+@pytest.mark.parametrize("state", [BookingState.PLACED, BookingState.READY])
+def test_a_class_of_a_lost_streamer_is_not_said_to_be_aired(state: BookingState) -> None:
+    said = of_booking(booked(state, lost_since=NOW - 70), None, NOW)
+    assert said[:2] == [
+        "streamer1 is lost, since 70 s: its classes go to others, where they can.",
+        "RUNBOOK.md: 322: a streamer is lost",
+    ]
+    over = of_booking(booked(BookingState.AIRED, lost_since=NOW - 70), None, NOW)
+    assert over == of_booking(booked(BookingState.AIRED), None, NOW)
+
+
+def test_a_class_that_is_only_in_the_inbox_is_known() -> None:
+    """Prefect may be away for hours; who asks is not told that his class_id is wrong."""
+    said = of_unbooked(NOW - 90, malformed=False, now=NOW)
+    assert said[-1] == "RUNBOOK.md: messages wait in the inbox"
+    assert of_unbooked(None, malformed=True, now=NOW) == ["It is not booked: RUNBOOK.md: 400: malformed booking"]
+    assert of_unbooked(None, malformed=False, now=NOW) == []

@@ -39,7 +39,7 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
         def shown() -> dict[str, str]:
             asked = {"artifacts": {"key": {"any_": [key]}}}
             found = town.api.post("/artifacts/latest/filter", json=asked).raise_for_status().json()
-            return {line["class"]: line[""] for one in found for line in _lines(one["data"])}
+            return {line["class"]: line["ready"] for one in found for line in _lines(one["data"])}
 
         wait_until(
             lambda: shown() == {good["class_id"]: "●", bad["class_id"]: "✗"},

@@ -7,6 +7,7 @@ import pytest
 
 from lectern.demo.origin import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
+from lectern.effects import store
 from tests.stage import Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
@@ -65,6 +66,23 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     wait_until(lambda: stage.order(class_id)["state"] == "cancelled", description="the teacher knows")
     assert stage.alarms(321, class_id=class_id) == []
     assert len(stage.pushes(class_id)) == 1
+
+
+def test_a_class_that_broke_and_was_retried_can_be_cancelled(stage: Stage) -> None:
+    """By a message as well as in the UI: it is on air, whatever its teacher was told before."""
+    class_id = stage.book(stage.booking(record := stage.town.record(seconds=90), starts_in_s=15, length_s=85))
+    stage.answer(class_id)
+    file = store.rendition_path(stage.folder / "streamer1", str(record))
+    aside = file.rename(stage.folder / f"{record}.aside")
+    wait_until(lambda: stage.order(class_id)["state"] == "broken", timeout_s=60, description="it is broken")
+    aside.rename(file)
+    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
+    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    stage.on_air(class_id)
+    stage.cancel(class_id)
+    stage.off_air(class_id)
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    assert stage.order(class_id)["state"] == "cancelled"
 
 
 def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:

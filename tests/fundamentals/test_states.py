@@ -33,7 +33,7 @@ BOOKING = {
     "refused": set(),
     "cancelled": set(),
     "aired": set(),
-    "broken": {"aired"},
+    "broken": {"aired", "cancelled"},
 }
 AIRING = {
     "waiting": {"ready", "refused", "cancelled"},

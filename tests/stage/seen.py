@@ -1,5 +1,6 @@
 """What can be seen of hosts from outside: databases, Redis, Prefect."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -79,6 +80,16 @@ class Stage(Platform):
         """A run as Prefect knows it."""
         found: Fields = self.town.api.get(f"/flow_runs/{run_id}").raise_for_status().json()
         return found
+
+    def log(self, run_id: str) -> list[str]:
+        """What the UI shows in the log of a run."""
+        found = self._post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"})
+        return [str(one["message"]) for one in found]
+
+    def artifact(self, key: str) -> str:
+        """What the artifact *key* shows now; empty where it is not there."""
+        found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+        return next((one["data"] if isinstance(one["data"], str) else json.dumps(one["data"]) for one in found), "")
 
     def quick_run(self, deployment_id: str, **parameters: object) -> str:
         """Start a run as the UI does at *Quick run*; returns its id."""

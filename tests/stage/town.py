@@ -46,8 +46,11 @@ class Background:
 class Town:
     """What all tests of a session share: Redis, the Prefect server, an origin, an RTMP receiver, an SSH server."""
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, durable: bool = False, redis_password: str = "", prefect_auth: str = ""
+    ) -> None:
         self.folder = folder
+        self._redis_password, self._prefect_auth = redis_password, prefect_auth  # where both let in anybody: empty
         self._durable = durable  # Redis keeps what it has said yes to, also when it is killed
         self.programs = programs.gather(folder / "bin")
         self.background = Background()
@@ -55,9 +58,12 @@ class Town:
         self.receiver = RtmpReceiver(folder / "received")
         self.ssh = SshServer(folder / "ssh")
         self.redis_port, self.prefect_port = free_port(), free_port()
-        self.redis_url = f"redis://{HOST}:{self.redis_port}/0"
+        given = f":{redis_password}@" if redis_password else ""
+        self.redis_url = f"redis://{given}{HOST}:{self.redis_port}/0"
         self.redis: redis.Redis = redis.Redis.from_url(self.redis_url, decode_responses=True)
-        self.api = httpx.Client(base_url=f"http://{HOST}:{self.prefect_port}/api", timeout=60)
+        user, _, password = prefect_auth.partition(":")
+        auth = (user, password) if prefect_auth else None
+        self.api = httpx.Client(base_url=f"http://{HOST}:{self.prefect_port}/api", timeout=60, auth=auth)
         self.servers: dict[str, Child] = {}
         self._records = itertools.count(1001)
 
@@ -97,11 +103,15 @@ class Town:
             argv = [self.programs.redis_server, "--port", str(self.redis_port), "--bind", HOST, "--save", ""]
             argv += ["--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"]
             argv += ["--dir", str(self.folder)]
+            argv += ["--requirepass", self._redis_password] if self._redis_password else []
         else:
             argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
             argv += ["--port", str(self.prefect_port)]
             services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
             extra = {f"PREFECT_SERVER_SERVICES_{service}_BATCH_SIZE": "50" for service in services}
+            extra |= {"PREFECT_SERVER_API_AUTH_STRING": self._prefect_auth} if self._prefect_auth else {}
+            extra["PREFECT_UI_API_URL"] = f"http://{HOST}:{self.prefect_port}/api"  # of --port the UI hears nothing
+            extra["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] = "false"
         log = self.folder / f"{server}.log"
         self.servers[server] = Child(argv, {**self.environment, **extra}, log)
         return self.servers[server]

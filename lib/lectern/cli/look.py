@@ -70,20 +70,23 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     here = [(role, open_database(one.database_url)) for role, one in _here()]
     events = [event for role, engine in here for event in story.story(engine, role, thing)]
     events.sort(key=lambda event: float(event["at"]))
-    following = [sentence for role, engine in here for sentence in _next(engine, role, thing)]
+    malformed = any(event["what"] == "malformed" for event in events)
+    following = [sentence for role, engine in here for sentence in _next(engine, role, thing, malformed=malformed)]
     if not events and not following:
         raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
     lines = [story.event_line(event) for event in events] + [f"--> {sentence}" for sentence in following]
     say(as_json, {"thing": thing, "events": events, "next": following}, lines)
 
 
-def _next(engine: Engine, role: schema.Role, class_id: str) -> list[str]:
+def _next(engine: Engine, role: schema.Role, class_id: str, *, malformed: bool) -> list[str]:
     now = time.time()
     if role == "streamer":
         cited = story.cited(engine, class_id)
         return [] if cited is None else outlook.of_airing(cited, now)
     booked = story.booked(engine, class_id)
-    return [] if booked is None else outlook.of_booking(*booked, now)
+    if booked is None:
+        return outlook.of_unbooked(story.kept_since(engine, role, class_id), malformed=malformed, now=now)
+    return outlook.of_booking(*booked, now)
 
 
 @cache_app.command("ls")

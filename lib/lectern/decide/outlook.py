@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from lectern.errors import CODES
+from lectern.errors import CODES, MALFORMED, STREAMER_LOST
 from lectern.facts import Booked, Cited, Making
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
@@ -12,28 +12,20 @@ SOON_S = 600.0
 
 def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
     """Sentences: what comes next for a booking, how much time is left, which heading of RUNBOOK.md to read."""
-    match one.state:
-        case BookingState.RECEIVED:
-            said = ["It is about to be decided. Should this stay so for a minute, restart the teacher."]
-        case BookingState.WAITING:
-            said = [_making(one.stem, making, now)]
-        case BookingState.PLACED:
-            said = [f"{one.streamer} prepares it; its answer comes then. The sweeper asks again until it does."]
-        case BookingState.READY:
-            said = [_on_the_timetable(one, now)]
-        case BookingState.AIRED:
-            said = ["It was aired to its end. Nothing is to be done."]
-        case BookingState.CANCELLED:
-            said = ["It was cancelled and is not aired. To have it all the same, book it with a new class_id."]
-        case BookingState.REFUSED | BookingState.BROKEN:
-            said = _refused(one.code, one.message, over=now >= one.end_time)
-        case _:
-            assert_never(one.state)
+    said = _standing(one, making, now)
     if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         said += _danger(one.class_id, one.start_time, now)
     if one.code is not None and not one.answered:
         said.append("Its answer is not sent yet: is Redis there? It is sent as soon as it is.")
     return said
+
+
+def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
+    """The same for a class of which only messages are known, not a booking."""
+    if kept_since is not None:
+        waits = f"A message about it waits in the inbox, since {_span(now - kept_since)}: it is handled later."
+        return [waits, "RUNBOOK.md: messages wait in the inbox"]
+    return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
 
 def of_airing(one: Cited, now: float) -> list[str]:
@@ -52,6 +44,31 @@ def of_airing(one: Cited, now: float) -> list[str]:
             return ["It was cancelled; its rendition is released."]
         case AiringState.REFUSED | AiringState.BROKEN:
             return _refused(one.code, one.message, over=now >= one.end_time)
+
+
+def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
+    if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
+        silent = (
+            f"{one.streamer} is lost, since {_span(now - one.lost_since)}: its classes go to others, where they can."
+        )
+        return [silent, f"RUNBOOK.md: {STREAMER_LOST.runbook}"]
+    match one.state:
+        case BookingState.RECEIVED:
+            return ["It is about to be decided. Should this stay so for a minute, restart the teacher."]
+        case BookingState.WAITING:
+            return [_making(one.stem, making, now)]
+        case BookingState.PLACED:
+            return [f"{one.streamer} prepares it; its answer comes then. The sweeper asks again until it does."]
+        case BookingState.READY:
+            return [_on_the_timetable(one, now)]
+        case BookingState.AIRED:
+            return ["It was aired to its end. Nothing is to be done."]
+        case BookingState.CANCELLED:
+            return ["It was cancelled and is not aired. To have it all the same, book it with a new class_id."]
+        case BookingState.REFUSED | BookingState.BROKEN:
+            return _refused(one.code, one.message, over=now >= one.end_time)
+        case _:
+            assert_never(one.state)
 
 
 def _making(stem: str, making: Making | None, now: float) -> str:

@@ -4,14 +4,14 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, case, func, select
 
 from lectern.effects import bookings, cache, inbox, incidents, outbox, renditions, store
 from lectern.effects.tables import teacher as teacher_tables
 from lectern.effects.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.facts import Idle
-from lectern.states import FileState
+from lectern.states import BookingState, FileState
 
 Role = Literal["teacher", "streamer"]
 
@@ -39,6 +39,15 @@ def of_teacher(engine: Engine, now: float) -> dict[str, Any]:
             "inbox": inbox.waiting(connection, journal),
             "oldest_unsent_s": None if oldest is None else round(now - oldest, 1),
         }
+
+
+def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
+    """How many bookings came in which of the *hours* since *since* (epoch seconds), and to what they came."""
+    orders = teacher_tables.orders
+    came = orders.c.received_at
+    hour = case(*((came < since + 3600 * (one + 1), one) for one in range(hours)), else_=hours)
+    wanted = select(hour, orders.c.state, func.count()).where(came >= since).group_by(hour, orders.c.state)
+    return [(int(at), BookingState(state), int(number)) for at, state, number in connection.execute(wanted)]
 
 
 def lines(found: dict[str, Any]) -> list[str]:

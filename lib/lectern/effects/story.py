@@ -1,5 +1,6 @@
 """The whole story of a class or a record, as a host's database has it, and how things stand."""
 
+import json
 import time
 from typing import Any
 
@@ -10,9 +11,9 @@ from lectern.effects.schema import Role
 from lectern.effects.tables import streamer as streamer_tables
 from lectern.effects.tables import teacher as teacher_tables
 from lectern.effects.tables.engine import transaction
-from lectern.effects.tables.teacher import orders, videos
+from lectern.effects.tables.teacher import orders, streamers, videos
 from lectern.facts import Booked, Cited, Making
-from lectern.states import Backend, RenditionState
+from lectern.states import Backend, InboxState, RenditionState
 
 
 def story(engine: Engine, role: Role, thing: str) -> list[dict[str, Any]]:
@@ -54,6 +55,7 @@ def booked(engine: Engine, class_id: str) -> tuple[Booked, Making | None] | None
         if one is None:
             return None
         answered = select(orders.c.answered_at).where(orders.c.class_id == class_id)
+        lost = select(streamers.c.lost_at).where(streamers.c.name == one.streamer)
         found = Booked(
             class_id,
             one.state,
@@ -64,6 +66,7 @@ def booked(engine: Engine, class_id: str) -> tuple[Booked, Making | None] | None
             one.message,
             one.streamer,
             connection.execute(answered).scalar_one() is not None,
+            connection.execute(lost).scalar_one_or_none(),
         )
         return found, _making(connection, one)
 
@@ -85,3 +88,12 @@ def cited(engine: Engine, class_id: str) -> Cited | None:
     if one is None:
         return None
     return Cited(class_id, one.state, one.stem, one.start_time, one.end_time, one.code, one.message)
+
+
+def kept_since(engine: Engine, role: Role, class_id: str) -> float | None:
+    """Since when (epoch seconds) a message about a class waits in the inbox; None where none does."""
+    journal = teacher_tables.journal if role == "teacher" else streamer_tables.journal
+    table = journal.inbox
+    with transaction(engine) as connection:
+        new = connection.execute(select(table.c.received_at, table.c.body).where(table.c.state == InboxState.NEW))
+        return min((float(at) for at, body in new if json.dumps(class_id) in body), default=None)

@@ -24,13 +24,16 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise Misuse(f"{url!r} is no database URL. Write for example sqlite:///teacher.db") from error
+    except ArgumentError:
+        raise Misuse("The database URL is none. Write for example sqlite:///teacher.db") from None
+    # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE")
+        return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE", hide_parameters=True)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: SqliteConnection, _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's own type)

@@ -1,0 +1,132 @@
+"""What an operator does at night, he does in Prefect's UI: found, read, retried, cancelled by clicks in a browser."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from playwright.sync_api import expect
+
+from lectern.effects import store
+from tests.browser.ui import SEEN_MS, Ui
+from tests.stage import Stage, ffmpegs_of, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+
+
+@contextmanager
+def refusing(stage: Stage, class_id: str, why: str) -> Iterator[None]:
+    """Meanwhile the teacher's database does not take this class."""
+    with closing(sqlite3.connect(stage.database("teacher"), timeout=20)) as database:
+        database.execute(
+            f"create trigger no_room before insert on order_list when new.class_id = '{class_id}' "
+            f"begin select raise(abort, '{why}'); end"
+        )
+        try:
+            yield
+        finally:
+            database.execute("drop trigger no_room")
+
+
+def test_a_booking_that_failed_is_found_by_its_class_read_and_retried(day: Stage, ui: Ui) -> None:
+    """And the class is aired."""
+    booking = day.booking(day.town.record(seconds=90), starts_in_s=30, length_s=80)
+    class_id = booking["class_id"]
+    with refusing(day, class_id, "there is no room for it"):
+        day.book(booking)
+        ui.open_run(f"booking {class_id}", searched=class_id)
+        ui.state("Failed")
+        reason = ui.tab("Details").get_by_text("there is no room for it")
+        expect(reason).to_be_visible(timeout=SEEN_MS)
+        reason.scroll_into_view_if_needed()
+        ui.shot("a booking that failed")
+    assert day.ear.answers[class_id] == []
+    ui.choose("Retry")
+    assert day.answer(class_id)["result"] == "success"
+    ui.state("Completed")
+    day.on_air(class_id, timeout_s=90)
+    day.cancel(class_id)
+    day.off_air(class_id)
+
+
+def test_a_class_that_broke_is_retried_when_its_cause_is_mended(day: Stage, ui: Ui) -> None:
+    """Its file was gone when it began: the run's page says which, and after Retry it is aired."""
+    booking = day.booking(record := day.town.record(seconds=90), starts_in_s=20, length_s=120)
+    class_id = day.book(booking)
+    day.answer(class_id)
+    file = store.rendition_path(day.folder / "streamer1", str(record))
+    aside = file.rename(day.folder / "aside.flv")
+    wait_until(
+        lambda: [one for one in day.runs("streamer1", f"broadcast {class_id}") if one["state_type"] == "FAILED"],
+        timeout_s=60,
+        description="its broadcast has failed",
+    )
+    ui.open_run(f"broadcast {class_id}", searched=class_id)
+    reason = ui.tab("Details").get_by_text(f"{class_id}: {file}: No such file or directory")
+    expect(reason).to_be_visible(timeout=SEEN_MS)
+    reason.scroll_into_view_if_needed()
+    ui.shot("a broadcast that failed")
+    aside.rename(file)
+    ui.choose("Retry")
+    day.on_air(class_id)
+    ui.state("Running")
+    ui.shot("a class on air")
+    day.cancel(class_id)
+    day.off_air(class_id)
+
+
+def test_cancel_takes_a_class_off_the_air(day: Stage, ui: Ui) -> None:
+    """Its push ends within seconds, and its citation is taken back."""
+    booking = day.booking(record := day.town.record(seconds=90), starts_in_s=10, length_s=85)
+    class_id = day.book(booking)
+    day.on_air(class_id)
+    ui.open_run(f"broadcast {class_id}", searched=class_id)
+    ui.state("Running")
+    ui.choose("Cancel")
+    (push,) = day.off_air(class_id)
+    assert push.ended_at is not None
+    assert push.ended_at < booking["end_time"] - 2
+    ui.state("Cancelled")
+    wait_until(lambda: day.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    wait_until(lambda: ffmpegs_of(class_id) == [], description="its ffmpeg is gone")
+    wait_until(lambda: day.order(class_id)["state"] == "cancelled", description="the teacher knows")
+
+
+@pytest.mark.parametrize(("who", "key"), [("teacher", "bookings"), ("streamer1", "cache-ahead")])
+def test_the_day_is_drawn(day: Stage, ui: Ui, who: str, key: str) -> None:
+    """The picture of an artifact is one that the browser can show."""
+    day.answer(day.book(day.booking(day.town.record())))
+    shown = f"{key}-{day.name(who)}"
+    wait_until(lambda: day.artifact(shown), timeout_s=90, description="the picture is there")
+    ui.open_artifact(shown)
+    image = ui.page.locator("main img[src^='data:image/svg+xml']").first
+    expect(image).to_be_visible(timeout=SEEN_MS)
+    wait_until(lambda: image.evaluate("one => one.naturalWidth") > 0, description="the browser has drawn it")
+    ui.shot(f"the day of {key}")
+
+
+def test_the_classes_of_tomorrow_are_seen(day: Stage, ui: Ui) -> None:
+    """In the timetable, each with its sign, and as upcoming runs of the streamer's deployment."""
+    hours = (2, 9, 17, 23)
+    several = [day.booking(day.town.record(), starts_in_s=3600 * hour, length_s=2700) for hour in hours]
+    for one in several:
+        day.answer(day.book(one))
+    shown = f"timetable-{day.name('streamer1')}"
+    last = several[-1]["class_id"]
+    wait_until(lambda: f'"{last}"' in day.artifact(shown), timeout_s=90, description="the timetable has the last one")
+    ui.open_artifact(shown)
+    for one in several:
+        row = ui.page.get_by_role("row").filter(has_text=one["class_id"])
+        expect(row).to_contain_text(time.strftime("%m-%d %H:%M:%S", time.localtime(one["start_time"])), timeout=SEEN_MS)
+        expect(row).to_contain_text("○")
+    ui.shot("the timetable")
+    (run,) = wait_until(
+        lambda: day.runs("streamer1", f"broadcast {several[-1]['class_id']}"), description="the last one has its run"
+    )
+    ui.open(f"/v2/deployments/deployment/{run['deployment_id']}?tab=Upcoming")
+    expect(ui.page.get_by_role("link", name=re.compile("^broadcast .")).first).to_be_visible(timeout=SEEN_MS)
+    ui.shot("upcoming runs")
+    ui.page.get_by_placeholder("Search by run name").fill(last)  # they are shown five at a time
+    expect(ui.page.get_by_role("link", name=f"broadcast {last}")).to_be_visible(timeout=SEEN_MS)

@@ -1,0 +1,35 @@
+"""The day in numbers: each booking is in one part of one bar; what is pinned goes down as classes end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide.day import HOURS, OUTCOMES, Needed, cache_ahead, outcomes
+from lectern.states import BookingState
+
+NOW = 1_764_010_800.0
+
+
+def test_each_state_is_in_exactly_one_outcome() -> None:
+    assert sorted(state for states in OUTCOMES.values() for state in states) == sorted(BookingState)
+
+
+@given(st.lists(st.tuples(st.integers(0, HOURS), st.sampled_from(BookingState), st.integers(1, 1000))))
+def test_no_booking_is_lost_or_counted_twice(counted: list[tuple[int, BookingState, int]]) -> None:
+    found = outcomes(counted)
+    assert sum(map(sum, found.values())) == sum(number for *_, number in counted)
+    assert {len(one) for one in found.values()} == {HOURS}
+
+
+def test_a_rendition_is_pinned_until_the_last_class_that_needs_it_has_ended() -> None:
+    several = [Needed("1", 10, NOW + 3 * 3600), Needed("1", 10, NOW + 60), Needed("2", 5, NOW + 60)]
+    found = cache_ahead(several, 20, 100, NOW)
+    assert found["pinned by classes"][:4] == [15, 10, 10, 0]
+    assert found["evictable"][:4] == [5, 10, 10, 20]
+    assert set(found["free"]) == {80}
+
+
+@given(st.lists(st.builds(Needed, st.sampled_from("abc"), st.just(7), st.floats(NOW - 9e4, NOW + 9e4))))
+def test_the_parts_are_the_bound_at_each_hour(needed: list[Needed]) -> None:
+    used = 7 * len({one.stem for one in needed})
+    found = cache_ahead(needed, used, 100, NOW)
+    assert {sum(parts) for parts in zip(*found.values(), strict=True)} == {100}

@@ -1,0 +1,50 @@
+"""What is read of a database for people; and what its errors do not say."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from lectern.effects import schema, status
+from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.effects.tables.teacher import orders
+from lectern.errors import Misuse
+
+NOW = 1_764_010_800.0
+
+
+def row(class_id: str, came: float, state: str) -> dict[str, object]:
+    times = {"start_time": NOW, "end_time": NOW, "received_at": came, "updated_at": came}
+    return {"class_id": class_id, "state": state, "payload": '{"push_url": "rtmp://push/secret-stream"}', **times}
+
+
+def test_bookings_are_counted_by_the_hour_in_which_they_came(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    came = {"a": -1.0, "b": 0.0, "c": 3599.9, "d": 3600.0, "e": 3601.0, "f": 7300.0}
+    with transaction(engine) as connection:
+        rows = [row(name, NOW + at, "refused" if name == "e" else "ready") for name, at in came.items()]
+        connection.execute(insert(orders), rows)
+    with reading(engine) as connection:
+        found = sorted(status.by_hour(connection, NOW, 3))
+    assert found == [(0, "ready", 2), (1, "ready", 1), (1, "refused", 1), (2, "ready", 1)]
+    engine.dispose()
+
+
+def test_an_error_of_the_database_says_nothing_of_what_was_written(tmp_path: Path) -> None:
+    """Its text goes into logs and states of runs; a booking's push URL is a key to the live service."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    with pytest.raises(IntegrityError) as caught, transaction(engine) as connection:
+        connection.execute(insert(orders), [row("a", NOW, "ready"), row("a", NOW, "ready")])
+    assert "order_list" in str(caught.value)
+    assert "secret-stream" not in str(caught.value)
+    engine.dispose()
+
+
+def test_a_wrong_database_url_is_named_without_its_password() -> None:
+    with pytest.raises(Misuse) as caught:
+        open_database("no url://user:hidden@host/db")
+    assert "hidden" not in str(caught.value)
+    assert "database URL" in str(caught.value)

@@ -1,0 +1,278 @@
+"""Ten nights: an alarm, its heading in RUNBOOK.md and ``explain`` name one cause, and what the heading says helps."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lectern.demo.origin import Fault
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from lectern.errors import CODES
+from tests.stage import Gate, Stage, Town, ffmpegs_of, runbook, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+INBOX = "messages wait in the inbox"
+
+
+@dataclass
+class Night:
+    """A teacher and a streamer, and the ways to Redis and Prefect, which can be shut."""
+
+    stage: Stage
+    redis: Gate
+    prefect: Gate
+
+    def typed(self, who: str, heading: str, command: str, **words: str) -> "subprocess.CompletedProcess[str]":
+        """Type *command*, which must stand under *heading*, on the host *who*; WORDS stand for one's own."""
+        assert command in runbook.commands(heading, command.split(maxsplit=1)[0]), (
+            f"{command!r} is not under {heading!r}"
+        )
+        for word, own in words.items():
+            command = command.replace(word, own)
+        if command.startswith("lectern "):
+            return self.stage.lectern(who, *command.split()[1:])
+        environment = self.stage.environment(who)
+        return subprocess.run(
+            ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def explained(self, class_id: str, who: str = "teacher") -> str:
+        """What ``lectern explain`` says of a class."""
+        return self.stage.lectern(who, "explain", class_id).stdout
+
+    def agree(self, class_id: str, code: int, words: str, record: int | None = None) -> None:
+        """The alarm of a class, or of its *record*; its heading, and the explanation of the class: one cause."""
+        fields: dict[str, object] = {"class_id": class_id} if record is None else {"record_id": record}
+        alarm, *_ = wait_until(
+            lambda: self.stage.alarms(code, **fields), timeout_s=90, description=f"{code} is alarmed for {fields}"
+        )
+        assert alarm["runbook"] == CODES[code].runbook
+        assert runbook.section(alarm["runbook"])
+        said = self.explained(class_id)
+        assert f"RUNBOOK.md: {alarm['runbook']}" in said
+        assert words in said
+        assert words in alarm["message"]
+
+    def booked_anew(self, record: int, *resolution: str) -> str:
+        """What most headings end with: it is booked again, with a new class_id, and is ready."""
+        booking = self.stage.booking(record, *resolution, listed=resolution)
+        done = self.stage.lectern("teacher", "book", "-", text=json.dumps(booking))
+        assert done.returncode == 0, done.stderr
+        assert self.stage.answer(booking["class_id"], timeout_s=90)["result"] == "success"
+        return str(booking["class_id"])
+
+
+@pytest.fixture(scope="module")
+def night(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    gates = Gate(town.redis_port), Gate(town.prefect_port)
+    for gate in gates:
+        town.background.run(gate.start())
+    settings = {
+        "REDIS_URL": f"redis://127.0.0.1:{gates[0].port}/0",
+        "PREFECT_API_URL": f"http://127.0.0.1:{gates[1].port}/api",
+        "TRANSCODING_TIME_OUT_S": "5",
+    }
+    with staged(town, tmp_path_factory.mktemp("nights"), **settings) as stage:
+        stage.up("teacher", "streamer1")
+        yield Night(stage, *gates)
+    for gate in gates:
+        town.background.run(gate.stop())
+
+
+def test_the_oss_is_down(night: Night) -> None:
+    """207; the class is booked again with a resolution that needs no transcoding."""
+    stage = night.stage
+    stage.oss.behave(Rule(Behaviour.SILENT, record_id=(record := stage.town.record("480P"))))
+    class_id = stage.book(stage.booking(record, "720P"))
+    assert stage.answer(class_id)["code"] == 207
+    night.agree(class_id, 207, f"{record}_720P", record)
+    done = night.typed("teacher", CODES[207].runbook, "lectern explain CLASS_ID", CLASS_ID=class_id)
+    assert "waits" in done.stdout
+    assert "refused" in done.stdout
+    night.booked_anew(record, "480P")
+
+
+def test_the_ecs_hosts_are_down(night: Night) -> None:
+    """208 and 212 name the host; the login of the runbook fails as the alarm says, and is let in afterwards."""
+    stage, ssh = night.stage, night.stage.town.ssh
+    stage.oss.behave(Rule(Behaviour.FAIL, record_id=(record := stage.town.record())))
+    user, _, place = ssh.url.removeprefix("ssh://").partition("@")
+    host, _, port = place.partition(":")
+    (login,) = runbook.commands(CODES[212].runbook, "ssh")
+    words = {"ECS_SSH_KEY": str(ssh.client_key), "ECS_KNOWN_HOSTS": str(ssh.known_hosts)}
+    words |= {"PORT": port, "USER": user, "HOST": host}
+    stage.town.background.run(ssh.stop())
+    try:
+        class_id = stage.book(stage.booking(record, "240P"))
+        assert stage.answer(class_id, timeout_s=90)["code"] == 208
+        night.agree(class_id, 208, f"{host}:{port}", record)
+        aside, *_ = wait_until(lambda: stage.alarms(212), timeout_s=60, description="the host is put aside")
+        assert aside["runbook"] == CODES[212].runbook
+        assert f"{host}:{port}" in aside["message"]
+        assert night.typed("teacher", CODES[212].runbook, login, **words).returncode == 255
+    finally:
+        stage.town.background.run(ssh.start())
+    assert "ffmpeg" in night.typed("teacher", CODES[212].runbook, login, **words).stdout
+    again = stage.book(stage.booking(record, "240P"))
+    assert stage.answer(again, timeout_s=90)["result"] == "success"
+
+
+def test_the_disk_is_full(night: Night) -> None:
+    """316; both commands show it, and the class is booked again when there is room."""
+    stage = night.stage
+    huge = stage.town.origin.faults.add(Fault(f"{(record := stage.town.record())}/*", length_lie=2 * 10**12))
+    class_id = stage.book(stage.booking(record))
+    assert stage.answer(class_id)["code"] == 316
+    night.agree(class_id, 316, "bytes")
+    heading = CODES[316].runbook
+    assert str(record) not in night.typed("streamer1", heading, "lectern cache ls").stdout
+    root = str(stage.folder / "streamer1")
+    assert "%" in night.typed("streamer1", heading, "df -h /home/video", **{"/home/video": root}).stdout
+    huge.times = 0
+    night.booked_anew(record)
+    assert str(record) in night.typed("streamer1", heading, "lectern cache ls").stdout
+
+
+def test_the_source_is_missing(night: Night) -> None:
+    """318; the origin's answer is seen from the streamer, and the class is booked again when it is back."""
+    stage, heading = night.stage, CODES[318].runbook
+    gone = stage.town.origin.faults.add(Fault(f"{(record := stage.town.record())}/*", status=404))
+    booking = stage.booking(record)
+    class_id = stage.book(booking)
+    assert stage.answer(class_id, timeout_s=90)["code"] == 318
+    night.agree(class_id, 318, "404")
+    look = "wget --spider -S URL"
+    assert "404" in night.typed("streamer1", heading, look, URL=booking["video_url"]).stderr
+    gone.times = 0
+    assert night.typed("streamer1", heading, look, URL=booking["video_url"]).returncode == 0
+    night.booked_anew(record)
+
+
+def test_the_clock_is_off(night: Night) -> None:
+    """410: to a producer whose clock is behind, a class of the past is one of tomorrow."""
+    stage, heading = night.stage, CODES[410].runbook
+    record = stage.town.record()
+    class_id = stage.book(stage.booking(record, starts_in_s=-7200))
+    assert stage.answer(class_id)["code"] == 410
+    said = night.explained(class_id)
+    assert f"RUNBOOK.md: {heading}" in said
+    assert "ended" in said
+    here = night.typed("teacher", heading, "date -u").stdout
+    assert time.strftime("%Y", time.gmtime()) in here
+    night.booked_anew(record)
+
+
+def test_a_flood_of_malformed_messages(night: Night) -> None:
+    """400 and 504; those that could be read are named, and a corrected booking may keep its class_id."""
+    stage = night.stage
+    booking = stage.booking(stage.town.record())
+    class_id = booking["class_id"]
+    for number in range(40):
+        stage.publish("order", f"no JSON {number}")
+    stage.publish("order", {**booking, "start_time": "soon"})
+    assert stage.answer(class_id)["code"] == 400
+    night.agree(class_id, 400, "start_time")
+    unread, *_ = wait_until(lambda: stage.alarms(504), description="the flood is alarmed")
+    (look,) = runbook.commands(unread["runbook"], "redis-cli")
+    assert look == "redis-cli XREVRANGE dead_letter + - COUNT 5"
+    letters = f"{stage.prefix}:dead_letter"
+    wait_until(lambda: stage.town.redis.xlen(letters) == 41, description="all of them lie there")
+    typed = look.replace("dead_letter", letters).split()[1:]
+    last: list[object] = stage.town.redis.execute_command(*typed)  # type: ignore[no-untyped-call]
+    assert len(last) == 5
+    stage.book(booking)
+    assert stage.answer(class_id, count=2)["result"] == "success"
+
+
+def test_the_push_url_is_wrong(night: Night) -> None:
+    """321, while there is time: nobody listens there. It is tried again until somebody does; nothing is to be typed."""
+    stage = night.stage
+    way = Gate(stage.town.receiver.port)
+    booking = stage.booking(stage.town.record(seconds=90), starts_in_s=10, length_s=85)
+    class_id = booking["class_id"]
+    stage.book({**booking, "push_url": f"rtmp://127.0.0.1:{way.port}/live/{class_id}"})
+    alarm, *_ = wait_until(
+        lambda: stage.alarms(321, class_id=class_id), timeout_s=90, description="it is alarmed in its time"
+    )
+    assert alarm["runbook"] == CODES[321].runbook
+    assert "321" in night.explained(class_id)
+    assert "push broke off" in night.explained(class_id, "streamer1")
+    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
+    wait_until(lambda: any("push ended" in line for line in stage.log(run["id"])), description="the UI shows it, too")
+    stage.town.background.run(way.start())
+    try:
+        stage.on_air(class_id)
+    finally:
+        stage.cancel(class_id)
+        wait_until(lambda: ffmpegs_of(class_id) == [], timeout_s=60, description="it is ended")
+        stage.town.background.run(way.stop())
+
+
+def test_prefect_is_gone(night: Night) -> None:
+    """A class that was booked meanwhile is known to explain; it is answered when Prefect is back."""
+    stage = night.stage
+    teacher = stage.residents["teacher"]
+    stage.town.background.run(night.prefect.stop())
+    try:
+        class_id = stage.book(stage.booking(stage.town.record()))
+        teacher.wait_for(INBOX)
+        said = wait_until(lambda: night.explained(class_id), description="the message is kept")
+        assert f"RUNBOOK.md: {INBOX}" in said
+        counted = night.typed("teacher", INBOX, "lectern status").stdout
+        assert re.search(r"^inbox +[1-9]\d* messages wait", counted, re.MULTILINE)
+    finally:
+        stage.town.background.run(night.prefect.start())
+    assert stage.answer(class_id, timeout_s=90)["result"] == "success"
+    expected = "inbox       0 messages wait"
+    assert f"`{expected}`" in runbook.section(INBOX)
+    wait_until(lambda: expected in night.typed("teacher", INBOX, "lectern status").stdout, description=expected)
+
+
+def test_redis_is_gone(night: Night) -> None:
+    """What is on air goes on; both hosts and the command line name Redis; bookings on the stream are not lost."""
+    stage = night.stage
+    on_air = stage.book(stage.booking(stage.town.record(seconds=90), starts_in_s=8, length_s=85))
+    stage.on_air(on_air)
+    stage.town.background.run(night.redis.stop())
+    try:
+        stage.residents["teacher"].wait_for("interrupted, again in")
+        stage.residents["streamer1"].wait_for("redis: no heartbeat")
+        waiting = stage.book_on_stream(stage.booking(stage.town.record()))
+        done = stage.lectern("teacher", "status")
+        assert done.returncode != 0
+        assert runbook.section(done.stderr.removeprefix("lectern: ").partition(":")[0])
+        assert "It should be on air now" in night.explained(on_air)
+    finally:
+        stage.town.background.run(night.redis.start())
+    assert stage.answer(waiting, timeout_s=90)["result"] == "success"
+    (push,) = stage.pushes(on_air)
+    assert push.ended_at is None
+    stage.cancel_on_stream(on_air)
+    stage.off_air(on_air)
+
+
+def test_the_streamer_is_dead(night: Night) -> None:
+    """322, and 317 for who books now; it is started as the runbook says, and keeps its classes."""
+    stage = night.stage
+    kept = night.booked_anew(stage.town.record())
+    stage.residents["streamer1"].kill()
+    lost = stage.name("streamer1")
+    alarm, *_ = wait_until(lambda: stage.alarms(322), timeout_s=90, description="the streamer is lost")
+    assert lost in alarm["message"]
+    assert alarm["runbook"] == CODES[322].runbook
+    said = night.explained(kept)
+    assert f"{lost} is lost" in said
+    assert f"RUNBOOK.md: {alarm['runbook']}" in said
+    refused = stage.book(stage.booking(stage.town.record()))
+    assert stage.answer(refused)["code"] == 317
+    night.agree(refused, 317, "no streamer")
+    assert "supervisorctl start lectern-streamer" in runbook.commands(CODES[317].runbook, "supervisorctl")
+    stage.up("streamer1")
+    alive = f"streamer    {lost}:"
+    wait_until(lambda: alive in stage.lectern("teacher", "status").stdout, timeout_s=60, description="it is listed")
+    wait_until(lambda: "It is aired in" in night.explained(kept), timeout_s=60, description="its class is on the table")
+    night.booked_anew(stage.town.record())

@@ -1,0 +1,239 @@
+"""A day with failures is over; then nothing that anybody can read has a secret in it: no log, no run, no answer."""
+
+import base64
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from lectern.demo.origin import Fault
+from lectern.demo.oss_transcoder import Behaviour, Rule
+from lectern.demo.ports import HOST, free_port
+from tests.stage import SECRET, Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(900)  # servers of its own, and a whole day
+
+PREFECT_PASSWORD = f"prefect-{secrets.token_hex(8)}"
+KNOWN = {
+    "sign key": SECRET,
+    "Redis password": f"redis-{secrets.token_hex(8)}",
+    "Prefect auth string": f"admin:{PREFECT_PASSWORD}",
+    "OSS key": f"oss-{secrets.token_hex(8)}",
+    "push key": f"push-{secrets.token_hex(8)}",
+}
+SIGNED = "x-oss-signature="
+
+
+class Scanner:
+    """Finds secrets in texts: as they are, and as they are written in URLs, headers and JSON."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self._forms = {name: self._written(value) for name, value in known.items()}
+
+    @staticmethod
+    def _written(value: str) -> set[str]:
+        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
+        return {value, encoded, quote(value, safe=""), json.dumps(value)[1:-1]}
+
+    def found(self, text: str) -> set[str]:
+        """The names of the secrets in *text*."""
+        return {name for name, forms in self._forms.items() if any(one in text for one in forms)}
+
+    def found_in(self, texts: Mapping[str, str]) -> dict[str, set[str]]:
+        """Where which secrets are."""
+        return {place: names for place, text in texts.items() if (names := self.found(text))}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stage, its HTTP addresses, and what the command line said of it."""
+
+    stage: Stage
+    addresses: tuple[str, ...]
+    typed: list[str]
+
+    def texts(self) -> dict[str, str]:
+        """All that somebody can read who has none of the secrets, by its place."""
+        return {**self._logs(), **self._prefect(), **self._answers(), **self._redis(), **self._events()}
+
+    def _logs(self) -> dict[str, str]:
+        files = [*self.stage.folder.rglob("*.log"), *self.stage.town.folder.glob("*.log")]
+        said = {f"typed {number}": text for number, text in enumerate(self.typed)}
+        return said | {f"log {file.name}": file.read_text(errors="replace") for file in files}
+
+    def _prefect(self) -> dict[str, str]:
+        """Each table of Prefect's database: runs with parameters and tags, states, artifacts, events, logs."""
+        path = self.stage.town.folder / "prefect" / "prefect.db"
+        texts: dict[str, str] = {}
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
+            for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+                rows = database.execute(f'select * from "{table}"').fetchall()
+                texts[f"prefect {table}"] = "\n".join(map(_text, rows))
+        return texts
+
+    def _answers(self) -> dict[str, str]:
+        asked = [f"http://{address}{path}" for address in self.addresses for path in ("/health", "/metrics", "/x")]
+        asked.append(f"http://{self.addresses[0]}/transcode/x")
+        found = {url: httpx.get(url, trust_env=False).text for url in asked}
+        bad = f"http://{self.addresses[0]}/transcode"
+        wrong = {"record_id": 1, "video_resolution": "720P", "sign": "0" * 32}
+        return found | {bad: httpx.post(bad, json=wrong, trust_env=False).text}
+
+    def _redis(self) -> dict[str, str]:
+        """What was put on the streams is the platform's own; our alarms and the heartbeats are anybody's."""
+        bus, key = self.stage.town.redis, self.stage.settings["STREAMERS_KEY"]
+        heard = {"alarms": json.dumps(self.stage.ear.alarms), "answers": json.dumps(self.stage.ear.answers)}
+        return heard | {"heartbeats": json.dumps(bus.hgetall(key))}
+
+    def _events(self) -> dict[str, str]:
+        told = {who: self.stage.rows(who, "select * from event_list") for who in ("teacher", "streamer1")}
+        return {f"events of {who}": json.dumps(rows) for who, rows in told.items()}
+
+
+def _text(row: tuple[object, ...]) -> str:
+    return " ".join(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in row)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """A town where nobody gets in without a secret; its streamer logs JSON, its teacher text."""
+    folder = tmp_path_factory.mktemp("guarded")
+    town = Town(folder, redis_password=KNOWN["Redis password"], prefect_auth=KNOWN["Prefect auth string"])
+    ports = (free_port(), free_port())
+    addresses = tuple(f"{HOST}:{port}" for port in ports)
+    try:
+        town.start()
+        settings = {
+            "PREFECT_API_AUTH_STRING": KNOWN["Prefect auth string"],
+            "TRANSCODING_TIME_OUT_S": "6",
+            "UPLOAD_URL": "oss://put/lessons",
+            "PUBLIC_URL": f"{town.origin.url}/put/lessons",
+            "OSS_ENDPOINT": town.origin.url,
+            "OSS_REGION": "cn-hangzhou",
+            "OSS_ACCESS_KEY_ID": "made-up-id",
+            "OSS_ACCESS_KEY_SECRET": KNOWN["OSS key"],
+            "API_BIND": addresses[0],
+            "HEALTH_BIND": addresses[1],
+            "ECS_HOSTS": f"ssh://nobody@{HOST}:{free_port()},{town.ssh.url}",
+        }
+        with staged(town, tmp_path_factory.mktemp("stage"), **settings) as stage:
+            stage.own = {"streamer1": {"LOG_FORMAT": "json"}}
+            stage.up("teacher", "streamer1")
+            yield Shown(stage, addresses, [])
+    finally:
+        town.stop()
+
+
+def pushed(stage: Stage, class_id: str, port: int | None = None) -> str:
+    """A push URL with a key, as a live service gives it."""
+    url = stage.town.receiver.url(class_id) if port is None else f"rtmp://{HOST}:{port}/live/{class_id}"
+    return f"{url}?auth_key={KNOWN['push key']}"
+
+
+def _a_day(shown: Shown) -> None:
+    """Classes are aired, refused for each reason, and broken; databases, hosts, stores and people fail."""
+    stage, town = shown.stage, shown.stage.town
+    made, unmade, late = town.record(), town.record(), town.record()
+    for record, how in ((made, Behaviour.FAIL), (unmade, Behaviour.FAIL), (late, Behaviour.SILENT)):
+        stage.oss.behave(Rule(how, record_id=record))
+    town.origin.faults.add(Fault(f"put/lessons/*{unmade}*", method="PUT", status=403))
+    town.origin.faults.add(Fault(f"{(gone := town.record())}/*", status=404))
+    failing = stage.booking(town.record())
+    with closing(sqlite3.connect(stage.database("teacher"), timeout=20)) as database:
+        when = f"when new.class_id = '{failing['class_id']}'"
+        database.execute(f"create trigger t before insert on order_list {when} begin select raise(abort, 'no'); end")
+    stage.book({**failing, "push_url": pushed(stage, failing["class_id"])})
+    wait_until(  # alone: a batch is one transaction
+        lambda: [run for run in stage.runs("teacher", failing["class_id"]) if run["state_type"] == "FAILED"],
+        description="a run has failed with an exception",
+    )
+    dead = stage.booking(town.record(), starts_in_s=45, length_s=20)
+    aired = stage.booking(town.record(), starts_in_s=45, length_s=20)
+    booked = [stage.booking(made, "240P"), stage.booking(unmade, "240P"), stage.booking(late, "240P")]
+    booked += [stage.booking(gone), aired]
+    for one in booked:
+        stage.book({**one, "push_url": pushed(stage, one["class_id"])})
+    stage.book({**dead, "push_url": pushed(stage, dead["class_id"], free_port())})
+    stage.publish("order", {**failing, "class_id": f"{failing['class_id']}-x", "start_time": "soon"})
+    stage.publish("order", "no JSON at all")
+    codes = {stage.answer(one["class_id"], timeout_s=150)["code"] for one in booked}
+    assert codes == {0, 207, 208, 318}
+    ends = {aired["class_id"]: "aired", dead["class_id"]: "broken"}
+    wait_until(
+        lambda: all(stage.airing("streamer1", one)["state"] == state for one, state in ends.items()),
+        timeout_s=120,
+        description="one is aired, one could not be",
+    )
+    for one in (dead, booked[1]):
+        shown.typed.append(stage.lectern("teacher", "explain", one["class_id"]).stdout)
+    password, deploy = KNOWN["Redis password"], ("deploy", "teacher", "--check")
+    mistakes: list[tuple[dict[str, str], tuple[str, ...]]] = [
+        ({}, ("status", "--json")),
+        ({"REDIS_URL": f"redis://:{password}@{HOST}:{free_port()}/0"}, ("status",)),
+        ({"REDIS_URL": password}, ("status",)),
+        ({"PREFECT_API_AUTH_STRING": f"{KNOWN['Prefect auth string']}-not"}, deploy),
+    ]
+    for own, words in mistakes:
+        stage.own["teacher"] = own
+        done = stage.lectern("teacher", *words)
+        shown.typed.append(done.stdout + done.stderr)
+    stage.own["teacher"] = {}
+
+
+def test_after_a_day_with_failures_nothing_shows_a_secret(shown: Shown) -> None:
+    _a_day(shown)
+    key = shown.stage.town.ssh.client_key.read_text().splitlines()[2]
+    scanner = Scanner({**KNOWN, "Prefect password": PREFECT_PASSWORD, "SSH key": key, "signed URL": SIGNED})
+    texts = shown.texts()
+    assert len(texts) > 40
+    assert any('"level": "WARNING"' in text for text in texts.values())  # JSON, too
+    assert sum(len(text) for text in texts.values()) > 100_000
+    assert scanner.found_in(texts) == {}
+
+
+def test_the_scanner_finds_what_is_planted(shown: Shown) -> None:
+    """In each kind of place that it looks at; in whatever form."""
+    stage, api = shown.stage, shown.stage.town.api
+    planted = {
+        one: f"planted-{one}-{secrets.token_hex(6)}"
+        for one in ("name", "tag", "parameter", "state", "artifact", "event", "log", "file", "alarm", "typed")
+    }
+    (run, *_) = stage.runs("teacher", "booking")
+    body = {
+        "name": f"booking {planted['name']}",
+        "tags": [planted["tag"]],
+        "parameters": {"inbox_ids": [], "x": quote(planted["parameter"])},
+        "state": {"type": "FAILED", "message": f"no: {planted['state']}"},
+        "enforce_parameter_schema": False,
+    }
+    made = api.post(f"/deployments/{run['deployment_id']}/create_flow_run", json=body).raise_for_status().json()
+    encoded = base64.b64encode(planted["artifact"].encode()).decode()
+    api.post("/artifacts/", json={"key": "planted", "type": "markdown", "data": encoded}).raise_for_status()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    line = {"name": "x", "level": 30, "message": planted["log"], "timestamp": now, "flow_run_id": made["id"]}
+    api.post("/logs/", json=[line]).raise_for_status()
+    resource = {"prefect.resource.id": "planted"}
+    event = {"id": made["id"], "occurred": now, "event": "planted", "resource": resource}
+    api.post("/events", json=[{**event, "payload": {"x": planted["event"]}}]).raise_for_status()
+    Path(stage.folder / "planted.log").write_text(json.dumps({"message": planted["file"]}))
+    stage.town.redis.publish(stage.channels["alarm"], json.dumps({"code": 0, "message": planted["alarm"]}))
+    shown.typed.append(planted["typed"])
+    scanner = Scanner(planted)
+
+    def places() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {name: set() for name in planted}
+        for place, names in scanner.found_in(shown.texts()).items():
+            for name in names:
+                found[name].add(place)
+        return found
+
+    wait_until(lambda: all(places().values()), timeout_s=60, pause_s=2, description="all that is planted is found")
+    assert "prefect flow_run" in places()["parameter"]
