@@ -30,7 +30,7 @@ from flows import (
     trouble,
 )
 from flows.host import Host, tell
-from flows.intake import Intake, backoff_s
+from flows.intake import TAKE_BACK, Intake, backoff_s
 from flows.queue_lock import QueueLock
 from flows.worker import ResidentRuns
 from lectern.effects import inbox, renditions, schema
@@ -52,7 +52,7 @@ TEACHER_GROUPS = {
     "prepared": "report",
     "ended": "report",
 }
-STREAMER_GROUPS = {"prepare": "prepare", "release": "prepare", "grant": "prepare"}
+STREAMER_GROUPS = {"prepare": "prepare", "release": TAKE_BACK, "grant": TAKE_BACK}
 
 
 def serve(settings: Settings) -> int:
