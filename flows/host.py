@@ -83,6 +83,7 @@ class Host(Generic[S]):
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
     cried_at: float | None = None  # when that was alarmed, monotonic
+    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

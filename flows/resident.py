@@ -146,6 +146,7 @@ class Resident:
             works |= {
                 "guard": lambda: guard.guard(host),
                 "timetable": lambda: guard.timetable(host),
+                "plan": lambda: guard.plan(host),
                 "readiness": readiness.Readiness(host, runs.client).run,
             }
         else:

@@ -209,14 +209,14 @@ def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
 
 
 def unscheduled(connection: Connection, before: float) -> list[Airing]:
-    """The classes that are ready since before *before* (epoch seconds) and have no run."""
+    """The classes that are ready since *before* (epoch seconds) and have no run, the next one first."""
     wanted = (
         select(*_COLUMNS)
         .select_from(_JOINED)
         .where(
             classes.c.state == AiringState.READY,
             classes.c.run_id.is_(None),
-            func.coalesce(classes.c.updated_at, 0) < before,
+            func.coalesce(classes.c.updated_at, 0) <= before,
         )
         .order_by(tasks.c.start_time)
         .limit(1000)
