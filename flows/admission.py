@@ -130,10 +130,11 @@ def _cite(
     now: float,
 ) -> None:
     root, name = host.settings.video_root, host.settings.name
+    sites = {stem: store.rendition_path(root, stem) for stem in {one.stem for one, _ in admitted}}
     new: list[tuple[Prepare, AiringState, str]] = []
     reports: list[Outgoing] = []
     for one, admission in admitted:
-        site = store.rendition_path(root, one.stem)
+        site = sites[one.stem]
         if admission.admit is Admit.FULL:
             needs = f"{one.stem} needs {admission.wanted.size_bytes} bytes"
             why = f"{needs}; the disk is full, or all that is cached is pinned by classes"

@@ -1,6 +1,7 @@
 """The one process a host runs: the bus comes in, runs are executed inside, SIGTERM drains it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -158,6 +159,8 @@ class Resident:
                 await reconcile.reconciled(host)
             tasks |= {name: group.create_task(self._again(host, name, work)) for name, work in works.items()}
             stopping = group.create_task(self._stop.wait())
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
             self._health.ready = True
             await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
             for begins_runs in ("intake", "sweeps"):  # what is not taken now, is taken after the start

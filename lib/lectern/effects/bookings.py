@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from lectern import errors
@@ -271,7 +272,8 @@ def answer(class_id: str, code: int, message: str, streamer: str | None = None) 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:
     """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
-    fields = Booking.model_validate_json(payload).model_dump(exclude_none=True, exclude={"video_url_list", "cmd"})
+    fields = {name: value for name, value in from_json(payload).items() if value is not None}
+    fields.pop("video_url_list", None)
     return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url, "placement": placement})
 
 
