@@ -129,16 +129,9 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
 def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:
     """Put (class_id, streamer, url) of each class that proceeds, or is moved: its placement counts up."""
     if placed:
-        connection.execute(
-            _EACH.values(
-                state=BookingState.PLACED,
-                streamer=bindparam("to_streamer"),
-                url=bindparam("from_url"),
-                placement=orders.c.placement + 1,
-                updated_at=now,
-            ),
-            [{"of": class_id, "to_streamer": streamer, "from_url": url} for class_id, streamer, url in placed],
-        )
+        there = {"streamer": bindparam("to_streamer"), "url": bindparam("from_url"), "state": BookingState.PLACED}
+        rows = [{"of": class_id, "to_streamer": streamer, "from_url": url} for class_id, streamer, url in placed]
+        connection.execute(_EACH.values(**there, placement=orders.c.placement + 1, updated_at=now), rows)
 
 
 def promise(connection: Connection, class_ids: Sequence[str], now: float) -> None:
@@ -161,12 +154,9 @@ def close_all(connection: Connection, outcomes: Sequence[Outcome], now: float) -
     for one in outcomes:
         check_move(BOOKING_MOVES, one.order.class_id, one.order.state, one.state)
     if outcomes:
-        connection.execute(
-            _EACH.values(
-                state=bindparam("to_state"), code=bindparam("its_code"), message=bindparam("why"), updated_at=now
-            ),
-            [{"of": o.order.class_id, "to_state": o.state, "its_code": o.code, "why": o.message} for o in outcomes],
-        )
+        values = {"state": bindparam("to_state"), "code": bindparam("its_code"), "message": bindparam("why")}
+        rows = [{"of": o.order.class_id, "to_state": o.state, "its_code": o.code, "why": o.message} for o in outcomes]
+        connection.execute(_EACH.values(**values, updated_at=now), rows)
 
 
 def close(
