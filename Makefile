@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults test-rollout-matrix check fmt release clean
+.PHONY: help demo test faults test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -41,7 +41,7 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 
 # From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
 # class to begin, for a supervisord to start again.
-RINGS := $(addprefix tests/,playbooks flows faults rollout effects fundamentals decide)
+RINGS := $(addprefix tests/,playbooks flows browser faults rollout effects fundamentals decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 test: check ## all checks and all tests that this machine can run; ARGS="-k booking -n 0" is passed to pytest
@@ -52,6 +52,9 @@ test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and
 
 faults: .venv/.built ## a random day while everything is killed and cut; N=classes SEED=seed
 	@$(BIN)/python -m tests.faults $(if $(N),--classes $(N)) $(if $(SEED),--seed $(SEED))
+
+bench: .venv/.bench ## what is promised, measured beside its peers; ROW=storm one row, QUICK=1 in a few minutes
+	@$(BIN)/python -m benchmarks $(ROW) $(if $(QUICK),--quick)
 
 check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -70,6 +73,11 @@ release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VER
 clean: ## remove everything that was built or cached here
 	@rm -rf .venv .uv .demo demo-report.json dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find lib flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The peers are in a group of their own, which nothing else needs.
+.venv/.bench: .venv/.built
+	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --group bench
+	@touch $@
 
 # Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
 # unless PYTHON=... asks for another one.

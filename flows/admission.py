@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -72,7 +73,10 @@ def admit(
         size_bytes=need,
         num=len(wanted) + max(0, usage.num - bound.max_num),
     )
-    for admission in decide.admit(wanted, states, usage, bound, idle):
+    admissions = decide.admit(wanted, states, usage, bound, idle)
+    for admission in admissions:
+        if not admission.evictions:
+            continue
         cache.mark_evicting(connection, settings.video_root, admission.evictions)
         metrics.EVICTIONS.inc(len(admission.evictions))
         batch.gone.extend(admission.evictions)
@@ -83,7 +87,7 @@ def admit(
             [Event("evicted", stem=gone.stem) for gone in admission.evictions],
             now,
         )
-        _cite(connection, host, by_class[admission.wanted.class_id], admission, batch, now)
+    _cite(connection, host, [(by_class[one.wanted.class_id], one) for one in admissions], batch, now)
 
 
 def sized(connection: Connection, host: Streamer, before: cache.Cached, size_bytes: int) -> None:
@@ -119,33 +123,44 @@ def _room_bytes(connection: Connection, settings: StreamerSettings, usage: Usage
 
 
 def _cite(
-    connection: Connection, host: Streamer, one: Prepare, admission: decide.Admission, batch: Batch, now: float
+    connection: Connection,
+    host: Streamer,
+    admitted: Sequence[tuple[Prepare, decide.Admission]],
+    batch: Batch,
+    now: float,
 ) -> None:
-    site = store.rendition_path(host.settings.video_root, one.stem)
-    if admission.admit is Admit.FULL:
-        needs = f"{one.stem} needs {admission.wanted.size_bytes} bytes"
-        why = f"{needs}; the disk is full, or all that is cached is pinned by classes"
-        refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
-        return
-    if admission.admit is Admit.RESERVE:
-        cache.reserve(
-            connection, host.settings.video_root, one.stem, admission.wanted.size_bytes, one.video_url, site, now
-        )
-        batch.downloads.append(one.stem)
-    cache.cite(connection, one.stem, 1, now)
-    state = AiringState.READY if admission.admit is Admit.READY else AiringState.WAITING
-    airings.add(connection, one, state, str(site), now)
-    if state is AiringState.READY:
-        report(connection, host, airings.report("prepared", one, host.settings.name, message="cached"), now)
-        batch.ready.append(one.class_id)
-    events.note(
-        connection,
-        host.journal,
-        host.settings.name,
-        [Event(f"prepare: {admission.admit}", one.class_id, one.stem)],
-        now,
-    )
-    batch.row(one.class_id, admission.admit, one.stem)
+    root, name = host.settings.video_root, host.settings.name
+    sites = {stem: store.rendition_path(root, stem) for stem in {one.stem for one, _ in admitted}}
+    new: list[tuple[Prepare, AiringState, str]] = []
+    reports: list[Outgoing] = []
+    for one, admission in admitted:
+        site = sites[one.stem]
+        if admission.admit is Admit.FULL:
+            needs = f"{one.stem} needs {admission.wanted.size_bytes} bytes"
+            why = f"{needs}; the disk is full, or all that is cached is pinned by classes"
+            refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
+            continue
+        if admission.admit is Admit.RESERVE:
+            cache.reserve(connection, root, one.stem, admission.wanted.size_bytes, one.video_url, site, now)
+            batch.downloads.append(one.stem)
+        state = AiringState.WAITING
+        if admission.admit is Admit.READY:
+            state = AiringState.READY
+            reports.append(_outgoing(host, airings.report("prepared", one, name, message="cached")))
+            batch.ready.append(one.class_id)
+        new.append((one, state, str(site)))
+        batch.row(one.class_id, admission.admit, one.stem)
+    cited = Counter(one.stem for one, _, _ in new)
+    for stem, number in cited.items():
+        cache.cite(connection, stem, number, now)
+    airings.add_all(connection, new, now)
+    outbox.put(connection, host.journal, reports, now)
+    noted = [
+        Event(f"prepare: {admission.admit}", one.class_id, one.stem)
+        for one, admission in admitted
+        if admission.admit is not Admit.FULL
+    ]
+    events.note(connection, host.journal, name, noted, now)
 
 
 def refuse(
@@ -168,8 +183,11 @@ def refuse(
 
 def report(connection: Connection, host: Streamer, said: Report, now: float) -> None:
     """Put a report for the teacher in the outbox."""
-    out = Outgoing(host.settings.report_stream, Kind.STREAM, said, said.class_id)
-    outbox.put(connection, host.journal, [out], now)
+    outbox.put(connection, host.journal, [_outgoing(host, said)], now)
+
+
+def _outgoing(host: Streamer, said: Report) -> Outgoing:
+    return Outgoing(host.settings.report_stream, Kind.STREAM, said, said.class_id)
 
 
 def _why_not(found: Looked | None) -> tuple[ErrorCode, str]:

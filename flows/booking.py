@@ -13,13 +13,14 @@ from flows import artifacts, begin, ecs
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
     Batch,
+    Refusal,
     Teacher,
     bury,
     give_answer,
     living,
     proceed,
     put_back,
-    refuse,
+    refuse_all,
     summary,
     to_streamer,
     waiting_key,
@@ -28,7 +29,7 @@ from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Plan
 from lectern.effects import bookings, events, inbox, outbox, renditions
-from lectern.effects.bookings import Order
+from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.errors import Malformed, TryAgain
 from lectern.facts import Attempt
@@ -111,21 +112,20 @@ def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive:
     bookings.add(connection, [(v.booking, BookingState.RECEIVED) for v in plan.verdicts], now)
     orders = bookings.by_id(connection, [v.booking.class_id for v in plan.verdicts])
     proceeding: list[tuple[Order, str]] = []
+    waiting: list[Order] = []
+    refused: list[Refusal] = []
     for verdict in plan.verdicts:
         order = orders[verdict.booking.class_id]
         match verdict.state:
             case BookingState.PLACED:
                 proceeding.append((order, verdict.url or ""))
             case BookingState.WAITING:
-                bookings.close(connection, order, BookingState.WAITING, now)
-                batch.joins[waiting_key(host, order)].append(order.class_id)
-                batch.row(order.class_id, "wait", detail=order.stem)
-                events.note(
-                    connection, host.journal, host.settings.name, [Event("waits", order.class_id, order.stem)], now
-                )
+                waiting.append(order)
             case _:
                 assert verdict.code is not None  # a refusal has its code
-                refuse(connection, host, order, verdict.code, verdict.message, batch, now, alarm=verdict.alarm)
+                refused.append(Refusal(order, verdict.code, verdict.message, verdict.alarm))
+    _wait(connection, host, waiting, batch, now)
+    refuse_all(connection, host, refused, batch, now)
     proceed(connection, host, proceeding, batch, alive, now)
     renditions.begin(connection, plan.attempts, now)
     batch.attempts.extend(plan.attempts)
@@ -135,6 +135,15 @@ def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive:
     events.note(connection, host.journal, host.settings.name, started, now)
     for again in plan.again:
         _answer_again(connection, host, again.class_id, again.differs, batch, now)
+
+
+def _wait(connection: Connection, host: Teacher, waiting: Sequence[Order], batch: Batch, now: float) -> None:
+    bookings.close_all(connection, [Outcome(order, BookingState.WAITING) for order in waiting], now)
+    for order in waiting:
+        batch.joins[waiting_key(host, order)].append(order.class_id)
+        batch.row(order.class_id, "wait", detail=order.stem)
+    noted = [Event("waits", order.class_id, order.stem) for order in waiting]
+    events.note(connection, host.journal, host.settings.name, noted, now)
 
 
 ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})

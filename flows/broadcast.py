@@ -40,10 +40,9 @@ SLACK_S = 10.0
 """A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
 
 
-async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
-    """Create the run of each class at its time; those that can not be created, the sweeper creates."""
-    found = await host.look(airings.by_id, list(class_ids))
-    for one in found.values():
+async def schedule(host: Streamer, found: Sequence[Airing]) -> bool:
+    """Create the run of each class at its time; False where Prefect does not take one."""
+    for one in found:
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
         tags = [f"class:{one.class_id}", f"record:{one.record_id}"]
         name = f"broadcast {one.class_id} {one.stem}"
@@ -55,9 +54,10 @@ async def schedule(host: Streamer, class_ids: Sequence[str]) -> None:
             else:
                 run_id = await host.runs.schedule("broadcast", parameters, name=name, tags=tags, key=key, at=at)
         except (httpx.HTTPError, PrefectException, TryAgain) as error:
-            log.warning("%s: its broadcast can not be scheduled, the sweeper tries again: %s", one.class_id, error)
-            return
+            log.warning("%s: its broadcast can not be scheduled, soon again: %s", one.class_id, error)
+            return False
         await host.commit(airings.scheduled, one.class_id, run_id)
+    return True
 
 
 async def honour_cancels(host: Streamer) -> None:

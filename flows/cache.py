@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import admission, artifacts, broadcast, download
+from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
 from flows.host import run_name, streamer, tell
 from flows.outcome import summary
@@ -130,7 +130,8 @@ def _unlink(paths: Sequence[Path]) -> None:
 
 
 async def follow(host: Streamer, batch: Batch) -> None:
-    """Begin the downloads, schedule the broadcasts."""
+    """Begin the downloads; who plans the broadcasts is told."""
     for stem in batch.downloads:
         await download.start(host, stem)
-    await broadcast.schedule(host, batch.ready)
+    if batch.ready:
+        host.unplanned.set()

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
-from flows import admission, artifacts, broadcast
+from flows import admission, artifacts
 from flows.host import Host, log, run_name, streamer, tell
 from flows.retry import passing
 from lectern import errors
@@ -69,7 +69,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         host.busy.discard(stem)
     ready = await host.commit(_arrive, host, stem, remote, found)
     await tell(host)
-    await broadcast.schedule(host, ready)
+    host.unplanned.set()
     return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
 
 

@@ -112,9 +112,9 @@ class Making:
 
     async def _failed(self, place: Place | None, missed: Missed, tries: int) -> None:
         """Keep those that are worth another try, and publish that the others failed."""
-        where = f"ECS host {place.host}: " if place else ""
+        where = str(place.host) if place else "none"
         for error in set(missed.values()):
-            log.warning("%s: %s%s", self._due[0].stem, where, error.message)
+            log.warning("%s: ECS host %s: %s", self._due[0].stem, where, error.message)
         again = [one for one in self._due if one.resolution in missed and decide.again(missed[one.resolution], tries)]
         over = [one for one in self._due if one.resolution in missed and one not in again]
         await self._host.commit(_note_failure, self._host, place, (again, over), self._owner, missed)

@@ -1,8 +1,9 @@
-"""Classes are aired although Prefect is away, and not aired although it can not be asked: the timetable's guard."""
+"""The timetable: classes get their runs, are aired although Prefect is away, and not although it can not be asked."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import httpx
 from prefect.exceptions import PrefectException
@@ -10,13 +11,21 @@ from prefect.exceptions import PrefectException
 from flows import broadcast
 from flows.host import Host, log
 from lectern.decide.broadcast import without_run
-from lectern.effects import airings
+from lectern.effects import airings, inbox
 from lectern.effects.airings import Airing
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
 EVERY_S = 1.0
 TIMETABLE_EVERY_S = 3.0
+PLANNED = 20
+"""After so many runs it is looked again, who is the next and whether somebody waits for an answer."""
+
+SOON_S = 60.0
+"""A class that begins within so long of its lead is planned at once."""
+
+CALM_S = 5.0
+"""Others are planned so long after they got ready."""
 
 
 async def guard(host: Streamer) -> None:
@@ -47,6 +56,23 @@ async def timetable(host: Streamer) -> None:
             await broadcast.honour_cancels(host)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("prefect: can not ask for cancelled broadcasts: %r", error)
+
+
+async def plan(host: Streamer) -> None:
+    """Give ready classes their runs, the next one first.
+
+    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers.
+    """
+    while True:
+        host.unplanned.clear()
+        now = time.time()
+        soon = now + host.settings.broadcast_lead_s + SOON_S
+        found = [one for one in await host.look(airings.unscheduled, now) if one.start_time < soon]
+        if not found and not await host.look(inbox.waits, host.journal, "prepare"):
+            found = await host.look(airings.unscheduled, now - CALM_S)
+        if not found or not await broadcast.schedule(host, found[:PLANNED]):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(host.unplanned.wait(), TIMETABLE_EVERY_S)
 
 
 def _say_how(guarded: dict[str, asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:

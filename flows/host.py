@@ -27,7 +27,7 @@ log = logging.getLogger("lectern")
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
-SEND_BATCH = 1000
+SEND_BATCH = 5000
 ALARMS_KEPT = 200
 """While Prefect is away so many alarms are kept for it; the channel and the log have them all."""
 
@@ -39,6 +39,9 @@ class Runs(Protocol):
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
         """Create a run in state Pending and execute it here, at once. Returns its id."""
+
+    async def room(self, flow: str, at_most: int, patience_s: float) -> None:
+        """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""
 
     async def schedule(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
@@ -81,6 +84,7 @@ class Host(Generic[S]):
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
     cried_at: float | None = None  # when that was alarmed, monotonic
+    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -19,13 +20,20 @@ from lectern.effects.bus import Entry
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
 from lectern.messages import command_of
-from lectern.settings import StreamerSettings
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
 BLOCK_MS = 1000
 IDLE_S = 1.0
-MAX_BATCHES = 8
+AT_WORK = 2
+"""So many runs of a flow at most: what comes meanwhile is the next one's, and the more it is, the less each costs."""
+
+HANGS_S = 2.0
+"""A run that takes longer holds up nobody."""
+
+TAKE_BACK = "take back"
+"""Stands for a flow where none is: classes are taken from a streamer here and now, whoever is away."""
+
 TAGS = 40
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -45,9 +53,9 @@ class Intake:
         self._groups = groups  # command -> flow
         self._channels = channels
         self._streams = streams
-        self._queue: asyncio.Queue[Arrived] = asyncio.Queue(QUEUE_BOUND)
-        self._woken = asyncio.Event()
-        self._gate = asyncio.Semaphore(MAX_BATCHES)
+        self._came = asyncio.Event()
+        self._room = asyncio.Event()
+        self._woken = {flow: asyncio.Event() for flow in groups.values()}
         self._endings: set[asyncio.Task[None]] = set()
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
@@ -59,7 +67,8 @@ class Intake:
                     group.create_task(self._again("channels", self._listen))
                     group.create_task(self._commit_channels())
                 group.create_task(self._again("streams", self._read_streams))
-                group.create_task(self._again("inbox", self._dispatch))
+                for flow in self._woken:
+                    group.create_task(self._again(f"inbox, {flow}", partial(self._dispatch, flow)))
         finally:
             await asyncio.shield(self._keep_rest())
 
@@ -84,18 +93,17 @@ class Intake:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
                 if found is not None:
-                    await self._queue.put(self._arrived("channel", *found))
+                    self._batch.append(self._arrived("channel", *found))
+                    self._came.set()
+                if len(self._batch) >= QUEUE_BOUND:
+                    self._room.clear()
+                    await self._room.wait()
 
     async def _commit_channels(self) -> None:
-        settings = self._host.settings
         while True:
-            self._batch.append(await self._queue.get())
-            until = time.monotonic() + settings.batch_wait_s
-            while len(self._batch) < settings.batch_max and (left := until - time.monotonic()) > 0:
-                try:
-                    self._batch.append(await asyncio.wait_for(self._queue.get(), left))
-                except TimeoutError:
-                    break
+            await self._came.wait()
+            await asyncio.sleep(self._host.settings.batch_wait_s)  # few come alone
+            self._came.clear()
             await self._keep()
 
     async def _keep(self) -> None:
@@ -109,14 +117,18 @@ class Intake:
         raise errors.CallAPerson(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
     async def _keep_once(self) -> None:
-        await self._host.commit(inbox.keep, self._host.journal, self._batch, time.time())
-        self._batch.clear()
-        self._woken.set()
+        batch = self._batch.copy()
+        await self._host.commit(inbox.keep, self._host.journal, batch, time.time())
+        del self._batch[: len(batch)]
+        self._room.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        for woken in self._woken.values():
+            woken.set()
 
     async def _keep_rest(self) -> None:
         """At the end: what has reached us and is not committed would be forgotten with us."""
-        while not self._queue.empty():
-            self._batch.append(self._queue.get_nowait())
         if self._batch:
             await self._keep()
 
@@ -138,7 +150,7 @@ class Intake:
     async def _take(self, entries: Sequence[Entry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]
         await self._host.commit(inbox.keep, self._host.journal, arrived, time.time())
-        self._woken.set()
+        self._wake()
         await self._host.bus.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str) -> Arrived:
@@ -150,62 +162,58 @@ class Intake:
 
     # -- from the inbox into runs ----------------------------------------------------------------------------------
 
-    async def _dispatch(self) -> None:
+    async def _dispatch(self, flow: str) -> None:
         failures = 0
         while True:
-            self._woken.clear()
+            self._woken[flow].clear()
             settings = self._host.settings
+            if flow != TAKE_BACK:
+                await self._host.runs.room(flow, AT_WORK, HANGS_S)
             kept = await self._host.commit(
                 inbox.claim,
                 self._host.journal,
+                [command for command, its in self._groups.items() if its == flow],
                 limit=settings.batch_max,
                 lease_s=settings.inbox_lease_s,
                 now=time.time(),
             )
             if not kept:
-                await self._sleep()
-                continue
-            kept = await self._take_back(kept)
-            fresh = [one for one in kept if one.tries < settings.inbox_tries]
-            await self._give_up([one for one in kept if one.tries >= settings.inbox_tries])
-            failures = 0 if await self._start_all(fresh, backoff_s(failures)) else failures + 1
-            if failures:
-                await asyncio.sleep(backoff_s(failures))
+                await self._sleep(flow)
+            elif flow == TAKE_BACK:
+                await self._take_back(kept)
+            else:
+                failures = 0 if await self._start(flow, kept, backoff_s(failures)) else failures + 1
+                if failures:
+                    await asyncio.sleep(backoff_s(failures))
 
-    async def _take_back(self, kept: list[Kept]) -> list[Kept]:
-        """Classes that are taken from this streamer are released here and now, whoever is away; returns the others."""
-        if not isinstance(self._host.settings, StreamerSettings):
-            return kept
-        mine = [one for one in kept if one.command in release.COMMANDS]
-        if mine:
-            stops = await release.take_back(self._host, mine)
-            ending = asyncio.create_task(stop.in_prefect(self._host, stops))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
-        return [one for one in kept if one not in mine]
+    async def _take_back(self, kept: Sequence[Kept]) -> None:
+        stops = await release.take_back(self._host, kept)
+        ending = asyncio.create_task(stop.in_prefect(self._host, stops))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, flow: str) -> None:
         try:
-            await asyncio.wait_for(self._woken.wait(), IDLE_S)
+            await asyncio.wait_for(self._woken[flow].wait(), IDLE_S)
         except TimeoutError:
             return
 
-    async def _start_all(self, kept: Sequence[Kept], pause_s: float) -> bool:
-        """A run for each flow; False where Prefect is away, and the messages go back to the inbox."""
-        ok = True
-        for flow in dict.fromkeys(self._groups[one.command] for one in kept):
-            mine = [one for one in kept if self._groups[one.command] == flow]
-            try:
-                async with self._gate:
-                    await self._start(flow, mine)
-            except TryAgain as error:
-                ok = False
-                log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
-                ids = [one.id for one in mine]
-                await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
-        return ok
+    async def _start(self, flow: str, kept: Sequence[Kept], pause_s: float) -> bool:
+        """Begin a run; False where Prefect is away, and the messages go back to the inbox."""
+        tries = self._host.settings.inbox_tries
+        await self._give_up([one for one in kept if one.tries >= tries])
+        mine = [one for one in kept if one.tries < tries]
+        try:
+            if mine:
+                await self._begin(flow, mine)
+        except TryAgain as error:
+            log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
+            ids = [one.id for one in mine]
+            await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
+            return False
+        return True
 
-    async def _start(self, flow: str, mine: Sequence[Kept]) -> None:
+    async def _begin(self, flow: str, mine: Sequence[Kept]) -> None:
         names, tags = _labels(mine)
         title = f"{flow} {names[0]}" if len(mine) == 1 and names else f"{flow} {len(mine)} messages"
         ids = [one.id for one in mine]

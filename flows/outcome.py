@@ -14,12 +14,12 @@ from flows.host import Host, log
 from lectern import errors
 from lectern.decide.placement import place
 from lectern.effects import bookings, events, inbox, leases, outbox
-from lectern.effects.bookings import Order
+from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, Malformed, TryAgain
 from lectern.facts import Attempt
-from lectern.messages import Message, Release
+from lectern.messages import Alarm, Message, Release
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -79,23 +79,24 @@ def proceed(
 ) -> None:
     """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
     open_ = [(order, url) for order, url in going if order.end_time > now]
-    for order, _ in going:
-        if order.end_time <= now:
-            refuse(connection, host, order, errors.ENDED, "it ended before its rendition was there", batch, now)
+    over = [Refusal(order, errors.ENDED, "it ended before its rendition was there") for order, _ in going]
+    refuse_all(connection, host, [one for one in over if one.order.end_time <= now], batch, now)
     loads = bookings.loads(connection, alive, now)
     chosen = place([order.stem for order, _ in open_], loads, host.settings.streamer_load_slack)
     placed: list[tuple[str, str, str]] = []
     sending: list[Outgoing] = []
     noted: list[Event] = []
+    nowhere: list[Refusal] = []
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            refuse(connection, host, order, *bookings.no_streamer(order.stem), batch, now, alarm=True)
+            nowhere.append(Refusal(order, *bookings.no_streamer(order.stem), alarm=True))
             continue
         placed.append((order.class_id, streamer, url))
         prepare = bookings.prepare(order.payload, url, order.placement + 1)
         sending.append(to_streamer(host, streamer, prepare, order.class_id))
         noted.append(Event("placed", order.class_id, order.stem, f"on {streamer}"))
         batch.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+    refuse_all(connection, host, nowhere, batch, now)
     bookings.place(connection, placed, now)
     outbox.put(connection, host.journal, sending, now)
     events.note(connection, host.journal, host.settings.name, noted, now)
@@ -172,36 +173,60 @@ def refuse(
     alarm: bool = False,
 ) -> None:
     """Refuse a class, once, with its code; an answer for each time it was booked."""
-    bookings.close(connection, order, BookingState.REFUSED, now, code=code.number, message=why)
-    give_answer(connection, host, order, code.number, why, now)
-    if alarm:
-        cry = bookings.alarm(
-            code,
-            f"{order.class_id}: {why}",
-            now,
-            host.settings.name,
-            class_id=order.class_id,
-            record_id=order.record_id,
-            resolution=order.resolution,
-        )
-        outbox.put(connection, host.journal, [host.alarm(cry)], now)
-    events.note(
-        connection,
-        host.journal,
-        host.settings.name,
-        [Event("refused", order.class_id, order.stem, f"{code.number}: {why}")],
+    refuse_all(connection, host, [Refusal(order, code, why, alarm)], batch, now)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a class is refused."""
+
+    order: Order
+    code: ErrorCode
+    why: str
+    alarm: bool = False
+
+
+def refuse_all(connection: Connection, host: Teacher, refused: Sequence[Refusal], batch: Batch, now: float) -> None:
+    """Refuse each class, once, with its code; an answer for each time it was booked."""
+    out: list[Outgoing] = []
+    noted: list[Event] = []
+    for one in refused:
+        order, number = one.order, one.code.number
+        out += [answer(host, order, number, one.why)] * order.deliveries
+        if one.alarm:
+            out.append(host.alarm(_alarm(host, one, now)))
+        noted.append(Event("refused", order.class_id, order.stem, f"{number}: {one.why}"))
+        batch.row(order.class_id, "refuse", code=number, detail=one.why)
+    outcomes = [Outcome(one.order, BookingState.REFUSED, one.code.number, one.why) for one in refused]
+    bookings.close_all(connection, outcomes, now)
+    outbox.put(connection, host.journal, out, now)
+    events.note(connection, host.journal, host.settings.name, noted, now)
+
+
+def _alarm(host: Teacher, one: Refusal, now: float) -> Alarm:
+    order = one.order
+    return bookings.alarm(
+        one.code,
+        f"{order.class_id}: {one.why}",
         now,
+        host.settings.name,
+        class_id=order.class_id,
+        record_id=order.record_id,
+        resolution=order.resolution,
     )
-    batch.row(order.class_id, "refuse", code=code.number, detail=why)
+
+
+def answer(host: Teacher, order: Order, code: int, why: str) -> Outgoing:
+    """The answer to a booking."""
+    message = bookings.answer(order.class_id, code, why, order.streamer)
+    return Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, order.class_id)
 
 
 def give_answer(
     connection: Connection, host: Teacher, order: Order, code: int, why: str, now: float, *, times: int | None = None
 ) -> None:
     """Put the answer to a booking in the outbox, as often as the booking came."""
-    message = bookings.answer(order.class_id, code, why, order.streamer)
-    out = Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, order.class_id)
-    outbox.put(connection, host.journal, [out] * (times or order.deliveries), now)
+    outbox.put(connection, host.journal, [answer(host, order, code, why)] * (times or order.deliveries), now)
 
 
 def to_streamer(host: Teacher, streamer: str, message: Message, class_id: str | None) -> Outgoing:

@@ -1,6 +1,8 @@
 """The streamers' reports: a prepared class is answered, an aired one is closed."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -9,11 +11,12 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.host import run_name, teacher, tell
-from flows.outcome import Batch, Teacher, bury, give_answer, living, place_again, put_back, refuse, summary
+from flows.outcome import Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
 from lectern.effects import bookings, events, inbox, outbox
-from lectern.effects.bookings import Order
+from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
+from lectern.effects.outbox import Outgoing
 from lectern.errors import Malformed, TryAgain
 from lectern.messages import Report, parse
 from lectern.states import BookingState
@@ -36,31 +39,52 @@ async def report(inbox_ids: list[int]) -> State[None]:
 def _take_reports(connection: Connection, host: Teacher, ids: list[int], alive: list[str]) -> Batch:
     now = time.time()
     batch = Batch()
-    kept = inbox.read(connection, host.journal, ids)
-    for one in kept:
+    reports: list[Report] = []
+    handled: list[int] = []
+    for one in inbox.read(connection, host.journal, ids):
         try:
-            said = parse(one.body, (Report,))
+            reports.append(parse(one.body, (Report,)))
+            handled.append(one.id)
         except Malformed as error:
             bury(connection, host, one, error, batch, now)
-            continue
-        _take_report(connection, host, said, alive, batch, now)
-        inbox.done(connection, host.journal, [one.id])
+    orders = bookings.by_id(connection, [said.class_id for said in reports])
+    number = Counter(said.class_id for said in reports)
+    ready: list[tuple[Order, Report]] = []
+    for said in reports:
+        order = orders.get(said.class_id)
+        if number[said.class_id] == 1 and order is not None and _gets_ready(order, said):
+            ready.append((order, said))
+    _ready(connection, host, ready, batch, now)
+    plain = {said.class_id for _, said in ready}
+    for said in reports:
+        if said.class_id not in plain:
+            _take_report(connection, host, said, alive, batch, now)
+    inbox.done(connection, host.journal, handled)
     return batch
+
+
+def _is_from(order: Order, said: Report) -> bool:
+    """Whether the streamer that has the class says it; a row of before the moves has no placement, and one streamer."""
+    return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
+
+
+def _gets_ready(order: Order, said: Report) -> bool:
+    """What nearly all reports are: these are taken in sets."""
+    prepared = (said.cmd, said.result) == ("prepared", "success")
+    return prepared and order.state is BookingState.PLACED and _is_from(order, said)
 
 
 def _take_report(
     connection: Connection, host: Teacher, said: Report, alive: list[str], batch: Batch, now: float
 ) -> None:
     order = bookings.by_id(connection, [said.class_id]).get(said.class_id)
-    # A row of before the moves has no placement; its class had one streamer.
-    ours = order is not None and (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
-    if order is None or not ours:
+    if order is None or not _is_from(order, said):
         batch.row(said.class_id, "report of a class that is not there", where=said.streamer)
     elif said.cmd == "prepared" and order.state is BookingState.PLACED:
         _prepared(connection, host, order, said, alive, batch, now)
     elif said.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs take reports side by side: the last word came first
-            _ready(connection, host, order, said, batch, now)
+            _ready(connection, host, [(order, said)], batch, now)
             order = bookings.by_id(connection, [said.class_id])[said.class_id]
         _ended(connection, host, order, said, batch, now)
     else:
@@ -75,7 +99,7 @@ def _prepared(
     connection: Connection, host: Teacher, order: Order, said: Report, alive: list[str], batch: Batch, now: float
 ) -> None:
     if said.result == "success":
-        _ready(connection, host, order, said, batch, now)
+        _ready(connection, host, [(order, said)], batch, now)
     elif order.promised_at is not None:
         why = f"{said.streamer}: {said.code} {said.message}"
         place_again(connection, host, [order], alive, batch, now, why, refused=True)
@@ -84,15 +108,23 @@ def _prepared(
         refuse(connection, host, order, code, said.message, batch, now, alarm=True)
 
 
-def _ready(connection: Connection, host: Teacher, order: Order, said: Report, batch: Batch, now: float) -> None:
-    bookings.close(connection, order, BookingState.READY, now, message=said.message)
-    batch.row(order.class_id, "ready", where=said.streamer)
-    if order.promised_at is not None:
-        _noted(connection, host, order, "prepared anew", said, now)
-        return
-    bookings.promise(connection, order.class_id, now)
-    give_answer(connection, host, order, 0, "prepared", now)
-    _noted(connection, host, order, "answered with success", said, now)
+def _ready(
+    connection: Connection, host: Teacher, ready: Sequence[tuple[Order, Report]], batch: Batch, now: float
+) -> None:
+    outcomes = [Outcome(order, BookingState.READY, message=said.message) for order, said in ready]
+    bookings.close_all(connection, outcomes, now)
+    answers: list[Outgoing] = []
+    noted: list[Event] = []
+    for order, said in ready:
+        batch.row(order.class_id, "ready", where=said.streamer)
+        what = "prepared anew"
+        if order.promised_at is None:
+            answers += [answer(host, order, 0, "prepared")] * order.deliveries
+            what = "answered with success"
+        noted.append(_event(order, what, said))
+    bookings.promise(connection, [order.class_id for order, _ in ready if order.promised_at is None], now)
+    outbox.put(connection, host.journal, answers, now)
+    events.note(connection, host.journal, host.settings.name, noted, now)
 
 
 def _ended(connection: Connection, host: Teacher, order: Order, said: Report, batch: Batch, now: float) -> None:
@@ -114,9 +146,8 @@ def _ended(connection: Connection, host: Teacher, order: Order, said: Report, ba
         )
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
     batch.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
-    _noted(connection, host, order, state, said, now)
+    events.note(connection, host.journal, host.settings.name, [_event(order, state, said)], now)
 
 
-def _noted(connection: Connection, host: Teacher, order: Order, what: str, said: Report, now: float) -> None:
-    event = Event(what, order.class_id, order.stem, f"{said.streamer}: {said.message}".rstrip(": "))
-    events.note(connection, host.journal, host.settings.name, [event], now)
+def _event(order: Order, what: str, said: Report) -> Event:
+    return Event(what, order.class_id, order.stem, f"{said.streamer}: {said.message}".rstrip(": "))

@@ -1,6 +1,7 @@
 """The one process a host runs: the bus comes in, runs are executed inside, SIGTERM drains it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -31,7 +32,7 @@ from flows import (
     trouble,
 )
 from flows.host import Host, tell
-from flows.intake import Intake, backoff_s
+from flows.intake import TAKE_BACK, Intake, backoff_s
 from flows.queue_lock import QueueLock
 from flows.worker import ResidentRuns
 from lectern.effects import inbox, renditions, schema
@@ -53,7 +54,7 @@ TEACHER_GROUPS = {
     "prepared": "report",
     "ended": "report",
 }
-STREAMER_GROUPS = {"prepare": "prepare", "release": "prepare", "grant": "prepare"}
+STREAMER_GROUPS = {"prepare": "prepare", "release": TAKE_BACK, "grant": TAKE_BACK}
 
 
 def serve(settings: Settings) -> int:
@@ -148,6 +149,7 @@ class Resident:
             works |= {
                 "guard": lambda: guard.guard(host),
                 "timetable": lambda: guard.timetable(host),
+                "plan": lambda: guard.plan(host),
                 "readiness": readiness.Readiness(host, runs.client).run,
             }
         else:
@@ -162,6 +164,8 @@ class Resident:
                 await reconcile.reconciled(host)
             tasks |= {name: group.create_task(self._again(host, name, work)) for name, work in works.items()}
             stopping = group.create_task(self._stop.wait())
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
             self._health.ready = True
             await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
             for begins_runs in ("intake", "sweeps"):  # what is not taken now, is taken after the start

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from flows import artifacts, ecs
 from flows.begin import start_ecs
 from flows.host import log, run_name, teacher, tell
-from flows.outcome import Batch, Teacher, bury, living, proceed, put_back, refuse, summary
+from flows.outcome import Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
@@ -203,8 +203,7 @@ def give_up(
     """The rendition will not be there: every waiting class is refused with *code*; one alarm for all."""
     renditions.move(connection, key, RenditionState.TRANSCODING, state, now, reason=why, deadline=None)
     waiting = bookings.waiting_for(connection, *key)
-    for order in waiting:
-        refuse(connection, host, order, code, why, batch, now)
+    refuse_all(connection, host, [Refusal(order, code, why) for order in waiting], batch, now)
     _orphans(connection, host, key, waiting, listed, batch, now)
     cry = bookings.alarm(
         code,

@@ -58,7 +58,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
         )
     idle = [one for one in rows.downloading(connection, now - GRACE_S) if one.stem not in host.busy]
     late = [one for one in airings.over(connection, now - OVER_S) if one.class_id not in host.busy]
-    return bool(idle or late or airings.unscheduled(connection, now - GRACE_S) or rows.evicting(connection))
+    return bool(idle or late or rows.evicting(connection))
 
 
 async def _alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
@@ -168,7 +168,7 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
 
 @flow(name="sweep streamer", flow_run_name=run_name, persist_result=False)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
-    """Send reports again, take up downloads, evictions and broadcasts that nobody does."""
+    """Send reports again, take up downloads and evictions that nobody does."""
     return await _alone(streamer(), _sweep_streamer, dry_run)
 
 
@@ -179,7 +179,6 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
     await cache.remove_files(host, left.evicting)
     for stem in left.downloads:
         await download.start(host, stem)
-    await broadcast.schedule(host, left.unscheduled)
     for one in left.over:
         await broadcast.close_late(host, one)
     await host.commit(_prune, host)
@@ -188,14 +187,11 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
 
 
 class _Left:
-    def __init__(
-        self, evicting: list[Idle], downloads: list[str], unscheduled: list[str], over: list[airings.Airing]
-    ) -> None:
-        self.evicting, self.downloads, self.unscheduled, self.over = evicting, downloads, unscheduled, over
+    def __init__(self, evicting: list[Idle], downloads: list[str], over: list[airings.Airing]) -> None:
+        self.evicting, self.downloads, self.over = evicting, downloads, over
 
     def words(self) -> str:
-        counts = f"{len(self.evicting)} evictions, {len(self.downloads)} downloads, {len(self.unscheduled)} broadcasts"
-        return f"{counts}, {len(self.over)} past their end"
+        return f"{len(self.evicting)} evictions, {len(self.downloads)} downloads, {len(self.over)} past their end"
 
 
 def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
@@ -203,6 +199,5 @@ def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
     return _Left(
         [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
         [one.stem for one in rows.downloading(connection, before) if one.stem not in host.busy],
-        [one.class_id for one in airings.unscheduled(connection, before)],
         [one for one in airings.over(connection, time.time() - OVER_S) if one.class_id not in host.busy],
     )

@@ -63,7 +63,7 @@ class ResidentRuns:
         self._deployments: dict[str, UUID] = {}
         self._flows: dict[UUID, Flow[..., Any]] = {}
         self._active: dict[UUID, _Active] = {}
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background: dict[asyncio.Task[Any], UUID | None] = {}  # and the deployment of each
         self._draining = False
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
@@ -118,8 +118,15 @@ class ResidentRuns:
         if self._draining or run.id in self._active:
             return
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background[task] = run.deployment_id
+        task.add_done_callback(self._background.pop)
+
+    async def room(self, flow: str, at_most: int, patience_s: float) -> None:
+        """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""
+        own = self._deployments.get(flow)
+        busy = [task for task, deployment in self._background.items() if deployment == own]
+        if len(busy) >= at_most:
+            await asyncio.wait(busy, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _check(self, name: str) -> None:
         if not self._deployments:

@@ -67,8 +67,8 @@ class Common(BaseSettings):
     dead_letter_stream: str = "dead_letter"
     streamers_key: str = "streamers"
 
-    batch_max: int = Field(500, ge=1, le=5000)
-    batch_wait_s: float = Field(0.05, ge=0, le=5)
+    batch_max: int = Field(5000, ge=1, le=5000)
+    batch_wait_s: float = Field(0.02, ge=0, le=5)
     sweep_interval_s: float = Field(30, gt=0)
     poll_interval_s: float = Field(1.0, gt=0)
     heartbeat_interval_s: float = Field(5, gt=0)

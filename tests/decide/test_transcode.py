@@ -134,7 +134,8 @@ def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
     for key in {one.key for one in decided}:
         outcomes = [one.outcome for one in decided if one.key == key]
         assert outcomes.count(Outcome.FALL_BACK) <= (1 if ecs else 0)
-        assert sum(one not in {Outcome.FALL_BACK, Outcome.ALARM, Outcome.IGNORE} for one in outcomes) <= 1
+        assert sum(one in {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT} for one in outcomes) <= 1
+        assert outcomes.count(Outcome.CORRECT) <= 1
 
 
 @given(batches, strategies.underway, st.booleans())

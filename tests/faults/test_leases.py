@@ -69,7 +69,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     with transaction(host.engine) as connection:
         on_air(connection, "c-1")
         inbox.keep(connection, journal, arrived, hosts.now())
-        kept = inbox.claim(connection, journal, limit=10, lease_s=60, now=hosts.now())
+        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
     runs = Runs(host)
     host.runs = cast("Any", runs)
     stops = asyncio.run(release.take_back(host, kept))

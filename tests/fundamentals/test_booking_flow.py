@@ -123,6 +123,7 @@ def test_a_ready_class_can_be_cancelled(stage: Stage) -> None:
     class_id = stage.book(stage.booking(record := stage.town.record()))
     stage.answer(class_id)
     assert stage.num_cite("streamer1", str(record)) == 1
+    wait_until(lambda: stage.airing("streamer1", class_id)["run_id"], description="the broadcast is on the timetable")
     stage.cancel(class_id)
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
     run = wait_until(

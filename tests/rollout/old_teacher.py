@@ -83,5 +83,5 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
 def messages(engine: Engine) -> list[str]:
     """The class_ids of the bookings in the inbox."""
     with transaction(engine) as connection:
-        kept = inbox.claim(connection, journal, limit=500, lease_s=0, now=NOW + 1)
+        kept = inbox.claim(connection, journal, ["order"], limit=500, lease_s=0, now=NOW + 1)
     return [parse(one.body, (Booking,)).class_id for one in kept if one.command == "order"]

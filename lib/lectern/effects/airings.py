@@ -112,34 +112,46 @@ def citations(connection: Connection) -> dict[str, int]:
 
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
-    """Insert a class and its task; the old program's columns are filled as it filled them.
+    """Insert one class and its task."""
+    add_all(connection, [(wanted, state, site)], now)
 
-    What an earlier placement left of it is forgotten.
+
+def add_all(connection: Connection, new: Sequence[tuple[Prepare, AiringState, str]], now: float) -> None:
+    """Insert classes (with state and site) and their tasks; the old program's columns are filled as it filled them.
+
+    What an earlier placement left of them is forgotten.
     """
-    connection.execute(delete(tasks).where(tasks.c.class_id == wanted.class_id))
-    connection.execute(delete(classes).where(classes.c.class_id == wanted.class_id))
-    connection.execute(
-        insert(tasks).values(
-            class_id=wanted.class_id,
-            video_url=wanted.video_url,
-            push_url=wanted.push_url,
-            start_time=wanted.start_time,
-            end_time=wanted.end_time,
-            status=state,
-            institution_id=wanted.institution_id,
-        )
-    )
-    connection.execute(
-        insert(classes).values(
-            class_id=wanted.class_id,
-            video_id=wanted.stem,
-            site=site,
-            state=state,
-            record_id=wanted.record_id,
-            updated_at=now,
-            placement=wanted.placement,
-        )
-    )
+    if not new:
+        return
+    class_ids = [wanted.class_id for wanted, _, _ in new]
+    connection.execute(delete(tasks).where(tasks.c.class_id.in_(class_ids)))
+    connection.execute(delete(classes).where(classes.c.class_id.in_(class_ids)))
+    connection.execute(insert(tasks), [_task(wanted, state) for wanted, state, _ in new])
+    connection.execute(insert(classes), [_class(wanted, state, site, now) for wanted, state, site in new])
+
+
+def _task(wanted: Prepare, state: AiringState) -> dict[str, object]:
+    return {
+        "class_id": wanted.class_id,
+        "video_url": wanted.video_url,
+        "push_url": wanted.push_url,
+        "start_time": wanted.start_time,
+        "end_time": wanted.end_time,
+        "status": state,
+        "institution_id": wanted.institution_id,
+    }
+
+
+def _class(wanted: Prepare, state: AiringState, site: str, now: float) -> dict[str, object]:
+    return {
+        "class_id": wanted.class_id,
+        "video_id": wanted.stem,
+        "site": site,
+        "state": state,
+        "record_id": wanted.record_id,
+        "updated_at": now,
+        "placement": wanted.placement,
+    }
 
 
 def place(connection: Connection, class_id: str, placement: int) -> None:
@@ -197,14 +209,14 @@ def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
 
 
 def unscheduled(connection: Connection, before: float) -> list[Airing]:
-    """The classes that are ready since before *before* (epoch seconds) and have no run."""
+    """The classes that are ready since *before* (epoch seconds) and have no run, the next one first."""
     wanted = (
         select(*_COLUMNS)
         .select_from(_JOINED)
         .where(
             classes.c.state == AiringState.READY,
             classes.c.run_id.is_(None),
-            func.coalesce(classes.c.updated_at, 0) < before,
+            func.coalesce(classes.c.updated_at, 0) <= before,
         )
         .order_by(tasks.c.start_time)
         .limit(1000)

@@ -46,12 +46,14 @@ def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], n
         connection.execute(insert(journal.inbox), rows)
 
 
-def claim(connection: Connection, journal: Journal, *, limit: int, lease_s: float, now: float) -> list[Kept]:
-    """The oldest messages that nobody works on; they are ours for *lease_s*, then anybody's again."""
+def claim(
+    connection: Connection, journal: Journal, commands: Sequence[str], *, limit: int, lease_s: float, now: float
+) -> list[Kept]:
+    """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again."""
     inbox = journal.inbox
     due = (
         select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(inbox.c.state == InboxState.NEW, inbox.c.not_before <= now)
+        .where(inbox.c.state == InboxState.NEW, inbox.c.not_before <= now, inbox.c.command.in_(commands))
         .order_by(inbox.c.id)
         .limit(limit)
     )

@@ -32,10 +32,16 @@ class Before:
         columns = "class_id, video_url, push_url, start_time, end_time, teacher_name"
         return self.host.rows(f"SELECT {columns} FROM task_list WHERE class_id LIKE 'old-%' ORDER BY class_id")
 
-    def not_old(self) -> list[str]:
-        """Where the host is not as it was; the database may have more tables, columns and rows."""
+    def not_old(self, *, aired_since: bool = False) -> list[str]:
+        """Where the host is not as it was; the database may have more tables, columns and rows.
+
+        Where the new program has *aired_since*, the recordings that it downloaded may be there, too.
+        """
         found = differences({"states": self.states}, {"states": self.host.states()})
-        found += differences(self.files, self.host.snapshot(root=False)["files"])
+        now, videos = self.host.snapshot(root=False)["files"], self.host.places.video_root
+        if aired_since:
+            now = {path: facts for path, facts in now.items() if path in self.files or not _within(path, videos)}
+        found += differences(self.files, now)
         return found + self._says(self.host.places.old_version) + self._rows_lost() + self._keys_not_old()
 
     def not_new(self) -> list[str]:
@@ -105,6 +111,10 @@ class Before:
         wanted = {renamed(key): (kind, *rest) for key, (kind, *rest) in self.keys.items()}
         now = old_world.keys_of(self._client)
         return found + differences(wanted, {key: now.get(key) for key in wanted})
+
+
+def _within(path: str, folder: PurePosixPath) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
 
 
 def renamed(key: str) -> str:

@@ -1,0 +1,62 @@
+"""Measures what is promised beside its peers, and writes the report and the page.
+
+python -m benchmarks [--quick] [--list] [ROW ...]
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from rich.console import Console
+
+from benchmarks import figures, storm
+from benchmarks.figures import Figure
+from benchmarks.stand import Stand
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS: dict[str, ModuleType] = {"storm": storm}
+
+
+def run(rows: list[str], stand: Stand) -> Iterator[dict[str, object]]:
+    """The figures of *rows*, as each is there."""
+    for name in rows:
+        began = time.monotonic()
+        stand.say(f"[bold]{name}[/bold]")
+        measure: Callable[[Stand], Iterator[Figure]] = ROWS[name].measure
+        for figure in measure(stand):
+            yield {"row": figure.row, **figure.as_json(os.getloadavg()[0])}
+        stand.say(f"{name}: took {time.monotonic() - began:.0f} s")
+
+
+def main() -> int:
+    """Measure, print a table, write the report and the page."""
+    parser = argparse.ArgumentParser(prog="make bench", description=main.__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all where none is named")
+    parser.add_argument("--quick", action="store_true", help="one round of each, and smaller ones: a few minutes")
+    parser.add_argument("--report", type=Path, default=ROOT / "bench-report.json")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "BENCHMARKS.md")
+    given = parser.parse_args()
+    if unknown := [name for name in given.rows if name not in ROWS]:
+        parser.error(f"there is no row {unknown[0]!r}. Write one of: {', '.join(ROWS)}")
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        stand = Stand(Path(folder), console, quick=given.quick)
+        report: dict[str, object] = {}
+        try:
+            for figure in run(given.rows or list(ROWS), stand):
+                report = figures.merge(given.report, [figure])
+        finally:
+            stand.close()
+    given.page.parent.mkdir(exist_ok=True)
+    given.page.write_text(figures.page(report, {name: row.WHAT for name, row in ROWS.items()}), encoding="utf-8")
+    Console(width=max(console.width, 160)).print(figures.table(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What was measured, as a report for programs and a page for people."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line: ours, its peers', and the least or most that can be had at all, all of one run."""
+
+    row: str
+    unit: str
+    ours: float
+    peers: dict[str, float] = field(default_factory=dict)
+    limit: float | None = None
+    more_is_better: bool = True
+    goal: str = ""
+    note: str = ""
+
+    @property
+    def ratio_to_best_peer(self) -> float | None:
+        """Ours to the best of the peers': above 1 is better where more is better."""
+        if not self.peers:
+            return None
+        return self.ours / (max if self.more_is_better else min)(self.peers.values())
+
+    @property
+    def ratio_to_limit(self) -> float | None:
+        """Ours to what can be had at all."""
+        return None if self.limit is None else self.ours / self.limit
+
+    def as_json(self, load: float) -> dict[str, Any]:
+        """The figure for programs; *load* is the machine's, when it was taken."""
+        return {
+            "ours": self.ours,
+            "unit": self.unit,
+            "peers": self.peers,
+            "limit": self.limit,
+            "ratio_to_best_peer": self.ratio_to_best_peer,
+            "ratio_to_limit": self.ratio_to_limit,
+            "more_is_better": self.more_is_better,
+            "goal": self.goal,
+            "note": self.note,
+            "machine": {**machine(), "load": load},
+        }
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def best(values: list[float], *, more_is_better: bool) -> float:
+    """Of several rounds the one that was disturbed least."""
+    return (max if more_is_better else min)(values)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which *share* of the values are."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def merge(path: Path, figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put the *figures* into the report at *path*, and leave the other rows as they are; returns all of it."""
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for one in figures:
+        report[one["row"]] = {name: value for name, value in one.items() if name != "row"}
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def number(value: float | None) -> str:
+    """A figure for people: three digits that count."""
+    if value is None:
+        return ""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def cells(row: str, one: dict[str, Any]) -> tuple[str, ...]:
+    """One line of the table."""
+    peers = ", ".join(f"{name} {number(value)}" for name, value in one["peers"].items())
+    ratios = (number(one["ratio_to_best_peer"]), number(one["limit"]), number(one["ratio_to_limit"]))
+    return row, number(one["ours"]), one["unit"], peers, *ratios, one["goal"], f"{one['machine']['load']:.1f}"
+
+
+COLUMNS = ("row", "ours", "unit", "peers", "to the best", "limit", "to the limit", "goal", "load")
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The report on a terminal."""
+    found = Table(*COLUMNS, title="measured beside its peers")
+    for row, one in report.items():
+        found.add_row(*cells(row, one))
+    return found
+
+
+def page(report: dict[str, Any], rows: dict[str, str]) -> str:
+    """The report as a page; *rows* says what each row is."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench`, which writes it anew. `make bench QUICK=1` takes fewer and smaller rounds, and",
+        "`make bench ROW=storm` one of the rows. All that a line compares is measured in one run, in turns, and the",
+        "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
+        "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
+        "work on it shifts the figures, and hardly the ratios. `bench-report.json` has the same for programs.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(cells(row, one)) + " |" for row, one in report.items()),
+        "",
+        "What was done:",
+        "",
+        *(f"- **{name}**: {what}" for name, what in rows.items()),
+        "",
+    ]
+    notes = [f"- {row}: {one['note']}" for row, one in report.items() if one["note"]]
+    if notes:
+        lines += ["Notes:", "", *notes, ""]
+    machines = {json.dumps({k: v for k, v in one["machine"].items() if k != "load"}) for one in report.values()}
+    for one in sorted(machines):
+        found = json.loads(one)
+        cores, memory = found["cores"], found["memory_gib"]
+        lines.append(f"Machine: {cores} cores, {memory} GiB, {found['system']}, Python {found['python']}.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,121 @@
+"""The work of a booking, one message a transaction, as a task of a peer does it: the product's own decision and rows.
+
+A peer's broker keeps the message until its task is done, which spares it the inbox and the outbox: of the rows only
+those of the class and its events are written. The teacher and the streamer have a database each, as in the product.
+"""
+
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+import redis
+from sqlalchemy import Connection, Engine
+
+from lectern.decide import booking as decide
+from lectern.decide.booking import Limits, Verdict
+from lectern.decide.placement import place
+from lectern.effects import airings, bookings, events, renditions
+from lectern.effects import cache as cached
+from lectern.effects.events import Event
+from lectern.effects.tables import streamer as streamer_tables
+from lectern.effects.tables import teacher as teacher_tables
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.messages import Booking, Message, Prepare, Report, parse
+from lectern.states import AiringState, BookingState, FileState, RenditionState
+
+STREAMER = "streamer1"
+ROOT = Path("/home/video")
+LIMITS = Limits(5, 120.0, 3600.0, oss=True, ecs=False)
+
+
+@cache
+def bus() -> "redis.Redis":
+    """The connection on which answers are published."""
+    return redis.Redis.from_url(os.environ["BENCH_REDIS"])
+
+
+@cache
+def database(role: str) -> Engine:
+    """The database of the teacher or the streamer."""
+    return open_database(f"sqlite:///{os.environ['BENCH_FOLDER']}/{role}.db")
+
+
+def make(timed_out: int, ready: list[int]) -> None:
+    """Both databases with their tables: one rendition that timed out, and some that the streamer has."""
+    teacher_tables.TeacherTable.metadata.create_all(database("teacher"))
+    streamer_tables.StreamerTable.metadata.create_all(database("streamer"))
+    with transaction(database("teacher")) as connection:
+        values = {"record_id": timed_out, "resolution": "720P", "status": RenditionState.TIMED_OUT, "attempts_since": 0}
+        connection.execute(teacher_tables.videos.insert().values(**values, attempt=1, attempts_today=1))
+    with transaction(database("streamer")) as connection:
+        rows = [{"id": str(one), "num_cite": 0, "state": FileState.READY, "size_bytes": 1000} for one in ready]
+        connection.execute(streamer_tables.files.insert(), rows)
+
+
+def order(body: str) -> str | None:
+    """Decide a booking; returns what its streamer is told, None where it was answered at once."""
+    booking, now = parse(body, (Booking,)), time.time()
+    with transaction(database("teacher")) as connection:
+        known = bookings.known(connection, [booking.class_id])
+        resolution = booking.video_resolution
+        states = renditions.states(connection, [(booking.record_id, resolution)] if resolution else [])
+        plan = decide.plan([booking], known, states, LIMITS, now)
+        if not plan.verdicts:
+            return None  # delivered again
+        verdict = plan.verdicts[0]
+        bookings.add(connection, [(booking, BookingState.RECEIVED)], now)
+        if verdict.state is BookingState.PLACED:
+            return _place(connection, booking, verdict.url or "", now)
+        assert verdict.code is not None, f"{booking.class_id} is {verdict.state}, which no benchmark asks for"
+        _refuse(connection, booking, verdict, now)
+    _answer(booking.class_id, verdict.code.number, verdict.message)
+    return None
+
+
+def _place(connection: Connection, booking: Booking, url: str, now: float) -> str:
+    (streamer,) = place([booking.stem], bookings.loads(connection, [STREAMER], now), 1.25)
+    assert streamer is not None
+    bookings.place(connection, [(booking.class_id, streamer, url)], now)
+    event = Event("placed", booking.class_id, booking.stem, f"on {streamer}")
+    events.note(connection, teacher_tables.journal, "teacher", [event], now)
+    return bookings.prepare(booking.to_json(), url, 1).to_json()
+
+
+def _refuse(connection: Connection, booking: Booking, verdict: Verdict, now: float) -> None:
+    assert verdict.code is not None
+    received = bookings.by_id(connection, [booking.class_id])[booking.class_id]
+    code, why = verdict.code.number, verdict.message
+    bookings.close(connection, received, BookingState.REFUSED, now, code=code, message=why)
+    event = Event("refused", booking.class_id, booking.stem, f"{code}: {why}")
+    events.note(connection, teacher_tables.journal, "teacher", [event], now)
+
+
+def prepare(body: str) -> str:
+    """The streamer's part: the class cites its rendition, which is there; returns what the teacher is told."""
+    wanted, now = parse(body, (Prepare,)), time.time()
+    with transaction(database("streamer")) as connection:
+        assert wanted.class_id not in airings.by_id(connection, [wanted.class_id])
+        assert wanted.stem in cached.by_stem(connection, [wanted.stem])
+        cached.cite(connection, wanted.stem, 1, now)
+        airings.add(connection, wanted, AiringState.READY, f"{ROOT}/{wanted.record_id}/{wanted.stem}.flv", now)
+        event = Event("prepare: cached already", wanted.class_id, wanted.stem)
+        events.note(connection, streamer_tables.journal, STREAMER, [event], now)
+    return airings.report("prepared", wanted, STREAMER, message="cached").to_json()
+
+
+def report(body: str) -> None:
+    """Answer a class that its streamer has prepared."""
+    said, now = parse(body, (Report,)), time.time()
+    with transaction(database("teacher")) as connection:
+        placed = bookings.by_id(connection, [said.class_id])[said.class_id]
+        bookings.close(connection, placed, BookingState.READY, now, message=said.message)
+        bookings.promise(connection, said.class_id, now)
+        event = Event("answered with success", said.class_id, placed.stem, f"{said.streamer}: {said.message}")
+        events.note(connection, teacher_tables.journal, "teacher", [event], now)
+    _answer(said.class_id, 0, "prepared")
+
+
+def _answer(class_id: str, code: int, message: str) -> None:
+    said: Message = bookings.answer(class_id, code, message, None if code else STREAMER)
+    bus().publish(os.environ["BENCH_ANSWERS"], said.to_json())

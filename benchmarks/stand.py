@@ -1,0 +1,115 @@
+"""What the rows measure on: servers on loopback, hosts of their own, and an ear that hears answers."""
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import redis
+from pydantic_core import from_json
+from rich.console import Console
+
+from tests.stage import Stage, Town, staged
+
+REAL = {
+    "SWEEP_INTERVAL_S": "30",
+    "HEARTBEAT_INTERVAL_S": "5",
+    "STREAMER_LOST_AFTER_S": "60",
+    "LEASE_S": "45",
+    "BROADCAST_LEAD_S": "300",
+    "TRANSCODING_TIME_OUT_S": "120",
+    "ALARM_GROUP_S": "60",
+}
+"""The product's own defaults, which the stage of the tests shortens."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What came on the answers' channel: when each class was answered first, in epoch seconds."""
+
+    answers: dict[str, float]
+
+    def rate(self, began: float) -> float:
+        """Answers a second, from *began* to the last one."""
+        return len(self.answers) / (max(self.answers.values()) - began)
+
+
+def _listen(url: str, channel: str, number: int, give_up_s: float, ready: Event, heard: "Queue[Heard]") -> None:
+    answers: dict[str, float] = {}
+    with redis.Redis.from_url(url) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe(channel)
+        pubsub.get_message(timeout=5)
+        ready.set()
+        until = time.monotonic() + give_up_s
+        while len(answers) < number and time.monotonic() < until:
+            message = pubsub.get_message(timeout=0.5)
+            if message is not None:
+                answers.setdefault(from_json(message["data"])["class_id"], time.time())
+    heard.put(Heard(answers))
+
+
+class Ear:
+    """A process of its own that hears *number* different classes answered on *channel*."""
+
+    def __init__(self, url: str, channel: str, number: int, give_up_s: float) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._number, self._give_up_s = number, give_up_s
+        self._heard: Queue[Heard] = spawn.Queue()
+        ready = spawn.Event()
+        asked = (url, channel, number, give_up_s, ready, self._heard)
+        self._process = spawn.Process(target=_listen, args=asked, daemon=True)
+        self._process.start()
+        assert ready.wait(60), "the ear does not hear"
+
+    def all(self) -> Heard:
+        """Wait for the last answer; fails where one is missing."""
+        heard = self._heard.get(timeout=self._give_up_s + 60)
+        self._process.join(30)
+        assert len(heard.answers) == self._number, f"{len(heard.answers)} of {self._number} bookings were answered"
+        return heard
+
+
+class Stand:
+    """The servers that all rows of a run share, started when the first row wants them."""
+
+    def __init__(self, folder: Path, console: Console, *, quick: bool) -> None:
+        self._folder, self._console, self.quick = folder, console, quick
+        self._town: Town | None = None
+
+    def say(self, what: str) -> None:
+        """Progress, with the time."""
+        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {what}", highlight=False)
+
+    @property
+    def rounds(self) -> int:
+        """How often each way is measured."""
+        return 1 if self.quick else 3
+
+    @property
+    def town(self) -> Town:
+        """Redis, a Prefect server on SQLite, an origin, an RTMP receiver."""
+        if self._town is None:
+            self.say("the servers start")
+            self._town = Town(self._folder / "town")
+            self._town.start()
+        return self._town
+
+    def folder(self) -> Path:
+        """A new folder for one measurement."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    @contextmanager
+    def stage(self, **settings: str) -> Iterator[Stage]:
+        """A teacher and streamers with the product's defaults and *settings*."""
+        with staged(self.town, self.folder(), **{**REAL, **settings}) as stage:
+            yield stage
+
+    def close(self) -> None:
+        """End the servers."""
+        if self._town is not None:
+            self._town.stop()
