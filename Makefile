@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults test-rollout-matrix bench check fmt release clean
+.PHONY: help demo test test-apart faults test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -41,11 +41,18 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 
 # From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
 # class to begin, for a supervisord to start again.
-RINGS := $(addprefix tests/,playbooks flows browser faults rollout effects fundamentals decide)
-SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
+RINGS := $(addprefix tests/,flows browser faults rollout effects playbooks fundamentals decide)
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
+# These want a machine to themselves: whole hosts, days with faults, nights that are staged, jobs that are killed.
+APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py)
+APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py)
+APART += $(addprefix tests/flows/,test_incidents_staged.py test_secrets.py ecs/test_killed.py)
 
-test: check ## all checks and all tests that this machine can run; ARGS="-k booking -n 0" is passed to pytest
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15 $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
+test: check ## all checks, and all tests that need no machine to themselves; ARGS="-k booking -n 0" is passed to pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
+
+test-apart: .venv/.built ## the others: hosts of this machine and in containers, days with faults, staged nights
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(APART) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
