@@ -64,17 +64,25 @@ def serve(settings: Settings) -> int:
     """
     resident = Resident(settings)
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
-    asked = threading.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: asked.set())
     thread.start()
-    while thread.is_alive() and not asked.wait(0.2):
-        pass
-    if asked.is_set():
+    if asked_to_end(thread):
         log.info("%s: asked to stop, draining", settings.name)
         resident.stop()
     thread.join(settings.drain_timeout_s + 30)
     return resident.exit_code
+
+
+def asked_to_end(thread: threading.Thread) -> bool:
+    """Wait for SIGTERM or SIGINT, or for the end of *thread*; whether it was a signal.
+
+    The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
+    """
+    asked: list[int] = []
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda number, _: asked.append(number))
+    while thread.is_alive() and not asked:
+        thread.join(0.2)
+    return bool(asked)
 
 
 class Resident:
