@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lectern.demo.ports import free_port
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -44,12 +45,6 @@ def running_with(words: str) -> list[int]:
         if words in command and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def make_recording(path: Path, *options: str, video: bool = True, audio: bool = True, seconds: int = 4) -> Path:

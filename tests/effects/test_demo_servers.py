@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +45,18 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 def test_free_ports_differ() -> None:
     """A port is given once, even while nobody listens on it yet."""
     assert len({free_port() for _ in range(50)}) == 50
+
+
+def test_a_port_is_given_to_one_process() -> None:
+    """Test sessions side by side are never given the same port; it refuses clients until a server listens on it."""
+    port = free_port()
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect((HOST, port))
+    look = f"from lectern.demo import ports; ports._FIRST, ports._LAST = {port}, {port + 1}; ports.free_port()"
+    other = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=30, check=False)
+    assert f"no free port between {port} and {port + 1}" in other.stderr
+    with socket.create_server((HOST, port)) as server, socket.create_connection((HOST, port)):
+        server.accept()[0].close()
 
 
 @pytest.mark.asyncio

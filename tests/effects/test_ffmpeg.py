@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern.demo.ports import free_port
 from lectern.effects import ffmpeg, probe, process
 from lectern.effects.ffmpeg import Output, Progress
 from lectern.errors import Misuse, Refuse
 from lectern.states import BOXES, Resolution
-from tests.effects.conftest import alive, free_port
+from tests.effects.conftest import alive
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from lectern.demo.ports import free_port
 from lectern.effects import rekey
 from lectern.effects.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import free_port
 from tests.effects.redis_servers import redis_server, url_of
 from tests.effects.rekeying import CLASSES, LECTERN, WAITING, everything, fill, names_of
 

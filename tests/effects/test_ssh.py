@@ -12,9 +12,10 @@ from typing import IO
 import paramiko  # type: ignore[import-untyped]
 import pytest
 
+from lectern.demo.ports import free_port
 from lectern.effects import process, ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import Sshd, alive, free_port, make_key, wait_until
+from tests.effects.conftest import Sshd, alive, make_key, wait_until
 
 FAMILY = 'sleep 300 & echo "$$ $!"; wait'
 STUBBORN = "trap '' TERM; " + FAMILY

@@ -22,17 +22,25 @@ _CHUNK_BYTES = 256 * 1024
 # Below the range from which the kernel takes the ports of outgoing connections: a port found here is not
 # snatched by some client between the moment it was found and the moment a server listens on it.
 _FIRST, _LAST = 20_000, 32_000
-_given: set[int] = set()
+_held: list[int] = []  # file descriptors
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens; this process is never given the same one twice."""
+    """A port of 127.0.0.1 on which nobody listens; nobody else is given it while this process lives.
+
+    It stays bound here, without listening. Servers set SO_REUSEADDR and may listen on it all the same, a client is
+    refused as long as none does, and a search that does not set it, as here, passes by, in whichever process it is.
+    """
     for port in random.sample(range(_FIRST, _LAST), k=_LAST - _FIRST):
-        if port in _given:
+        found = socket.socket()
+        try:
+            found.bind((HOST, port))
+        except OSError:
+            found.close()
             continue
-        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
-            _given.add(port)
-            return port
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(found.detach())
+        return port
     raise OSError(f"{HOST}: no free port between {_FIRST} and {_LAST}")
 
 
