@@ -17,11 +17,11 @@ unexport VIRTUAL_ENV
 unexport PYTHONPATH
 unexport PYTHONHOME
 unexport UV_PYTHON
+unexport PYTHONDONTWRITEBYTECODE
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 # The machine decides whom it trusts, also where a company's proxy stands in between.
 export UV_SYSTEM_CERTS := 1
-export PYTHONDONTWRITEBYTECODE := 1
 
 # Without a home, caches and dotfiles stay inside the project.
 ifeq ($(strip $(HOME)),)

@@ -120,6 +120,11 @@ def test_a_check_says_what_would_change_and_changes_nothing_on_an_untouched_a_ha
     _checked(scene, host)
 
     scene.run("rollout", *ONLY).assert_ok()
+    wait_until(
+        lambda: host.rows("SELECT class_id FROM class_list WHERE state = 'ready' AND run_id IS NULL") == [],
+        timeout_s=60,
+        description="the new program has given the adopted classes their runs",
+    )
     _checked(scene, host)
 
 
