@@ -35,6 +35,13 @@ class Batch:
     downloads: list[str] = field(default_factory=list)  # stems
     gone: list[Idle] = field(default_factory=list)  # evicted, their files still there
 
+    def add(self, other: "Batch") -> None:
+        """Take in what another portion did."""
+        self.table += other.table
+        self.ready += other.ready
+        self.downloads += other.downloads
+        self.gone += other.gone
+
     def row(self, class_id: str, decision: str, detail: str = "") -> None:
         """One line of the batch's table."""
         self.table.append({"class": class_id, "decision": decision, "detail": detail})

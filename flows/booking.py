@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts, begin, ecs
+from flows.apart import apart
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
     Batch,
@@ -50,7 +51,12 @@ async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
         alive = await living(host)
     except TryAgain as error:
         return await put_back(host, inbox_ids, error)
-    batch = await host.commit(_handle, host, inbox_ids, alive, dry_run)
+    found = await apart(inbox_ids, lambda some: host.commit(_handle, host, some, alive, dry_run))
+    batch = Batch()
+    for portion in found.done:
+        batch.add(portion)
+    for inbox_id, why in found.failed:
+        batch.row(f"inbox {inbox_id}", "failed", detail=why)
     if dry_run:
         await artifacts.table("booking-plan", batch.table, "What would be done")
         return Completed(message=f"dry run: {len(batch.table)} messages")
@@ -58,7 +64,7 @@ async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     await _keep_waiting_lists(host, batch)
     await _start_transcoding(host, batch.attempts)
     await artifacts.table("booking-batch", batch.table, "What became of each booking")
-    return Completed(message=summary(batch.table))
+    return found.state(summary(batch.table), len(inbox_ids))
 
 
 def limits(settings: TeacherSettings) -> Limits:
@@ -72,7 +78,7 @@ def limits(settings: TeacherSettings) -> Limits:
     )
 
 
-def _handle(connection: Connection, host: Teacher, ids: list[int], alive: list[str], dry_run: bool) -> Batch:
+def _handle(connection: Connection, host: Teacher, ids: Sequence[int], alive: list[str], dry_run: bool) -> Batch:
     """Read the facts, decide, act: one transaction, so that no class joins a list that was just drained."""
     now = time.time()
     batch = Batch()

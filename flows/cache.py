@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
+from flows.apart import apart
 from flows.host import run_name, streamer, tell
 from flows.outcome import summary
 from lectern.effects import airings, cache, inbox, origin, store
@@ -30,6 +31,15 @@ class _Parsed:
     prepares: list[tuple[int, Prepare]] = field(default_factory=list)
     bad: list[tuple[inbox.Kept, Malformed]] = field(default_factory=list)
 
+    def ids(self) -> list[int]:
+        """Of the messages, in their order of arrival."""
+        return sorted([*(id_ for id_, _ in self.prepares), *(kept.id for kept, _ in self.bad)])
+
+    def only(self, ids: Collection[int]) -> "_Parsed":
+        """Some of them."""
+        some = set(ids)
+        return _Parsed([one for one in self.prepares if one[0] in some], [one for one in self.bad if one[0].id in some])
+
 
 @flow(name="prepare", flow_run_name=run_name, persist_result=False)
 async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
@@ -43,12 +53,16 @@ async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
         looked |= await _look(host, parsed, await host.look(_here, parsed) | looked.keys())
-        await host.commit(_act, host, parsed, looked, batch)
+        found = await apart(parsed.ids(), lambda some: host.commit(_act, host, parsed.only(some), looked))
+        for portion in found.done:
+            batch.add(portion)
+        for inbox_id, why in found.failed:
+            batch.row(f"inbox {inbox_id}", "failed", why)
         await remove_files(host, batch.gone)
     await tell(host)
     await follow(host, batch)
     await artifacts.table("prepare-batch", batch.table, "What became of each class")
-    return Completed(message=summary(batch.table))
+    return found.state(summary(batch.table), len(inbox_ids))
 
 
 def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:
@@ -84,14 +98,15 @@ async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, 
     return dict(zip(urls, found, strict=True))
 
 
-def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked], batch: Batch) -> None:
-    now = time.time()
+def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Batch:
+    now, batch = time.time(), Batch()
     fresh = _fresh(connection, host, [one for _, one in parsed.prepares], batch, now)
     admission.admit(connection, host, fresh, looked, batch, now)
     for kept, error in parsed.bad:
         inbox.bury(connection, host.journal, kept, error.message, host.settings.dead_letter_stream, now)
         batch.row(error.class_id or "?", "malformed", error.message)
     inbox.done(connection, host.journal, [id_ for id_, _ in parsed.prepares])
+    return batch
 
 
 def _fresh(

@@ -38,6 +38,14 @@ class Batch:
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     leaves: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, other: "Batch") -> None:
+        """Take in what another portion did."""
+        self.table += other.table
+        self.attempts += other.attempts
+        self.leaves += other.leaves
+        for key, class_ids in other.joins.items():
+            self.joins[key] += class_ids
+
     def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
         """One line of the batch's table."""
         self.table.append(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts
+from flows.apart import apart
 from flows.host import run_name, teacher, tell
 from flows.outcome import Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
@@ -30,13 +30,18 @@ async def report(inbox_ids: list[int]) -> State[None]:
         alive = await living(host)
     except TryAgain as error:
         return await put_back(host, inbox_ids, error)
-    batch = await host.commit(_take_reports, host, inbox_ids, alive)
+    found = await apart(inbox_ids, lambda some: host.commit(_take_reports, host, some, alive))
+    batch = Batch()
+    for portion in found.done:
+        batch.add(portion)
+    for inbox_id, why in found.failed:
+        batch.row(f"inbox {inbox_id}", "failed", detail=why)
     await tell(host)
     await artifacts.table("report-batch", batch.table, "What the streamers reported")
-    return Completed(message=summary(batch.table))
+    return found.state(summary(batch.table), len(inbox_ids))
 
 
-def _take_reports(connection: Connection, host: Teacher, ids: list[int], alive: list[str]) -> Batch:
+def _take_reports(connection: Connection, host: Teacher, ids: Sequence[int], alive: list[str]) -> Batch:
     now = time.time()
     batch = Batch()
     reports: list[Report] = []

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts, ecs
+from flows.apart import Apart, apart
 from flows.begin import start_ecs
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
@@ -20,7 +21,7 @@ from lectern.effects import bookings, events, inbox, metrics, outbox, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
-from lectern.errors import ErrorCode, Malformed, TryAgain
+from lectern.errors import CallAPerson, ErrorCode, Malformed, TryAgain
 from lectern.facts import RenditionKey, Underway
 from lectern.messages import TranscodingResult, parse, stem
 from lectern.states import RenditionState
@@ -37,16 +38,17 @@ async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     if bad:
         await host.commit(_bury_all, host, bad, batch)
     try:
-        await _settle(host, results, batch)
+        found = await _settle(host, results, batch)
     except TryAgain as error:
         return await put_back(host, [inbox_id for inbox_id, _ in results], error)
     await artifacts.table("settle-batch", batch.table, "What became of each result and its classes")
-    return Completed(message=summary(batch.table))
+    return found.state(summary(batch.table), len(inbox_ids))
 
 
-async def settle_now(host: Teacher, results: Sequence[TranscodingResult], batch: Batch) -> None:
-    """Settle results that did not come over the bus; raises TryAgain while Redis is away."""
-    await _settle(host, [(0, one) for one in results], batch)
+async def settle_now(host: Teacher, result: TranscodingResult, batch: Batch) -> None:
+    """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
+    for _, why in (await _settle(host, [(0, result)], batch)).failed:
+        raise CallAPerson(f"{stem(result.record_id, result.video_resolution)}: its result is not settled: {why}")
 
 
 def _read(
@@ -67,16 +69,33 @@ def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.K
         bury(connection, host, kept, error, batch, time.time())
 
 
-async def _settle(host: Teacher, results: Sequence[tuple[int, TranscodingResult]], batch: Batch) -> None:
+_Result = tuple[int, TranscodingResult]
+"""And the id that it has in the inbox; 0 where it did not come over the bus."""
+
+
+async def _settle(
+    host: Teacher, results: Sequence[_Result], batch: Batch
+) -> Apart[_Result, tuple[list[Settled], Batch]]:
     if not results:
-        return
+        return Apart()
     alive = await living(host)
     lists = await old_waiters(host, {(r.record_id, r.video_resolution) for _, r in results})
-    settled = await host.commit(_act, host, results, alive, lists, batch)
+    found = await apart(results, lambda some: host.commit(_act, host, some, alive, lists), _name)
+    settled: list[Settled] = []
+    for some, portion in found.done:
+        settled += some
+        batch.add(portion)
+    for one, why in found.failed:
+        batch.row(_name(one), "failed", detail=why)
     await tell(host)
     over = {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT}
     await drop_lists(host, [one.key for one in settled if one.outcome in over], lists)
     await start_ecs(host, [one.key for one in settled if one.outcome is Outcome.FALL_BACK])
+    return found
+
+
+def _name(one: _Result) -> str:
+    return f"inbox {one[0]}, {stem(one[1].record_id, one[1].video_resolution)}"
 
 
 async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
@@ -109,9 +128,8 @@ def _act(
     results: Sequence[tuple[int, TranscodingResult]],
     alive: list[str],
     lists: dict[RenditionKey, list[str]],
-    batch: Batch,
-) -> list[Settled]:
-    now = time.time()
+) -> tuple[list[Settled], Batch]:
+    now, batch = time.time(), Batch()
     rows = renditions.underway(connection, {(r.record_id, r.video_resolution) for _, r in results})
     settled = decide.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
     for one in settled:
@@ -119,7 +137,7 @@ def _act(
         _apply(connection, host, one, rows.get(one.key), alive, lists.get(one.key, []), batch, now)
         batch.row(one.stem, one.outcome, detail=one.result.message or "")
     inbox.done(connection, host.journal, [one.inbox_id for one in settled])
-    return settled
+    return settled, batch
 
 
 def _apply(

@@ -110,7 +110,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         result = TranscodingResult(
             record_id=key[0], video_resolution=key[1], result="failed", type=Backend.OSS, message=error.message
         )
-        await settle_now(host, [result], batch)
+        await settle_now(host, result, batch)
         batch.row(stem(*key), "OSS refused", detail=error.message)
     await artifacts.table("request-batch", batch.table, "What the OSS would not do")
     if refused:

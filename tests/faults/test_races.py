@@ -65,7 +65,7 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
     def prepare(connection: Connection) -> Work:
         found = result(success=success)
         id_ = kept(connection, found)
-        return lambda c, engine: settle._act(c, hosts.teacher(engine), [(id_, found)], hosts.ALIVE, {}, Batch())
+        return lambda c, engine: settle._act(c, hosts.teacher(engine), [(id_, found)], hosts.ALIVE, {})
 
     return prepare
 

@@ -1,5 +1,6 @@
 """What a person does in Prefect's UI is done here."""
 
+import json
 import sys
 import time
 
@@ -31,6 +32,33 @@ def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.Capt
         sys.stdout.write(f" [retry: run again and over in {time.monotonic() - began:.2f} s] ")
     assert len(stage.ear.answers[class_id]) == 1
     assert stage.num_cite("streamer1", str(record)) == 1
+
+
+def test_a_booking_that_the_database_refuses_holds_up_none_that_came_with_it(stage: Stage) -> None:
+    """Its run has failed and says which it was; the others are answered. Retry does what is not done."""
+    booked = [stage.booking(stage.town.record()) for _ in range(5)]
+    *good, bad = [str(one["class_id"]) for one in booked]
+    booked.insert(2, booked.pop())
+    when = f"BEFORE INSERT ON order_list WHEN NEW.class_id = '{bad}'"
+    stage.alter("teacher", f"CREATE TRIGGER refuses {when} BEGIN SELECT RAISE(ABORT, 'not this one'); END")
+    with stage.town.redis.pipeline() as together:
+        for one in booked:
+            together.xadd(stage.channels["order"], {"body": json.dumps(one)})
+        together.execute()
+    assert [stage.answer(class_id)["result"] for class_id in good] == ["success"] * 4
+    (run,) = wait_until(
+        lambda: [one for one in stage.runs("teacher", "booking 5 messages") if one["state_type"] == "FAILED"],
+        description="the run has failed",
+    )
+    assert run["state"]["message"].startswith("1 of 5 failed; 4 proceed")
+    assert "IntegrityError" in stage.artifact("booking-batch")
+    assert "not this one" in stage.artifact("booking-batch")
+    assert stage.ear.answers[bad] == []
+
+    stage.alter("teacher", "DROP TRIGGER refuses")
+    stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
+    assert stage.answer(bad)["result"] == "success"
+    assert [len(stage.ear.answers[class_id]) for class_id in good] == [1] * 4
 
 
 def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:

@@ -27,6 +27,11 @@ class Stage(Platform):
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(sql, values)]
 
+    def alter(self, who: str, sql: str) -> None:
+        """Do something to the database of *who*."""
+        with closing(sqlite3.connect(self.database(who), timeout=20)) as connection, connection:
+            connection.execute(sql)
+
     def order(self, class_id: str) -> Fields:
         """The booking as the teacher has it; empty where it is not known."""
         return next(iter(self.rows("teacher", "select * from order_list where class_id = ?", class_id)), {})

@@ -8,11 +8,15 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, pause_s: float = 0.05, description: str) -> T:
-    """Wait until *condition* is true, and return what it returned."""
-    give_up_at = time.monotonic() + timeout_s
+    """Wait until *condition* is true, and return what it returned.
+
+    What takes long is asked for less often, up to five times as seldom: the asking costs the servers, too.
+    """
+    began = time.monotonic()
+    give_up_at = began + timeout_s
     while True:
         found = condition()
         if found:
             return found
         assert time.monotonic() < give_up_at, f"waited {timeout_s:g} s until {description}"
-        time.sleep(pause_s)
+        time.sleep(min(5 * pause_s, max(pause_s, (time.monotonic() - began) / 20)))

@@ -1,0 +1,66 @@
+"""A message that can not be handled stands apart, and holds up none of those that came with it."""
+
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from flows.host import log
+from lectern.errors import TryAgain
+
+I = TypeVar("I")  # noqa: E741 (an item)
+T = TypeVar("T")
+BOUND = 20
+"""So many may fail alone; with more it is not they that are at fault, and the rest is left to a later run."""
+
+
+@dataclass
+class Apart(Generic[I, T]):
+    """What the portions of a batch came to, and the items that failed, each with the reason."""
+
+    done: list[T] = field(default_factory=list)
+    failed: list[tuple[I, str]] = field(default_factory=list)
+
+    def state(self, message: str, came: int) -> State[None]:
+        """How the run of *came* messages ends: Failed where one did; a retry does only these again."""
+        if not self.failed:
+            return Completed(message=message)
+        return Failed(message=f"{len(self.failed)} of {came} failed; {message}")
+
+
+async def apart(
+    items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
+) -> Apart[I, T]:
+    """Do *work*, one transaction, for all *items*; what fails is halved until those at fault stand alone.
+
+    A database or a Redis that is away fails the whole: it raises.
+    """
+    found: Apart[I, T] = Apart()
+    waiting = deque([list(items)])
+    while waiting:
+        some = waiting.popleft()
+        try:
+            found.done.append(await work(some))
+        except (OperationalError, TryAgain):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are not to wait for it)
+            if len(some) > 1 and len(found.failed) < BOUND:
+                middle = len(some) // 2
+                waiting.extendleft([some[middle:], some[:middle]])
+                continue
+            why = _words(error)
+            log.error("%s: not handled: %s", ", ".join(name(one) for one in some[:BOUND]), why)
+            found.failed += [(one, why) for one in some]
+    return found
+
+
+def _words(error: Exception) -> str:
+    """The error, and where it came up; not its whole text, in which payloads may stand."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    said = f": {error.orig}" if isinstance(error, DBAPIError) else ""
+    return f"{type(error).__name__} in {ours[-1].name}, line {ours[-1].lineno} of {ours[-1].filename}{said}"
