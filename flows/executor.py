@@ -9,7 +9,8 @@ from prefect.exceptions import PrefectException
 from flows import deployments, heartbeats
 from flows.host import log
 from flows.intake import backoff_s
-from flows.worker import ResidentRuns, ResidentWorker
+from flows.runs import ResidentRuns
+from flows.worker import ResidentWorker
 from lectern.errors import TryAgain
 from lectern.settings import Settings
 

@@ -34,7 +34,7 @@ from flows import (
 from flows.host import Host, tell
 from flows.intake import TAKE_BACK, Intake, backoff_s
 from flows.queue_lock import QueueLock
-from flows.worker import ResidentRuns
+from flows.runs import ResidentRuns
 from lectern.effects import inbox, renditions, schema
 from lectern.effects.bus import Bus
 from lectern.effects.tables import streamer as streamer_tables

@@ -19,7 +19,7 @@ from flows import ecs
 from flows.begin import ecs_run
 from flows.booking import limits
 from flows.host import Host
-from flows.worker import ResidentRuns
+from flows.runs import ResidentRuns
 from lectern import __version__
 from lectern.decide import booking as decide
 from lectern.effects import bookings, events, oss, renditions

@@ -1,0 +1,278 @@
+"""The runs of one host: created through Prefect's API, executed in this process, cancelled, taken up again."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import runtime
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    FlowRunFilterWorkQueueName,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.flow_engine import run_flow_async
+from prefect.flows import Flow
+from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
+
+from flows.heartbeats import SILENT
+from flows.host import NOT_MOVED, Host, current, lost_tag
+from lectern.errors import TryAgain
+
+log = logging.getLogger("lectern")
+WATCH_S = 2.0
+"""How often the server is asked whether somebody cancelled one of our runs."""
+
+CREATE_S = 10.0
+"""A Prefect server that takes no run within so long is away."""
+
+ENDING = [StateType.CANCELLING, StateType.CANCELLED]
+
+
+@dataclass
+class _Active:
+    task: "asyncio.Task[State[Any] | None]"
+    name: str
+    verdict: str | None = None  # why we cancel it: "cancelled" or "drained"
+
+
+class ResidentRuns:
+    """The runs of one host: created through the API, executed here as asyncio tasks."""
+
+    def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
+        self.client = client
+        self._by_name = flows
+        self._deployments: dict[str, UUID] = {}
+        self._flows: dict[UUID, Flow[..., Any]] = {}
+        self._active: dict[UUID, _Active] = {}
+        self._background: dict[asyncio.Task[Any], UUID | None] = {}  # and the deployment of each
+        self._draining = False
+        # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
+        self._context = copy_context()
+        self.host: Host[Any] | None = None
+
+    def know(self, deployments: Mapping[str, UUID]) -> None:
+        """The ids of our deployments; before them, no run can begin."""
+        self._deployments = dict(deployments)
+        self._flows = {id_: self._by_name[name] for name, id_ in deployments.items()}
+
+    def draining(self) -> bool:
+        """Whether the process is going down."""
+        return self._draining
+
+    async def start(
+        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
+    ) -> str:
+        """Create a run in state Pending and execute it here, at once; raises TryAgain where Prefect is away."""
+        if self._draining:
+            raise TryAgain(f"{name}: the process is going down")
+        self._check(name)
+        run = await self._create(flow, parameters, Pending(), name=name, tags=tags, key=key)
+        self.take(run)
+        return str(run.id)
+
+    async def _create(
+        self,
+        flow: str,
+        parameters: Mapping[str, Any],
+        state: State[Any],
+        *,
+        name: str,
+        tags: Sequence[str],
+        key: str | None,
+    ) -> FlowRun:
+        # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
+        try:
+            async with asyncio.timeout(CREATE_S):
+                return await self.client.create_flow_run_from_deployment(
+                    self._deployments[flow],
+                    parameters=dict(parameters),
+                    name=name,
+                    tags=list(tags),
+                    state=state,
+                    idempotency_key=key,
+                )
+        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+            raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
+
+    def take(self, run: FlowRun) -> None:
+        """Execute a run in the background; one that is at work here already is passed over."""
+        if self._draining or run.id in self._active:
+            return
+        task = asyncio.create_task(self.execute(run), context=self._context.copy())
+        self._background[task] = run.deployment_id
+        task.add_done_callback(self._background.pop)
+
+    async def room(self, flow: str, at_most: int, patience_s: float) -> None:
+        """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""
+        own = self._deployments.get(flow)
+        busy = [task for task, deployment in self._background.items() if deployment == own]
+        if len(busy) >= at_most:
+            await asyncio.wait(busy, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+
+    def _check(self, name: str) -> None:
+        if not self._deployments:
+            raise TryAgain(f"{name}: Prefect was not reached yet")
+
+    async def schedule(
+        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
+    ) -> str:
+        """Create a run that begins at *at*; the same *key* again gives the same run."""
+        self._check(name)
+        state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
+        return str((await self._create(flow, parameters, state, name=name, tags=tags, key=key)).id)
+
+    def end(self, run_id: str, reason: str) -> bool:
+        """Cancel a run that is at work here; False where it is not."""
+        active = self._active.get(UUID(run_id))
+        if active is None:
+            return False
+        if active.verdict is None:  # once: a second cancel would cut off what the first one has begun to clear up
+            active.verdict = "cancelled"
+            active.task.cancel(reason)
+        return True
+
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
+        if self.end(run_id, reason):
+            return
+        with suppress(ObjectNotFound):
+            await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
+
+    async def execute(self, run: FlowRun) -> None:
+        """Run the flow of *run* to its end, and say how it ended where the engine can not."""
+        if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
+            return
+        flow = self._flows.get(run.deployment_id)
+        if flow is None:
+            log.error("%s: its deployment is not one of this host", run.name)
+            return
+        active = _Active(asyncio.create_task(self._engine(flow, run), context=self._context.copy()), run.name)
+        self._active[run.id] = active
+        try:
+            await asyncio.wait({active.task})
+        finally:
+            del self._active[run.id]
+        if active.verdict is not None:
+            state: State[Any] = (
+                Cancelled(message="cancelled")
+                if active.verdict == "cancelled"
+                else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
+            )
+            await self.client.set_flow_run_state(run.id, state, force=True)
+        elif not active.task.cancelled() and (error := active.task.exception()) is not None:
+            log.error("%s: the engine failed: %r", run.name, error)
+
+    async def _engine(self, flow: Flow[..., Any], run: FlowRun) -> State[Any] | None:
+        current.set(self.host)  # type: ignore[arg-type]  # set before the first run
+        # With its deployment the engine would open a thread and a websocket for each run.
+        alone = run.model_copy(update={"deployment_id": None})
+        parameters = flow.validate_parameters(run.parameters)
+        found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
+        return found if isinstance(found, State) else None
+
+    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+        """Those of *run_ids* that somebody cancelled."""
+        found = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=[UUID(one) for one in run_ids]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED])),
+            )
+        )
+        return [str(run.id) for run in found]
+
+    def alive(self) -> dict[UUID, str]:
+        """The names of the runs that are at work here, by id."""
+        return {id_: active.name for id_, active in self._active.items()}
+
+    async def announce(self, tag: str) -> None:
+        """Let the run that calls it be found by *tag*; raises TryAgain where Prefect does not take it."""
+        run = runtime.flow_run
+        try:
+            async with asyncio.timeout(CREATE_S):
+                await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
+        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+            raise TryAgain(f"{run.name}: Prefect does not take its tag: {error!r}") from error
+
+    async def is_taken_from(self, streamer: str, session: str) -> bool:
+        """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*.
+
+        A run that ended without saying that it took nothing may have taken it.
+        """
+        found = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[lost_tag(streamer, session)])),
+            limit=50,
+        )
+        states = [run.state for run in found if run.state is not None]
+        return any(not one.is_final() or one.name != NOT_MOVED for one in states)
+
+    async def watch(self) -> None:
+        """End the runs that somebody cancels in the UI."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            ids = [id_ for id_, active in self._active.items() if active.verdict is None]
+            if not ids:
+                continue
+            try:
+                ending = await self.client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        id=FlowRunFilterId(any_=ids),
+                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ENDING)),
+                    )
+                )
+            except (httpx.HTTPError, PrefectException) as error:
+                log.warning("prefect: can not ask for cancelled runs: %r", error)
+                continue
+            for run in ending:
+                log.info("%s: cancelled in the UI", run.name)
+                await self.cancel(str(run.id), "cancelled in the UI")
+
+    async def drain(self, timeout_s: float) -> None:
+        """No new runs; wait for those at work, then put the rest to AwaitingRetry."""
+        self._draining = True
+        tasks = {active.task for active in self._active.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        for active in self._active.values():
+            active.verdict = active.verdict or "drained"
+            active.task.cancel("drained")
+        if self._background or self._active:
+            await asyncio.wait({*self._background, *(a.task for a in self._active.values())}, timeout=10)
+
+    async def adopt_orphans(self, pool: str, queue: str) -> int:
+        """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
+        left = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
+        orphans = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=left)),
+                work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
+            ),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        )
+        for run in orphans:
+            if run.id in self._active:
+                continue  # Prefect was away, we were not
+            cancelling = run.state is not None and run.state.is_cancelling()
+            state: State[Any] = (
+                Cancelled(message="its process died")
+                if cancelling
+                else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process died")
+            )
+            log.warning("%s: its process died; it is put to %s", run.name, state.name)
+            await self.client.set_flow_run_state(run.id, state, force=True)
+        return len(orphans)
