@@ -13,6 +13,7 @@ from flows import artifacts, begin, ecs
 from flows.apart import apart
 from flows.host import log, run_name, teacher, tell
 from flows.outcome import (
+    FAILED,
     Batch,
     Refusal,
     Teacher,
@@ -56,7 +57,7 @@ async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     for portion in found.done:
         batch.add(portion)
     for inbox_id, why in found.failed:
-        batch.row(f"inbox {inbox_id}", "failed", detail=why)
+        batch.row(f"inbox {inbox_id}", FAILED, detail=why)
     if dry_run:
         await artifacts.table("booking-plan", batch.table, "What would be done")
         return Completed(message=f"dry run: {len(batch.table)} messages")

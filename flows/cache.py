@@ -15,7 +15,7 @@ from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
 from flows.apart import apart
 from flows.host import run_name, streamer, tell
-from flows.outcome import summary
+from flows.outcome import FAILED, summary
 from lectern.effects import airings, cache, inbox, origin, store
 from lectern.effects.origin import Allowed
 from lectern.errors import LecternError, Malformed
@@ -57,7 +57,7 @@ async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
         for portion in found.done:
             batch.add(portion)
         for inbox_id, why in found.failed:
-            batch.row(f"inbox {inbox_id}", "failed", why)
+            batch.row(f"inbox {inbox_id}", FAILED, why)
         await remove_files(host, batch.gone)
     await tell(host)
     await follow(host, batch)

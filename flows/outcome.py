@@ -25,6 +25,9 @@ from lectern.states import BookingState
 
 Teacher = Host[TeacherSettings]
 AGAIN_S = 2.0
+FAILED = "failed"
+"""In the place of a decision: the message could not be handled."""
+
 BEATS = 2
 """After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
 
@@ -266,6 +269,6 @@ def bury(connection: Connection, host: Teacher, kept: inbox.Kept, error: Malform
 
 
 def summary(table: Sequence[Mapping[str, object]]) -> str:
-    """How often the batch decided what."""
-    counted = Counter(str(row["decision"]) for row in table)
+    """How often the batch decided what; those that failed are counted elsewhere."""
+    counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
     return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from flows import artifacts
 from flows.apart import apart
 from flows.host import run_name, teacher, tell
-from flows.outcome import Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
+from flows.outcome import FAILED, Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
 from lectern.effects import bookings, events, inbox, outbox
 from lectern.effects.bookings import Order, Outcome
@@ -35,7 +35,7 @@ async def report(inbox_ids: list[int]) -> State[None]:
     for portion in found.done:
         batch.add(portion)
     for inbox_id, why in found.failed:
-        batch.row(f"inbox {inbox_id}", "failed", detail=why)
+        batch.row(f"inbox {inbox_id}", FAILED, detail=why)
     await tell(host)
     await artifacts.table("report-batch", batch.table, "What the streamers reported")
     return found.state(summary(batch.table), len(inbox_ids))

@@ -13,7 +13,7 @@ from flows import artifacts, ecs
 from flows.apart import Apart, apart
 from flows.begin import start_ecs
 from flows.host import log, run_name, teacher, tell
-from flows.outcome import Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
+from flows.outcome import FAILED, Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
@@ -86,7 +86,7 @@ async def _settle(
         settled += some
         batch.add(portion)
     for one, why in found.failed:
-        batch.row(_name(one), "failed", detail=why)
+        batch.row(_name(one), FAILED, detail=why)
     await tell(host)
     over = {Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT}
     await drop_lists(host, [one.key for one in settled if one.outcome in over], lists)

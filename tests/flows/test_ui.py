@@ -50,7 +50,8 @@ def test_a_booking_that_the_database_refuses_holds_up_none_that_came_with_it(sta
         lambda: [one for one in stage.runs("teacher", "booking 5 messages") if one["state_type"] == "FAILED"],
         description="the run has failed",
     )
-    assert run["state"]["message"].startswith("1 of 5 failed; 4 proceed")
+    assert run["state"]["message"].startswith("1 of 5 failed: IntegrityError")
+    assert run["state"]["message"].endswith("not this one; the others: 4 proceed")
     assert "IntegrityError" in stage.artifact("booking-batch")
     assert "not this one" in stage.artifact("booking-batch")
     assert stage.ear.answers[bad] == []
