@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.context import AsyncClientContext
+from prefect.context import AsyncClientContext, SyncClientContext
 
 BUSY_TRIES = 20
 PAUSE_S = 0.03
@@ -53,4 +53,9 @@ async def connected() -> AsyncIterator[PrefectClient]:
     async with AsyncClientContext(httpx_settings=settings) as shared:
         # Prefect shares a client only with those who ask for the same settings; its own code asks for none.
         shared._httpx_settings = None
-        yield shared.client
+        # In each run the engine makes a client that blocks, to look for a storage that we do not have.
+        unused = SyncClientContext.__var__.set(SyncClientContext())
+        try:
+            yield shared.client
+        finally:
+            SyncClientContext.__var__.reset(unused)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts, begin, ecs
 from flows.apart import apart
-from flows.host import log, run_name, teacher, tell
+from flows.host import NOWHERE, log, teacher, tell
 from flows.outcome import (
     FAILED,
     Batch,
@@ -44,7 +44,7 @@ CANCEL_TRIES = 3
 """A cancel that overtook its booking is looked at so often, so far apart."""
 
 
-@flow(name="booking", flow_run_name=run_name, persist_result=False)
+@flow(name="booking", persist_result=False, result_storage=NOWHERE)
 async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
     host = teacher()

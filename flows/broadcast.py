@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows import artifacts
-from flows.host import Host, log, run_name, streamer, tell
+from flows.host import NOWHERE, Host, log, streamer, tell
 from lectern import errors
 from lectern.decide.broadcast import Over, Push, lead_time, next_push
 from lectern.effects import airings, cache, events, ffmpeg, metrics, outbox
@@ -71,7 +71,7 @@ async def honour_cancels(host: Streamer) -> None:
         await _close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
 
 
-@flow(name="broadcast", flow_run_name=run_name, persist_result=False)
+@flow(name="broadcast", persist_result=False, result_storage=NOWHERE)
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Air one class: check, wait for its second, push until its end, release."""
     host = streamer()

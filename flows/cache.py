@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
 from flows.apart import apart
-from flows.host import run_name, streamer, tell
+from flows.host import NOWHERE, streamer, tell
 from flows.outcome import FAILED, summary
 from lectern.effects import airings, cache, inbox, origin, store
 from lectern.effects.origin import Allowed
@@ -41,7 +41,7 @@ class _Parsed:
         return _Parsed([one for one in self.prepares if one[0] in some], [one for one in self.bad if one[0].id in some])
 
 
-@flow(name="prepare", flow_run_name=run_name, persist_result=False)
+@flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host = streamer()

@@ -14,7 +14,7 @@ from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
 from flows import admission, artifacts
-from flows.host import Host, log, run_name, streamer, tell
+from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.retry import passing
 from lectern import errors
 from lectern.effects import airings, cache, disk, events, metrics, origin, outbox, probe, process, store, wget
@@ -46,7 +46,7 @@ def record_of(stem: str) -> int:
     return store.record_of(stem)
 
 
-@flow(name="download", flow_run_name=run_name, persist_result=False)
+@flow(name="download", persist_result=False, result_storage=NOWHERE)
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
     host = streamer()
@@ -78,6 +78,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     task_run_name="fetch {stem}",
     cache_policy=NO_CACHE,
     persist_result=False,
+    result_storage=NOWHERE,
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from prefect import runtime
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
@@ -134,13 +134,17 @@ def streamer() -> Host[StreamerSettings]:
     return cast("Host[StreamerSettings]", current.get())
 
 
-def run_name() -> str:
+NOWHERE = Path("/nonexistent")
+"""Our flows keep no results; for one that names no storage the engine asks the server, twice in each run, and the
+whole process waits for the answer, the pushes of classes on air among it."""
+
+
+def run_name(given: str, flow: str, parameters: Mapping[str, Any]) -> str:
     """A run keeps the name it was made with; a quick run that was given none is named after what it does."""
-    given = str(runtime.flow_run.name or "")
     if " " in given:
         return given
-    values = [str(value) for value in (runtime.flow_run.parameters or {}).values() if value is not False]
-    return f"{runtime.flow_run.flow_name} {' '.join(values)}".strip()[:200]
+    values = [str(value) for value in parameters.values() if value is not False]
+    return f"{flow} {' '.join(values)}".strip()[:200]
 
 
 def lost_tag(streamer: str, session: str | None = None) -> str:

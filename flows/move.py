@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import NOT_MOVED, lost_tag, run_name, teacher, tell
+from flows.host import NOT_MOVED, NOWHERE, lost_tag, teacher, tell
 from flows.outcome import Batch, Teacher, living, place_again, summary
 from flows.streamers import cry, move_key
 from lectern.decide import lease as decide
@@ -22,7 +22,7 @@ from lectern.errors import TryAgain
 LOOK_S = 1.0
 
 
-@flow(name="move", flow_run_name=run_name, persist_result=False)
+@flow(name="move", persist_result=False, result_storage=NOWHERE)
 async def move(streamer: str, force: bool = False, dry_run: bool = False) -> State[None]:
     """Move the classes of *streamer* to others. *force*: a person has made sure that it pushes nothing any more."""
     host = teacher()

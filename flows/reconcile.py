@@ -10,7 +10,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts
-from flows.host import Host, log, run_name, streamer
+from flows.host import NOWHERE, Host, log, streamer
 from lectern.effects import airings, cache, events, probe, store
 from lectern.effects.events import Event
 from lectern.errors import LecternError
@@ -20,7 +20,7 @@ from lectern.states import AiringState, FileState
 Streamer = Host[StreamerSettings]
 
 
-@flow(name="reconcile", flow_run_name=run_name, persist_result=False)
+@flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
 async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
     host = streamer()

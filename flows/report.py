@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.apart import apart
-from flows.host import run_name, teacher, tell
+from flows.host import NOWHERE, teacher, tell
 from flows.outcome import FAILED, Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
 from lectern.effects import bookings, events, inbox, outbox
@@ -22,7 +22,7 @@ from lectern.messages import Report, parse
 from lectern.states import BookingState
 
 
-@flow(name="report", flow_run_name=run_name, persist_result=False)
+@flow(name="report", persist_result=False, result_storage=NOWHERE)
 async def report(inbox_ids: list[int]) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     host = teacher()

@@ -31,7 +31,7 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 
 from flows.heartbeats import SILENT
-from flows.host import NOT_MOVED, Host, current, lost_tag
+from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
@@ -181,10 +181,21 @@ class ResidentRuns:
     async def _engine(self, flow: Flow[..., Any], run: FlowRun) -> State[Any] | None:
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         # With its deployment the engine would open a thread and a websocket for each run.
-        alone = run.model_copy(update={"deployment_id": None})
+        alone = run.model_copy(update={"deployment_id": None, "name": await self._named(flow, run)})
         parameters = flow.validate_parameters(run.parameters)
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
+
+    async def _named(self, flow: Flow[..., Any], run: FlowRun) -> str:
+        """The name of *run*; only a quick run has to be given one, which the engine would do again for each."""
+        name = run_name(run.name, flow.name, run.parameters)
+        if name != run.name:
+            try:
+                await self.client.set_flow_run_name(run.id, name)
+            except (httpx.HTTPError, PrefectException) as error:
+                log.warning("%s: can not be named %s: %r", run.name, name, error)
+                return run.name
+        return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """Those of *run_ids* that somebody cancelled."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from flows import artifacts, ecs
 from flows.apart import Apart, apart
 from flows.begin import start_ecs
-from flows.host import log, run_name, teacher, tell
+from flows.host import NOWHERE, log, teacher, tell
 from flows.outcome import FAILED, Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
 from lectern import errors
 from lectern.decide import transcode as decide
@@ -27,7 +27,7 @@ from lectern.messages import TranscodingResult, parse, stem
 from lectern.states import RenditionState
 
 
-@flow(name="settle", flow_run_name=run_name, persist_result=False)
+@flow(name="settle", persist_result=False, result_storage=NOWHERE)
 async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
     host = teacher()

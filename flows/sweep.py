@@ -10,7 +10,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import artifacts, begin, broadcast, cache, deadlines, download
-from flows.host import Host, log, run_name, streamer, teacher, tell
+from flows.host import NOWHERE, Host, log, streamer, teacher, tell
 from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
 from lectern.effects import airings, bookings, events, inbox, leases, outbox, renditions
@@ -72,7 +72,7 @@ async def _alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry
         host.busy.discard(SWEEP)
 
 
-@flow(name="sweep teacher", flow_run_name=run_name, persist_result=False)
+@flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
     """Enforce deadlines, send again, pick up what lost its owner."""
     return await _alone(teacher(), _sweep_teacher, dry_run)
@@ -166,7 +166,7 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
         leases.prune(connection, before)
 
 
-@flow(name="sweep streamer", flow_run_name=run_name, persist_result=False)
+@flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
     """Send reports again, take up downloads and evictions that nobody does."""
     return await _alone(streamer(), _sweep_streamer, dry_run)

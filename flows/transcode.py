@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts, ecs
 from flows.begin import words
-from flows.host import log, run_name, teacher
+from flows.host import NOWHERE, log, teacher
 from flows.outcome import Batch
 from flows.retry import passing
 from flows.settle import settle_now
@@ -69,6 +69,7 @@ _door = _Door()
     task_run_name="post {record_id} {resolution}",
     cache_policy=NO_CACHE,
     persist_result=False,
+    result_storage=NOWHERE,
     retries=3,
     retry_delay_seconds=exponential_backoff(1),
     retry_jitter_factor=0.5,
@@ -91,7 +92,7 @@ async def post(record_id: int, resolution: str) -> None:
     await host.commit(renditions.requested, (record_id, Resolution(resolution)), now, deadline)
 
 
-@flow(name="request", flow_run_name=run_name, persist_result=False)
+@flow(name="request", persist_result=False, result_storage=NOWHERE)
 async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
     """Ask the OSS for each rendition that is not asked for yet; where it will not, ask our own server."""
     host = teacher()
@@ -128,7 +129,7 @@ def _unasked(connection: Connection, keys: Sequence[RenditionKey]) -> list[Rendi
 # -- the fallback ------------------------------------------------------------------------------------------------------
 
 
-@flow(name="transcode", flow_run_name=run_name, persist_result=False)
+@flow(name="transcode", persist_result=False, result_storage=NOWHERE)
 async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
     """Make renditions of one record on an ECS host, and publish each result."""
     host = teacher()
