@@ -1,0 +1,300 @@
+"""Every command of RUNBOOK.md is typed: here, or where it is said to be; a new one that nobody types is found."""
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lectern.demo import programs
+from lectern.demo.ports import HOST, free_port
+from tests.stage import Child, Stage, Town, runbook, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+ROOT = Path(__file__).parents[2]
+
+# What is typed here, and a word that an operator is to see then: the command may have looked, and shown nothing.
+TYPED = {
+    "REDISCLI_AUTH=… redis-cli ping": "PONG",
+    "cp -p /opt/lectern/rollout/backups/ID/silent/task_list.db /root/firstleaprecord/code/task_list.db": "",
+    "curl -I URL": "200",
+    "curl -s http://127.0.0.1:4200/api/health": "true",
+    "curl -s http://127.0.0.1:8801/health": '"ready":true',
+    "curl PREFECT_API_URL/health": "true",
+    "date -u": "UTC",
+    "df -h": "%",
+    "df -h /home/video": "%",
+    "df -i": "%",
+    "ffprobe URL": "Audio",
+    "fuser -v teacher.db": "teacher.db",
+    "lectern book FILE": "booked",
+    "lectern cache ls": "STEM",
+    "lectern cache reconcile": "",
+    "lectern explain CLASS_ID": "placed",
+    "lectern explain CLASS_ID --json": '"events"',
+    "lectern init streamer": "",
+    "lectern init teacher": "",
+    "lectern status": "streamer1",
+    "ls /opt/lectern/rollout/backups": "ID",
+    "mount | grep 'ro,'": "",
+    "nc -vz HOST 1935": "",
+    "pgrep -f effects/fence.py": "",
+    "redis-cli -u REDIS_URL ping": "PONG",
+    "redis-cli XREVRANGE dead_letter + - COUNT 5": "not JSON",
+    "redis-cli ping": "PONG",
+    "sqlite3 /opt/lectern/rollout/backups/ID/silent/task_list.db 'PRAGMA integrity_check'": "ok",
+    "ssh-keygen -R '[HOST]:PORT' -f FILE": "updated",
+    "ssh-keyscan -p PORT HOST >> FILE": "",
+    "supervisorctl status": "RUNNING",
+    "wget --spider -S URL": "200",
+}
+
+# These change something: each is typed in a test of its own below.
+IN_STORIES = {
+    "lectern cache evict STEM",
+    "lectern cancel CLASS_ID",
+    "supervisorctl -c /etc/lectern/supervisord.conf start prefect",
+    "supervisorctl -c /etc/lectern/supervisord.conf start redis",
+    "supervisorctl restart lectern-teacher",
+    "supervisorctl start all",
+    "supervisorctl start lectern-streamer",
+    "supervisorctl start lectern-teacher",
+    "supervisorctl start prefect",
+    "supervisorctl stop all",
+    "supervisorctl tail -3000 OLD_PROGRAM stderr",
+    "supervisorctl tail -3000 lectern-streamer",
+}
+
+# What begins like this is typed in that file, by these words.
+ELSEWHERE = {
+    "ansible-playbook playbooks/": ("tests/playbooks/test_local_teacher.py", 'read_out("How do I'),
+    "/opt/lectern/releases/VERSION/venv/bin/lectern rollout rollback": (
+        "tests/rollout/test_rollback.py",
+        'host.done("rollback")',
+    ),
+    "lectern serve ": ("tests/stage/hosts.py", '"serve", _role(who)'),
+    "make release ": ("tests/playbooks/conftest.py", "playbooks.release"),
+    "ssh -i ECS_SSH_KEY": ("tests/flows/test_incidents_staged.py", 'runbook.commands(CODES[212].runbook, "ssh")'),
+}
+
+NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl start redis-server", "timedatectl"}
+INSTALLS = {"apt-get install ffmpeg wget curl"}
+NAMED = {"curl -I", "dmesg", "fuser -v", "lectern", "lectern deploy", "lectern explain", "lectern init"}
+NAMED |= {"ansible-playbook", "supervisorctl stop"}
+"""In prose, without what they want to be typed with."""
+
+PROGRAMS = "ansible-playbook ansible-vault apt-get cat chronyc cp curl date df dmesg ffmpeg ffprobe fuser journalctl"
+PROGRAMS += " lectern ls make mount mv nc pgrep ps redis-cli rm sqlite3 ssh ssh-keygen ssh-keyscan supervisorctl"
+PROGRAMS += " systemctl tail timedatectl wget"
+
+
+def found() -> set[str]:
+    """All commands of the book."""
+    known = set(PROGRAMS.split())
+    lines = [line for heading in runbook.headings() for line in runbook.lines(heading)]
+    return {line for line in lines if line.startswith("REDISCLI_AUTH") or Path(line.split()[0]).name in known}
+
+
+def test_each_command_is_typed_somewhere_and_none_that_is_typed_has_left_the_book() -> None:
+    elsewhere = {line for line in found() if line.startswith(tuple(ELSEWHERE))}
+    assert found() - elsewhere == TYPED.keys() | IN_STORIES | NEEDS_SYSTEMD | INSTALLS | NAMED
+    assert {start for start in ELSEWHERE if not any(line.startswith(start) for line in elsewhere)} == set()
+    assert [file for file, words in ELSEWHERE.values() if words not in (ROOT / file).read_text()] == []
+
+
+@dataclass
+class Office:
+    """A teacher and a streamer under supervisord, as on their hosts, and one's own words for those of the book."""
+
+    stage: Stage
+    words: dict[str, str]
+    folder: Path
+
+    def type(self, command: str) -> "subprocess.CompletedProcess[str]":
+        """Type a command with one's own words, on the host that it is for."""
+        wanted = re.compile("|".join(map(re.escape, sorted(self.words, key=len, reverse=True))))
+        own = wanted.sub(lambda one: self.words[one[0]], command)
+        if own.startswith("lectern "):
+            who = "streamer1" if "cache" in own or "streamer" in own else "teacher"
+            return self.stage.lectern(who, *own.split()[1:])
+        return subprocess.run(
+            ["sh", "-c", own],
+            env=self.stage.environment("teacher"),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    def states(self) -> dict[str, str]:
+        """What supervisord says of its programs."""
+        return {
+            name: state for name, state, *_ in map(str.split, self.type("supervisorctl status").stdout.splitlines())
+        }
+
+
+SUPERVISORD = """
+[unix_http_server]
+file={folder}/s
+[supervisord]
+nodaemon=true
+logfile={folder}/supervisord.log
+pidfile={folder}/supervisord.pid
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://{folder}/s
+"""
+PROGRAM = """
+[program:{name}]
+command={folder}/{name}.sh
+autostart={autostart}
+stopasgroup=true
+"""
+
+
+def supervised(folder: Path, name: str, command: list[str], environment: dict[str, str], *, autostart: bool) -> str:
+    """A program of supervisord; its environment is in a script, for supervisord reads a % in its own way."""
+    script = folder / f"{name}.sh"
+    said = "".join(f"export {key}={subprocess.list2cmdline([value])}\n" for key, value in environment.items())
+    words = " ".join(f"'{word}'" for word in command)
+    script.write_text(f"#!/bin/sh\n{said}exec {words}\n")
+    script.chmod(0o755)
+    return PROGRAM.format(folder=folder, name=name, autostart=str(autostart).lower())
+
+
+@pytest.fixture(scope="module")
+def office(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    folder = tmp_path_factory.mktemp("office")
+    redis_port, prefect_port, health_port = free_port(), free_port(), free_port()
+    with staged(town, folder) as stage:
+        stage.own["streamer1"] = {"HEALTH_BIND": f"{HOST}:{health_port}"}
+        stage.init("teacher", "streamer1")
+        lectern = [sys.executable, "-c", "from lectern.cli import main; main()", "serve"]
+        prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+        redis = [programs.redis_server(), "--port", str(redis_port), "--bind", HOST, "--save", "", "--dir", str(folder)]
+        home = {**town.environment, "PREFECT_HOME": str(folder / "prefect")}
+        conf = SUPERVISORD.format(folder=folder)
+        conf += supervised(
+            folder, "lectern-teacher", [*lectern, "teacher"], stage.environment("teacher"), autostart=True
+        )
+        streamer = stage.environment("streamer1")
+        conf += supervised(folder, "lectern-streamer", [*lectern, "streamer"], streamer, autostart=True)
+        conf += supervised(folder, "redis", redis, town.environment, autostart=False)
+        conf += supervised(folder, "prefect", prefect, home, autostart=False)
+        (folder / "supervisord.conf").write_text(conf)
+        argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(folder / "supervisord.conf")]
+        supervisord = Child(argv, town.environment, folder / "supervisord.out")
+        try:
+            yield Office(stage, _words(stage, folder, prefect_port, health_port), folder)
+        finally:
+            supervisord.end()
+
+
+def _words(stage: Stage, folder: Path, prefect_port: int, health_port: int) -> dict[str, str]:
+    """What the operator has for the words of the book; a class is booked, a file backed up, a message unreadable."""
+    town, record = stage.town, stage.town.record()
+    class_id = stage.book_on_stream(stage.booking(record))
+    assert stage.answer(class_id, timeout_s=90)["result"] == "success"
+    stage.publish("order", "please")
+    backup = folder / "backups" / "made" / "silent"
+    backup.mkdir(parents=True)
+    with closing(sqlite3.connect(backup / "task_list.db")) as saved:
+        saved.execute("CREATE TABLE task_list (class_id PRIMARY KEY)")
+    (folder / "booking.json").write_text(json.dumps(stage.booking(record)))
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text(town.ssh.known_hosts.read_text())
+    ctl = f"{sys.executable} -m supervisor.supervisorctl"
+    return {
+        "supervisorctl -c /etc/lectern/supervisord.conf": f"{ctl} -c {folder}/supervisord.conf",
+        "supervisorctl": f"{ctl} -c {folder}/supervisord.conf",
+        "OLD_PROGRAM": "lectern-streamer",
+        "redis-cli -u": "redis-cli -u",
+        "redis-cli": f"redis-cli -p {town.redis_port}",
+        "REDIS_URL": town.redis_url,
+        "PREFECT_API_URL": stage.settings["PREFECT_API_URL"],
+        "http://127.0.0.1:4200": f"http://{HOST}:{town.prefect_port}",
+        "http://127.0.0.1:8801": f"http://{HOST}:{health_port}",
+        "new Prefect": f"http://{HOST}:{prefect_port}/api/health",
+        "dead_letter": f"{stage.prefix}:dead_letter",
+        "URL": town.origin.url_for(f"{record}/{record}.flv"),
+        "CLASS_ID": class_id,
+        "STEM": str(record),
+        "lectern book FILE": f"lectern book {folder}/booking.json",
+        "FILE": str(known_hosts),
+        "[HOST]:PORT": f"[{HOST}]:{town.ssh.port}",
+        "HOST 1935": f"{HOST} {town.receiver.port}",
+        "HOST": HOST,
+        "PORT": str(town.ssh.port),
+        "/opt/lectern/rollout/backups": str(folder / "backups"),
+        "ID": "made",
+        "/root/firstleaprecord/code/task_list.db": str(folder / "restored.db"),
+        "/home/video": str(folder / "streamer1"),
+        "teacher.db": str(stage.database("teacher")),
+        "REDISCLI_AUTH": "REDISCLI_AUTH",
+        "…": "made-up",
+    }
+
+
+@pytest.mark.parametrize("command", sorted(TYPED))
+def test_the_command_is_understood_and_shows_what_it_is_for(office: Office, command: str) -> None:
+    """Those of a program that this machine lacks are passed over; the hosts have it."""
+    program = next(word for word in command.split() if "=" not in word)
+    if program not in {"lectern", "supervisorctl"} and shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+    done = office.type(command)
+    # The mount is there to be found, and supervisorctl says by 3 that some of its programs do not run.
+    assert done.returncode in {"mount": {0, 1}, "supervisorctl": {0, 3}}.get(program, {0}), done.stderr
+    word = TYPED[command]
+    assert office.words.get(word, word) in done.stdout + done.stderr
+
+
+def test_a_cancelled_class_lets_its_rendition_go_and_it_can_be_evicted(office: Office) -> None:
+    stage, record = office.stage, office.stage.town.record()
+    class_id = stage.book_on_stream(stage.booking(record))
+    assert stage.answer(class_id)["result"] == "success"
+    mine = Office(stage, {**office.words, "CLASS_ID": class_id, "STEM": str(record)}, office.folder)
+    refused = mine.type("lectern cache evict STEM")
+    assert refused.returncode == 2
+    assert "1 classes need it" in refused.stderr
+    assert mine.type("lectern cancel CLASS_ID").returncode == 0
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
+    assert mine.type("lectern cache evict STEM").returncode == 0
+    assert str(record) not in mine.type("lectern cache ls").stdout
+
+
+def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
+    def all_run() -> bool:
+        states = office.states()
+        return all(states[one] == "RUNNING" for one in ("lectern-teacher", "lectern-streamer"))
+
+    assert office.type("supervisorctl stop all").returncode == 0
+    assert "RUNNING" not in office.states().values()
+    for one in ("start lectern-teacher", "start lectern-streamer", "restart lectern-teacher"):
+        done = office.type(f"supervisorctl {one}")
+        assert "started" in done.stdout, done.stdout
+    wait_until(all_run, description="both run")
+    assert "messages wait" in wait_until(
+        lambda: (
+            office.type("supervisorctl tail -3000 OLD_PROGRAM stderr").stdout
+            or office.type("supervisorctl tail -3000 lectern-streamer").stdout
+        ),
+        description="the log has its first lines",
+    )
+    assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start redis").stdout
+    assert office.states()["redis"] == "RUNNING"
+    assert "started" in office.type("supervisorctl start prefect").stdout
+    assert "already started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
+    wait_until(lambda: office.type("curl -s 'new Prefect'").stdout == "true", timeout_s=90, description="Prefect is up")
+    office.type("supervisorctl stop all")
+    done = office.type("supervisorctl start all")
+    assert done.stdout.count("started") == 4
+    wait_until(all_run, description="both run again")
