@@ -55,7 +55,6 @@ def _whole(ecs: Ecs) -> Iterator[None]:
     yield
     ecs.town.origin.faults.clear()
     for server in (ecs.a, ecs.b):
-        ecs.town.background.run(server.gate.stop())
         ecs.town.background.run(server.gate.start())
     ecs.up("teacher")
     ecs.clean()
