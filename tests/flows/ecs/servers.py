@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import psutil
@@ -19,18 +20,27 @@ pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the 
 
 
 class Server(SshServer):
-    """An ECS host: a home of its own, and a way to it that can be shut."""
+    """An ECS host: a home of its own, and a way to it that can be shut.
+
+    While there is a file *slow*, no program begins there.
+    """
 
     def __init__(self, folder: Path, key: "Server | None" = None) -> None:
         super().__init__(folder)
         self.home = folder / "home"
+        self.slow = self.home / "slow"
         self._key = key  # it lets this one's key in, too
         self.gate = Gate(self.port)
 
     def _start_sshd(self, sshd: str) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
+        programs = self.home / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        first = programs / "setsid"  # each command there begins with it
+        first.write_text(f'#!/bin/sh\nwhile [ -e "{self.slow}" ]; do sleep 0.05; done\nexec {which("setsid")} "$@"\n')
+        first.chmod(0o755)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}SetEnv HOME={self.home}\n")
+            own = f"SetEnv HOME={self.home} PATH={programs}:{os.environ['PATH']}\n"
+            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}{own}")
             super()._start_sshd(sshd)
 
     def _make_keys(self) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.flows.ecs.held import Held, at_each_step
-from tests.flows.ecs.servers import Ecs, made_once
+from tests.flows.ecs.servers import Ecs, made_once, running_with
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
@@ -58,6 +58,22 @@ def test_a_way_that_breaks_is_made_again(ecs: Ecs, jobs: list[Held], what: str) 
     for way in ways:
         ecs.town.background.run(way.start())
     made_at_once(ecs, jobs)
+
+
+def test_a_way_that_breaks_when_all_is_made_is_made_again_to_leave_nothing(ecs: Ecs) -> None:
+    """The answer is out; nobody but this run would look there again soon."""
+    job = Held(ecs, "upload").reached()
+    server = ecs.a if ecs.a.jobs() else ecs.b
+    server.slow.touch()
+    try:
+        job.go_on()
+        made_once(ecs, job.record, job.class_id)
+        wait_until(lambda: running_with(f"{server.home}/bin/setsid"), description="the host is asked to leave nothing")
+        ecs.town.background.run(server.gate.stop())
+    finally:
+        server.slow.unlink()
+    ecs.town.background.run(server.gate.start())
+    ecs.clean()
 
 
 def test_a_program_that_is_killed_there_is_begun_again(ecs: Ecs, jobs: list[Held]) -> None:
