@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -12,7 +13,7 @@ from flows.ecs_making import Making
 from flows.host import all_of, log
 from flows.outcome import Teacher
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
-from lectern.effects import origin, renditions
+from lectern.effects import origin, renditions, upload
 from lectern.effects.origin import Allowed
 from lectern.effects.renditions import Due
 from lectern.errors import LecternError, Misuse
@@ -77,3 +78,17 @@ async def output_there(host: Teacher, one: Due) -> str | None:
         log.info("%s: not there after all: %s", one.stem, error.message)
         return None
     return url
+
+
+async def gone(host: Teacher, url: str) -> bool:
+    """Whether a HEAD says that nothing is at *url* any more; where it can not tell, nothing is known to be gone."""
+    settings = host.settings
+    ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
+    try:
+        allowed = Allowed.parse(f"{settings.allowed_origins or origin.PUBLIC},{ours}")
+        await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+    except origin.Absent:
+        return True
+    except LecternError as error:
+        log.info("%s: can not be looked at, so it counts as being there: %s", upload.shown(url), error.message)
+    return False

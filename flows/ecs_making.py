@@ -56,7 +56,7 @@ class Making:
 
     async def _clear_up(self) -> None:
         while self._left:
-            await ecs_work.leave_anew(self._host, *self._left.pop())
+            await ecs_work.leave_anew(self._host, *self._left.pop(), tries=ecs_work.RECONNECTS)
 
     # -- a ladder of hosts -----------------------------------------------------------------------------------------
 
@@ -104,10 +104,10 @@ class Making:
         try:
             missed = await attempt.run(publish)
         except LecternError as error:
-            if isinstance(error, Lost):
+            if attempt.left or isinstance(error, Lost):
                 self._left.add((place.host, job.name))
             return {one.resolution: error for one in self._due}
-        self._left.discard((place.host, job.name))
+        (self._left.add if attempt.left else self._left.discard)((place.host, job.name))
         return missed
 
     async def _failed(self, place: Place | None, missed: Missed, tries: int) -> None:

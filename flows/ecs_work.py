@@ -92,22 +92,28 @@ async def tidy(host: Teacher, left: Sequence[Due]) -> None:
             await leave_anew(host, known[where], name)
 
 
-async def leave_anew(host: Teacher, where: ssh.Host, name: str) -> None:
+async def leave_anew(host: Teacher, where: ssh.Host, name: str, tries: int = 1) -> None:
     """End what runs of a job on a host to which there is no connection; if that fails, a later job there does it."""
-    try:
-        async with connect(host.settings, where) as connection:
-            await _leave(host, connection, name)
-    except LecternError as error:
-        log.warning("%s: may be left on %s: %s", name, where, error.message)
+    for number in range(1, tries + 1):
+        try:
+            async with connect(host.settings, where) as connection:
+                if await _leave(host, connection, name):
+                    return
+        except LecternError as error:
+            log.warning("%s: may be left on %s: %s", name, where, error.message)
+        if number < tries:
+            await pause(number)
 
 
-async def _leave(host: Teacher, connection: ssh.Connection, name: str) -> None:
+async def _leave(host: Teacher, connection: ssh.Connection, name: str) -> bool:
+    """Whether nothing is left of the job there."""
     try:
         await ecs.leave(connection, host.settings.ecs_work_root, name)
     except LecternError as error:  # what really happened must not be hidden by this
         log.warning("%s: is left on %s: %s", name, connection.host, error.message)
-    else:
-        await host.commit(ecs_hosts.detached, str(connection.host), name)
+        return False
+    await host.commit(ecs_hosts.detached, str(connection.host), name)
+    return True
 
 
 class Attempt:
@@ -118,6 +124,7 @@ class Attempt:
         self._due = place.due
         self._wanted = wanted
         self._report = Report()
+        self.left = False  # something may be there still
         self._reached = place.again
         self._published = False
         self._verdict: str | None = None
@@ -170,12 +177,15 @@ class Attempt:
                 raise
             except (LecternError, asyncio.CancelledError):
                 if not self._stays:
-                    await process.surely(_leave(self._host, connection, self._job.name))
+                    await process.surely(self._leave(connection))
                 raise
             self._published = True
             await publish(outcome.made)
-            await process.surely(_leave(self._host, connection, self._job.name))
+            await process.surely(self._leave(connection))
             return outcome.missed
+
+    async def _leave(self, connection: ssh.Connection) -> None:
+        self.left = not await _leave(self._host, connection, self._job.name)
 
     @property
     def _stays(self) -> bool:

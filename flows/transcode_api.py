@@ -44,7 +44,7 @@ def _whole(value: object) -> object:
 
 
 class Asked(BaseModel):
-    """The body of the documented request; *at* (epoch seconds) is not needed, and guards against replays."""
+    """The body of the documented request; another attempt begins only for one that names its time (epoch seconds)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -109,7 +109,7 @@ class TranscodeApi:
         if not settings.ecs_hosts:
             raise _No(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
         key = (asked.record_id, asked.video_resolution)
-        found = await self._host.commit(_begin, self._host, key, asked.at)
+        found = await self._host.commit(_begin, self._host, key, asked.at, await self._gone(key))
         if found.status != 202:
             return JSONResponse(found.body, found.status)
         try:
@@ -118,6 +118,11 @@ class TranscodeApi:
             raise _No(503, f"{stem(*key)}: noted, its run begins later: {error}", Retry_After="30") from error
         body = {**found.body, "id": run_id}
         return JSONResponse(body, 202, headers={"Location": f"/transcode/{run_id}"})
+
+    async def _gone(self, key: tuple[int, Resolution]) -> int | None:
+        """The attempt that made the rendition, where its file is not there any more."""
+        made = await self._host.look(renditions.made, key)
+        return made[0] if made is not None and await ecs.gone(self._host, made[1]) else None
 
     async def look(self, request: Request) -> Response:
         """How far a run is; *sign* in the query is the signature of its id."""
@@ -176,12 +181,17 @@ async def _fields(request: Request) -> dict[str, Any]:
     return fields
 
 
-def _begin(connection: Connection, host: Teacher, key: tuple[int, Resolution], asked_at: float | None) -> _Found:
-    """Begin an ECS transcoding, join the one under way, or take over from the OSS: one transaction."""
+def _begin(
+    connection: Connection, host: Teacher, key: tuple[int, Resolution], asked_at: float | None, gone: int | None
+) -> _Found:
+    """Begin an ECS transcoding, join the one under way, or take over from the OSS: one transaction.
+
+    What attempt *gone* made is not there any more.
+    """
     now = time.time()
     name = stem(*key)
     row = renditions.states(connection, [key]).get(key)
-    if row is not None and row.state is RenditionState.SUCCESS:
+    if row is not None and row.state is RenditionState.SUCCESS and row.attempt != gone:
         (made,) = renditions.standing(connection, [key])
         return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
     if row is not None and row.state is RenditionState.TRANSCODING:
@@ -189,8 +199,10 @@ def _begin(connection: Connection, host: Teacher, key: tuple[int, Resolution], a
             renditions.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, "taken over from the OSS", now)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt)
-    if asked_at is not None and renditions.failed_since(connection, key, asked_at):
-        raise _No(409, f"{name} has failed since it was asked for; ask again, with the time of now in at")
+    if row is not None and (asked_at is None or renditions.settled_since(connection, key, asked_at)):
+        (before,) = renditions.standing(connection, [key])
+        fate = "it was made, but its file is gone" if row.attempt == gone else f"{row.state}: {before['reason']}"
+        raise _No(409, f"{name}: {fate}; for another attempt, ask again with the time of now in at")
     payload = bookings.latest_payload(connection, key[0])
     if payload is None:
         raise _No(404, f"record {key[0]}: no booking names it, so its recording is not known here")
@@ -219,6 +231,11 @@ def _rendition(description: str, **more: object) -> dict[str, object]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+_ONE_ATTEMPT = """\
+What is being made is joined: the answer names the run under way. What was made, and still lies where it was uploaded,
+is not made again. Without `at`, a request begins the first attempt only, so one that is sent again, by its sender or
+by whoever recorded it, begins nothing. After an attempt that failed, or where the file is gone, another one begins for
+a request whose `at` is later than that; such a request is taken for five minutes."""
 # What the models refer to lies where a document of OpenAPI has it, not where a schema of its own would.
 _ASKED = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
 _SCHEMAS = _ASKED.pop("$defs")
@@ -231,16 +248,20 @@ OPENAPI: dict[str, object] = {
         "/transcode": {
             "post": {
                 "summary": "Have a rendition made on an ECS host; a second request joins the one under way.",
+                "description": _ONE_ATTEMPT,
                 "requestBody": {
                     "required": True,
                     "content": {"application/json": {"schema": _ASKED}},
                 },
                 "responses": {
-                    "200": _rendition("It is there.", url={"type": ["string", "null"]}),
-                    "202": _rendition("It is made.", id={"type": "string", "format": "uuid"}),
+                    "200": _rendition("It was made, and nothing is begun.", url={"type": ["string", "null"]}),
+                    "202": _rendition("It is being made.", id={"type": "string", "format": "uuid"}),
                     "401": _error("The signature is wrong, or the request is of another time."),
                     "404": _error("No booking names the record."),
-                    "409": _error("It has failed since at, no attempt is left, or there is nothing to transcode from."),
+                    "409": _error(
+                        "Its last attempt failed, or its file is gone, and at is missing or before that; "
+                        "or no attempt is left today, or there is nothing to transcode from."
+                    ),
                     "413": _error("The body is too long."),
                     "422": _error("The body is not as it should be."),
                     "429": _error("Too many requests; Retry-After says how long to wait."),

@@ -162,6 +162,23 @@ async def test_origin_breaks_off_and_lies(origin: Origin, client: httpx.AsyncCli
 
 
 @pytest.mark.asyncio
+async def test_origin_holds_an_answer_until_it_is_let_go(origin: Origin, client: httpx.AsyncClient) -> None:
+    """The first bytes of a file come, and an upload is taken, but neither ends before."""
+    content = CONTENT * (1 + 600_000 // len(CONTENT))
+    (origin.root / "long.flv").write_bytes(content)
+    held = origin.faults.add(Fault("*", times=2, held=True))
+    async with client.stream("GET", origin.url_for("long.flv")) as answer:
+        parts = answer.aiter_raw()
+        got = await anext(parts)
+        put = asyncio.create_task(client.put(origin.url_for("put/7.flv"), content=CONTENT))
+        await wait_until(lambda: held.times == 0, timeout_s=5, description="both are held")
+        origin.faults.clear()
+        got += b"".join([part async for part in parts])
+    assert got == content
+    assert (await put).status_code == 200
+
+
+@pytest.mark.asyncio
 async def test_origin_is_slow_or_silent(origin: Origin, client: httpx.AsyncClient) -> None:
     """Delay and rate hold an answer back; a silent origin never gives one, and stops all the same."""
     url = origin.url_for("6666/6666.flv")

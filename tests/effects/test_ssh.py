@@ -13,7 +13,7 @@ import paramiko  # type: ignore[import-untyped]
 import pytest
 
 from lectern.demo.ports import free_port
-from lectern.effects import process, ssh
+from lectern.effects import process, ssh, ssh_program
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import Sshd, alive, make_key, wait_until
 
@@ -131,8 +131,8 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     """A start that is cancelled or cut off there leaves nothing, however slow the host is to say the process's id."""
     begun, ids = tmp_path / "begun", tmp_path / "ids"
     told = threading.Event()
-    slow = f"echo $$ >> {ids}; {ssh._BEGIN}"  # as the real one, but its first word is for the test
-    monkeypatch.setattr(ssh, "_WRAPPER", (*ssh._WRAPPER[:-2], slow, "lectern"))
+    slow = f"echo $$ >> {ids}; {ssh_program.BEGIN}"  # as the real one, but its first word is for the test
+    monkeypatch.setattr(ssh, "WRAPPER", (*ssh_program.WRAPPER[:-2], slow, "lectern"))
     monkeypatch.setattr(ssh, "_read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # its id never comes
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))
@@ -166,11 +166,41 @@ async def test_another_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> No
             pass
 
 
+KEYS = [("-t", "ed25519"), ("-t", "ecdsa"), ("-t", "rsa"), ("-t", "rsa", "-m", "PEM")]
+
+
 @pytest.mark.asyncio
-async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
-    make_key(tmp_path / "stranger")
+@pytest.mark.parametrize("kind", KEYS, ids=" ".join)
+async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    """Of whatever kind it is: that the host does not take it is what is said."""
+    make_key(tmp_path / "stranger", kind)
     with pytest.raises(CallAPerson, match="ssh-copy-id"):
         async with login(sshd, key=tmp_path / "stranger"):
+            pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", KEYS, ids=" ".join)
+async def test_a_key_of_any_kind_lets_us_in(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
+    authorized = sshd.folder / "authorized"
+    before = authorized.read_text()
+    authorized.write_text(before + make_key(tmp_path / "another", kind))
+    try:
+        async with login(sshd, key=tmp_path / "another") as connection:
+            assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
+    finally:
+        authorized.write_text(before)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("what", ["a key with a passphrase", "no key"])
+async def test_a_file_that_is_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_path: Path, what: str) -> None:
+    if what == "no key":
+        (tmp_path / "key").write_text("no key\n")
+    else:
+        make_key(tmp_path / "key", passphrase="made up")
+    with pytest.raises(Misuse, match="ssh-keygen"):
+        async with login(sshd, key=tmp_path / "key"):
             pass
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
@@ -171,23 +172,69 @@ def test_a_time_that_is_none_is_422(api: httpx.Client, at: str) -> None:
     assert (found.status_code, "at:" in found.json()["error"]) == (422, True)
 
 
+@pytest.mark.parametrize("named", ["its time", "no time"])
 def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
-    teacher: Stage, api: httpx.Client
+    teacher: Stage, api: httpx.Client, named: str
 ) -> None:
-    """It names its time, and asked for the attempt that has failed; who wants another asks anew."""
+    """It asked for the attempt that has failed; who wants another asks anew, and names the time of that."""
     record = known_record(teacher)
     gone = teacher.town.origin.faults.add(Fault(f"{record}/*", status=404))
-    asked = signed(record_id=record, video_resolution="480P", at=time.time())
+    asked = wish(record, **({"at": time.time()} if named == "its time" else {}))
     assert api.post("/transcode", json=asked).status_code == 202
     wait_until(lambda: teacher.status(record, "480P") == "failed", timeout_s=90, description="it has failed")
     gone.times = 0
-    again = api.post("/transcode", json=asked)
-    assert again.status_code == 409, again.text
-    assert "has failed since it was asked for" in again.json()["error"]
-    anew = api.post("/transcode", json=signed(record_id=record, video_resolution="480P", at=time.time()))
+    for _ in range(3):
+        again = api.post("/transcode", json=asked)
+        assert (again.status_code, "the origin answered 404" in again.json()["error"]) == (409, True), again.text
+    assert teacher.status(record, "480P") == "failed"
+    anew = api.post("/transcode", json=wish(record, at=time.time()))
     assert anew.status_code == 202, anew.text
-    wait_until(lambda: teacher.status(record, "480P") == "success", timeout_s=90, description="it is made")
+    made(teacher, record)
     assert api.post("/transcode", json=asked).status_code == 200
+    assert len(teacher.runs("teacher", f"transcode {record} 480P")) == 2
+
+
+def test_requests_that_come_at_the_same_time_begin_one_run(teacher: Stage, api: httpx.Client) -> None:
+    record = known_record(teacher)
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda _: api.post("/transcode", json=wish(record)), range(8)))
+    assert [one.status_code for one in answers] == [202] * 8
+    assert len({one.json()["id"] for one in answers}) == 1
+    made(teacher, record)
+
+
+def test_what_was_made_is_made_again_only_where_it_is_gone_and_for_who_asks_anew(
+    teacher: Stage, api: httpx.Client
+) -> None:
+    """As long as its file is there, or nobody can tell, the answer is where it lies."""
+    record = known_record(teacher)
+    api.post("/transcode", json=wish(record))
+    made(teacher, record)
+    file = f"put/{record}/{record}_480P.flv"
+    uploaded = teacher.town.asked(file, "PUT")
+    hidden = teacher.town.origin.faults.add(Fault(file, status=503))
+    for _ in range(2):
+        there = api.post("/transcode", json=wish(record, at=time.time()))
+        assert (there.status_code, there.json()["url"]) == (200, teacher.town.origin.url_for(file))
+        hidden.times = 0
+    (teacher.town.origin.root / file).unlink()
+    plain = api.post("/transcode", json=wish(record))
+    assert (plain.status_code, "its file is gone" in plain.json()["error"]) == (409, True), plain.text
+    anew = wish(record, at=time.time())
+    assert api.post("/transcode", json=anew).status_code == 202
+    wait_until(lambda: teacher.town.asked(file, "PUT") == uploaded + 1, timeout_s=90, description="it is made again")
+    made(teacher, record)
+    assert api.post("/transcode", json=anew).status_code == 200
+
+
+def wish(record: int, **fields: object) -> dict[str, Any]:
+    """The request for a record at 480P."""
+    return signed(record_id=record, video_resolution="480P", **fields)
+
+
+def made(teacher: Stage, record: int) -> None:
+    """Wait until a record is made at 480P."""
+    wait_until(lambda: teacher.status(record, "480P") == "success", timeout_s=90, description="it is made")
 
 
 @pytest.mark.parametrize("mode", GenerationMode)

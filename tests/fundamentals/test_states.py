@@ -23,7 +23,7 @@ RENDITION = {
     "transcoding": {"success", "failed", "timed out"},
     "failed": {"transcoding"},
     "timed out": {"success", "transcoding"},
-    "success": set(),
+    "success": {"transcoding"},
 }
 BOOKING = {
     "received": {"waiting", "placed", "refused", "cancelled"},

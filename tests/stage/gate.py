@@ -16,7 +16,9 @@ class Gate(Loopback):
         self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Open it."""
+        """Open it, if it is shut."""
+        if self._server is not None:
+            return
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ from lectern.demo.recordings import Checksums
 
 CRC_HEADER = "x-oss-hash-crc64ecma"
 _KEPT_REQUESTS = 10_000
+_HELD_S = 0.02
 
 
 @dataclasses.dataclass
@@ -41,6 +42,12 @@ class Fault:
     silent: bool = False  # never answered
     rate_bytes_s: int | None = None  # a slow line
     length_lie: int = 0  # added to the Content-Length that is announced
+    held: bool = False  # stops after the first bytes of the answer, or before the answer to a PUT, until it is let go
+
+    async def let_go(self) -> None:
+        """Return when nothing is held any more."""
+        while self.held:  # noqa: ASYNC110 (set by whoever has the fault, in another thread)
+            await asyncio.sleep(_HELD_S)
 
 
 class Faults:
@@ -55,7 +62,9 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Switch all faults off."""
+        """Switch all faults off, and let go what they hold."""
+        for fault in self._faults:
+            fault.held = False
         self._faults.clear()
 
     def take(self, method: str, path: str) -> Fault:
@@ -195,6 +204,7 @@ class Origin(Loopback):
                     await pace.passed(len(chunk))
                 sink.flush()
                 await asyncio.to_thread(os.fsync, sink.fileno())
+            await answer.fault.let_go()
             unfinished.replace(file)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -267,6 +277,7 @@ class _Answer:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                 sent += len(chunk)
                 await pace.passed(len(chunk))
+                await self.fault.let_go()
         return sent
 
     def _note(self, status: int) -> None:

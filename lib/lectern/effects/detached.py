@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lectern.effects import process, ssh
 from lectern.effects.process import last_line
-from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack
+from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
 
 LEFT_MINUTES = 10
 """A folder that nobody has looked at for so long belongs to nobody: whoever comes next ends what runs there."""
@@ -13,6 +13,7 @@ LEFT_MINUTES = 10
 _QUICK_S = 60.0
 _OUTLIVES_US_S = 60
 _NO_ROOM = "No space left on device"
+_GONE = 3
 _OUTPUT, _ENDED = "lectern-output", "lectern-ended"
 _ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077'
 _FREE = 'df -Pk . | { read -r _; read -r _ _ _ free _; echo "$free"; }'
@@ -51,7 +52,7 @@ step=$1; shift; echo "$PPID" >"$step.pid" && [ ! -e stop ] || exit
 echo "$?" >"$step.tmp" && mv -f "$step.tmp" "$step.exit"
 """
 _RUN = f"""
-umask 077; cd -- "$1" || exit 1; step=$2 limit=$3 program=$4; shift 4
+umask 077; cd -- "$1" || exit {_GONE}; step=$2 limit=$3 program=$4; shift 4
 exec 9>>"$step.lock"
 if [ ! -e "$step.exit" ] && flock -w 1 9 && [ ! -e "$step.exit" ] && [ ! -e stop ]; then
   rm -f "$step.pid"; cat >"$step.in"; : >"$step.out"; : >"$step.err"
@@ -59,7 +60,7 @@ if [ ! -e "$step.exit" ] && flock -w 1 9 && [ ! -e "$step.exit" ] && [ ! -e stop
 fi
 exec 9>&-
 touch seen; tail -n +1 -f "$step.out" 2>/dev/null & tail=$!
-until flock -w 20 "$step.lock" true; do touch seen; done
+until flock -w 20 "$step.lock" true; do touch seen || {{ kill "$tail"; exit {_GONE}; }}; done
 kill "$tail"; wait "$tail" 2>/dev/null
 tail -c 8000 "$step.err" >&2
 printf '\\n{_OUTPUT}\\n'; tail -c 4000 "$step.out"
@@ -131,7 +132,7 @@ async def run(
     """Begin *step*, or go on watching it, or say how it ended: a step is done once, whoever asks.
 
     *stdin* is what no command line may show. Raises process.TimedOut, process.Stalled, ssh.Lost; the program then
-    goes on, until somebody calls ``leave`` or a minute after its time.
+    goes on, until somebody calls ``leave`` or a minute after its time. Raises TryAgain where somebody has.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
     script = ["sh", "-c", _RUN, "lectern", folder.path, step, limit, _STEP, *argv]
@@ -142,6 +143,8 @@ async def run(
         words = await connection.run(read, timeout_s=_QUICK_S)
         raise type(error)(f"{argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error
     output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
+    if seen.returncode == _GONE:
+        raise TryAgain(f"{connection.host}: {folder.path} is gone: {step} was ended by another")
     if not found:
         raise CallAPerson(f"{connection.host}: {folder.path} can not be used: {seen.last_words or seen.returncode}")
     code, free_kib = ended.split()

@@ -42,8 +42,8 @@ _TOO_LARGE = 153  # SIGXFSZ
 _NO_ROOM = "No space left on device"
 _NO_ENCODER = "Unknown encoder"
 _SOURCE = "source"
-_LIMITED = 'ulimit -f "$1"; shift; exec "$@"'
-_KEEP = 'size=$(stat -c %s -- "$1") && echo "$size" && { [ "$3" = any ] || [ "$3" = "$size" ]; } && mv -f -- "$1" "$2"'
+# The size of what came is the last word; an exec instead would save a process and cost another command.
+_LIMITED = 'ulimit -f "$1"; file=$2; shift 2; "$@" || exit; stat -c %s -- "$file"'
 
 
 async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Outcome:
@@ -55,8 +55,13 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
     begun there goes on until ``leave`` is called: that is how it survives us.
     """
     report.step = "enter"
-    folder = await detached.enter(connection, job.work_root, job.name)
-    return await _Work(connection, job, folder, report).do()
+    looking = asyncio.ensure_future(_promised(job))  # the origin and the host answer at the same time
+    try:
+        folder = await detached.enter(connection, job.work_root, job.name)
+        return await _Work(connection, job, folder, report).do(looking)
+    finally:
+        looking.cancel()  # where the source is there already, nobody needs it
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 async def leave(connection: ssh.Connection, work_root: str, name: str) -> None:
@@ -81,13 +86,10 @@ class _Work:
         self._source = f"{folder.path}/{_SOURCE}"
         self._missed: dict[Resolution, LecternError] = {}
 
-    async def do(self) -> Outcome:
-        if _SOURCE not in self._folder.files:
-            await self._fetch()
-        self._report.step = "look"
-        thing = f"source of {self._job.record_id}"
-        media = await ecs_media.look(self._connection, self._source, self._probes, thing)
-        ecs_media.check_streams(media, thing)
+    async def do(self, promised: Awaitable[RemoteFile]) -> Outcome:
+        """The whole job; *promised* is what the origin says of the source now."""
+        media = await (self._look() if _SOURCE in self._folder.files else self._fetch(promised))
+        ecs_media.check_streams(media, self._thing)
         self._report.duration_s = media.duration_s
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
         reached_s = await self._encode(media, outputs)
@@ -96,7 +98,8 @@ class _Work:
         checked: list[Measured | None] = await ecs_media.together(checks)
         self._report.step = "upload"
         good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
-        made = [await self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
+        uploads = [self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
+        made: list[Made | None] = await ecs_media.together(uploads) if uploads else []
         return Outcome(tuple(one for one in made if one is not None), self._missed)
 
     async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
@@ -108,6 +111,10 @@ class _Work:
         except LecternError as error:
             self._missed[output.resolution] = error
             return None
+
+    @property
+    def _thing(self) -> str:
+        return f"source of {self._job.record_id}"
 
     @property
     def _probes(self) -> tuple[str, str]:
@@ -160,12 +167,12 @@ class _Work:
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
-    async def _fetch(self) -> None:
+    async def _fetch(self, promised: Awaitable[RemoteFile]) -> Media:
         """Download the source; if it is another one when it is there, or breaks off, it is fetched again."""
         self._report.step = "fetch"
         for number in range(1, FETCHES + 1):
             try:
-                remote = await _promised(self._job)
+                remote = await (promised if number == 1 else _promised(self._job))
                 self._make_sure_of_room(remote)
                 return await self._fetched(number, remote)
             except TryAgain as error:
@@ -174,12 +181,12 @@ class _Work:
             await _pause(number)
         raise AssertionError("the last try returns or raises")
 
-    async def _fetched(self, number: int, remote: RemoteFile) -> None:
+    async def _fetched(self, number: int, remote: RemoteFile) -> Media:
         # Named by what is promised: what was got of another file is not gone on with.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
         url, file = upload.shown(remote.url), f"{self._source}-{mark}"
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
-        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), self._programs.wget]
+        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file, self._programs.wget]
         argv += ["--no-config", "--no-proxy", "--no-netrc", "-c", "--tries=1", "--timeout=30", "--no-verbose"]
         argv += ["--max-redirect=0", "-O", file, "--input-file=-"]
         ended = await self._step(f"fetch-{mark}-{number}", argv, stdin=f"{remote.url}\n".encode())
@@ -198,19 +205,21 @@ class _Work:
         except TryAgain as error:
             promised = f"; {remote.size_bytes} bytes were promised"
             raise TryAgain(f"{error.message}{promised}", DOWNLOAD_FAILED) from error
-        await self._keep(remote, file)
+        return await self._keep(remote, file, int(ended.output.strip() or -1))
 
-    async def _keep(self, before: RemoteFile, file: str) -> None:
+    async def _keep(self, before: RemoteFile, file: str, size_bytes: int) -> Media:
         """The file is the source if the origin still has the same; else it would be half of this and half of that."""
         after = await _promised(self._job)
-        script = ["sh", "-c", _KEEP, "lectern", file, self._source, str(before.size_bytes or "any")]
         same = (before.size_bytes, before.etag, before.crc64) == (after.size_bytes, after.etag, after.crc64)
-        kept = await self._connection.run(script if same else ["stat", "-c", "%s", file], timeout_s=_LOOK_S)
-        if not same or kept.returncode != 0:
-            found = (
-                f"{before.size_bytes} bytes were promised, {kept.output.strip()} came, now it has {after.size_bytes}"
-            )
+        if not same or before.size_bytes not in (None, size_bytes):
+            found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
             raise TryAgain(f"{upload.shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
+        return await self._look(file)
+
+    async def _look(self, file: str | None = None) -> Media:
+        """What the source is; *file* becomes it."""
+        self._report.step = "look"
+        return await ecs_media.look(self._connection, self._source, self._probes, self._thing, was=file)
 
     async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output]) -> float:
         """Returns how many seconds of the source were read."""

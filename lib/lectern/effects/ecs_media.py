@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,17 @@ _LEAST_BYTES_S = 100  # less than that is no picture
 _NO_OUTPUT = "At least one output file must be specified"
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _VIDEO = re.compile(r"Stream #(?!.*\(attached pic\)).*: Video: (\w+).*?, (\d+)x(\d+)")
+_REPORT = re.compile(r"\w+=.*")
 _AUDIO = re.compile(r"Stream #.*: Audio: (\w+)")
-_MEASURE = 'stat -c %s -- "$1" && md5sum <"$1"'
+_NOT_MOVED = 98
+_MOVE = f'mv -f -- "$1" "$2" || exit {_NOT_MOVED}; shift 2; exec "$@"'
+
+# All that is to be known of an output, by one command: to begin another one costs as much as what it does.
+_CHECK = r"""
+( {look}; printf '\nlectern-look %s\n' "$?"; stat -c %s -- {file}; md5sum <{file} ) &
+tail=$({tail} 2>&1); code=$?; wait
+printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
+"""
 
 
 @dataclass(frozen=True)
@@ -57,23 +67,39 @@ def missing(connection: ssh.Connection, program: str, package: str) -> CallAPers
 
 
 async def look(
-    connection: ssh.Connection, path: str, programs: tuple[str, str], thing: str, code: ErrorCode = BAD_RECORDING
+    connection: ssh.Connection, path: str, programs: tuple[str, str], thing: str, *, was: str | None = None
 ) -> Media:
-    """What the file is, by the *programs* ffprobe or else ffmpeg; raises Refuse(*code*) for what is no recording."""
-    local = [*ffmpeg.LOCAL, "-i", f"file:{path}"]
-    entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
-    asked = ["-v", "error", "-show_entries", entries, "-of", "json"]
-    finished = await _look(connection, [programs[0], *asked, *local])
+    """What the file is, by the *programs* ffprobe or else ffmpeg; it *was* called otherwise until now.
+
+    Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain where there is no such file.
+    """
+    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", was, path]
+    finished = await _look(connection, [*moving, *_probe_argv(programs[0], path)])
+    if moving and finished.returncode == _NOT_MOVED:
+        raise TryAgain(f"{connection.host}: {finished.last_words}")
     if finished.returncode in MISSING:
-        finished = await _look(connection, [programs[1], "-hide_banner", "-nostdin", *local])
-        if finished.returncode in MISSING:
-            raise missing(connection, programs[1], "ffmpeg")
-        found = _media_of_words(finished.errors)
-    else:
-        found = _media_of_json(finished.output)
+        return await _look_by_words(connection, path, programs[1], thing, BAD_RECORDING)
+    return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
+
+
+def _probe_argv(ffprobe: str, path: str) -> list[str]:
+    entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
+    return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
+
+
+async def _look_by_words(connection: ssh.Connection, path: str, program: str, thing: str, code: ErrorCode) -> Media:
+    """The same by ffmpeg, on a host that has no ffprobe."""
+    argv = [program, "-hide_banner", "-nostdin", *ffmpeg.LOCAL, "-i", f"file:{path}"]
+    finished = await _look(connection, argv)
+    if finished.returncode in MISSING:
+        raise missing(connection, program, "ffmpeg")
+    # Without an output ffmpeg always ends so; then what is not there is the reason.
+    said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
+    return _recording(_media_of_words(finished.errors), said, thing, code)
+
+
+def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
     if found is None:
-        # Without an output ffmpeg always ends so; then what is not there is the reason.
-        said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
         raise Refuse(f"{thing}: is not playable: {said or 'no stream, or no duration'}", code)
     return found
 
@@ -92,27 +118,6 @@ async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Fini
         return await connection.run(argv, timeout_s=LOOK_S)
     except process.TimedOut as error:
         raise TryAgain(f"{connection.host}: {error.message}; is its disk busy?") from error
-
-
-async def measure(connection: ssh.Connection, path: str) -> Measured:
-    """Size and MD5 of a file."""
-    finished = await connection.run(["sh", "-c", _MEASURE, "lectern", path], timeout_s=LOOK_S)
-    if finished.returncode != 0:
-        raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}")
-    size, md5, *_ = finished.output.split()
-    return Measured(int(size), md5)
-
-
-async def end_decodes(connection: ssh.Connection, program: str, path: str, duration_s: float) -> str:
-    """What is wrong with the picture of the last seconds; empty where it decodes."""
-    tail = ["-sseof", f"-{_TAIL_S}"] if duration_s > _WHOLE_S else []
-    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
-    argv += [*tail, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
-    finished = await _look(connection, argv)
-    frames = re.findall(r"^frame=\s*(\d+)", finished.output, re.MULTILINE)
-    if finished.returncode != 0 or finished.errors.strip():
-        return finished.last_words or f"ffmpeg ended with {finished.returncode}"
-    return "" if frames and int(frames[-1]) > 0 else "no picture"
 
 
 async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -138,15 +143,40 @@ async def made_well(
     thing: str,
 ) -> Measured:
     """Size and MD5 of a rendition that is good; raises Refuse where the source is at fault, TryAgain where we are."""
-    made, measured, tail = await together(
-        [
-            look(connection, output.path, programs, thing, TRANSCODE_FAILED),
-            measure(connection, output.path),
-            end_decodes(connection, programs[1], output.path, source.duration_s),
-        ]
-    )
-    check(output, made, measured, tail, source, reached_s, thing)
-    return Measured(measured.size_bytes, measured.md5)
+    path, probe = output.path, shlex.join(_probe_argv(programs[0], output.path))
+    tail_argv = shlex.join(_tail_argv(programs[1], path, source.duration_s))
+    script = _CHECK.format(look=probe, tail=tail_argv, file=shlex.quote(path))
+    finished = await _look(connection, ["sh", "-c", script])
+    json_text, _, rest = finished.output.partition("\nlectern-look ")
+    measured, _, tail = rest.partition("\nlectern-tail ")
+    try:
+        looked, size, md5, *_ = measured.split()
+    except ValueError as error:
+        raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}") from error
+    if int(looked) in MISSING:
+        made = await _look_by_words(connection, path, programs[1], thing, TRANSCODE_FAILED)
+    else:
+        made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)
+    found = Measured(int(size), md5)
+    check(output, made, found, _end_of(tail), source, reached_s, thing)
+    return found
+
+
+def _tail_argv(program: str, path: str, duration_s: float) -> list[str]:
+    """The command that decodes the picture of the last seconds."""
+    tail = ["-sseof", f"-{_TAIL_S}"] if duration_s > _WHOLE_S else []
+    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    return [*argv, *tail, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+
+
+def _end_of(tail: str) -> str:
+    """What is wrong with the picture of the last seconds, by the code and words of its decoding; else nothing."""
+    code, _, said = tail.partition("\n")
+    errors = [line for line in said.splitlines() if line.strip() and not _REPORT.fullmatch(line)]
+    if code != "0" or errors:
+        return errors[-1].strip() if errors else f"ffmpeg ended with {code}"
+    frames = re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)
+    return "" if frames and int(frames[-1]) > 0 else "no picture"
 
 
 def check(

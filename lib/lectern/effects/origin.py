@@ -25,6 +25,11 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
 _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
+_ABSENT = frozenset({404, 410})
+
+
+class Absent(Refuse):
+    """The origin says that there is no such file."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def _promised(url: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
         raise TryAgain(f"{url}: the origin answered {answer.status_code}")
     if not answer.is_success:
-        raise Refuse(f"{url}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
+        kind = Absent if answer.status_code in _ABSENT else Refuse
+        raise kind(f"{url}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
     length = answer.headers.get("content-length", "")
     if answer.status_code == httpx.codes.PARTIAL_CONTENT:
         length = answer.headers.get("content-range", "").rpartition("/")[2]

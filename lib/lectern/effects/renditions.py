@@ -251,10 +251,17 @@ def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[
     ]
 
 
-def failed_since(connection: Connection, key: RenditionKey, since: float) -> bool:
-    """Whether the rendition's last attempt failed, or was timed out, after *since* (epoch seconds)."""
-    over = videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT]) & (videos.c.updated_at > since)
+def settled_since(connection: Connection, key: RenditionKey, since: float) -> bool:
+    """Whether the rendition's last attempt ended, well or not, after *since* (epoch seconds)."""
+    over = (videos.c.status != RenditionState.TRANSCODING) & (videos.c.updated_at > since)
     return connection.execute(select(videos.c.attempt).where(_among([key]) & over)).first() is not None
+
+
+def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
+    """Which attempt made the rendition, and where it lies; None where it is not made."""
+    wanted = _among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
+    row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
+    return None if row is None else (row.attempt, row.url)
 
 
 def counts(connection: Connection) -> Mapping[str, int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import select
 import shlex
 import socket
@@ -10,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +16,7 @@ import paramiko  # type: ignore[import-untyped]
 
 from lectern.effects import process
 from lectern.effects.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
+from lectern.effects.ssh_program import ENDING, GO, WRAPPER, Running
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 T = TypeVar("T")
@@ -29,19 +28,6 @@ _SILENCE_S = 45  # a peer that acknowledges nothing for so long is gone
 _THREADS = 8
 _CHUNK_BYTES = 65536
 _WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
-_PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
-_GO = b"go\n"
-# A session of its own, so that its group can be ended. It waits for our word, which comes when we know its id: a start
-# that we are cut off or cancelled in leaves nothing there. Later, timeout ends it if we are cut off.
-_BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
-_WRAPPER = ("setsid", "-w", "sh", "-c", _BEGIN, "lectern")
-# No "--" before the group: dash's kill takes it for a process.
-_ENDING = """
-kill -TERM "-$1" 2>/dev/null; i=0
-while kill -0 "-$1" 2>/dev/null; do
-  i=$((i+1)); [ "$i" -gt "$2" ] && kill -KILL "-$1" 2>/dev/null; [ "$i" -gt "$(($2*2))" ] && exit 1; sleep 0.1
-done
-"""
 
 
 class Lost(TryAgain):
@@ -55,30 +41,6 @@ class _UnknownKey(Exception):
 class _Verify(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
     def missing_host_key(self, client: object, hostname: str, key: object) -> None:
         raise _UnknownKey
-
-
-@dataclass
-class _Running:
-    """A program on the other host, and what it prints; its first line is its process id there."""
-
-    lines: process.Lines
-    channel: paramiko.Channel | None = None
-    out: process.Tail = field(default_factory=process.Tail)
-    err: process.Tail = field(default_factory=process.Tail)
-    head: bytes = b""
-    pid: int | None = None
-    told: bool = False  # to begin
-
-    def add(self, out: bytes, err: bytes) -> None:
-        self.err.add(err)
-        if self.pid is None:
-            self.head = (self.head + out)[-_CHUNK_BYTES:]
-            matched = _PID.search(self.head)
-            if matched is None:
-                return
-            self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
-        self.out.add(out)
-        self.lines.add(out)
 
 
 class Connection:
@@ -104,8 +66,8 @@ class Connection:
         process.TimedOut, process.Stalled, Lost, CallAPerson (the host lacks coreutils).
         """
         started_at = time.monotonic()
-        command = shlex.join([*_WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = _Running(process.Lines(on_line))
+        command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
+        running = Running(process.Lines(on_line))
         cause: _Cause = None
         ended = False
         try:
@@ -124,7 +86,7 @@ class Connection:
         spent_s = time.monotonic() - started_at
         return process.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
 
-    def _returncode(self, running: _Running, program: str) -> int:
+    def _returncode(self, running: Running, program: str) -> int:
         assert running.channel is not None  # it was started
         returncode: int = running.channel.recv_exit_status()
         transport = self._client.get_transport()
@@ -136,7 +98,7 @@ class Connection:
             raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
         return returncode
 
-    async def _open(self, running: _Running, command: str, timeout_s: float) -> None:
+    async def _open(self, running: Running, command: str, timeout_s: float) -> None:
         running.channel = await self._threaded(lambda: self._channel(command, timeout_s))
 
     def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
@@ -148,7 +110,7 @@ class Connection:
         channel.exec_command(command)
         return channel
 
-    async def _begin(self, running: _Running, stdin: bytes, deadline: float) -> _Cause:
+    async def _begin(self, running: Running, stdin: bytes, deadline: float) -> _Cause:
         """Give the word to a program whose id is known, and what it reads."""
         over = False
         while running.pid is None and not over:
@@ -160,7 +122,7 @@ class Connection:
         def give() -> None:
             assert running.channel is not None  # it was opened
             with suppress(OSError):  # it has ended without reading all; how, is read next
-                running.channel.sendall(_GO + stdin)
+                running.channel.sendall(GO + stdin)
                 running.channel.shutdown_write()
 
         if not over:
@@ -168,7 +130,7 @@ class Connection:
             await process.surely(self._threaded(give))
         return None
 
-    async def _watch(self, running: _Running, deadline: float, stall_s: float | None) -> _Cause:
+    async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
         while True:
             out, err, ended = await self._threaded(lambda: _read(running.channel))
             running.add(out, err)
@@ -181,7 +143,7 @@ class Connection:
             if stall_s is not None and now >= running.lines.progressed_at + stall_s:
                 return process.Stalled
 
-    async def _close(self, running: _Running, program: str, *, ended: bool) -> None:
+    async def _close(self, running: Running, program: str, *, ended: bool) -> None:
         """End the program unless it has ended, by a second channel, and look that it is gone."""
         if running.channel is None:
             return
@@ -194,8 +156,8 @@ class Connection:
             with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
                 running.channel.close()
 
-    async def _end(self, running: _Running, program: str) -> None:
-        command = shlex.join(["sh", "-c", _ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
+    async def _end(self, running: Running, program: str) -> None:
+        command = shlex.join(["sh", "-c", ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
         if not await self._threaded(lambda: self._succeeds(command)):
             _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
 
@@ -269,7 +231,7 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
             host.name,
             host.port,
             host.user,
-            key_filename=str(key_path),
+            pkey=_key(key_path),
             sock=_wire(host, timeout_s),
             allow_agent=False,
             look_for_keys=False,
@@ -286,6 +248,15 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise Lost(f"{host}: can not be reached: {error or type(error).__name__}") from error
+
+
+def _key(path: Path) -> paramiko.PKey:
+    """The key of a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
+        make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
+        raise Misuse(f"{path}: can not be read as an SSH key ({error or type(error).__name__}); {make}") from error
 
 
 def _scan(host: Host, known_hosts_path: Path) -> str:

@@ -43,11 +43,16 @@ def stand_in(path: Path, script: str) -> str:
 
 def encoders(job: Job) -> list[int]:
     """The ffmpegs that encode for *job*."""
-    return [pid for pid in running_with(job.work_root) if pid in running_with("-force_key_frames") and is_ffmpeg(pid)]
+    return [
+        pid
+        for pid in running_with(job.work_root)
+        if pid in running_with("-force_key_frames") and called(pid) == "ffmpeg"
+    ]
 
 
-def is_ffmpeg(pid: int) -> bool:
+def called(pid: int) -> str:
+    """What the program of a process is called; nothing where it has ended."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "ffmpeg"
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
-        return False
+        return ""

@@ -10,28 +10,29 @@ from tests.stage import STAGES, Town
 
 
 @pytest.fixture(scope="module")
-def ecs(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
+def ecs(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
+    """The SETTINGS of a file are its own."""
     folder = tmp_path_factory.mktemp("ecs")
-    servers = [Server(folder / name) for name in ("a", "b")]
+    first = Server(folder / "a")
+    servers = [first, Server(folder / "b", first)]  # both let the same key in, and each has its own home
     for server in servers:
         town.background.run(server.start())
         town.background.run(server.gate.start())
     if any(server.kind != "sshd" for server in servers):
         pytest.skip("no sshd here that lets us in: two hosts on one machine need it")
-    # Both let the same key in, and each has its own home.
-    (folder / "b" / "authorized_keys").write_text((folder / "a" / "authorized_keys").read_text())
     (folder / "known_hosts").write_text("".join(server.known for server in servers))
     slow = folder / "ffmpeg"
     slow.write_text('#!/bin/sh\ncase "$*" in *-force_key*) set -- -readrate 4 "$@";; esac\nexec ffmpeg "$@"\n')
     slow.chmod(0o755)
     settings = {
         "ECS_HOSTS": ",".join(server.name for server in servers),
-        "ECS_SSH_KEY": str(servers[0].client_key),
+        "ECS_SSH_KEY": str(first.client_key),
         "ECS_KNOWN_HOSTS": str(folder / "known_hosts"),
         "ECS_WORK_ROOT": "~/work",
         "ECS_FFMPEG": str(slow),
         "MAX_ECS_JOBS": "1",
         "ECS_ASIDE_S": "5",
+        **getattr(request.module, "SETTINGS", {}),
     }
     found = Ecs(town, folder, settings)
     found.a, found.b = servers
@@ -54,7 +55,6 @@ def _whole(ecs: Ecs) -> Iterator[None]:
     yield
     ecs.town.origin.faults.clear()
     for server in (ecs.a, ecs.b):
-        ecs.town.background.run(server.gate.stop())
         ecs.town.background.run(server.gate.start())
     ecs.up("teacher")
     ecs.clean()

@@ -1,6 +1,11 @@
 """Two ECS hosts on this machine, and a teacher that they make renditions for."""
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import psutil
@@ -15,18 +20,35 @@ pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the 
 
 
 class Server(SshServer):
-    """An ECS host: a home of its own, and a way to it that can be shut."""
+    """An ECS host: a home of its own, and a way to it that can be shut.
 
-    def __init__(self, folder: Path) -> None:
+    While there is a file *slow*, no program begins there.
+    """
+
+    def __init__(self, folder: Path, key: "Server | None" = None) -> None:
         super().__init__(folder)
         self.home = folder / "home"
+        self.slow = self.home / "slow"
+        self._key = key  # it lets this one's key in, too
         self.gate = Gate(self.port)
 
     def _start_sshd(self, sshd: str) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
+        programs = self.home / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        first = programs / "setsid"  # each command there begins with it
+        first.write_text(f'#!/bin/sh\nwhile [ -e "{self.slow}" ]; do sleep 0.05; done\nexec {which("setsid")} "$@"\n')
+        first.chmod(0o755)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}SetEnv HOME={self.home}\n")
+            own = f"SetEnv HOME={self.home} PATH={programs}:{os.environ['PATH']}\n"
+            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}{own}")
             super()._start_sshd(sshd)
+
+    def _make_keys(self) -> Any:
+        host_key = super()._make_keys()
+        if self._key is not None:
+            with (self.folder / "authorized_keys").open("a") as file:
+                file.write((self._key.folder / "authorized_keys").read_text())
+        return host_key
 
     @property
     def name(self) -> str:
@@ -43,16 +65,18 @@ class Server(SshServer):
         root = self.home / "work"
         return [one.name for one in root.iterdir()] if root.is_dir() else []
 
-    def processes(self, words: str = "") -> list[int]:
-        """What runs there for jobs, with *words* in its command line."""
-        return [pid for pid in running_with(str(self.home / "work")) if not words or pid in running_with(words)]
+    def processes(self, *words: str, name: str = "") -> list[int]:
+        """What runs there for jobs, called *name*, with *words* in its command line."""
+        return running_with(str(self.home / "work"), *words, name=name)
 
 
-def running_with(words: str) -> list[int]:
+def running_with(*words: str, name: str = "") -> list[int]:
+    """The processes that have all *words* in their command line, and are called *name*, if that is given."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+    for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        if words in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+        ours = all(word in command for word in words) and name in ("", process.info["name"])
+        if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(int(process.pid))
     return found
 
@@ -63,10 +87,13 @@ class Ecs(Stage):
     a: Server
     b: Server
 
+    def programs(self, name: str, *words: str) -> list[int]:
+        """What is called *name* and runs for jobs, on either host."""
+        return [*self.a.processes(*words, name=name), *self.b.processes(*words, name=name)]
+
     def encoders(self) -> list[int]:
         """The ffmpegs that encode, on either host."""
-        found = [*self.a.processes("-force_key_frames"), *self.b.processes("-force_key_frames")]
-        return [pid for pid in found if psutil.pid_exists(pid) and psutil.Process(pid).name() == "ffmpeg"]
+        return self.programs("ffmpeg", "-force_key_frames")
 
     def encoding(self) -> int:
         """Wait until one encodes, and is watched."""
@@ -74,7 +101,28 @@ class Ecs(Stage):
 
     def encoders_of(self, record: int) -> list[int]:
         """Those of one record."""
-        return [pid for pid in self.encoders() if pid in running_with(f"/{record}_")]
+        return self.programs("ffmpeg", "-force_key_frames", f"/{record}_")
+
+    @contextmanager
+    def busy(self) -> Iterator[list[str]]:
+        """Meanwhile both hosts are at work, and stand still; gives the classes that wait for what they make."""
+        classes = [self.book(self.booking(self.town.record(), "240P")) for _ in range(2)]
+        encoders = wait_until(
+            lambda: found if len(found := self.encoders()) == 2 else [],
+            timeout_s=60,
+            description="both hosts are at work",
+        )
+        for pid in encoders:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield classes
+        finally:
+            for pid in encoders:
+                os.kill(pid, signal.SIGCONT)
+
+    def made(self, *classes: str) -> bool:
+        """Wait for the answers to *classes*; whether all are good."""
+        return all(self.answer(one, timeout_s=120)["result"] == "success" for one in classes)
 
     def row(self, record: int, resolution: str = "240P") -> dict[str, Any]:
         """A rendition of a record, as the teacher has it."""
@@ -101,8 +149,7 @@ class Ecs(Stage):
 
 def made_once(ecs: Ecs, record: int, class_id: str) -> None:
     """One answer, one upload, one result."""
-    assert ecs.answer(class_id, timeout_s=120)["result"] == "success"
+    assert ecs.made(class_id)
     assert ecs.puts(record) == 1
     assert [one["result"] for one in ecs.results(record)] == ["sucess"]
     assert len(ecs.ear.answers[class_id]) == 1
-    ecs.clean()

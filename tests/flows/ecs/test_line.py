@@ -1,7 +1,5 @@
 """Who gets which host, what is made together, and how far it is."""
 
-import os
-import signal
 import time
 
 import pytest
@@ -29,22 +27,29 @@ def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
 
 def test_the_class_that_begins_first_is_served_first(ecs: Ecs) -> None:
     """Each host takes one job at a time; the third and fourth wait in line."""
-    busy = [ecs.town.record() for _ in range(2)]
-    first = [ecs.book(ecs.booking(record, "240P")) for record in busy]
-    encoders = wait_until(
-        lambda: found if len(found := ecs.encoders()) == 2 else [], timeout_s=60, description="both hosts are at work"
-    )
-    for pid in encoders:
-        os.kill(pid, signal.SIGSTOP)
-    late, early = ecs.town.record(), ecs.town.record()
-    classes = [
-        ecs.book(ecs.booking(late, "240P", starts_in_s=5000)),
-        ecs.book(ecs.booking(early, "240P", starts_in_s=300)),
-    ]
-    both = (late, early)
-    wait_until(lambda: all(ecs.row(one).get("owner") for one in both), timeout_s=30, description="both wait in line")
-    assert [ecs.row(one)["begun_at"] for one in both] == [None, None]
-    for pid in encoders:
-        os.kill(pid, signal.SIGCONT)
-    assert all(ecs.answer(one, timeout_s=120)["result"] == "success" for one in [*first, *classes])
+    with ecs.busy() as first:
+        late, early = ecs.town.record(), ecs.town.record()
+        classes = [
+            ecs.book(ecs.booking(late, "240P", starts_in_s=5000)),
+            ecs.book(ecs.booking(early, "240P", starts_in_s=300)),
+        ]
+        in_line(ecs, late, early)
+    assert ecs.made(*first, *classes)
     assert ecs.row(early)["begun_at"] <= ecs.row(late)["begun_at"]
+
+
+def test_a_teacher_that_is_killed_while_its_job_waits_for_a_host_makes_it_later(ecs: Ecs) -> None:
+    with ecs.busy() as first:
+        record = ecs.town.record()
+        class_id = ecs.book(ecs.booking(record, "240P"))
+        in_line(ecs, record)
+        ecs.residents["teacher"].kill()
+    ecs.up("teacher")
+    made_once(ecs, record, class_id)
+    assert ecs.made(*first)
+
+
+def in_line(ecs: Ecs, *records: int) -> None:
+    """Wait until all of *records* wait for a host."""
+    wait_until(lambda: all(ecs.row(one).get("owner") for one in records), timeout_s=30, description="all wait in line")
+    assert {ecs.row(one)["begun_at"] for one in records} == {None}

@@ -20,35 +20,28 @@ def test_two_renditions_of_a_record_are_made_in_one_run(ecs: Ecs) -> None:
     ecs.residents["teacher"].pause()
     both = [ecs.book(order) for order in orders]
     os.kill(ecs.residents["teacher"].pid, signal.SIGCONT)
-    assert [ecs.answer(one, timeout_s=120)["result"] for one in both] == ["success", "success"]
+    assert ecs.made(*both)
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
 
 
 @pytest.fixture
 def joint(ecs: Ecs) -> Iterator[tuple[int, str, str]]:
     """A record, and two classes that were booked one after the other while both hosts were busy, and just were not."""
-    busy = [ecs.book(ecs.booking(ecs.town.record(), "240P")) for _ in range(2)]
-    encoders = wait_until(
-        lambda: found if len(found := ecs.encoders()) == 2 else [], timeout_s=60, description="both hosts are at work"
-    )
-    for pid in encoders:
-        os.kill(pid, signal.SIGSTOP)
-    record = ecs.town.record()
-    classes = []
-    for resolution in ("240P", "480P"):
-        classes.append(ecs.book(ecs.booking(record, resolution)))
-        wait_until(
-            lambda one=resolution: ecs.row(record, one).get("owner"),  # type: ignore[misc]
-            timeout_s=30,
-            description=f"{resolution} waits in line",
-        )
-    assert [ecs.row(record, one)["begun_at"] for one in ("240P", "480P")] == [None, None]
-    assert len(ecs.runs("teacher", f"transcode {record}")) == 2
-    for pid in encoders:
-        os.kill(pid, signal.SIGCONT)
+    with ecs.busy() as before:
+        record = ecs.town.record()
+        classes = []
+        for resolution in ("240P", "480P"):
+            classes.append(ecs.book(ecs.booking(record, resolution)))
+            wait_until(
+                lambda one=resolution: ecs.row(record, one).get("owner"),  # type: ignore[misc]
+                timeout_s=30,
+                description=f"{resolution} waits in line",
+            )
+        assert [ecs.row(record, one)["begun_at"] for one in ("240P", "480P")] == [None, None]
+        assert len(ecs.runs("teacher", f"transcode {record}")) == 2
     first, second = classes
     yield record, first, second
-    assert [ecs.answer(one, timeout_s=120)["result"] for one in busy] == ["success", "success"]
+    assert ecs.made(*before)
 
 
 def in_one_job(ecs: Ecs, record: int) -> str:
@@ -78,7 +71,7 @@ def test_a_rendition_that_has_not_begun_is_joined_by_a_later_wish(ecs: Ecs, join
     """One download, one ffmpeg, an upload and a result each; both runs end as their renditions do."""
     record, *classes = joint
     in_one_job(ecs, record)
-    assert [ecs.answer(one, timeout_s=120)["result"] for one in classes] == ["success", "success"]
+    assert ecs.made(*classes)
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
     assert [ecs.puts(record, one) for one in ("240P", "480P")] == [1, 1]
     assert [one["result"] for one in ecs.results(record)] == ["sucess", "sucess"]
@@ -95,7 +88,7 @@ def test_a_joint_job_is_found_again_by_a_teacher_that_was_killed(ecs: Ecs, joint
     assert ecs.encoders_of(record) == [encoder]
     ecs.up("teacher")
     assert {ecs.row(record, one)["ecs_job"] for one in ("240P", "480P")} <= {job, None}
-    assert [ecs.answer(one, timeout_s=120)["result"] for one in classes] == ["success", "success"]
+    assert ecs.made(*classes)
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
     assert [ecs.puts(record, one) for one in ("240P", "480P")] == [1, 1]
     assert [one["result"] for one in ecs.results(record)] == ["sucess", "sucess"]
