@@ -83,7 +83,7 @@ class Stand:
 
     def say(self, what: str) -> None:
         """Progress, with the time."""
-        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {what}", highlight=False)
+        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {what}", highlight=False, soft_wrap=True)
 
     @property
     def rounds(self) -> int:
