@@ -17,7 +17,7 @@ import httpx
 import redis
 from rich.console import Console
 
-from benchmarks import cache, figures, plots, rekey, storm
+from benchmarks import cache, figures, plots, rekey, scan, storm
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS: dict[str, ModuleType] = {
     "rekey": rekey,
     "cache": cache,
+    "scan": scan,
     "storm": storm,
 }
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
