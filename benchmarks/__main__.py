@@ -17,7 +17,7 @@ import httpx
 import redis
 from rich.console import Console
 
-from benchmarks import cache, figures, plots, rekey, scan, storm
+from benchmarks import cache, figures, lone, plots, rekey, scan, storm
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
@@ -27,6 +27,7 @@ ROWS: dict[str, ModuleType] = {
     "rekey": rekey,
     "cache": cache,
     "scan": scan,
+    "lone": lone,
     "storm": storm,
 }
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
