@@ -4,6 +4,7 @@ python -m benchmarks [--quick] [--list] [ROW ...]
 """
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -11,25 +12,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import redis
 from rich.console import Console
 
-from benchmarks import cache, figures, lone, plots, rekey, scan, storm
+from benchmarks import figures, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS: dict[str, ModuleType] = {
-    "rekey": rekey,
-    "cache": cache,
-    "scan": scan,
-    "lone": lone,
-    "storm": storm,
-}
+NAMES = (
+    "rekey",
+    "cache",
+    "scan",
+    "lone",
+    "run_cost",
+    "storm",
+)
+ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
 
 
