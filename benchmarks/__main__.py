@@ -27,6 +27,7 @@ NAMES = (
     "rekey",
     "cache",
     "scan",
+    "download",
     "lone",
     "run_cost",
     "storm",
