@@ -28,6 +28,7 @@ NAMES = (
     "cache",
     "scan",
     "download",
+    "transcode",
     "lone",
     "run_cost",
     "storm",
