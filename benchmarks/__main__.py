@@ -31,6 +31,7 @@ NAMES = (
     "transcode",
     "lone",
     "run_cost",
+    "waiting",
     "storm",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
