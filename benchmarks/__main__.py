@@ -29,6 +29,7 @@ NAMES = (
     "scan",
     "download",
     "transcode",
+    "second",
     "lone",
     "run_cost",
     "waiting",
