@@ -30,6 +30,7 @@ NAMES = (
     "download",
     "transcode",
     "second",
+    "cuts",
     "lone",
     "run_cost",
     "waiting",
