@@ -35,6 +35,7 @@ NAMES = (
     "run_cost",
     "waiting",
     "storm",
+    "storm_postgres",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
