@@ -134,11 +134,16 @@ def streamer() -> Host[StreamerSettings]:
     return cast("Host[StreamerSettings]", current.get())
 
 
+def is_named(name: str | None) -> bool:
+    """Whether a run was made with a name by us: those that Prefect makes up have no space in them."""
+    return name is not None and " " in name
+
+
 def run_name() -> str:
     """A run keeps the name it was made with; a quick run that was given none is named after what it does."""
-    given = str(runtime.flow_run.name or "")
-    if " " in given:
-        return given
+    given = runtime.flow_run.name
+    if is_named(given):
+        return str(given)
     values = [str(value) for value in (runtime.flow_run.parameters or {}).values() if value is not False]
     return f"{runtime.flow_run.flow_name} {' '.join(values)}".strip()[:200]
 

@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +36,7 @@ from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows.heartbeats import SILENT
-from flows.host import NOT_MOVED, Host, current, lost_tag
+from flows.host import NOT_MOVED, Host, current, is_named, lost_tag
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
@@ -43,6 +45,9 @@ WATCH_S = 2.0
 
 CREATE_S = 10.0
 """A Prefect server that takes no run within so long is away."""
+
+NO_RESULTS = Path(os.devnull)
+"""No flow keeps results. Where none says where to, each run asks the server for it, and the whole process waits."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 
@@ -59,7 +64,7 @@ class ResidentRuns:
 
     def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
-        self._by_name = flows
+        self._by_name = {name: flow.with_options(result_storage=NO_RESULTS) for name, flow in flows.items()}
         self._deployments: dict[str, UUID] = {}
         self._flows: dict[UUID, Flow[..., Any]] = {}
         self._active: dict[UUID, _Active] = {}
@@ -186,6 +191,9 @@ class ResidentRuns:
         # With its deployment the engine would open a thread and a websocket for each run.
         alone = run.model_copy(update={"deployment_id": None})
         parameters = flow.validate_parameters(run.parameters)
+        if is_named(run.name):
+            flow = copy(flow)
+            flow.flow_run_name = None  # else the engine tells the server the name that it has from there
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
 
