@@ -4,32 +4,55 @@ python -m benchmarks [--quick] [--list] [ROW ...]
 """
 
 import argparse
+import importlib
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
+import httpx
+import redis
 from rich.console import Console
 
-from benchmarks import figures, storm
+from benchmarks import figures, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
+from lectern.errors import LecternError
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS: dict[str, ModuleType] = {"storm": storm}
+NAMES = (
+    "rekey",
+    "cache",
+    "scan",
+    "download",
+    "transcode",
+    "second",
+    "cuts",
+    "lone",
+    "run_cost",
+    "waiting",
+    "storm",
+    "storm_postgres",
+)
+ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
+FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
 
 
-def run(rows: list[str], stand: Stand) -> Iterator[dict[str, object]]:
-    """The figures of *rows*, as each is there."""
+def run(rows: list[str], stand: Stand, failed: list[str]) -> Iterator[dict[str, object]]:
+    """The figures of *rows*, as each is there; one that can not be measured does not stop those behind it."""
     for name in rows:
         began = time.monotonic()
         stand.say(f"[bold]{name}[/bold]")
         measure: Callable[[Stand], Iterator[Figure]] = ROWS[name].measure
-        for figure in measure(stand):
-            yield {"row": figure.row, **figure.as_json(os.getloadavg()[0])}
+        try:
+            for figure in measure(stand):
+                yield {"row": figure.row, **figure.as_json(os.getloadavg()[0])}
+        except FAILURES as error:
+            failed.append(name)
+            stand.say(f"[red]{name}: was not measured to its end[/red]: {type(error).__name__}: {error}")
         stand.say(f"{name}: took {time.monotonic() - began:.0f} s")
 
 
@@ -46,16 +69,19 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         stand = Stand(Path(folder), console, quick=given.quick)
-        report: dict[str, object] = {}
+        report, failed = figures.merge(given.report, []), list[str]()
         try:
-            for figure in run(given.rows or list(ROWS), stand):
+            for figure in run(given.rows or list(ROWS), stand, failed):
                 report = figures.merge(given.report, [figure])
         finally:
             stand.close()
-    given.page.parent.mkdir(exist_ok=True)
-    given.page.write_text(figures.page(report, {name: row.WHAT for name, row in ROWS.items()}), encoding="utf-8")
+    pictures = plots.draw(report, given.page.parent / "benchmarks")
+    what = {name: row.WHAT for name, row in ROWS.items()}
+    given.page.write_text(figures.page(report, what, pictures), encoding="utf-8")
     Console(width=max(console.width, 160)).print(figures.table(report))
-    return 0
+    if failed:
+        console.print(f"Not measured to the end: {', '.join(failed)}; what was said of each is above.")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What was measured, as a report for programs and a page for people."""
 
 import json
+import math
 import os
 import platform
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +26,20 @@ class Figure:
     more_is_better: bool = True
     goal: str = ""
     note: str = ""
+    size: int | None = None  # where a row is measured at several: how large this one was
+    compares: bool = True  # a ratio of it means something
 
     @property
     def ratio_to_best_peer(self) -> float | None:
         """Ours to the best of the peers': above 1 is better where more is better."""
-        if not self.peers:
+        if not self.peers or not self.compares:
             return None
         return self.ours / (max if self.more_is_better else min)(self.peers.values())
 
     @property
     def ratio_to_limit(self) -> float | None:
         """Ours to what can be had at all."""
-        return None if self.limit is None else self.ours / self.limit
+        return None if self.limit is None or not self.compares else self.ours / self.limit
 
     def as_json(self, load: float) -> dict[str, Any]:
         """The figure for programs; *load* is the machine's, when it was taken."""
@@ -48,6 +53,7 @@ class Figure:
             "more_is_better": self.more_is_better,
             "goal": self.goal,
             "note": self.note,
+            "size": self.size,
             "machine": {**machine(), "load": load},
         }
 
@@ -70,6 +76,25 @@ def best(values: list[float], *, more_is_better: bool) -> float:
 def quantile(values: list[float], share: float) -> float:
     """The value below which *share* of the values are."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def growth(row: str, found: Sequence[Figure]) -> Figure:
+    """How the figures of several sizes grow with it: the exponent, 0 for not at all, 1 for in proportion."""
+    sizes = [math.log(one.size or 1) for one in found]
+
+    def exponent(values: Sequence[float]) -> float:
+        return statistics.linear_regression(sizes, [math.log(max(value, 1e-9)) for value in values]).slope
+
+    limits = [one.limit for one in found if one.limit is not None]
+    return Figure(
+        row,
+        "exponent of the size",
+        exponent([one.ours for one in found]),
+        {name: exponent([one.peers[name] for one in found]) for name in found[0].peers},
+        exponent(limits) if len(limits) == len(found) else None,
+        more_is_better=False,
+        compares=False,
+    )
 
 
 def merge(path: Path, figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -108,8 +133,8 @@ def table(report: dict[str, Any]) -> Table:
     return found
 
 
-def page(report: dict[str, Any], rows: dict[str, str]) -> str:
-    """The report as a page; *rows* says what each row is."""
+def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) -> str:
+    """The report as a page; *rows* says what each row is, *plots* has the files of pictures by their titles."""
     lines = [
         "# Benchmarks",
         "",
@@ -117,12 +142,14 @@ def page(report: dict[str, Any], rows: dict[str, str]) -> str:
         "`make bench ROW=storm` one of the rows. All that a line compares is measured in one run, in turns, and the",
         "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
         "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
-        "work on it shifts the figures, and hardly the ratios. `bench-report.json` has the same for programs.",
+        "work on it shifts the figures, and hardly the ratios. Growth is the exponent over the sizes measured: 0 is",
+        "not at all, 1 in proportion. `bench-report.json` has the same for programs.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(cells(row, one)) + " |" for row, one in report.items()),
         "",
+        *(line for title, file in plots.items() for line in (f"![{title}]({file})", "")),
         "What was done:",
         "",
         *(f"- **{name}**: {what}" for name, what in rows.items()),

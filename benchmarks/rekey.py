@@ -1,35 +1,28 @@
-"""What renaming costs: `lectern.effects.rekey` beside a bare loop of server-side slices, and what others notice of it.
+"""What renaming Redis keys costs: `lectern.effects.rekey` beside a bare loop of server-side slices."""
 
-    .venv/bin/python benchmarks/rekey.py [--json FILE] [number of keys ...]
-
-Starts a Redis of its own on loopback. The bare loop is the least that renames at all: SCAN and RENAMENX in Lua, in
-slices of 2,000, with no check of the names, no count, no list of clashes and no journal. Ours writes its journal to
-disk. The two take turns; the table shows the best of each. Another process PINGs all the time in a run of its own: the
-longest wait it sees is the stall. On a machine with other work look at the CPU: the seconds of server and client
-together, which others can not steal.
-"""
-
-import argparse
-import json
 import multiprocessing
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
-from rich.console import Console
-from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.figures import Figure, growth
+from benchmarks.stand import Stand
 from lectern.effects.rekey import Rule, renamed
 from tests.effects.redis_servers import redis_server, url_of
 
+WHAT = (
+    "waiting lists of the old program are renamed, on a Redis of its own. The limit is the least that renames at all:"
+    " SCAN and RENAMENX in Lua, in slices of 2,000, with no check of the names, no count, no list of clashes and no"
+    " journal; ours writes its journal to disk. The peer is a script as one would write it: SCAN, and pipelines of"
+    " RENAMENX. *Stall* is the longest wait of another program that PINGs all the time, in a run of its own; *CPU* is"
+    " the server's and the client's together, which other work can not steal"
+)
 RULE = Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
 FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', 'waiting:' .. (1000000 + i) .. ':720P', 'c-' .. i) end"
 BARE = """
@@ -58,6 +51,21 @@ def bare(client: redis.Redis) -> None:
             return
 
 
+def pipelined(client: redis.Redis) -> None:
+    """The same from Python, a pipeline for each answer of SCAN."""
+    cursor: int = 0
+    while True:
+        answer: Any = client.scan(cursor, match="waiting:*", count=2000)
+        cursor, found = answer
+        with client.pipeline(transaction=False) as pipe:
+            for old in found:
+                _, record, resolution = old.split(b":")
+                pipe.renamenx(old, record + b"_" + resolution)
+            pipe.execute()
+        if not cursor:
+            return
+
+
 def ping(url: str, ready: Event, over: Event, longest: "Queue[float]") -> None:
     """Another program that asks all the time, and tells its longest wait in seconds."""
     worst = 0.0
@@ -75,7 +83,7 @@ def stall_s(client: redis.Redis, work: Callable[[], object]) -> float:
     """The longest wait of another program while *work* is done."""
     spawn = multiprocessing.get_context("spawn")
     ready, over, longest = spawn.Event(), spawn.Event(), spawn.Queue()
-    other = spawn.Process(target=ping, args=(url_of(client), ready, over, longest))
+    other = spawn.Process(target=ping, args=(url_of(client), ready, over, longest), daemon=True)
     other.start()
     assert ready.wait(30), "the other program did not start"
     work()
@@ -103,45 +111,39 @@ def cpu_s(process: psutil.Process) -> float:
     return float(found.user + found.system)
 
 
-def measure(client: redis.Redis, keys: int, journal: Path) -> dict[str, float]:
-    """Both loops, in turn; of each the best times, and the worst stall."""
+def measure(stand: Stand) -> Iterator[Figure]:
+    """The three ways, in turns, at each size."""
+    folder = stand.folder()
+    seconds: list[Figure] = []
+    with redis_server(folder) as client:
+        for keys in (10_000, 100_000) if stand.quick else ROUNDS:
+            found = _measured(stand, client, keys, folder / "journal.tsv")
+            row, rounds = f"rekey, {keys:,}", 1 if stand.quick else ROUNDS[keys]
+            note = f"the best of {rounds}" if rounds > 1 else ""
+            seconds.append(_figure(row, "s", found["s"], keys, goal="<= 1.2 of the limit", note=note))
+            yield seconds[-1]
+            yield _figure(f"{row}: cost", "CPU s", found["cpu_s"], keys)
+            yield _figure(f"{row}: stall", "ms", found["stall_ms"], keys, goal="< 20")
+    yield growth("rekey: growth", seconds)
+
+
+def _measured(stand: Stand, client: redis.Redis, keys: int, journal: Path) -> dict[str, dict[str, float]]:
+    """Of each way the best times, and the worst stall."""
     ways: dict[str, Callable[[], object]] = {
         "bare": lambda: bare(client),
         "ours": lambda: renamed(client, [RULE], journal=journal),
+        "pipelined": lambda: pipelined(client),
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-    for _ in range(ROUNDS.get(keys, 3)):
+    for _ in range(1 if stand.quick else ROUNDS[keys]):
         for name, work in ways.items():
             runs[name].append(timed(client, keys, work))
-    found: dict[str, float] = {"keys": keys}
-    for name in ways:
-        found |= {f"{name}_{figure}": min(run[figure] for run in runs[name]) for figure in ("s", "cpu_s")}
-        found[f"{name}_stall_ms"] = max(run["stall_ms"] for run in runs[name])
-    return {
-        **found,
-        "ratio": found["ours_s"] / found["bare_s"],
-        "cpu_ratio": found["ours_cpu_s"] / max(found["bare_cpu_s"], 0.01),
-    }
+    found = {what: {name: min(run[what] for run in runs[name]) for name in ways} for what in ("s", "cpu_s")}
+    found["stall_ms"] = {name: max(run["stall_ms"] for run in runs[name]) for name in ways}
+    stand.say(f"rekey {keys:,}: " + ", ".join(f"{name} {value:.3f} s" for name, value in found["s"].items()))
+    return found
 
 
-def main() -> None:
-    """Measure, and print a table; with --json write the figures to a file."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("keys", type=int, nargs="*", default=list(ROUNDS))
-    arguments.add_argument("--json", type=Path)
-    given = arguments.parse_args()
-    columns = ("keys", "bare s", "ours s", "ratio", "bare CPU s", "ours CPU s", "ratio", "stall, bare", "stall, ours")
-    table = Table(*columns, title="renaming Redis keys")
-    with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as client:
-        rows = [measure(client, keys, Path(folder) / "journal.tsv") for keys in given.keys]
-    for row in rows:
-        times = (f"{row[name]:.3f}" for name in ("bare_s", "ours_s", "ratio", "bare_cpu_s", "ours_cpu_s", "cpu_ratio"))
-        stalls = (f"{row[name]:.1f} ms" for name in ("bare_stall_ms", "ours_stall_ms"))
-        table.add_row(f"{row['keys']:,}", *times, *stalls)
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps({"rekey": rows}, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def _figure(row: str, unit: str, of: dict[str, float], keys: int, goal: str = "", note: str = "") -> Figure:
+    peers = {"pipelined from Python": of["pipelined"]}
+    return Figure(row, unit, of["ours"], peers, of["bare"], more_is_better=False, goal=goal, note=note, size=keys)

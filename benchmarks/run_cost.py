@@ -1,37 +1,80 @@
-"""What one booking costs in the resident process: answer to a lone booking, and the run's time by Prefect's own clock.
+"""What the run of a lone booking costs, by Prefect's own clock, beside a run that does nothing."""
 
-    .venv/bin/python benchmarks/run_cost.py [number of bookings]
-
-Starts Redis, a Prefect server on SQLite, a teacher and a streamer of its own, on loopback; run it on an idle machine.
-"""
-
+import json
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.figures import Figure, quantile
+from benchmarks.stand import Stand
+from tests.stage import Stage
 
-from tests.stage import Stage, Town, staged
-
-WARM_UP = 3
+WHAT = (
+    "bookings come one by one, a second apart: some are refused at once, some find their rendition on the streamer,"
+    " some are downloaded. Shown is the median time of a run of each flow, from its start to its end as Prefect has"
+    " them, and the memory of the resident processes after it. The limit is an async flow that does nothing, called in"
+    " a process of its own on the same Prefect server"
+)
 PAUSE_S = 1.0
+EMPTY = """
+import asyncio, json, sys, time
+from prefect import flow
+@flow(persist_result=False)
+async def empty() -> None:
+    pass
+async def times(number):
+    found = []
+    for _ in range(number + 3):
+        began = time.perf_counter()
+        await empty()
+        found.append(time.perf_counter() - began)
+    return found[3:]
+print(json.dumps(asyncio.run(times(int(sys.argv[1])))))
+"""
+HOSTS = {"booking": "teacher", "prepare": "streamer1", "download": "streamer1", "report": "teacher"}
 
 
-def answer_s(stage: Stage, booking: dict[str, Any]) -> float:
-    """Seconds from a booking's PUBLISH to its answer, heard on the channel."""
-    began = time.time()
-    answer = stage.answer(stage.book(booking))
-    time.sleep(PAUSE_S)  # lone: what follows the answer is over
-    return float(answer["received_at"]) - began
+def measure(stand: Stand) -> Iterator[Figure]:
+    """A flow a line, then the memory of each process."""
+    number = 5 if stand.quick else 20
+    with stand.stage() as stage:
+        stage.up("teacher", "streamer1")
+        _book(stand, stage, number)
+        empty = statistics.median(_empty(stand, number))
+        for flow, who in HOSTS.items():
+            runs = [run_s(one) for one in stage.runs(who, flow, limit=200) if one["end_time"]]
+            assert runs, f"Prefect has no run of {flow}"
+            note = f"of {len(runs)} runs; the longest took {max(runs):.3f} s"
+            row, median = f"run cost, {flow}", statistics.median(runs)
+            yield Figure(row, "s", median, limit=empty, more_is_better=False, note=note)
+        for who in ("teacher", "streamer1"):
+            process = psutil.Process(stage.residents[who].pid)
+            mib, note = process.memory_info().rss / 2**20, f"{process.num_threads()} threads"
+            yield Figure(f"run cost, memory of {who}", "MiB", mib, more_is_better=False, note=note)
+
+
+def _book(stand: Stand, stage: Stage, number: int) -> None:
+    """Lone bookings of each kind."""
+    record = stage.town.record()
+    kinds: dict[str, Callable[[], dict[str, Any]]] = {
+        "refused": lambda: stage.booking(record, starts_in_s=-60, length_s=1),
+        "cached": lambda: stage.booking(record, starts_in_s=90_000),
+        "downloaded": lambda: stage.booking(stage.town.record(), starts_in_s=90_000),
+    }
+    stage.answer(stage.book(kinds["cached"]()), timeout_s=120)
+    for kind, booking in kinds.items():
+        waits = []
+        for _ in range(number):
+            began = time.time()
+            waits.append(float(stage.answer(stage.book(booking()), timeout_s=120)["received_at"]) - began)
+            time.sleep(PAUSE_S)  # lone: what follows the answer is over
+        stand.say(f"run cost, {kind}: answered after {quantile(waits, 0.5):.3f} s (median of {number})")
 
 
 def run_s(run: dict[str, Any]) -> float:
@@ -40,54 +83,10 @@ def run_s(run: dict[str, Any]) -> float:
     return (ended - begun).total_seconds()
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value below which *share* of the values are."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def measure(stage: Stage, number: int) -> dict[str, list[float]]:
-    """Latencies of lone bookings, each of a kind, and the durations of the runs behind them."""
-    record = stage.town.record()
-    kinds: dict[str, Callable[[], dict[str, Any]]] = {
-        "refused at once (one run)": lambda: stage.booking(record, starts_in_s=-60, length_s=1),
-        "cached on the streamer (three runs)": lambda: stage.booking(record, starts_in_s=90_000),
-        "to be downloaded (four runs)": lambda: stage.booking(stage.town.record(), starts_in_s=90_000),
-    }
-    found: dict[str, list[float]] = {}
-    for name, booking in kinds.items():
-        for _ in range(WARM_UP):
-            answer_s(stage, booking())
-        found[f"answer, {name}"] = [answer_s(stage, booking()) for _ in range(number)]
-    hosts = {"booking": "teacher", "prepare": "streamer1", "download": "streamer1", "report": "teacher"}
-    for flow, who in hosts.items():
-        runs = [one for one in stage.runs(who, flow, limit=200) if one["end_time"]]
-        found[f"run of {flow}"] = [run_s(one) for one in runs]
+def _empty(stand: Stand, number: int) -> list[float]:
+    """Seconds of runs of a flow that does nothing."""
+    environment = {**stand.town.environment, "PREFECT_API_URL": str(stand.town.api.base_url).rstrip("/")}
+    argv = [sys.executable, "-c", EMPTY, str(number)]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120 + 10 * number, check=True)
+    found: list[float] = json.loads(done.stdout)
     return found
-
-
-def main() -> None:
-    """Measure, and print a table."""
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    table = Table("what", "n", "p50 s", "p99 s", "mean s", title="cost of a lone booking")
-    with tempfile.TemporaryDirectory() as folder:
-        town = Town(Path(folder) / "town")
-        home = Path(folder) / "stage"
-        home.mkdir()
-        try:
-            town.start()
-            with staged(town, home, BROADCAST_LEAD_S="300") as stage:
-                stage.up("teacher", "streamer1")
-                for name, values in measure(stage, number).items():
-                    p50, p99, mean = quantile(values, 0.5), quantile(values, 0.99), statistics.fmean(values)
-                    table.add_row(name, str(len(values)), f"{p50:.3f}", f"{p99:.3f}", f"{mean:.3f}")
-                for who in ("teacher", "streamer1"):
-                    process = psutil.Process(stage.residents[who].pid)
-                    rss, threads = process.memory_info().rss / 1024**2, process.num_threads()
-                    table.add_row(f"{who}: {rss:.0f} MiB, {threads} threads", "", "", "", "")
-        finally:
-            town.stop()
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

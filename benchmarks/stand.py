@@ -3,12 +3,13 @@
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import MappingProxyType
 
 import redis
 from pydantic_core import from_json
@@ -74,16 +75,32 @@ class Ear:
         return heard
 
 
+class _Town(Town):
+    """The servers of the tests, with *settings* of their own."""
+
+    settings: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process sees."""
+        return {**super().environment, **self.settings}
+
+
 class Stand:
     """The servers that all rows of a run share, started when the first row wants them."""
 
-    def __init__(self, folder: Path, console: Console, *, quick: bool) -> None:
+    def __init__(self, folder: Path, console: Console, *, quick: bool, **settings: str) -> None:
         self._folder, self._console, self.quick = folder, console, quick
+        self._settings = settings
         self._town: Town | None = None
+
+    def like(self, **settings: str) -> "Stand":
+        """Another stand, whose servers have *settings*."""
+        return Stand(self.folder(), self._console, quick=self.quick, **settings)
 
     def say(self, what: str) -> None:
         """Progress, with the time."""
-        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {what}", highlight=False)
+        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {what}", highlight=False, soft_wrap=True)
 
     @property
     def rounds(self) -> int:
@@ -95,8 +112,10 @@ class Stand:
         """Redis, a Prefect server on SQLite, an origin, an RTMP receiver."""
         if self._town is None:
             self.say("the servers start")
-            self._town = Town(self._folder / "town")
-            self._town.start()
+            town = _Town(self._folder / "town")
+            town.settings = self._settings
+            self._town = town  # what is started of it is ended, also where not all of it starts
+            town.start()
         return self._town
 
     def folder(self) -> Path:

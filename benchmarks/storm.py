@@ -143,6 +143,16 @@ def _time_out(stage: Stage) -> None:
 # -- the peers -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Up:
+    """A peer that takes bookings of *records*, and answers on *channel*."""
+
+    send: Callable[[Sequence[str]], None]
+    channel: str
+    pids: Sequence[int]
+    records: Sequence[int]
+
+
 @contextmanager
 def workers(stand: Stand, folder: Path, argvs: Sequence[Sequence[str]], ready: str, name: str) -> Iterator[list[int]]:
     """Processes of a peer, until they are ended by their ids."""
@@ -164,6 +174,11 @@ def workers(stand: Stand, folder: Path, argvs: Sequence[Sequence[str]], ready: s
                 child.end(timeout_s=20)
 
 
+def name_servers(stand: Stand) -> None:
+    """Tell the peers, which read it when they are imported, where Redis is and where to answer."""
+    os.environ.update(BENCH_REDIS=stand.town.redis_url, BENCH_ANSWERS="bench:answers")
+
+
 def databases(folder: Path, records: Sequence[int]) -> None:
     """The databases of a peer, as the product makes them."""
     os.environ["BENCH_FOLDER"] = str(folder)
@@ -172,21 +187,28 @@ def databases(folder: Path, records: Sequence[int]) -> None:
     work.make(TIMED_OUT, list(records))
 
 
-def peer_storm(stand: Stand, name: str, number: int, kind: str) -> Storm:
-    """The same storm for one peer."""
+@contextmanager
+def peer_up(stand: Stand, name: str) -> Iterator[Up]:
+    """One peer, or the bare loop, with databases of its own."""
     folder, records = stand.folder(), list(range(1, RECORDS + 1))
     databases(folder, records)
-    found = bodies(number, kind, name, records)
-    channel = os.environ["BENCH_ANSWERS"]
     if name == "bare":
         argv = [sys.executable, "-m", "benchmarks.peers.bare", "bench:order"]
         with workers(stand, folder, [argv], "listens", name) as pids:
-            return storm(stand, channel, found, lambda all_: publish(stand, "bench:order", all_), pids)
+            yield Up(lambda found: publish(stand, "bench:order", found), os.environ["BENCH_ANSWERS"], pids, records)
+        return
     stand.town.redis.flushdb()
     peer = importlib.import_module(f"benchmarks.peers.{name}_app").peer
     with workers(stand, folder, peer.workers, peer.ready, name) as pids:
-        storm(stand, channel, bodies(50, kind, f"{name}-warm", records), peer.send, pids)
-        return storm(stand, channel, found, peer.send, pids)
+        up = Up(peer.send, os.environ["BENCH_ANSWERS"], pids, records)
+        storm(stand, up.channel, bodies(50, "cached", f"{name}-warm", records), up.send, pids)
+        yield up
+
+
+def peer_storm(stand: Stand, name: str, number: int, kind: str) -> Storm:
+    """The same storm for one peer."""
+    with peer_up(stand, name) as up:
+        return storm(stand, up.channel, bodies(number, kind, name, up.records), up.send, up.pids)
 
 
 def publish(stand: Stand, channel: str, found: Sequence[str]) -> None:
@@ -205,7 +227,7 @@ Storms = dict[tuple[str, int], dict[str, list[Storm]]]
 
 def measure(stand: Stand) -> Iterator[Figure]:
     """Storms of both kinds and several sizes."""
-    os.environ.update(BENCH_REDIS=stand.town.redis_url, BENCH_ANSWERS="bench:answers")
+    name_servers(stand)
     sizes = (1000,) if stand.quick else (1000, 10_000)
     found: Storms = {}
     for turn in range(stand.rounds):
@@ -220,7 +242,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
                 for name in PEERS:
                     _note(stand, found, (kind, number), name, peer_storm(stand, name, min(number, PEERS_AT_MOST), kind))
     for (kind, number), storms in found.items():
-        yield from _figures(f"storm, {kind}, {number:,}", storms)
+        yield from _figures(kind, number, storms)
 
 
 def _note(stand: Stand, found: Storms, key: tuple[str, int], name: str, one: Storm) -> None:
@@ -228,10 +250,11 @@ def _note(stand: Stand, found: Storms, key: tuple[str, int], name: str, one: Sto
     found.setdefault(key, {}).setdefault(name, []).append(one)
 
 
-def _figures(row: str, storms: dict[str, list[Storm]]) -> Iterator[Figure]:
+def _figures(kind: str, number: int, storms: dict[str, list[Storm]]) -> Iterator[Figure]:
+    row = f"storm, {kind}, {number:,}"
     rates = {name: best([one.rate for one in all_], more_is_better=True) for name, all_ in storms.items()}
     costs = {name: best([one.cpu_ms for one in all_], more_is_better=False) for name, all_ in storms.items()}
     ours, limit = rates.pop("ours"), rates.pop("bare")
-    yield Figure(row, "bookings/s", ours, rates, limit, goal=">= 5,000")
+    yield Figure(row, "bookings/s", ours, rates, limit, goal=">= 5,000", size=number)
     ours, limit = costs.pop("ours"), costs.pop("bare")
-    yield Figure(f"{row}: cost", "CPU ms a booking", ours, costs, limit, more_is_better=False)
+    yield Figure(f"{row}: cost", "CPU ms a booking", ours, costs, limit, more_is_better=False, size=number)

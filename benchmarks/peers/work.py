@@ -110,7 +110,7 @@ def report(body: str) -> None:
     with transaction(database("teacher")) as connection:
         placed = bookings.by_id(connection, [said.class_id])[said.class_id]
         bookings.close(connection, placed, BookingState.READY, now, message=said.message)
-        bookings.promise(connection, said.class_id, now)
+        bookings.promise(connection, [said.class_id], now)
         event = Event("answered with success", said.class_id, placed.stem, f"{said.streamer}: {said.message}")
         events.note(connection, teacher_tables.journal, "teacher", [event], now)
     _answer(said.class_id, 0, "prepared")

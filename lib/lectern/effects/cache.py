@@ -40,7 +40,8 @@ _COLUMNS = (
 _HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
 
-_UNPINNED = func.coalesce(files.c.num_cite, 0) <= 0
+_UNPINNED = files.c.num_cite == 0
+"""Each start counts the citations anew, so that none is missing or below 0; what equals 0 the index has by its use."""
 
 
 def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)

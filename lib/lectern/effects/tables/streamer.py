@@ -34,7 +34,7 @@ class FileRow(StreamerTable, table=True):
     num_cite: int | None = 0
     site: str | None = Field(default=None, max_length=250)
     update_time: float | None = None
-    state: str | None = Field(default=FileState.READY, max_length=20)
+    state: str | None = Field(default=FileState.READY, max_length=20, index=True)
     size_bytes: int | None = None
     url: str | None = Field(default=None, sa_type=Text)
     etag: str | None = Field(default=None, max_length=250)

@@ -1,0 +1,70 @@
+"""How long a booking waits for its answer where few come: one, ten and fifty a second."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from benchmarks.figures import Figure, quantile
+from benchmarks.stand import Ear, Stand
+from benchmarks.storm import Ours, bodies, name_servers, peer_up
+
+WHAT = (
+    "bookings are published one by one, so many a second, whether those before are answered or not; counted from the"
+    " moment when a booking was due to be published to its answer, heard by another process. The streamer has the"
+    " rendition: the teacher decides, the streamer prepares, the teacher answers. The peers and the limit are those of"
+    " the storm"
+)
+PEERS = ("dramatiq", "celery")
+RATES = {1: 60, 10: 200, 50: 500}
+"""How many bookings at each rate."""
+
+SHARES = {"p50": (0.50, "<= 0.25"), "p95": (0.95, ""), "p99": (0.99, "<= 0.5")}
+WARM_UP = 5
+
+Send = Callable[[Sequence[str]], None]
+
+
+def measure(stand: Stand) -> Iterator[Figure]:
+    """Ours, the limit and the peers at each rate."""
+    name_servers(stand)
+    numbers = {rate: min(number, 10 * rate) if stand.quick else number for rate, number in RATES.items()}
+    found: dict[str, dict[int, list[float]]] = {}
+    with stand.stage() as stage:
+        ours = Ours(stand, stage)
+        channel = stage.channels["order_result"]
+        found["ours"] = _at_rates(stand, "ours", numbers, ours.send, channel, ours.records)
+    for name in ("bare", *PEERS):
+        with peer_up(stand, name) as up:
+            found[name] = _at_rates(stand, name, numbers, up.send, up.channel, up.records)
+    for what, (share, goal) in SHARES.items():
+        for rate, number in numbers.items():
+            values = {name: quantile(waits[rate], share) for name, waits in found.items()}
+            one, limit = values.pop("ours"), values.pop("bare")
+            row, note = f"lone, {rate}: {what}", f"of {number} bookings at {rate} a second"
+            yield Figure(row, "s", one, values, limit, more_is_better=False, goal=goal, note=note, size=rate)
+
+
+def _at_rates(
+    stand: Stand, name: str, numbers: dict[int, int], send: Send, channel: str, records: Sequence[int]
+) -> dict[int, list[float]]:
+    """Seconds that each booking waited, at each rate."""
+    _waits(stand, send, channel, bodies(WARM_UP, "cached", f"{name}-warm-up", records), 5)
+    found: dict[int, list[float]] = {}
+    for rate, number in numbers.items():
+        found[rate] = _waits(stand, send, channel, bodies(number, "cached", f"{name}-{rate}", records), rate)
+        shares = ", ".join(f"{what} {quantile(found[rate], share):.3f} s" for what, (share, _) in SHARES.items())
+        stand.say(f"lone, {rate} a second, {name}: {shares}")
+    return found
+
+
+def _waits(stand: Stand, send: Send, channel: str, found: Sequence[str], rate: float) -> list[float]:
+    """Publish at *rate* a second."""
+    ear = Ear(stand.town.redis_url, channel, len(found), give_up_s=60 + len(found) / rate)
+    due: dict[str, float] = {}
+    began = time.time()
+    for i, body in enumerate(found):
+        at = began + i / rate
+        time.sleep(max(0.0, at - time.time()))
+        due[json.loads(body)["class_id"]] = at
+        send([body])
+    return [at - due[class_id] for class_id, at in ear.all().answers.items()]

@@ -1,0 +1,51 @@
+"""A PostgreSQL server of its own on loopback, where this machine has one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lectern.demo.ports import HOST, free_port
+from tests.stage import wait_until
+
+NOBODY = 65534
+"""It does not run as root, so that where the benchmarks do it gets another user."""
+
+
+def programs() -> Path | None:
+    """The folder of the newest one's programs; Debian keeps them off the PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: float(one.parent.name))
+    on_path = shutil.which("pg_isready")
+    if on_path is not None:
+        folders.append(Path(on_path).resolve().parent)
+    return next((one for one in reversed(folders) if (one / "initdb").exists() and (one / "pg_isready").exists()), None)
+
+
+@contextmanager
+def server(bin_folder: Path) -> Iterator[str]:
+    """Its URL for asyncpg; all that it keeps is gone at the end."""
+    folder, port = Path(tempfile.mkdtemp(prefix="benchpg")), free_port()
+    data = folder / "data"
+    user = {"user": NOBODY, "group": NOBODY, "extra_groups": [NOBODY]} if os.geteuid() == 0 else {}
+    if user:
+        os.chown(folder, NOBODY, NOBODY)
+    try:
+        initdb = [str(bin_folder / "initdb"), "-D", str(data), "-U", "bench", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, timeout=120, cwd=folder, **user)  # type: ignore[call-overload]
+        argv = [str(bin_folder / "postgres"), "-D", str(data), "-p", str(port), "-c", f"listen_addresses={HOST}"]
+        argv += ["-c", f"unix_socket_directories={folder}", "-c", "max_connections=300"]
+        with (folder / "log").open("wb") as log:
+            running = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **user)  # type: ignore[call-overload]
+        try:
+            ready = [str(bin_folder / "pg_isready"), "-q", "-h", HOST, "-p", str(port)]
+            wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, description="PostgreSQL answers")
+            yield f"postgresql+asyncpg://bench@{HOST}:{port}/postgres"
+        finally:
+            running.send_signal(signal.SIGINT)  # it ends its sessions, and itself
+            running.wait(60)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,50 @@
+"""The storm with Prefect on PostgreSQL, beside the same with Prefect on SQLite."""
+
+from collections.abc import Iterator
+
+from benchmarks import postgres
+from benchmarks.figures import Figure
+from benchmarks.stand import Stand
+from benchmarks.storm import Ours, Storm
+
+WHAT = (
+    "the storm of bookings once more, with the Prefect server on a PostgreSQL of its own, as it comes; the teacher and"
+    " the streamer keep their SQLite, and *cost* is without PostgreSQL's own. The peer is the same with the Prefect"
+    " server on SQLite"
+)
+KINDS = ("refused", "cached")
+
+
+def measure(stand: Stand) -> Iterator[Figure]:
+    """Both, one after the other."""
+    number = 1000 if stand.quick else 10_000
+    folder = postgres.programs()
+    if folder is None:
+        stand.say("storm_postgres: not measured, there is no PostgreSQL here (Debian: apt install postgresql)")
+        return
+    with postgres.server(folder) as url:
+        other = stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)
+        try:
+            ours = _storms(other, number, "on PostgreSQL")
+        finally:
+            other.close()
+    peer = _storms(stand, number, "on SQLite")
+    for kind in KINDS:
+        row = f"storm_postgres, {kind}, {number:,}"
+        sqlite = "Prefect on SQLite"
+        yield Figure(row, "bookings/s", ours[kind].rate, {sqlite: peer[kind].rate}, goal=">= 5,000")
+        cost = {sqlite: peer[kind].cpu_ms}
+        yield Figure(f"{row}: cost", "CPU ms a booking", ours[kind].cpu_ms, cost, more_is_better=False)
+
+
+def _storms(stand: Stand, number: int, where: str) -> dict[str, Storm]:
+    """The best storm of each kind."""
+    found: dict[str, list[Storm]] = {kind: [] for kind in KINDS}
+    with stand.stage() as stage:
+        ours = Ours(stand, stage)
+        for turn in range(stand.rounds):
+            for kind in KINDS:
+                found[kind].append(ours.storm(number, kind, f"{kind}{turn}"))
+                stand.say(f"storm of {number:,}, {kind}, Prefect {where}: {found[kind][-1]}")
+                ours.calm()
+    return {kind: max(storms, key=lambda one: one.rate) for kind, storms in found.items()}
