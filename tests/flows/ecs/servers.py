@@ -148,8 +148,10 @@ class Ecs(Stage):
 
 
 def made_once(ecs: Ecs, record: int, class_id: str) -> None:
-    """One answer, one upload, one result."""
+    """One place on a host, one answer, one upload, one result."""
     assert ecs.made(class_id)
+    begun = "select detail from event_list where stem = ? and what = 'ECS transcoding begins'"
+    assert len(ecs.rows("teacher", begun, f"{record}_240P")) == 1
     assert ecs.puts(record) == 1
     assert [one["result"] for one in ecs.results(record)] == ["sucess"]
     assert len(ecs.ear.answers[class_id]) == 1

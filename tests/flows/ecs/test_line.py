@@ -25,6 +25,17 @@ def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
     made_once(ecs, record, class_id)
 
 
+def test_jobs_that_come_at_the_same_time_get_one_place_each(ecs: Ecs) -> None:
+    """Also where the second comes while the first is being told where."""
+    records = [ecs.town.record() for _ in range(4)]
+    orders = [ecs.booking(record, "240P") for record in records]
+    ecs.residents["teacher"].pause()
+    classes = [ecs.book(order) for order in orders]
+    ecs.residents["teacher"].go_on()
+    for record, class_id in zip(records, classes, strict=True):
+        made_once(ecs, record, class_id)
+
+
 def test_the_class_that_begins_first_is_served_first(ecs: Ecs) -> None:
     """Each host takes one job at a time; the third and fourth wait in line."""
     with ecs.busy() as first:
