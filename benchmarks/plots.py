@@ -1,5 +1,6 @@
 """Draws what a table does not show at a glance: how a figure grows with the size, and who is how quick."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def draw(report: dict[str, Any], folder: Path) -> dict[str, str]:
         picture = _picture(title, rows)
         if picture is None:
             continue
-        file = folder / ("".join(one if one.isalnum() else "-" for one in title) + ".svg")
+        file = folder / f"{re.sub('[^a-z0-9]+', '-', title.lower())}.svg"
         file.write_bytes(picture.render())
         drawn[title] = f"{folder.name}/{file.name}"
     return drawn
@@ -54,7 +55,8 @@ def _picture(title: str, rows: Rows) -> Any:
     if len(largest["peers"]) < AT_LEAST:
         return None
     bars = pygal.HorizontalBar(**common, show_legend=False)
-    names = sorted(_names(largest), key=lambda name: _value(largest, name))
+    shown = [name for name in _names(largest) if name != "limit"]  # beside it all others are as nothing
+    names = sorted(shown, key=lambda name: _value(largest, name))
     bars.x_labels = names
     values = [
         {"value": _value(largest, name), "color": chart.GREEN if name == "ours" else chart.BLUE} for name in names

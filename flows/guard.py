@@ -19,7 +19,7 @@ Streamer = Host[StreamerSettings]
 EVERY_S = 1.0
 TIMETABLE_EVERY_S = 3.0
 PLANNED = 20
-"""After so many runs it is looked again, who is the next and whether somebody waits for an answer."""
+"""After so many runs it is looked again who is the next."""
 
 SOON_S = 60.0
 """A class that begins within so long of its lead is planned at once."""
@@ -67,10 +67,10 @@ async def plan(host: Streamer) -> None:
         host.unplanned.clear()
         now = time.time()
         soon = now + host.settings.broadcast_lead_s + SOON_S
-        found = [one for one in await host.look(airings.unscheduled, now) if one.start_time < soon]
+        found = [one for one in await host.look(airings.unscheduled, now, PLANNED) if one.start_time < soon]
         if not found and not await host.look(inbox.waits, host.journal, "prepare"):
-            found = await host.look(airings.unscheduled, now - CALM_S)
-        if not found or not await broadcast.schedule(host, found[:PLANNED]):
+            found = await host.look(airings.unscheduled, now - CALM_S, 1)
+        if not found or not await broadcast.schedule(host, found):
             with suppress(TimeoutError):
                 await asyncio.wait_for(host.unplanned.wait(), TIMETABLE_EVERY_S)
 

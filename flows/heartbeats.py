@@ -13,10 +13,17 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import PrefectException
 
+from flows.host import NOT_MOVED
+
 log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
 SILENT = "Silent"
 """The name of the state, of type Crashed, that a run gets whose process says nothing any more."""
+
+NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
+NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
+"""States in which no run is at work. The server writes down each event that is expected, one by one: to expect those of
+new runs, too, kept it from taking them."""
 
 BEATS = 3
 """How many heartbeats in a row must be missing."""
@@ -53,7 +60,7 @@ def automation(every_s: float) -> AutomationCore:
         enabled=True,
         trigger=EventTrigger(
             after={ALIVE},
-            expect={ALIVE, "prefect.flow-run.*"},
+            expect={ALIVE, *(f"prefect.flow-run.{state}" for state in NOT_AT_WORK)},
             for_each={"prefect.resource.id"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             posture=Posture.Proactive,

@@ -208,8 +208,8 @@ def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
 
 
-def unscheduled(connection: Connection, before: float) -> list[Airing]:
-    """The classes that are ready since *before* (epoch seconds) and have no run, the next one first."""
+def unscheduled(connection: Connection, before: float, limit: int = 1000) -> list[Airing]:
+    """The next *limit* classes that are ready since *before* (epoch seconds) and have no run, by their start."""
     wanted = (
         select(*_COLUMNS)
         .select_from(_JOINED)
@@ -219,7 +219,7 @@ def unscheduled(connection: Connection, before: float) -> list[Airing]:
             func.coalesce(classes.c.updated_at, 0) <= before,
         )
         .order_by(tasks.c.start_time)
-        .limit(1000)
+        .limit(limit)
     )
     return [_airing(row) for row in connection.execute(wanted)]
 
