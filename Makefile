@@ -43,15 +43,13 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 # class to begin, for a supervisord to start again.
 RINGS := $(addprefix tests/,flows browser faults rollout effects playbooks fundamentals decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
-# These want a machine to themselves: whole hosts, days with faults, nights that are staged.
+# These want a machine to themselves, and minutes each: whole hosts that are rolled out, back and out again.
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py)
-APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py)
-APART += $(addprefix tests/flows/,test_incidents_staged.py test_secrets.py)
 
 test: check ## all checks, and all tests that need no machine to themselves; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
-test-apart: .venv/.built ## the others: hosts of this machine and in containers, days with faults, staged nights
+test-apart: .venv/.built ## the others: rollouts onto hosts of this machine and in containers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(APART) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
