@@ -1,6 +1,7 @@
 """Fixtures of the tests that need the whole system: real servers once a session, resident processes as children."""
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     found = Town(tmp_path_factory.mktemp("town"))
     try:
         found.start()
-        yield found
+        yield SLEEPER.watch(found)
     finally:
         found.stop()
 
@@ -34,6 +35,49 @@ def stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
     with staged(town, tmp_path_factory.mktemp("stage"), MAX_VIDEO_SIZE="0.25") as found:
         found.up("teacher", "streamer1")
         yield found
+
+
+class Sleeper:
+    """Lets the town and its ordinary day rest while modules of tests are run that need neither.
+
+    Four Prefect servers, and the hosts that ask them each second, take half a processor from whoever is at work.
+    """
+
+    def __init__(self) -> None:
+        self._town: Town | None = None
+        self._resting: list[tuple[Stage, list[str]]] | None = None
+        self._modules: set[Path] = set()
+
+    def watch(self, town: Town) -> Town:
+        """The town, from now on."""
+        self._town = town
+        return town
+
+    def comes(self, item: pytest.Item) -> None:
+        """Before each test: wake the town for a module that needs it, let it rest in one that does not."""
+        if not self._modules:
+            needing = [one for one in item.session.items if "town" in getattr(one, "fixturenames", ())]
+            self._modules = {one.path for one in needing}
+        if self._town is None:
+            return
+        is_needed = item.path in self._modules
+        if is_needed and self._resting is not None:
+            self._town.wake()
+            for stage, living in self._resting:
+                stage.up(*living)
+            self._resting = None
+        elif not is_needed and self._resting is None:
+            self._resting = [(stage, stage.rest()) for stage in STAGES]
+            self._town.rest()
+
+
+SLEEPER = Sleeper()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Who needs no servers is not to wait for them."""
+    SLEEPER.comes(item)
 
 
 @pytest.hookimpl(wrapper=True)

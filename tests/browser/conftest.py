@@ -49,6 +49,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
             executable_path=CHROMIUM,
             args=FLAGS,
             viewport={"width": 1280, "height": 960},
+            reduced_motion="reduce",
         )
         context.route(ELSEWHERE, lambda route: route.abort())
         yield context.pages[0]

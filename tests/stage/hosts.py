@@ -157,6 +157,12 @@ class Hosts:
         self._children.append(Child([*self.launcher, *arguments], {**self.environment(who), **extra}, log))
         return self._children[-1]
 
+    def rest(self) -> list[str]:
+        """End the residents that run; returns whose they are."""
+        living = [who for who, child in self.residents.items() if child.exit_code is None]
+        self._end([self.residents[who] for who in living])
+        return living
+
     def logs(self) -> Iterator[tuple[str, str]]:
         """The end of each log."""
         for child in self._children:
@@ -164,14 +170,17 @@ class Hosts:
 
     def close(self) -> None:
         """End all residents, by their ids."""
-        living = [child for child in self._children if child.exit_code is None]
+        self._end([child for child in self._children if child.exit_code is None])
+        self.town.background.run(self.oss.stop())
+        self.ear.close()
+
+    @staticmethod
+    def _end(living: Sequence[Child]) -> None:
         for child in living:
             os.kill(child.pid, signal.SIGCONT)
             os.kill(child.pid, signal.SIGTERM)
         for child in living:
             child.end()
-        self.town.background.run(self.oss.stop())
-        self.ear.close()
 
 
 def _role(who: str) -> str:

@@ -89,12 +89,23 @@ class Town:
             self.background.run(server.start())
         self._master(RECORDING_S)
         wait_until(lambda: self._answers(self.redis.ping, redis.RedisError), description="Redis answers")
+        self._wait_for_prefect(prefect)
 
+    def _wait_for_prefect(self, prefect: Child) -> None:
         def is_up() -> bool:
             assert prefect.exit_code is None, f"the Prefect server ended:\n{prefect.said()[-2000:]}"
             return self._answers(lambda: self.api.get("/health").is_success, httpx.HTTPError)
 
         wait_until(is_up, timeout_s=120, description="the Prefect server answers")
+
+    def rest(self) -> None:
+        """End the Prefect server, which works also when nobody asks it, until somebody is to need it again."""
+        self.servers["prefect"].end()
+
+    def wake(self) -> None:
+        """Start it again; it has forgotten nothing."""
+        if self.servers["prefect"].exit_code is not None:
+            self._wait_for_prefect(self.begin("prefect"))
 
     def begin(self, server: str) -> Child:
         """Start ``redis`` or ``prefect``, and wait for nothing."""
