@@ -1,13 +1,12 @@
 """Which flows each role has, and how ``lectern init`` makes their deployments: again and again, the same ones."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.flows import Flow
 
@@ -94,6 +93,8 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
             raise Misuse(
                 f"The work pool {pool.name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
             )
+        if pool.base_job_template != NO_JOB:
+            found.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():
         name = f"{flow.name}/{settings.name}"
         try:
@@ -108,8 +109,10 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
 
 
 async def _make_pool(client: PrefectClient, name: str) -> None:
-    with suppress(ObjectAlreadyExists):  # another host was quicker
+    try:
         await client.create_work_pool(WorkPoolCreate(name=name, type="resident", base_job_template=NO_JOB))
+    except ObjectAlreadyExists:  # another host was quicker, or an earlier release made it otherwise
+        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=NO_JOB))
 
 
 async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:

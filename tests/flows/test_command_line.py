@@ -130,6 +130,16 @@ def test_init_can_be_repeated(pair: Stage) -> None:
     assert pair.lectern("teacher", "init", "teacher", "--check").stdout == "The database is as it should be.\n"
 
 
+def test_init_mends_a_work_pool_that_was_made_otherwise(pair: Stage) -> None:
+    """With the usual template the server checks a schema in each new run, which takes it longer than all the rest."""
+    usual = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
+    pair.town.api.patch("/work_pools/resident", json={"base_job_template": usual}).raise_for_status()
+    made = json.loads(pair.lectern("teacher", "init", "teacher", "--json").stdout)["prefect"]
+    assert made == ["work pool resident"]
+    found = pair.town.api.get("/work_pools/resident").raise_for_status().json()
+    assert "command" not in json.dumps(found["base_job_template"])
+
+
 def test_a_host_that_was_not_initialised_says_what_to_type(town: Town, tmp_path: Path) -> None:
     with staged(town, tmp_path) as fresh:
         done = fresh.lectern("teacher", "serve", "teacher")
