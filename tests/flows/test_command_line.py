@@ -133,7 +133,7 @@ def test_init_can_be_repeated(pair: Stage) -> None:
 def test_init_mends_a_work_pool_that_was_made_otherwise(pair: Stage) -> None:
     """With the usual template the server checks a schema in each new run, which takes it longer than all the rest."""
     usual = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
-    pair.town.api.patch("/work_pools/resident", json={"base_job_template": usual}).raise_for_status()
+    pair.change("/work_pools/resident", base_job_template=usual)
     made = json.loads(pair.lectern("teacher", "init", "teacher", "--json").stdout)["prefect"]
     assert made == ["work pool resident"]
     found = pair.town.api.get("/work_pools/resident").raise_for_status().json()

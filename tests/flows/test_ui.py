@@ -9,7 +9,7 @@ import pytest
 from lectern.demo.origin import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.effects import store
-from tests.stage import Stage, ffmpegs_of, wait_until
+from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
@@ -139,3 +139,26 @@ def test_a_class_that_a_quick_run_airs_can_be_cancelled(stage: Stage) -> None:
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     for run_id in (quick, planned["id"]):
         wait_until(lambda one=run_id: stage.run(one)["state_type"] == "CANCELLED", description="the run is cancelled")  # type: ignore[misc]
+
+
+def test_a_paused_queue_holds_back_what_is_pressed_and_no_class(stage: Stage) -> None:
+    """A class is on air at its second all the same; what was pressed is done when the queue goes on."""
+    booking = stage.booking(stage.town.record(), starts_in_s=12, length_s=8)
+    class_id = stage.book(booking)
+    stage.answer(class_id)
+    (planned,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
+    path = f"/work_pools/resident/queues/{stage.name('streamer1')}"
+    stage.change(path, is_paused=True)
+    try:
+        pressed = stage.quick_run(planned["deployment_id"], class_id=class_id)
+        push = stage.on_air(class_id)
+        assert push.first_media_at is not None
+        assert push.first_media_at - booking["start_time"] < PROMPT_S
+        (push,) = stage.off_air(class_id)
+        assert stage.run(pressed)["state_type"] == "SCHEDULED"
+    finally:
+        stage.change(path, is_paused=False)
+    wait_until(lambda: stage.run(pressed)["state_type"] == "COMPLETED", description="what was pressed is done")
+    assert "nothing to do" in stage.run(pressed)["state"]["message"]
+    assert len(stage.pushes(class_id)) == 1
+    assert stage.airing("streamer1", class_id)["state"] == "aired"

@@ -74,12 +74,19 @@ class Stage(Platform):
         found: list[Fields] = self._post("/flow_runs/filter", asked)
         return found
 
+    def change(self, path: str, **fields: object) -> None:
+        """Change something of Prefect's, as the UI does."""
+        self._ask("PATCH", path, fields)
+
     def _post(self, path: str, body: Fields) -> Any:
+        return self._ask("POST", path, body).json()
+
+    def _ask(self, method: str, path: str, body: Fields) -> httpx.Response:
         """Ask Prefect; where two writers of its SQLite met, it says so and has written nothing."""
         for attempt in stamina.retry_context(on=_was_busy, attempts=20, wait_initial=0.05, wait_max=1.0, timeout=30):
             with attempt:
-                return self.town.api.post(path, json=body).raise_for_status().json()
-        return None
+                return self.town.api.request(method, path, json=body).raise_for_status()
+        raise AssertionError("the last attempt returns or raises")
 
     def run(self, run_id: str) -> Fields:
         """A run as Prefect knows it."""
