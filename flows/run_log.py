@@ -10,8 +10,14 @@ def _of_a_run(_record: logging.LogRecord) -> bool:
     return FlowRunContext.get() is not None
 
 
+def _no_crash(record: logging.LogRecord) -> bool:
+    """A run that we end ourselves, for a cancel or the end of the process, is called a crash by the engine."""
+    return "Execution was cancelled by the runtime environment" not in record.getMessage()
+
+
 def set_up() -> None:
     """Pass the lines of runs on; they are sent in batches by a thread of Prefect's, which waits for nobody."""
+    logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
     logger = logging.getLogger("lectern")
     if any(isinstance(one, APILogHandler) for one in logger.handlers):
         return

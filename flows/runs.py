@@ -169,6 +169,7 @@ class ResidentRuns:
         finally:
             del self._active[run.id]
         if active.verdict is not None:
+            log.info("%s: %s", run.name, active.verdict)
             state: State[Any] = (
                 Cancelled(message="cancelled")
                 if active.verdict == "cancelled"

@@ -108,6 +108,7 @@ def test_sigterm_drains(streamer: Stage) -> None:
     assert ffmpegs_of(class_id) == []
     (run,) = streamer.runs("streamer1", f"broadcast {class_id}")
     assert run["state_name"] == "AwaitingRetry"
+    assert "Crash" not in "".join(text for _, text in streamer.logs()), "nothing has crashed"
     assert streamer.num_cite("streamer1", str(record)) == 1
     streamer.up("streamer1")
     streamer.on_air(class_id)
