@@ -43,14 +43,16 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 # class to begin, for a supervisord to start again.
 RINGS := $(addprefix tests/,flows browser faults fundamentals rollout effects playbooks decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
-# These want a machine to themselves, and minutes each: whole hosts that are rolled out, back and out again.
+# These take minutes each: whole hosts that are rolled out, back and out again; staged nights; a day that is searched.
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py)
+APART += $(addprefix tests/faults/test_,survives.py disk.py)
+APART += $(addprefix tests/flows/test_,incidents_staged.py secrets.py)
 
-test: check ## all checks, and all tests that need no machine to themselves; ARGS="-k booking -n 0" is passed to pytest
+test: check ## all checks, and the tests that are over in ten minutes; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
-test-apart: .venv/.built ## the others: rollouts onto hosts of this machine and in containers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(APART) $(ARGS)
+test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, staged nights, full disks, secrets
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 $(APART) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
