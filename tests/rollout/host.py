@@ -217,7 +217,11 @@ class Host:
 
     def is_old(self, before: Mapping[str, object]) -> None:
         """The host is wholly as it was, its old program at work, no row lost."""
-        assert self.tree() == before
+        now = self.tree()
+        unlike = {
+            path: (before.get(path), now.get(path)) for path in {*before, *now} if before.get(path) != now.get(path)
+        }
+        assert not unlike, f"not as they were: {unlike}"
         states = self.states()
         assert states.get("idc_client") == "RUNNING"
         assert f"lectern-{self.role}" not in states

@@ -59,6 +59,26 @@ def test_a_program_that_does_not_stop_is_named(says: Says) -> None:
         says("slow   STOPPING\nother   STOPPED\n", 3).stop_all()
 
 
+@pytest.mark.parametrize(
+    ("states", "stops"),
+    [(["RUNNING", "STOPPED"], 2), (["EXITED", "RUNNING", "STOPPED"], 2), (["EXITED", "EXITED"], 1)],
+)
+def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
+    tmp_path: Path, states: list[str], stops: int
+) -> None:
+    """A `stop all` that comes while it is EXITED finds nothing to stop; a moment later it may be at work again."""
+    script, asked = tmp_path / "supervisorctl", tmp_path / "asked"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\nasked = Path({str(asked)!r})\n"
+        "before = asked.read_text().split() if asked.exists() else []\n"
+        "asked.write_text(' '.join([*before, sys.argv[1]]))\n"
+        f"if sys.argv[1] == 'status':\n    print('dies  ', {states}[before.count('status')])\n"
+    )
+    script.chmod(0o755)
+    Supervisor([str(script)]).stop_all()
+    assert asked.read_text().split().count("stop") == stops
+
+
 def test_a_wait_has_an_end_and_says_why(says: Says) -> None:
     with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
         as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)

@@ -15,6 +15,11 @@ States = Mapping[str, ProgramState]
 CALL_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 180.0
 """`stop all` waits for the slowest program: its stopwaitsecs, then KILL."""
+
+STOP_TRIES = 5
+LOOK_S = 1.5
+"""supervisord looks each second after what has ended."""
+
 ANSWER_TIMEOUT_S = 30.0
 _POLL_S = 0.1
 _LINE = re.compile(r"(\S+)\s+(STOPPED|STARTING|RUNNING|BACKOFF|STOPPING|EXITED|FATAL|UNKNOWN)(?:\s|$)")
@@ -71,14 +76,24 @@ class Supervisor:
             return None
 
     def stop_all(self) -> None:
-        """Stop every program, and see that none is left; raises CallAPerson that names those that are."""
-        self._call("stop", "all", timeout_s=STOP_TIMEOUT_S)
-        left = [name for name, state in self.states().items() if state in _AT_WORK]
-        if left:
-            raise CallAPerson(
-                f"{', '.join(left)}: still at work after `{' '.join(self._argv)} stop all`. See why "
-                f"(supervisorctl status, supervisorctl tail {left[0]} stderr), then run this again."
-            )
+        """Stop every program, and see that none is left; raises CallAPerson that names those that are.
+
+        One that has just died is EXITED until supervisord's next look: it is not stopped then, but started again.
+        """
+        left: list[str] = []
+        for _ in range(STOP_TRIES):
+            self._call("stop", "all", timeout_s=STOP_TIMEOUT_S)
+            states = self.states()
+            if "EXITED" in states.values():
+                time.sleep(LOOK_S)
+                states = self.states()
+            left = [name for name, state in states.items() if state in _AT_WORK]
+            if not left:
+                return
+        raise CallAPerson(
+            f"{', '.join(left)}: still at work after `{' '.join(self._argv)} stop all`. See why "
+            f"(supervisorctl status, supervisorctl tail {left[0]} stderr), then run this again."
+        )
 
     def reload(self) -> None:
         """Ask supervisord to begin anew with the files that are there; it answers before it has begun to."""
