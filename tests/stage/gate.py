@@ -30,11 +30,16 @@ class Gate(Loopback):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = {writer}
+        self._open |= mine
         with suppress(OSError):
             there, onward = await asyncio.open_connection(HOST, self._to_port)
-            self._open |= {writer, onward}
-            await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
-            self._open -= {writer, onward}
+            mine.add(onward)
+            self._open.add(onward)
+            if self._server is not None:  # else it was accepted while the gate was shut
+                await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
+            onward.transport.abort()
+        self._open -= mine
         writer.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -122,6 +122,9 @@ class Http:
             return
         self._server.should_exit = True
         await self._serving
+        await asyncio.sleep(0.01)
+        for late in list(self._server.server_state.connections):  # accepted while uvicorn closed the others
+            late.transport.abort()
         self._server = self._serving = None
 
 
