@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import psutil
 import pytest
 
 from lectern.demo.ports import free_port
+from lectern.effects import ssh
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 
 SSHD = Path("/usr/sbin/sshd")
+FAMILY = 'sleep 300 & echo "$$ $!"; wait'
+"""A program with a child; says the ids of both."""
 
 
 def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = 10.0) -> None:
@@ -192,6 +196,12 @@ class Sshd:
     key: Path
     known_hosts: Path
     folder: Path
+
+
+def login(sshd: Sshd, **other: Path) -> AbstractAsyncContextManager[ssh.Connection]:
+    """A connection to *sshd*, with its own key and known hosts or *other* ones."""
+    files = {"key": sshd.key, "known_hosts": sshd.known_hosts, **other}
+    return ssh.connect(ssh.Host.parse(sshd.url), files["key"], files["known_hosts"], timeout_s=10)
 
 
 def make_key(path: Path, kind: Sequence[str] = ("-t", "ed25519"), passphrase: str = "") -> str:

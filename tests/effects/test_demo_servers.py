@@ -15,7 +15,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from lectern.demo.origin import CRC_HEADER, Fault, Origin
+from lectern.demo.faults import Fault
+from lectern.demo.origin import CRC_HEADER, Origin
 from lectern.demo.ports import HOST, free_port
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

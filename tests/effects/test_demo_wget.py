@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from lectern.demo import wget
-from lectern.demo.origin import Fault, Origin
+from lectern.demo.faults import Fault
+from lectern.demo.origin import Origin
 from lectern.demo.ports import HOST, free_port
 from lectern.effects import wget as effects_wget
 from lectern.errors import Refuse

@@ -1,23 +1,17 @@
-"""Programs on another host: a real sshd on loopback, and a minimal server that only does ``exec``."""
+"""Programs on another host: a real sshd on loopback."""
 
 import asyncio
 import socket
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from typing import IO
 
-import paramiko  # type: ignore[import-untyped]
 import pytest
 
 from lectern.demo.ports import free_port
 from lectern.effects import process, ssh, ssh_program
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import Sshd, alive, make_key, wait_until
+from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key, wait_until
 
-FAMILY = 'sleep 300 & echo "$$ $!"; wait'
 STUBBORN = "trap '' TERM; " + FAMILY
 
 
@@ -31,11 +25,6 @@ def test_a_host_is_read() -> None:
 def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
     with pytest.raises(Misuse, match="ssh://user@host:port"):
         ssh.Host.parse(text)
-
-
-def login(sshd: Sshd, **other: Path) -> AbstractAsyncContextManager[ssh.Connection]:
-    files = {"key": sshd.key, "known_hosts": sshd.known_hosts, **other}
-    return ssh.connect(ssh.Host.parse(sshd.url), files["key"], files["known_hosts"], timeout_s=10)
 
 
 @pytest.mark.asyncio
@@ -241,71 +230,3 @@ async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
         connection._client.get_transport().sock.shutdown(socket.SHUT_RDWR)  # as a dead network does
         with pytest.raises(ssh.Lost, match="lost"):
             await task
-
-
-class _Minimal(paramiko.ServerInterface):  # type: ignore[misc]
-    def check_auth_publickey(self, username: str, key: object) -> int:
-        return int(paramiko.AUTH_SUCCESSFUL)
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
-
-    def check_channel_request(self, kind: str, chanid: int) -> int:
-        return int(paramiko.OPEN_SUCCEEDED)
-
-    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._serve, args=(channel, command), daemon=True).start()
-        return True
-
-    def _serve(self, channel: paramiko.Channel, command: bytes) -> None:
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, shell=True, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            threading.Thread(target=self._feed, args=(channel, child.stdin), daemon=True).start()
-            while data := child.stdout.read1(4096):  # type: ignore[attr-defined]
-                channel.sendall(data)
-        channel.send_exit_status(child.returncode)
-        channel.close()
-
-    def _feed(self, channel: paramiko.Channel, stdin: IO[bytes]) -> None:
-        with suppress(BrokenPipeError), stdin:
-            while data := channel.recv(4096):
-                stdin.write(data)
-                stdin.flush()
-
-
-@pytest.fixture
-def minimal(sshd: Sshd) -> Iterator[Sshd]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        transports: list[paramiko.Transport] = []
-
-        def serve() -> None:
-            wire, _ = listener.accept()
-            transport = paramiko.Transport(wire)
-            transports.append(transport)
-            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(sshd.folder / "host")))
-            transport.start_server(server=_Minimal())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        port = listener.getsockname()[1]
-        known = sshd.folder / "known_minimal"
-        known.write_text(f"[127.0.0.1]:{port} {(sshd.folder / 'host.pub').read_text()}")
-        yield Sshd(f"ssh://media@127.0.0.1:{port}", port, sshd.key, known, sshd.folder)
-        thread.join(10)
-        for transport in transports:
-            transport.close()
-
-
-@pytest.mark.asyncio
-async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
-    """Its own processes are not in the group that is ended."""
-    lines: list[str] = []
-    async with login(minimal) as connection:
-        assert (await connection.run(["echo", "it's"], timeout_s=10)).output == "it's\n"
-        with pytest.raises(process.TimedOut):
-            await connection.run(["sh", "-c", FAMILY], timeout_s=0.6, on_line=lines.append)
-        pids = [int(pid) for pid in lines[0].split()]
-        wait_until(lambda: not any(alive(pid) for pid in pids), "the family is gone")
-        assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"

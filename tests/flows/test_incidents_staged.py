@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.errors import CODES
 from tests.stage import Gate, Stage, Town, ffmpegs_of, runbook, staged, wait_until

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST, free_port
 from tests.stage import SECRET, Stage, Town, staged, wait_until

@@ -17,7 +17,7 @@ from schemathesis import Case
 from schemathesis.generation import GenerationMode
 
 from flows.transcode_api import A_SECOND, BURST
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST, free_port
 from lectern.effects.oss import sign

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.effects import store
 from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from tests.stage import Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers

@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import Stage, wait_until
 

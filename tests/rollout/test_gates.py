@@ -1,18 +1,14 @@
 """Preflight finds everything that is in the way at once, says what to type, and changes nothing."""
 
-import base64
 import hashlib
-import http.server
 import json
 import shutil
 import sqlite3
-import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -21,32 +17,16 @@ from lectern.rollout import gates
 from lectern.rollout.gates import Refused
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
+from tests.rollout.prefect_login import prefect_asking
 from tests.rollout.steps import Fields
 
 PASSWORD = "pass:word with spaces"
 
 
-class Prefect(http.server.BaseHTTPRequestHandler):
-    """Answers as a Prefect server does that wants a login."""
-
-    def do_GET(self) -> None:
-        """As the middleware of Prefect does it."""
-        given = self.headers.get("Authorization", "").removeprefix("Basic ")
-        is_known = base64.b64decode(given).decode() == f"admin:{PASSWORD}"
-        is_there = self.path == "/api/admin/version"
-        self.send_response(404 if not is_there else 200 if is_known else 401)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prefect) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
+    with prefect_asking(f"admin:{PASSWORD}") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -302,22 +282,3 @@ def test_a_streamer_whose_classes_are_over_for_the_new_program_may_be_stopped(ho
         connection.execute("INSERT INTO class_list VALUES ('c-7', '6666', NULL, 'cancelled')")
         connection.commit()
     host.done("preflight", wanted=wanted)
-
-
-@pytest.mark.parametrize(
-    ("change_of", "words"),
-    [
-        ({"role": "walrus"}, "role"),
-        ({"surprise": 1}, "surprise"),
-        ({"root": "relative"}, "root: must be an absolute path"),
-        ({"env": {"A-B": "hidden"}}, "no name of a setting"),
-        ({"record_patterns": ["("]}, "no regular expression"),
-        ({"old_programs": ["../x.conf"]}, "file name"),
-    ],
-)
-def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path, change_of: Any, words: str) -> None:
-    with a_host(tmp_path, start=False) as host:
-        answered = host.step("preflight", wanted={**host.wanted(), **change_of})
-        assert answered.code == 2
-        assert words in answered.msg
-        assert "hidden" not in answered.msg + answered.errors

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lectern.demo import recordings
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.platform import position_s
 from lectern.demo.stack import CACHE_NUM, TIME_OUT_S, Stack

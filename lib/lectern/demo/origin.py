@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import deque
 from email.utils import formatdate
-from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,62 +20,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from lectern.demo.faults import Fault, Faults
 from lectern.demo.ports import HOST, Http, Loopback, Pace, hangup
 from lectern.demo.recordings import Checksums
 
 CRC_HEADER = "x-oss-hash-crc64ecma"
 _KEPT_REQUESTS = 10_000
-_HELD_S = 0.02
-
-
-@dataclasses.dataclass
-class Fault:
-    """What goes wrong with the requests whose path matches the glob *path*."""
-
-    path: str
-    method: str | None = None  # None: any
-    times: int | None = None  # for the next so many requests; None: until cleared
-    status: int | None = None  # answered at once, with this
-    delay_s: float = 0.0  # before the answer
-    truncate_bytes: int | None = None  # the full length is announced, the connection closed after so many bytes
-    silent: bool = False  # never answered
-    rate_bytes_s: int | None = None  # a slow line
-    length_lie: int = 0  # added to the Content-Length that is announced
-    held: bool = False  # stops after the first bytes of the answer, or before the answer to a PUT, until it is let go
-
-    async def let_go(self) -> None:
-        """Return when nothing is held any more."""
-        while self.held:  # noqa: ASYNC110 (set by whoever has the fault, in another thread)
-            await asyncio.sleep(_HELD_S)
-
-
-class Faults:
-    """The faults that are switched on; of several that match a request, the oldest is used."""
-
-    def __init__(self) -> None:
-        self._faults: list[Fault] = []
-
-    def add(self, fault: Fault) -> Fault:
-        """Switch *fault* on."""
-        self._faults.append(fault)
-        return fault
-
-    def clear(self) -> None:
-        """Switch all faults off, and let go what they hold."""
-        for fault in self._faults:
-            fault.held = False
-        self._faults.clear()
-
-    def take(self, method: str, path: str) -> Fault:
-        """The fault for a request, used up by one; a fault without any fault in it where none matches."""
-        for fault in self._faults:
-            matches = fnmatchcase(path.lstrip("/"), fault.path.lstrip("/")) and fault.method in (None, method)
-            if not matches or fault.times == 0:
-                continue
-            if fault.times is not None:
-                fault.times -= 1
-            return fault
-        return Fault(path)
 
 
 @dataclasses.dataclass(frozen=True)

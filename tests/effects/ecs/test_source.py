@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from lectern.decide import ecs as decide
 from lectern.demo import origin as demo
+from lectern.demo.faults import Fault
 from lectern.effects import ecs, ssh
 from lectern.effects.ecs_job import Job, Programs, Report
 from lectern.effects.origin import Allowed, RemoteFile
@@ -156,7 +157,7 @@ async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
 @pytest.mark.asyncio
 async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: Job, liar: demo.Origin) -> None:
     """Where the disk has so much; where it has not, see the next claim."""
-    liar.faults.add(demo.Fault("6666.flv", length_lie=10**10))
+    liar.faults.add(Fault("6666.flv", length_lie=10**10))
     room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
     with pytest.raises((TryAgain, FallBack), match=r"100\d{8} bytes were promised|are needed") as raised:
         await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
@@ -167,7 +168,7 @@ async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: J
 async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
     connection: ssh.Connection, job: Job, liar: demo.Origin
 ) -> None:
-    liar.faults.add(demo.Fault("6666.flv", length_lie=10**15))
+    liar.faults.add(Fault("6666.flv", length_lie=10**15))
     with pytest.raises(FallBack, match="has no room") as raised:
         await transcode(connection, replace(job, source_url=liar.url_for("6666.flv")))
     assert raised.value.code is NO_ECS_ROOM

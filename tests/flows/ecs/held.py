@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
 

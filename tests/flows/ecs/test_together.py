@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
 

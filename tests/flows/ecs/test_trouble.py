@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lectern.demo import recordings
-from lectern.demo.origin import Fault
+from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST
 from tests.flows.ecs.servers import Ecs

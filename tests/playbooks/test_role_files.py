@@ -1,0 +1,138 @@
+"""How the roles are written: the documented steps in their order, every input declared, no command unguarded."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+
+from lectern.rollout.wanted import Wanted
+
+ROOT = Path(__file__).parents[2]
+ROLES = ROOT / "playbooks" / "roles"
+ROLE_NAMES = ("teacher", "streamer")
+DOCUMENTED = {"teacher": ["1", "1-6", *"123456"], "streamer": ["1", "2-8", *"2345678"]}
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _flat(tasks: list[dict[str, Any]], folder: Path) -> Iterator[dict[str, Any]]:
+    """Tasks in the order in which they are done, those of imported files in their place."""
+    for task in tasks:
+        imported = next(
+            (task[key] for key in task if key.rpartition(".")[2] in ("import_tasks", "include_tasks")), None
+        )
+        if imported:
+            yield from _flat(_yaml(folder / imported), folder)
+        elif "block" in task:
+            for part in ("block", "rescue", "always"):
+                yield from _flat(task.get(part, []), folder)
+        else:
+            yield task
+
+
+def _all_tasks() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(ROLES.glob("*/tasks/*.yml")):
+        for task in _flat([one for one in _yaml(path) if not _imports(one)], path.parent):
+            if not _imports(task):
+                yield path, task
+    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+        for play in _yaml(path):
+            for task in _flat(play.get("tasks", []), path.parent):
+                yield path, task
+
+
+def _imports(task: dict[str, Any]) -> bool:
+    return any(key.rpartition(".")[2] in ("import_tasks", "include_tasks") for key in task)
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_numbers_of_the_documented_steps_stand_in_the_names_in_their_order(role: str) -> None:
+    names = [task["name"] for task in _flat(_yaml(ROLES / role / "tasks" / "main.yml"), ROLES / role / "tasks")]
+    found = [match[1] for name in names if (match := re.match(rf"{role.capitalize()} ([\d-]+) · \w", name))]
+    assert found == DOCUMENTED[role]
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_every_input_is_declared_and_has_a_default_unless_it_is_required(role: str) -> None:
+    entries = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]
+    defaults = set(_yaml(ROLES / role / "defaults" / "main.yml"))
+    assert set(entries) == {"main", "rollback", "verify"}
+    for entry in entries.values():
+        required = {name for name, option in entry["options"].items() if option.get("required")}
+        assert defaults <= set(entry["options"])
+        assert set(entry["options"]) - defaults <= required
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_every_variable_of_the_inventories_is_an_input_of_its_role(role: str) -> None:
+    declared = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    for path in (ROOT / "inventory").glob(f"*/group_vars/{role}s/main.yml"):
+        assert [name for name in _yaml(path) if name not in declared] == []
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> None:
+    others = {
+        "teacher": {"video_root", "old_video_roots", "record_patterns"},
+        "streamer": {"config_file", "config", "rekey", "order_key"},
+    }
+    given = set(_yaml(ROLES / role / "vars" / "main.yml")[f"{role}_wanted"])
+    assert given == set(Wanted.model_fields) - others[role]
+
+
+def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:
+    keywords = re.compile(
+        r"name|register|when|tags|vars|become|become_user|loop|loop_control|delegate_to|changed_when|failed_when|"
+        r"check_mode|until|retries|delay|notify|environment|no_log|run_once|args|diff|timeout|listen"
+    )
+    strange = [
+        (path.name, key)
+        for path, task in _all_tasks()
+        for key in task
+        if not keywords.fullmatch(key) and not key.startswith("ansible.builtin.") and key != "lectern_step"
+    ]
+    assert strange == []
+
+
+def test_every_command_says_when_it_has_changed_something() -> None:
+    commands = ("command", "raw", "shell", "script")
+    unguarded = [
+        (path.parent.parent.name, task["name"])
+        for path, task in _all_tasks()
+        for key, given in task.items()
+        if key in {f"ansible.builtin.{one}" for one in commands}
+        and "changed_when" not in task
+        and not (isinstance(given, dict) and {"creates", "removes"} & set(given))
+    ]
+    assert unguarded == []
+
+
+def test_every_step_on_a_host_blots_out_the_secrets() -> None:
+    steps = [task["lectern_step"] for _, task in _all_tasks() if "lectern_step" in task]
+    assert steps
+    assert [step for step in steps if "_secrets" not in step.get("secrets", "")] == []
+
+
+@pytest.mark.parametrize("playbook", ["rollout", "rollback"])
+def test_one_host_at_a_time_and_a_lost_one_is_never_followed_by_the_next(playbook: str) -> None:
+    plays = _yaml(ROOT / "playbooks" / f"{playbook}.yml")
+    assert [play.get("serial") for play in plays[1:]] == [1, 1]
+    assert "any_errors_fatal" not in (ROOT / "playbooks" / f"{playbook}.yml").read_text()
+
+
+def test_a_host_that_fails_goes_back_by_the_tasks_of_the_rollback_and_ends_the_roll() -> None:
+    for play in _yaml(ROOT / "playbooks" / "rollout.yml")[1:]:
+        first, block = play["tasks"]
+        assert first["ansible.builtin.import_role"]["tasks_from"] == "unbroken"
+        assert first["tags"] == ["always"]
+        back, end = block["rescue"]
+        assert back["ansible.builtin.import_role"]["tasks_from"] == "rollback"
+        assert end["ansible.builtin.import_role"]["tasks_from"] == "end"
+        assert (back["tags"], end["tags"]) == (["always"], ["always"]), "--tags may not leave the way back out"
+    [last] = _yaml(ROLES / "preflight" / "tasks" / "end.yml")
+    assert "ansible.builtin.fail" in last
