@@ -13,6 +13,8 @@ AHEAD_S = 100_000.0
 SPACING_S = 0.8
 """Between two bookings, on the average."""
 
+GARBAGE = ("", "{", "[]", '{"cmd": "order"}', '{"cmd": "order", "class_id": "../etc/passwd"}', "\x00\xff", '"order"')
+
 LONG_S = 300.0
 """A class is on air for so long that its streamer can be lost meanwhile, and another take it over; then it ends."""
 

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lectern import errors
-from tests.faults.day import LONG_S, Class, Day, How
+from tests.faults.day import GARBAGE, LONG_S, Class, Day, How
 from tests.faults.world import HOSTS, LOST_S, World
 
 FAULT_EVERY_S = 6.0
@@ -23,17 +23,14 @@ PATIENT = 0.7
 """So many of the faults wait until everybody is well again; the others strike those that begin, too."""
 
 PATIENCE_S = 60.0
-STILL_S = 240.0
+REST_S, STILL_S = 700.0, 240.0
 """After the last fault something changes at least so often, until all is at rest: a timeout, a class on air."""
 
-REST_S = 700.0
 SEEN_S = 2.0
 """So long is watched how two push one class, should they."""
 
-PROGRESS_S = 5.0
-AGAIN_S = 0.5
+PROGRESS_S, AGAIN_S = 5.0, 0.5
 Say = Callable[[str], None]
-GARBAGE = ("", "{", "[]", '{"cmd": "order"}', '{"cmd": "order", "class_id": "../etc/passwd"}', "\x00\xff", '"order"')
 
 
 class Play:
@@ -171,7 +168,7 @@ class Play:
             self.world.lose(who, how, LONG_S)
             lost_at = time.time()
             self._at(self._now() + LOST_S, lambda: self._find(one, who, lost_at))
-        elif body is None or time.time() < body["end_time"]:
+        elif body is None or (time.time() < body["end_time"] and not self._is_over(one)):
             self._at(self._now() + 0.5, lambda: self._lose(one, how))
 
     def _find(self, one: Class, lost: str, lost_at: float) -> None:
@@ -188,14 +185,20 @@ class Play:
 
     def _airing(self, one: Class) -> str | None:
         """The streamer that airs the class, by the pushes that arrive and the booking's row."""
-        class_id = self.class_id(one)
-        if not any(push.ended_at is None for push in self.world.stage.pushes(class_id)):
+        if not any(push.ended_at is None for push in self.world.stage.pushes(self.class_id(one))):
             return None
-        try:
-            streamer = self.world.stage.order(class_id).get("streamer")
-        except sqlite3.Error:
-            return None
+        streamer = self._order(one).get("streamer")
         return next((who for who in HOSTS[1:] if self.world.stage.name(who) == streamer), None)
+
+    def _is_over(self, one: Class) -> bool:
+        """Whether the class will never be on air: it may have come while no streamer was heard."""
+        return self._order(one).get("state") in {"refused", "cancelled", "broken"}
+
+    def _order(self, one: Class) -> dict[str, Any]:
+        try:
+            return self.world.stage.order(self.class_id(one))
+        except sqlite3.Error:
+            return {}
 
     def _fault(self, patient_until: float) -> None:
         if self._now() < patient_until and not self.world.all_well():
