@@ -15,9 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import artifacts
 from flows.host import NOWHERE, Host, log, streamer, tell
+from flows.pushing import Pushes, Sent
 from lectern import errors
-from lectern.decide.broadcast import Over, Push, lead_time, next_push
-from lectern.effects import airings, cache, events, ffmpeg, metrics, outbox
+from lectern.decide.broadcast import Over, lead_time, next_push
+from lectern.effects import airings, cache, events, metrics, outbox
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -35,9 +36,6 @@ TIMETABLE = 200
 """So many of the next classes are watched for being cancelled in the UI before they begin."""
 
 LEASE_LOOK_S = 0.25
-
-SLACK_S = 10.0
-"""A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
 
 
 async def schedule(host: Streamer, found: Sequence[Airing]) -> bool:
@@ -112,39 +110,51 @@ async def _air(host: Streamer, one: Airing) -> str:
     """Push until nothing is left to push; returns why it ended. Raises LecternError where it can not be aired."""
     row = await _checked(host, one)
     duration_s = row.duration_s if row.duration_s is not None else one.end_time - one.start_time
-    pushes = 0
-    sent_s = 0.0
+    sent_s, number = 0.0, 0
     async with artifacts.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
-        while True:
-            push = next_push(one.start_time, one.end_time, duration_s, time.time())
-            if isinstance(push, Over):
-                if sent_s == 0:
-                    raise LecternError(f"never on air in {pushes} pushes: {push.reason}", errors.AIRING_BROKEN)
-                return f"{push.reason}; {pushes} pushes, {sent_s:.1f} s sent"
-            if push.at > time.time():
-                await asyncio.sleep(push.at - time.time())
-                continue  # at its second it is decided anew, by the clock
-            if not host.fence.held():
-                await asyncio.sleep(LEASE_LOOK_S)
-                continue  # another streamer may have it by now
-            pushes += 1
-            pushing = asyncio.create_task(_push(one, row, push, bar, duration_s))
-            try:
-                if pushes == 1:  # a disk that is slow to commit delays no class
-                    await _write_down(host, one, _on_air)
-                complete, more_s = await pushing
-            finally:
-                pushing.cancel()
-                await asyncio.wait({pushing})
-            sent_s += more_s
-            if complete:
-                bar.set(100)
-                return f"aired from {push.position_s:.1f} s on; {pushes} pushes"
-            await _write_down(host, one, _note, "push broke off", f"push {pushes}, {more_s:.1f} s sent")
-            if pushes == ALARM_AFTER and sent_s == 0 and await _write_down(host, one, _cry):
-                await tell(host)
-            metrics.RECONNECTS.inc()
-            await asyncio.sleep(host.settings.reconnect_after_s)
+        pushes = Pushes(one, row, bar, duration_s)
+        try:
+            while True:
+                push = next_push(one.start_time, one.end_time, duration_s, time.time())
+                if isinstance(push, Over):
+                    if sent_s == 0:
+                        raise LecternError(f"never on air in {number} pushes: {push.reason}", errors.AIRING_BROKEN)
+                    return f"{push.reason}; {number} pushes, {sent_s:.1f} s sent"
+                if push.at > time.time():
+                    await pushes.wait_for(push)
+                    continue  # at its second it is decided anew, by the clock
+                if not host.fence.held():
+                    await asyncio.sleep(LEASE_LOOK_S)
+                    continue  # another streamer may have it by now
+                number += 1
+                complete, more_s = await _pushed(host, one, pushes.begin(push), is_first=number == 1)
+                sent_s += more_s
+                if complete:
+                    bar.set(100)
+                    return f"aired from {push.position_s:.1f} s on; {number} pushes"
+                await _broke_off(host, one, number, more_s, sent_s)
+        finally:
+            await pushes.close()
+
+
+async def _pushed(host: Streamer, one: Airing, pushing: "asyncio.Task[Sent]", *, is_first: bool) -> Sent:
+    """How a push went that is under way; whoever is cancelled here ends it."""
+    try:
+        if is_first:  # a disk that is slow to commit delays no class
+            await _write_down(host, one, _on_air)
+        return await pushing
+    finally:
+        pushing.cancel()
+        await asyncio.wait({pushing})
+
+
+async def _broke_off(host: Streamer, one: Airing, number: int, more_s: float, sent_s: float) -> None:
+    """Say so, cry where nothing was sent in several pushes, and wait for the next one."""
+    await _write_down(host, one, _note, "push broke off", f"push {number}, {more_s:.1f} s sent")
+    if number == ALARM_AFTER and sent_s == 0 and await _write_down(host, one, _cry):
+        await tell(host)
+    metrics.RECONNECTS.inc()
+    await asyncio.sleep(host.settings.reconnect_after_s)
 
 
 async def _write_down(host: Streamer, one: Airing, work: Callable[..., None], *details: str) -> bool:
@@ -155,37 +165,6 @@ async def _write_down(host: Streamer, one: Airing, work: Callable[..., None], *d
         log.error("%s: is not written down, the push goes on: %s", one.class_id, error.orig)
         return False
     return True
-
-
-async def _push(
-    one: Airing, row: cache.Cached, push: Push, bar: artifacts.Progress, duration_s: float
-) -> tuple[bool, float]:
-    """One ffmpeg from the clock's position on: whether it sent all that it should, and how many seconds it sent."""
-    path = Path(row.site or "")
-    sent_s = 0.0
-
-    def on_progress(progress: ffmpeg.Progress) -> None:
-        nonlocal sent_s
-        sent_s = max(sent_s, progress.out_time_s)
-        bar.set(100 * (push.position_s + sent_s) / max(duration_s, 1.0))
-
-    try:
-        finished = await ffmpeg.push(
-            ffmpeg.executable(),
-            path,
-            one.push_url,
-            position_s=push.position_s,
-            length_s=push.length_s,
-            timeout_s=push.length_s + SLACK_S,
-            on_progress=on_progress,
-        )
-    except TryAgain as error:
-        log.warning("%s: push ended: %s", one.class_id, error.message)
-        return False, sent_s
-    if finished.returncode != 0:
-        log.warning("%s: push ended (%s): %s", one.class_id, finished.returncode, finished.last_words)
-        return False, sent_s
-    return True, push.length_s
 
 
 async def _checked(host: Streamer, one: Airing) -> cache.Cached:

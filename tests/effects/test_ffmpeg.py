@@ -5,10 +5,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,6 +131,75 @@ async def test_a_push_sends_in_real_time_from_its_position(
     assert 1.2 < finished.seconds < 5
     server.wait(10)
     assert (await probe.probe(target)).duration_s == pytest.approx(1.5, abs=0.3)
+
+
+def packets(path: Path) -> list[tuple[int, int | None, int | None, int, bool]]:
+    """All of a recording, as a player reads it."""
+    with av.open(str(path)) as container:
+        return [
+            (one.stream_index, one.pts, one.dts, hash(bytes(one)), one.is_keyframe)
+            for one in container.demux()
+            if one.size
+        ]
+
+
+def connections(port: int, status: str) -> int:
+    """How many there are on this machine at *port*."""
+    found = psutil.net_connections("tcp")
+    return sum(one.laddr[1:] == (port,) and one.status == status for one in found)
+
+
+async def resting(pid: int) -> None:
+    """Wait until a process does nothing any more but wait."""
+    looks = 0
+    while looks < 10:
+        looks = looks + 1 if psutil.Process(pid).status() == psutil.STATUS_SLEEPING else 0
+        await asyncio.sleep(0.02)
+
+
+async def sent(recording: Path, target: Path, *, is_loaded: bool) -> None:
+    """Push two seconds of the recording into *target*, by an ffmpeg that was loaded before or at once."""
+    port, go, pids = free_port(), asyncio.Event(), list[int]()
+    url = f"rtmp://127.0.0.1:{port}/live/c-1"
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-listen", "1", "-timeout", "20", "-i", url, "-c", "copy"]
+    async with asyncio.TaskGroup() as group:
+        server = group.create_task(process.run([*argv, str(target)], timeout_s=30))
+        await wait_for(lambda: connections(port, psutil.CONN_LISTEN) == 1)
+        pushing = group.create_task(
+            ffmpeg.push(
+                ffmpeg.executable(),
+                recording,
+                url,
+                position_s=0,
+                length_s=2,
+                timeout_s=30,
+                on_start=pids.append,
+                go=go if is_loaded else None,
+            )
+        )
+        if is_loaded:
+            await wait_for(lambda: bool(pids))
+            await resting(pids[0])
+            assert connections(port, psutil.CONN_ESTABLISHED) == 0, "it has begun before it was told"
+        go.set()
+        assert (await pushing).returncode == 0, (await pushing).errors
+        assert (await server).returncode == 0, (await server).errors
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (of other processes)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.asyncio
+async def test_a_push_that_was_loaded_before_sends_the_same_when_it_is_told(recording: Path, tmp_path: Path) -> None:
+    """Packet by packet what any push sends; until then nobody is connected to. The name may have a quote in it."""
+    odd = tmp_path / "it's 6666 \\ 'x'.flv"
+    odd.write_bytes(recording.read_bytes())
+    await sent(odd, tmp_path / "at once.flv", is_loaded=False)
+    await sent(odd, tmp_path / "loaded.flv", is_loaded=True)
+    assert packets(tmp_path / "loaded.flv") == packets(tmp_path / "at once.flv") != []
 
 
 @pytest.mark.asyncio

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import process
+from lectern.effects import printed, process
 from lectern.errors import Misuse, TryAgain
 from tests.effects.conftest import alive, wait_until
 
@@ -52,6 +52,46 @@ async def test_input_is_empty_and_env_is_added() -> None:
 
 
 @pytest.mark.asyncio
+async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
+    """It is read when it is there, and then ends; the clock of the stall begins with it."""
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    begun = asyncio.Event()
+    script = ["sh", "-c", "echo begun; cat; echo; sleep 30"]
+    running = process.run(script, timeout_s=60, stall_s=0.5, on_line=lambda _: begun.set(), stdin=told)
+    task = asyncio.create_task(running)
+    await asyncio.wait_for(begun.wait(), 10)
+    assert not (await asyncio.wait({task}, timeout=1.2))[0], "it has stalled while it waited"
+    told.set_result(b"late")
+    with pytest.raises(process.Stalled):
+        await task
+
+
+@pytest.mark.asyncio
+async def test_input_goes_to_a_program_that_does_not_want_it() -> None:
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    told.set_result(b"x" * 1_000_000)
+    assert (await process.run(["true"], timeout_s=10, stdin=told)).returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobody() -> None:
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    pids: list[int] = []
+    begun = asyncio.Event()
+
+    def on_start(pid: int) -> None:
+        pids.append(pid)
+        begun.set()
+
+    task = asyncio.create_task(process.run(["cat"], timeout_s=60, on_start=on_start, stdin=told))
+    await asyncio.wait_for(begun.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not alive(pids[0])
+
+
+@pytest.mark.asyncio
 async def test_memory_is_bounded_whatever_is_printed() -> None:
     """50 MB without one newline leave 8 KiB, and lines of 64 KiB."""
     longest = 0
@@ -61,7 +101,7 @@ async def test_memory_is_bounded_whatever_is_printed() -> None:
         longest = max(longest, len(line))
 
     finished = await process.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
-    assert len(finished.output) == process.KEPT_BYTES
+    assert len(finished.output) == printed.KEPT_BYTES
     assert longest <= 4 * 65536
 
 

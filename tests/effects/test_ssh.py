@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lectern.demo.ports import free_port
-from lectern.effects import process, ssh, ssh_program
+from lectern.effects import printed, process, ssh, ssh_program
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key, wait_until
 
@@ -46,7 +46,7 @@ async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> No
     async with login(sshd) as connection:
         finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
     assert lines == [str(number) for number in range(1, 100_001)]
-    assert len(finished.output) == process.KEPT_BYTES
+    assert len(finished.output) == printed.KEPT_BYTES
 
 
 @pytest.mark.asyncio

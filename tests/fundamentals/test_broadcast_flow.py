@@ -1,8 +1,11 @@
 """A class on air: at its second, to its end, at the clock's position, released once."""
 
+import os
+import signal
+
 import pytest
 
-from tests.stage import PROMPT_S, Stage, wait_until
+from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
@@ -21,6 +24,21 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows that it was aired")
     assert stage.num_cite("streamer1", str(record)) == 0
     assert str(record) in stage.cached("streamer1")
+
+
+def test_its_ffmpeg_is_there_before_its_second_and_speaks_to_nobody(stage: Stage) -> None:
+    """It waits; one that was killed while it waited makes no class late, and a class that is cancelled has none."""
+    classes = [stage.book(stage.booking(stage.town.record(), starts_in_s=14, length_s=3)) for _ in range(3)]
+    killed, cancelled, _ = classes
+    wait_until(lambda: all(ffmpegs_of(one) for one in classes), description="an ffmpeg waits for each")
+    assert all(stage.pushes(one) == [] for one in classes)
+    os.kill(ffmpegs_of(killed)[0], signal.SIGKILL)
+    stage.cancel(cancelled)
+    wait_until(lambda: ffmpegs_of(cancelled) == [], description="its ffmpeg is gone")
+    for one in (killed, classes[2]):
+        (push,) = stage.off_air(one)
+        assert push.first_timestamp_ms is not None
+    assert stage.pushes(cancelled) == []
 
 
 def test_the_timetable_is_in_the_ui(stage: Stage) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lectern.effects import process, ssh
-from lectern.effects.process import last_line
+from lectern.effects.printed import OnLine, last_line
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
 
 LEFT_MINUTES = 10
@@ -126,7 +126,7 @@ async def run(
     *,
     timeout_s: float,
     stall_s: float | None = None,
-    on_line: process.OnLine | None = None,
+    on_line: OnLine | None = None,
     stdin: bytes = b"",
 ) -> Ended:
     """Begin *step*, or go on watching it, or say how it ended: a step is done once, whoever asks.

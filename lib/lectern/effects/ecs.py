@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from lectern.effects import detached, ecs_media, ffmpeg, origin, process, ssh, upload, wget
+from lectern.effects import detached, ecs_media, ffmpeg, origin, printed, process, ssh, upload, wget
 from lectern.effects.detached import Ended, Folder
 from lectern.effects.ecs_job import Job, Made, Outcome, Report
 from lectern.effects.ecs_media import MISSING, Measured, Media
@@ -138,7 +138,7 @@ class _Work:
         *,
         stdin: bytes = b"",
         stall_s: float | None = None,
-        on_line: process.OnLine | None = None,
+        on_line: printed.OnLine | None = None,
     ) -> Ended:
         limit_s = self._job.limit_s(self._report.duration_s)
         left_s = self._job.begun_at + limit_s - time.time()

@@ -3,22 +3,19 @@
 import asyncio
 import ctypes
 import os
-import re
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lectern.effects.printed import CHUNK_BYTES, Lines, OnLine, Tail, last_line
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
-KEPT_BYTES = 8192
-"""How much of the end of each output is kept."""
-
-_CHUNK_BYTES = 65536
 _POLL_S = 0.02
 _LOOK_S = 0.25
 _REAP_S = 10.0
@@ -27,8 +24,6 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 T = TypeVar("T")
-OnLine = Callable[[str], bool | None]
-"""Is given each line; one for which it returns False does not count as progress."""
 
 
 class TimedOut(TryAgain):
@@ -67,54 +62,6 @@ class Finished:
         return last_line(self.errors)
 
 
-@dataclass
-class Tail:
-    """The last 8 KiB of whatever was printed."""
-
-    kept: bytearray = field(default_factory=bytearray)
-
-    def add(self, data: bytes) -> None:
-        """Keep the end of *data*."""
-        self.kept += data[-KEPT_BYTES:]
-        del self.kept[:-KEPT_BYTES]
-
-    @property
-    def text(self) -> str:
-        """What is kept, as text."""
-        return self.kept.decode(errors="replace")
-
-
-@dataclass
-class Lines:
-    """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
-
-    on_line: OnLine | None
-    progressed_at: float = field(default_factory=time.monotonic)
-    rest: bytes = b""
-
-    def add(self, data: bytes) -> None:
-        """Hand on the lines that *data* completes; a line without an end is cut at 64 KiB."""
-        *whole, self.rest = re.split(rb"[\r\n]+", self.rest + data)
-        if len(self.rest) > _CHUNK_BYTES:
-            whole, self.rest = [*whole, self.rest], b""
-        for line in whole:
-            self._hand_on(line)
-
-    def end(self) -> None:
-        """Hand on what is left at the end of the stream."""
-        self._hand_on(self.rest)
-        self.rest = b""
-
-    def _hand_on(self, line: bytes) -> None:
-        if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
-            self.progressed_at = time.monotonic()
-
-
-def last_line(text: str) -> str:
-    """The last line of *text* that is not blank."""
-    return next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")
-
-
 async def run(
     argv: Sequence[str],
     *,
@@ -126,16 +73,18 @@ async def run(
     env: Mapping[str, str] | None = None,
     grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
+    stdin: Awaitable[bytes] | None = None,
 ) -> Finished:
-    """Run a program to its end, in a session of its own, without a shell and without input.
+    """Run a program to its end, in a session of its own, without a shell.
 
     *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
-    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). Any return code is returned: the caller
-    judges it. A program that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled,
-    gets TERM, after *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
+    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads *stdin* as soon as that is
+    there, and can not stall before; else nothing. Any return code is returned: the caller judges it. A program that
+    takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s*
+    KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
-    child = _Child(await _start(argv, cwd, env, file_limit_bytes), Lines(on_line))
+    child = _Child(await _start(argv, cwd, env, file_limit_bytes, reads=stdin is not None), Lines(on_line), stdin)
     try:
         if on_start is not None:
             on_start(child.process.pid)
@@ -153,14 +102,22 @@ async def run(
 class _Child:
     """A program that was started, and what it prints; made where the loop runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, lines: Lines) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, lines: Lines, stdin: Awaitable[bytes] | None = None
+    ) -> None:
         self.process = process
         self.lines = lines
+        self.feeder = None if stdin is None else asyncio.ensure_future(_feed(process.stdin, stdin, lines))
         self.out, self.err = Tail(), Tail()
         self.readers = (
             asyncio.ensure_future(_drain(process.stdout, self.out, lines)),
             asyncio.ensure_future(_drain(process.stderr, self.err, None)),
         )
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for what it is to read."""
+        return self.feeder is not None and not self.feeder.done()
 
     @property
     def is_over(self) -> bool:
@@ -189,13 +146,13 @@ async def surely(work: Coroutine[object, object, T]) -> T:
 
 
 async def _start(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, file_limit_bytes: int | None
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, file_limit_bytes: int | None, *, reads: bool
 ) -> asyncio.subprocess.Process:
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=null,
+            stdin=pipe if reads else null,
             stdout=pipe,
             stderr=pipe,
             cwd=cwd,
@@ -233,12 +190,24 @@ def _last_will(file_limit_bytes: int | None) -> Callable[[], None] | None:
 
 async def _drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
     assert stream is not None  # both were asked for as pipes
-    while data := await stream.read(_CHUNK_BYTES):
+    while data := await stream.read(CHUNK_BYTES):
         tail.add(data)
         if lines is not None:
             lines.add(data)
     if lines is not None:
         lines.end()
+
+
+async def _feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: Lines) -> None:
+    assert pipe is not None  # it was asked for
+    try:
+        data = await given
+        lines.progressed_at = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading; how, is seen at its end
+            pipe.write(data)
+            await pipe.drain()
+    finally:
+        pipe.close()
 
 
 async def _watch(
@@ -249,7 +218,7 @@ async def _watch(
     try:
         # Where a grandchild holds the pipes open, asyncio tells of the end only when they close: so it is looked at.
         while child.process.returncode is None:
-            stalled_at = deadline if stall_s is None else child.lines.progressed_at + stall_s
+            stalled_at = deadline if stall_s is None or child.waits else child.lines.progressed_at + stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
             if pause_s <= 0:
                 return TimedOut if deadline <= stalled_at else Stalled
@@ -267,6 +236,9 @@ async def _watch(
 async def _end(child: _Child, grace_s: float) -> None:
     """End the program and its group if anything is left of them, and reap it."""
     process = child.process
+    if child.feeder is not None:
+        child.feeder.cancel()
+        await asyncio.wait({child.feeder})
     if not child.is_over:
         await _end_group(child, signal.SIGTERM, grace_s)
         await _end_group(child, signal.SIGKILL, grace_s)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import paramiko  # type: ignore[import-untyped]
 
-from lectern.effects import process
+from lectern.effects import printed, process
 from lectern.effects.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
 from lectern.effects.ssh_program import ENDING, GO, WRAPPER, Running
 from lectern.errors import CallAPerson, Misuse, TryAgain
@@ -57,7 +57,7 @@ class Connection:
         *,
         timeout_s: float,
         stall_s: float | None = None,
-        on_line: process.OnLine | None = None,
+        on_line: printed.OnLine | None = None,
         stdin: bytes | None = None,
     ) -> process.Finished:
         """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
@@ -67,7 +67,7 @@ class Connection:
         """
         started_at = time.monotonic()
         command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = Running(process.Lines(on_line))
+        running = Running(printed.Lines(on_line))
         cause: _Cause = None
         ended = False
         try:
@@ -81,7 +81,7 @@ class Connection:
             await process.surely(self._close(running, argv[0], ended=ended))
         if cause is not None:
             seconds = time.monotonic() - (started_at if cause is process.TimedOut else running.lines.progressed_at)
-            raise cause(f"{argv[0]} on {self.host}", seconds, process.last_line(running.err.text))
+            raise cause(f"{argv[0]} on {self.host}", seconds, printed.last_line(running.err.text))
         returncode = self._returncode(running, argv[0])
         spent_s = time.monotonic() - started_at
         return process.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
@@ -93,7 +93,7 @@ class Connection:
         if returncode == -1 and (transport is None or not transport.is_active()):
             raise Lost(f"{self.host}: the connection was lost while {program} ran")
         if running.pid is None:
-            said = process.last_line(running.err.text) or "no word"
+            said = printed.last_line(running.err.text) or "no word"
             needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
             raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
         return returncode

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lectern.effects import process
+from lectern.effects import printed
 
 GO = b"go\n"
 # A session of its own, so that its group can be ended. It waits for our word, which comes when we know its id: a start
@@ -27,10 +27,10 @@ _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
 class Running:
     """A program on the other host, and what it prints; its first line is its process id there."""
 
-    lines: process.Lines
+    lines: printed.Lines
     channel: Any = None  # of paramiko, when it is open
-    out: process.Tail = field(default_factory=process.Tail)
-    err: process.Tail = field(default_factory=process.Tail)
+    out: printed.Tail = field(default_factory=printed.Tail)
+    err: printed.Tail = field(default_factory=printed.Tail)
     head: bytes = b""
     pid: int | None = None
     told: bool = False  # to begin

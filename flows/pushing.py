@@ -1,0 +1,85 @@
+"""The pushes of one class: each an ffmpeg from the clock's position on, the first one loaded before its second."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+from flows import artifacts
+from flows.host import log
+from lectern.decide.broadcast import Push
+from lectern.effects import cache, ffmpeg
+from lectern.effects.airings import Airing
+from lectern.errors import TryAgain
+
+WARM_S, SPREAD_S = 8.0, 4.0
+"""So long before a class its ffmpeg is loaded, and so far apart those of classes that begin in the same second: fifty
+take two processors a second and a half, and would all be late by that."""
+
+SLACK_S = 10.0
+"""A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
+
+Sent = tuple[bool, float]
+"""Whether a push sent all that it should, and how many seconds it sent."""
+
+
+class Pushes:
+    """The pushes of *one*, whose recording is *row*."""
+
+    def __init__(self, one: Airing, row: cache.Cached, bar: artifacts.Progress, duration_s: float) -> None:
+        self._one, self._bar, self._duration_s = one, bar, duration_s
+        self._path = Path(row.site or "")
+        self._warm: asyncio.Task[Sent] | None = None
+        self._go = asyncio.Event()
+
+    async def wait_for(self, push: Push) -> None:
+        """Wait for the second of the first push, with an ffmpeg that is ready for it."""
+        before_s = WARM_S + random.uniform(0, SPREAD_S)  # noqa: S311 (no secret)
+        await asyncio.sleep(push.at - before_s - time.time())
+        if self._warm is None:
+            self._warm = asyncio.create_task(self._push(push, self._go))
+        await asyncio.sleep(push.at - time.time())
+
+    def begin(self, push: Push) -> asyncio.Task[Sent]:
+        """Push now."""
+        warm, self._warm = self._warm, None
+        if warm is not None and push.position_s == 0 and not warm.done():
+            self._go.set()
+            return warm
+        if warm is not None:
+            warm.cancel()  # it would begin too early in the recording, or was ended while it waited
+        return asyncio.create_task(self._push(push))
+
+    async def close(self) -> None:
+        """Nothing waits any more."""
+        if self._warm is not None:
+            self._warm.cancel()
+            await asyncio.wait({self._warm})
+
+    async def _push(self, push: Push, go: asyncio.Event | None = None) -> Sent:
+        sent_s = 0.0
+
+        def on_progress(progress: ffmpeg.Progress) -> None:
+            nonlocal sent_s
+            sent_s = max(sent_s, progress.out_time_s)
+            self._bar.set(100 * (push.position_s + sent_s) / max(self._duration_s, 1.0))
+
+        waits_s = max(0.0, push.at - time.time())
+        try:
+            finished = await ffmpeg.push(
+                ffmpeg.executable(),
+                self._path,
+                self._one.push_url,
+                position_s=push.position_s,
+                length_s=push.length_s,
+                timeout_s=waits_s + push.length_s + SLACK_S,
+                on_progress=on_progress,
+                go=go,
+            )
+        except TryAgain as error:
+            log.warning("%s: push ended: %s", self._one.class_id, error.message)
+            return False, sent_s
+        if finished.returncode != 0:
+            log.warning("%s: push ended (%s): %s", self._one.class_id, finished.returncode, finished.last_words)
+            return False, sent_s
+        return True, push.length_s

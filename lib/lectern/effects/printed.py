@@ -1,0 +1,62 @@
+"""What programs print: the end of it is kept, lines are handed on."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+KEPT_BYTES = 8192
+"""How much of the end of each output is kept."""
+
+CHUNK_BYTES = 65536
+
+OnLine = Callable[[str], bool | None]
+"""Is given each line; one for which it returns False does not count as progress."""
+
+
+@dataclass
+class Tail:
+    """The last 8 KiB of whatever was printed."""
+
+    kept: bytearray = field(default_factory=bytearray)
+
+    def add(self, data: bytes) -> None:
+        """Keep the end of *data*."""
+        self.kept += data[-KEPT_BYTES:]
+        del self.kept[:-KEPT_BYTES]
+
+    @property
+    def text(self) -> str:
+        """What is kept, as text."""
+        return self.kept.decode(errors="replace")
+
+
+@dataclass
+class Lines:
+    """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
+
+    on_line: OnLine | None
+    progressed_at: float = field(default_factory=time.monotonic)
+    rest: bytes = b""
+
+    def add(self, data: bytes) -> None:
+        """Hand on the lines that *data* completes; a line without an end is cut at 64 KiB."""
+        *whole, self.rest = re.split(rb"[\r\n]+", self.rest + data)
+        if len(self.rest) > CHUNK_BYTES:
+            whole, self.rest = [*whole, self.rest], b""
+        for line in whole:
+            self._hand_on(line)
+
+    def end(self) -> None:
+        """Hand on what is left at the end of the stream."""
+        self._hand_on(self.rest)
+        self.rest = b""
+
+    def _hand_on(self, line: bytes) -> None:
+        if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
+            self.progressed_at = time.monotonic()
+
+
+def last_line(text: str) -> str:
+    """The last line of *text* that is not blank."""
+    return next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")
