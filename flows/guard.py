@@ -61,7 +61,8 @@ async def timetable(host: Streamer) -> None:
 async def plan(host: Streamer) -> None:
     """Give ready classes their runs, the next one first.
 
-    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers.
+    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers,
+    and however many there are, they take the server a third of its time.
     """
     while True:
         host.unplanned.clear()
@@ -70,7 +71,10 @@ async def plan(host: Streamer) -> None:
         found = [one for one in await host.look(airings.unscheduled, now, PLANNED) if one.start_time < soon]
         if not found and not await host.look(inbox.waits, host.journal, "prepare"):
             found = await host.look(airings.unscheduled, now - CALM_S, 1)
-        if not found or not await broadcast.schedule(host, found):
+        began = time.monotonic()
+        if found and await broadcast.schedule(host, found):
+            await asyncio.sleep(0.0 if len(found) > 1 else 2 * (time.monotonic() - began))
+        else:
             with suppress(TimeoutError):
                 await asyncio.wait_for(host.unplanned.wait(), TIMETABLE_EVERY_S)
 

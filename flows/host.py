@@ -38,7 +38,7 @@ class Runs(Protocol):
     async def start(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
-        """Create a run in state Pending and execute it here, at once. Returns its id."""
+        """Create a run in state Running and execute it here, at once. Returns its id."""
 
     async def room(self, flow: str, at_most: int, patience_s: float) -> None:
         """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import httpx
 from prefect import runtime
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -28,8 +27,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 
+from flows.api import ResidentClient, hurried
 from flows.heartbeats import SILENT
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from lectern.errors import TryAgain
@@ -54,7 +54,7 @@ class _Active:
 class ResidentRuns:
     """The runs of one host: created through the API, executed here as asyncio tasks."""
 
-    def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
+    def __init__(self, client: ResidentClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
         self._by_name = flows
         self._deployments: dict[str, UUID] = {}
@@ -78,11 +78,15 @@ class ResidentRuns:
     async def start(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
-        """Create a run in state Pending and execute it here, at once; raises TryAgain where Prefect is away."""
+        """Create a run in state Running and execute it here, at once; raises TryAgain where Prefect is away."""
         if self._draining:
             raise TryAgain(f"{name}: the process is going down")
         self._check(name)
-        run = await self._create(flow, parameters, Pending(), name=name, tags=tags, key=key)
+        hurry = hurried.set(True)  # somebody waits for what a new run does, and nobody for how the last one ended
+        try:
+            run = await self._create(flow, parameters, Running(), name=name, tags=tags, key=key)
+        finally:
+            hurried.reset(hurry)
         self.take(run)
         return str(run.id)
 
@@ -168,6 +172,7 @@ class ResidentRuns:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
+            self.client.forget(run.id)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
             state: State[Any] = (
@@ -183,6 +188,8 @@ class ResidentRuns:
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         # With its deployment the engine would open a thread and a websocket for each run.
         alone = run.model_copy(update={"deployment_id": None, "name": await self._named(flow, run)})
+        if run.state is not None and run.state.is_running() and run.run_count == 1:  # as ``start`` has made it
+            self.client.know(alone)
         parameters = flow.validate_parameters(run.parameters)
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
