@@ -48,7 +48,7 @@ APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py co
 APART += $(addprefix tests/faults/test_,survives.py disk.py)
 APART += $(addprefix tests/flows/test_,incidents_staged.py secrets.py)
 
-test: check ## all checks, and the tests that are over in ten minutes; ARGS="-k booking -n 0" is passed to pytest
+test: check ## all checks, and all tests but those that want minutes each; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
 test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, staged nights, full disks, secrets
