@@ -30,6 +30,7 @@ class Pushes:
         self._one, self._bar, self._duration_s = one, bar, duration_s
         self._path = Path(row.site or "")
         self._warm: asyncio.Task[Sent] | None = None
+        self._unused: list[asyncio.Task[Sent]] = []
         self._go = asyncio.Event()
 
     async def wait_for(self, push: Push) -> None:
@@ -37,6 +38,7 @@ class Pushes:
         before_s = WARM_S + random.uniform(0, SPREAD_S)  # noqa: S311 (no secret)
         await asyncio.sleep(push.at - before_s - time.time())
         if self._warm is None:
+            self._go = asyncio.Event()
             self._warm = asyncio.create_task(self._push(push, self._go))
         await asyncio.sleep(push.at - time.time())
 
@@ -47,14 +49,16 @@ class Pushes:
             self._go.set()
             return warm
         if warm is not None:
-            warm.cancel()  # it would begin too early in the recording, or was ended while it waited
+            self._unused.append(warm)  # it would begin too early in the recording, or was ended while it waited
+            warm.cancel()
         return asyncio.create_task(self._push(push))
 
     async def close(self) -> None:
-        """Nothing waits any more."""
+        """Nothing waits any more; why one of them failed, the push after it has said."""
         if self._warm is not None:
             self._warm.cancel()
-            await asyncio.wait({self._warm})
+            self._unused.append(self._warm)
+        await asyncio.gather(*self._unused, return_exceptions=True)
 
     async def _push(self, push: Push, go: asyncio.Event | None = None) -> Sent:
         sent_s = 0.0

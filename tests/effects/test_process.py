@@ -57,7 +57,7 @@ async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     begun = asyncio.Event()
     script = ["sh", "-c", "echo begun; cat; echo; sleep 30"]
-    running = process.run(script, timeout_s=60, stall_s=0.5, on_line=lambda _: begun.set(), stdin=told)
+    running = process.run(script, timeout_s=60, stall_s=0.5, on_line=lambda _: begun.set(), stdin=lambda: told)
     task = asyncio.create_task(running)
     await asyncio.wait_for(begun.wait(), 10)
     assert not (await asyncio.wait({task}, timeout=1.2))[0], "it has stalled while it waited"
@@ -70,7 +70,7 @@ async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
 async def test_input_goes_to_a_program_that_does_not_want_it() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     told.set_result(b"x" * 1_000_000)
-    assert (await process.run(["true"], timeout_s=10, stdin=told)).returncode == 0
+    assert (await process.run(["true"], timeout_s=10, stdin=lambda: told)).returncode == 0
 
 
 @pytest.mark.asyncio
@@ -83,7 +83,7 @@ async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobo
         pids.append(pid)
         begun.set()
 
-    task = asyncio.create_task(process.run(["cat"], timeout_s=60, on_start=on_start, stdin=told))
+    task = asyncio.create_task(process.run(["cat"], timeout_s=60, on_start=on_start, stdin=lambda: told))
     await asyncio.wait_for(begun.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

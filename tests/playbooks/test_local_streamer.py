@@ -43,12 +43,12 @@ def test_the_harness_sees_a_lost_row_a_changed_file_and_a_stopped_program(scene:
     wait_until(lambda: len(host.read(host.places.diary).split()) > 20, description="the old program writes")
     first = host.read(host.places.diary).split()[0].decode()
     _alter(host, "DELETE FROM task_list WHERE class_id = ?", first)
-    host.write(host.places.code_dir / "util.py", b"")
+    host.write(host.places.code_dir / "env_settings.py", b"")
     host.ctl("stop", "watchdog")
 
     found = "\n".join(before.not_old())
     assert "1 rows are lost" in found
-    assert "util.py" in found
+    assert "env_settings.py" in found
     assert "watchdog: RUNNING -> STOPPED" in found
 
 

@@ -156,12 +156,13 @@ async def push(
         if progress is not None and on_progress is not None:
             on_progress(progress)
 
-    async def told(go: asyncio.Event) -> bytes:
+    async def told() -> bytes:
+        assert go is not None
         await go.wait()
         return file_list(path)
 
     argv = push_argv(ffmpeg, None if go else path, url, position_s=position_s, length_s=length_s)
-    stdin = told(go) if go else None
+    stdin = told if go else None
     return await process.run(
         argv, timeout_s=timeout_s, stall_s=PUSH_STALL_S, on_line=on_line, on_start=on_start, stdin=stdin
     )

@@ -73,15 +73,15 @@ async def run(
     env: Mapping[str, str] | None = None,
     grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
-    stdin: Awaitable[bytes] | None = None,
+    stdin: Callable[[], Awaitable[bytes]] | None = None,
 ) -> Finished:
     """Run a program to its end, in a session of its own, without a shell.
 
     *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
-    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads *stdin* as soon as that is
-    there, and can not stall before; else nothing. Any return code is returned: the caller judges it. A program that
-    takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s*
-    KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
+    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads what *stdin* returns as soon as
+    that is there, and can not stall before; else nothing. Any return code is returned: the caller judges it. A program
+    that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled, gets TERM, after
+    *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
     child = _Child(await _start(argv, cwd, env, file_limit_bytes, reads=stdin is not None), Lines(on_line), stdin)
@@ -103,11 +103,11 @@ class _Child:
     """A program that was started, and what it prints; made where the loop runs."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, lines: Lines, stdin: Awaitable[bytes] | None = None
+        self, process: asyncio.subprocess.Process, lines: Lines, stdin: Callable[[], Awaitable[bytes]] | None = None
     ) -> None:
         self.process = process
         self.lines = lines
-        self.feeder = None if stdin is None else asyncio.ensure_future(_feed(process.stdin, stdin, lines))
+        self.feeder = None if stdin is None else asyncio.ensure_future(_feed(process.stdin, stdin(), lines))
         self.out, self.err = Tail(), Tail()
         self.readers = (
             asyncio.ensure_future(_drain(process.stdout, self.out, lines)),

@@ -69,7 +69,7 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
             try:
                 _unpack(tarball, into, asked["digest"])
                 _install(into, lock)
-            except BaseException:
+            except BaseException:  # whatever ends it, also a signal: half a release is none
                 _remove(into)
                 raise
             _finish(into, asked["digest"])

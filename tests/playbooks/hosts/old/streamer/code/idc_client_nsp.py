@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from commands import COMMANDS, VERSION
 from db_helper import Database
+from env_settings import settings
 from livestreamer import LiveStreamer
 from model import OVER
-from util import settings
 
 
 class Page(BaseHTTPRequestHandler):
