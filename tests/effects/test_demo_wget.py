@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -70,6 +71,30 @@ async def test_wget_resumes_and_exits_like_wget(origin: Origin, tmp_path: Path, 
     origin.faults.add(Fault("*", times=1, truncate_bytes=5000))
     assert await run_wget(command, *usual, "--tries=1", url) == 4
     assert file.read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.asyncio
+async def test_wget_looks_whether_a_file_is_there(origin: Origin, tmp_path: Path, command: Path) -> None:
+    """By its head; nothing is kept."""
+    assert await run_wget(command, "--spider", "-S", origin.url_for("6666/6666.flv")) == 0
+    assert origin.requests[-1].method == "HEAD"
+    assert await run_wget(command, "--spider", "-S", origin.url_for("none.flv")) == 8
+    assert not Path("6666.flv").exists()
+
+
+@pytest.mark.asyncio
+async def test_wget_escapes_what_has_no_place_in_a_url(origin: Origin, tmp_path: Path, command: Path) -> None:
+    name = 'it\'s a "lesson"/$(touch x); -O /1.flv'
+    (origin.root / name).parent.mkdir(parents=True)
+    (origin.root / name).write_bytes(CONTENT)
+    assert await run_wget(command, "-O", str(tmp_path / "1.flv"), f"{origin.url}/{name}") == 0
+    assert (tmp_path / "1.flv").read_bytes() == CONTENT
+
+
+@pytest.mark.asyncio
+async def test_wget_is_ended_by_a_file_that_grows_too_large(origin: Origin, tmp_path: Path, command: Path) -> None:
+    script = ["-c", 'ulimit -f 16; "$@"', "sh", str(command), "-O", str(tmp_path / "1.flv")]
+    assert await run_wget("sh", *script, origin.url_for("6666/6666.flv")) == 128 + signal.SIGXFSZ
 
 
 @pytest.mark.asyncio

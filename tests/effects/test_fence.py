@@ -69,11 +69,15 @@ def test_a_stopped_process_loses_its_pushes_with_its_lease(holder: "subprocess.P
     assert lives(holder, "http:")
 
 
+def watchers(holder: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return [one for one in psutil.Process(holder.pid).children() if "fence.py" in " ".join(one.cmdline())]
+
+
 @pytest.mark.parametrize("holder", [float("inf")], indirect=True)
 def test_a_lease_without_end_ends_nothing(holder: "subprocess.Popen[str]") -> None:
     """And the watching process ends with the one that it watches, though that could not tell it."""
     wait_until(lambda: len(psutil.Process(holder.pid).children()) == 3, description="the fence is watched")
-    (watcher,) = [one for one in psutil.Process(holder.pid).children() if "fence.py" in " ".join(one.cmdline())]
+    (watcher,) = wait_until(lambda: watchers(holder), description="the watcher is itself, no copy of who began it")
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began > 1, description="the watcher has looked some times")
     assert lives(holder, "rtmp:")

@@ -1,6 +1,7 @@
 """Alarms that stay quiet: one an incident, one more where it grows or goes on, one at its end."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,11 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path) -> Iterator[Desk]:
     engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
     schema.upgrade(engine, "teacher")
-    return Desk(engine)
+    yield Desk(engine)
+    engine.dispose()
 
 
 def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(desk: Desk) -> None:

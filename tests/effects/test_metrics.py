@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,12 @@ RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
 OURS = re.compile(r"\blectern_[a-z_]+")
 
 
-def engine_of(folder: Path, role: schema.Role) -> Engine:
+@contextmanager
+def engine_of(folder: Path, role: schema.Role) -> Iterator[Engine]:
     engine = open_database(f"sqlite:///{folder}/{role}.db")
     schema.upgrade(engine, role)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]:
@@ -39,13 +43,15 @@ def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Engine:
-    return engine_of(tmp_path, "teacher")
+def teacher(tmp_path: Path) -> Iterator[Engine]:
+    with engine_of(tmp_path, "teacher") as engine:
+        yield engine
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Engine:
-    return engine_of(tmp_path, "streamer")
+def streamer(tmp_path: Path) -> Iterator[Engine]:
+    with engine_of(tmp_path, "streamer") as engine:
+        yield engine
 
 
 def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age(teacher: Engine) -> None:
@@ -118,7 +124,7 @@ def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -
 def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path) -> None:
     known: set[str] = set()
     for role in ("teacher", "streamer"):
-        with transaction(engine_of(tmp_path, role)) as connection:
+        with engine_of(tmp_path, role) as engine, transaction(engine) as connection:
             text = metrics.exposition(role, "x", connection).decode()
         for family in text_string_to_metric_families(text):
             extra = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}

@@ -15,7 +15,7 @@ import pytest
 
 from lectern.demo import programs
 from lectern.demo.ports import HOST, free_port
-from tests.stage import Child, Stage, Town, runbook, staged, wait_until
+from tests.stage import Child, Stage, Town, answers, runbook, staged, wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
 ROOT = Path(__file__).parents[2]
@@ -293,7 +293,7 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
     assert office.states()["redis"] == "RUNNING"
     assert "started" in office.type("supervisorctl start prefect").stdout
     assert "already started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
-    wait_until(lambda: office.type("curl -s 'new Prefect'").stdout == "true", timeout_s=90, description="Prefect is up")
+    wait_until(lambda: answers(office.words["new Prefect"]), timeout_s=90, description="Prefect is up")
     office.type("supervisorctl stop all")
     done = office.type("supervisorctl start all")
     assert done.stdout.count("started") == 4

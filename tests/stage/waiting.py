@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import httpx
+
 T = TypeVar("T")
 
 
@@ -20,3 +22,11 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, pause_s: 
             return found
         assert time.monotonic() < give_up_at, f"waited {timeout_s:g} s until {description}"
         time.sleep(min(5 * pause_s, max(pause_s, (time.monotonic() - began) / 20)))
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers ``true`` there; not every machine has a curl to ask it with."""
+    try:
+        return httpx.get(url, timeout=5).text == "true"
+    except httpx.HTTPError:
+        return False

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import http.client
 import shlex
+import signal
 import sys
 import time
 import urllib.error
@@ -19,6 +20,7 @@ OK, FILE_ERROR, NETWORK_FAILURE, SERVER_ERROR = 0, 3, 4, 8
 _CHUNK_BYTES = 64 * 1024
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 _LONGEST_WAIT_S = 10
+_AS_IT_IS = "%/:?#[]@!$&'()*+,;=~"  # of a URL; what has no place in one, a blank above all, is escaped as wget does
 
 
 def write_shim(path: Path) -> Path:
@@ -32,8 +34,14 @@ def write_shim(path: Path) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Fetch one URL, or send a file to it; the exit code is wget's."""
     given = _parse(arguments)
+    if given.spider:
+        return _look(given)
     if given.method == "PUT":
         return _put(given)
+    return _fetch(given)
+
+
+def _fetch(given: argparse.Namespace) -> int:
     download = _Download(given)
     for attempt in range(1, given.tries + 1 if given.tries else sys.maxsize):
         try:
@@ -71,6 +79,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-redirect", type=int, default=20, metavar="N")
     parser.add_argument("--progress", help="accepted: no progress is shown")
     parser.add_argument("-S", "--server-response", action="store_true")
+    parser.add_argument("--spider", action="store_true", help="only ask whether the file is there")
     parser.add_argument("--no-proxy", action="store_true", help="whatever the environment says")
     parser.add_argument("--no-config", action="store_true", help="accepted: it reads none")
     parser.add_argument("--no-netrc", action="store_true", help="accepted: it reads none")
@@ -102,20 +111,31 @@ def _header(text: str) -> tuple[str, str]:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r}: only http and https are known")
-    return text
+    return urllib.parse.quote(text, safe=_AS_IT_IS)
+
+
+def _look(given: argparse.Namespace) -> int:
+    """Ask for the head of the answer."""
+    request = urllib.request.Request(given.url, headers={"User-Agent": "Wget", **dict(given.header)}, method="HEAD")
+    return _asked(given, request)
 
 
 def _put(given: argparse.Namespace) -> int:
-    """Send a file, once; the answer's head is said where that is asked for."""
+    """Send a file, once."""
     headers = {"User-Agent": "Wget", "Content-Length": str(given.body_file.stat().st_size), **dict(given.header)}
+    with given.body_file.open("rb") as body:
+        return _asked(given, urllib.request.Request(given.url, data=body, headers=headers, method="PUT"))
+
+
+def _asked(given: argparse.Namespace, request: urllib.request.Request) -> int:
+    """Send a request, once; the answer's head is said where that is asked for."""
     direct = [urllib.request.ProxyHandler({})] if given.no_proxy else []
     opener = urllib.request.build_opener(_Redirects(given.max_redirect), *direct)
     try:
-        with given.body_file.open("rb") as body:
-            request = urllib.request.Request(given.url, data=body, headers=headers, method="PUT")
-            with opener.open(request, timeout=given.timeout) as answer:
-                if given.server_response:
-                    print("\n".join(f"  {name}: {value}" for name, value in answer.headers.items()), file=sys.stderr)
+        with opener.open(request, timeout=given.timeout) as answer:
+            if given.server_response:
+                head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{n}: {v}" for n, v in answer.headers.items())]
+                print("\n".join(f"  {line}" for line in head), file=sys.stderr)
     except urllib.error.HTTPError as error:
         print(f"{given.url}: ERROR {error.code}: {error.reason}.", file=sys.stderr)
         return SERVER_ERROR
@@ -196,4 +216,5 @@ class _Download:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python would go on, where wget is ended by a file that is too large
     sys.exit(main())

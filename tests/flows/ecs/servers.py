@@ -75,8 +75,8 @@ def running_with(*words: str, name: str = "") -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        ours = all(word in command for word in words) and name in ("", process.info["name"])
-        if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+        is_called = name in ("", process.info["name"]) or f"-m lectern.demo.{name} " in command
+        if is_called and all(word in command for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(int(process.pid))
     return found
 
