@@ -122,8 +122,12 @@ class Platform(Hosts):
         return self.pushes(class_id)
 
     def position_s(self, record_id: int, push: Publish) -> float:
-        """Where in the recording a push began, by its first key picture."""
+        """Where in the recording a push began, by its first key picture; of one on air that may be on its way."""
         source = self.town.origin.root / str(record_id) / f"{record_id}.flv"
-        found = position_s(source, self.town.receiver.root / push.file)
-        assert found is not None, f"{push.file} has no key picture of {source.name}"
+        received = self.town.receiver.root / push.file
+        (found,) = wait_until(
+            lambda: [at for at in [position_s(source, received)] if at is not None],
+            timeout_s=10,
+            description=f"{push.file} has a key picture of {source.name}",
+        )
         return found
