@@ -37,7 +37,7 @@ def connect(server: SshServer, known_hosts: Path | None = None, key: Path | None
         HOST,
         server.port,
         server.user,
-        pkey=paramiko.RSAKey.from_private_key_file(str(key or server.client_key)),
+        pkey=paramiko.ECDSAKey.from_private_key_file(str(key or server.client_key)),
         allow_agent=False,
         look_for_keys=False,
         timeout=5,
@@ -107,7 +107,7 @@ async def test_strangers(server: SshServer, tmp_path: Path) -> None:
     """A client that does not know the host key stays away; a key that the server does not know is refused."""
     nothing, stranger = tmp_path / "empty", tmp_path / "stranger"
     nothing.touch()
-    paramiko.RSAKey.generate(2048).write_private_key_file(str(stranger))
+    paramiko.ECDSAKey.generate().write_private_key_file(str(stranger))
     with pytest.raises(paramiko.SSHException, match="not found in known_hosts"):
         await asyncio.to_thread(connect, server, known_hosts=nothing)
     with pytest.raises(paramiko.AuthenticationException):

@@ -22,7 +22,6 @@ from lectern.errors import LecternError
 
 _START_S = 10.0
 _STOP_S = 5.0
-_KEY_BITS = 2048  # a stronger key takes a second to make, and this one never leaves loopback
 _PIPE_BYTES = 65_536
 
 _CONFIG = """\
@@ -82,20 +81,21 @@ class SshServer(Loopback):
             # sshd is strict about accounts (one without a password can count as locked), and says so only here.
             self._stop()
         self.kind = "paramiko"
-        client_key = paramiko.RSAKey.from_private_key_file(str(self.client_key))
+        client_key = paramiko.ECDSAKey.from_private_key_file(str(self.client_key))
         self._listener = _Listener(self.port, host_key, self.user, client_key)
         if not self._admits():
             self._stop()
             raise LecternError(f"{self.url}: the SSH server does not admit its own key")
 
-    def _make_keys(self) -> paramiko.RSAKey:
+    def _make_keys(self) -> paramiko.ECDSAKey:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for key in (self.folder / "host_key", self.client_key):
             if not key.exists():
-                paramiko.RSAKey.generate(_KEY_BITS).write_private_key_file(str(key))  # 0600
-        client = paramiko.RSAKey.from_private_key_file(str(self.client_key))
+                # Not RSA: each time such a key is read its primes are tested again, which takes longer than a login.
+                paramiko.ECDSAKey.generate().write_private_key_file(str(key))  # 0600
+        client = paramiko.ECDSAKey.from_private_key_file(str(self.client_key))
         (self.folder / "authorized_keys").write_text(f"{client.get_name()} {client.get_base64()}\n")
-        host = paramiko.RSAKey.from_private_key_file(str(self.folder / "host_key"))
+        host = paramiko.ECDSAKey.from_private_key_file(str(self.folder / "host_key"))
         self.known_hosts.write_text(f"[{HOST}]:{self.port} {host.get_name()} {host.get_base64()}\n")
         return host
 
@@ -110,7 +110,7 @@ class SshServer(Loopback):
     def _admits(self) -> bool:
         """Whether a client gets in, tried until the server is up."""
         # Loaded here: given only the file, paramiko hides a refusal behind its attempts to read other kinds of keys.
-        key = paramiko.RSAKey.from_private_key_file(str(self.client_key))
+        key = paramiko.ECDSAKey.from_private_key_file(str(self.client_key))
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and (self._sshd is None or self._sshd.poll() is None):
             with paramiko.SSHClient() as client:

@@ -159,7 +159,8 @@ class _Work:
         except process.TimedOut as error:
             raise Refuse(f"{over}; it said last: {error.last_words or 'nothing'}", TRANSCODE_TIMED_OUT) from error
         found = f"{self._job.name}: {step} on {self._connection.host} ended with {ended.exit_code}: {ended.last_words}"
-        if ended.exit_code != 0 and (_NO_ROOM in ended.errors or ended.free_bytes < _NONE_LEFT_BYTES):
+        is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
+        if ended.exit_code != 0 and (_NO_ROOM in ended.errors or is_full):
             raise FallBack(f"{found}; its disk is full", NO_ECS_ROOM)
         if ended.exit_code is None:
             raise TryAgain(f"{self._job.name}: {step} on {self._connection.host} was ended from outside")
