@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,9 +72,11 @@ def write(file: Path, content: bytes) -> Path:
     """Put the tarball into its place at once, and its checksum beside it; returns the checksum's file."""
     checksum = file.with_name(f"{file.name}.sha256")
     for path, data in ((file, content), (checksum, f"{hashlib.sha256(content).hexdigest()}  {file.name}\n".encode())):
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        # Two builds side by side each have their own part; who is last, wins with the same bytes.
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            part.write_bytes(data)
+            part.replace(path)
     return checksum
 
 

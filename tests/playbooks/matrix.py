@@ -91,6 +91,8 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
         names.remove(CONTAINER)
     elif CONTAINER in names:
         engine.have_base()
+    pythons = {"3.13" if name == CONTAINER else None for name in names}
+    releases = {python: _built(folder, python, tally.console) for python in pythons}
     failures: queue.Queue[BaseException] = queue.Queue()
     ready = threading.Barrier(len(names))
 
@@ -99,13 +101,13 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
             with ExitStack() as stack:
                 if name == CONTAINER:
                     fleet = stack.enter_context(raised(folder))
-                    fleet.use(_built(folder, "3.13", tally.console))
+                    fleet.use(releases["3.13"])
                     host = fleet.hosts["streamer1"]
                     fleet.controller.cut = host.container.cut
                     stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
                     _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), given, tally, ready.wait)
                 else:
-                    scene = stack.enter_context(opened(town, _built(folder, None, tally.console), name))
+                    scene = stack.enter_context(opened(town, releases[None], name))
                     _play_all(Stage(scene, scene.host(name), name), WHOLE, given, tally, ready.wait)
         except BaseException as error:  # noqa: BLE001  # told by the main thread
             ready.abort()

@@ -11,6 +11,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ import pytest
 
 from lectern.demo.ports import free_port
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from playbooks.release import download, lock
+from playbooks.release import download, lock, tarball
 from playbooks.release.lock import Wheel
 from playbooks.release.target import Target
 
@@ -45,6 +46,16 @@ def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Pat
         own = next(name for name in sums if name.startswith("wheels/lectern-"))
         with zipfile.ZipFile(tar.extractfile(own) or pytest.fail(own)) as wheel:
             assert {"flows/resident.py", "lectern/cli/__init__.py"} <= set(wheel.namelist())
+
+
+def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path: Path) -> None:
+    """Two people, or two shells, type make release at the same time."""
+    file, content = tmp_path / "lectern.tar.gz", b"x" * 1_000_000
+    with ThreadPoolExecutor(4) as builders:
+        checksums = list(builders.map(lambda _: tarball.write(file, content), range(40)))
+    assert file.read_bytes() == content
+    assert checksums[0].read_text() == f"{hashlib.sha256(content).hexdigest()}  {file.name}\n"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [file.name, checksums[0].name]
 
 
 @pytest.mark.timeout(400)
