@@ -43,16 +43,17 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 # class to begin, for a supervisord to start again.
 RINGS := $(addprefix tests/,flows browser faults fundamentals rollout effects playbooks decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
-# These take minutes each: whole hosts that are rolled out, back and out again; staged nights; a day that is searched.
+# These take minutes a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut off; a
+# day with faults; streamers, Redis and Prefect that go away; staged nights; a day that is searched.
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py)
-APART += $(addprefix tests/faults/test_,survives.py disk.py)
-APART += $(addprefix tests/flows/test_,incidents_staged.py secrets.py)
+APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py)
+APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py)
 
 test: check ## all checks, and all tests but those that want minutes each; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
-test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, staged nights, full disks, secrets
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 $(APART) $(ARGS)
+test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs cut off, faults, full disks
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(APART) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
