@@ -35,9 +35,12 @@ from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.errors import Malformed, TryAgain
 from lectern.facts import Attempt
-from lectern.messages import Booking, Cancel, Release, parse
+from lectern.messages import Booking, Cancel, Message, Release, parse
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState
+
+Read = dict[int, tuple[inbox.Kept, Message | Exception]]
+"""Messages by their id in the inbox, and what is wrong with those that are none."""
 
 CANCEL_AGAIN_S = 1.0
 CANCEL_TRIES = 3
@@ -45,14 +48,15 @@ CANCEL_TRIES = 3
 
 
 @flow(name="booking", persist_result=False, result_storage=NOWHERE)
-async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
+async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
-    host = teacher()
+    host, ids = teacher(), inbox.ids_of(inbox_ids)
     try:
         alive = await living(host)
     except TryAgain as error:
-        return await put_back(host, inbox_ids, error)
-    found = await apart(inbox_ids, lambda some: host.commit(_handle, host, some, alive, dry_run))
+        return await put_back(host, ids, error)
+    read = await host.look(_read, host, ids)
+    found = await apart(ids, lambda some: host.commit(_handle, host, some, read, alive, dry_run))
     batch = Batch()
     for portion in found.done:
         batch.add(portion)
@@ -65,7 +69,7 @@ async def booking(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     await _keep_waiting_lists(host, batch)
     await _start_transcoding(host, batch.attempts)
     await artifacts.table("booking-batch", batch.table, "What became of each booking")
-    return found.state(summary(batch.table), len(inbox_ids))
+    return found.state(summary(batch.table), len(ids))
 
 
 def limits(settings: TeacherSettings) -> Limits:
@@ -79,24 +83,37 @@ def limits(settings: TeacherSettings) -> Limits:
     )
 
 
-def _handle(connection: Connection, host: Teacher, ids: Sequence[int], alive: list[str], dry_run: bool) -> Batch:
+def _read(connection: Connection, host: Teacher, ids: Sequence[int]) -> Read:
+    """What the messages say; read before the transaction, in which every other writer has to wait."""
+    found: Read = {}
+    for one in inbox.read(connection, host.journal, ids):
+        try:
+            found[one.id] = one, parse(one.body, (Booking, Cancel))
+        except Exception as error:  # noqa: BLE001 (raised, or buried, when it is this message's turn)
+            found[one.id] = one, error
+    return found
+
+
+def _handle(
+    connection: Connection, host: Teacher, ids: Sequence[int], read: Read, alive: list[str], dry_run: bool
+) -> Batch:
     """Read the facts, decide, act: one transaction, so that no class joins a list that was just drained."""
     now = time.time()
     batch = Batch()
-    kept = inbox.read(connection, host.journal, ids)
+    new = inbox.unhandled(connection, host.journal, ids)
+    kept = [id_ for id_ in ids if id_ in new]
     booked: list[Booking] = []
     cancelled: list[tuple[inbox.Kept, Cancel]] = []
     malformed: list[tuple[inbox.Kept, Malformed]] = []
-    for one in kept:
-        try:
-            message = parse(one.body, (Booking, Cancel))
-        except Malformed as error:
-            malformed.append((one, error))
-            continue
+    for one, message in [read[id_] for id_ in kept]:
         if isinstance(message, Booking):
             booked.append(message)
         elif isinstance(message, Cancel):
             cancelled.append((one, message))
+        elif isinstance(message, Malformed):
+            malformed.append((one, message))
+        elif isinstance(message, Exception):
+            raise message
     known = bookings.known(connection, [one.class_id for one in booked])
     keys = {(one.record_id, one.video_resolution) for one in booked if one.video_resolution}
     states = renditions.states(connection, [(record, res) for record, res in keys if res])
@@ -111,13 +128,12 @@ def _handle(connection: Connection, host: Teacher, ids: Sequence[int], alive: li
     waiting_on = [one.id for one, cancel in cancelled if not _cancel(connection, host, one, cancel, batch, now)]
     inbox.later(connection, host.journal, waiting_on, now + CANCEL_AGAIN_S)
     gone = {*waiting_on, *(one.id for one, _ in malformed)}
-    inbox.done(connection, host.journal, [one.id for one in kept if one.id not in gone])
+    inbox.done(connection, host.journal, [id_ for id_ in kept if id_ not in gone])
     return batch
 
 
 def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive: list[str], now: float) -> None:
-    bookings.add(connection, [(v.booking, BookingState.RECEIVED) for v in plan.verdicts], now)
-    orders = bookings.by_id(connection, [v.booking.class_id for v in plan.verdicts])
+    orders = bookings.add(connection, [(v.booking, BookingState.RECEIVED) for v in plan.verdicts], now)
     proceeding: list[tuple[Order, str]] = []
     waiting: list[Order] = []
     refused: list[Refusal] = []

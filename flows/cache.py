@@ -42,10 +42,10 @@ class _Parsed:
 
 
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
-async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
+async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
-    host = streamer()
-    parsed = await host.look(_read, host, inbox_ids)
+    host, ids = streamer(), inbox.ids_of(inbox_ids)
+    parsed = await host.look(_read, host, ids)
     looked = await _look(host, parsed, await host.look(_here, parsed))
     batch = Batch()
     if dry_run:
@@ -62,7 +62,7 @@ async def prepare(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     await tell(host)
     await follow(host, batch)
     await artifacts.table("prepare-batch", batch.table, "What became of each class")
-    return found.state(summary(batch.table), len(inbox_ids))
+    return found.state(summary(batch.table), len(ids))
 
 
 def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:

@@ -201,7 +201,8 @@ def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing]) -
     now = time.time()
     ids = [one.message.id for one in batch]
     outbox.sent(connection, host.journal, ids, now)
-    incidents.told(connection, host.journal, [one.message.id for one in batch if not one.folded], now)
+    cried = [o.message.id for o in batch if not o.folded and o.message.target == host.settings.alarm_channel]
+    incidents.told(connection, host.journal, cried, now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, ids, to), now):

@@ -218,7 +218,7 @@ class Intake:
         title = f"{flow} {names[0]}" if len(mine) == 1 and names else f"{flow} {len(mine)} messages"
         ids = [one.id for one in mine]
         key = f"{self._host.settings.name}:{flow}:{ids[0]}-{ids[-1]}:{max(one.tries for one in mine)}:{time.time():.3f}"
-        await self._host.runs.start(flow, {"inbox_ids": ids}, name=title, tags=tags[:TAGS], key=key)
+        await self._host.runs.start(flow, {"inbox_ids": inbox.spell(ids)}, name=title, tags=tags[:TAGS], key=key)
 
     async def _give_up(self, kept: Sequence[Kept]) -> None:
         if kept:

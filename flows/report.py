@@ -23,14 +23,14 @@ from lectern.states import BookingState
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
-async def report(inbox_ids: list[int]) -> State[None]:
+async def report(inbox_ids: str) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
-    host = teacher()
+    host, ids = teacher(), inbox.ids_of(inbox_ids)
     try:
         alive = await living(host)
     except TryAgain as error:
-        return await put_back(host, inbox_ids, error)
-    found = await apart(inbox_ids, lambda some: host.commit(_take_reports, host, some, alive))
+        return await put_back(host, ids, error)
+    found = await apart(ids, lambda some: host.commit(_take_reports, host, some, alive))
     batch = Batch()
     for portion in found.done:
         batch.add(portion)
@@ -38,7 +38,7 @@ async def report(inbox_ids: list[int]) -> State[None]:
         batch.row(f"inbox {inbox_id}", FAILED, detail=why)
     await tell(host)
     await artifacts.table("report-batch", batch.table, "What the streamers reported")
-    return found.state(summary(batch.table), len(inbox_ids))
+    return found.state(summary(batch.table), len(ids))
 
 
 def _take_reports(connection: Connection, host: Teacher, ids: Sequence[int], alive: list[str]) -> Batch:

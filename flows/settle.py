@@ -28,11 +28,11 @@ from lectern.states import RenditionState
 
 
 @flow(name="settle", persist_result=False, result_storage=NOWHERE)
-async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
+async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
-    host = teacher()
+    host, ids = teacher(), inbox.ids_of(inbox_ids)
     batch = Batch()
-    results, bad = await host.commit(_read, host, inbox_ids)
+    results, bad = await host.commit(_read, host, ids)
     if dry_run:
         return Completed(message=f"dry run: {len(results)} results")
     if bad:
@@ -42,7 +42,7 @@ async def settle(inbox_ids: list[int], dry_run: bool = False) -> State[None]:
     except TryAgain as error:
         return await put_back(host, [inbox_id for inbox_id, _ in results], error)
     await artifacts.table("settle-batch", batch.table, "What became of each result and its classes")
-    return found.state(summary(batch.table), len(inbox_ids))
+    return found.state(summary(batch.table), len(ids))
 
 
 async def settle_now(host: Teacher, result: TranscodingResult, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from lectern.states import Backend, Resolution
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
 """What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+
+_RESOLUTIONS = tuple(Resolution)
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
@@ -59,8 +62,13 @@ class Message(BaseModel):
 
     def to_json(self) -> str:
         """The message as it goes on the wire: our absent fields are left out, a sender's own null is kept."""
-        absent = {name for name in type(self).model_fields if getattr(self, name) is None}
-        return self.model_dump_json(exclude=absent)
+        return self.model_dump_json(exclude={name for name in _optional(type(self)) if getattr(self, name) is None})
+
+
+@cache
+def _optional(kind: type[Message]) -> tuple[str, ...]:
+    """The fields that may be absent."""
+    return tuple(name for name, field in kind.model_fields.items() if field.default is None)
 
 
 class Booking(Message):
@@ -90,11 +98,16 @@ class Booking(Message):
                 raise ValueError(f"video_url_list.{resolution} {error}") from None
         return self
 
-    @property
-    def urls(self) -> dict[Resolution, str]:
+    @cached_property
+    def urls(self) -> Mapping[Resolution, str]:
         """The recording's URL of each resolution we know; other keys of the list are passed over."""
         known = {_resolution(key): url for key, url in self.video_url_list.items()}
-        return {resolution: known[resolution] for resolution in Resolution if known.get(resolution)}
+        return {resolution: known[resolution] for resolution in _RESOLUTIONS if known.get(resolution)}
+
+    @cached_property
+    def payload(self) -> str:
+        """What is kept of it: its JSON, by which a second delivery is told from another booking."""
+        return self.to_json()
 
     @property
     def stem(self) -> str:

@@ -56,7 +56,12 @@ def under_way(connection: Connection) -> None:
 def book(class_id: str) -> Callable[[Connection], Work]:
     def prepare(connection: Connection) -> Work:
         id_ = kept(connection, booked(class_id))
-        return lambda c, engine: booking._handle(c, hosts.teacher(engine), [id_], hosts.ALIVE, dry_run=False)
+
+        def work(c: Connection, engine: Engine) -> Batch:
+            teacher = hosts.teacher(engine)
+            return booking._handle(c, teacher, [id_], booking._read(c, teacher, [id_]), hosts.ALIVE, dry_run=False)
+
+        return work
 
     return prepare
 

@@ -25,7 +25,7 @@ def books(class_id: str) -> Prepare:
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, booked(class_id))
-        return lambda _: booking.booking.fn([id_])
+        return lambda _: booking.booking.fn(str(id_))
 
     return prepare
 
@@ -35,7 +35,7 @@ def settles(found: TranscodingResult) -> Prepare:
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, found)
-        return lambda _: settle.settle.fn([id_])
+        return lambda _: settle.settle.fn(str(id_))
 
     return prepare
 

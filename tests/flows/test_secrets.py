@@ -210,7 +210,7 @@ def test_the_scanner_finds_what_is_planted(shown: Shown) -> None:
     body = {
         "name": f"booking {planted['name']}",
         "tags": [planted["tag"]],
-        "parameters": {"inbox_ids": [], "x": quote(planted["parameter"])},
+        "parameters": {"inbox_ids": "", "x": quote(planted["parameter"])},
         "state": {"type": "FAILED", "message": f"no: {planted['state']}"},
         "enforce_parameter_schema": False,
     }

@@ -132,10 +132,9 @@ def plan(
     now_known = dict(known)
     now_renditions = dict(renditions)
     for booking in bookings:
-        payload = booking.to_json()
         before = now_known.get(booking.class_id)
         if before is not None:
-            result.again.append(Again(booking.class_id, before, before.payload != payload))
+            result.again.append(Again(booking.class_id, before, before.payload != booking.payload))
             continue
         verdict, attempt = _decide(booking, now_renditions, limits, now)
         result.verdicts.append(verdict)
@@ -145,7 +144,7 @@ def plan(
                 RenditionState.TRANSCODING, attempt.attempt, attempt.attempts_today, attempt.attempts_since
             )
         code = verdict.code.number if verdict.code else None
-        now_known[booking.class_id] = Known(verdict.state, payload, code, verdict.message, None)
+        now_known[booking.class_id] = Known(verdict.state, booking.payload, code, verdict.message, None)
     return result
 
 

@@ -105,8 +105,8 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     return [_order(row) for row in connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time))]
 
 
-def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
-    """Insert new bookings."""
+def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> dict[str, Order]:
+    """Insert new bookings; returns them as ``by_id`` would."""
     rows = [
         {
             "class_id": booking.class_id,
@@ -115,7 +115,7 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
             "resolution": booking.video_resolution,
             "start_time": booking.start_time,
             "end_time": booking.end_time,
-            "payload": booking.to_json(),
+            "payload": booking.payload,
             "state": state,
             "received_at": now,
             "updated_at": now,
@@ -124,6 +124,18 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
     ]
     if rows:
         connection.execute(insert(orders), rows)
+    return {
+        booking.class_id: Order(
+            booking.class_id,
+            state,
+            booking.payload,
+            booking.record_id,
+            booking.video_resolution,
+            booking.start_time,
+            booking.end_time,
+        )
+        for booking, state in booked
+    }
 
 
 def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:

@@ -7,8 +7,11 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from lectern.effects import outbox
 from lectern.effects.tables.shared import Journal
+from lectern.errors import Misuse
 from lectern.messages import DeadLetter
 from lectern.states import InboxState
+
+MAX_IDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,31 @@ class Kept:
     command: str
     body: str
     tries: int
+
+
+def spell(ids: Sequence[int]) -> str:
+    """Ids in order as a person writes them, ``3-7,9``: thousands are as quickly told as one, and as quickly read."""
+    spans: list[list[int]] = []
+    for one in ids:
+        if spans and one == spans[-1][1] + 1:
+            spans[-1][1] = one
+        else:
+            spans.append([one, one])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def ids_of(text: str) -> list[int]:
+    """The ids of ``3-7,9``, in its order; raises Misuse for what is none, or more than any batch has."""
+    found: list[int] = []
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise Misuse(f"{part.strip()!r:.60} is no id of the inbox. Write for example 3-7,9")
+        begin, end = int(first), int(last or first)
+        if end - begin + len(found) >= MAX_IDS:
+            raise Misuse(f"{text!r:.60} are more than {MAX_IDS} ids. Name fewer, as in 3-7,9")
+        found.extend(range(begin, end + 1))
+    return found
 
 
 def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
@@ -76,6 +104,13 @@ def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[K
         .order_by(inbox.c.id)
     )
     return [Kept(*row) for row in connection.execute(wanted)]
+
+
+def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
+    """Those of *ids* that are not handled yet."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id).where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
+    return {int(one) for one in connection.execute(wanted).scalars()}
 
 
 def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:

@@ -1,0 +1,37 @@
+"""How a run names the messages that it handles."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.effects import inbox
+from lectern.errors import Misuse
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("", []), ("7", [7]), ("3-5", [3, 4, 5]), ("3-4,9,11-12", [3, 4, 9, 11, 12]), (" 3 , 5-6 ", [3, 5, 6])],
+)
+def test_ids_are_read_as_a_person_writes_them(text: str, ids: list[int]) -> None:
+    assert inbox.ids_of(text) == ids
+
+
+@given(st.lists(st.integers(1, 10**9), unique=True, max_size=200).map(sorted))
+def test_what_is_spelled_is_read_again(ids: list[int]) -> None:
+    assert inbox.ids_of(inbox.spell(ids)) == ids
+
+
+def test_a_whole_batch_is_a_few_characters() -> None:
+    assert inbox.spell(range(17, 5017)) == "17-5016"
+
+
+@pytest.mark.parametrize("text", ["x", "3-", "-3", "3--4", "3,,4", "3.5", "[3, 4]", "²"])
+def test_what_is_no_id_is_misuse_that_says_what_to_write(text: str) -> None:
+    with pytest.raises(Misuse, match="Write for example 3-7,9"):
+        inbox.ids_of(text)
+
+
+@pytest.mark.parametrize("text", ["1-100000000000", "1-60000,1-60000"])
+def test_more_than_any_batch_has_is_misuse_and_no_full_memory(text: str) -> None:
+    with pytest.raises(Misuse, match="more than 100000 ids"):
+        inbox.ids_of(text)
