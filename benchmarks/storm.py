@@ -27,6 +27,9 @@ WHAT = (
     " *Cost* is what all processes but those that publish and hear used of the CPU, which other work can not steal"
 )
 PEERS = ("dramatiq", "celery", "arq", "taskiq", "rq")
+SIZES = (1000, 10_000, 100_000)
+"""The last one in the first round only."""
+
 RECORDS = 20
 TIMED_OUT = 999_999
 PEERS_AT_MOST = 2000
@@ -228,9 +231,9 @@ Storms = dict[tuple[str, int], dict[str, list[Storm]]]
 def measure(stand: Stand) -> Iterator[Figure]:
     """Storms of both kinds and several sizes."""
     name_servers(stand)
-    sizes = (1000,) if stand.quick else (1000, 10_000)
     found: Storms = {}
     for turn in range(stand.rounds):
+        sizes = SIZES[:1] if stand.quick else SIZES[:2] if turn else SIZES
         for kind in ("refused", "cached"):
             with stand.stage() as stage:
                 ours = Ours(stand, stage)
