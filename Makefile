@@ -41,18 +41,22 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 
 # From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
 # class to begin, for a supervisord to start again.
-RINGS := $(addprefix tests/,flows browser faults fundamentals rollout effects playbooks decide)
+RINGS := $(addprefix tests/,flows faults fundamentals rollout effects playbooks decide)
 SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
-# These take minutes a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut off; a
-# day with faults; streamers, Redis and Prefect that go away; staged nights; a day that is searched.
-APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py)
+# These take a minute and more a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut
+# off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
+# staged nights; the UI in a browser.
+APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py release.py)
 APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py)
+APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
 APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py)
+APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
+APART += tests/browser
 
-test: check ## all checks, and all tests but those that want minutes each; ARGS="-k booking -n 0" is passed to pytest
+test: check ## all checks, and all tests but those that want a minute a file; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
-test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs cut off, faults, full disks
+test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs, faults, full disks, the UI
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(APART) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
@@ -69,7 +73,7 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline -q playbooks inventory
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict --profile production -q playbooks inventory
 
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)

@@ -1,4 +1,4 @@
-"""The playbooks are such as Ansible and its linter want them, without a look at the network."""
+"""The playbooks can be read by Ansible, each with each inventory; ``make check`` has the linter look at them."""
 
 import os
 import subprocess
@@ -33,13 +33,6 @@ def run(home: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
         timeout=280,
         check=False,
     )
-
-
-@pytest.mark.timeout(300)
-def test_the_linter_finds_nothing_under_its_strictest_profile(tmp_path: Path) -> None:
-    done = run(tmp_path, "ansible-lint", "--offline", "--profile", "production", "playbooks", "inventory")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 failure(s), 0 warning(s)" in done.stderr
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)
