@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -111,6 +111,8 @@ class ResidentClient(PrefectClient):
             httpx_settings={"transport": QuickRetry(httpx.AsyncHTTPTransport(retries=3))},
         )
         self._fresh: dict[UUID, FlowRun] = {}
+        self.on_telling: Callable[[UUID], None] = lambda _: None
+        """Called with the id of a run when it begins to tell what it did, and when it has ended."""
 
     def know(self, run: FlowRun) -> None:
         """The engine is about to begin *run*, which was created as Running a moment ago, and was never at work."""
@@ -137,11 +139,14 @@ class ResidentClient(PrefectClient):
                 state=fresh.state, status=SetStateStatus.ACCEPT, details=StateAcceptDetails(type="accept_details")
             )
         if state.is_final() and not force:
+            self.on_telling(UUID(str(flow_run_id)))
             await asyncio.sleep(AFTER_S)
         return await super().set_flow_run_state(flow_run_id, state, force)
 
     async def create_artifact(self, artifact: ArtifactCreate) -> Artifact:
         """As Prefect's; but it has time."""
+        if artifact.flow_run_id is not None:
+            self.on_telling(artifact.flow_run_id)
         await asyncio.sleep(AFTER_S)
         return await super().create_artifact(artifact)
 

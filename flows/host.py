@@ -40,8 +40,8 @@ class Runs(Protocol):
     ) -> str:
         """Create a run in state Running and execute it here, at once. Returns its id."""
 
-    async def room(self, flow: str, at_most: int, patience_s: float) -> None:
-        """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""
+    async def room(self, flow: str, at_work: int, telling: int, patience_s: float) -> None:
+        """Wait until fewer than *at_work* runs of *flow* are at work, and but for *telling* all have told of it."""
 
     async def schedule(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,8 +26,13 @@ log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
 BLOCK_MS = 1000
 IDLE_S = 1.0
-AT_WORK = 2
-"""So many runs of a flow at most: what comes meanwhile is the next one's, and the more it is, the less each costs."""
+ONE_RUN = (1, 0)
+"""So many runs of a flow are at work, and so many more that only tell how they went: what comes meanwhile is the next
+one's. Each run costs Prefect several changes, and the fewer it has to make, the sooner it makes the next one."""
+
+SEVERAL_RUNS = (2, 4)
+RUSH = 500
+"""Where so many messages wait, their number costs more than the runs do."""
 
 HANGS_S = 2.0
 """A run that takes longer holds up nobody."""
@@ -56,6 +62,7 @@ class Intake:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in groups.values()}
+        self._waiting = dict.fromkeys(groups.values(), 0)  # how many messages at least are not in a run yet
         self._endings: set[asyncio.Task[None]] = set()
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
@@ -121,11 +128,13 @@ class Intake:
         await self._host.commit(inbox.keep, self._host.journal, batch, time.time())
         del self._batch[: len(batch)]
         self._room.set()
-        self._wake()
+        self._wake(batch)
 
-    def _wake(self) -> None:
-        for woken in self._woken.values():
-            woken.set()
+    def _wake(self, kept: Sequence[Arrived]) -> None:
+        for command, number in Counter(one.command for one in kept).items():
+            flow = self._groups[command]
+            self._waiting[flow] += number
+            self._woken[flow].set()
 
     async def _keep_rest(self) -> None:
         """At the end: what has reached us and is not committed would be forgotten with us."""
@@ -150,7 +159,7 @@ class Intake:
     async def _take(self, entries: Sequence[Entry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]
         await self._host.commit(inbox.keep, self._host.journal, arrived, time.time())
-        self._wake()
+        self._wake(arrived)
         await self._host.bus.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str) -> Arrived:
@@ -168,7 +177,7 @@ class Intake:
             self._woken[flow].clear()
             settings = self._host.settings
             if flow != TAKE_BACK:
-                await self._host.runs.room(flow, AT_WORK, HANGS_S)
+                await self._host.runs.room(flow, *(SEVERAL_RUNS if self._waiting[flow] >= RUSH else ONE_RUN), HANGS_S)
             kept = await self._host.commit(
                 inbox.claim,
                 self._host.journal,
@@ -177,7 +186,9 @@ class Intake:
                 lease_s=settings.inbox_lease_s,
                 now=time.time(),
             )
+            self._waiting[flow] = max(0, self._waiting[flow] - len(kept))
             if not kept:
+                self._waiting[flow] = 0
                 await self._sleep(flow)
             elif flow == TAKE_BACK:
                 await self._take_back(kept)

@@ -61,6 +61,8 @@ class ResidentRuns:
         self._flows: dict[UUID, Flow[..., Any]] = {}
         self._active: dict[UUID, _Active] = {}
         self._background: dict[asyncio.Task[Any], UUID | None] = {}  # and the deployment of each
+        self._handling: dict[UUID, tuple[asyncio.Future[None], UUID | None]] = {}  # until a run only tells how it went
+        client.on_telling = self._handled
         self._draining = False
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
@@ -120,14 +122,27 @@ class ResidentRuns:
             return
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
         self._background[task] = run.deployment_id
+        self._handling[run.id] = asyncio.get_running_loop().create_future(), run.deployment_id
         task.add_done_callback(self._background.pop)
+        task.add_done_callback(lambda _: self._handled(run.id))
 
-    async def room(self, flow: str, at_most: int, patience_s: float) -> None:
-        """Wait until fewer than *at_most* runs of *flow* are at work here, but not for longer than *patience_s*."""
+    def _handled(self, run_id: UUID) -> None:
+        found = self._handling.pop(run_id, None)
+        if found is not None:
+            found[0].set_result(None)
+
+    async def room(self, flow: str, at_work: int, telling: int, patience_s: float) -> None:
+        """Wait until fewer than *at_work* runs of *flow* are at work here, but not for longer than *patience_s*.
+
+        Those that only tell Prefect how they went count, too, but for *telling* of them.
+        """
         own = self._deployments.get(flow)
-        busy = [task for task, deployment in self._background.items() if deployment == own]
-        if len(busy) >= at_most:
-            await asyncio.wait(busy, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        handling = [over for over, deployment in self._handling.values() if deployment == own]
+        all_ = [task for task, deployment in self._background.items() if deployment == own]
+        if len(all_) >= at_work + telling:
+            await asyncio.wait(all_, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        elif len(handling) >= at_work:
+            await asyncio.wait(handling, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _check(self, name: str) -> None:
         if not self._deployments:
