@@ -32,8 +32,8 @@ SIZES = (1000, 10_000, 100_000)
 
 RECORDS = 20
 TIMED_OUT = 999_999
-PEERS_AT_MOST = 2000
-"""A peer handles one message a task: its rate does not grow with their number, but the time it takes does."""
+PEERS_NUMBER = 1000
+"""A peer handles one message a task: its rate does not grow with their number, and is measured with this one."""
 
 Bodies = list[str]
 
@@ -242,8 +242,10 @@ def measure(stand: Stand) -> Iterator[Figure]:
                     ours.calm()
             for number in sizes:
                 _note(stand, found, (kind, number), "bare", peer_storm(stand, "bare", number, kind))
-                for name in PEERS:
-                    _note(stand, found, (kind, number), name, peer_storm(stand, name, min(number, PEERS_AT_MOST), kind))
+            for name in PEERS:
+                one = peer_storm(stand, name, PEERS_NUMBER, kind)
+                for number in sizes:
+                    _note(stand, found, (kind, number), name, one)
     for (kind, number), storms in found.items():
         yield from _figures(kind, number, storms)
 
