@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.playbooks.hosts.step_fault import Watch
 from tests.stage import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -230,3 +231,12 @@ def test_the_command_finishes_though_the_controller_and_the_module_are_killed(ho
     process.communicate(timeout=30)
     gate.touch()
     wait_until(Path(f"{gate}.done").exists, description="the command goes on and finishes")
+
+
+def test_what_watches_a_step_does_not_watch_itself(tmp_path: Path) -> None:
+    """Its own log is opened for each thing that it notes, and would be noted again without an end."""
+    log, written = tmp_path / "points-1", os.O_WRONLY | os.O_CREAT
+    watch = Watch({"mode": "list", "log": str(log)})
+    for path in ("/srv/rollout/lock", str(log), "/srv/code/task_list.db", str(log), "/srv/code/task_list.db"):
+        watch.hook("open", (path, None, written))
+    assert log.read_text().splitlines() == ["open code/task_list.db (1)", "open code/task_list.db (2)"]

@@ -56,8 +56,10 @@ class Watch:
         if not self._begun:
             self._begun = kind == "open" and details[0].endswith("/rollout/lock")
             return
+        if self._orders.get("log") in details:
+            return  # its own note of what it saw
         name = " ".join([kind, *(_MADE.sub("#", "/".join(one.split("/")[-2:])) for one in details)])
-        if any(one in name for one in ("/dev/", "__pycache__", "fault.log")):
+        if any(one in name for one in ("/dev/", "__pycache__")):
             return
         self._seen[name] += 1
         key = f"{name} ({self._seen[name]})"
