@@ -10,7 +10,14 @@ from lectern.errors import Misuse
 
 @pytest.mark.parametrize(
     ("text", "ids"),
-    [("", []), ("7", [7]), ("3-5", [3, 4, 5]), ("3-4,9,11-12", [3, 4, 9, 11, 12]), (" 3 , 5-6 ", [3, 5, 6])],
+    [
+        ("", []),
+        ("7", [7]),
+        ("3-5", [3, 4, 5]),
+        ("3-4,9,11-12", [3, 4, 9, 11, 12]),
+        (" 3 , 5-6 ", [3, 5, 6]),
+        ("3-5,4", [3, 4, 5]),
+    ],
 )
 def test_ids_are_read_as_a_person_writes_them(text: str, ids: list[int]) -> None:
     assert inbox.ids_of(text) == ids

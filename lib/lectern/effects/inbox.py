@@ -45,7 +45,7 @@ def spell(ids: Sequence[int]) -> str:
 
 
 def ids_of(text: str) -> list[int]:
-    """The ids of ``3-7,9``, in its order; raises Misuse for what is none, or more than any batch has."""
+    """The ids of ``3-7,9``, in its order, each once; raises Misuse for what is none, or more than any batch has."""
     found: list[int] = []
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
@@ -55,7 +55,7 @@ def ids_of(text: str) -> list[int]:
         if end - begin + len(found) >= MAX_IDS:
             raise Misuse(f"{text!r:.60} are more than {MAX_IDS} ids. Name fewer, as in 3-7,9")
         found.extend(range(begin, end + 1))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
