@@ -69,7 +69,7 @@ def streamer(alone: Stage) -> Stage:
 
 def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
     """A class on air at the streamer: class_id, record_id, start_time."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=5, length_s=length_s)
+    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=5, length_s=length_s)
     stage.tell("streamer1", {**booking, "cmd": "prepare"})
     stage.on_air(booking["class_id"])
     return booking["class_id"], record, booking["start_time"]
@@ -77,7 +77,7 @@ def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
 
 def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
     """At the clock's position; one push at a time, one citation, one end."""
-    class_id, record, start = put_on_air(streamer, 20)
+    class_id, record, start = put_on_air(streamer, 50)  # a slow machine takes half a minute to start the next
     assert len(ffmpegs_of(class_id)) == 1
     streamer.residents["streamer1"].kill()
     wait_until(lambda: ffmpegs_of(class_id) == [], description="its ffmpeg died with it")
@@ -86,7 +86,7 @@ def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
     second = streamer.on_air(class_id)
     assert streamer.num_cite("streamer1", str(record)) == 1
     assert len(ffmpegs_of(class_id)) == 1
-    _, second = streamer.off_air(class_id)
+    _, second = streamer.off_air(class_id, timeout_s=70)
     assert not second.concurrent
     assert second.first_media_at is not None
     assert abs(streamer.position_s(record, second) - (second.first_media_at - start)) < 2.5  # a key picture every 2 s
@@ -103,7 +103,7 @@ def test_a_killed_streamer_goes_on_with_the_class(streamer: Stage) -> None:
 
 def test_sigterm_drains(streamer: Stage) -> None:
     """Exit code 0; what is not finished awaits its retry, and no ffmpeg is left; the next process goes on."""
-    class_id, record, _ = put_on_air(streamer, 28)
+    class_id, record, _ = put_on_air(streamer, 85)
     assert streamer.residents["streamer1"].end() == 0
     assert ffmpegs_of(class_id) == []
     (run,) = streamer.runs("streamer1", f"broadcast {class_id}")

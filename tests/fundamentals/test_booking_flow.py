@@ -136,7 +136,7 @@ def test_a_ready_class_can_be_cancelled(stage: Stage) -> None:
 
 def test_a_class_on_air_can_be_cancelled(stage: Stage) -> None:
     """Its push ends, its citation is taken back."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=4, length_s=25)
+    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=4, length_s=85)
     class_id = stage.book(booking)
     stage.on_air(class_id)
     stage.cancel(class_id)

@@ -53,7 +53,7 @@ def test_the_timetable_is_in_the_ui(stage: Stage) -> None:
 
 def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
     """Whoever joins late misses what was said before, as in any class."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=-10, length_s=22)
+    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=-10, length_s=85)
     class_id = stage.book(booking)
     push = stage.on_air(class_id)
     assert push.first_media_at is not None
