@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 import stamina
 
+from lectern.effects import tls
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -145,7 +146,8 @@ async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
 
 
 async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
-    async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False) as client:
+    tls_context = tls.context()
+    async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
         for _ in range(_REDIRECTS + 1):
             await asyncio.to_thread(allowed.check, here)

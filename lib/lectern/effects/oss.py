@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 
+from lectern.effects import tls
 from lectern.errors import FallBack, TryAgain
 from lectern.states import Resolution
 
@@ -36,7 +37,7 @@ async def request_transcoding(
     fields: dict[str, object] = {"record_id": record_id, "video_resolution": str(resolution)}
     body = {**fields, "sign": sign(fields, secret)}
     try:
-        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=tls.context()) as client:
             answer = await client.post(url, json=body)
     except httpx.TransportError as error:
         raise TryAgain(f"{thing}: no answer: {type(error).__name__} {error}") from error
