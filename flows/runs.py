@@ -32,6 +32,7 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from flows.api import ResidentClient, hurried
 from flows.heartbeats import SILENT
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
+from flows.slots import Slots
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
@@ -60,9 +61,8 @@ class ResidentRuns:
         self._deployments: dict[str, UUID] = {}
         self._flows: dict[UUID, Flow[..., Any]] = {}
         self._active: dict[UUID, _Active] = {}
-        self._background: dict[asyncio.Task[Any], UUID | None] = {}  # and the deployment of each
-        self._handling: dict[UUID, tuple[asyncio.Future[None], UUID | None]] = {}  # until a run only tells how it went
-        client.on_telling = self._handled
+        self._slots = Slots()
+        client.on_telling = self._slots.tells
         self._draining = False
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
@@ -121,28 +121,11 @@ class ResidentRuns:
         if self._draining or run.id in self._active:
             return
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
-        self._background[task] = run.deployment_id
-        self._handling[run.id] = asyncio.get_running_loop().create_future(), run.deployment_id
-        task.add_done_callback(self._background.pop)
-        task.add_done_callback(lambda _: self._handled(run.id))
-
-    def _handled(self, run_id: UUID) -> None:
-        found = self._handling.pop(run_id, None)
-        if found is not None:
-            found[0].set_result(None)
+        self._slots.take(run.id, run.deployment_id, task)
 
     async def room(self, flow: str, at_work: int, telling: int, patience_s: float) -> None:
-        """Wait until fewer than *at_work* runs of *flow* are at work here, but not for longer than *patience_s*.
-
-        Those that only tell Prefect how they went count, too, but for *telling* of them.
-        """
-        own = self._deployments.get(flow)
-        handling = [over for over, deployment in self._handling.values() if deployment == own]
-        all_ = [task for task, deployment in self._background.items() if deployment == own]
-        if len(all_) >= at_work + telling:
-            await asyncio.wait(all_, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        elif len(handling) >= at_work:
-            await asyncio.wait(handling, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until another run of *flow* may begin, as ``Slots.room`` says."""
+        await self._slots.room(self._deployments.get(flow), at_work, telling, patience_s)
 
     def _check(self, name: str) -> None:
         if not self._deployments:
@@ -285,8 +268,9 @@ class ResidentRuns:
         for active in self._active.values():
             active.verdict = active.verdict or "drained"
             active.task.cancel("drained")
-        if self._background or self._active:
-            await asyncio.wait({*self._background, *(a.task for a in self._active.values())}, timeout=10)
+        left = self._slots.tasks() | {active.task for active in self._active.values()}
+        if left:
+            await asyncio.wait(left, timeout=10)
 
     async def adopt_orphans(self, pool: str, queue: str) -> int:
         """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
