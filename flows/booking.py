@@ -30,7 +30,7 @@ from flows.outcome import (
 from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Plan
-from lectern.effects import bookings, events, inbox, outbox, renditions
+from lectern.effects import bookings, events, inbox, outbox, outgoing, renditions
 from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.errors import Malformed, TryAgain
@@ -186,7 +186,7 @@ def _answer_again(
         give_answer(connection, host, order, 0, "prepared", now, times=1)
     bookings.delivered_again(connection, [class_id])
     if differs:
-        cry = bookings.alarm(errors.CONFLICT, f"{class_id}: {what}", now, host.settings.name, class_id=class_id)
+        cry = outgoing.alarm(errors.CONFLICT, f"{class_id}: {what}", now, host.settings.name, class_id=class_id)
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
     events.note(connection, host.journal, host.settings.name, [Event(what, class_id, order.stem)], now)
     batch.row(class_id, what, code=order.code or 0)

@@ -14,7 +14,7 @@ from flows.ecs_work import LINE, UNWANTED, Missed
 from flows.host import log, tell
 from flows.outcome import Teacher
 from lectern.decide import ecs as decide
-from lectern.effects import bookings, ecs_hosts, events, outbox, process, renditions
+from lectern.effects import ecs_hosts, events, outbox, outgoing, process, renditions
 from lectern.effects.ecs_job import Made
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -170,7 +170,7 @@ def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[Le
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_aside_s
         said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
-        cry = bookings.alarm(HOST_ASIDE, said, now, host.settings.name)
+        cry = outgoing.alarm(HOST_ASIDE, said, now, host.settings.name)
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from flows import release, stop, trouble
 from flows.host import Host
 from lectern import errors
-from lectern.effects import bookings, disk, inbox, outbox, process
+from lectern.effects import disk, inbox, outbox, outgoing, process
 from lectern.effects.bus import Entry
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
@@ -241,7 +241,7 @@ class Intake:
             why = f"not handled in {one.tries} runs; see their logs"
             log.error("inbox %d: %s", one.id, why)
             inbox.bury(connection, self._host.journal, one, why, self._host.settings.dead_letter_stream, now)
-        cry = bookings.alarm(
+        cry = outgoing.alarm(
             errors.DEAD_LETTER, f"{len(kept)} messages could not be handled", now, self._host.settings.name
         )
         outbox.put(connection, self._host.journal, [self._host.alarm(cry)], now)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from flows.host import Host, log
 from lectern import errors
 from lectern.decide.placement import place
-from lectern.effects import bookings, events, inbox, leases, outbox
+from lectern.effects import bookings, events, inbox, leases, outbox, outgoing
 from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -100,10 +100,10 @@ def proceed(
     nowhere: list[Refusal] = []
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            nowhere.append(Refusal(order, *bookings.no_streamer(order.stem), alarm=True))
+            nowhere.append(Refusal(order, *outgoing.no_streamer(order.stem), alarm=True))
             continue
         placed.append((order.class_id, streamer, url))
-        prepare = bookings.prepare(order.payload, url, order.placement + 1)
+        prepare = outgoing.prepare(order.payload, url, order.placement + 1)
         sending.append(to_streamer(host, streamer, prepare, order.class_id))
         noted.append(Event("placed", order.class_id, order.stem, f"on {streamer}"))
         batch.row(order.class_id, "proceed", where=streamer, detail=order.stem)
@@ -144,7 +144,7 @@ def place_again(
         if order.state is BookingState.READY:
             bookings.close(connection, order, BookingState.PLACED, now)
         bookings.place(connection, [(order.class_id, chosen, order.url or "")], now)
-        prepare = bookings.prepare(order.payload, order.url or "", order.placement + 1)
+        prepare = outgoing.prepare(order.payload, order.url or "", order.placement + 1)
         outbox.put(connection, host.journal, [to_streamer(host, chosen, prepare, order.class_id)], now)
         moved = Event("moved", order.class_id, order.stem, f"from {order.streamer} to {chosen}: {why}")
         events.note(connection, host.journal, host.settings.name, [moved], now)
@@ -157,7 +157,7 @@ def _nowhere(connection: Connection, host: Teacher, order: Order, why: str, batc
         return
     code = errors.NOT_MOVED
     bookings.close(connection, order, BookingState.BROKEN, now, code=code.number, message=why)
-    cry = bookings.alarm(
+    cry = outgoing.alarm(
         code,
         f"{order.class_id}: {why}; no other streamer can take it",
         now,
@@ -216,7 +216,7 @@ def refuse_all(connection: Connection, host: Teacher, refused: Sequence[Refusal]
 
 def _alarm(host: Teacher, one: Refusal, now: float) -> Alarm:
     order = one.order
-    return bookings.alarm(
+    return outgoing.alarm(
         one.code,
         f"{order.class_id}: {one.why}",
         now,
@@ -229,7 +229,7 @@ def _alarm(host: Teacher, one: Refusal, now: float) -> Alarm:
 
 def answer(host: Teacher, order: Order, code: int, why: str) -> Outgoing:
     """The answer to a booking."""
-    message = bookings.answer(order.class_id, code, why, order.streamer)
+    message = outgoing.answer(order.class_id, code, why, order.streamer)
     return Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, order.class_id)
 
 
@@ -255,12 +255,12 @@ def bury(connection: Connection, host: Teacher, kept: inbox.Kept, error: Malform
     known = bookings.by_id(connection, [error.class_id]) if error.class_id else {}
     answerable = error.class_id is not None and not known and kept.command == "order"
     if answerable and error.class_id:
-        message = bookings.answer(error.class_id, errors.MALFORMED.number, error.message)
+        message = outgoing.answer(error.class_id, errors.MALFORMED.number, error.message)
         out = Outgoing(host.settings.order_result_channel, Kind.CHANNEL, message, error.class_id)
         outbox.put(connection, host.journal, [out], now)
     inbox.bury(connection, host.journal, kept, error.message, host.settings.dead_letter_stream, now)
     code = errors.MALFORMED if answerable else errors.DEAD_LETTER
-    cry = bookings.alarm(code, error.message, now, host.settings.name, class_id=error.class_id)
+    cry = outgoing.alarm(code, error.message, now, host.settings.name, class_id=error.class_id)
     outbox.put(connection, host.journal, [host.alarm(cry)], now)
     events.note(
         connection, host.journal, host.settings.name, [Event("malformed", error.class_id, detail=error.message)], now

@@ -13,7 +13,7 @@ from flows.board import Board
 from flows.host import Host, log, tell
 from lectern import errors
 from lectern.decide import readiness as decide
-from lectern.effects import airings, bookings, cache, outbox, reach, store
+from lectern.effects import airings, bookings, cache, outbox, outgoing, reach, store
 from lectern.effects.airings import Airing
 from lectern.effects.cache import Cached
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -104,7 +104,7 @@ class Readiness:
         for one in red:
             said = decide.sentence(one.class_id, one.stem, one.start_time - now, self._reds[one.class_id])
             log.warning("%s", said)
-            made = bookings.alarm(
+            made = outgoing.alarm(
                 errors.NOT_READY_FOR_START,
                 said,
                 now,
@@ -170,7 +170,7 @@ def _cry_of_teacher(
         why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
         said = decide.sentence(one.class_id, one.stem, one.start_time - now, [why])
         log.warning("%s", said)
-        cry = bookings.alarm(
+        cry = outgoing.alarm(
             errors.NOT_READY_FOR_START,
             said,
             now,

@@ -13,7 +13,7 @@ from flows.apart import apart
 from flows.host import NOWHERE, teacher, tell
 from flows.outcome import FAILED, Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
-from lectern.effects import bookings, events, inbox, outbox
+from lectern.effects import bookings, events, inbox, outbox, outgoing
 from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.effects.outbox import Outgoing
@@ -141,7 +141,7 @@ def _ended(connection: Connection, host: Teacher, order: Order, said: Report, ba
         state = BookingState.CANCELLED  # by a person, in the UI
     bookings.close(connection, order, state, now, code=said.code, message=said.message)
     if state is BookingState.BROKEN:
-        cry = bookings.alarm(
+        cry = outgoing.alarm(
             code,
             f"{order.class_id}: {said.message}",
             now,

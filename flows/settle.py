@@ -17,7 +17,7 @@ from flows.outcome import FAILED, Batch, Refusal, Teacher, bury, living, proceed
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
-from lectern.effects import bookings, events, inbox, metrics, outbox, renditions
+from lectern.effects import bookings, events, inbox, metrics, outbox, outgoing, renditions
 from lectern.effects.bookings import Order
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -174,7 +174,7 @@ def _apply(
         case Outcome.FALL_BACK:
             renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
         case Outcome.ALARM:
-            cry = bookings.alarm(
+            cry = outgoing.alarm(
                 errors.UNKNOWN_RENDITION,
                 f"{one.stem}: a result came, nobody asked for it",
                 now,
@@ -223,7 +223,7 @@ def give_up(
     waiting = bookings.waiting_for(connection, *key)
     refuse_all(connection, host, [Refusal(order, code, why) for order in waiting], batch, now)
     _orphans(connection, host, key, waiting, listed, batch, now)
-    cry = bookings.alarm(
+    cry = outgoing.alarm(
         code,
         f"{stem(*key)}: {why}; {len(waiting)} classes refused",
         now,
@@ -249,8 +249,8 @@ def _orphans(
     for class_id in dict.fromkeys(one for one in listed if one not in known):
         said = f"{class_id} waited for {stem(*key)}; its booking is not known here"
         answer = Outgoing(
-            host.settings.order_result_channel, Kind.CHANNEL, bookings.answer(class_id, code.number, said), class_id
+            host.settings.order_result_channel, Kind.CHANNEL, outgoing.answer(class_id, code.number, said), class_id
         )
-        cry = host.alarm(bookings.alarm(code, said, now, host.settings.name, class_id=class_id))
+        cry = host.alarm(outgoing.alarm(code, said, now, host.settings.name, class_id=class_id))
         outbox.put(connection, host.journal, [answer, cry], now)
         batch.row(class_id, "refuse", code=code.number, detail=said)

@@ -15,7 +15,7 @@ from flows.intake import backoff_s
 from flows.outcome import Teacher, to_streamer
 from lectern import errors
 from lectern.decide import lease as decide
-from lectern.effects import bookings, events, leases, outbox
+from lectern.effects import bookings, events, leases, outbox, outgoing
 from lectern.effects.events import Event
 from lectern.effects.leases import Holder
 from lectern.errors import TryAgain
@@ -124,7 +124,7 @@ def cry(connection: Connection, host: Teacher, name: str, number: int, others: S
     else:
         what = f"its {number} classes stay with it, for its lease has no end"
     log.error("%s: is lost: %s; %s", name, after, what)
-    lost = bookings.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
+    lost = outgoing.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
     outbox.put(connection, host.journal, [host.alarm(lost)], now)
 
 

@@ -13,7 +13,7 @@ from flows import artifacts, begin, broadcast, cache, deadlines, download
 from flows.host import NOWHERE, Host, log, streamer, teacher, tell
 from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
-from lectern.effects import airings, bookings, events, inbox, leases, outbox, renditions
+from lectern.effects import airings, bookings, events, inbox, leases, outbox, outgoing, renditions
 from lectern.effects import cache as rows
 from lectern.effects.events import Event
 from lectern.errors import TryAgain
@@ -111,7 +111,7 @@ def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> 
     now = time.time()
     for order in late:
         said = f"{order.class_id} waits for {order.stem} since more than {host.settings.order_warn_time_out_s:.0f} s"
-        cry = bookings.alarm(
+        cry = outgoing.alarm(
             errors.STALE_WAITING,
             said,
             now,
@@ -127,7 +127,7 @@ def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> 
 def _tell_again(connection: Connection, host: Teacher, silent: list[bookings.Order]) -> None:
     now = time.time()
     for order in silent:
-        prepare = bookings.prepare(order.payload, order.url or "", order.placement)
+        prepare = outgoing.prepare(order.payload, order.url or "", order.placement)
         outbox.put(connection, host.journal, [to_streamer(host, order.streamer or "", prepare, order.class_id)], now)
     told = [Event("told its streamer again", order.class_id, order.stem) for order in silent]
     events.note(connection, host.journal, host.settings.name, told, now)
@@ -150,7 +150,7 @@ def _close(connection: Connection, host: Teacher, batch: Batch) -> None:
         code, why = errors.AIRING_BROKEN, f"{order.streamer} never said how it ended"
         bookings.close(connection, order, BookingState.BROKEN, now, code=code.number, message=why)
         said = f"{order.class_id}: {why}"
-        cry = bookings.alarm(code, said, now, host.settings.name, class_id=order.class_id, record_id=order.record_id)
+        cry = outgoing.alarm(code, said, now, host.settings.name, class_id=order.class_id, record_id=order.record_id)
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
         broken = Event(BookingState.BROKEN, order.class_id, order.stem, why)
         events.note(connection, host.journal, host.settings.name, [broken], now)

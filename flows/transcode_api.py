@@ -26,9 +26,10 @@ from lectern.effects import bookings, events, oss, renditions
 from lectern.effects.events import Event
 from lectern.effects.rate import Rate
 from lectern.errors import Refuse, TryAgain
-from lectern.messages import Booking, RecordId, WireResolution, stem
+from lectern.messages import Booking, stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
+from lectern.wire import RecordId, WireResolution
 
 MAX_BODY_BYTES = 4096
 A_SECOND = 10.0

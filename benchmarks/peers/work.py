@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Verdict
 from lectern.decide.placement import place
-from lectern.effects import airings, bookings, events, renditions
+from lectern.effects import airings, bookings, events, outgoing, renditions
 from lectern.effects import cache as cached
 from lectern.effects.events import Event
 from lectern.effects.tables import streamer as streamer_tables
@@ -79,7 +79,7 @@ def _place(connection: Connection, booking: Booking, url: str, now: float) -> st
     bookings.place(connection, [(booking.class_id, streamer, url)], now)
     event = Event("placed", booking.class_id, booking.stem, f"on {streamer}")
     events.note(connection, teacher_tables.journal, "teacher", [event], now)
-    return bookings.prepare(booking.to_json(), url, 1).to_json()
+    return outgoing.prepare(booking.to_json(), url, 1).to_json()
 
 
 def _refuse(connection: Connection, booking: Booking, verdict: Verdict, now: float) -> None:
@@ -117,5 +117,5 @@ def report(body: str) -> None:
 
 
 def _answer(class_id: str, code: int, message: str) -> None:
-    said: Message = bookings.answer(class_id, code, message, None if code else STREAMER)
+    said: Message = outgoing.answer(class_id, code, message, None if code else STREAMER)
     bus().publish(os.environ["BENCH_ANSWERS"], said.to_json())

@@ -1,58 +1,30 @@
 """All that travels on the wire: frozen, parsed once, unknown fields kept."""
 
-import re
 from collections.abc import Mapping
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from lectern.errors import Malformed
 from lectern.states import Backend, Resolution
-
-NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
-"""What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+from lectern.wire import (
+    EpochSeconds,
+    HttpUrl,
+    Name,
+    RecordId,
+    RtmpUrl,
+    WireResolution,
+    checked_url,
+    is_name,
+    read_resolution,
+)
 
 _RESOLUTIONS = tuple(Resolution)
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
-
-
-def is_name(text: str) -> bool:
-    """Whether *text* may be a class_id, an institution_id, or a host's name."""
-    return NAME.fullmatch(text) is not None and text not in {".", ".."}
-
-
-def _name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-    return text
-
-
-def _resolution(value: object) -> object:
-    """The source spells the smallest one ``240``; read it with and without the letter."""
-    text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
-    return f"{text}P" if isinstance(text, str) and text.isdigit() else text
-
-
-def _url(text: str, *schemes: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
-    if len(text) > 2_000 or " " in text or not text.isprintable():  # of blanks, only this one is printable
-        raise ValueError("must have no blanks or control characters and at most 2000 characters")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
-HttpUrl = Annotated[str, AfterValidator(lambda text: _url(text, "http", "https"))]
-RtmpUrl = Annotated[str, AfterValidator(lambda text: _url(text, "rtmp", "rtmps"))]
-WireResolution = Annotated[Resolution, BeforeValidator(_resolution)]
-RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]
 
 
 class Message(BaseModel):
@@ -91,18 +63,18 @@ class Booking(Message):
             raise ValueError("end_time must be after start_time")
         if self.video_resolution is None and self.video_url is None:
             raise ValueError("video_url is needed where no video_resolution is given")
-        for resolution, url in self.urls.items():
+        for size, where in self.urls.items():
             try:
-                _url(url, "http", "https")
+                checked_url(where, "http", "https")
             except ValueError as error:
-                raise ValueError(f"video_url_list.{resolution} {error}") from None
+                raise ValueError(f"video_url_list.{size} {error}") from None
         return self
 
     @cached_property
     def urls(self) -> Mapping[Resolution, str]:
         """The recording's URL of each resolution we know; other keys of the list are passed over."""
-        known = {_resolution(key): url for key, url in self.video_url_list.items()}
-        return {resolution: known[resolution] for resolution in _RESOLUTIONS if known.get(resolution)}
+        known = {read_resolution(key): where for key, where in self.video_url_list.items()}
+        return {size: known[size] for size in _RESOLUTIONS if known.get(size)}
 
     @cached_property
     def payload(self) -> str:

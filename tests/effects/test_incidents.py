@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from lectern.effects import bookings, incidents, outbox, schema
+from lectern.effects import incidents, outbox, outgoing, schema
 from lectern.effects.incidents import Patience
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.effects.tables.engine import open_database, transaction
@@ -30,7 +30,7 @@ class Desk:
         """Raise *number* alarms, each of another class."""
         with transaction(self.engine) as connection:
             made = [
-                bookings.alarm(code, f"{code.meaning}!", now, "teacher", class_id=f"c-{next(self._numbers)}")
+                outgoing.alarm(code, f"{code.meaning}!", now, "teacher", class_id=f"c-{next(self._numbers)}")
                 for _ in range(number)
             ]
             outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in made], now)

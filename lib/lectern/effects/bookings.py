@@ -4,14 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pydantic_core import from_json
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
-from lectern import errors
 from lectern.effects.tables.teacher import orders
-from lectern.errors import ErrorCode
 from lectern.facts import Known
-from lectern.messages import Alarm, Booking, OrderResult, Prepare, stem
+from lectern.messages import Booking, stem
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
 
 MAX_DELIVERIES = 10
@@ -264,48 +261,3 @@ def counts(connection: Connection) -> Mapping[str, int]:
         str(state): int(number)
         for state, number in connection.execute(select(orders.c.state, func.count()).group_by(orders.c.state))
     }
-
-
-# -- the messages that go out for a booking -------------------------------------------------------------------------
-
-
-def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
-    """Our answer to a booking: a success has code 0."""
-    return OrderResult(
-        class_id=class_id, result="fail" if code else "success", code=code, message=message, streamer=streamer
-    )
-
-
-def prepare(payload: str, url: str, placement: int) -> Prepare:
-    """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
-    fields = {name: value for name, value in from_json(payload).items() if value is not None}
-    fields.pop("video_url_list", None)
-    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url, "placement": placement})
-
-
-def alarm(
-    code: ErrorCode,
-    message: str,
-    now: float,
-    host: str,
-    *,
-    class_id: str | None = None,
-    record_id: int | None = None,
-    resolution: Resolution | None = None,
-) -> Alarm:
-    """A cry for a person."""
-    return Alarm(
-        code=code.number,
-        message=message,
-        at=now,
-        runbook=code.runbook,
-        host=host,
-        class_id=class_id,
-        record_id=record_id,
-        video_resolution=resolution,
-    )
-
-
-def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
-    """Why a class that should proceed can not."""
-    return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"

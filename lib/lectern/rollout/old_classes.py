@@ -9,10 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from lectern.effects.old_times import BEYOND, epoch
-from lectern.messages import HttpUrl, RtmpUrl, is_name, stem
+from lectern.messages import stem
 from lectern.rollout.old_tables import ClassRow, TaskRow
 from lectern.rollout.wording import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, Resolution
+from lectern.wire import HttpUrl, RtmpUrl, is_name
 
 _STEM = re.compile(r"(0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
 _DIGITS = re.compile(r"[0-9]{1,19}")

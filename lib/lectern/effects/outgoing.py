@@ -1,0 +1,50 @@
+"""The messages that go out for a booking: our answer, what its streamer is told, a cry for a person."""
+
+from pydantic_core import from_json
+
+from lectern import errors
+from lectern.errors import ErrorCode
+from lectern.messages import Alarm, OrderResult, Prepare
+from lectern.states import Resolution
+
+
+def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
+    """Our answer to a booking: a success has code 0."""
+    return OrderResult(
+        class_id=class_id, result="fail" if code else "success", code=code, message=message, streamer=streamer
+    )
+
+
+def prepare(payload: str, url: str, placement: int) -> Prepare:
+    """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
+    fields = {name: value for name, value in from_json(payload).items() if value is not None}
+    fields.pop("video_url_list", None)
+    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url, "placement": placement})
+
+
+def alarm(
+    code: ErrorCode,
+    message: str,
+    now: float,
+    host: str,
+    *,
+    class_id: str | None = None,
+    record_id: int | None = None,
+    resolution: Resolution | None = None,
+) -> Alarm:
+    """A cry for a person."""
+    return Alarm(
+        code=code.number,
+        message=message,
+        at=now,
+        runbook=code.runbook,
+        host=host,
+        class_id=class_id,
+        record_id=record_id,
+        video_resolution=resolution,
+    )
+
+
+def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
+    """Why a class that should proceed can not."""
+    return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"

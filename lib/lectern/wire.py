@@ -1,0 +1,47 @@
+"""What single fields on the wire may be, and how they are read."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from lectern.states import Resolution
+
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
+"""What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+
+
+def is_name(text: str) -> bool:
+    """Whether *text* may be a class_id, an institution_id, or a host's name."""
+    return NAME.fullmatch(text) is not None and text not in {".", ".."}
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def read_resolution(value: object) -> object:
+    """The source spells the smallest one ``240``; read it with and without the letter."""
+    text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
+    return f"{text}P" if isinstance(text, str) and text.isdigit() else text
+
+
+def checked_url(text: str, *schemes: str) -> str:
+    """*text*, if it is a URL with one of *schemes*; raises ValueError in words."""
+    parts = urlsplit(text)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
+    if len(text) > 2_000 or " " in text or not text.isprintable():  # of blanks, only this one is printable
+        raise ValueError("must have no blanks or control characters and at most 2000 characters")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+HttpUrl = Annotated[str, AfterValidator(lambda text: checked_url(text, "http", "https"))]
+RtmpUrl = Annotated[str, AfterValidator(lambda text: checked_url(text, "rtmp", "rtmps"))]
+WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
+RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]
