@@ -1,5 +1,7 @@
 """Redis keys are renamed by rules: all that fit and nothing else, never over another key, as often as is needed."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import redis
 
 from lectern.effects import rekey
 from lectern.effects.rekey import Rule, renamed
-from lectern.errors import Misuse
+from lectern.errors import CallAPerson, Misuse
 from tests.effects.redis_servers import url_of
 from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
 
@@ -119,6 +121,23 @@ def test_a_journal_that_can_not_be_written_is_refused_before_anything_is_renamed
     with pytest.raises(Misuse, match=r"no/such/file: the journal can not be written: No such file"):
         renamed(client, [Rule.parse(*WAITING)], journal=tmp_path / "no/such/file")
     assert everything(client) == before
+
+
+def test_a_disk_that_does_not_take_the_journal_is_told(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes to the disk while the server goes on, and no failure of it is lost; typed again, all is renamed."""
+    rule, olds = Rule.parse(*WAITING), fill(client, 3000)
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(CallAPerson, match=r"Input/output error.*type the same again"):
+            renamed(client, [rule], journal=tmp_path / "keys.tsv")
+    renamed(client, [rule], journal=tmp_path / "keys.tsv")
+    assert not set(olds) & set(names_of(client))
 
 
 KILLED = """

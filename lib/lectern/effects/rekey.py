@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,49 +223,62 @@ def next_count(count: int, took_s: float) -> int:
     return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
 
 
-@dataclass
 class _Journal:
-    """A file of the names, on disk at the latest 0.1 s after they were renamed; without one nothing is written."""
+    """A file of the names; without one nothing is written.
 
-    file: BinaryIO | None
-    synced_at: float = field(default_factory=time.monotonic)
+    They go to the disk every 0.1 s, while the server renames the next ones; who has waited for a disk that is slower
+    than that has at most two such intervals to lose.
+    """
+
+    def __init__(self, file: BinaryIO | None, disk: Executor) -> None:
+        self._file, self._disk = file, disk
+        self._synced_at = time.monotonic()
+        self._syncing: Future[None] | None = None
 
     @property
     def wanted(self) -> bool:
-        return self.file is not None
+        return self._file is not None
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path | None) -> Iterator["_Journal"]:
-        if path is None:
-            yield cls(None)
-            return
-        try:
-            file = path.open("a+b")
-        except OSError as error:
-            raise Misuse(f"{path}: the journal can not be written: {error.strerror}. Name another file.") from error
-        with file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 1, 0))
-            if file.read(1) not in {b"", b"\n"}:
-                file.write(b"\n")  # a crash tore the last line
-            made = cls(file)
+        with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
+            if path is None:
+                yield cls(None, disk)
+                return
             try:
-                yield made
-            finally:
-                made.sync()
+                file = path.open("a+b")
+            except OSError as error:
+                raise Misuse(f"{path}: the journal can not be written: {error.strerror}. Name another file.") from error
+            with file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                if file.read(1) not in {b"", b"\n"}:
+                    file.write(b"\n")  # a crash tore the last line
+                made = cls(file, disk)
+                try:
+                    yield made
+                finally:
+                    made._sync()
+                    made._settle()
 
     def write(self, names: bytes) -> None:
-        if self.file is not None and names:
-            self.file.write(names)
-            if time.monotonic() - self.synced_at > FSYNC_EVERY_S:
-                self.sync()
+        if self._file is not None and names:
+            self._file.write(names)
+            if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
+                self._sync()
 
-    def sync(self) -> None:
-        if self.file is not None:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.synced_at = time.monotonic()
+    def _sync(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            self._settle()
+            self._syncing = self._disk.submit(os.fsync, self._file.fileno())
+            self._synced_at = time.monotonic()
+
+    def _settle(self) -> None:
+        """What was begun is on disk; raises what the disk says."""
+        if self._syncing is not None:
+            self._syncing.result()
 
 
 def _refuse_cluster(client: redis.Redis) -> None:
