@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -17,7 +18,10 @@ from lectern.demo.platform import Platform
 from lectern.demo.stack import Stack, running
 from lectern.demo.table import Row, report
 
-console = Console()
+WIDE = 132
+"""Columns of what is no terminal: a log has no edge."""
+
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def main() -> int:
@@ -84,15 +88,20 @@ async def _tell(rows: list[Row], playing: "asyncio.Task[None]") -> None:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("class", "path", "must be", "answer", "code", "rendition", "received", "late", "", expand=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("class", no_wrap=True)
+    table.add_column("path, and what must be", ratio=1)
+    for name in ("answer", "rendition"):
+        table.add_column(name, no_wrap=True)
+    for name in ("received", "late"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("", overflow="fold")
     for row in rows:
         mark = "[dim]…[/dim]" if row.ok is None else "[green]ok[/green]" if row.ok else f"[red]BAD[/red] {row.why}"
         table.add_row(
             row.class_id,
-            row.path,
-            row.expected,
-            row.result,
-            "" if row.code is None else str(row.code),
+            f"{row.path}: [bold]{row.expected}[/bold]",
+            row.result if row.code is None else f"{row.result} {row.code}",
             row.rendition,
             "" if row.received_s is None else f"{row.received_s} s",
             "" if row.late_s is None else f"{row.late_s} s",
