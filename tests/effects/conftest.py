@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -212,8 +213,8 @@ def make_key(path: Path, kind: Sequence[str] = ("-t", "ed25519"), passphrase: st
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    if not SSHD.exists():
-        pytest.skip("no /usr/sbin/sshd: apt-get install openssh-server")
+    if not SSHD.exists() or shutil.which("ssh-keygen") is None:
+        pytest.skip("no /usr/sbin/sshd, or no ssh-keygen: apt-get install openssh-server")
     folder = tmp_path_factory.mktemp("sshd")
     port = free_port()
     host_key = make_key(folder / "host")
