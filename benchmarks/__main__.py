@@ -32,6 +32,7 @@ NAMES = (
     "second",
     "cuts",
     "lone",
+    "lone_postgres",
     "run_cost",
     "waiting",
     "storm",

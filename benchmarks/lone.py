@@ -22,34 +22,42 @@ SHARES = {"p50": (0.50, "<= 0.25"), "p95": (0.95, ""), "p99": (0.99, "<= 0.5")}
 WARM_UP = 5
 
 Send = Callable[[Sequence[str]], None]
+Waits = dict[int, list[float]]
 
 
 def measure(stand: Stand) -> Iterator[Figure]:
     """Ours, the limit and the peers at each rate."""
     name_servers(stand)
-    numbers = {rate: min(number, 10 * rate) if stand.quick else number for rate, number in RATES.items()}
-    found: dict[str, dict[int, list[float]]] = {}
-    with stand.stage() as stage:
-        ours = Ours(stand, stage)
-        channel = stage.channels["order_result"]
-        found["ours"] = _at_rates(stand, "ours", numbers, ours.send, channel, ours.records)
+    found = {"ours": ours_waits(stand, "ours")}
     for name in ("bare", *PEERS):
         with peer_up(stand, name) as up:
-            found[name] = _at_rates(stand, name, numbers, up.send, up.channel, up.records)
+            found[name] = _at_rates(stand, name, up.send, up.channel, up.records)
+    yield from figures("lone", found)
+
+
+def ours_waits(stand: Stand, name: str) -> Waits:
+    """Of ours, on servers of its own."""
+    with stand.stage() as stage:
+        ours = Ours(stand, stage)
+        return _at_rates(stand, name, ours.send, stage.channels["order_result"], ours.records)
+
+
+def figures(row: str, found: dict[str, Waits]) -> Iterator[Figure]:
+    """The shares at each rate: of ``ours`` beside the others, ``bare`` as the limit."""
     for what, (share, goal) in SHARES.items():
-        for rate, number in numbers.items():
-            values = {name: quantile(waits[rate], share) for name, waits in found.items()}
-            one, limit = values.pop("ours"), values.pop("bare")
-            row, note = f"lone, {rate}: {what}", f"of {number} bookings at {rate} a second"
-            yield Figure(row, "s", one, values, limit, more_is_better=False, goal=goal, note=note, size=rate)
+        for rate, waits in found["ours"].items():
+            values = {name: quantile(its[rate], share) for name, its in found.items()}
+            one, limit = values.pop("ours"), values.pop("bare", None)
+            note = f"of {len(waits)} bookings at {rate} a second"
+            name = f"{row}, {rate}: {what}"
+            yield Figure(name, "s", one, values, limit, more_is_better=False, goal=goal, note=note, size=rate)
 
 
-def _at_rates(
-    stand: Stand, name: str, numbers: dict[int, int], send: Send, channel: str, records: Sequence[int]
-) -> dict[int, list[float]]:
+def _at_rates(stand: Stand, name: str, send: Send, channel: str, records: Sequence[int]) -> Waits:
     """Seconds that each booking waited, at each rate."""
+    numbers = {rate: min(number, 10 * rate) if stand.quick else number for rate, number in RATES.items()}
     _waits(stand, send, channel, bodies(WARM_UP, "cached", f"{name}-warm-up", records), 5)
-    found: dict[int, list[float]] = {}
+    found: Waits = {}
     for rate, number in numbers.items():
         found[rate] = _waits(stand, send, channel, bodies(number, "cached", f"{name}-{rate}", records), rate)
         shares = ", ".join(f"{what} {quantile(found[rate], share):.3f} s" for what, (share, _) in SHARES.items())

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.rollout.host import ENV, Host, a_host
-from tests.rollout.test_window_killed import KILL, killed
+from tests.rollout.test_window_killed import killed
 from tests.stage import wait_until
 
-LINES = 8
-"""So many lines does a rollback write: rollback, rolledback, and two for stop, adopt and reload; a restore has two."""
 BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
 
 
@@ -61,25 +59,6 @@ def test_what_was_written_since_the_window_stays(host: Host) -> None:
     host.done("rollback")
     assert "new" in classes(host)
     assert host.lost() == set()
-
-
-@pytest.mark.parametrize(
-    ("restore", "number"), [(restore, n) for restore in (False, True) for n in range(1, LINES + 2 * restore + 1)]
-)
-def test_a_rollback_that_was_killed_goes_on_where_it_was(tmp_path: Path, restore: bool, number: int) -> None:
-    """Also where it restores the database: what the old program wrote after the first try is not thrown away."""
-    with a_host(tmp_path) as host:
-        before = host.tree()
-        finished(host)
-        booked(host)
-        wanted = host.wanted(restore_database=restore)
-        answered = host.step("rollback", wanted=wanted, fault=KILL.format(number=number))
-        assert answered.code == -9, f"the fault did not fire: {answered}"
-        assert host.step("window").code == 2, "a window may not go over a half rollback"
-        assert host.done("rollback", wanted=wanted)["changed"]
-        host.is_old(before)
-        assert ("new" in classes(host)) is not restore
-        assert not host.done("rollback", wanted=wanted)["changed"]
 
 
 def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on(host: Host) -> None:
