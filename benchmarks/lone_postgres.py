@@ -23,8 +23,8 @@ def measure(stand: Stand) -> Iterator[Figure]:
     with postgres.server(folder) as url:
         other = stand.like(PREFECT_SERVER_DATABASE_CONNECTION_URL=url)
         try:
-            ours = lone.ours_waits(other, "on PostgreSQL")
+            ours = lone.ours_waits(other, "postgres")
         finally:
             other.close()
-    sqlite = lone.ours_waits(stand, "on SQLite")
+    sqlite = lone.ours_waits(stand, "sqlite")
     yield from lone.figures("lone_postgres", {"ours": ours, "Prefect on SQLite": sqlite})
