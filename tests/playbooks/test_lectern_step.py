@@ -233,10 +233,11 @@ def test_the_command_finishes_though_the_controller_and_the_module_are_killed(ho
     wait_until(Path(f"{gate}.done").exists, description="the command goes on and finishes")
 
 
-def test_what_watches_a_step_does_not_watch_itself(tmp_path: Path) -> None:
-    """Its own log is opened for each thing that it notes, and would be noted again without an end."""
+def test_what_watches_a_step_sees_neither_itself_nor_what_changes_nothing(tmp_path: Path) -> None:
+    """Its own log is opened for each thing that it notes; and /dev/null for each program, as often as it is waited."""
     log, written = tmp_path / "points-1", os.O_WRONLY | os.O_CREAT
     watch = Watch({"mode": "list", "log": str(log)})
-    for path in ("/srv/rollout/lock", str(log), "/srv/code/task_list.db", str(log), "/srv/code/task_list.db"):
+    database = "/srv/code/task_list.db"
+    for path in ("/srv/rollout/lock", str(log), database, "/dev/null", str(log), database):
         watch.hook("open", (path, None, written))
     assert log.read_text().splitlines() == ["open code/task_list.db (1)", "open code/task_list.db (2)"]

@@ -58,9 +58,9 @@ class Watch:
             return
         if self._orders.get("log") in details:
             return  # its own note of what it saw
+        if any(one.startswith("/dev/") or "__pycache__" in one for one in details):
+            return  # changes nothing, and how often it is done depends on how often something is waited for
         name = " ".join([kind, *(_MADE.sub("#", "/".join(one.split("/")[-2:])) for one in details)])
-        if any(one in name for one in ("/dev/", "__pycache__")):
-            return
         self._seen[name] += 1
         key = f"{name} ({self._seen[name]})"
         if self._orders["mode"] == "list":
