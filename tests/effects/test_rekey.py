@@ -153,7 +153,7 @@ def tick(*_):
 rekey.MOST_COUNT = 100
 on_slice = tick if where == "between slices" else None
 if where == "before the journal":
-    rekey._Journal.write = lambda self, names: tick()
+    rekey.Journal.write = lambda self, names: tick()
 with redis.Redis.from_url(url) as client:
     rule = rekey.Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
     rekey.renamed(client, [rule], journal=journal, on_slice=on_slice, slice_count=100)

@@ -1,13 +1,11 @@
 """Renames Redis keys by rules: in short slices on the server, never over another key, as often as is needed."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,6 +15,7 @@ from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 
 from lectern.effects.keys import KINDS, NAME, Rule, check, rules_in
+from lectern.effects.rekey_journal import Journal
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 __all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
@@ -25,7 +24,6 @@ TARGET_S = 0.005
 """A slice keeps the server to itself for about so long; 20 ms are the most that others should notice."""
 
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
-FSYNC_EVERY_S = 0.1
 CLASHES_KEPT = 1000
 """So many clashes at most are named; all are counted."""
 
@@ -145,7 +143,7 @@ def renamed(
     check(rules)
     run = _Run(client, on_slice or (lambda _: None), dry_run=dry_run)
     began = time.monotonic()
-    with in_words(run.progress), _Journal.opened(None if dry_run else journal) as file:
+    with in_words(run.progress), Journal.opened(None if dry_run else journal) as file:
         _refuse_cluster(client)
         for rule in rules:
             run.through(rule, file, slice_count)
@@ -185,7 +183,7 @@ class _Run:
             f"{self.free} keys, or a slice more, were renamed so far. Mend that, and type the same again: it goes on."
         )
 
-    def through(self, rule: Rule, journal: "_Journal", count: int) -> None:
+    def through(self, rule: Rule, journal: "Journal", count: int) -> None:
         script = self.client.register_script(_script(rule, dry_run=self.dry_run))
         way_s = min(self._timed(self.client.ping)[1] for _ in range(3))
         cursor = b"0"
@@ -221,64 +219,6 @@ class _Run:
 def next_count(count: int, took_s: float) -> int:
     """How many keys the next slice should look at, when *count* of them took so long: at most twice as many."""
     return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
-
-
-class _Journal:
-    """A file of the names; without one nothing is written.
-
-    They go to the disk every 0.1 s, while the server renames the next ones; who has waited for a disk that is slower
-    than that has at most two such intervals to lose.
-    """
-
-    def __init__(self, file: BinaryIO | None, disk: Executor) -> None:
-        self._file, self._disk = file, disk
-        self._synced_at = time.monotonic()
-        self._syncing: Future[None] | None = None
-
-    @property
-    def wanted(self) -> bool:
-        return self._file is not None
-
-    @classmethod
-    @contextmanager
-    def opened(cls, path: Path | None) -> Iterator["_Journal"]:
-        with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
-            if path is None:
-                yield cls(None, disk)
-                return
-            try:
-                file = path.open("a+b")
-            except OSError as error:
-                raise Misuse(f"{path}: the journal can not be written: {error.strerror}. Name another file.") from error
-            with file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(size - 1, 0))
-                if file.read(1) not in {b"", b"\n"}:
-                    file.write(b"\n")  # a crash tore the last line
-                made = cls(file, disk)
-                try:
-                    yield made
-                finally:
-                    made._sync()
-                    made._settle()
-
-    def write(self, names: bytes) -> None:
-        if self._file is not None and names:
-            self._file.write(names)
-            if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
-                self._sync()
-
-    def _sync(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-            self._settle()
-            self._syncing = self._disk.submit(os.fsync, self._file.fileno())
-            self._synced_at = time.monotonic()
-
-    def _settle(self) -> None:
-        """What was begun is on disk; raises what the disk says."""
-        if self._syncing is not None:
-            self._syncing.result()
 
 
 def _refuse_cluster(client: redis.Redis) -> None:

@@ -1,0 +1,74 @@
+"""The journal of renamed keys: a file of old and new names, written while the server renames."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from lectern.errors import Misuse
+
+FSYNC_EVERY_S = 0.1
+
+
+class Journal:
+    """A file of the names; without one nothing is written.
+
+    They go to the disk every 0.1 s, while the server renames the next ones. A crash costs at most the names of two such
+    intervals, of a slow disk those of two of its syncs.
+    """
+
+    def __init__(self, file: BinaryIO | None, disk: Executor) -> None:
+        self._file, self._disk = file, disk
+        self._synced_at = time.monotonic()
+        self._syncing: Future[None] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to have the names."""
+        return self._file is not None
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path | None) -> Iterator["Journal"]:
+        """The journal at *path*, which is gone on with; on disk, all of it, at the end. Raises Misuse, OSError."""
+        with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
+            if path is None:
+                yield cls(None, disk)
+                return
+            try:
+                file = path.open("a+b")
+            except OSError as error:
+                raise Misuse(f"{path}: the journal can not be written: {error.strerror}. Name another file.") from error
+            with file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                if file.read(1) not in {b"", b"\n"}:
+                    file.write(b"\n")  # a crash tore the last line
+                made = cls(file, disk)
+                try:
+                    yield made
+                finally:
+                    made._sync()
+                    made._settle()
+
+    def write(self, names: bytes) -> None:
+        """Add lines; raises what the disk said of those before."""
+        if self._file is not None and names:
+            self._file.write(names)
+            if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
+                self._sync()
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            self._settle()
+            self._syncing = self._disk.submit(os.fsync, self._file.fileno())
+            self._synced_at = time.monotonic()
+
+    def _settle(self) -> None:
+        """What was begun is on disk; raises what the disk says."""
+        if self._syncing is not None:
+            self._syncing.result()
