@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from lectern import urls
 from lectern.errors import Malformed
 from lectern.states import Backend, Resolution
 from lectern.wire import (
@@ -16,7 +17,6 @@ from lectern.wire import (
     RecordId,
     RtmpUrl,
     WireResolution,
-    checked_url,
     is_name,
     read_resolution,
 )
@@ -63,18 +63,14 @@ class Booking(Message):
             raise ValueError("end_time must be after start_time")
         if self.video_resolution is None and self.video_url is None:
             raise ValueError("video_url is needed where no video_resolution is given")
-        for size, where in self.urls.items():
-            try:
-                checked_url(where, "http", "https")
-            except ValueError as error:
-                raise ValueError(f"video_url_list.{size} {error}") from None
+        _ = self.urls  # reading them checks them
         return self
 
     @cached_property
     def urls(self) -> Mapping[Resolution, str]:
         """The recording's URL of each resolution we know; other keys of the list are passed over."""
         known = {read_resolution(key): where for key, where in self.video_url_list.items()}
-        return {size: known[size] for size in _RESOLUTIONS if known.get(size)}
+        return {size: _listed(size, known[size]) for size in _RESOLUTIONS if known.get(size)}
 
     @cached_property
     def payload(self) -> str:
@@ -216,6 +212,13 @@ BY_COMMAND: Mapping[str, type[Inbound]] = {
     "prepared": Report,
     "ended": Report,
 }
+
+
+def _listed(size: Resolution, where: str) -> str:
+    try:
+        return urls.http(where).text
+    except ValueError as error:
+        raise ValueError(f"video_url_list.{size} {error}") from None
 
 
 def stem(record_id: int, resolution: Resolution | None) -> str:

@@ -2,10 +2,10 @@
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from lectern import urls
 from lectern.states import Resolution
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
@@ -29,19 +29,9 @@ def read_resolution(value: object) -> object:
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 
 
-def checked_url(text: str, *schemes: str) -> str:
-    """*text*, if it is a URL with one of *schemes*; raises ValueError in words."""
-    parts = urlsplit(text)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
-    if len(text) > 2_000 or " " in text or not text.isprintable():  # of blanks, only this one is printable
-        raise ValueError("must have no blanks or control characters and at most 2000 characters")
-    return text
-
-
 Name = Annotated[str, AfterValidator(_name)]
-HttpUrl = Annotated[str, AfterValidator(lambda text: checked_url(text, "http", "https"))]
-RtmpUrl = Annotated[str, AfterValidator(lambda text: checked_url(text, "rtmp", "rtmps"))]
+HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text)]
+RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text)]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
 RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lectern import urls
 from lectern.effects import process
 from lectern.errors import MALFORMED, Misuse, Refuse
 from lectern.states import BOXES, Resolution
@@ -14,7 +15,6 @@ from lectern.states import BOXES, Resolution
 PUSH_STALL_S = 5.0
 """A push whose ffmpeg says nothing, or whose connection moves nothing, for so long is ended."""
 
-_PUSH_SCHEMES = ("rtmp://", "rtmps://")
 LOCAL = (
     *("-protocol_whitelist", "file"),
     # A playlist that is called .flv would read other files.
@@ -145,10 +145,12 @@ async def push(
 
     Where *go* is given, which is for a push from the beginning, ffmpeg is loaded now and begins when it is set.
     A silent ffmpeg is ended after 5 s, a connection that moves nothing ends by itself as soon. Raises process.TimedOut,
-    process.Stalled, or Refuse for a URL that is not RTMP: an output takes no protocol whitelist, so it is kept here.
+    process.Stalled, or Refuse for what is no push URL: an output takes no protocol whitelist.
     """
-    if not url.startswith(_PUSH_SCHEMES):
-        raise Refuse(f"{url!r}: is no push URL; it must begin with rtmp:// or rtmps://", MALFORMED)
+    try:
+        url = urls.push(url).text
+    except ValueError as error:
+        raise Refuse(f"the push URL {error}", MALFORMED) from None
     reader = ProgressReader()
 
     def on_line(line: str) -> None:

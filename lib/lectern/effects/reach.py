@@ -2,9 +2,8 @@
 
 import asyncio
 from contextlib import suppress
-from urllib.parse import urlsplit
 
-PORTS = {"rtmp": 1935, "rtmps": 443}
+from lectern import urls
 
 
 async def unreachable(push_url: str, *, timeout_s: float) -> str | None:
@@ -12,15 +11,19 @@ async def unreachable(push_url: str, *, timeout_s: float) -> str | None:
 
     Nothing is sent: a stream key may be used once only.
     """
-    parts = urlsplit(push_url)
-    port = parts.port or PORTS.get(parts.scheme, 1935)
+    try:
+        url = urls.push(push_url)
+    except ValueError as error:
+        return f"the push URL {error}"
     try:
         async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(parts.hostname, port)
+            _, writer = await asyncio.open_connection(url.host, url.port)
     except TimeoutError:
-        return f"{parts.hostname}:{port} does not answer within {timeout_s:g} s"
+        return f"{url.host}:{url.port} does not answer within {timeout_s:g} s"
     except OSError as error:
-        return f"{parts.hostname}:{port}: {error.strerror or error}"
+        return f"{url.host}:{url.port}: {error.strerror or error}"
+    except ValueError as error:  # of what resolves the name
+        return f"{url.host}:{url.port}: {error}"
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

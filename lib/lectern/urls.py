@@ -1,0 +1,110 @@
+"""The one check of a URL that came from outside, and the parts of a URL that passed it."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+HTTP = ("http", "https")
+RTMP = ("rtmp", "rtmps")
+
+PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443})
+"""The port of each scheme where the URL names none."""
+
+MAX_LENGTH = 2_000
+
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+# Vendors sign a push URL anew for each booking; the stream that it names is the same.
+_SIGNATURES = frozenset({"auth_key", "txsecret", "txtime", "wssecret", "wstime", "hwsecret", "hwtime"})
+
+
+@dataclass(frozen=True)
+class Url:
+    """A URL that can be used: its text as we write it, and where it leads."""
+
+    text: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+
+    @property
+    def stream(self) -> str:
+        """What two push URLs of the same stream have in common: no user, no default port, no vendor's signature."""
+        pairs = parse_qsl(self.query, keep_blank_values=True)
+        kept = urlencode([(name, value) for name, value in pairs if name.lower() not in _SIGNATURES])
+        return f"{self.scheme}://{self.host}:{self.port}{self.path}{'?' if kept else ''}{kept}"
+
+
+def read(text: str, schemes: tuple[str, ...]) -> Url:
+    """The URL in *text*: one of *schemes*, in any case, with a host that can be looked up and a port there is.
+
+    Its text has the scheme in small letters and the host as DNS writes it; the rest stays as it came.
+    Raises ValueError in words that do not repeat the URL, for it can hold secrets.
+    """
+    if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # of blanks, only this one is printable
+        raise ValueError(f"must have no blanks or control characters and at most {MAX_LENGTH} characters")
+    wanted = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+    try:
+        parts = urlsplit(text, allow_fragments=False)
+        hostname = parts.hostname
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in schemes or not hostname:
+        raise ValueError(wanted)
+    user, at, _ = parts.netloc.rpartition("@")
+    if "\\" in user:
+        raise ValueError("must have no backslash before its host")
+    host, port = _host(hostname, in_brackets="[" in parts.netloc), _port(parts.netloc)
+    place = f"[{host}]" if ":" in host else host
+    rest = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
+    whole = f"{parts.scheme}://{user}{at}{place}{'' if port is None else f':{port}'}{rest}"
+    return Url(whole, parts.scheme, host, port or PORTS[parts.scheme], parts.path, parts.query)
+
+
+def http(text: str) -> Url:
+    """The URL of a recording in *text*, or ValueError in words."""
+    return read(text, HTTP)
+
+
+def push(text: str) -> Url:
+    """The push URL in *text*, or ValueError in words: it must name something to publish to, behind its host."""
+    url = read(text, RTMP)
+    if not url.path.strip("/"):
+        raise ValueError("must name the stream to publish to, as in rtmp://host/application/stream")
+    return url
+
+
+def _host(name: str, *, in_brackets: bool) -> str:
+    """*name* as DNS or an address writes it."""
+    if in_brackets:
+        return _address(name)
+    try:
+        plain = name.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise ValueError("must have a host whose labels have 1 to 63 characters") from None
+    labels = plain.removesuffix(".").split(".")
+    if len(plain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("must have a host of letters, digits, hyphens and dots, of at most 253 characters")
+    return _address(plain) if labels[-1].isdigit() else plain
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("must have a host name or a whole IP address") from None
+
+
+def _port(netloc: str) -> int | None:
+    """The port that *netloc* names; None where it names none."""
+    text = re.sub(r".*[@\]]", "", netloc).partition(":")[2]
+    if not text:
+        return None
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= port <= 65_535:
+        raise ValueError("must have a port between 1 and 65535")
+    return port
