@@ -93,7 +93,9 @@ async def air(host: Streamer, one: Airing) -> str:
     try:
         outcome = await _air(host, one)
     except asyncio.CancelledError:
-        if not host.runs.draining():
+        # A class that the teacher took back is closed already, and a process that ends leaves the class to the next.
+        run_id = host.aired_by.get(one.class_id)
+        if run_id is not None and host.runs.was_cancelled(run_id):
             await asyncio.shield(_close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI"))
         raise
     except LecternError as error:

@@ -33,6 +33,7 @@ class Making:
 
     def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
         self._host, self._due, self._owner = host, list(due), owner
+        self._run_id = owner  # the owner is another run from when that makes them
         self._failures: list[str] = []
         self._left: set[tuple[Host, str]] = set()  # jobs that may go on on hosts that could not be reached
         self._wanted = False
@@ -47,7 +48,7 @@ class Making:
                 await self._clear_up()
                 await self._follow()
         except asyncio.CancelledError:
-            if not self._host.runs.draining():
+            if self._host.runs.was_cancelled(self._run_id):  # else the process ends, and the next one goes on
                 error = Refuse("cancelled in the UI", CANCELLED)
                 await process.surely(put(self._host, self._due, self._owner, error=error))
             raise

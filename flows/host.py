@@ -66,6 +66,9 @@ class Runs(Protocol):
     def draining(self) -> bool:
         """Whether the process is going down, so that a cancelled run is to go on later."""
 
+    def was_cancelled(self, run_id: str) -> bool:
+        """Whether a person or the teacher cancelled this run, which is at work here; false for any other cancel."""
+
 
 @dataclass
 class Host(Generic[S]):

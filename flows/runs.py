@@ -77,6 +77,11 @@ class ResidentRuns:
         """Whether the process is going down."""
         return self._draining
 
+    def was_cancelled(self, run_id: str) -> bool:
+        """Whether `end` was called for this run, which is at work here."""
+        active = self._active.get(UUID(run_id))
+        return active is not None and active.verdict == "cancelled"
+
     async def start(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
