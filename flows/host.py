@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from redis.exceptions import RedisError
 from sqlalchemy import Connection, Engine
 
-from lectern.effects import bookings, incidents, metrics, outbox
+from lectern import errors
+from lectern.effects import bookings, incidents, metrics, outbox, outgoing
 from lectern.effects.bus import Bus
 from lectern.effects.fence import Fence
 from lectern.effects.incidents import Patience
 from lectern.effects.outbox import Kind, Outgoing, Unsent
+from lectern.effects.sending import Refused
 from lectern.effects.tables.engine import reading, transaction
 from lectern.effects.tables.shared import Journal
 from lectern.messages import Alarm
@@ -91,6 +92,7 @@ class Host(Generic[S]):
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
@@ -172,17 +174,17 @@ async def tell(host: Host[Any]) -> bool:
     """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
     async with host.send_lock:
         while batch := await host.commit(_unsent, host):
-            sending = [one for one in batch if not one.folded]
-            try:
-                await host.bus.send([one.message for one in sending])
-            except (RedisError, OSError) as error:
-                log.warning("redis: %d messages stay unsent: %s", len(batch), error)
+            sending = [one.message for one in batch if not one.folded]
+            done = await host.bus.send(sending)
+            if done.number or not sending:
+                told = await host.commit(_sent, host, batch, sending[: done.number], done.refused)
+                for one in told:
+                    if one.target == host.settings.alarm_channel:
+                        log.error("alarm: %s", one.body)
+                        host.alarmed.append(one.body)
+            if done.broke is not None:
+                log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 return False
-            await host.commit(_sent, host, batch)
-            for one in sending:
-                if one.message.target == host.settings.alarm_channel:
-                    log.error("alarm: %s", one.message.body)
-                    host.alarmed.append(one.message.body)
     return True
 
 
@@ -194,22 +196,50 @@ class _Outgoing:
 
 def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
     now = time.time()
-    found = outbox.unsent(connection, host.journal, limit=SEND_BATCH)
+    found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
     channel = host.settings.alarm_channel
     folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
     return [_Outgoing(one, one.id in folded) for one in found]
 
 
-def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing]) -> None:
+def _sent(
+    connection: Connection,
+    host: Host[Any],
+    batch: Sequence[_Outgoing],
+    reached: Sequence[Unsent],
+    refused: Sequence[Refused],
+) -> list[Unsent]:
+    """Note what became of the messages that *reached* Redis; returns those that somebody could hear now at first."""
     now = time.time()
-    ids = [one.message.id for one in batch]
-    outbox.sent(connection, host.journal, ids, now)
-    cried = [o.message.id for o in batch if not o.folded and o.message.target == host.settings.alarm_channel]
+    rest = {reached[one.index].id: one for one in refused}
+    ids = [one.id for one in reached if one.id not in rest]
+    outbox.sent(connection, host.journal, [*ids, *(one.message.id for one in batch if one.folded)], now)
+    told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
+    if refused:
+        _refused(connection, host, [(reached[one.index], one) for one in refused], now)
+    cried = [one.id for one in told if one.target == host.settings.alarm_channel]
     incidents.told(connection, host.journal, cried, now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
-        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, ids, to), now):
+        heard = [one.id for one in told]
+        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, heard, to), now):
             metrics.ANSWER_SECONDS.observe(took)
+    return told
+
+
+def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, Refused]], now: float) -> None:
+    """Redis refused messages: each is tried again by itself; a target that refuses is alarmed while it goes on."""
+    outbox.refused(connection, host.journal, [(message, one.rest, one.why) for message, one in refused], now)
+    targets = {message.target: one.why for message, one in refused}
+    for target, why in targets.items():
+        number = sum(message.target == target for message, _ in refused)
+        log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
+        if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
+            continue
+        host.refused[target] = now
+        said = f"Redis refuses messages for {target}: {why}"
+        cry = outgoing.alarm(errors.REFUSED_BY_REDIS, said, now, host.settings.name)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:

@@ -44,7 +44,7 @@ async def due(host: Host[Any]) -> bool:
 
 def _due(connection: Connection, host: Host[Any]) -> bool:
     now = time.time()
-    unsent = outbox.oldest_unsent(connection, host.journal)
+    unsent = outbox.oldest_unsent(connection, host.journal, now)
     if unsent is not None and unsent < now - GRACE_S:
         return True
     if isinstance(host.settings, TeacherSettings):

@@ -75,6 +75,7 @@ UNKNOWN_RENDITION = ErrorCode(
 )
 STALE_WAITING = ErrorCode(503, "a class waits longer than it may", Severity.CRITICAL, "Call the operations team.")
 DEAD_LETTER = ErrorCode(504, "a message could not be read", Severity.WARNING, "Check the producer.")
+REFUSED_BY_REDIS = ErrorCode(505, "Redis refuses a key or a channel", Severity.CRITICAL, "Call the operations team.")
 
 OK = 0
 """The code of an answer with result *success*."""
@@ -108,6 +109,7 @@ CODES: dict[int, ErrorCode] = {
         UNKNOWN_RENDITION,
         STALE_WAITING,
         DEAD_LETTER,
+        REFUSED_BY_REDIS,
     )
 }
 

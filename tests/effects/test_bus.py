@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import ResponseError
 
-from lectern.effects.bus import SEND_AT_ONCE, Bus
-from lectern.effects.outbox import Kind, Unsent
+from lectern.effects.bus import Bus
+from lectern.effects.outbox import Kind, Rest, Unsent
+from lectern.effects.sending import SEND_AT_ONCE, Sent
 from tests.effects.redis_servers import url_of
 
 pytestmark = pytest.mark.asyncio
 
 
-async def send(client: redis.Redis, messages: list[Unsent]) -> None:
+async def send(client: redis.Redis, messages: list[Unsent]) -> Sent:
     bus = Bus.open(url_of(client))
     try:
-        await bus.send(messages)
+        return await bus.send(messages)
     finally:
         await bus.close()
 
@@ -51,9 +51,46 @@ async def test_nothing_to_send_is_no_trouble(client: redis.Redis) -> None:
 
 
 async def test_a_key_that_is_no_stream_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
-    """They were sent; that they are sent again with it, once somebody has mended the key, is the lesser evil."""
     client.set("answers", "somebody's")
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a"), Unsent(2, "streamer1", Kind.STREAM, "b")])
+    sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a"), Unsent(2, "streamer1", Kind.STREAM, "b")])
+    assert [(one.index, one.rest) for one in sent.refused] == [(0, Rest.ADD)]
+    assert "WRONGTYPE" in sent.refused[0].why
+    assert (sent.number, sent.broke) == (2, None)
     assert bodies(client, "streamer1") == ["b"]
     assert client.get("answers") == b"somebody's"
+
+
+async def test_each_refused_message_is_named_by_its_place_across_round_trips(client: redis.Redis) -> None:
+    client.set("taken", "somebody's")
+    targets = ["taken" if number % 500 == 7 else "answers" for number in range(2 * SEND_AT_ONCE)]
+    sent = await send(client, [Unsent(i, name, Kind.STREAM, str(i)) for i, name in enumerate(targets)])
+    assert [one.index for one in sent.refused] == [7, 507, 1007, 1507]
+    assert len(bodies(client, "answers")) == 2 * SEND_AT_ONCE - 4
+
+
+async def test_what_is_done_of_a_message_is_not_done_again(client: redis.Redis) -> None:
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe("answers")
+        heard.get_message(timeout=5)
+        half = [
+            Unsent(1, "answers", Kind.CHANNEL, "a", Rest.ADD),
+            Unsent(2, "answers", Kind.CHANNEL, "b", Rest.PUBLISH),
+        ]
+        await send(client, half)
+        found = [one for one in (heard.get_message(timeout=0.5) for _ in range(4)) if one]
+    assert [one["data"] for one in found] == [b"b"]
+    assert bodies(client, "answers") == ["a"]
+
+
+async def test_a_copy_of_redis_publishes_to_nobody(client: redis.Redis) -> None:
+    client.replicaof("127.0.0.1", "1")
+    try:
+        with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+            heard.subscribe("answers")
+            heard.get_message(timeout=5)
+            sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")])
+            assert heard.get_message(timeout=0.5) is None
+    finally:
+        client.replicaof("NO", "ONE")
+    assert (sent.number, sent.refused) == (0, [])
+    assert sent.broke is not None

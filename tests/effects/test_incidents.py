@@ -38,7 +38,7 @@ class Desk:
     def send(self, now: float, *, reached: bool = True) -> list[int]:
         """Send what is unsent as the host does; returns the codes that were published. Not *reached*: Redis is away."""
         with transaction(self.engine) as connection:
-            unsent = outbox.unsent(connection, journal, limit=1000)
+            unsent = outbox.unsent(connection, journal, limit=1000, now=now)
             folded = incidents.fold(connection, journal, unsent, "alarm", self.patience, now)
         if not reached:
             return []

@@ -10,27 +10,10 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError, ResponseError
 
 from lectern.effects.outbox import Unsent
+from lectern.effects.sending import STREAM_BOUND, Sent, send
 from lectern.errors import Misuse, TryAgain
 
 GROUP = "lectern"
-STREAM_BOUND = 100_000
-"""A stream that we write to is trimmed to about so many messages."""
-
-SEND_AT_ONCE = 1000
-"""So many messages in a round trip, for which Redis serves nobody else for about 5 ms."""
-
-# One command for many messages: to read an answer to each costs more than to send them. What Redis refuses (a key that
-# is no stream) does not stop the messages behind it.
-_SEND = """
-local refused
-for i = 2, #ARGV, 2 do
-  local target = KEYS[i / 2]
-  if ARGV[i] == 'channel' then redis.call('publish', target, ARGV[i + 1]) end
-  local done = redis.pcall('xadd', target, 'MAXLEN', '~', ARGV[1], '*', 'body', ARGV[i + 1])
-  if type(done) == 'table' and done.err then refused = refused or done end
-end
-return refused or redis.status_reply('OK')
-"""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 _BEAT = """
@@ -150,12 +133,9 @@ class Bus:
                 pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])
             await pipe.execute()
 
-    async def send(self, messages: Sequence[Unsent]) -> None:
-        """Send all in few round trips, in their order."""
-        for first in range(0, len(messages), SEND_AT_ONCE):
-            some = messages[first : first + SEND_AT_ONCE]
-            said = [text for one in some for text in (one.kind, one.body)]
-            await self._client.eval(_SEND, len(some), *[one.target for one in some], STREAM_BOUND, *said)
+    async def send(self, messages: Sequence[Unsent]) -> Sent:
+        """Send all in few round trips, in their order; what Redis refuses holds up none of the others."""
+        return await send(self._client, messages)
 
     async def add(self, stream: str, body: str) -> None:
         """Add one message to a stream: kept until somebody reads it."""

@@ -3,11 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.tables.shared import Journal
 from lectern.messages import Message
+
+AGAIN_WITHIN_S = 60.0
+"""Seconds at most until a message that Redis refused is tried again."""
 
 
 class Kind(StrEnum):
@@ -27,14 +32,34 @@ class Outgoing:
     class_id: str | None = None
 
 
+class Rest(StrEnum):
+    """What is to be done yet with a message that Redis took in part, or not at all."""
+
+    BOTH = "both"
+    ADD = "add"
+    PUBLISH = "publish"
+
+
 @dataclass(frozen=True)
 class Unsent:
-    """A committed message that is not known to be sent."""
+    """A committed message that is not known to be sent; Redis refused it *tries* times, *rest* is not done yet."""
 
     id: int
     target: str
     kind: Kind
     body: str
+    rest: Rest | None = None
+    tries: int = 0
+
+    @property
+    def todo(self) -> Rest:
+        """What is to be done now."""
+        return self.rest or (Rest.BOTH if self.kind is Kind.CHANNEL else Rest.ADD)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a part of it was done before, so that somebody may have heard it."""
+        return self.kind is Kind.CHANNEL and self.rest in {Rest.ADD, Rest.PUBLISH}
 
 
 def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
@@ -53,22 +78,46 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
         connection.execute(insert(journal.outbox), rows)
 
 
-def unsent(connection: Connection, journal: Journal, *, limit: int, after: int = 0) -> list[Unsent]:
-    """The oldest unsent messages whose id is above *after*."""
+def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
+    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
     outbox = journal.outbox
-    wanted = (
-        select(outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body)
-        .where(outbox.c.sent_at.is_(None), outbox.c.id > after)
-        .order_by(outbox.c.id)
-        .limit(limit)
-    )
-    return [Unsent(row.id, row.target, Kind(row.kind), row.body) for row in connection.execute(wanted)]
+    columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
+    wanted = select(*columns).where(_due(journal, now)).order_by(outbox.c.id).limit(limit)
+    return [
+        Unsent(row.id, row.target, Kind(row.kind), row.body, Rest(row.rest) if row.rest else None, row.tries)
+        for row in connection.execute(wanted)
+    ]
+
+
+def _due(journal: Journal, now: float) -> ColumnElement[bool]:
+    outbox = journal.outbox
+    waits = outbox.c.sent_at.is_(None) & (outbox.c.not_before > now) & (outbox.c.kind == Kind.STREAM)
+    is_free = (outbox.c.kind != Kind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
+    return outbox.c.sent_at.is_(None) & (outbox.c.not_before <= now) & is_free
 
 
 def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """The messages were sent."""
     outbox = journal.outbox
     connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(sent_at=now))
+
+
+def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
+    """Redis refused *rest* of each message, and said why; the pause before the next try doubles up to a minute."""
+    outbox = journal.outbox
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
+    rows = [
+        {
+            "of": one.id,
+            "new_tries": one.tries + 1,
+            "new_not_before": now + min(2.0 ** min(one.tries, 10), AGAIN_WITHIN_S),
+            "new_rest": rest,
+            "new_error": why,
+        }
+        for one, rest, why in refusals
+    ]
+    if rows:
+        connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
 
 
 def classes_of(connection: Connection, journal: Journal, ids: Sequence[int], target: str) -> list[str]:
@@ -78,10 +127,11 @@ def classes_of(connection: Connection, journal: Journal, ids: Sequence[int], tar
     return [str(row.class_id) for row in connection.execute(select(outbox.c.class_id).where(wanted))]
 
 
-def oldest_unsent(connection: Connection, journal: Journal) -> float | None:
-    """When the oldest unsent message was committed, in epoch seconds."""
+def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:
+    """When the oldest unsent message was committed; with *now* the oldest that is to be sent now (epoch seconds)."""
     outbox = journal.outbox
-    wanted = select(outbox.c.created_at).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(1)
+    which = outbox.c.sent_at.is_(None) if now is None else _due(journal, now)
+    wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
     found = connection.execute(wanted).scalar_one_or_none()
     return None if found is None else float(found)
 

@@ -32,6 +32,10 @@ class OutboxColumns(SQLModel):
     class_id: str | None = Field(default=None, max_length=250, index=True)
     created_at: float
     sent_at: float | None = Field(default=None, index=True)
+    tries: int = 0  # how often Redis refused it
+    not_before: float = 0
+    rest: str | None = Field(default=None, max_length=10)  # what is to be done yet; empty for all of it
+    error: str | None = Field(default=None, sa_type=Text)
 
 
 class EventColumns(SQLModel):
@@ -60,6 +64,7 @@ class IncidentColumns(SQLModel):
     last_id: int = 0
     told_at: float | None = None
     told_number: int = 0
+    told_classes: int = 0  # how many of *classes*, from its beginning, people have been told
     escalated_at: float | None = None
     resolved_at: float | None = Field(default=None, index=True)
 

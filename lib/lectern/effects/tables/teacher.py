@@ -99,6 +99,17 @@ class MoveRow(TeacherTable, table=True):
     refused: bool = False  # it could not prepare it; otherwise it was lost
 
 
+class CancelRow(TeacherTable, table=True):
+    """A cancel that is not done with: its streamer has not confirmed it, or its booking has not come (no streamer)."""
+
+    __tablename__ = "cancel_list"
+    class_id: str = Field(primary_key=True, max_length=250)
+    streamer: str | None = Field(default=None, max_length=250, index=True)
+    cancelled_at: float
+    told_at: float
+    until: float = Field(index=True)  # forgotten after it
+
+
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
     """Messages to the teacher."""
 
@@ -128,4 +139,5 @@ ecs_hosts = table_of(EcsHostRow)
 orders = table_of(OrderRow)
 streamers = table_of(StreamerRow)
 moves = table_of(MoveRow)
+cancels = table_of(CancelRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

@@ -1,0 +1,208 @@
+"""What was committed is sent once, also beside what Redis refuses; that is tried again by itself, and alarmed."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import select, update
+
+from flows.host import Host, tell
+from lectern.effects import outbox, outgoing
+from lectern.effects.bus import Bus
+from lectern.effects.outbox import Kind, Outgoing
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.teacher import journal
+from lectern.errors import CONFLICT
+from lectern.messages import Grant, Release
+from lectern.settings import TeacherSettings
+from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
+from tests.faults import hosts
+
+__all__ = ["empty_redis", "redis_of_a_module"]
+pytestmark = pytest.mark.asyncio
+
+
+class Ear:
+    """What a platform hears on its channels."""
+
+    def __init__(self, client: redis.Redis, *channels: str) -> None:
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._pubsub.subscribe(*channels)
+        for _ in channels:
+            self._pubsub.get_message(timeout=5)
+
+    def heard(self) -> list[tuple[str, dict[str, Any]]]:
+        """Channel and message of all that came since it was last asked."""
+        found = []
+        while one := self._pubsub.get_message(timeout=0.3):
+            if one["type"] == "message":
+                found.append((one["channel"].decode(), json.loads(one["data"])))
+        return found
+
+    def classes(self, channel: str = "order_result") -> list[str]:
+        """The class_ids of the answers that came since it was last asked."""
+        return [body["class_id"] for name, body in self.heard() if name == channel]
+
+
+@pytest.fixture
+def ear(client: redis.Redis) -> Iterator[Ear]:
+    client.config_set("maxmemory", 0)
+    found = Ear(client, "order_result", "alarm")
+    yield found
+    client.config_set("maxmemory", 0)
+    found._pubsub.close()
+
+
+@asynccontextmanager
+async def host_at(client: redis.Redis, path: Path) -> AsyncIterator[Host[TeacherSettings]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
+    host = hosts.teacher(engine)
+    host.bus = Bus.open(url_of(client))
+    try:
+        yield host
+    finally:
+        await host.bus.close()
+        engine.dispose()
+
+
+def answer(class_id: str) -> Outgoing:
+    return Outgoing("order_result", Kind.CHANNEL, outgoing.answer(class_id, 0, "prepared"), class_id)
+
+
+def release(class_id: str, streamer: str = "streamer1") -> Outgoing:
+    return Outgoing(f"streamer:{streamer}", Kind.STREAM, Release(class_id=class_id), class_id)
+
+
+def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
+    with transaction(host.engine) as connection:
+        outbox.put(connection, journal, messages, time.time())
+
+
+def unsent(host: Host[TeacherSettings]) -> int:
+    with transaction(host.engine) as connection:
+        return len(connection.execute(select(journal.outbox.c.id).where(journal.outbox.c.sent_at.is_(None))).all())
+
+
+def let_time_pass(host: Host[TeacherSettings]) -> None:
+    """What waits for its next try is due."""
+    with transaction(host.engine) as connection:
+        connection.execute(update(journal.outbox).values(not_before=0))
+
+
+def bodies(client: redis.Redis, stream: str) -> list[dict[str, Any]]:
+    found: Any = client.xrange(stream)
+    return [json.loads(fields[b"body"]) for _, fields in found]
+
+
+def wrong_type(client: redis.Redis) -> None:
+    client.set("order_result", "somebody's")
+
+
+def no_memory(client: redis.Redis) -> None:
+    client.config_set("maxmemory", 1)
+
+
+@pytest.mark.parametrize("spoil", [wrong_type, no_memory])
+async def test_an_answer_is_published_once_though_its_stream_takes_nothing(
+    client: redis.Redis, ear: Ear, tmp_path: Path, spoil: Callable[[redis.Redis], None]
+) -> None:
+    spoil(client)
+    async with host_at(client, tmp_path) as host:
+        put(host, answer("c-1"))
+        for _ in range(5):
+            await tell(host)
+        let_time_pass(host)
+        await tell(host)
+        assert ear.classes() == ["c-1"]
+        client.config_set("maxmemory", 0)
+        client.delete("order_result")
+        let_time_pass(host)
+        await tell(host)
+        assert unsent(host) == 0
+    assert ear.classes() == []
+    assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
+
+
+async def test_the_others_of_the_batch_are_sent_once_and_what_is_refused_is_alarmed_once(
+    client: redis.Redis, ear: Ear, tmp_path: Path
+) -> None:
+    client.set("streamer:streamer1", "somebody's")
+    async with host_at(client, tmp_path) as host:
+        put(host, answer("c-1"), release("c-2"), answer("c-3"), release("c-4", "streamer2"))
+        for _ in range(3):
+            await tell(host)
+            let_time_pass(host)
+        heard = ear.heard()
+        assert [body["class_id"] for name, body in heard if name == "order_result"] == ["c-1", "c-3"]
+        alarms = [body for name, body in heard if name == "alarm"]
+        assert [body["code"] for body in alarms] == [505]
+        assert "streamer:streamer1" in alarms[0]["message"]
+        assert "WRONGTYPE" in alarms[0]["message"]
+        assert unsent(host) == 1
+    assert [one["class_id"] for one in bodies(client, "streamer:streamer2")] == ["c-4"]
+
+
+async def test_thousands_that_are_refused_hold_up_nothing_newer(client: redis.Redis, ear: Ear, tmp_path: Path) -> None:
+    client.set("streamer:streamer1", "somebody's")
+    async with host_at(client, tmp_path) as host:
+        put(host, *(release(f"old-{number}") for number in range(5_200)))
+        await tell(host)
+        put(host, answer("new"))
+        await tell(host)
+        assert ear.classes() == ["new"]
+        let_time_pass(host)
+        put(host, answer("newer"))
+        await tell(host)
+        assert ear.classes() == ["newer"]
+        assert unsent(host) == 5_200
+
+
+async def test_a_grant_never_overtakes_the_releases_that_were_refused_before_it(
+    client: redis.Redis, ear: Ear, tmp_path: Path
+) -> None:
+    """Else a streamer would hold its lease, and push what was taken from it."""
+    del ear
+    no_memory(client)
+    async with host_at(client, tmp_path) as host:
+        put(host, release("c-1"))
+        await tell(host)
+        client.config_set("maxmemory", 0)
+        put(host, Outgoing("streamer:streamer1", Kind.STREAM, Grant(streamer="streamer1", session="s")))
+        await tell(host)
+        assert bodies(client, "streamer:streamer1") == []
+        let_time_pass(host)
+        await tell(host)
+    assert [one["cmd"] for one in bodies(client, "streamer:streamer1")] == ["release", "grant"]
+
+
+async def test_a_user_who_may_not_publish_is_told_of_and_the_stream_has_the_message_once(
+    client: redis.Redis, ear: Ear, tmp_path: Path
+) -> None:
+    client.acl_setuser("writer", enabled=True, passwords="+pw", keys="*", commands=["+@all"], channels=["alarm"])
+    async with host_at(client, tmp_path) as host:
+        host.bus = Bus.open(url_of(client).replace("//", "//writer:pw@"))
+        put(host, answer("c-1"))
+        for _ in range(3):
+            await tell(host)
+            let_time_pass(host)
+        assert [body["code"] for name, body in ear.heard() if name == "alarm"] == [505]
+    assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
+
+
+async def test_an_alarm_whose_stream_is_refused_is_published_once(
+    client: redis.Redis, ear: Ear, tmp_path: Path
+) -> None:
+    client.set("alarm", "somebody's")
+    async with host_at(client, tmp_path) as host:
+        cry = outgoing.alarm(CONFLICT, "c-1: booked twice", time.time(), "teacher", class_id="c-1")
+        put(host, Outgoing("alarm", Kind.CHANNEL, cry))
+        for _ in range(4):
+            await tell(host)
+            let_time_pass(host)
+        assert [body["code"] for _, body in ear.heard()] == [CONFLICT.number, 505]
+        assert len(host.alarmed) == 2
