@@ -26,7 +26,7 @@ WHAT = (
     " enqueued by their own call. The limit is a bare loop over sets: no runs, no inbox, no outbox, no checks."
     " *Cost* is what all processes but those that publish and hear used of the CPU, which other work can not steal"
 )
-PEERS = ("dramatiq", "celery", "arq", "taskiq", "rq")
+PEERS = ("dramatiq", "celery")
 SIZES = (1000, 10_000, 100_000)
 """The last one in the first round only."""
 
