@@ -7,12 +7,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from lectern.errors import LecternError, Misuse
 from playbooks.release import download, lock, source, tarball
-from playbooks.release.lock import Wheel
+from playbooks.release.lock import Locked
 from playbooks.release.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,15 +26,17 @@ def built(target: Target, dist: Path, cache: Path, console: Console) -> Path:
     with tempfile.TemporaryDirectory(prefix="lectern-release-") as name:
         scratch = Path(name)
         console.print(f"Reading uv.lock for {target.name}")
-        wanted = lock.dependencies(ROOT, scratch, target)
-        uv = lock.installer(ROOT, scratch, target)
-        *files, uv_file = _fetched([*wanted, uv], cache, console)
+        wanted, uv = lock.dependencies(ROOT, target), lock.installer(ROOT, target)
+        console.print(f"Fetching {len(wanted) + 1} wheels")
+        wheels = {_package(file): file for file in download.fetched([*wanted, uv], target, cache, scratch)}
+        uv_file = wheels.pop(uv.name)
         console.print("Building the wheel of lectern")
-        own = source.own_wheel(ROOT, scratch, found)
+        wheels["lectern"] = source.own_wheel(ROOT, scratch, found)
+        own = Locked("lectern", f"lectern=={found.version}", None, ())
         entries = [
-            *(tarball.Entry(f"wheels/{file.name}", file.read_bytes()) for file in (*files, own)),
+            *(tarball.Entry(f"wheels/{file.name}", file.read_bytes()) for file in wheels.values()),
             tarball.Entry("bin/uv", source.uv_program(uv_file, scratch).read_bytes()),
-            tarball.Entry("requirements.txt", _requirements([*wanted, _as_locked(own, found.version)])),
+            tarball.Entry("requirements.txt", _requirements([*wanted, own], wheels)),
         ]
     console.print(f"Packing {len(entries)} files")
     dist.mkdir(parents=True, exist_ok=True)
@@ -64,20 +66,17 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _fetched(wheels: list[Wheel], cache: Path, console: Console) -> list[Path]:
-    columns = (TextColumn("Fetching wheels"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("wheels", total=sum(wheel.size_bytes or 0 for wheel in wheels))
-        return download.fetched(wheels, cache, lambda size_bytes: progress.advance(task, size_bytes))
+def _package(wheel: Path) -> str:
+    return parse_wheel_filename(wheel.name)[0]
 
 
-def _as_locked(own: Path, version: str) -> Wheel:
-    content = own.read_bytes()
-    return Wheel("lectern", version, None, own.name, "", hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _requirements(wheels: list[Wheel]) -> bytes:
-    return "".join(wheel.requirement for wheel in sorted(wheels, key=lambda one: one.package)).encode()
+def _requirements(packages: list[Locked], wheels: dict[str, Path]) -> bytes:
+    """What a host installs: each package with the checksum of the one wheel of it that is packed."""
+    lines = []
+    for one in sorted(packages, key=lambda one: one.name):
+        digest = hashlib.sha256(wheels[canonicalize_name(one.name)].read_bytes()).hexdigest()
+        lines.append(one.line(f"--hash=sha256:{digest}"))
+    return "".join(lines).encode()
 
 
 if __name__ == "__main__":

@@ -1,93 +1,75 @@
-"""Fetches the locked wheels into a cache, and lets nothing pass whose checksum is not the lock's."""
+"""Has pip fetch the locked wheels, and lets nothing pass whose checksum is not the lock's."""
 
-import hashlib
-import os
-import ssl
+import asyncio
+import re
+import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-import stamina
+from lectern.effects import process
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from playbooks.release.lock import Locked
+from playbooks.release.target import GLIBC, Target
 
-from lectern.errors import CallAPerson, TryAgain
-from playbooks.release.lock import Wheel
-
-_AT_A_TIME = 6
-_TRIES = 3
-_TIMEOUT_S = 30.0
-_CHUNK_BYTES = 1 << 20
-
-OnBytes = Callable[[int], None]
-"""Is given the size of each piece that came."""
+_TIMEOUT_S = 3600
 
 
-def fetched(wheels: Iterable[Wheel], cache: Path, on_bytes: OnBytes) -> list[Path]:
-    """Each wheel's file in *cache*, fetched where it is not there yet.
+def fetched(packages: Sequence[Locked], target: Target, cache: Path, scratch: Path) -> list[Path]:
+    """For each package the wheel that fits *target* best, in *scratch*; *cache* keeps them for the next build.
 
-    Raises TryAgain where the network fails, CallAPerson where a file is not the one that was locked.
+    Raises Misuse for a package that has no such wheel, TryAgain if the network fails, CallAPerson for a file that is
+    not the locked one.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    # The machine decides whom it trusts, also where a company's proxy stands in between.
-    with (
-        httpx.Client(verify=ssl.create_default_context(), timeout=_TIMEOUT_S, follow_redirects=True) as client,
-        ThreadPoolExecutor(_AT_A_TIME) as pool,
-    ):
-        return list(pool.map(lambda wheel: _one(client, wheel, cache / wheel.filename, on_bytes), wheels))
+    scratch.mkdir(exist_ok=True)
+    kept, into, log = cache / target.name, scratch / "wheels", scratch / "pip.log"
+    kept.mkdir(parents=True, exist_ok=True)
+    requirements = scratch / "wanted.txt"
+    # pip judges markers by its own Python; those that the target needs are chosen already.
+    requirements.write_text("".join(f"{one.pinned} {' '.join(one.hashes)}\n" for one in packages))
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--log", str(log)]
+    argv += ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(into)]
+    argv += [*target.pip_options(), "--find-links", str(kept)]
+    # Without the index first: a build whose wheels are all kept needs no network.
+    if not (_ran([*argv, "--no-index"], log) or _ran(argv, log)):
+        raise _trouble(log.read_text(encoding="utf-8"), target)
+    files = sorted(into.iterdir())
+    for file in files:
+        _keep(file, kept)
+    return files
 
 
-def _one(client: httpx.Client, wheel: Wheel, file: Path, on_bytes: OnBytes) -> Path:
-    if not file.exists():
-        _fetch(client, wheel, file, on_bytes)
-        return file
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != wheel.sha256:
-        raise CallAPerson(
-            f"{file}: its sha256 is {found}, uv.lock says {wheel.sha256}: it was changed after it was fetched. "
-            f"Find out by whom; then remove it, and type the same again."
+def _ran(argv: Sequence[str], log: Path) -> bool:
+    log.unlink(missing_ok=True)
+    return asyncio.run(process.run(argv, timeout_s=_TIMEOUT_S)).returncode == 0
+
+
+def _keep(file: Path, kept: Path) -> None:
+    """Put a copy into its place at once: another build may read it at this moment."""
+    if not (kept / file.name).exists():
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=kept) as folder:
+            Path(shutil.copy(file, folder)).replace(kept / file.name)
+
+
+def _trouble(log: str, target: Target) -> LecternError:
+    """What pip's *log* says went wrong."""
+    if other := re.search(r"(\S+) from (\S+) .*\n.*Expected sha256", log):
+        got = re.search(r"Got +([0-9a-f]{64})", log)
+        return CallAPerson(
+            f"{other[1]}: {other[2]} has sha256 {got[1] if got else 'unknown'}, which uv.lock does not list. Something "
+            f"changed the file on its way or after it was fetched. Find out what; if it is kept here, remove it; then "
+            f"type the same again."
         )
-    on_bytes(file.stat().st_size)
-    return file
-
-
-def _fetch(client: httpx.Client, wheel: Wheel, file: Path, on_bytes: OnBytes) -> None:
-    """Fetch *wheel* beside *file*, then put it into its place: another build may do the same at this moment."""
-    descriptor, name = tempfile.mkstemp(prefix=f"{wheel.filename}.", suffix=".part", dir=file.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            found = _download(client, wheel, out.fileno(), on_bytes)
-        if found != wheel.sha256:
-            raise CallAPerson(
-                f"{wheel.filename}: {wheel.url} gave a file with sha256 {found}, uv.lock says {wheel.sha256}. "
-                f"It was not kept. Something between here and there changes files, or the lock is wrong."
-            )
-        part.chmod(0o644)
-        part.rename(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _download(client: httpx.Client, wheel: Wheel, out: int, on_bytes: OnBytes) -> str:
-    """Write what the URL gives to the descriptor *out*; returns its sha256. Passing trouble is tried again."""
-    try:
-        for attempt in stamina.retry_context(on=httpx.TransportError, attempts=_TRIES, timeout=None):
-            with attempt, client.stream("GET", wheel.url) as answer:
-                answer.raise_for_status()
-                os.ftruncate(out, 0)
-                os.lseek(out, 0, os.SEEK_SET)
-                digest = hashlib.sha256()
-                for piece in answer.iter_bytes(_CHUNK_BYTES):
-                    os.write(out, piece)
-                    digest.update(piece)
-                    on_bytes(len(piece))
-                return digest.hexdigest()
-    except httpx.HTTPError as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TryAgain(
-            f"{wheel.package} {wheel.version}: {wheel.url} could not be fetched ({found}). "
-            f"See that this machine reaches it; then type the same again, what came is kept."
-        ) from error
-    raise AssertionError("a retry ends by an answer or an error")
+    lacking = re.search(r"No matching distribution found for (\S+)", log)
+    said = re.search(r"(?:Retrying|Could not fetch|HTTP error|ReadTimeoutError).*", log)
+    if said or not lacking:
+        last = log.strip().splitlines()[-1:] or ["pip said nothing"]
+        return TryAgain(
+            f"{lacking[1] if lacking else 'the wheels'}: could not be fetched ({said[0] if said else last[0]}). See "
+            f"that this machine reaches the index of packages; then type the same again, what came is kept."
+        )
+    return Misuse(
+        f"{lacking[1]}: uv.lock has no wheel for {target.name} with glibc {GLIBC[0]}.{GLIBC[1]}. "
+        f"Build for another Python (make release PYTHON_VERSION=...), or lock a version that has one."
+    )

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from packaging.markers import Marker
-from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from lectern.errors import Misuse
 
@@ -54,17 +53,15 @@ class Target:
         """As in the artifact's name: cp313-linux-x86_64."""
         return f"{self.python_tag}-{self.platform}"
 
-    def tags(self) -> list[Tag]:
-        """Tags of the wheels that run there, the best first."""
-        platforms = list(_platforms(self.machine))
-        return [
-            *cpython_tags(self.python, platforms=platforms),
-            *compatible_tags(self.python, self.python_tag, platforms),
-        ]
+    def pip_options(self) -> list[str]:
+        """What tells pip which wheels run there."""
+        version = f"{self.python[0]}.{self.python[1]}"
+        options = ["--implementation", "cp", "--python-version", version, "--abi", self.python_tag]
+        return [*options, *(word for name in _platforms(self.machine) for word in ("--platform", name))]
 
-    def needs(self, marker: str | None) -> bool:
+    def needs(self, marker: Marker | None) -> bool:
         """Whether some host of this kind installs what bears *marker*: the last place of its Python is not known."""
-        return marker is None or any(Marker(marker).evaluate(dict(one)) for one in self._environments())
+        return marker is None or any(marker.evaluate(dict(one)) for one in self._environments())
 
     def _environments(self) -> Iterable[Mapping[str, str]]:
         version = f"{self.python[0]}.{self.python[1]}"

@@ -12,22 +12,71 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lectern.demo.ports import free_port
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from playbooks.release import download, lock, tarball
-from playbooks.release.lock import Wheel
+from playbooks.release.lock import Locked
 from playbooks.release.target import Target
 
 ROOT = Path(__file__).parents[2]
+TARGET = Target((3, 13), "x86_64")
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests' output is theirs."""
+
+
+class Index:
+    """An index of packages on loopback, with wheels that nobody can install."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/simple"
+
+    def has(self, *wheels: str) -> Locked:
+        """Put *wheels* of one package into it; returns how they are locked."""
+        name = wheels[0].partition("-")[0]
+        page = self._folder / "simple" / name
+        page.mkdir(parents=True)
+        for wheel in wheels:
+            with zipfile.ZipFile(page / wheel, "w") as file:
+                file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+                file.writestr(f"{name}-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\n# {wheel}\n")
+        (page / "index.html").write_text("".join(f'<a href="{wheel}">{wheel}</a>' for wheel in wheels))
+        hashes = tuple(f"--hash=sha256:{_sha256(page / wheel)}" for wheel in wheels)
+        return Locked(name, f"{name}==1.0", None, hashes)
+
+    def close(self) -> None:
+        """It does not answer any more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """The only index that pip knows."""
+    found = Index(tmp_path / "index")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", found.url)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    yield found
+    found.close()
 
 
 @pytest.mark.timeout(400)
@@ -84,40 +133,41 @@ def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Pat
     assert (manifest["built_at"], manifest["commit"], manifest["dirty"]) == (1764010800, None, False)
 
 
-def test_a_wheel_that_was_tampered_with_in_the_cache_is_refused_by_its_name(tmp_path: Path) -> None:
-    with _served(tmp_path / "there", b"as it was locked") as wheel:
-        [file] = download.fetched([wheel], tmp_path / "cache", lambda _: None)
-        assert download.fetched([wheel], tmp_path / "cache", lambda _: None) == [file]
-        file.write_bytes(b"as nobody locked")
-        with pytest.raises(CallAPerson, match=rf"{wheel.filename}: its sha256 is .*uv.lock says {wheel.sha256}"):
-            download.fetched([wheel], tmp_path / "cache", lambda _: None)
+def test_a_wheel_that_was_tampered_with_in_the_cache_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
+    wanted = index.has("tiny-1.0-py3-none-any.whl")
+    fetch = partial(download.fetched, [wanted], TARGET, tmp_path / "cache")
+    assert [file.name for file in fetch(tmp_path / "first")] == ["tiny-1.0-py3-none-any.whl"]
+    index.close()
+    assert [file.name for file in fetch(tmp_path / "second")] == ["tiny-1.0-py3-none-any.whl"], "out of the cache"
+    [kept] = (tmp_path / "cache" / TARGET.name).iterdir()
+    kept.write_bytes(b"as nobody locked")
+    with pytest.raises(CallAPerson, match=rf"^tiny==1\.0: file://.*{kept.name} has sha256 {_sha256(kept)}"):
+        fetch(tmp_path / "third")
 
 
-def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name_and_not_kept(tmp_path: Path) -> None:
-    with _served(tmp_path / "there", b"as it was locked") as wheel:
-        other = replace(wheel, sha256="0" * 64)
-        with pytest.raises(CallAPerson, match=rf"^{wheel.filename}: .* gave a file with sha256 {wheel.sha256}"):
-            download.fetched([other], tmp_path / "cache", lambda _: None)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_without_a_network_it_says_which_package_can_not_be_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name_and_not_kept(
+    tmp_path: Path, index: Index
 ) -> None:
-    monkeypatch.setattr(download, "_TRIES", 1)
-    with _served(tmp_path / "there", b"as it was locked") as wheel:
-        lost = replace(wheel, url=f"http://127.0.0.1:{free_port()}/{wheel.filename}")
-        gone = replace(wheel, url=f"{wheel.url}.gone")
-        for one in (lost, gone):
-            with pytest.raises(TryAgain, match=r"^tiny 1\.0: .* could not be fetched"):
-                download.fetched([one], tmp_path / "cache", lambda _: None)
-    assert list((tmp_path / "cache").iterdir()) == []
+    wanted = replace(index.has("tiny-1.0-py3-none-any.whl"), hashes=(f"--hash=sha256:{'0' * 64}",))
+    with pytest.raises(CallAPerson, match=r"^tiny==1\.0: http://127.0.0.1.* has sha256 .* uv\.lock does not list"):
+        download.fetched([wanted], TARGET, tmp_path / "cache", tmp_path)
+    assert list((tmp_path / "cache" / TARGET.name).iterdir()) == []
 
 
-def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name() -> None:
-    packages = [_locked("tiny", "tiny-1.0-py3-none-any.whl"), _locked("big", "big-1.0-cp313-cp313-win_amd64.whl")]
-    with pytest.raises(Misuse, match=r"^big 1\.0: uv\.lock has no wheel for cp313-linux-x86_64"):
-        lock.wheels(packages, Target((3, 13), "x86_64"))
+def test_without_a_network_it_says_which_package_can_not_be_fetched(tmp_path: Path, index: Index) -> None:
+    wanted = index.has("tiny-1.0-py3-none-any.whl")
+    index.close()
+    with pytest.raises(
+        TryAgain, match=r"^tiny==1\.0: could not be fetched \(.*See that this machine reaches the index"
+    ):
+        download.fetched([wanted], TARGET, tmp_path / "cache", tmp_path)
+    assert list((tmp_path / "cache" / TARGET.name).iterdir()) == []
+
+
+def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
+    packages = [index.has("tiny-1.0-py3-none-any.whl"), index.has("big-1.0-cp313-cp313-win_amd64.whl")]
+    with pytest.raises(Misuse, match=r"^big==1\.0: uv\.lock has no wheel for cp313-linux-x86_64 with glibc 2\.28"):
+        download.fetched(packages, TARGET, tmp_path / "cache", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -130,16 +180,19 @@ def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name() -> Non
         (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313t-manylinux_2_17_x86_64.whl"], "none-any"),
     ],
 )
-def test_of_several_wheels_the_best_one_that_runs_on_the_hosts_is_taken(wheels: list[str], chosen: str) -> None:
-    [found] = lock.wheels([_locked("big", *wheels)], Target((3, 13), "x86_64"))
-    assert chosen in found.filename
+def test_of_several_wheels_the_best_one_that_runs_on_the_hosts_is_taken(
+    tmp_path: Path, index: Index, wheels: list[str], chosen: str
+) -> None:
+    [file] = download.fetched([index.has(*wheels)], TARGET, tmp_path / "cache", tmp_path)
+    assert chosen in file.name
 
 
 def test_a_package_for_some_hosts_of_a_python_is_packed_with_its_marker() -> None:
-    package = _locked("tiny", "tiny-1.0-py3-none-any.whl", marker="python_full_version < '3.11.3'")
-    [found] = lock.wheels([package], Target((3, 11), "x86_64"))
-    assert found.requirement.startswith("tiny==1.0 ; python_full_version < '3.11.3' ")
-    assert lock.wheels([package], Target((3, 12), "x86_64")) == []
+    exported = "tiny==1.0 ; python_full_version < '3.11.3' \\\n    --hash=sha256:a \\\n    --hash=sha256:b\nbig==2\n"
+    tiny, big = lock.wanted(exported, Target((3, 11), "x86_64"))
+    assert (tiny.pinned, tiny.hashes) == ("tiny==1.0", ("--hash=sha256:a", "--hash=sha256:b"))
+    assert tiny.line("--hash=sha256:b") == 'tiny==1.0 ; python_full_version < "3.11.3" --hash=sha256:b\n'
+    assert lock.wanted(exported, Target((3, 12), "x86_64")) == [big]
 
 
 @pytest.mark.parametrize(("python", "platform"), [("3.10", None), ("3", None), ("2.7", None), (None, "win32-amd64")])
@@ -172,30 +225,3 @@ def _content(tar: tarfile.TarFile, name: str) -> bytes:
     content = tar.extractfile(name)
     assert content is not None
     return content.read()
-
-
-def _locked(name: str, *wheels: str, marker: str | None = None) -> dict[str, Any]:
-    files = [{"url": f"https://index.example/{one}", "hashes": {"sha256": "0" * 64}} for one in wheels]
-    return {"name": name, "version": "1.0", "marker": marker, "wheels": files}
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the tests' output is theirs."""
-
-
-@contextmanager
-def _served(folder: Path, content: bytes) -> Iterator[Wheel]:
-    """A wheel that a server on loopback has."""
-    folder.mkdir()
-    name = "tiny-1.0-py3-none-any.whl"
-    (folder / name).write_bytes(content)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/{name}"
-        try:
-            yield Wheel("tiny", "1.0", None, name, url, hashlib.sha256(content).hexdigest(), len(content))
-        finally:
-            server.shutdown()
-            thread.join()
