@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.faults import errors
+
 FAULTS, LOG = "TEST_FAULTS", "TEST_FAULTS_LOG"
 
 When = Literal["before", "after"]
@@ -139,6 +141,8 @@ def main() -> None:
     for fields in json.loads(os.environ.get(FAULTS, "[]")):
         strike = Strike(**fields)
         arm(strike, points[strike.point], Path(os.environ[LOG]))
+    if errors.FOLDER in os.environ:
+        errors.arm_at_start(Path(os.environ[errors.FOLDER]))
     from lectern.cli import main as lectern
 
     lectern()

@@ -1,0 +1,194 @@
+"""Runs ``lectern …`` and raises, when a test asks for it, an unforeseen error in a named step of the living process.
+
+The product has no hooks for it: the functions of STEPS are wrapped here before the product begins, in every module
+that has them under a name. A wrapped function looks at each call whether a file says that it is to raise::
+
+    stage.launcher = (sys.executable, "-m", "tests.faults.errors")  # PYTHONPATH must have the repository
+    errors = Errors(tmp_path / "errors")
+    stage.settings[FOLDER] = str(errors.folder)  # before the hosts begin
+    stage.up("teacher", "streamer1")
+    with errors.at("the guard looks"):  # each call raises RuntimeError, in all hosts
+        errors.wait_for("the guard looks", 2)  # it has raised twice, so the task began again
+    with errors.at("a message is read", only="s1-c7", error="RecursionError"):
+        ...  # only where this text is in the arguments
+
+``tests.faults.points`` does the same where the variable is set, so a day with kills can have errors as well.
+"""
+
+import builtins
+import functools
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.stage.waiting import wait_until
+
+FOLDER = "TEST_ERRORS"
+
+STEPS: Mapping[str, str] = {
+    # both roles: the intake
+    "a channel is subscribed": "lectern.effects.bus:Bus.subscribed",
+    "messages of channels are kept": "flows.intake:Intake._keep_once",
+    "streams are read": "lectern.effects.bus:Bus.read_streams",
+    "messages of streams are kept": "flows.intake:Intake._take",
+    "messages are claimed": "lectern.effects.inbox:claim",
+    "a run begins": "flows.runs:ResidentRuns.start",
+    "a message is read": "lectern.messages:parse",
+    # both roles: beside it
+    "a sweep is looked for": "flows.sweep:due",
+    "the lock is renewed": "lectern.effects.bus:Bus.hold",
+    "alarms are followed up": "flows.alarms:_follow_up",
+    "alarms are passed on": "flows.alarms:_emit",
+    "messages are sent": "lectern.effects.bus:Bus.send",
+    "deployments are read": "flows.deployments:read",
+    "orphans are adopted": "flows.runs:ResidentRuns.adopt_orphans",
+    "cancels are looked for": "flows.runs:ResidentRuns.watch",
+    "heartbeats are sent": "flows.heartbeats:beat",
+    "runs are polled": "flows.worker:ResidentWorker.get_and_submit_flow_runs",
+    # the teacher
+    "bookings are decided": "lectern.decide.booking:plan",
+    "a class is placed": "flows.outcome:proceed",
+    "a report is taken": "flows.report:_take_reports",
+    "a result is settled": "lectern.decide.transcode:settle",
+    "streamers are heard": "lectern.effects.bus:Bus.heard",
+    "a lease is granted": "flows.streamers:grant",
+    "unready classes are looked for": "lectern.effects.bookings:unready",
+    "bookings are shown": "flows.board:show_bookings",
+    # a streamer
+    "the guard looks": "lectern.effects.airings:due",
+    "cancelled broadcasts are looked for": "flows.broadcast:honour_cancels",
+    "broadcasts are planned": "lectern.effects.airings:unscheduled",
+    "a broadcast is scheduled": "flows.broadcast:schedule",
+    "live classes are looked at": "lectern.effects.airings:live",
+    "a push URL is tried": "lectern.effects.reach:unreachable",
+    "the cache is shown": "flows.board:show_cache",
+    "a beat is sent": "lectern.effects.bus:Bus.beat",
+    "what a beat says is read": "flows.lease:Keeper._read",
+    "the fence is watched": "lectern.effects.fence:Fence.watch",
+    "the disk is looked through": "flows.reconcile:reconciled",
+    "classes are taken back": "flows.release:release",
+    "an origin is looked at": "flows.cache:_look",
+    "a recording is downloaded": "lectern.effects.wget:download",
+}
+"""What a step does, and the function that does it: ``module:function`` or ``module:Class.method``."""
+
+
+class Errors:
+    """A test's side: which steps raise."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def at(self, step: str, *, error: str = "RuntimeError", only: str = "") -> Iterator[None]:
+        """Meanwhile *step* raises *error*, a built-in one, at each call whose arguments have the text *only*."""
+        order = _order(self.folder, step)
+        order.with_suffix(".new").write_text(json.dumps({"error": error, "only": only}))
+        order.with_suffix(".new").rename(order)
+        try:
+            yield
+        finally:
+            order.unlink()
+
+    def raised(self, step: str) -> int:
+        """How often *step* has raised, ever."""
+        struck = _struck(self.folder, step)
+        return struck.stat().st_size if struck.exists() else 0
+
+    def wait_for(self, step: str, more: int = 1, timeout_s: float = 60.0) -> None:
+        """Wait until *step* has raised so often from now on."""
+        before = self.raised(step)
+        wait_until(
+            lambda: self.raised(step) >= before + more, timeout_s=timeout_s, description=f"{more} errors where {step}"
+        )
+
+
+def _order(folder: Path, step: str) -> Path:
+    return folder / f"{step}.order"
+
+
+def _struck(folder: Path, step: str) -> Path:
+    return folder / f"{step}.struck"
+
+
+# -- in the process --------------------------------------------------------------------------------------------------
+
+
+def arm(folder: Path) -> None:
+    """Wrap the function of each step."""
+    for step, function in STEPS.items():
+        module_name, _, path = function.partition(":")
+        owner: Any = importlib.import_module(module_name)
+        *owners, name = path.split(".")
+        for one in owners:
+            owner = getattr(owner, one)
+        before = getattr(owner, name)
+        after = _wrapped(before, functools.partial(_look, folder, step))
+        setattr(owner, name, after)
+        for module in [one for key, one in sys.modules.items() if key.startswith(("flows", "lectern"))]:
+            for alias in [alias for alias, found in vars(module).items() if found is before]:
+                setattr(module, alias, after)
+
+
+def _look(folder: Path, step: str, arguments: object) -> None:
+    order = _order(folder, step)
+    if not order.exists():
+        return
+    try:
+        fields = json.loads(order.read_text())
+    except FileNotFoundError:
+        return
+    if fields["only"] in repr(arguments):
+        with _struck(folder, step).open("a") as struck:
+            struck.write(".")
+        raise getattr(builtins, fields["error"])(f"made up by a test: {step}")
+
+
+def _wrapped(function: Callable[..., Any], look: Callable[[object], None]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def wrapped(*args: object, **kwargs: object) -> object:
+            look((args, kwargs))
+            return await function(*args, **kwargs)
+
+        return wrapped
+
+    @functools.wraps(function)
+    def plain(*args: object, **kwargs: object) -> object:
+        look((args, kwargs))
+        return function(*args, **kwargs)
+
+    return plain
+
+
+def arm_at_start(folder: Path) -> None:
+    """Wrap the steps as soon as ``lectern serve`` has told Prefect its settings, which must come before the import."""
+    serving: Any = importlib.import_module("lectern.cli.serving")
+    before = serving.set_prefect
+
+    def set_prefect(settings: Any) -> None:
+        before(settings)
+        importlib.import_module("flows.resident")
+        arm(folder)
+
+    serving.set_prefect = set_prefect
+
+
+def main() -> None:
+    """Wrap the steps, then be ``lectern``."""
+    from lectern.cli import main as lectern
+
+    arm_at_start(Path(os.environ[FOLDER]))
+    lectern()
+
+
+if __name__ == "__main__":
+    main()
