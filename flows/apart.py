@@ -53,13 +53,13 @@ async def apart(
                 middle = len(some) // 2
                 waiting.extendleft([some[middle:], some[:middle]])
                 continue
-            why = _words(error)
+            why = words(error)
             log.error("%s: not handled: %s", ", ".join(name(one) for one in some[:BOUND]), why)
             found.failed += [(one, why) for one in some]
     return found
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
     """The error, and where it came up; not its whole text, in which payloads may stand."""
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     said = f": {error.orig}" if isinstance(error, DBAPIError) else ""

@@ -13,14 +13,15 @@ from sqlalchemy import Connection
 
 from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
-from flows.apart import apart
-from flows.host import NOWHERE, streamer, tell
+from flows.apart import apart, words
+from flows.host import NOWHERE, log, streamer, tell
 from flows.outcome import FAILED, summary
 from lectern.effects import airings, cache, inbox, origin, store
 from lectern.effects.origin import Allowed
-from lectern.errors import LecternError, Malformed
+from lectern.errors import DOWNLOAD_FAILED, LecternError, Malformed, Refuse
 from lectern.facts import Idle
 from lectern.messages import Prepare, parse
+from lectern.shown import shown
 from lectern.states import LIVE_AIRINGS, FileState
 
 LOOKS = 16
@@ -82,7 +83,10 @@ def _here(connection: Connection, parsed: _Parsed) -> set[str]:
 
 
 async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, Looked]:
-    """How large each recording is that must be downloaded; one HEAD a rendition, a few at a time."""
+    """How large each recording is that must be downloaded; one HEAD a rendition, a few at a time.
+
+    Whatever goes wrong with a URL is that URL's error: the others of the batch go on.
+    """
     urls = {one.stem: one.video_url for _, one in parsed.prepares if one.stem not in cached}
     allowed = Allowed.parse(host.settings.allowed_origins)
     gate = asyncio.Semaphore(LOOKS)
@@ -93,6 +97,10 @@ async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, 
                 return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
             except LecternError as error:
                 return error
+            except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
+                why = words(error)
+                log.error("%s: can not be looked at: %s", shown(url), why)
+                return Refuse(f"{shown(url)}: can not be looked at: {why}", DOWNLOAD_FAILED)
 
     found = await asyncio.gather(*(look(url) for url in urls.values()))
     return dict(zip(urls, found, strict=True))

@@ -25,6 +25,7 @@ from lectern.effects.outbox import Kind, Outgoing
 from lectern.effects.probe import Probe
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.settings import StreamerSettings
+from lectern.shown import shown
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
@@ -54,7 +55,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
         return Completed(message="nothing to do: there already, given up, or another run is at it")
     if dry_run:
-        return Completed(message=f"dry run: would download {row.url}")
+        return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
         if await host.commit(cache.tried, stem) > MAX_RUNS:
@@ -115,6 +116,7 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
                 settings.wget_path,
                 remote.url,
                 part,
+                address=remote.address,
                 rate=settings.download_rate,
                 timeout_s=settings.download_timeout_s,
                 limit_bytes=row.size_bytes,

@@ -13,11 +13,12 @@ from flows.ecs_making import Making
 from flows.host import all_of, log
 from flows.outcome import Teacher
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
-from lectern.effects import origin, renditions, upload
+from lectern.effects import origin, renditions
 from lectern.effects.origin import Allowed
 from lectern.effects.renditions import Due
 from lectern.errors import LecternError, Misuse
 from lectern.settings import TeacherSettings
+from lectern.shown import shown
 from lectern.states import Resolution
 
 DEADLINE_S = UNKNOWN_LIMIT_S
@@ -90,5 +91,5 @@ async def gone(host: Teacher, url: str) -> bool:
     except origin.Absent:
         return True
     except LecternError as error:
-        log.info("%s: can not be looked at, so it counts as being there: %s", upload.shown(url), error.message)
+        log.info("%s: can not be looked at, so it counts as being there: %s", shown(url), error.message)
     return False

@@ -5,6 +5,8 @@ import logging
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
 
+from lectern.logs import without_secrets
+
 
 def _of_a_run(_record: logging.LogRecord) -> bool:
     return FlowRunContext.get() is not None
@@ -18,9 +20,12 @@ def _no_crash(record: logging.LogRecord) -> bool:
 def set_up() -> None:
     """Pass the lines of runs on; they are sent in batches by a thread of Prefect's, which waits for nobody."""
     logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(without_secrets)
     logger = logging.getLogger("lectern")
     if any(isinstance(one, APILogHandler) for one in logger.handlers):
         return
     handler = APILogHandler()
     handler.addFilter(_of_a_run)
+    handler.addFilter(without_secrets)
     logger.addHandler(handler)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lectern.shown import masked
+
 
 class Severity(StrEnum):
     """How urgent a code is for the operations team."""
@@ -115,9 +117,13 @@ CODES: dict[int, ErrorCode] = {
 
 
 class LecternError(Exception):
-    """Anything that went wrong: the thing, what happened, what was found."""
+    """Anything that went wrong: the thing, what happened, what was found.
+
+    Its text goes to logs, alarms and answers, so no URL in it has its user, password or query.
+    """
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+        message = masked(message)
         super().__init__(message)
         self.message = message
         self.code = code

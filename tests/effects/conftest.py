@@ -82,6 +82,7 @@ class Origin:
     slow_s: float = 0.0
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     posted: list[bytes] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)  # by which name it was asked
 
     def took(self, method: str, path: str) -> int:
         return sum(1 for asked in self.asked if asked[:2] == (method, path))
@@ -113,6 +114,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _note(self) -> None:
         self.origin.asked.append((self.command, self.path, self.headers.get("range", "")))
+        self.origin.hosts.append(self.headers.get("host", ""))
 
     def _status(self) -> int | None:
         """The next of the answers that were ordered for this path; the last one stays."""

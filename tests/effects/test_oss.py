@@ -1,5 +1,6 @@
 """The signed POST to the OSS transcoder."""
 
+import asyncio
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from lectern.effects import oss
 from lectern.errors import FallBack, TryAgain
 from lectern.states import Resolution
 from tests.effects.conftest import Origin
+from tests.effects.test_origin import answering
 
 
 def test_a_signature_is_that_of_the_contract() -> None:
@@ -66,3 +68,53 @@ async def test_a_dead_transcoder_is_asked_again_later() -> None:
 async def test_a_url_that_is_none_is_fallen_back_from() -> None:
     with pytest.raises((FallBack, TryAgain)):
         await ask("http://[::bad/t")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"HTTP/1.1 500 X\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnone", TryAgain),
+        (b"HTTP/1.1 400 X\r\nContent-Encoding: br, gzip\r\nContent-Length: 4\r\n\r\nnone", FallBack),
+        (b"HTTP/1.1 400 X\r\nContent-Type: text/html; charset=no-such\r\n\r\n" + b"\xff\xfe<html>\r\n" * 9, FallBack),
+        (b"HTTP/1.1 400 X\r\n\r\n" + b"x" * 3_000_000, FallBack),
+        (b"HTTP/1.1 302 X\r\nLocation: http://[\r\n\r\n", FallBack),
+        (b"HTTP/1.1 200 X\r\nContent-Length: " + b"9" * 4_301 + b"\r\n\r\n", TryAgain),
+        (b"\xff\xff\xff", TryAgain),
+        (b"", TryAgain),
+    ],
+    ids=["gzip", "brotli", "charset", "long", "redirect", "length", "bytes", "nothing"],
+)
+async def test_whatever_a_transcoder_answers_is_a_retry_or_a_fallback(raw: bytes, expected: type[Exception]) -> None:
+    async with answering(lambda _path: raw) as url:
+        with pytest.raises(expected) as raised:
+            await ask(f"{url}/t")
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.asyncio
+async def test_a_transcoder_that_trickles_its_answer_is_given_up() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 400 X\r\n\r\n")
+            for _ in range(100):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with pytest.raises(TryAgain, match=r"no answer within 0\.5 s"):
+            await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/t", timeout_s=0.5)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://[", "no URL", "http://\ud800/"])
+async def test_a_transcoder_at_no_url_is_fallen_back_from(url: str) -> None:
+    with pytest.raises((FallBack, TryAgain)):
+        await ask(url)

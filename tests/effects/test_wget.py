@@ -18,6 +18,7 @@ async def fetch(
     url: str,
     part: Path,
     *,
+    address: str | None = None,
     rate: str = "0",
     timeout_s: float = 20,
     limit_bytes: int = 10**9,
@@ -27,6 +28,7 @@ async def fetch(
         "/usr/bin/wget",
         url,
         part,
+        address=address,
         rate=rate,
         timeout_s=timeout_s,
         limit_bytes=limit_bytes,
@@ -203,3 +205,53 @@ async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert running_with(str(part)) == []
+
+
+@pytest.mark.asyncio
+async def test_no_user_of_the_machine_sees_the_url(origin: Origin, part: Path) -> None:
+    """A command line is anybody's to read."""
+    origin.files["/a.flv?Signature=planted"] = BODY
+    origin.slow_s = 0.5
+    task = asyncio.create_task(fetch(f"{origin.url}/a.flv?Signature=planted", part))
+    async with asyncio.timeout(10):
+        while not part.exists() or part.stat().st_size == 0:  # noqa: ASYNC110 (wget tells nobody)
+            await asyncio.sleep(0.02)
+    assert running_with(str(part)) != []
+    assert running_with("Signature=planted") == []
+    origin.slow_s = 0.0
+    await task
+    assert part.read_bytes() == BODY
+
+
+@pytest.mark.asyncio
+async def test_the_host_is_asked_at_the_address_that_was_checked(origin: Origin, part: Path) -> None:
+    """By a name that leads nowhere: nobody looks it up again."""
+    origin.files["/a.flv"] = BODY
+    part.parent.mkdir()
+    part.write_bytes(BODY[:1000])
+    port = origin.url.rpartition(":")[2]
+    await fetch(f"http://no-such-host.invalid:{port}/a.flv", part, address="127.0.0.1")
+    assert part.read_bytes() == BODY
+    assert origin.hosts[-1] == f"no-such-host.invalid:{port}"
+
+
+def test_by_https_the_name_stays_in_the_url() -> None:
+    """The certificate is verified for it."""
+    assert wget.asked("https://h/a?b", "127.0.0.1") == ([], b"https://h/a?b\n")
+    assert wget.asked("http://h:81/a?b", "::1") == (["--header=Host: h:81"], b"http://[::1]:81/a?b\n")
+
+
+@pytest.mark.parametrize("url", ["http://h/a\nhttp://evil/", "http://h/a\r", "http://h/\x85"])
+def test_a_url_is_one_line(url: str) -> None:
+    with pytest.raises(Refuse, match="control characters"):
+        wget.asked(url, None)
+
+
+@pytest.mark.asyncio
+async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path) -> None:
+    origin.redirects["/b.flv?Signature=planted"] = "/c.flv?Signature=planted"
+    for path in ("/a.flv?Signature=planted", "/b.flv?Signature=planted"):
+        with pytest.raises((Refuse, TryAgain)) as raised:
+            await fetch(f"{origin.url}{path}", part)
+        assert "planted" not in str(raised.value)
+        assert origin.url in str(raised.value)

@@ -25,6 +25,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
+from lectern.shown import shown
 from lectern.states import Resolution
 
 T = TypeVar("T")
@@ -185,20 +186,21 @@ class _Work:
     async def _fetched(self, number: int, remote: RemoteFile) -> Media:
         # Named by what is promised: what was got of another file is not gone on with.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
-        url, file = upload.shown(remote.url), f"{self._source}-{mark}"
+        url, file = shown(remote.url), f"{self._source}-{mark}"
+        # By an address of IPv4, which every host can connect to; this one need not have the other kind.
+        options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file, self._programs.wget]
         argv += ["--no-config", "--no-proxy", "--no-netrc", "-c", "--tries=1", "--timeout=30", "--no-verbose"]
-        argv += ["--max-redirect=0", "-O", file, "--input-file=-"]
-        ended = await self._step(f"fetch-{mark}-{number}", argv, stdin=f"{remote.url}\n".encode())
+        argv += ["--max-redirect=0", *options, "-O", file, "--input-file=-"]
+        ended = await self._step(f"fetch-{mark}-{number}", argv, stdin=line)
         assert ended.exit_code is not None  # the step has raised
         if ended.exit_code in MISSING:
             raise ecs_media.missing(self._connection, self._programs.wget, "wget")
         if ended.exit_code == _TOO_LARGE:
             raise Refuse(f"{url}: is larger than the {limit_bytes} bytes that it may be", DOWNLOAD_FAILED)
-        errors = ended.errors.replace(remote.url, url)
         try:
-            wget.judge(process.Finished(tuple(argv), ended.exit_code, ended.output, errors, 0.0), url)
+            wget.judge(process.Finished(tuple(argv), ended.exit_code, ended.output, ended.errors, 0.0), remote.url)
         except Refuse as error:
             if error.code is DISK_FULL:
                 raise FallBack(f"{self._connection.host}: {error.message}", NO_ECS_ROOM) from error
@@ -214,7 +216,7 @@ class _Work:
         same = (before.size_bytes, before.etag, before.crc64) == (after.size_bytes, after.etag, after.crc64)
         if not same or before.size_bytes not in (None, size_bytes):
             found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
-            raise TryAgain(f"{upload.shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
+            raise TryAgain(f"{shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
         return await self._look(file)
 
     async def _look(self, file: str | None = None) -> Media:

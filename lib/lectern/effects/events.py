@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, or_, select
 
 from lectern.effects.tables.shared import Journal
+from lectern.shown import masked
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Past:
 def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:
     """Add the events to the transaction."""
     rows = [
-        {"at": now, "what": e.what, "class_id": e.class_id, "stem": e.stem, "host": host, "detail": e.detail}
+        {"at": now, "what": e.what, "class_id": e.class_id, "stem": e.stem, "host": host, "detail": masked(e.detail)}
         for e in events
     ]
     if rows:

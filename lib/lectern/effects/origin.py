@@ -1,32 +1,31 @@
 """Looks at a recording where it lies, before a byte is downloaded, and says which places may be looked at at all."""
 
 import asyncio
-import ipaddress
 import re
-import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import stamina
 
-from lectern.effects import tls
-from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
+from lectern.effects import places, tls
+from lectern.effects.places import Address, Places
+from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.shown import shown
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-PUBLIC = "public"
-"""The entry that stands for every public host, for a list that names private ones beside them."""
+PUBLIC = places.PUBLIC
 
 _REDIRECTS = 3
 _TRIES = 3
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
 _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
 _ABSENT = frozenset({404, 410})
+_MOST_BYTES = 2**50  # a thousand classes of it still fit into a database's integer
+_MOST_CRC64 = 2**64 - 1
+_ETAG_CHARACTERS = 1_000
+_TOLD_CHARACTERS = 200
 
 
 class Absent(Refuse):
@@ -35,104 +34,72 @@ class Absent(Refuse):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on an origin as it promises it; None where it promises nothing. *url* is where redirects ended."""
+    """A file on an origin as it promises it; None where it promises nothing. *url* is where redirects ended.
+
+    *address* is the checked one that answered.
+    """
 
     url: str
     size_bytes: int | None
     etag: str | None
     crc64: int | None
+    address: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Allowed:
     """From where recordings may come."""
 
-    hosts: frozenset[tuple[str, int | None]] = frozenset()
-    networks: tuple[Network, ...] = ()
-    public: bool = True
+    places: Places = field(default_factory=Places)
 
     @classmethod
     def parse(cls, text: str) -> "Allowed":
         """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
-        entries = [entry.strip().lower() for entry in text.split(",") if entry.strip()]
-        hosts: set[tuple[str, int | None]] = set()
-        networks: list[Network] = []
-        for entry in entries:
-            matched = _LISTED.fullmatch(entry)
-            if entry == PUBLIC:
-                continue
-            if matched is not None:
-                hosts.add((matched["host"].strip("[]"), int(matched["port"]) if matched["port"] else None))
-                continue
-            try:
-                networks.append(ipaddress.ip_network(entry, strict=False))
-            except ValueError as error:
-                raise Misuse(
-                    f"allowed origins: {entry!r} can not be read; write host, host:port, 10.0.0.0/8 or {PUBLIC}"
-                ) from error
-        return cls(frozenset(hosts), tuple(networks), not entries or PUBLIC in entries)
+        return cls(Places.listed(text, "ALLOWED_ORIGINS"))
 
-    def check(self, url: str) -> None:
-        """Raise Refuse(FORBIDDEN_ORIGIN) unless *url* may be fetched; looks the host up, so it can wait (use a thread).
+    def check(self, url: str) -> list[Address]:
+        """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
-        Raises TryAgain if the host's name can not be looked up just now.
+        Raises Refuse(FORBIDDEN_ORIGIN) where it may not be, Refuse(DOWNLOAD_FAILED) where there is no such host,
+        TryAgain if the host's name can not be looked up just now.
         """
         parts, host, port = _split(url)
-        if {(host, port), (host, None)} & self.hosts:
-            return
-        for address in _addresses(host, port):
-            if not self._takes(address):
-                raise Refuse(
-                    f"{parts.scheme}://{parts.netloc}: {address} is no allowed origin; see ALLOWED_ORIGINS",
-                    FORBIDDEN_ORIGIN,
-                )
-
-    def _takes(self, address: Address) -> bool:
-        if any(address.version == network.version and address in network for network in self.networks):
-            return True
-        return self.public and address.is_global and not address.is_multicast
+        try:
+            found = places.addresses(host, port)
+        except places.NoSuchHost as error:
+            raise Refuse(str(error), DOWNLOAD_FAILED) from error
+        forbidden = self.places.forbidden(host, port, found)
+        if forbidden is not None:
+            where = f"{parts.scheme}://{parts.netloc}"
+            raise Refuse(f"{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", FORBIDDEN_ORIGIN)
+        return found
 
 
 def _split(url: str) -> tuple[SplitResult, str, int]:
     """The parts of *url*, its host and its port; raises Refuse for what wget and httpx could read differently."""
+    said = shown(url)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Refuse(f"{url!r}: is no URL: {error}", FORBIDDEN_ORIGIN) from error
+        raise Refuse(f"{said}: is no URL", FORBIDDEN_ORIGIN) from error
     host = parts.hostname or ""
     if parts.scheme not in _PORTS:
-        raise Refuse(f"{url!r}: only http and https are allowed", FORBIDDEN_ORIGIN)
+        raise Refuse(f"{said}: only http and https are allowed", FORBIDDEN_ORIGIN)
     if "@" in parts.netloc:
         raise Refuse(f"{parts.scheme}://{host}: a URL with a user or password is not allowed", FORBIDDEN_ORIGIN)
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
-        raise Refuse(f"{url!r}: has control characters or a backslash", FORBIDDEN_ORIGIN)
+        raise Refuse(f"{said}: has control characters or a backslash", FORBIDDEN_ORIGIN)
     if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse(f"{url!r}: its host can not be read", FORBIDDEN_ORIGIN)
+        raise Refuse(f"{said}: its host can not be read", FORBIDDEN_ORIGIN)
     return parts, host, port or _PORTS[parts.scheme]
-
-
-def _addresses(host: str, port: int) -> list[Address]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_NONAME:
-            raise Refuse(f"{host}: there is no such host", DOWNLOAD_FAILED) from error
-        raise TryAgain(f"{host}: can not be looked up: {error.strerror}") from error
-    except UnicodeError as error:
-        raise Refuse(f"{host}: is no host name", FORBIDDEN_ORIGIN) from error
-    addresses: list[Address] = []
-    for *_, where in found:
-        address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        addresses.append(mapped or address)
-    return addresses
 
 
 async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
     """What the origin promises of *url*, in at most *timeout_s* and three tries.
 
-    Follows up to three redirects, each to an allowed place only. Raises Refuse (not there, not allowed) or TryAgain.
+    Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
+    Raises Refuse (not there, not allowed, an answer that means nothing) or TryAgain.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -141,7 +108,7 @@ async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
                 with attempt:
                     return await _look(url, allowed, timeout_s)
     except TimeoutError as error:
-        raise TryAgain(f"{url}: no answer within {timeout_s:g} s") from error
+        raise TryAgain(f"{shown(url)}: no answer within {timeout_s:g} s") from error
     raise AssertionError("stamina ends by returning or raising")
 
 
@@ -150,41 +117,82 @@ async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
     async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
         for _ in range(_REDIRECTS + 1):
-            await asyncio.to_thread(allowed.check, here)
-            answer = await _ask(client, here)
-            if not answer.has_redirect_location:
-                return _promised(here, answer)
-            here = str(answer.url.join(answer.headers["location"]))
-    raise Refuse(f"{url}: more than {_REDIRECTS} redirects, the last one to {here}", DOWNLOAD_FAILED)
+            addresses = await asyncio.to_thread(allowed.check, here)
+            try:
+                address, answer = await _ask(client, here, addresses, timeout_s)
+                if not answer.has_redirect_location:
+                    return _promised(here, address, answer)
+                here = str(httpx.URL(here).join(answer.headers["location"]))
+            except httpx.TransportError as error:
+                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                raise TryAgain(f"{shown(here)}: no answer: {said}") from error
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                raise Refuse(f"{shown(here)}: its answer can not be read: {said}", DOWNLOAD_FAILED) from error
+    last = shown(here)
+    raise Refuse(f"{shown(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
 
 
-async def _ask(client: httpx.AsyncClient, url: str) -> httpx.Response:
-    """The answer to a HEAD; where that is not served (URLs are often signed for GET only), to a GET of one byte."""
-    try:
-        answer = await client.head(url)
-        if answer.status_code in _UNSUPPORTED_HEAD:
-            async with client.stream("GET", url, headers={"range": "bytes=0-0"}) as begun:
-                answer = begun
-    except httpx.TransportError as error:
-        raise TryAgain(f"{url}: no answer: {type(error).__name__} {error}") from error
-    except httpx.InvalidURL as error:
-        raise Refuse(f"{url}: is no URL: {error}", DOWNLOAD_FAILED) from error
+async def _ask(
+    client: httpx.AsyncClient, url: str, addresses: list[Address], timeout_s: float
+) -> tuple[str, httpx.Response]:
+    """The answer of the first of *addresses* that takes the connection, and this address."""
+    waits = httpx.Timeout(timeout_s, connect=timeout_s / max(1, len(addresses)))
+    for left, address in enumerate(addresses, 1 - len(addresses)):
+        try:
+            return str(address), await _ask_at(client, httpx.URL(url), str(address), waits)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if left == 0:
+                raise
+    raise TryAgain(f"{shown(url)}: its host has no address")
+
+
+async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
+    """The answer to a HEAD; where that is not served (URLs are often signed for GET only), to a GET of one byte.
+
+    The host is asked by its name, as ever, and its certificate is verified for this name.
+    """
+    at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
+    more = {"sni_hostname": url.host}
+    answer = await client.head(at, headers=name, extensions=more, timeout=waits)
+    if answer.status_code in _UNSUPPORTED_HEAD:
+        one_byte = {**name, "range": "bytes=0-0"}
+        async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
+            answer = begun
     return answer
 
 
-def _promised(url: str, answer: httpx.Response) -> RemoteFile:
+def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
-        raise TryAgain(f"{url}: the origin answered {answer.status_code}")
+        raise TryAgain(f"{shown(url)}: the origin answered {answer.status_code}")
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
-        raise kind(f"{url}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
-    length = answer.headers.get("content-length", "")
+        raise kind(f"{shown(url)}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
+    length = _only(url, answer, "content-length")
     if answer.status_code == httpx.codes.PARTIAL_CONTENT:
-        length = answer.headers.get("content-range", "").rpartition("/")[2]
-    crc = answer.headers.get("x-oss-hash-crc64ecma", "")
-    return RemoteFile(
-        url=url,
-        size_bytes=int(length) if length.isdecimal() else None,
-        etag=answer.headers.get("etag"),
-        crc64=int(crc) if crc.isdecimal() else None,
-    )
+        total = _only(url, answer, "content-range").rpartition("/")[2]
+        length = "" if total == "*" else total
+    etag = answer.headers.get("etag")
+    if etag is not None and len(etag) > _ETAG_CHARACTERS:
+        raise Refuse(f"{shown(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
+    size_bytes = _number(url, "length", length, _MOST_BYTES)
+    crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
+    return RemoteFile(url, size_bytes, etag, crc64, address)
+
+
+def _only(url: str, answer: httpx.Response, header: str) -> str:
+    """The value of a header; nothing where it is not there. Raises Refuse where there are several that differ."""
+    found = set(answer.headers.get_list(header))
+    if len(found) > 1:
+        raise Refuse(f"{shown(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
+    return str(found.pop()) if found else ""
+
+
+def _number(url: str, name: str, text: str, most: int) -> int | None:
+    """What a header says; its digits are counted first, since Python refuses to read very long numbers."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > most:
+        said = text if len(text) <= 30 else f"{text[:30]}… ({len(text)} characters)"
+        raise Refuse(f"{shown(url)}: no file has the {name} {said!r}", DOWNLOAD_FAILED)
+    return int(text)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lectern.shown import masked
+
 KEPT_BYTES = 8192
 """How much of the end of each output is kept."""
 
@@ -58,5 +60,5 @@ class Lines:
 
 
 def last_line(text: str) -> str:
-    """The last line of *text* that is not blank."""
-    return next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")
+    """The last line of *text* that is not blank, its URLs as people may see them: programs say what they were given."""
+    return masked(next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), ""))

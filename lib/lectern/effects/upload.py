@@ -4,19 +4,21 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
 from lectern.effects import origin
+from lectern.effects.printed import last_line
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.shown import shown
 
 _LOOK_S = 30.0
 _TYPE = "video/x-flv"  # said and signed: wget would say another one by itself
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
 _WGET_STATUS = re.compile(r"ERROR (\d{3})")
-_CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*(\d+)")
+_CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
 _WHY = re.compile(r"<(Code|Message)>([^<]{1,200})<")
 _PASSING = frozenset({"408", "425", "429"})
 
@@ -70,13 +72,6 @@ class Put:
         return shown(self.url)
 
 
-def shown(url: str) -> str:
-    """*url* without user, password and query: those can be secrets."""
-    parts = urlsplit(url)
-    query = "…" if parts.query else ""
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-
-
 async def sign(target: Target, path: str, md5: str, expires_s: float) -> Put:
     """How *path*, whose MD5 in base64 is *md5*, is uploaded; a signed URL is good for this file, for *expires_s*."""
     if target.key is None:
@@ -125,9 +120,7 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
     if exit_code == 0 and (not code or code.startswith("2")):
         crc = _CRC.search(output) or _CRC.search(errors)
         return int(crc[1]) if crc else None
-    why = (
-        ": ".join(dict(_WHY.findall(output)).values()) or errors.replace(put.url, put.shown).strip().rpartition("\n")[2]
-    )
+    why = ": ".join(dict(_WHY.findall(output)).values()) or last_line(errors)
     found = f"{put.path}: could not be uploaded from {host} to {put.shown}: {code or exit_code} {why}".rstrip()
     if code.startswith("4") and code not in _PASSING:
         raise CallAPerson(f"{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED)

@@ -3,11 +3,13 @@
 import asyncio
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from lectern.effects import process
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.shown import shown
 
 ENVIRONMENT = {"LC_ALL": "C"}  # its errors are read below, in English
 
@@ -21,16 +23,34 @@ _SERVER_ERROR = 8
 _PASSING_STATUS = frozenset({408, 425, 429})
 
 
-def argv(wget: str, url: str, target: str, rate: str | None = None) -> list[str]:
-    """One try of a download into *target*, that goes on where the file ends; raises Misuse for a rate it can not read.
+def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
+    """Options that name the host, and what wget reads on stdin: a command line is shown to every user of the machine.
 
-    No configuration, proxy, password file or redirect leads it elsewhere than to *url*, which was checked.
+    By plain http the host is connected to at *address*, the one that was checked, so that a name that leads elsewhere a
+    moment later leads nobody there. By https wget looks the name up again, and sends nothing before the server has
+    proved by its certificate that it is the host. Raises Refuse for what would be more than one line.
+    """
+    if not url.isprintable():
+        raise Refuse(f"{shown(url)}: has control characters", DOWNLOAD_FAILED)
+    parts = urlsplit(url)
+    if address is None or parts.scheme != "http":
+        return [], f"{url}\n".encode()
+    host = f"[{address}]" if ":" in address else address
+    place = host if parts.port is None else f"{host}:{parts.port}"
+    return [f"--header=Host: {parts.netloc}"], f"{urlunsplit(parts._replace(netloc=place))}\n".encode()
+
+
+def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str] = ()) -> list[str]:
+    """One try of a download into *target*, that goes on where the file ends, of the URL on stdin.
+
+    No configuration, proxy, password file or redirect leads it elsewhere than to the URL, which was checked.
+    Raises Misuse for a rate it can not read.
     """
     if rate is not None and not _RATE.fullmatch(rate):
         raise Misuse(f"download rate {rate!r}: can not be read; write 1000k, 1.5m or 0 (no limit)")
     limit = [] if rate is None else [f"--limit-rate={rate}"]
-    options = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
-    return [wget, "--no-config", "--no-proxy", "--no-netrc", *options, "-O", target, "--", url]
+    ours = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
+    return [wget, "--no-config", "--no-proxy", "--no-netrc", *ours, *options, "-O", target, "--input-file=-"]
 
 
 async def download(
@@ -38,6 +58,7 @@ async def download(
     url: str,
     part: Path,
     *,
+    address: str | None = None,
     rate: str,
     timeout_s: float,
     limit_bytes: int,
@@ -45,18 +66,28 @@ async def download(
 ) -> None:
     """Download *url* into *part*, or go on with what is there; *on_progress* is told its size every 0.5 s.
 
+    *address* is the one of the URL's host that was checked.
+
     *rate* is in wget's own words (``1000k`` bytes a second). The file never grows over *limit_bytes*. Raises TryAgain
     (network, busy server, timeout; the part is kept), Refuse (not there, too large, disk full), CallAPerson, Misuse.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
-    too_large = Refuse(f"{url}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED)
+    options, line = asked(url, address)
+    too_large = Refuse(
+        f"{shown(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
+    )
     if _size_bytes(part) > limit_bytes:
         raise too_large
+
+    async def told() -> bytes:
+        return line
+
     watch = asyncio.ensure_future(_watch(part, on_progress))
     try:
         finished = await process.run(
-            argv(wget_path, url, str(part), rate),
+            argv(wget_path, str(part), rate, options),
             timeout_s=timeout_s,
+            stdin=told,
             env=ENVIRONMENT,
             file_limit_bytes=limit_bytes,
         )
@@ -75,7 +106,7 @@ def judge(finished: process.Finished, url: str) -> None:
     """Return if wget succeeded, else raise what the caller should do (the manual's section *Exit Status*)."""
     if finished.returncode == 0:
         return
-    found = f"{url}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
+    found = f"{shown(url)}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
     status = _STATUS.search(finished.errors)
     if any(words in finished.errors for words in _NO_ROOM):
         raise Refuse(found, DISK_FULL)

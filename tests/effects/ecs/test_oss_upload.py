@@ -14,11 +14,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import fastcrc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from lectern.effects import ecs, ssh, upload
+from lectern.effects import ecs, ssh
 from lectern.effects.ecs_job import Job, Programs, Report
 from lectern.effects.origin import Allowed
 from lectern.effects.upload import OssKey, Target
@@ -197,12 +195,3 @@ def test_what_is_no_target_is_told_what_to_write(put: str, public: str, says: st
     with pytest.raises(Misuse, match=says) as raised:
         Target(put, public)
     assert "hidden" not in raised.value.message
-
-
-secrets = st.text("abcdefgh", min_size=3, max_size=8).map(lambda text: f"S{text}")
-
-
-@given(secrets, secrets, st.sampled_from(["", "/a", "/a%20b/c.flv"]))
-def test_a_url_that_is_shown_has_lost_its_secrets(password: str, token: str, path: str) -> None:
-    said = upload.shown(f"https://user:{password}@store.example{path}?signature={token}")
-    assert said == f"https://store.example{path}?…"

@@ -1,0 +1,50 @@
+"""How URLs are written for people: without user, password, query or stream key, which are secrets."""
+
+import re
+
+_UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*)"
+_SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
+_URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")
+_PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[^:@]*)(?P<port>:\d*)?")
+_PUSH = ("rtmp", "rtmps")  # the last part of their path is the stream key
+_MOST_CHARACTERS = 300
+_SENTENCE_ENDS = ".,:;!)]}'`\""
+
+
+def shown(url: str) -> str:
+    """*url* as scheme, host, port and path, with ``?…`` where it has a query; of a push URL, scheme and host alone."""
+    matched = _URL.match(url)
+    if matched is None:
+        return f"{_printable(url.partition('?')[0])[:_MOST_CHARACTERS]}{'?…' if '?' in url else ''}"
+    return _written(matched)
+
+
+def masked(text: str) -> str:
+    """*text* with each URL in it as people may see it; what programs and libraries say often has one."""
+    return _URL.sub(_within, text) if "://" in text else text
+
+
+def _within(matched: re.Match[str]) -> str:
+    """A URL in a sentence: the point or bracket after it is the sentence's, not the URL's."""
+    whole = matched[0]
+    end = "" if matched["rest"] else whole[len(whole.rstrip(_SENTENCE_ENDS)) :]
+    if end and (shorter := _URL.fullmatch(whole[: -len(end)])) is not None:
+        return _written(shorter) + end
+    return _written(matched)
+
+
+def _written(matched: re.Match[str]) -> str:
+    scheme, rest = matched["scheme"], matched["rest"]
+    place = _PLACE.fullmatch(matched["place"].rpartition("@")[2])
+    if place is None or "@" in matched["path"].partition("/")[0]:
+        return f"{scheme}://…"  # a password can hold what ends a host, and then nobody can say where it ends
+    host = f"{place['host']}{place['port'] or ''}"
+    if scheme.lower() in _PUSH:
+        return f"{scheme}://{host}/…" if matched["path"] or rest else f"{scheme}://{host}"
+    path = _printable(matched["path"])
+    path = path if len(path) <= _MOST_CHARACTERS else f"{path[:_MOST_CHARACTERS]}…"
+    return f"{scheme}://{host}{path}{'?…' if rest else ''}"
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else "�" for one in text)

@@ -1,0 +1,144 @@
+"""Origins that answer oddly: whatever it is, it is an error of that URL, in words, with a code or to be tried again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lectern.effects import origin
+from lectern.effects.origin import Allowed
+from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+
+HERE = Allowed.parse("127.0.0.1")
+LONG = "9" * 4_301  # more digits than int() takes
+WIDE = str(2**64)  # one more than 64 bits hold
+
+
+@asynccontextmanager
+async def answering(answer: Callable[[str], bytes]) -> AsyncIterator[str]:
+    """A server that sends *answer* of the path asked for, byte for byte; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            writer.write(answer(head.split(" ")[1]))
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def looked(raw: bytes) -> origin.RemoteFile:
+    async with answering(lambda _path: raw) as url:
+        return await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+
+
+def ok(*headers: str, status: str = "200 OK") -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1")
+
+
+@pytest.mark.asyncio
+async def test_a_good_answer_is_read() -> None:
+    crc = str(2**64 - 1)
+    found = await looked(ok("Content-Length: 5", 'ETag: "a"', f"x-oss-hash-crc64ecma: {crc}"))
+    assert (found.size_bytes, found.etag, found.crc64) == (5, '"a"', 2**64 - 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Content-Length: 5", f"x-oss-hash-crc64ecma: {LONG}"],
+        ["Content-Length: 5", f"x-oss-hash-crc64ecma: {WIDE}"],
+        ["Content-Length: 5", "x-oss-hash-crc64ecma: -1"],
+        ["Content-Length: 5", "x-oss-hash-crc64ecma: \xb2"],
+        ["Content-Length: 5", "x-oss-hash-crc64ecma: 1", "x-oss-hash-crc64ecma: 2"],
+        ["Content-Length: 5", f"ETag: {'e' * 2_000}"],
+        [f"Content-Length: {2**62}"],
+    ],
+    ids=["long", "wide", "negative", "no digit", "doubled", "huge etag", "larger than any disk"],
+)
+async def test_a_promise_that_nobody_can_keep_is_refused(headers: list[str]) -> None:
+    with pytest.raises(Refuse) as raised:
+        await looked(ok(*headers))
+    assert raised.value.code is DOWNLOAD_FAILED
+    assert len(raised.value.message) < 300
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("total", [LONG, WIDE, "-1", "\xb2"])
+async def test_a_size_in_a_range_is_bounded_too(total: str) -> None:
+    with pytest.raises(Refuse) as raised:
+        await looked(ok("Content-Length: 1", f"Content-Range: bytes 0-0/{total}", status="206 Partial Content"))
+    assert raised.value.code is DOWNLOAD_FAILED
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ok(f"Content-Length: {LONG}"),
+        ok("Content-Length: -1"),
+        ok("Content-Length: \xb2"),
+        ok("Content-Length: 1", "Content-Length: 2"),
+        ok(f"X-Huge: {'x' * 200_000}"),
+        ok(*[f"X-{number}: x" for number in range(20_000)]),
+        b"\xff\xfe\x00\x00",
+        b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n",
+        b"HTTP/1.1 99999 X\r\n\r\n",
+        b"",
+    ],
+    ids=["long", "negative", "no digit", "doubled", "huge", "many", "bytes", "no header", "status", "nothing"],
+)
+async def test_what_is_no_answer_is_tried_again_or_refused(raw: bytes) -> None:
+    with pytest.raises((TryAgain, Refuse)) as raised:
+        await looked(raw)
+    assert len(raised.value.message) < 500
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("headers", [[], ["Content-Encoding: gzip"], ["Content-Type: text/html; charset=nonsense"]])
+async def test_what_promises_no_size_is_taken_without_one(headers: list[str]) -> None:
+    assert (await looked(ok(*headers))).size_bytes is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [
+        ("ftp://127.0.0.1/a", FORBIDDEN_ORIGIN),
+        ("file:///etc/passwd", FORBIDDEN_ORIGIN),
+        ("http://127.0.0.2/a.flv", FORBIDDEN_ORIGIN),
+        ("http://[::1]/a.flv", FORBIDDEN_ORIGIN),
+        ("http://user:pass@127.0.0.1/a.flv", FORBIDDEN_ORIGIN),
+        ("", DOWNLOAD_FAILED),
+        ("/a.flv", DOWNLOAD_FAILED),
+    ],
+    ids=["ftp", "file", "elsewhere", "loopback", "password", "nothing", "circle"],
+)
+async def test_an_odd_redirect_is_refused(to: str, code: object) -> None:
+    with pytest.raises(Refuse) as raised:
+        await looked(ok(f"Location: {to}", "Content-Length: 0", status="302 Found"))
+    assert raised.value.code is code
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "to", ["//", "http://", "http://[", "http://127.0.0.1:99999/", "http://a:b/", "http://\xff\xfe/", "\xff" * 70_000]
+)
+async def test_a_redirect_that_is_no_url_is_an_error_of_that_url(to: str) -> None:
+    with pytest.raises((Refuse, TryAgain)):
+        await looked(ok(f"Location: {to}", "Content-Length: 0", status="302 Found"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", ["302 Found", "300 Multiple Choices", "304 Not Modified"])
+async def test_a_redirect_to_nowhere_is_refused(status: str) -> None:
+    with pytest.raises(Refuse, match=status[:3]):
+        await looked(ok("Content-Length: 0", status=status))

@@ -1,0 +1,51 @@
+"""What an origin answers for one recording is that recording's error, and holds up no other class."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flows import cache
+from flows.cache import _Parsed
+from lectern.effects import origin
+from lectern.effects.origin import RemoteFile
+from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.messages import Prepare
+
+GOOD = "http://127.0.0.1/good.flv"
+ODD = "http://127.0.0.1/odd.flv?Signature=planted"
+
+
+def prepare(class_id: str, record_id: int, url: str) -> Prepare:
+    return Prepare(
+        class_id=class_id,
+        record_id=record_id,
+        video_url=url,
+        push_url="rtmp://h/live/x",
+        start_time=2e9,
+        end_time=2e9 + 60,
+        placement=1,
+    )
+
+
+def test_an_error_that_nobody_foresaw_is_that_of_its_url(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with the place where it came up; the other recording is looked at as ever."""
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url == ODD:
+            raise RuntimeError("planted")
+        return RemoteFile(url, 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    parsed = _Parsed([(1, prepare("c-odd", 1, ODD)), (2, prepare("c-good", 2, GOOD))])
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
+    found = asyncio.run(cache._look(host, parsed, set()))
+    assert found["2"] == RemoteFile(GOOD, 3, None, None)
+    assert isinstance(found["1"], Refuse)
+    assert found["1"].code is DOWNLOAD_FAILED
+    assert "RuntimeError in look, line " in found["1"].message
+    assert "RuntimeError in look, line " in caplog.text
+    assert "planted" not in caplog.text + found["1"].message
