@@ -23,7 +23,7 @@ from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import CallAPerson, ErrorCode, Malformed, TryAgain
 from lectern.facts import RenditionKey, Underway
-from lectern.messages import TranscodingResult, parse, stem
+from lectern.messages import Alarm, TranscodingResult, parse, stem
 from lectern.states import RenditionState
 
 
@@ -133,8 +133,10 @@ def _act(
     rows = renditions.underway(connection, {(r.record_id, r.video_resolution) for _, r in results})
     settled = decide.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
     for one in settled:
-        metrics.TRANSCODES.labels(str(one.result.type), "success" if one.result.success else "failed").inc()
-        _apply(connection, host, one, rows.get(one.key), alive, lists.get(one.key, []), batch, now)
+        row = rows.get(one.key)
+        backend = one.result.type or (row and row.backend) or "unknown"
+        metrics.TRANSCODES.labels(str(backend), "success" if one.result.success else "failed").inc()
+        _apply(connection, host, one, row, alive, lists.get(one.key, []), batch, now)
         batch.row(one.stem, one.outcome, detail=one.result.message or "")
     inbox.done(connection, host.journal, [one.inbox_id for one in settled])
     return settled, batch
@@ -150,7 +152,7 @@ def _apply(
     batch: Batch,
     now: float,
 ) -> None:
-    why = one.result.message or f"{one.result.type} transcoding of {one.stem}: {one.result.result}"
+    why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {one.result.result}"
     match one.outcome:
         case Outcome.SUCCEED if row is not None:
             succeed(
@@ -174,19 +176,26 @@ def _apply(
         case Outcome.FALL_BACK:
             renditions.fall_back(connection, [one.key], now + ecs.DEADLINE_S, now)
         case Outcome.ALARM:
-            cry = outgoing.alarm(
-                errors.UNKNOWN_RENDITION,
-                f"{one.stem}: a result came, nobody asked for it",
-                now,
-                host.settings.name,
-                record_id=one.key[0],
-                resolution=one.key[1],
-            )
-            outbox.put(connection, host.journal, [host.alarm(cry)], now)
+            outbox.put(connection, host.journal, [host.alarm(_unknown(host, one, listed, now))], now)
         case _:
             log.info("%s: a late, doubled or older result changes nothing", one.stem)
-    note = Event(f"result: {one.result.result}", stem=one.stem, detail=f"{one.result.type}: {one.outcome}. {why}")
+    note = Event(
+        f"result: {one.result.result}", stem=one.stem, detail=f"{one.result.type or 'no type'}: {one.outcome}. {why}"
+    )
     events.note(connection, host.journal, host.settings.name, [note], now)
+
+
+def _unknown(host: Teacher, one: Settled, listed: Sequence[str], now: float) -> Alarm:
+    """The alarm for a result of a rendition that has no row; its waiting list stays as it is."""
+    said = f"{one.stem}: a result came, and nobody asked for it"
+    if listed:
+        key = host.settings.waiting_key.format(record_id=one.key[0], resolution=one.key[1])
+        classes = "1 class waits" if len(listed) == 1 else f"{len(listed):,} classes wait"
+        said += f". {classes} on the list {key}, and nobody answers: type redis-cli LRANGE {key} 0 -1"
+    record_id, resolution = one.key
+    return outgoing.alarm(
+        errors.UNKNOWN_RENDITION, said, now, host.settings.name, record_id=record_id, resolution=resolution
+    )
 
 
 def succeed(

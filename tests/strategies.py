@@ -113,7 +113,7 @@ def results(draw: st.DrawFn) -> TranscodingResult:
         record_id=draw(record_ids),
         video_resolution=draw(resolutions),
         result=draw(
-            st.sampled_from(["sucess", "success"]) if success else st.sampled_from(["fail", "failed", "", "x"])
+            st.sampled_from(["sucess", "SUCCESS"]) if success else st.sampled_from(["fail", "failed", "Failure"])
         ),
         attempt=draw(st.none() | st.integers(0, 3)),
         code=draw(st.none() | st.sampled_from([207, 208, 319])),

@@ -9,12 +9,16 @@ from pydantic_core import from_json
 
 from lectern import urls
 from lectern.errors import Malformed
-from lectern.states import Backend, Resolution
+from lectern.states import Resolution
 from lectern.wire import (
+    SUCCESS,
     EpochSeconds,
     HttpUrl,
+    LooseBackend,
+    LooseRecordId,
     Name,
     RecordId,
+    ResultWord,
     RtmpUrl,
     WireResolution,
     is_name,
@@ -94,11 +98,11 @@ class TranscodingResult(Message):
     """What a transcoder made of a request; *attempt*, and *code* of a failure, are only in our own ECS results."""
 
     cmd: Literal["transcoding"] = "transcoding"
-    record_id: RecordId
+    record_id: LooseRecordId
     video_resolution: WireResolution
-    result: str
+    result: ResultWord
     transcode_video_url: Annotated[HttpUrl | None, BeforeValidator(lambda url: url or None)] = None  # "" at a failure
-    type: Backend
+    type: LooseBackend = None  # of a failure only it matters
     attempt: int | None = None
     code: Annotated[int | None, BeforeValidator(lambda code: code if type(code) is int else None)] = None
     message: str | None = None
@@ -107,12 +111,14 @@ class TranscodingResult(Message):
     def _whole(self) -> "TranscodingResult":
         if self.success and self.transcode_video_url is None:
             raise ValueError("transcode_video_url is needed where the result is a success")
+        if not self.success and self.type is None:
+            raise ValueError("type must be oss or ecs where the result is a failure")
         return self
 
     @property
     def success(self) -> bool:
-        """The source spells it ``sucess``; both spellings are read."""
-        return self.result in {"sucess", "success"}
+        """Whether the rendition was made."""
+        return self.result.lower() in SUCCESS
 
 
 class OrderResult(Message):

@@ -6,10 +6,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from lectern import urls
-from lectern.states import Resolution
+from lectern.states import Backend, Resolution
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
 """What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def is_name(text: str) -> bool:
@@ -29,9 +31,35 @@ def read_resolution(value: object) -> object:
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 
 
+SUCCESS = frozenset({"sucess", "success"})
+"""The source spells it ``sucess``."""
+
+FAILURE = frozenset({"fail", "failed", "failure"})
+
+
+def _result(text: str) -> str:
+    if text.strip().lower() not in SUCCESS | FAILURE:
+        raise ValueError("must be success or failed")
+    return text.strip()
+
+
+def _backend(value: object) -> str | None:
+    """The name of a backend in any case; what is none is read as absent."""
+    name = value.strip().lower() if isinstance(value, str) else ""
+    return name if name in set(Backend) else None
+
+
+def _record(value: object) -> object:
+    """A record_id as a number, or as the digits that the number is written with."""
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text)]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text)]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
 RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+LooseRecordId = Annotated[RecordId, BeforeValidator(_record)]
+ResultWord = Annotated[str, AfterValidator(_result)]
+LooseBackend = Annotated[Backend | None, BeforeValidator(_backend)]
 EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]

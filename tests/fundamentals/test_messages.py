@@ -63,10 +63,40 @@ def test_the_documented_result_is_read_in_both_spellings_of_success() -> None:
         assert (read.record_id, read.video_resolution, read.type) == (6666, Resolution.P720, Backend.OSS)
 
 
-@pytest.mark.parametrize("word", ["fail", "failed", "error", "", "SUCCESS?"])
-def test_any_other_word_is_a_failure(word: str) -> None:
+@pytest.mark.parametrize("word", ["SUCCESS", "Success", "Sucess", " success "])
+def test_success_is_read_in_any_case(word: str) -> None:
+    assert parse(json.dumps(RESULT | {"result": word}), (TranscodingResult,)).success
+
+
+@pytest.mark.parametrize("word", ["fail", "failed", "failure", "FAILED", "Fail"])
+def test_failure_is_read_in_each_spelling_and_any_case(word: str) -> None:
     failed = {name: RESULT[name] for name in RESULT if name != "transcode_video_url"} | {"result": word}
     assert not parse(json.dumps(failed), (TranscodingResult,)).success
+
+
+@pytest.mark.parametrize("word", ["done", "ok", "error", "", "SUCCESS?", "not a success"])
+def test_any_other_word_is_malformed_and_no_failure(word: str) -> None:
+    assert malformed(RESULT | {"result": word}, TranscodingResult).message == "result: must be success or failed"
+
+
+@pytest.mark.parametrize(("type_", "read"), [("OSS", Backend.OSS), ("Ecs", Backend.ECS), ("cloud", None), (7, None)])
+def test_of_a_success_the_type_does_not_matter(type_: object, read: Backend | None) -> None:
+    assert parse(json.dumps(RESULT | {"type": type_}), (TranscodingResult,)).type is read
+    untyped = {name: value for name, value in RESULT.items() if name != "type"}
+    assert parse(json.dumps(untyped), (TranscodingResult,)).success
+
+
+@pytest.mark.parametrize("type_", ["cloud", None, "", 7])
+def test_a_failure_must_say_who_failed(type_: object) -> None:
+    error = malformed(RESULT | {"result": "failed", "type": type_}, TranscodingResult)
+    assert error.message == "message: type must be oss or ecs where the result is a failure"
+    assert parse(json.dumps(RESULT | {"result": "failed", "type": "OSS"}), (TranscodingResult,)).type is Backend.OSS
+
+
+def test_the_record_of_a_result_may_be_written_as_a_string_of_digits() -> None:
+    assert parse(json.dumps(RESULT | {"record_id": "6666"}), (TranscodingResult,)).record_id == 6666
+    for other in ("06666", "6666.0", "-1", "", " 6666", "６６６６", str(2**63), True, 6666.5):
+        assert malformed(RESULT | {"record_id": other}, TranscodingResult).message.startswith("record_id: ")
 
 
 @pytest.mark.parametrize("spelling", ["240P", "240p", "240", 240])

@@ -112,6 +112,34 @@ def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:
     assert [len(stage.ear.answers[one]) for one in (waiting, following)] == [1, 1]
 
 
+def test_a_result_with_an_unknown_word_is_a_dead_letter_and_refuses_nobody(stage: Stage) -> None:
+    """The class goes on waiting, and the true result settles it, in capitals and with its record as a string."""
+    record = stage.town.record()
+    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
+    waiting = stage.book(stage.booking(record, "240P"))
+    wait_until(lambda: stage.waiting_list(record, "240P") == [waiting], description="the class waits")
+    url = stage.town.origin.url_for(f"{record}/{record}.flv")
+    result = {"cmd": "transcoding", "record_id": str(record), "video_resolution": "240P", "transcode_video_url": url}
+    stage.publish("transcoding", {**result, "result": "done"})
+    buried = "select 1 from inbox_list where command = 'transcoding' and state = 'dead' and body like ?"
+    wait_until(lambda: stage.rows("teacher", buried, f'%"{record}"%'), description="it is a dead letter")
+    assert stage.waiting_list(record, "240P") == [waiting]
+    stage.publish("transcoding", {**result, "result": "SUCCESS"})
+    assert stage.answer(waiting)["result"] == "success"
+
+
+def test_the_alarm_of_a_result_that_nobody_asked_for_names_the_classes_that_wait(stage: Stage) -> None:
+    """The list stays as it is; a person is told how many classes are on it, and how to see them."""
+    record = stage.town.record()
+    key = f"{stage.prefix}:{record}_240P"
+    stage.town.redis.rpush(key, "old-1", "old-2")
+    result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "failed", "type": "oss"}
+    stage.publish("transcoding", result)
+    wait_until(lambda: stage.alarms(502, record_id=record), description="the alarm comes")
+    assert f"2 classes wait on the list {key}" in stage.alarms(502, record_id=record)[0]["message"]
+    assert stage.waiting_list(record, "240P") == ["old-1", "old-2"]
+
+
 def test_a_result_that_nobody_asked_for_raises_an_alarm(stage: Stage) -> None:
     """It can not happen in theory; nothing is changed."""
     record = stage.town.record()
