@@ -49,6 +49,12 @@ def _backend(value: object) -> str | None:
     return name if name in set(Backend) else None
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # Python would read true as 1
+        raise ValueError("must be a number")  # noqa: TRY004 (pydantic takes ValueError)
+    return value
+
+
 def _record(value: object) -> object:
     """A record_id as a number, or as the digits that the number is written with."""
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
@@ -62,4 +68,4 @@ RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 LooseRecordId = Annotated[RecordId, BeforeValidator(_record)]
 ResultWord = Annotated[str, AfterValidator(_result)]
 LooseBackend = Annotated[Backend | None, BeforeValidator(_backend)]
-EpochSeconds = Annotated[float, Field(gt=0, lt=4e9, allow_inf_nan=False)]
+EpochSeconds = Annotated[float, BeforeValidator(_number), Field(gt=0, lt=4e9, allow_inf_nan=False)]

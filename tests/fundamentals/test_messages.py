@@ -140,6 +140,8 @@ def test_a_booking_without_a_needed_field_is_malformed_and_the_field_is_named(fi
         ("record_id", 2**63),
         ("start_time", "soon"),
         ("start_time", 0),
+        ("start_time", True),
+        ("end_time", False),
         ("start_time", 1764010800000),
         ("push_url", "http://push.example/live"),
         ("push_url", "rtmp:///live"),
