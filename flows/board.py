@@ -107,6 +107,28 @@ async def show_cache(
     await board.bars(f"cache-ahead-{name}", _clock(int(now // day.HOUR_S)), sizes, CACHE_COLOURS, said)
 
 
+def cache_lines(rows: Sequence[Cached], bound: int) -> list[dict[str, object]]:
+    """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
+    here = [one for one in rows if one.state is FileState.READY]
+    idle = [one for one in here if one.num_cite <= 0]
+    sums = {
+        "used": here,
+        "reserved": [one for one in rows if one.state is FileState.DOWNLOADING],
+        "pinned": [one for one in here if one.num_cite > 0],
+        "evictable": idle,
+    }
+    found: list[dict[str, object]] = [
+        {"what": what, "renditions": len(some), "bytes": sum(one.size_bytes for one in some)}
+        for what, some in sums.items()
+    ]
+    oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
+    return [
+        *found,
+        {"what": "bound", "renditions": "", "bytes": bound},
+        {"what": oldest, "renditions": "", "bytes": ""},
+    ]
+
+
 def _clock(first: int) -> list[str]:
     """The hours of a clock on the wall, from the hour *first* (since the epoch) on."""
     return [time.strftime("%H", time.localtime((first + one) * day.HOUR_S)) for one in range(day.HOURS)]

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -17,56 +15,21 @@ from flows import artifacts
 from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.pushing import Pushes, Sent
 from lectern import errors
-from lectern.decide.broadcast import Over, lead_time, next_push
+from lectern.decide.broadcast import Over, next_push
 from lectern.effects import airings, cache, events, metrics, outbox
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
-from lectern.errors import ErrorCode, LecternError, TryAgain
+from lectern.errors import ErrorCode, LecternError
 from lectern.messages import Alarm
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
-AT_ONCE_S = 2.0
 ALARM_AFTER = 3
 """A class is alarmed while it should be on air, when so many pushes in a row sent nothing."""
 
-TIMETABLE = 200
-"""So many of the next classes are watched for being cancelled in the UI before they begin."""
-
 LEASE_LOOK_S = 0.25
-
-
-async def schedule(host: Streamer, found: Sequence[Airing]) -> bool:
-    """Create the run of each class at its time; False where Prefect does not take one."""
-    for one in found:
-        at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
-        tags = [f"class:{one.class_id}", f"record:{one.record_id}"]
-        name = f"broadcast {one.class_id} {one.stem}"
-        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}"
-        parameters = {"class_id": one.class_id}
-        try:
-            if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
-                run_id = await host.runs.start("broadcast", parameters, name=name, tags=tags, key=key)
-            else:
-                run_id = await host.runs.schedule("broadcast", parameters, name=name, tags=tags, key=key, at=at)
-        except (httpx.HTTPError, PrefectException, TryAgain) as error:
-            log.warning("%s: its broadcast can not be scheduled, soon again: %s", one.class_id, error)
-            return False
-        await host.commit(airings.scheduled, one.class_id, run_id)
-    return True
-
-
-async def honour_cancels(host: Streamer) -> None:
-    """Release the classes whose runs somebody cancelled in the UI before they began."""
-    ready = await host.look(airings.timetable, TIMETABLE)
-    for run_id in await host.runs.cancelled(list(ready)) if ready else []:
-        if run_id not in await host.look(airings.timetable, TIMETABLE):
-            continue  # released, or on air, while we asked
-        one = ready[run_id]
-        log.warning("%s: its run was cancelled in the UI, it will not be aired", one.class_id)
-        await _close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
 
 
 @flow(name="broadcast", persist_result=False, result_storage=NOWHERE)
@@ -96,15 +59,15 @@ async def air(host: Streamer, one: Airing) -> str:
         # A class that the teacher took back is closed already, and a process that ends leaves the class to the next.
         run_id = host.aired_by.get(one.class_id)
         if run_id is not None and host.runs.was_cancelled(run_id):
-            await asyncio.shield(_close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI"))
+            await asyncio.shield(close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI"))
         raise
     except LecternError as error:
-        await _close(host, one, AiringState.BROKEN, error.code or errors.AIRING_BROKEN, error.message)
+        await close(host, one, AiringState.BROKEN, error.code or errors.AIRING_BROKEN, error.message)
         raise
     finally:
         host.busy.discard(one.class_id)
         host.aired_by.pop(one.class_id, None)
-    await _close(host, one, AiringState.AIRED, None, outcome)
+    await close(host, one, AiringState.AIRED, None, outcome)
     return outcome
 
 
@@ -213,7 +176,8 @@ def _cry(connection: Connection, host: Streamer, one: Airing) -> None:
     _note(connection, host, one, "alarm", said)
 
 
-async def _close(host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str) -> None:
+async def close(host: Streamer, one: Airing, state: AiringState, code: ErrorCode | None, message: str) -> None:
+    """Release a class, tell its teacher how it ended."""
     await host.commit(_release, host, one, state, code, message)
     await tell(host)
 

@@ -3,29 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import httpx
 from prefect.exceptions import PrefectException
 
 from flows import broadcast
 from flows.host import Host, log
+from flows.timetable import Cancels, Plan, keep_up
 from lectern.decide.broadcast import without_run
-from lectern.effects import airings, inbox
+from lectern.effects import airings
 from lectern.effects.airings import Airing
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
 EVERY_S = 1.0
 TIMETABLE_EVERY_S = 3.0
-PLANNED = 20
-"""After so many runs it is looked again who is the next."""
-
-SOON_S = 60.0
-"""A class that begins within so long of its lead is planned at once."""
-
-CALM_S = 5.0
-"""Others are planned so long after they got ready."""
 
 
 async def guard(host: Streamer) -> None:
@@ -49,34 +41,19 @@ def _air_all(host: Streamer, found: Sequence[Airing]) -> None:
 
 
 async def timetable(host: Streamer) -> None:
-    """A class that was cancelled in the UI before its time gives its citation back, and the guard leaves it."""
+    """A class whose run was cancelled in the UI gives its citation back, and the guard leaves it."""
+    cancels = Cancels(host)
     while True:
-        await asyncio.sleep(TIMETABLE_EVERY_S)
         try:
-            await broadcast.honour_cancels(host)
+            await cancels.look()
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("prefect: can not ask for cancelled broadcasts: %r", error)
+        await asyncio.sleep(TIMETABLE_EVERY_S)
 
 
 async def plan(host: Streamer) -> None:
-    """Give ready classes their runs, the next one first.
-
-    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers,
-    and however many there are, they take the server a third of its time.
-    """
-    while True:
-        host.unplanned.clear()
-        now = time.time()
-        soon = now + host.settings.broadcast_lead_s + SOON_S
-        found = [one for one in await host.look(airings.unscheduled, now, PLANNED) if one.start_time < soon]
-        if not found and not await host.look(inbox.waits, host.journal, "prepare"):
-            found = await host.look(airings.unscheduled, now - CALM_S, 1)
-        began = time.monotonic()
-        if found and await broadcast.schedule(host, found):
-            await asyncio.sleep(0.0 if len(found) > 1 else 2 * (time.monotonic() - began))
-        else:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(host.unplanned.wait(), TIMETABLE_EVERY_S)
+    """Give ready classes their runs, the next one first."""
+    await keep_up(Plan(host), host.unplanned, TIMETABLE_EVERY_S)
 
 
 def _say_how(guarded: dict[str, asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:

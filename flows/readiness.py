@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import board
+from flows.apart import apart
 from flows.board import Board
 from flows.host import Host, log, tell
 from lectern import errors
@@ -32,29 +34,47 @@ AHEAD_S = 86_400.0
 """The timetable shows the classes of the next day."""
 
 
+@dataclass(frozen=True)
+class _Red:
+    """A class that is to be alarmed, and in which words."""
+
+    class_id: str
+    record_id: int | None
+    said: str
+
+
 class Readiness:
-    """The checks of one streamer; what was checked is forgotten at its end, and checked again after its start."""
+    """The checks of one streamer; what was checked is forgotten at its end, and checked again after its start.
+
+    Each class is checked by itself: what goes wrong with one of them is a red line of that class.
+    """
 
     def __init__(self, host: Streamer, client: PrefectClient) -> None:
         self._host = host
         self._board = Board(client)
+        self._live: dict[str, Airing] = {}
         self._since: dict[str, float] = {}
         self._done: dict[str, float] = {}
         self._reds: dict[str, list[str]] = {}
+        self._unreadable: dict[str, str] = {}
 
     async def run(self) -> None:
         """Check what is due, and show how things stand."""
         while True:
             now = time.time()
-            live = {one.class_id: one for one in await self._host.look(airings.live) if one.end_time > now}
-            self._since = {class_id: self._since.get(class_id, now) for class_id in live}
-            self._done = {class_id: at for class_id, at in self._done.items() if class_id in live}
-            self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in live}
-            await self._check(live, now)
-            await self._show(live, now)
+            await self.check(now)
+            await self._show(self._live, now)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _check(self, live: Mapping[str, Airing], now: float) -> None:
+    async def check(self, now: float) -> None:
+        """Check the classes whose check is due at *now* (epoch seconds), and alarm those that are red."""
+        host = self._host
+        live = {one.class_id: one for one in await host.look(airings.live) if one.end_time > now}
+        self._live = live
+        self._since = {class_id: self._since.get(class_id, now) for class_id in live}
+        self._done = {class_id: at for class_id, at in self._done.items() if class_id in live}
+        self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in live}
+        await self._tell_unreadable(now)
         due: dict[str, float] = {}
         for class_id, one in live.items():
             check = decide.check_due(one.start_time, now, self._done.get(class_id))
@@ -62,20 +82,38 @@ class Readiness:
                 due[class_id] = check
         if not due:
             return
-        rows = await self._host.look(cache.by_stem, {live[class_id].stem for class_id in due})
+        self._reds |= await self._look([live[class_id] for class_id in due])
+        red = [live[class_id] for class_id in due if self._reds[class_id]]
+        await self._alarm([_Red(one.class_id, one.record_id, self._sentence(one, now)) for one in red], now)
+        self._done |= due
+
+    async def _look(self, due: Sequence[Airing]) -> dict[str, list[str]]:
+        """What is not as it must be with each class."""
+        rows = await self._host.look(cache.by_stem, {one.stem for one in due})
         skew_s = await self._skew()
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def look(one: Airing) -> decide.Seen:
+        async def look(one: Airing) -> list[str]:
             async with gate:
-                return await self._seen(one, rows.get(one.stem), skew_s)
+                return decide.reds(await self._seen(one, rows.get(one.stem), skew_s))
 
-        seen = await asyncio.gather(*(look(live[class_id]) for class_id in due))
-        for class_id, found in zip(due, seen, strict=True):
-            self._reds[class_id] = decide.reds(found)
-        self._done |= due
-        if red := [live[class_id] for class_id in due if self._reds[class_id]]:
-            await self._host.commit(self._cry, red, now)
+        found = await asyncio.gather(*(look(one) for one in due), return_exceptions=True)
+        return {one.class_id: _reds(one, why) for one, why in zip(due, found, strict=True)}
+
+    def _sentence(self, one: Airing, now: float) -> str:
+        return decide.sentence(one.class_id, one.stem, one.start_time - now, self._reds[one.class_id])
+
+    async def _tell_unreadable(self, now: float) -> None:
+        """A class whose row nobody can read is alarmed once: it is in no list, and nobody would miss it."""
+        found = await self._host.look(airings.unreadable)
+        new = [_Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in found.items()]
+        await self._alarm([one for one in new if one.class_id not in self._unreadable], now)
+        self._unreadable = found
+
+    async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
+        """Alarm each class; one whose alarm cannot be written keeps back none of the others."""
+        if red:
+            await apart(red, lambda some: self._host.commit(_cry, self._host, some, now), lambda one: one.class_id)
             await tell(self._host)
 
     async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
@@ -100,20 +138,6 @@ class Readiness:
         except (RedisError, OSError):
             return None
 
-    def _cry(self, connection: Connection, red: list[Airing], now: float) -> None:
-        for one in red:
-            said = decide.sentence(one.class_id, one.stem, one.start_time - now, self._reds[one.class_id])
-            log.warning("%s", said)
-            made = outgoing.alarm(
-                errors.NOT_READY_FOR_START,
-                said,
-                now,
-                self._host.settings.name,
-                class_id=one.class_id,
-                record_id=one.record_id,
-            )
-            outbox.put(connection, self._host.journal, [self._host.alarm(made)], now)
-
     # -- what the UI shows -----------------------------------------------------------------------------------------
 
     async def _show(self, live: Mapping[str, Airing], now: float) -> None:
@@ -124,8 +148,12 @@ class Readiness:
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
         bound = self._host.settings.max_bytes
-        await self._board.table(f"cache-{name}", _cache_lines(rows, bound), f"The cache of {name}")
+        await self._board.table(f"cache-{name}", board.cache_lines(rows, bound), f"The cache of {name}")
         await board.show_cache(self._board, name, list(live.values()), rows, bound, now)
+
+    def line(self, class_id: str) -> dict[str, object]:
+        """How a class stands: a line of the timetable in the UI."""
+        return self._line(self._live[class_id])
 
     def _line(self, one: Airing) -> dict[str, object]:
         why = self._reds.get(one.class_id)
@@ -140,31 +168,50 @@ class Readiness:
         }
 
 
+def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
+    if isinstance(found, list):
+        return found
+    log.error("%s: its check failed: %r", one.class_id, found)
+    return [f"its check failed: {type(found).__name__}: {found}"]
+
+
+def _cry(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:
+    for one in red:
+        log.warning("%s", one.said)
+        code, name = errors.NOT_READY_FOR_START, host.settings.name
+        made = outgoing.alarm(code, one.said, now, name, class_id=one.class_id, record_id=one.record_id)
+        outbox.put(connection, host.journal, [host.alarm(made)], now)
+
+
 async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> None:
     """Classes that no streamer has yet are called late by their teacher."""
     done: dict[str, float] = {}
     shown = Board(client)
     while True:
         now = time.time()
-        unready = {
-            one.class_id: one for one in await host.look(bookings.unready, now - GRACE_S, now, now + decide.CHECKS_S[0])
-        }
-        done = {class_id: at for class_id, at in done.items() if class_id in unready}
-        due = {
-            class_id: check
-            for class_id, one in unready.items()
-            if (check := decide.check_due(one.start_time, now, done.get(class_id))) is not None
-        }
-        done |= due
-        if due:
-            await host.commit(_cry_of_teacher, host, [unready[class_id] for class_id in due], now)
-            await tell(host)
+        done = await check_of_teacher(host, done, now)
         await board.show_bookings(shown, host, now)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
+async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float], now: float) -> dict[str, float]:
+    """Alarm the bookings that are not ready and due; returns which check was made last of each, as *done* is."""
+    found = await host.look(bookings.unready, now - GRACE_S, now, now + decide.CHECKS_S[0])
+    unready = {one.class_id: one for one in found}
+    due = {
+        class_id: check
+        for class_id, one in unready.items()
+        if (check := decide.check_due(one.start_time, now, done.get(class_id))) is not None
+    }
+    if due:
+        late = [unready[class_id] for class_id in due]
+        await apart(late, lambda some: host.commit(_cry_of_teacher, host, some, now), lambda one: one.class_id)
+        await tell(host)
+    return {class_id: at for class_id, at in done.items() if class_id in unready} | due
+
+
 def _cry_of_teacher(
-    connection: Connection, host: Host[TeacherSettings], late: list[bookings.Order], now: float
+    connection: Connection, host: Host[TeacherSettings], late: Sequence[bookings.Order], now: float
 ) -> None:
     for one in late:
         why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
@@ -180,24 +227,3 @@ def _cry_of_teacher(
             resolution=one.resolution,
         )
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
-
-
-def _cache_lines(rows: list[Cached], bound: int) -> list[dict[str, object]]:
-    here = [one for one in rows if one.state is FileState.READY]
-    idle = [one for one in here if one.num_cite <= 0]
-    sums = {
-        "used": here,
-        "reserved": [one for one in rows if one.state is FileState.DOWNLOADING],
-        "pinned": [one for one in here if one.num_cite > 0],
-        "evictable": idle,
-    }
-    found: list[dict[str, object]] = [
-        {"what": what, "renditions": len(some), "bytes": sum(one.size_bytes for one in some)}
-        for what, some in sums.items()
-    ]
-    oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
-    return [
-        *found,
-        {"what": "bound", "renditions": "", "bytes": bound},
-        {"what": oldest, "renditions": "", "bytes": ""},
-    ]

@@ -209,11 +209,11 @@ class ResidentRuns:
         return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of *run_ids* that somebody cancelled."""
+        """Those of *run_ids* that somebody cancelled, or is cancelling."""
         found = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 id=FlowRunFilterId(any_=[UUID(one) for one in run_ids]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED])),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ENDING)),
             )
         )
         return [str(run.id) for run in found]

@@ -14,7 +14,7 @@ from flows import move, release, streamers
 from flows.host import Host
 from lectern import errors
 from lectern.decide import lease
-from lectern.effects import airings, inbox, leases
+from lectern.effects import airings, inbox, leases, plans
 from lectern.effects.inbox import Arrived
 from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.effects.tables.streamer import journal
@@ -53,7 +53,7 @@ def on_air(connection: Connection, class_id: str) -> None:
     fields = json.loads(strategies.booking(class_id).to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "stem": "6666", "placement": 1})
     airings.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    airings.scheduled(connection, class_id, RUN)
+    plans.scheduled(connection, class_id, RUN)
 
 
 @pytest.mark.parametrize("grant_first", [True, False])

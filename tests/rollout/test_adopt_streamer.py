@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from lectern.effects import airings, cache, events, status
+from lectern.effects import airings, cache, events, plans, status
 from lectern.effects.tables.engine import transaction
 from lectern.effects.tables.streamer import journal
 from lectern.rollout import adopt_streamer, database
@@ -43,7 +43,7 @@ def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:
     assert host.cached() == {"6666_720P": ("ready", 1, len(flv(60)))}
     assert host.sums() == (len(flv(60)), 1, 0, 0)
     with committed(host) as connection:
-        (found,) = airings.unscheduled(connection, NOW)
+        (found,) = plans.unscheduled(connection, NOW)
         row = cache.by_stem(connection, [found.stem])[found.stem]
     assert (found.class_id, found.state, found.record_id, found.run_id) == ("c-1", AiringState.READY, 6666, None)
     assert (found.start_time, found.end_time) == (NOW + 7200, NOW + 10_000)
@@ -172,7 +172,7 @@ def test_times_are_read_as_old_programs_wrote_them(tmp_path: Path, declared: str
     host.is_upgraded()
     host.adopt()
     with committed(host) as connection:
-        found = airings.unscheduled(connection, NOW)
+        found = plans.unscheduled(connection, NOW)
         live = airings.live(connection)
         too_early = airings.due(connection, NOW + 3599, NOW + 3599)
         in_time = airings.due(connection, NOW + 3601, NOW + 3601)

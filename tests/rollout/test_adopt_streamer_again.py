@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import airings
+from lectern.effects import plans
 from lectern.effects.tables.engine import transaction
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
@@ -114,7 +114,7 @@ def test_a_second_rollout_trusts_no_run_of_the_first(host: OldStreamer) -> None:
     assert host.dump()["class_list"] == rows
     engine = host.engine()
     with transaction(engine) as connection:
-        assert {one.class_id for one in airings.unscheduled(connection, NOW)} == {"c-1", "c-4", "c-5"}
+        assert {one.class_id for one in plans.unscheduled(connection, NOW)} == {"c-1", "c-4", "c-5"}
     engine.dispose()
 
 

@@ -1,10 +1,11 @@
 """The classes of a streamer: which rendition each cites, when it is aired, what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from lectern.effects import cache, old_times
 from lectern.effects.tables.streamer import classes, tasks
@@ -48,6 +49,11 @@ _COLUMNS = (
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
 
+def selected() -> Select[Any]:
+    """All classes, as `readable` reads them."""
+    return select(*_COLUMNS).select_from(_JOINED)
+
+
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     return Airing(
         row.class_id,
@@ -72,31 +78,51 @@ def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # no
     return seconds or 0.0
 
 
+def readable(rows: Iterable[Any]) -> list[Airing]:
+    """One odd row hides no other; who is to mend it hears of it by `unreadable`."""
+    found: list[Airing] = []
+    for row in rows:
+        with suppress(CallAPerson):
+            found.append(_airing(row))
+    return found
+
+
+def unreadable(connection: Connection) -> dict[str, str]:
+    """The classes that are not over and whose rows nobody can read, each with the reason and what to do."""
+    found: dict[str, str] = {}
+    for row in connection.execute(selected().where(classes.c.state.in_(LIVE_AIRINGS))):
+        try:
+            _airing(row)
+        except CallAPerson as error:
+            found[row.class_id] = error.message
+    return found
+
+
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
     """Those of *class_ids* that this streamer knows."""
-    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.class_id.in_(class_ids))
+    wanted = selected().where(classes.c.class_id.in_(class_ids))
     return {row.class_id: _airing(row) for row in connection.execute(wanted)}
 
 
 def citing(connection: Connection, stem: str, state: AiringState) -> list[Airing]:
     """The classes in *state* that cite a rendition."""
-    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.video_id == stem, classes.c.state == state)
-    return [_airing(row) for row in connection.execute(wanted.order_by(tasks.c.start_time))]
+    wanted = selected().where(classes.c.video_id == stem, classes.c.state == state)
+    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
 def live(connection: Connection) -> list[Airing]:
     """All classes that are not over, by their start."""
-    wanted = select(*_COLUMNS).select_from(_JOINED).where(classes.c.state.in_(LIVE_AIRINGS))
-    return [_airing(row) for row in connection.execute(wanted.order_by(tasks.c.start_time))]
+    wanted = selected().where(classes.c.state.in_(LIVE_AIRINGS))
+    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
     """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
     wanted_state = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
-    wanted = select(*_COLUMNS).select_from(_JOINED)
+    wanted = selected()
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
-    found = [_airing(row) for row in connection.execute(wanted.where(wanted_state, began, goes_on))]
+    found = readable(connection.execute(wanted.where(wanted_state, began, goes_on)))
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
 
@@ -163,7 +189,7 @@ def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
     live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
     ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
-    found = [_airing(row) for row in connection.execute(select(*_COLUMNS).select_from(_JOINED).where(live, ended))]
+    found = readable(connection.execute(selected().where(live, ended)))
     return [one for one in found if one.end_time < before][:1000]
 
 
@@ -201,39 +227,6 @@ def move(
             cache.uncite(connection, airing.stem)
     connection.execute(update(classes).where(row).values(**values))
     connection.execute(update(tasks).where(tasks.c.class_id == airing.class_id).values(status=state))
-
-
-def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
-    """The run that will air the class."""
-    connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
-
-
-def unscheduled(connection: Connection, before: float, limit: int = 1000) -> list[Airing]:
-    """The next *limit* classes that are ready since *before* (epoch seconds) and have no run, by their start."""
-    wanted = (
-        select(*_COLUMNS)
-        .select_from(_JOINED)
-        .where(
-            classes.c.state == AiringState.READY,
-            classes.c.run_id.is_(None),
-            func.coalesce(classes.c.updated_at, 0) <= before,
-        )
-        .order_by(tasks.c.start_time)
-        .limit(limit)
-    )
-    return [_airing(row) for row in connection.execute(wanted)]
-
-
-def timetable(connection: Connection, limit: int) -> dict[str, Airing]:
-    """The next ready classes that have a run, by its id."""
-    wanted = (
-        select(*_COLUMNS)
-        .select_from(_JOINED)
-        .where(classes.c.state == AiringState.READY, classes.c.run_id.is_not(None))
-        .order_by(tasks.c.start_time)
-        .limit(limit)
-    )
-    return {row.run_id: _airing(row) for row in connection.execute(wanted)}
 
 
 def report(

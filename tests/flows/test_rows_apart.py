@@ -1,0 +1,251 @@
+"""One odd class on a streamer is that class's trouble: the others are checked, planned, and taken off the timetable."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from flows import readiness, timetable
+from flows.host import Host
+from flows.readiness import Readiness
+from lectern.effects import airings, cache, metrics, reach
+from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.effects.tables.streamer import classes, files, journal, tasks
+from lectern.errors import TryAgain
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+from tests.faults import hosts
+
+Streamer = Host[StreamerSettings]
+
+
+class Bus:
+    """A Redis with the right time."""
+
+    async def now(self) -> float:
+        """The shared clock."""
+        return time.time()
+
+    async def send(self, messages: Sequence[object]) -> None:
+        """Take all that is sent."""
+
+
+class Runs:
+    """Prefect's runs: some classes are refused by it, some were cancelled in the UI."""
+
+    def __init__(self) -> None:
+        self.odd: dict[str, Exception] = {}
+        self.made: list[str] = []
+        self.cancelled_ids: set[str] = set()
+        self.asked: list[int] = []
+
+    async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
+        """Make a run."""
+        class_id = parameters["class_id"]
+        if class_id in self.odd:
+            raise self.odd[class_id]
+        self.made.append(class_id)
+        return f"run-{class_id}"
+
+    schedule = start
+
+    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+        """Those that somebody cancelled."""
+        self.asked.append(len(run_ids))
+        return [one for one in run_ids if one in self.cancelled_ids]
+
+    def end(self, run_id: str, reason: str) -> bool:
+        """Nothing runs here."""
+        return False
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Streamer]:
+    """A streamer that holds its lease, with a cache in a folder."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    made = hosts.streamer(engine, root, 10_000_000, 1000)
+    made.bus, made.runs = cast("Any", Bus()), cast("Any", Runs())
+    made.fence.hold(float("inf"))
+    yield made
+    engine.dispose()
+
+
+def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
+    """A class that is ready, with its rendition on the disk."""
+    now = time.time()
+    record, root = int(stem), host.settings.video_root
+    site = root / stem / f"{stem}.flv"
+    site.parent.mkdir(exist_ok=True)
+    site.write_bytes(b"x" * 1000)
+    one = Prepare(
+        class_id=class_id,
+        record_id=record,
+        video_url=f"http://origin.example/{stem}.flv",
+        start_time=now + starts_in_s,
+        end_time=now + starts_in_s + 600,
+        push_url="rtmp://push.example/live/x",
+    )
+    with transaction(host.engine) as connection:
+        if stem not in cache.by_stem(connection, [stem]):
+            cache.reserve(connection, root, stem, 1000, one.video_url, site, now)
+            connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
+        airings.add(connection, one, AiringState.READY, str(site), now)
+        cache.cite(connection, stem, 1, now)
+        if task:
+            connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
+
+
+def alarms(host: Streamer) -> dict[str, str]:
+    """The alarms in the outbox, by class."""
+    import json
+
+    with reading(host.engine) as connection:
+        found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+    return {one["class_id"]: one["message"] for one in found if one.get("code") == 324}
+
+
+def old(class_id: str) -> object:
+    """Work that gives a class times that nobody can read."""
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql("UPDATE task_list SET start_time = 'soon' WHERE class_id = ?", (class_id,))
+
+    return work
+
+
+@pytest.fixture
+def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
+    """Its checks; each push URL can be reached but one, at which something nobody foresaw happens."""
+
+    async def look(url: str, *, timeout_s: float) -> None:
+        if "odd" in url:
+            raise ValueError("port out of range 0-65535")
+
+    monkeypatch.setattr(reach, "unreachable", look)
+    monkeypatch.setattr(readiness, "GRACE_S", 0.0)
+    return Readiness(host, cast("Any", None))
+
+
+@pytest.mark.asyncio
+async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Streamer, checks: Readiness) -> None:
+    """With the reason, and the alarm of any red one; the other classes are checked."""
+    add(host, "good")
+    add(host, "bad", push_url="rtmp://odd.example:99999/live/x")
+    add(host, "gone", "2")
+    (host.settings.video_root / "2" / "2.flv").unlink()
+    await checks.check(time.time())
+    said = alarms(host)
+    assert said.keys() == {"bad", "gone"}
+    assert "port out of range" in said["bad"]
+    assert "its file is gone" in said["gone"]
+    assert checks.line("good")["ready"] == "●"
+    assert checks.line("bad")["ready"] == "✗"
+
+
+@pytest.mark.asyncio
+async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
+    host: Streamer, checks: Readiness
+) -> None:
+    """A row of the old program, or written by hand: it is one alarm, once."""
+    add(host, "good")
+    add(host, "bad", push_url="rtmp://odd.example/live/x")
+    add(host, "old")
+    with transaction(host.engine) as connection:
+        old("old")(connection)  # type: ignore[operator]
+    await checks.check(time.time())
+    assert alarms(host).keys() == {"bad", "old"}
+    assert "'soon'" in alarms(host)["old"]
+    with transaction(host.engine) as connection:
+        connection.execute(journal.outbox.delete())
+    await checks.check(time.time())
+    assert alarms(host) == {}
+
+
+@pytest.mark.asyncio
+async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(host: Streamer) -> None:
+    """Nobody else's class is left out of the timetable, the metrics, or what is due."""
+    now = time.time()
+    for name in ("good", "old", "word"):
+        add(host, name, starts_in_s=-5)
+    with transaction(host.engine) as connection:
+        old("old")(connection)  # type: ignore[operator]
+        connection.execute(update(classes).where(classes.c.class_id == "word").values(state="on fire"))
+    with reading(host.engine) as connection:
+        assert [one.class_id for one in airings.live(connection)] == ["good"]
+        assert [one.class_id for one in airings.due(connection, now, now)] == ["good"]
+        assert [one.class_id for one in airings.citing(connection, "1", AiringState.READY)] == ["good"]
+        assert airings.over(connection, now) == []
+        assert airings.unreadable(connection).keys() == {"old"}
+        assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
+
+
+@pytest.mark.asyncio
+async def test_a_class_that_prefect_does_not_take_holds_up_no_other(host: Streamer) -> None:
+    """It is tried again later; the guard airs it without a run."""
+    for number, name in enumerate(("odd", "refused", "good")):
+        add(host, name, starts_in_s=100 + number)
+    runs = cast("Runs", host.runs)
+    runs.odd = {
+        "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        "refused": TryAgain("409"),
+    }
+    plan = timetable.Plan(host)
+    for _ in range(3):
+        await plan.step()
+    assert runs.made == ["good"]
+    runs.odd.clear()
+    plan.forgive()
+    await plan.step()
+    assert sorted(runs.made) == ["good", "odd", "refused"]
+
+
+def states(host: Streamer) -> dict[str, str]:
+    """Each class's state."""
+    with reading(host.engine) as connection:
+        return {row.class_id: row.state for row in connection.execute(select(classes.c.class_id, classes.c.state))}
+
+
+def planned(host: Streamer, class_id: str, state: AiringState = AiringState.READY) -> None:
+    """The class has a run, and is in *state*."""
+    with transaction(host.engine) as connection:
+        its = update(classes).where(classes.c.class_id == class_id)
+        connection.execute(its.values(run_id=f"run-{class_id}", state=state))
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_run_of_a_class_on_air_that_nobody_pushes_ends_the_class(host: Streamer) -> None:
+    """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
+    for class_id in ("died", "pushed", "ready"):
+        add(host, class_id, starts_in_s=-20)
+        planned(host, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
+    host.aired_by["pushed"] = "run-pushed"  # the run that pushes it is ended by its own cancel
+    cast("Runs", host.runs).cancelled_ids = {"run-died", "run-pushed", "run-ready"}
+    await timetable.Cancels(host).look()
+    assert states(host) == {"died": "cancelled", "pushed": "on air", "ready": "cancelled"}
+
+
+@pytest.mark.asyncio
+async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect is asked about at most two pages at a time."""
+    monkeypatch.setattr(timetable, "PAGE", 20)
+    for number in range(90):
+        add(host, f"c-{number}", starts_in_s=1000 + number)
+        planned(host, f"c-{number}")
+    runs = cast("Runs", host.runs)
+    runs.cancelled_ids = {"run-c-3", "run-c-88"}
+    cancels = timetable.Cancels(host)
+    await cancels.look()
+    assert states(host)["c-3"] == "cancelled"
+    for _ in range(4):
+        await cancels.look()
+    assert states(host)["c-88"] == "cancelled"
+    assert max(runs.asked) <= 20
+    assert len(runs.asked) == 10
