@@ -234,12 +234,16 @@ def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Un
     for target, why in targets.items():
         number = sum(message.target == target for message, _ in refused)
         log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
-        if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
-            continue
-        host.refused[target] = now
-        said = f"Redis refuses messages for {target}: {why}"
-        cry = outgoing.alarm(errors.REFUSED_BY_REDIS, said, now, host.settings.name)
-        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+        alarm_refusal(connection, host, f"refuses messages for {target}", target, why, now)
+
+
+def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str, now: float) -> None:
+    """Redis refuses something of *target*: an alarm, again while it goes on, so that its incident stays open."""
+    if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
+        return
+    host.refused[target] = now
+    cry = outgoing.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now, host.settings.name)
+    outbox.put(connection, host.journal, [host.alarm(cry)], now)
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:

@@ -17,7 +17,7 @@ from flows import release, stop, trouble
 from flows.host import Host
 from lectern import errors
 from lectern.effects import disk, inbox, outbox, outgoing, process
-from lectern.effects.bus import Entry
+from lectern.effects.hearing import Entry, Streams
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
 from lectern.messages import command_of
@@ -144,23 +144,20 @@ class Intake:
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
     async def _read_streams(self) -> None:
-        bus, settings = self._host.bus, self._host.settings
-        await bus.make_groups(self._streams)
-        pending = True
+        settings = self._host.settings
+        streams = self._host.bus.streams(self._streams, settings.name)
         while True:
-            entries = await bus.read_streams(
-                self._streams, settings.name, count=settings.batch_max, block_ms=BLOCK_MS, pending=pending
-            )
+            entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
+            for name, why in streams.refusals().items():
+                await trouble.unreadable(self._host, name, why)
             if entries:
-                await self._take(entries)
-            elif pending:
-                pending = False  # what the last process took and did not acknowledge is taken
+                await self._take(streams, entries)
 
-    async def _take(self, entries: Sequence[Entry]) -> None:
+    async def _take(self, streams: Streams, entries: Sequence[Entry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]
         await self._host.commit(inbox.keep, self._host.journal, arrived, time.time())
         self._wake(arrived)
-        await self._host.bus.acknowledge(entries)
+        await streams.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str) -> Arrived:
         """The command decides which flow handles a message; one that can not be read goes where its channel goes."""

@@ -1,4 +1,4 @@
-"""The disk or the database gives way: it is said, alarmed, and tried again; what is on air goes on."""
+"""The disk, the database or a key of Redis gives way: it is logged, alarmed, and tried again; classes stay on air."""
 
 import time
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Host, log
+from flows.host import Host, alarm_refusal, log, tell
 from lectern import errors
 from lectern.effects import disk
 from lectern.messages import Alarm
@@ -34,6 +34,13 @@ async def cry(host: Host[Any], what: str, error: BaseException) -> None:
             log.error("redis: an alarm could not be sent: %s", lost)
             return
         host.cried_at = now
+
+
+async def unreadable(host: Host[Any], stream: str, why: str) -> None:
+    """Redis does not let us read *stream*: logged at each look, alarmed while it goes on; the others are read."""
+    log.error("redis: %s can not be read, the other streams are: %s", stream, why)
+    await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why, time.time())
+    await tell(host)
 
 
 def _words(error: BaseException) -> str:

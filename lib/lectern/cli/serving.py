@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from lectern import logs
-from lectern.cli.terms import Json, Name, Role, say, set_prefect, settings_of
-from lectern.effects import schema
+from lectern.cli.terms import Json, Name, Role, on_bus, say, set_prefect, settings_of
+from lectern.effects import redis_keys, schema
 from lectern.effects.tables.engine import open_database
+from lectern.errors import LecternError
 from lectern.settings import Settings
 
 app = typer.Typer()
@@ -39,7 +40,7 @@ def init(
     check: Annotated[bool, typer.Option("--check", help="Say what would be done to the database, do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Migrate this host's database and make its deployments; safe to repeat."""
+    """Migrate this host's database, make its deployments, and look at its keys in Redis; safe to repeat."""
     settings = settings_of(role, name)
     engine = open_database(settings.database_url)
     if check:
@@ -48,7 +49,9 @@ def init(
         return
     done = schema.upgrade(engine, role.value)
     made = _deploy(settings)
-    say(as_json, {"changed": bool(done or made), "database": done, "prefect": made}, [*done, *made])
+    faults = _redis_faults(settings)
+    fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults}
+    say(as_json, fields, [*done, *made, *faults])
 
 
 @app.command()
@@ -68,3 +71,11 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     from flows import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
+
+
+def _redis_faults(settings: Settings) -> list[str]:
+    try:
+        found: list[str] = asyncio.run(on_bus(settings, lambda bus: redis_keys.faults(bus, settings)))
+    except LecternError as error:
+        return [error.message]  # the host starts without Redis, too, and waits for it
+    return found

@@ -1,19 +1,23 @@
 """Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
+from lectern.effects.hearing import Hearing, Streams
 from lectern.effects.outbox import Unsent
 from lectern.effects.sending import STREAM_BOUND, Sent, send
 from lectern.errors import Misuse, TryAgain
 
-GROUP = "lectern"
+log = logging.getLogger("lectern")
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A connection whose other end is gone is noticed by the kernel in half a minute; not every system has all of these."""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 _BEAT = """
@@ -30,8 +34,10 @@ return 0
 _TAKE = """
 local beat = redis.call('hget', KEYS[1], ARGV[1])
 local at = redis.call('time')
-if beat and at[1] + at[2] / 1000000 - cjson.decode(beat)['at'] <= tonumber(ARGV[2]) then
-  return 0
+if beat then
+  local readable, said = pcall(cjson.decode, beat)
+  local heard = readable and type(said) == 'table' and tonumber(said['at'])
+  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
 end
 redis.call('hdel', KEYS[2], ARGV[1])
 return 1
@@ -43,20 +49,13 @@ _RENEW = (
 )
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A message of a stream, to be acknowledged by its *id*."""
-
-    stream: str
-    id: str
-    body: str
-
-
 class Bus:
     """One Redis, over one pool of connections; every call has a timeout."""
 
     def __init__(self, client: "redis.Redis") -> None:
         self._client = client
+        self.hearing = Hearing(client)
+        self._unreadable: dict[str, dict[str, str]] = {"beats": {}, "claims": {}}
 
     @classmethod
     def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
@@ -69,6 +68,7 @@ class Bus:
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
                 health_check_interval=15,
+                **_keepalive(url),
                 protocol=2,  # an older server knows no other, and the client reads it in two thirds of the time
             )
         except ValueError as error:
@@ -86,52 +86,16 @@ class Bus:
 
     # -- messages ---------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, str] | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came."""
-        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
-        try:
-            await pubsub.subscribe(*channels)
+    def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
+        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
 
-            async def messages() -> AsyncIterator[tuple[str, str] | None]:
-                while True:
-                    found = await pubsub.get_message(timeout=1.0)
-                    yield (found["channel"], found["data"]) if found and found["type"] == "message" else None
+        Raises Deaf where the connection is dead although it looks alive.
+        """
+        return self.hearing.subscribed(channels)
 
-            yield messages()
-        finally:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]  # as the library declares it
-
-    async def make_groups(self, streams: Sequence[str]) -> None:
-        """Our consumer group on each of *streams*, from their beginning."""
-        for stream in streams:
-            try:
-                await self._client.xgroup_create(stream, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-
-    async def read_streams(
-        self, streams: Sequence[str], consumer: str, *, count: int, block_ms: int, pending: bool = False
-    ) -> list[Entry]:
-        """The next messages; with *pending* those that *consumer* got before and never acknowledged."""
-        start = "0" if pending else ">"
-        found = await self._client.xreadgroup(
-            GROUP, consumer, dict.fromkeys(streams, start), count=count, block=None if pending else block_ms
-        )
-        pairs = cast("Iterable[tuple[str, Any]]", found.items() if isinstance(found, dict) else found or ())
-        entries: list[Entry] = []
-        for stream, batch in pairs:
-            rows = batch[0] if isinstance(found, dict) and batch and isinstance(batch[0], list) else batch
-            entries.extend(Entry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
-        return entries
-
-    async def acknowledge(self, entries: Sequence[Entry]) -> None:
-        """The messages are committed on our side."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for stream in {entry.stream for entry in entries}:
-                pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])
-            await pipe.execute()
+    def streams(self, names: Sequence[str], consumer: str) -> Streams:
+        """The streams *names*, read for *consumer* of our group."""
+        return Streams(self._client, names, consumer)
 
     async def send(self, messages: Sequence[Unsent]) -> Sent:
         """Send all in few round trips, in their order; what Redis refuses holds up none of the others."""
@@ -216,7 +180,8 @@ class Bus:
             pipe.hgetall(key)
             pipe.hgetall(f"{key}:claims")
             (seconds, micros), beats, claims = await pipe.execute()
-        said, asked = ({str(name): json.loads(text) for name, text in one.items()} for one in (beats, claims))
+        said = _readable("heartbeat", beats, _is_beat, self._unreadable["beats"])
+        asked = _readable("claim", claims, _is_claim, self._unreadable["claims"])
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
@@ -249,6 +214,13 @@ class Bus:
         """Give the lock back, if it is ours."""
         await self._client.eval(_RELEASE, 1, lock, owner)
 
+    async def types(self, keys: Sequence[str]) -> dict[str, str]:
+        """The type of each key; ``none`` where there is none."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.type(key)
+            return dict(zip(keys, map(str, await pipe.execute()), strict=True))
+
     async def ping(self) -> None:
         """Raise TryAgain where Redis does not answer."""
         try:
@@ -257,10 +229,38 @@ class Bus:
             raise TryAgain(f"Redis does not answer: {error}") from error
 
 
-def _body(fields: Mapping[str, str] | None) -> str:
-    """A producer writes the message in the field ``body``; any single field is read, and several as an object."""
-    if not fields:
-        return ""
-    if "body" in fields:
-        return fields["body"]
-    return next(iter(fields.values())) if len(fields) == 1 else json.dumps(dict(fields))
+def _keepalive(url: str) -> dict[str, Any]:
+    if url.startswith("unix:"):
+        return {}
+    options = {getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
+
+
+def _readable(
+    what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The JSON objects in *told*; one that cannot be read is left out, and named in the log when it is new."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, text in told.items():
+        fields: Any = None
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(text)
+        if isinstance(fields, dict) and keep(fields):
+            found[str(name)] = fields
+            known.pop(name, None)
+        elif known.get(name) != text:
+            known[name] = text
+            log.warning("redis: the %s of streamer %s is unreadable, it is passed over: %.200r", what, name, text)
+    return found
+
+
+def _is_beat(fields: Mapping[str, Any]) -> bool:
+    return _is_number(fields.get("at"))
+
+
+def _is_claim(fields: Mapping[str, Any]) -> bool:
+    return isinstance(fields.get("session"), str) and _is_number(fields.get("lease_s"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

@@ -7,6 +7,7 @@ from typing import Literal
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -40,6 +41,16 @@ TRANSCODES = Counter(
 ALARMS = Counter("lectern_alarms", "Alarms that were sent, by code.", ("code",), registry=_seen)
 EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the cache.", registry=_seen)
 DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=_seen)
+HEARD_AT = Gauge(
+    "lectern_channels_heard_timestamp_seconds",
+    "When the subscription to the channels last heard its own beat; 0 where there is none.",
+    registry=_seen,
+)
+DEAF = Counter(
+    "lectern_deaf_subscriptions",
+    "Subscriptions that no longer heard their own beat, and were made anew.",
+    registry=_seen,
+)
 RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=_seen)
 
 

@@ -1,0 +1,259 @@
+"""What is heard of Redis: a subscription that is dead without an error is noticed, one bad stream spoils no other."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from lectern.effects import redis_keys
+from lectern.effects.bus import Bus
+from lectern.effects.hearing import Deaf, Entry, Streams
+from lectern.settings import TeacherSettings
+from tests.effects.redis_servers import url_of
+from tests.effects.swallowing import Swallower
+
+pytestmark = pytest.mark.asyncio
+
+
+@asynccontextmanager
+async def through(client: redis.Redis) -> AsyncIterator[tuple[Bus, Swallower]]:
+    """A bus that reaches Redis by way of a proxy that can swallow."""
+    proxy = Swallower(client.connection_pool.connection_kwargs["port"])
+    await proxy.start()
+    bus = Bus.open(url_of(client).replace(url_of(client).split(":")[2].split("/")[0], str(proxy.port)))
+    bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.5
+    try:
+        yield bus, proxy
+    finally:
+        await bus.close()
+        await proxy.stop()
+
+
+async def subscription(messages: AsyncIterator[tuple[str, str] | None]) -> None:
+    """Wait until Redis has taken it: until something is heard of it, or a second is over."""
+    for _ in range(3):
+        assert await anext(messages) is None
+
+
+async def first(messages: AsyncIterator[tuple[str, str] | None]) -> tuple[str, str]:
+    async for one in messages:
+        if one is not None:
+            return one
+    raise AssertionError("the subscription ended")
+
+
+async def test_a_subscription_whose_connection_carries_nothing_any_more_is_deaf(client: redis.Redis) -> None:
+    async with through(client) as (bus, proxy):
+        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+            await subscription(messages)
+            client.publish("order", "one")
+            assert await first(messages) == ("order", "one")
+            proxy.swallow()
+            with pytest.raises(Deaf, match="own beat"):
+                await first(messages)
+        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+            await subscription(messages)
+            client.publish("order", "two")
+            assert await first(messages) == ("order", "two"), "it is subscribed anew, over a new connection"
+
+
+async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(client: redis.Redis) -> None:
+    async with through(client) as (bus, proxy), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        until = time.monotonic() + 4
+        async for one in messages:
+            assert one is None, "its own beat is nobody's message"
+            if time.monotonic() > until:
+                break
+        assert bus.hearing.heard_at is not None
+        assert time.monotonic() - bus.hearing.heard_at < 1.5
+        assert proxy.opened <= 3
+
+
+async def test_who_did_not_listen_for_a_while_is_not_deaf(client: redis.Redis) -> None:
+    """A full inbox holds up the reader for longer than a beat: what waits in the connection is not thrown away."""
+    async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        await subscription(messages)
+        for number in range(3):
+            client.publish("order", str(number))
+        await asyncio.sleep(4)
+        assert [(await first(messages))[1] for _ in range(3)] == ["0", "1", "2"]
+
+
+async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:
+    client.acl_setuser("plain", enabled=True, passwords="+pw", keys="*", commands=["+@all"], channels=["order"])
+    bus = Bus.open(url_of(client).replace("//", "//plain:pw@"))
+    bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
+    try:
+        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+            await subscription(messages)
+            client.publish("order", "one")
+            assert await first(messages) == ("order", "one")
+    finally:
+        await bus.close()
+
+
+async def test_connections_are_kept_alive_by_the_kernel(client: redis.Redis) -> None:
+    bus = Bus.open(url_of(client))
+    try:
+        pool: Any = bus._client.connection_pool
+        connection = await pool.get_connection()
+        held = connection._writer.get_extra_info("socket")
+        assert held.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        await pool.release(connection)
+    finally:
+        await bus.close()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.01, 0.03])
+async def test_a_cancel_ends_a_reader_whenever_it_comes(client: redis.Redis, after_s: float) -> None:
+    bus = Bus.open(url_of(client))
+
+    async def read() -> None:
+        streams = bus.streams(["order", "cancel"], "teacher")
+        while True:
+            await streams.next(count=10, block_ms=5)
+
+    async def listen() -> None:
+        async with bus.subscribed(["order"]) as messages:
+            async for _ in messages:
+                pass
+
+    try:
+        for number in range(20):
+            for work in (read, listen):
+                task = asyncio.create_task(work())
+                await asyncio.sleep(after_s + number / 5000)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=5)
+                assert done, f"{work.__name__}: a cancel after {after_s} s was lost"
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def reading(client: redis.Redis, *names: str) -> AsyncIterator[Streams]:
+    bus = Bus.open(url_of(client))
+    try:
+        yield bus.streams(names, "teacher")
+    finally:
+        await bus.close()
+
+
+async def bodies(streams: Streams) -> list[str]:
+    found: list[Entry] = await streams.next(count=10, block_ms=10)
+    await streams.acknowledge(found) if found else None
+    return [one.body for one in found]
+
+
+async def all_bodies(streams: Streams) -> list[str]:
+    found: list[str] = []
+    for _ in range(4):
+        found += await bodies(streams)
+    return found
+
+
+async def test_a_key_of_a_wrong_type_is_named_and_the_other_streams_are_read(client: redis.Redis) -> None:
+    client.set("order", "the old program's")
+    client.xadd("streamer_report", {"body": "a report"})
+    async with reading(client, "order", "cancel", "streamer_report") as streams:
+        assert await all_bodies(streams) == ["a report"]
+        refused = streams.refusals()
+        assert list(refused) == ["order"]
+        assert "WRONGTYPE" in refused["order"]
+        assert streams.refusals() == {}, "it is named once for each look"
+
+
+async def test_a_key_that_is_spoilt_later_spoils_no_other(client: redis.Redis) -> None:
+    async with reading(client, "order", "cancel") as streams:
+        assert await all_bodies(streams) == []
+        client.delete("order")
+        client.set("order", "somebody's")
+        client.xadd("cancel", {"body": "a cancel"})
+        assert await all_bodies(streams) == ["a cancel"]
+        assert list(streams.refusals()) == ["order"]
+
+
+async def test_a_redis_that_has_forgotten_the_groups_gets_them_again(client: redis.Redis) -> None:
+    async with reading(client, "order", "cancel") as streams:
+        assert await all_bodies(streams) == []
+        client.flushall()
+        client.xadd("order", {"body": "a booking"})
+        assert await all_bodies(streams) == ["a booking"]
+        assert streams.refusals() == {}
+
+
+async def test_what_was_read_and_not_acknowledged_comes_first_after_a_start(client: redis.Redis) -> None:
+    client.xadd("order", {"body": "old"})
+    async with reading(client, "order", "cancel") as streams:
+        assert [one.body for one in await all_entries(streams)] == ["old"]
+    client.xadd("order", {"body": "new"})
+    async with reading(client, "order", "cancel") as streams:
+        assert await all_bodies(streams) == ["old", "new"]
+
+
+async def all_entries(streams: Streams) -> list[Entry]:
+    for _ in range(4):
+        if found := await streams.next(count=10, block_ms=10):
+            return found
+    return []
+
+
+async def test_without_memory_what_is_there_is_still_read(client: redis.Redis) -> None:
+    async with reading(client, "order") as streams:
+        await all_bodies(streams)
+        client.xadd("order", {"body": "a booking"})
+    client.config_set("maxmemory", 1)
+    try:
+        async with reading(client, "order", "cancel") as streams:
+            assert await all_bodies(streams) == ["a booking"]
+            assert list(streams.refusals()) == ["cancel"], "it had no group yet, and Redis has no room for it"
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(client: redis.Redis) -> None:
+    for name, text in {
+        "a": "no JSON",
+        "b": "[]",
+        "c": '{"gone": true}',
+        "d": '{"at": true}',
+        "e": '{"at": 1e999}',
+    }.items():
+        client.hset("streamers", name, text)
+    client.hset("streamers", "well", '{"at": 1.5, "version": "2"}')
+    for name, text in {
+        "a": "{",
+        "b": '{"session": 1, "lease_s": 45}',
+        "c": '{"session": "s", "lease_s": null}',
+    }.items():
+        client.hset("streamers:claims", name, text)
+    client.hset("streamers:claims", "well", '{"session": "s", "lease_s": 45}')
+    bus = Bus.open(url_of(client))
+    try:
+        _, beats, claims = await bus.heard("streamers")
+        assert beats == {"well": {"at": 1.5, "version": "2"}}
+        assert claims == {"well": {"session": "s", "lease_s": 45}}
+        assert await bus.alive("streamers", 1e12) == {"well": {"at": 1.5, "version": "2"}}
+        assert await bus.take("streamers", "a", 60), "nobody knows when it was heard last"
+        assert await bus.take("streamers", "c", 60)
+    finally:
+        await bus.close()
+
+
+async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: redis.Redis) -> None:
+    settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+    client.set("order_result", "somebody's")
+    client.xadd("order", {"body": "a booking"})
+    client.hset("streamers", "streamer1", "{}")
+    bus = Bus.open(url_of(client))
+    try:
+        (fault,) = await redis_keys.faults(bus, settings)
+    finally:
+        await bus.close()
+    assert "the key order_result is a string, but must be a stream" in fault
