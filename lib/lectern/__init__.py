@@ -1,5 +1,12 @@
 """lectern: recorded lessons, aired as live classes."""
 
-from importlib.metadata import version
+__version__: str
+"""The release; read when somebody asks for it, because the playout imports this package without site-packages."""
 
-__version__ = version("lectern")
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(name)
+    from importlib.metadata import version  # noqa: PLC0415 (takes longer than the playout's own start)
+
+    return version("lectern")

@@ -1,0 +1,132 @@
+"""FLV: its tags, what they hold, and the metadata as they are sent."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from lectern.playout.rtmp import NotRtmp, amf0
+
+SOUND, PICTURE, SCRIPT = 8, 9, 18
+HEAD_BYTES = 13
+"""The file's header, and the size 0 before the first tag."""
+TAG_HEAD_BYTES = 11
+TAIL_BYTES = 4
+"""After each tag its size is said again."""
+LOOK_BYTES = 6
+"""As much of a body says what it is."""
+
+_AVC, _HEVC, _AAC = 7, 12, 10
+_PICTURES = {2: "Sorenson", 4: "VP6", 5: "VP6 with alpha", _AVC: "H.264", _HEVC: "HEVC"}
+_ENHANCED = {b"hvc1": "HEVC", b"avc1": "H.264", b"av01": "AV1", b"vp09": "VP9", b"vp08": "VP8", b"vvc1": "VVC"}
+_SEQUENCE_START, _CODED, _CODED_X = 0, 1, 3
+_ENHANCED_SOUND = 9
+_OWN_KEYS = {"duration", "filesize", "keyframes", "hasKeyframes", "lasttimestamp", "lastkeyframetimestamp"}
+_OWN_KEYS |= {"lastkeyframelocation", "canSeekToEnd", "datasize", "videosize", "audiosize"}
+
+
+class NotAirable(Exception):
+    """A recording that cannot be aired; the text says why."""
+
+
+class TagHead(NamedTuple):
+    """A tag without its body: *size* is the body's, *timestamp* is in milliseconds, of 32 bits."""
+
+    kind: int
+    size: int
+    timestamp: int
+
+    @property
+    def whole(self) -> int:
+        """Bytes until the next tag begins."""
+        return TAG_HEAD_BYTES + self.size + TAIL_BYTES
+
+
+def check_head(data: bytes) -> None:
+    """Raise NotAirable unless *data* begins as an FLV file does."""
+    if not data:
+        raise NotAirable("the file is empty")
+    if data[:3] != b"FLV":
+        raise NotAirable("the file is no FLV: it does not begin with FLV")
+    if len(data) < HEAD_BYTES:
+        raise NotAirable("the file ends inside its header")
+    if int.from_bytes(data[5:9], "big") != HEAD_BYTES - TAIL_BYTES:
+        raise NotAirable("the file is no FLV of version 1: its header has another length")
+
+
+def tag_head(data: bytes, at: int) -> TagHead | None:
+    """The head of the tag at *at*; None where no tag can be."""
+    kind = data[at]
+    if kind not in (SOUND, PICTURE, SCRIPT):
+        return None
+    size = int.from_bytes(data[at + 1 : at + 4], "big")
+    timestamp = int.from_bytes(data[at + 4 : at + 7], "big") | data[at + 7] << 24
+    return TagHead(kind, size, timestamp)
+
+
+def is_keyframe(kind: int, body: bytes) -> bool:
+    """Whether a picture can begin here; *body* may be cut off after `LOOK_BYTES`."""
+    if kind != PICTURE or len(body) < 2 or body[0] >> 4 & 7 != 1:
+        return False
+    if body[0] & 0x80:
+        return body[0] & 0x0F in (_CODED, _CODED_X)
+    return body[0] & 0x0F not in (_AVC, _HEVC) or body[1] == _CODED
+
+
+def is_header(kind: int, body: bytes) -> bool:
+    """Whether the tag says how what follows is decoded; it must be sent before all that follows."""
+    if len(body) < 2:
+        return False
+    if kind == PICTURE:
+        if body[0] & 0x80:
+            return body[0] & 0x0F == _SEQUENCE_START
+        return body[0] & 0x0F in (_AVC, _HEVC) and body[1] == _SEQUENCE_START
+    if kind == SOUND:
+        if body[0] >> 4 == _ENHANCED_SOUND:
+            return body[0] & 0x0F == _SEQUENCE_START
+        return body[0] >> 4 == _AAC and body[1] == _SEQUENCE_START
+    return False
+
+
+def needs_header(kind: int, body: bytes) -> bool:
+    """Whether the tag cannot be decoded without a header before it."""
+    if kind == PICTURE:
+        return bool(body[0] & 0x80) or body[0] & 0x0F in (_AVC, _HEVC)
+    return kind == SOUND and body[0] >> 4 in (_AAC, _ENHANCED_SOUND)
+
+
+def codec_fault(kind: int, body: bytes) -> str | None:
+    """Why the pictures of this tag cannot be aired, if they cannot."""
+    if kind != PICTURE:
+        return None
+    if body[0] & 0x80:
+        found = bytes(body[1:5])
+        return None if found in _ENHANCED else f"the pictures are of the unknown kind {found.decode('latin-1')!r}"
+    return None if body[0] & 0x0F in _PICTURES else f"the pictures are of the unknown kind {body[0] & 0x0F}"
+
+
+def metadata(body: bytes) -> bytes | None:
+    """The file's metadata as a data message; None where *body* is something else, or cannot be read.
+
+    What speaks of the file (its duration, size, index of keyframes) does not hold for a live stream, and is left out.
+    """
+    try:
+        name, *values = amf0.decode(body)
+    except (NotRtmp, ValueError):
+        return None
+    fields = next((one for one in values if isinstance(one, Mapping)), None)
+    if name != "onMetaData" or fields is None:
+        return None
+    kept = amf0.Named({key: value for key, value in fields.items() if key not in _OWN_KEYS})
+    return amf0.encode("@setDataFrame", "onMetaData", kept)
+
+
+class Unwrap:
+    """Makes of timestamps of 32 bits ones that go on where the 32 bits begin anew."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
+
+    def __call__(self, timestamp: int) -> int:
+        """The timestamp nearest to the last one; it may be a little before it."""
+        step = (timestamp - self.last + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+        self.last += step
+        return self.last

@@ -1,0 +1,170 @@
+"""A publisher's side of one RTMP session, as a pure state machine: bytes in, bytes and decisions out."""
+
+import base64
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp.chunks import Message, Parser, compose
+from lectern.playout.rtmp.url import Target
+
+HANDSHAKE_BYTES = 1536
+MAX_OWED_BYTES = 64 * 1024
+"""A server that asks for more answers than this before it takes any is left."""
+
+_CONNECT, _RELEASE, _FC_PUBLISH, _CREATE, _PUBLISH, _FC_UNPUBLISH, _DELETE = range(1, 8)
+_COMMANDS, _PROTOCOL, _SOUND, _DATA, _PICTURE = 3, 2, 4, 5, 6
+_STREAM_OF = {chunks.SOUND: _SOUND, chunks.PICTURE: _PICTURE, chunks.DATA: _DATA}
+_PING, _PONG = b"\x00\x06", b"\x00\x07"
+
+
+class Step(StrEnum):
+    """How far a session is."""
+
+    SHAKING = "handshake"
+    CONNECTING = "connect"
+    READY = "ready"
+    PUBLISHING = "publish"
+    LIVE = "live"
+
+
+class Publisher:
+    """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile."""
+
+    def __init__(self, target: Target, nonce: bytes) -> None:
+        self.step = Step.SHAKING
+        self.owed = b"\x03" + bytes(8) + nonce
+        self._target = target
+        self._shake: bytes = b""
+        self._parser = Parser()
+        self._stream = 0
+        self._window = self._taken = self._told = 0
+        if len(self.owed) != 1 + HANDSHAKE_BYTES:
+            raise ValueError(f"a nonce of {len(nonce)} bytes")
+
+    def take(self) -> bytes:
+        """What must be sent now; it is owed no longer."""
+        owed, self.owed = self.owed, b""
+        return owed
+
+    def receive(self, data: bytes) -> None:
+        """Take the server's next bytes; `step` and `owed` say what follows. Raises NotRtmp."""
+        self._taken += len(data)
+        if self.step is Step.SHAKING:
+            data = self._shaken(data)
+        for message in self._parser.feed(data):
+            self._handle(message)
+        if self._window and self._taken - self._told >= self._window:
+            self._told = self._taken
+            self._control(chunks.ACKNOWLEDGED, (self._taken & 0xFFFFFFFF).to_bytes(4, "big"))
+        if len(self.owed) > MAX_OWED_BYTES:
+            raise NotRtmp("the server asks for more answers than it takes")
+
+    def publish(self) -> None:
+        """Ask to publish; legal only when `READY`."""
+        if self.step is not Step.READY:
+            raise ValueError(f"publish at step {self.step}")
+        self.step = Step.PUBLISHING
+        self._command("publish", _PUBLISH, None, self._target.stream, "live", stream=self._stream)
+
+    def close(self) -> None:
+        """Say goodbye, as far as there is something to end."""
+        if self.step in (Step.PUBLISHING, Step.LIVE):
+            self._command("FCUnpublish", _FC_UNPUBLISH, None, self._target.stream)
+            self._command("deleteStream", _DELETE, None, self._stream)
+
+    def media(self, kind: int, timestamp: int, body: bytes) -> bytes:
+        """The bytes of one message of sound, picture or data."""
+        return compose(kind, timestamp, self._stream, body, chunk_stream=_STREAM_OF[kind])
+
+    def save(self) -> dict[str, Any]:
+        """All that the session knows, as JSON."""
+        return {
+            "stream": self._stream,
+            "parser": self._parser.save(),
+            "window": [self._window, self._taken, self._told],
+            "owed": base64.b64encode(self.owed).decode(),
+        }
+
+    @classmethod
+    def load(cls, target: Target, saved: dict[str, Any]) -> "Publisher":
+        """The session that was saved; only one that is `LIVE` is."""
+        session = cls(target, bytes(HANDSHAKE_BYTES - 8))
+        session.step, session.owed = Step.LIVE, base64.b64decode(saved["owed"])
+        session._stream, session._parser = saved["stream"], Parser.load(saved["parser"])
+        session._window, session._taken, session._told = saved["window"]
+        return session
+
+    def _shaken(self, data: bytes) -> bytes:
+        """The simple handshake; what comes after it is given back."""
+        self._shake += data
+        if self._shake[:1] not in (b"", b"\x03"):
+            raise NotRtmp("the server does not answer as RTMP does")
+        if len(self._shake) < 1 + 2 * HANDSHAKE_BYTES:
+            return b""
+        self.owed += self._shake[1 : 1 + HANDSHAKE_BYTES]
+        rest, self._shake = self._shake[1 + 2 * HANDSHAKE_BYTES :], b""
+        self.step = Step.CONNECTING
+        about = {"app": self._target.app, "type": "nonprivate", "flashVer": "FMLE/3.0 (compatible; lectern)"}
+        self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url})
+        return rest
+
+    def _handle(self, message: Message) -> None:
+        kind, body = message.kind, message.body
+        if kind == chunks.CONTROL and body[:2] == _PING:
+            self._control(chunks.CONTROL, _PONG + body[2:6])
+        elif kind == chunks.WINDOW:
+            self._window = max(1024, int.from_bytes(body[:4], "big"))
+        elif kind == chunks.BANDWIDTH:
+            self._control(chunks.WINDOW, body[:4])
+        elif kind in (chunks.COMMAND, chunks.AMF3_COMMAND):
+            values = amf0.decode(body[kind == chunks.AMF3_COMMAND :])
+            if values:
+                self._answer(str(values[0]), values[1] if len(values) > 1 else None, values[2:])
+
+    def _answer(self, name: str, number: amf0.Value, values: list[amf0.Value]) -> None:
+        if name == "_result" and number == _CONNECT and self.step is Step.CONNECTING:
+            self._control(chunks.SET_CHUNK, chunks.CHUNK_BYTES.to_bytes(4, "big"))
+            self._command("releaseStream", _RELEASE, None, self._target.stream)
+            self._command("FCPublish", _FC_PUBLISH, None, self._target.stream)
+            self._command("createStream", _CREATE, None)
+        elif name == "_result" and number == _CREATE and self.step is Step.CONNECTING:
+            stream = values[-1] if values else None
+            if not isinstance(stream, float) or not 0 < stream < 2**32:
+                raise NotRtmp("the server names no stream to publish on")
+            self._stream, self.step = int(stream), Step.READY
+        elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
+            raise NotRtmp(_words(values))
+        elif name == "onStatus":
+            self._status(values)
+        elif name == "close":
+            raise NotRtmp("the server closes the session")
+
+    def _status(self, values: list[amf0.Value]) -> None:
+        status = _fields(values)
+        if status.get("level") == "error":
+            raise NotRtmp(_words(values))
+        if status.get("code") == "NetStream.Publish.Start" and self.step is Step.PUBLISHING:
+            self.step = Step.LIVE
+
+    def _control(self, kind: int, body: bytes) -> None:
+        self.owed += compose(kind, 0, 0, body, chunk_stream=_PROTOCOL)
+
+    def _command(self, name: str, number: int, *values: amf0.Value, stream: int = 0) -> None:
+        # Until the server has heard of our chunk size, chunks are as small as the protocol begins with.
+        size = 128 if self.step is Step.CONNECTING and number == _CONNECT else chunks.CHUNK_BYTES
+        body = amf0.encode(name, number, *values)
+        self.owed += compose(chunks.COMMAND, 0, stream, body, chunk_stream=_COMMANDS, chunk_bytes=size)
+
+
+def _fields(values: list[amf0.Value]) -> Mapping[str, amf0.Value]:
+    return next((one for one in reversed(values) if isinstance(one, Mapping)), {})
+
+
+def _words(values: list[amf0.Value]) -> str:
+    """A refusal in the server's words, on one line and not too long."""
+    fields = _fields(values)
+    parts = [str(fields[name]) for name in ("code", "description") if fields.get(name)]
+    text = " ".join(": ".join(parts).split())[:300]
+    return f"the server refuses: {text}" if text else "the server refuses, and gives no reason"

@@ -1,0 +1,74 @@
+"""What a push URL means: host, app and stream, by ffmpeg's own rule, so that classes land where they always did."""
+
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from lectern.playout.rtmp import NotRtmp
+
+PORTS = {"rtmp": 1935, "rtmps": 443}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to publish: connect to *host* and *port*, then to *app*, as *stream*."""
+
+    host: str
+    port: int
+    secure: bool
+    app: str
+    stream: str
+    tc_url: str
+
+    @property
+    def shown(self) -> str:
+        """The target for people: without the query, which may hold a secret."""
+        return f"{self.tc_url.partition('?')[0]}/{self.stream.partition('?')[0]}"
+
+
+def target(url: str) -> Target:
+    """The target of *url*; raises NotRtmp for what we do not speak (other schemes, a user name and password)."""
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in PORTS:
+        raise NotRtmp("the push URL begins neither with rtmp:// nor with rtmps://")
+    cut = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
+    place, path = rest[:cut], rest[cut:].partition(" ")[0]
+    if "@" in place:
+        raise NotRtmp("the push URL has a user name, for which the playout has no login")
+    host, port = _host_and_port(place, PORTS[scheme])
+    app, stream = _app_and_stream(path)
+    shown_host = f"[{host}]" if ":" in host else host
+    return Target(host, port, scheme == "rtmps", app, _named(stream), f"{scheme}://{shown_host}:{port}/{app}")
+
+
+def _host_and_port(place: str, default: int) -> tuple[str, int]:
+    if place.startswith("["):  # an IPv6 address
+        host, _, after = place[1:].partition("]")
+        digits = after.removeprefix(":")
+    else:
+        host, _, digits = place.partition(":")
+    host = unquote(host)
+    if not host or not (digits or "0").isdecimal() or int(digits or default) not in range(1, 65_536):
+        raise NotRtmp("the push URL has no host, or a port that is none")
+    return host, int(digits or default)
+
+
+def _app_and_stream(path: str) -> tuple[str, str]:
+    """The app is one part of the path, two where there are three; a query stays where it stands."""
+    query_at = path.find("?")
+    if query_at >= 0 and "slist=" in path[query_at:]:
+        return path[1:], path[path.index("slist=") + 6 :].partition("&")[0]
+    if path.startswith("/ondemand/"):
+        return "ondemand", path[len("/ondemand/") :]
+    first = path.find("/", 1)
+    if first < 0:
+        return path[1:], ""
+    second, colon = path.find("/", first + 1), path.find(":", first + 1)
+    if second < 0 or 0 <= colon < second:
+        return path[1:first], path[first + 1 :]
+    return path[1:second], path[second + 1 :]
+
+
+def _named(stream: str) -> str:
+    if ":" not in stream and stream.endswith((".f4v", ".mp4")):
+        return f"mp4:{stream}"
+    return stream.removesuffix(".flv")

@@ -1,0 +1,145 @@
+"""What is read in a recording: tags, headers, keyframes, and why one cannot be aired."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.playout import flv, index
+from lectern.playout.flv import NotAirable, Unwrap
+from lectern.playout.index import KEYFRAME
+from lectern.playout.rtmp import amf0
+from tests.playout import flvs
+
+
+def test_a_look_finds_length_keyframes_and_headers(tmp_path: Path) -> None:
+    tags = flvs.lesson(4)
+    middle = len(tags) // 2
+    tags.insert(middle, (9, tags[middle][1], flvs.AVC_HEADER + b"new"))
+    path = flvs.write(tmp_path / "a.flv", tags)
+    found = index.look(path)
+    assert (found.duration_ms, found.has_sound, found.has_picture) == (99 * 40, True, True)
+    assert found.size_bytes == path.stat().st_size
+    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 1000, 2000, 3000]
+    assert [one.kind for one in found.records if one.kind != KEYFRAME] == [9, 8, 9]
+    index.check(found)
+
+
+def test_the_index_is_16_bytes_a_record_and_tells_where_to_begin(tmp_path: Path) -> None:
+    tags = flvs.lesson(4)
+    middle = len(tags) // 2
+    tags.insert(middle, (9, tags[middle][1], flvs.AVC_HEADER + b"new"))
+    path = flvs.write(tmp_path / "a.flv", tags)
+    found = index.look(path)
+    index.write(found, index.path_of(path))
+    assert index.path_of(path).stat().st_size == 16 * (1 + len(found.records))
+    records = index.read(index.path_of(path), found.size_bytes)
+    assert records == found.records
+    early, late = index.keyframe(records, 1999), index.keyframe(records, 3500)
+    assert early is not None
+    assert late is not None
+    assert (early.time_ms, late.time_ms) == (1000, 3000)
+    data = path.read_bytes()
+    head = flv.tag_head(data, late.offset)
+    assert head is not None
+    assert flv.is_keyframe(head.kind, data[late.offset + 11 :][:6])
+    before, after = (index.headers(records, one.offset)[flv.PICTURE] for one in (early, late))
+    assert data[after + 11 :].startswith(flvs.AVC_HEADER + b"new")
+    assert before < after
+    assert index.keyframe(records, 3001, after=True) is None
+    assert index.read(index.path_of(path), found.size_bytes + 1) is None, "an index of another file is none"
+
+
+def test_a_recording_without_pictures_can_be_begun_every_two_seconds(tmp_path: Path) -> None:
+    found = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(7, has_picture=False)))
+    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 2000, 4000, 6000]
+
+
+@given(st.integers(1, 700))
+def test_a_last_tag_that_is_cut_off_is_no_fault(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("cut") / "a.flv"
+    path.write_bytes(flvs.data([*flvs.lesson(1), (9, 1000, flvs.picture(1, 800))])[:-cut])
+    assert index.look(path).broken_at is None
+
+
+def test_a_file_that_is_broken_in_its_middle_says_where(tmp_path: Path) -> None:
+    data = bytearray(flvs.data(flvs.lesson(4)))
+    place = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(4))).records[-1].offset
+    data[place] = 77
+    (tmp_path / "b.flv").write_bytes(data)
+    found = index.look(tmp_path / "b.flv")
+    assert found.broken_at == place
+    with pytest.raises(NotAirable, match=rf"cannot be read from byte {place} of \d+, 3 s from the beginning"):
+        index.check(found)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"\0\0\0\x18ftypmp42", "no FLV"),
+        (b"FLV\x01\x05", "inside its header"),
+        (b"FLV\x01\x05\0\0\0\x29\0\0\0\0", "version 1"),
+        (flvs.data([]), "neither pictures nor sound"),
+        (flvs.data([(9, 0, flvs.key(0))]), "pictures cannot be decoded"),
+        (flvs.data([(8, 0, flvs.sound(0))]), "sound cannot be decoded"),
+        (flvs.data([(9, 0, flvs.AVC_HEADER), (9, 0, flvs.picture(0))]), "no keyframe"),
+        (flvs.data([(9, 0, b"\x1d\x01\0\0\0")]), "unknown kind 13"),
+        (flvs.data([(9, 0, b"\x90xxxx\0\0\0\0")]), "unknown kind 'xxxx'"),
+    ],
+)
+def test_what_cannot_be_aired_is_refused_with_its_reason(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "a.flv"
+    path.write_bytes(data)
+    with pytest.raises(NotAirable, match=words):
+        index.look(path)
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes_can_be_looked_at(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("any") / "a.flv"
+    path.write_bytes(flvs.FILE_HEAD + data)
+    with suppress(NotAirable):
+        assert index.look(path).records
+
+
+@given(st.lists(st.integers(-1000, 2**31 - 1), max_size=50))
+def test_times_go_on_where_their_32_bits_begin_anew(steps: list[int]) -> None:
+    unwrap = Unwrap()
+    time = 0
+    for step in steps:
+        time += step
+        assert unwrap(time & 0xFFFFFFFF) == time
+
+
+def test_metadata_leave_out_what_speaks_of_the_file() -> None:
+    body = amf0.encode("onMetaData", amf0.Named({"width": 640.0, "duration": 9.0, "filesize": 7.0, "keyframes": {}}))
+    sent = flv.metadata(body)
+    assert sent is not None
+    assert amf0.decode(sent) == ["@setDataFrame", "onMetaData", {"width": 640.0}]
+    assert flv.metadata(amf0.encode("onCuePoint", {})) is None
+    assert flv.metadata(b"\x02\0") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "keyframe", "header"),
+    [
+        (9, flvs.AVC_HEADER, False, True),
+        (9, flvs.key(1), True, False),
+        (9, flvs.picture(1), False, False),
+        (9, b"\x12aa", True, False),  # Sorenson
+        (9, b"\x90hvc1aa", False, True),
+        (9, b"\x91hvc1aa", True, False),
+        (9, b"\xa1hvc1aa", False, False),
+        (9, b"\x93hvc1aa", True, False),
+        (8, flvs.AAC_HEADER, False, True),
+        (8, flvs.sound(1), False, False),
+        (8, b"\x2faa", False, False),  # MP3
+        (8, b"\x90Opusaa", False, True),
+        (9, b"", False, False),
+    ],
+)
+def test_a_tag_says_what_it_is(kind: int, body: bytes, keyframe: bool, header: bool) -> None:
+    assert (flv.is_keyframe(kind, body[:6]), flv.is_header(kind, body[:6])) == (keyframe, header)

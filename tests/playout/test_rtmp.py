@@ -1,0 +1,261 @@
+"""The pure core of RTMP: what is composed is parsed again, and a server may split and spoil its bytes as it likes."""
+
+import json
+import random
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp.chunks import Parser, compose
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
+from lectern.playout.rtmp.url import target
+
+TIMES = st.one_of(st.integers(0, 2**33), st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x1000000, 0xFFFFFFFF]))
+TARGET = target("rtmp://live.example/app/room?token=1")
+NONCE = bytes(HANDSHAKE_BYTES - 8)
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1, max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def result(number: int, *rest: amf0.Value) -> bytes:
+    return compose(chunks.COMMAND, 0, 0, amf0.encode("_result", number, *rest), chunk_stream=3, chunk_bytes=128)
+
+
+def status(level: str, code: str, words: str = "") -> bytes:
+    fields = {"level": level, "code": code, "description": words}
+    return compose(chunks.COMMAND, 0, 1, amf0.encode("onStatus", 0, None, fields), chunk_stream=5, chunk_bytes=128)
+
+
+def control(kind: int, body: bytes) -> bytes:
+    return compose(kind, 0, 0, body, chunk_stream=2, chunk_bytes=128)
+
+
+SHAKE = b"\x03" + bytes(range(256)) * 6 + bytes(HANDSHAKE_BYTES)
+CONNECTED = (
+    control(chunks.WINDOW, (5000).to_bytes(4, "big"))
+    + control(chunks.BANDWIDTH, (5000).to_bytes(4, "big") + b"\x02")
+    + result(1, {"fmsVer": "FMS/3,0"}, {"level": "status", "code": "NetConnection.Connect.Success"})
+)
+CREATED = control(chunks.CONTROL, b"\0\0\0\0\0\1") + result(4, None, 1)
+STARTED = status("status", "NetStream.Publish.Start")
+PING = control(chunks.CONTROL, b"\0\x06abcd")
+WHOLE = SHAKE + CONNECTED + CREATED
+
+
+def live() -> Publisher:
+    session = Publisher(TARGET, NONCE)
+    session.receive(WHOLE)
+    session.publish()
+    session.receive(STARTED)
+    assert session.step is Step.LIVE
+    session.take()
+    return session
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+@given(values)
+def test_a_value_that_was_written_is_read_again(value: amf0.Value) -> None:
+    assert amf0.decode(amf0.encode(value)) == [value]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_values_or_not_rtmp(data: bytes) -> None:
+    with suppress(NotRtmp):
+        amf0.decode(data)
+
+
+@given(
+    st.sampled_from([chunks.SOUND, chunks.PICTURE, chunks.COMMAND]),
+    TIMES,
+    st.integers(0, 2**32 - 1),
+    st.binary(max_size=2000),
+    st.integers(2, 63),
+    st.lists(st.integers(0, 5000)),
+)
+def test_a_message_that_was_composed_is_parsed_again_however_it_is_split(
+    kind: int, time: int, stream: int, body: bytes, chunk_stream: int, cuts: list[int]
+) -> None:
+    parser = Parser()
+    data = compose(kind, time, stream, body, chunk_stream=chunk_stream, chunk_bytes=128)
+    found = [one for part in split(data, cuts) for one in parser.feed(part)]
+    assert found == [(kind, time & 0xFFFFFFFF, stream, body)]
+
+
+@pytest.mark.parametrize("time", [0xFFFFFE, 0xFFFFFF, 0x1000000])
+def test_a_time_beyond_three_bytes_is_said_again_in_each_chunk(time: int) -> None:
+    body = bytes(10_000)
+    data = compose(chunks.PICTURE, time, 1, body, chunk_stream=6)
+    continuations = 2
+    extended = 4 * (1 + continuations) if time >= 0xFFFFFF else 0
+    assert len(data) == 12 + len(body) + continuations + extended
+    parser = Parser()
+    parser.feed(control(chunks.SET_CHUNK, (4096).to_bytes(4, "big")))
+    assert parser.feed(data)[0].timestamp == time
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=30), st.integers(0, len(WHOLE)))
+def test_any_splitting_gives_the_same_decisions_and_so_does_a_session_saved_in_between(
+    cuts: list[int], saved_at: int
+) -> None:
+    session = Publisher(TARGET, NONCE)
+    for part in split(WHOLE, cuts):
+        session.receive(part)
+    assert session.step is Step.READY
+    at_once = Publisher(TARGET, NONCE)
+    at_once.receive(WHOLE)
+    assert session.owed == at_once.owed
+    more = PING * 40 + STARTED
+    one, other = live(), live()
+    one.receive(more)
+    at = saved_at % len(more)
+    other.receive(more[:at])
+    other = Publisher.load(TARGET, json.loads(json.dumps(other.save())))
+    other.receive(more[at:])
+    assert other.owed == one.owed
+    assert other.save() == one.save()
+
+
+def test_a_session_is_published_in_the_words_that_ffmpeg_and_obs_use() -> None:
+    session = Publisher(TARGET, NONCE)
+    parser = Parser()
+    assert session.take() == b"\x03" + bytes(HANDSHAKE_BYTES)
+    session.receive(SHAKE)
+    owed = session.take()
+    assert owed[:HANDSHAKE_BYTES] == SHAKE[1 : HANDSHAKE_BYTES + 1]
+    (connect,) = parser.feed(owed[HANDSHAKE_BYTES:])
+    name, number, about = amf0.decode(connect.body)
+    assert (name, number) == ("connect", 1)
+    assert isinstance(about, dict)
+    assert about["app"] == "app"
+    assert about["tcUrl"] == "rtmp://live.example:1935/app"
+    session.receive(CONNECTED + CREATED)
+    said = [amf0.decode(one.body) for one in parser.feed(session.take()) if one.kind == chunks.COMMAND]
+    assert [one[0] for one in said] == ["releaseStream", "FCPublish", "createStream"]
+    session.publish()
+    (publish,) = parser.feed(session.take())
+    assert amf0.decode(publish.body) == ["publish", 5, None, "room?token=1", "live"]
+    assert publish.stream == 1
+    assert session.step is Step.PUBLISHING
+
+
+def test_a_ping_is_answered_with_its_own_four_bytes() -> None:
+    session = live()
+    session.receive(PING)
+    assert Parser().feed(session.take()) == [(chunks.CONTROL, 0, 0, b"\0\x07abcd")]
+
+
+def test_what_was_received_is_acknowledged_once_a_window() -> None:
+    session = live()
+    for _ in range(600):
+        session.receive(control(chunks.CONTROL, b"\0\0\0\0\0\1"))
+    acknowledged = [one for one in Parser().feed(session.take()) if one.kind == chunks.ACKNOWLEDGED]
+    assert len(acknowledged) == (len(WHOLE) + len(STARTED) + 600 * 18) // 5000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (status("error", "NetStream.Publish.BadName", "already publishing"), "BadName: already publishing"),
+        (control(chunks.SET_CHUNK, (1).to_bytes(4, "big")), "chunks of 1 bytes"),
+        (control(chunks.SET_CHUNK, b""), "chunks of 0 bytes"),
+        (compose(chunks.COMMAND, 0, 0, b"\x20", chunk_stream=3), "unknown kind 32"),
+        ((b"\x03\0\0\0\xff\xff\xff\x14\0\0\0\0"), "16777215 bytes"),
+        (PING * 5000, "more answers"),
+    ],
+)
+def test_a_server_that_refuses_or_misbehaves_ends_the_session_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(NotRtmp, match=words):
+        live().receive(data)
+
+
+def test_an_unknown_app_is_refused_in_the_servers_words() -> None:
+    session = Publisher(TARGET, NONCE)
+    session.receive(SHAKE)
+    fields = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": "no such app"}
+    body = amf0.encode("_error", 1, None, fields)
+    with pytest.raises(NotRtmp, match=r"NetConnection\.Connect\.Rejected: no such app"):
+        session.receive(compose(chunks.COMMAND, 0, 0, body, chunk_stream=3, chunk_bytes=128))
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 8), st.booleans())
+def test_spoiled_answers_raise_nothing_but_not_rtmp(chance: random.Random, number: int, is_live: bool) -> None:
+    data = bytearray(CONNECTED + CREATED + STARTED + PING)
+    for _ in range(number):
+        at = chance.randrange(len(data))
+        if chance.random() < 0.3:
+            del data[at : at + chance.randrange(1, 20)]
+        else:
+            data[at] = chance.randrange(256)
+    session = live() if is_live else Publisher(TARGET, NONCE)
+    with suppress(NotRtmp):
+        if not is_live:
+            session.receive(SHAKE)
+        session.receive(bytes(data))
+        assert session.step in Step
+
+
+@given(st.binary(max_size=4000))
+def test_random_bytes_raise_nothing_but_not_rtmp(data: bytes) -> None:
+    session = live()
+    with suppress(NotRtmp):
+        session.receive(data)
+        assert session.step is Step.LIVE
+
+
+URLS = [
+    ("rtmp://h/live/room", 1935, "live", "room"),
+    ("rtmp://h:1936/live/room?token=a/b", 1936, "live/room?token=a", "b"),
+    ("rtmp://h/live/room?token=ab", 1935, "live", "room?token=ab"),
+    ("rtmp://h/live/room.flv", 1935, "live", "room"),
+    ("rtmp://h/live/room.mp4", 1935, "live", "mp4:room.mp4"),
+    ("rtmp://h/live/room.f4v", 1935, "live", "mp4:room.f4v"),
+    ("rtmp://h/live/flv:room.flv", 1935, "live", "flv:room"),
+    ("rtmp://h/a/b/c", 1935, "a/b", "c"),
+    ("rtmp://h/a/b/c/d", 1935, "a/b", "c/d"),
+    ("rtmp://h/a/mp4:b/c", 1935, "a", "mp4:b/c"),
+    ("rtmp://h/a/b/mp4:c", 1935, "a/b", "mp4:c"),
+    ("rtmp://h/ondemand/x/y", 1935, "ondemand", "x/y"),
+    ("rtmp://h/a/b?slist=c/d&e=f", 1935, "a/b?slist=c/d&e=f", "c/d"),
+    ("rtmp://h/a/room with=blanks", 1935, "a", "room"),
+    ("rtmp://h/onlyapp", 1935, "onlyapp", ""),
+]
+
+
+@pytest.mark.parametrize(("url", "port", "app", "stream"), URLS)
+def test_app_and_stream_are_what_ffmpeg_makes_of_the_url(url: str, port: int, app: str, stream: str) -> None:
+    found = target(url)
+    assert (found.host, found.port, found.app, found.stream) == ("h", port, app, stream)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://h/a/b", "neither"),
+        ("rtmpt://h/a/b", "neither"),
+        ("rtmp://user:secret@h/a/b", "user name"),
+        ("rtmp:///a/b", "no host"),
+        ("rtmp://h:99999/a/b", "port"),
+        ("rtmp://h:x/a/b", "port"),
+    ],
+)
+def test_a_url_that_is_not_spoken_is_refused_in_words_that_hold_no_secret(url: str, words: str) -> None:
+    with pytest.raises(NotRtmp, match=words) as caught:
+        target(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_target_is_shown_without_its_query() -> None:
+    assert target("rtmps://h/live/room?token=secret").shown == "rtmps://h:443/live/room"
+    assert target("rtmp://[::1]:1936/live/room").tc_url == "rtmp://[::1]:1936/live"
