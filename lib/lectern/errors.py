@@ -22,6 +22,7 @@ class ErrorCode:
     meaning: str
     severity: Severity
     platform_should: str
+    endangers: bool = False  # a class that its alarm names: each new name is told at once
 
     @property
     def runbook(self) -> str:
@@ -45,22 +46,34 @@ UPLOAD_FAILED = ErrorCode(214, "a rendition could not be uploaded", Severity.CRI
 HALF_A_RECORDING = ErrorCode(
     215, "the recording lacks its picture or its sound", Severity.CRITICAL, "Replace the recording."
 )
-DISK_FULL = ErrorCode(316, "disk full", Severity.CRITICAL, "Move the class; the streamers' caches are full.")
-NO_STREAMER = ErrorCode(317, "no streamer is alive", Severity.CRITICAL, _AGAIN)
-DOWNLOAD_FAILED = ErrorCode(
-    318, "the recording could not be downloaded", Severity.CRITICAL, "Check the URL, then book."
+DISK_FULL = ErrorCode(
+    316, "disk full", Severity.CRITICAL, "Move the class; the streamers' caches are full.", endangers=True
 )
-BAD_RECORDING = ErrorCode(319, "the recording is not playable", Severity.CRITICAL, "Replace the recording.")
+NO_STREAMER = ErrorCode(317, "no streamer is alive", Severity.CRITICAL, _AGAIN, endangers=True)
+DOWNLOAD_FAILED = ErrorCode(
+    318, "the recording could not be downloaded", Severity.CRITICAL, "Check the URL, then book.", endangers=True
+)
+BAD_RECORDING = ErrorCode(
+    319, "the recording is not playable", Severity.CRITICAL, "Replace the recording.", endangers=True
+)
 FORBIDDEN_ORIGIN = ErrorCode(320, "the recording's origin is not allowed", Severity.WARNING, _CORRECT)
 AIRING_BROKEN = ErrorCode(
-    321, "the class could not be aired to its end", Severity.CRITICAL, "Call the operations team."
+    321, "the class could not be aired to its end", Severity.CRITICAL, "Call the operations team.", endangers=True
 )
 STREAMER_LOST = ErrorCode(322, "a streamer is lost", Severity.CRITICAL, "Nothing; its classes are moved to others.")
 NOT_MOVED = ErrorCode(
-    323, "a class lost its streamer, and no other can take it", Severity.CRITICAL, "Move the class, it is not aired."
+    323,
+    "a class lost its streamer, and no other can take it",
+    Severity.CRITICAL,
+    "Move the class, it is not aired.",
+    endangers=True,
 )
 NOT_READY_FOR_START = ErrorCode(
-    324, "a class is not ready for its start", Severity.CRITICAL, "Wait for the operations team, or move the class."
+    324,
+    "a class is not ready for its start",
+    Severity.CRITICAL,
+    "Wait for the operations team, or move the class.",
+    endangers=True,
 )
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
@@ -68,14 +81,16 @@ CONFLICT = ErrorCode(
     409, "the class is already booked differently", Severity.WARNING, "Cancel it, and use a new class_id."
 )
 CANCELLED = ErrorCode(411, "the class was cancelled", Severity.NOTICE, _AGAIN)
-ORPHANED_WAITER = ErrorCode(211, "a class waits that nobody booked here", Severity.CRITICAL, _AGAIN)
+ORPHANED_WAITER = ErrorCode(211, "a class waits that nobody booked here", Severity.CRITICAL, _AGAIN, endangers=True)
 URL_MISSING = ErrorCode(
     501, "transcoded already, but the booking lacks the URL", Severity.CRITICAL, "Add the URL to video_url_list."
 )
 UNKNOWN_RENDITION = ErrorCode(
     502, "a result for a rendition nobody asked for", Severity.WARNING, "Check the transcoder."
 )
-STALE_WAITING = ErrorCode(503, "a class waits longer than it may", Severity.CRITICAL, "Call the operations team.")
+STALE_WAITING = ErrorCode(
+    503, "a class waits longer than it may", Severity.CRITICAL, "Call the operations team.", endangers=True
+)
 DEAD_LETTER = ErrorCode(504, "a message could not be read", Severity.WARNING, "Check the producer.")
 REFUSED_BY_REDIS = ErrorCode(505, "Redis refuses a key or a channel", Severity.CRITICAL, "Call the operations team.")
 

@@ -1,18 +1,19 @@
 """Alarms that stay quiet: one an incident, one more where it grows or goes on, one at its end."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from lectern.effects import incidents, outbox, outgoing, schema
 from lectern.effects.incidents import Patience
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.effects.tables.engine import open_database, transaction
 from lectern.effects.tables.teacher import journal
-from lectern.errors import CONFLICT, DISK_FULL, TRANSCODE_FAILED, ErrorCode
+from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.messages import Alarm
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
@@ -26,17 +27,20 @@ class Desk:
         self.patience = patience
         self._numbers = itertools.count(1)
 
-    def cry(self, code: ErrorCode, now: float, number: int = 1) -> None:
-        """Raise *number* alarms, each of another class."""
+    def cry(self, code: ErrorCode, now: float, number: int = 1, class_id: str | None = None) -> str:
+        """Raise *number* alarms, each of another class, or all of *class_id*; returns the last class."""
+        names = [class_id or f"c-{next(self._numbers)}" for _ in range(number)]
         with transaction(self.engine) as connection:
-            made = [
-                outgoing.alarm(code, f"{code.meaning}!", now, "teacher", class_id=f"c-{next(self._numbers)}")
-                for _ in range(number)
-            ]
+            made = [outgoing.alarm(code, f"{one}: {code.meaning}!", now, "teacher", class_id=one) for one in names]
             outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in made], now)
+        return names[-1]
 
     def send(self, now: float, *, reached: bool = True) -> list[int]:
         """Send what is unsent as the host does; returns the codes that were published. Not *reached*: Redis is away."""
+        return [one.code for one in self.sent(now, reached=reached)]
+
+    def sent(self, now: float, *, reached: bool = True) -> list[Alarm]:
+        """Send what is unsent as the host does; returns what was published."""
         with transaction(self.engine) as connection:
             unsent = outbox.unsent(connection, journal, limit=1000, now=now)
             folded = incidents.fold(connection, journal, unsent, "alarm", self.patience, now)
@@ -45,14 +49,18 @@ class Desk:
         with transaction(self.engine) as connection:
             outbox.sent(connection, journal, [one.id for one in unsent], now)
             incidents.told(connection, journal, [one.id for one in unsent if one.id not in folded], now)
-        return [Alarm.model_validate_json(one.body).code for one in unsent if one.id not in folded]
+        return [Alarm.model_validate_json(one.body) for one in unsent if one.id not in folded]
 
     def follow_up(self, now: float) -> list[tuple[str, int]]:
         """What is told once more: stage and count."""
+        return [(one.stage, one.count) for one in self.followed_up(now)]  # type: ignore[attr-defined]  # of an incident
+
+    def followed_up(self, now: float) -> list[Alarm]:
+        """What is told once more."""
         with transaction(self.engine) as connection:
             found = incidents.follow_up(connection, journal, "teacher", self.patience, now)
         assert all(one.message and one.runbook for one in found)
-        return [(one.stage, one.count) for one in found]  # type: ignore[attr-defined]  # fields of an incident
+        return found
 
 
 @pytest.fixture
@@ -123,10 +131,60 @@ def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
     assert desk.send(1000) == [316, 316, 316]
 
 
-def test_an_incident_names_its_classes_up_to_a_bound(desk: Desk) -> None:
+def test_an_incident_names_all_its_classes(desk: Desk) -> None:
     desk.cry(DISK_FULL, 1000, 80)
     desk.send(1000)
+    desk.cry(DISK_FULL, 1001, 80)
+    desk.send(1001)
     with transaction(desk.engine) as connection:
         (one,) = incidents.open_now(connection, journal)
-    assert one["count"] == 80
-    assert one["classes"] == [f"c-{number}" for number in range(1, 51)]
+    assert one["count"] == 160
+    assert one["classes"] == [f"c-{number}" for number in range(1, 161)]
+
+
+def names(alarms: list[Alarm]) -> set[str]:
+    """The classes that these alarms name to a person who reads the sentence only."""
+    return {word for one in alarms for word in re.findall(r"c-\d+", one.message)} | {
+        one.class_id for one in alarms if one.class_id
+    }
+
+
+def test_each_class_in_danger_is_named_at_once(desk: Desk) -> None:
+    """A class that is not ready five minutes before its start: its name is no use ten minutes later."""
+    raised: dict[str, float] = {}
+    heard: dict[str, float] = {}
+    for now in range(1000, 1000 + 40 * 60, 5):
+        if (now - 1000) % 60 == 0:
+            raised[desk.cry(NOT_READY_FOR_START, now)] = now
+        told = [*desk.sent(now), *desk.followed_up(now)]
+        heard = {name: float(now) for name in names(told)} | heard
+    assert raised.keys() == heard.keys()
+    assert max(heard[name] - at for name, at in raised.items()) <= PATIENCE.group_s
+    assert len(raised) == 40
+
+
+def test_classes_in_danger_are_told_together_at_most_once_in_the_time_of_a_group(desk: Desk) -> None:
+    messages: list[Alarm] = []
+    for now in range(1000, 1600, 5):
+        desk.cry(NOT_READY_FOR_START, now, 10)
+        messages += [*desk.sent(now), *desk.followed_up(now)]
+    assert len(messages) <= 1 + 10
+    messages += desk.followed_up(1660)
+    assert set(messages[-1].classes) == {f"c-{number}" for number in range(1, 1201)}  # type: ignore[attr-defined]
+
+
+def test_a_class_that_is_in_danger_for_longer_is_no_new_one(desk: Desk) -> None:
+    """Only new names are news: the same class again waits for the number to double, as any other alarm."""
+    told = 0
+    for now in range(1000, 1600, 5):
+        desk.cry(NOT_READY_FOR_START, now, class_id="c-1")
+        told += len(desk.sent(now)) + len(desk.followed_up(now))
+    assert told <= 5
+
+
+def test_a_thousand_alarms_are_folded_in_few_statements(desk: Desk) -> None:
+    statements: list[str] = []
+    desk.cry(DISK_FULL, 1000, 1000)
+    event.listen(desk.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    assert desk.send(1000) == [316]
+    assert len([one for one in statements if "incident_list" in one]) <= 4

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,8 +15,8 @@ from lectern.effects.tables.shared import Journal
 from lectern.errors import CODES, Severity
 from lectern.messages import Alarm
 
-CLASSES_KEPT = 50
-"""So many class_ids of an incident are named."""
+NAMES_SAID = 20
+"""Classes that the sentence of an alarm names; its field *classes* has all of them."""
 
 
 class Stage(StrEnum):
@@ -42,42 +43,49 @@ def fold(
 
     The first alarm of an incident is sent as it is, until that has been done; with *group_s* 0 each one is.
     """
-    folded: set[int] = set()
+    alarms: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for row in unsent:
-        if row.target == channel:
+        if row.target == channel and not row.is_told:
             fields = json.loads(row.body)
-            if "incident" not in fields and _counted(connection, journal, row.id, fields, now) and patience.group_s:
-                folded.add(row.id)
+            if "incident" not in fields:
+                alarms[fields["code"]].append((row.id, fields))
+    folded: set[int] = set()
+    for code, its in alarms.items():
+        first_id = _count(connection, journal, code, its, now)
+        folded |= {id_ for id_, _ in its if id_ != first_id and patience.group_s}
     return folded
 
 
-def _counted(connection: Connection, journal: Journal, id_: int, fields: dict[str, Any], now: float) -> bool:
-    """Count one alarm; returns whether another one speaks for it."""
+def _count(
+    connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
+) -> int:
+    """Count alarms of *code* into the open incident, or a new one; returns the id of that which it began with."""
     table = journal.incidents
-    is_open = (table.c.code == fields["code"]) & table.c.resolved_at.is_(None)
+    is_open = (table.c.code == code) & table.c.resolved_at.is_(None)
     row = connection.execute(select(table).where(is_open)).one_or_none()
-    class_id = fields.get("class_id")
+    known = row.last_id if row is not None else 0
+    new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
+    named = json.loads(row.classes) if row is not None else []
+    classes = list(dict.fromkeys([*named, *(fields["class_id"] for _, fields in new if fields.get("class_id"))]))
     if row is None:
-        values = {"first_at": now, "number": 1, "message": fields["message"], "first_id": id_}
-        classes = json.dumps([class_id] if class_id else [])
-        connection.execute(
-            insert(table).values(code=fields["code"], last_at=now, last_id=id_, classes=classes, **values)
-        )
-        return False
-    if id_ > row.last_id:  # else it was counted before a crash
-        classes = json.loads(row.classes)
-        if class_id and class_id not in classes and len(classes) < CLASSES_KEPT:
-            classes.append(class_id)
-        more = {"last_at": now, "number": row.number + 1, "last_id": id_, "classes": json.dumps(classes)}
+        first_id, first = alarms[0]
+        values = {"first_at": now, "message": first["message"], "first_id": first_id, "number": len(new)}
+        values |= {"told_classes": 1 if first.get("class_id") else 0}
+        last = {"last_at": now, "last_id": new[-1][0], "classes": json.dumps(classes)}
+        connection.execute(insert(table).values(code=code, **values, **last))
+        return first_id
+    if new:
+        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": json.dumps(classes)}
         connection.execute(update(table).where(table.c.id == row.id).values(**more))
-    return bool(id_ != row.first_id)
+    return int(row.first_id)
 
 
 def told(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """The outbox's rows *ids* were sent; incidents that began with one of them are known to people."""
-    table = journal.incidents
-    first = table.c.first_id.in_(ids) & table.c.told_at.is_(None)
-    connection.execute(update(table).where(first).values(told_at=now, told_number=1))
+    if ids:
+        table = journal.incidents
+        first = table.c.first_id.in_(ids) & table.c.told_at.is_(None)
+        connection.execute(update(table).where(first).values(told_at=now, told_number=1))
 
 
 def follow_up(connection: Connection, journal: Journal, host: str, patience: Patience, now: float) -> list[Alarm]:
@@ -88,11 +96,12 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
         stage = _stage(row, patience, now)
         if stage is None:
             continue
-        changed: dict[str, object] = {"told_at": now, "told_number": row.number}
+        classes = json.loads(row.classes)
+        changed: dict[str, object] = {"told_at": now, "told_number": row.number, "told_classes": len(classes)}
         if stage is not Stage.MORE:
             changed[f"{stage}_at"] = now
         connection.execute(update(table).where(table.c.id == row.id).values(**changed))
-        found.append(_alarm(row, stage, host, now))
+        found.append(_alarm(row, stage, classes, host, now))
     return found
 
 
@@ -103,21 +112,30 @@ def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: A
     if urgent and row.escalated_at is None and row.number > 1 and now - row.first_at >= patience.escalate_s:
         return Stage.ESCALATED
     since = now - row.told_at
-    grown = row.number >= 2 * row.told_number and since >= patience.group_s
-    return Stage.MORE if grown or (row.number > row.told_number and since >= 10 * patience.group_s) else None
+    if row.number == row.told_number or since < patience.group_s or not patience.group_s:
+        return None
+    is_news = row.number >= 2 * row.told_number or since >= 10 * patience.group_s or _names_are_new(row)
+    return Stage.MORE if is_news else None
 
 
-def _alarm(row: Any, stage: Stage, host: str, now: float) -> Alarm:  # noqa: ANN401 (a row of SQLAlchemy)
+def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
+    """Whether a class is in danger of which nobody has been told: that is news, however many others are known."""
+    return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
+
+
+def _alarm(row: Any, stage: Stage, classes: list[str], host: str, now: float) -> Alarm:  # noqa: ANN401 (as above)
     since = time.strftime("%H:%M:%S", time.localtime(row.first_at))
-    classes = json.loads(row.classes)
     words = {
         Stage.MORE: f"{row.number} times since {since}",
         Stage.ESCALATED: f"still going on, {row.number} times since {since}",
         Stage.RESOLVED: f"over: {row.number} times since {since}, none for a while",
     }
+    new = classes[row.told_classes :]
+    more = f" and {len(new) - NAMES_SAID} more" if len(new) > NAMES_SAID else ""
+    named = f"; new: {', '.join(new[:NAMES_SAID])}{more}" if new else ""
     return Alarm(
         code=row.code,
-        message=f"{words[stage]}; it began with: {row.message}",
+        message=f"{words[stage]}{named}; it began with: {row.message}",
         at=now,
         runbook=CODES[row.code].runbook if row.code in CODES else "",
         host=host,
