@@ -12,7 +12,7 @@ from flows.host import Host
 from lectern import errors
 from lectern.decide import cache as decide
 from lectern.decide.cache import Admit, Bound, Wanted
-from lectern.effects import airings, cache, disk, events, metrics, outbox, store
+from lectern.effects import airings, cache, disk, events, metrics, outbox, released, store
 from lectern.effects.events import Event
 from lectern.effects.origin import RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
@@ -176,7 +176,7 @@ def refuse(
     """Keep the refusal, so that a second delivery gets the same one, and report it."""
     site = store.rendition_path(host.settings.video_root, one.stem)
     airings.add(connection, one, AiringState.REFUSED, str(site), now)
-    airings.note_refusal(connection, one.class_id, code, why, now)
+    released.note_refusal(connection, one.class_id, code, why, now)
     report(connection, host, airings.report("prepared", one, host.settings.name, code, why), now)
     events.note(
         connection,

@@ -19,7 +19,7 @@ from lectern.effects import chart, status
 from lectern.effects.airings import Airing
 from lectern.effects.cache import Cached
 from lectern.settings import GIBIBYTE, TeacherSettings
-from lectern.states import FileState
+from lectern.states import LIVE_AIRINGS, FileState
 
 CHART_EVERY_S = 60.0
 """A chart is drawn anew so often at most, and only where its numbers have changed."""
@@ -100,7 +100,9 @@ async def show_cache(
 ) -> None:
     """What of a streamer's cache is bound by classes in the next 24 hours."""
     here = {one.stem: one.size_bytes for one in rows if one.state is FileState.READY}
-    needed = [Needed(one.stem, here[one.stem], one.end_time) for one in live if one.stem in here]
+    needed = [
+        Needed(one.stem, here[one.stem], one.end_time) for one in live if one.stem in here and one.state in LIVE_AIRINGS
+    ]
     found = day.cache_ahead(needed, sum(here.values()), bound, now)
     sizes = {what: [round(one / GIBIBYTE, 3) for one in some] for what, some in found.items()}
     said = f"The cache of {name} in G, hour by hour from now on"

@@ -16,7 +16,7 @@ from flows.admission import Batch, Looked, Streamer
 from flows.apart import apart, words
 from flows.host import NOWHERE, log, streamer, tell
 from flows.outcome import FAILED, summary
-from lectern.effects import airings, cache, inbox, origin, store
+from lectern.effects import airings, cache, inbox, origin, released, store
 from lectern.effects.origin import Allowed
 from lectern.errors import DOWNLOAD_FAILED, LecternError, Malformed, Refuse
 from lectern.facts import Idle
@@ -123,11 +123,11 @@ def _fresh(
     """The classes that are new here, or come back by a later placement after they were released."""
     class_ids = [one.class_id for one in prepares]
     known = airings.by_id(connection, class_ids)
-    released = airings.released_before(connection, class_ids)
+    too_late = released.released_before(connection, class_ids)
     fresh: dict[str, Prepare] = {}
     for one in prepares:
         before = known.get(one.class_id)
-        if one.placement <= released.get(one.class_id, 0):
+        if one.placement <= too_late.get(one.class_id, 0):
             batch.row(one.class_id, "was released before it came")
         elif before is None or (one.placement > before.placement and before.state not in LIVE_AIRINGS):
             latest = fresh.get(one.class_id, one)

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
-from flows import admission, artifacts
+from flows import admission, artifacts, lost
 from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.retry import passing
 from lectern import errors
@@ -224,12 +224,7 @@ def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError
     now = time.time()
     row: Cached = cache.by_stem(connection, [stem])[stem]
     code = error.code or errors.DOWNLOAD_FAILED
-    for one in airings.citing(connection, stem, AiringState.WAITING):
-        airings.move(connection, one, AiringState.REFUSED, now, code=code, message=error.message)
-        said = airings.report("prepared", one, host.settings.name, code, error.message)
-        outbox.put(
-            connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, one.class_id)], now
-        )
+    lost.refuse(connection, host, stem, error)
     cache.failed(connection, host.settings.video_root, row, error.message)
     events.note(
         connection,

@@ -152,7 +152,7 @@ def place_again(
 
 
 def _nowhere(connection: Connection, host: Teacher, order: Order, why: str, batch: Batch, now: float) -> None:
-    if order.promised_at is None:
+    if order.promised_at is None and order.state is not BookingState.READY:
         refuse(connection, host, order, errors.NO_STREAMER, why, batch, now, alarm=True)
         return
     code = errors.NOT_MOVED

@@ -95,6 +95,8 @@ class Readiness:
 
         async def look(one: Airing) -> list[str]:
             async with gate:
+                if one.state is AiringState.REFUSED:
+                    return [f"it was refused: {one.message}"]
                 return decide.reds(await self._seen(one, rows.get(one.stem), skew_s))
 
         found = await asyncio.gather(*(look(one) for one in due), return_exceptions=True)

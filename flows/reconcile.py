@@ -1,21 +1,18 @@
 """The streamer's disk and its database are made to agree, once, at the start."""
 
 import asyncio
-import time
-from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts
+from flows import artifacts, lost
 from flows.host import NOWHERE, Host, log, streamer
-from lectern.effects import airings, cache, events, probe, store
-from lectern.effects.events import Event
+from lectern.effects import airings, cache, probe, store
 from lectern.errors import LecternError
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState, FileState
+from lectern.states import FileState
 
 Streamer = Host[StreamerSettings]
 
@@ -60,30 +57,15 @@ def _kept(row: cache.Cached | None) -> bool:
 def _agree(
     connection: Connection, host: Streamer, known: dict[str, cache.Cached], sizes: dict[str, int], missing: list[str]
 ) -> None:
-    now = time.time()
     root = host.settings.video_root
-    cited = airings.citations(connection)
     for stem, row in known.items():
         if row.state is FileState.EVICTING:
             cache.forget(connection, [stem])
         elif row.state is FileState.READY and stem in sizes and row.size_bytes != sizes[stem]:
             cache.adopt(connection, stem, store.rendition_path(root, stem), sizes[stem], None)
     for stem in missing:
-        row = known[stem]
-        cache.drop(connection, stem)
-        if cited.get(stem) and row.url:
-            cache.reserve(connection, root, stem, row.size_bytes, row.url, Path(row.site or ""), now)
-            _wait_again(connection, stem, now)
+        lost.fetch_again(connection, host, known[stem], "it is not on the disk")
     cache.recount(connection, root, airings.citations(connection))
-    events.note(
-        connection, host.journal, host.settings.name, [Event("its file is missing", stem=stem) for stem in missing], now
-    )
-
-
-def _wait_again(connection: Connection, stem: str, now: float) -> None:
-    for state in (AiringState.READY, AiringState.ON_AIR):
-        for one in airings.citing(connection, stem, state):
-            airings.wait_again(connection, one.class_id, now)
 
 
 async def _measure(host: Streamer, stems: list[str]) -> None:

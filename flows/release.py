@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from flows import stop
 from flows.host import Host, log
-from lectern.effects import airings, events, inbox, leases
+from lectern.effects import airings, events, inbox, leases, released
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.errors import Malformed
@@ -27,10 +27,13 @@ def release(connection: Connection, host: Streamer, message: Release, now: float
     """
     known = airings.by_id(connection, [message.class_id]).get(message.class_id)
     if known is None:
-        airings.note_released(connection, message.class_id, message.placement, now)
+        released.note_released(connection, message.class_id, message.placement, now)
         return []
     is_earlier = message.placement is not None and message.placement < known.placement
-    if is_earlier or known.state in OVER:
+    if is_earlier:
+        return []
+    if known.state in OVER:
+        released.taken_away(connection, known.class_id)
         return []
     airings.move(connection, known, AiringState.CANCELLED, now)
     events.note(connection, host.journal, host.settings.name, [Event("released", known.class_id, known.stem)], now)

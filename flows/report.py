@@ -85,7 +85,7 @@ def _take_report(
     order = bookings.by_id(connection, [said.class_id]).get(said.class_id)
     if order is None or not _is_from(order, said):
         batch.row(said.class_id, "report of a class that is not there", where=said.streamer)
-    elif said.cmd == "prepared" and order.state is BookingState.PLACED:
+    elif said.cmd == "prepared" and _is_news(order, said):
         _prepared(connection, host, order, said, alive, batch, now)
     elif said.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs take reports side by side: the last word came first
@@ -94,6 +94,11 @@ def _take_report(
         _ended(connection, host, order, said, batch, now)
     else:
         batch.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
+
+
+def _is_news(order: Order, said: Report) -> bool:
+    """Whether a streamer says how it goes with a class that it was given, or that it lost one that was ready."""
+    return order.state is BookingState.PLACED or (order.state is BookingState.READY and said.result != "success")
 
 
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
@@ -105,7 +110,7 @@ def _prepared(
 ) -> None:
     if said.result == "success":
         _ready(connection, host, [(order, said)], batch, now)
-    elif order.promised_at is not None:
+    elif order.promised_at is not None or order.state is BookingState.READY:
         why = f"{said.streamer}: {said.code} {said.message}"
         place_again(connection, host, [order], alive, batch, now, why, refused=True)
     else:

@@ -121,3 +121,4 @@ class Cited:
     end_time: float
     code: int | None
     message: str | None
+    lost: bool = False  # it was ready, and lacks its file

@@ -12,6 +12,7 @@ from flows import readiness, timetable
 from flows.host import Host
 from flows.readiness import Readiness
 from lectern.effects import airings, cache, metrics, reach
+from lectern.effects.sending import Sent
 from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.effects.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
@@ -30,8 +31,9 @@ class Bus:
         """The shared clock."""
         return time.time()
 
-    async def send(self, messages: Sequence[object]) -> None:
+    async def send(self, messages: Sequence[object]) -> Sent:
         """Take all that is sent."""
+        return Sent(len(messages))
 
 
 class Runs:

@@ -31,6 +31,10 @@ def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> lis
 def of_airing(one: Cited, now: float) -> list[str]:
     """The same for a class as its streamer has it."""
     match one.state:
+        case AiringState.REFUSED if one.lost:
+            said = _refused(one.code, one.message, over=now >= one.end_time)
+            moves = "It was ready and lost its file: its teacher gives it to another streamer, or alarms 323."
+            return [moves, *said, *_danger(one.class_id, one.start_time, now)]
         case AiringState.WAITING:
             said = [f"{one.stem} is downloaded; then it is ready. `lectern cache ls` shows the download."]
             return said + _danger(one.class_id, one.start_time, now)

@@ -62,4 +62,5 @@ def in_minutes(seconds: float) -> str:
 
 def sentence(class_id: str, stem: str, left_s: float, why: Sequence[str]) -> str:
     """The alarm's text."""
-    return f"{class_id} begins in {in_minutes(left_s)} and is not ready with {stem}: {'; '.join(why)}"
+    begins = f"begins in {in_minutes(left_s)}" if left_s >= 0 else f"should have begun {in_minutes(-left_s)} ago"
+    return f"{class_id} {begins} and is not ready with {stem}: {'; '.join(why)}"

@@ -13,8 +13,6 @@ from lectern.errors import CallAPerson, ErrorCode
 from lectern.messages import Prepare, Report
 from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
 
-ANY_PLACEMENT = 2**31 - 1
-
 
 @dataclass(frozen=True)
 class Airing:
@@ -31,6 +29,7 @@ class Airing:
     code: int | None = None
     message: str | None = None
     placement: int = 1
+    lost: bool = False  # it was ready, and lacks its file
 
 
 _COLUMNS = (
@@ -45,6 +44,7 @@ _COLUMNS = (
     classes.c.code,
     classes.c.message,
     classes.c.placement,
+    classes.c.lost_at,
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
@@ -67,6 +67,7 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.code,
         row.message,
         row.placement,
+        row.lost_at is not None,
     )
 
 
@@ -111,8 +112,12 @@ def citing(connection: Connection, stem: str, state: AiringState) -> list[Airing
 
 
 def live(connection: Connection) -> list[Airing]:
-    """All classes that are not over, by their start."""
-    wanted = selected().where(classes.c.state.in_(LIVE_AIRINGS))
+    """All classes that are not over, by their start.
+
+    One that was refused because it lost its file is among them until its teacher takes it away: it was promised.
+    """
+    lost = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
+    wanted = selected().where(or_(classes.c.state.in_(LIVE_AIRINGS), lost))
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
@@ -218,6 +223,8 @@ def move(
     values: dict[str, object] = {"state": state, "updated_at": now, "message": message}
     if code is not None:
         values["code"] = code.number
+    if state is AiringState.READY:
+        values["lost_at"] = None
     row = classes.c.class_id == airing.class_id
     if leaves:
         released = connection.execute(
@@ -248,36 +255,21 @@ def report(
     )
 
 
-def note_refusal(connection: Connection, class_id: str, code: ErrorCode, message: str, now: float) -> None:
-    """Why a class was refused at once: it never cited a rendition."""
-    row = classes.c.class_id == class_id
-    connection.execute(update(classes).where(row).values(code=code.number, message=message, released_at=now))
-
-
-def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
-    """A class that is not here was released, up to *placement*; None is each that may come."""
-    connection.execute(delete(classes).where(classes.c.class_id == class_id))
-    connection.execute(
-        insert(classes).values(
-            class_id=class_id,
-            video_id="",
-            state=AiringState.CANCELLED,
-            updated_at=now,
-            released_at=now,
-            placement=ANY_PLACEMENT if placement is None else placement,
-        )
-    )
-
-
-def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
-    """Those of *class_ids* that were released before they came, and up to which placement."""
-    wanted = select(classes.c.class_id, classes.c.placement).where(
-        classes.c.class_id.in_(class_ids), classes.c.video_id == ""
-    )
-    return {row.class_id: row.placement for row in connection.execute(wanted)}
-
-
 def wait_again(connection: Connection, class_id: str, now: float) -> None:
     """The file that a class cites is gone from the disk: it waits for a second download."""
     row = classes.c.class_id == class_id
-    connection.execute(update(classes).where(row).values(state=AiringState.WAITING, run_id=None, updated_at=now))
+    values = {"state": AiringState.WAITING, "run_id": None, "updated_at": now, "lost_at": now}
+    connection.execute(update(classes).where(row).values(**values))
+
+
+def latest_url(connection: Connection, stem: str) -> str | None:
+    """The URL of a rendition in the youngest booking that cites it: a signed URL of before may have expired."""
+    wanted = (
+        select(tasks.c.video_url)
+        .select_from(_JOINED)
+        .where(classes.c.video_id == stem, classes.c.state.in_(LIVE_AIRINGS), tasks.c.video_url.is_not(None))
+        .order_by(classes.c.updated_at.desc())
+        .limit(1)
+    )
+    found = connection.execute(wanted).scalar_one_or_none()
+    return None if found is None else str(found)

@@ -215,9 +215,10 @@ def adopt(connection: Connection, stem: str, site: Path, size_bytes: int, durati
     connection.execute(update(files).where(files.c.id == stem).values(**values))
 
 
-def drop(connection: Connection, stem: str) -> None:
-    """Forget a row whose file is not there."""
-    connection.execute(delete(files).where(files.c.id == stem))
+def lose(connection: Connection, root: Path, before: Cached) -> None:
+    """Forget a rendition that was there, and whose file is lost."""
+    connection.execute(delete(files).where(files.c.id == before.stem))
+    _add(connection, root, size=-before.size_bytes, num=-1)
 
 
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:

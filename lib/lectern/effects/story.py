@@ -87,7 +87,7 @@ def cited(engine: Engine, class_id: str) -> Cited | None:
         one = airings.by_id(connection, [class_id]).get(class_id)
     if one is None:
         return None
-    return Cited(class_id, one.state, one.stem, one.start_time, one.end_time, one.code, one.message)
+    return Cited(class_id, one.state, one.stem, one.start_time, one.end_time, one.code, one.message, one.lost)
 
 
 def kept_since(engine: Engine, role: Role, class_id: str) -> float | None:

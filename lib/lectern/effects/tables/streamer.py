@@ -43,6 +43,8 @@ class FileRow(StreamerTable, table=True):
     tries: int = 0
     owner: str | None = Field(default=None, max_length=250)
     reason: str | None = Field(default=None, sa_type=Text)
+    mtime: float | None = None  # of the file that was found whole
+    run_id: str | None = Field(default=None, max_length=40)  # of its download
 
 
 class ClassRow(StreamerTable, table=True):
@@ -60,6 +62,7 @@ class ClassRow(StreamerTable, table=True):
     updated_at: float | None = None
     released_at: float | None = None
     placement: int = 1
+    lost_at: float | None = None  # since when it lacks a file that it had
 
 
 class LeaseRow(StreamerTable, table=True):

@@ -1,0 +1,236 @@
+"""A class that was promised is watched: when its file is lost it is fetched again, moved, or alarmed."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from flows import lost, reconcile, release, report
+from flows.host import Host
+from lectern.decide import outlook
+from lectern.demo.faults import Fault
+from lectern.effects import airings, bookings, cache, inbox, metrics, store, story
+from lectern.effects.inbox import Arrived
+from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.effects.tables.streamer import classes, files, journal
+from lectern.effects.tables.teacher import journal as of_teacher
+from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.messages import Booking, Prepare, Release, Report
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.states import AiringState, BookingState, FileState
+from tests.faults import hosts
+from tests.stage import Town, staged, wait_until
+
+Streamer = Host[StreamerSettings]
+Teacher = Host[TeacherSettings]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Streamer]:
+    """A streamer with a class that begins in 200 s, whose rendition is on the disk."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    made = hosts.streamer(engine, root, 10_000_000, 1000)
+    put(made, "class", "1")
+    yield made
+    engine.dispose()
+
+
+def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
+    """A class that is ready, and its rendition of 1,000 bytes."""
+    now, root = time.time(), host.settings.video_root
+    site = store.rendition_path(root, stem)
+    site.parent.mkdir(exist_ok=True)
+    site.write_bytes(b"x" * 1000)
+    one = Prepare(
+        class_id=class_id,
+        record_id=int(stem),
+        video_url=f"http://origin.example/{stem}.flv",
+        start_time=now + 200,
+        end_time=now + 800,
+        push_url="rtmp://push.example/live/x",
+    )
+    values = {"state": FileState.READY, "duration_s": 20.0, **file}
+    with transaction(host.engine) as connection:
+        cache.usage(connection, root)
+        cache.reserve(connection, root, stem, 1000, one.video_url, site, now)
+        connection.execute(update(files).where(files.c.id == stem).values(**values))
+        airings.add(connection, one, AiringState.READY, str(site), now)
+        cache.recount(connection, root, airings.citations(connection))
+    return site
+
+
+def sent(host: Streamer | Teacher) -> list[dict[str, Any]]:
+    """What is in the outbox."""
+    table = of_teacher.outbox if isinstance(host.settings, TeacherSettings) else journal.outbox
+    with reading(host.engine) as connection:
+        return [json.loads(body) for body in connection.execute(select(table.c.body).order_by(table.c.id)).scalars()]
+
+
+def state(host: Streamer, class_id: str = "class") -> str:
+    """The state of a class."""
+    with reading(host.engine) as connection:
+        return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
+
+
+def gone(host: Streamer, error: str = "403") -> None:
+    """The file of the class is lost, and it cannot be had again."""
+    with transaction(host.engine) as connection:
+        (row,) = cache.by_stem(connection, ["1"]).values()
+        assert lost.fetch_again(connection, host, row, "it is not on the disk")
+        lost.refuse(connection, host, "1", Refuse(f"the origin says {error}", DOWNLOAD_FAILED))
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_missing_at_the_start_is_told_at_once(host: Streamer) -> None:
+    """Its class waits for the second download; a person hears of it before that has failed."""
+    store.rendition_path(host.settings.video_root, "1").unlink()
+    await reconcile.reconciled(host)
+    assert state(host) == "waiting"
+    (alarm,) = sent(host)
+    assert (alarm["code"], alarm["class_id"]) == (324, "class")
+    assert "it is downloaded again" in alarm["message"]
+    with reading(host.engine) as connection:
+        (row,) = cache.by_stem(connection, ["1"]).values()
+        assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
+
+
+def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(host: Streamer) -> None:
+    gone(host)
+    assert state(host) == "refused"
+    assert {one["cmd"] for one in sent(host)} == {"alarm", "prepared"}
+    assert [one["code"] for one in sent(host) if one["cmd"] == "prepared"] == [318]
+    assert ["cannot be had again" in one["message"] for one in sent(host) if one["cmd"] == "alarm"] == [False, True]
+
+
+def test_where_nobody_knows_a_url_the_class_is_refused_at_once(host: Streamer) -> None:
+    with transaction(host.engine) as connection:
+        connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
+        connection.execute(update(files).values(url=None))
+        (row,) = cache.by_stem(connection, ["1"]).values()
+        assert not lost.fetch_again(connection, host, row, "it is not on the disk")
+    assert state(host) == "refused"
+
+
+def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> None:
+    """In the checks, the metrics, and `lectern explain`."""
+    gone(host)
+    after = time.time() + 300  # it should be on air
+    with reading(host.engine) as connection:
+        assert [one.class_id for one in airings.live(connection)] == ["class"]
+        (missing,) = [
+            sample.value
+            for family in metrics._airings(connection, after)
+            for sample in family.samples
+            if sample.name == "lectern_classes_not_on_air"
+        ]
+        assert missing == 1
+    cited = story.cited(host.engine, "class")
+    assert cited is not None
+    said = outlook.of_airing(cited, time.time())
+    assert "lost its file" in said[0]
+    assert any("318" in one for one in said)
+    with transaction(host.engine) as connection:
+        release.release(connection, host, Release(class_id="class", placement=1), time.time())
+        assert airings.live(connection) == []
+
+
+# -- what its teacher does ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Iterator[Teacher]:
+    """A teacher whose class is ready on streamer1, and promised."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    made = hosts.teacher(engine)
+    now = time.time()
+    booking = {
+        "cmd": "order",
+        "class_id": "class",
+        "record_id": 1,
+        "video_url": "http://origin.example/1.flv",
+        "start_time": now + 200,
+        "end_time": now + 800,
+        "push_url": "rtmp://push.example/live/x",
+    }
+    with transaction(engine) as connection:
+        bookings.add(connection, [(Booking.model_validate(booking), BookingState.RECEIVED)], now)
+        bookings.place(connection, [("class", "streamer1", "http://origin.example/1.flv")], now)
+        placed = bookings.by_id(connection, ["class"])["class"]
+        bookings.close(connection, placed, BookingState.READY, now)
+        bookings.promise(connection, ["class"], now)
+    yield made
+    engine.dispose()
+
+
+def hears(host: Teacher, alive: list[str], placement: int = 1) -> bookings.Order:
+    """Its streamer says that it cannot have the recording any more."""
+    said = Report(
+        cmd="prepared",
+        class_id="class",
+        streamer="streamer1",
+        result="fail",
+        code=318,
+        message="the origin says 403",
+        placement=placement,
+    )
+    with transaction(host.engine) as connection:
+        inbox.keep(connection, host.journal, [Arrived("test", said.cmd, said.to_json())], time.time())
+        ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
+        report._take_reports(connection, host, ids, alive)
+        return bookings.by_id(connection, ["class"])["class"]
+
+
+def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teacher) -> None:
+    """The platform hears nothing of it."""
+    order = hears(teacher, ["streamer1", "streamer2"])
+    assert (order.state, order.streamer, order.placement) == (BookingState.PLACED, "streamer2", 2)
+    assert [one["cmd"] for one in sent(teacher)] == ["release", "prepare"]
+
+
+def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: Teacher) -> None:
+    order = hears(teacher, ["streamer1"])
+    assert (order.state, order.code) == (BookingState.BROKEN, 323)
+    assert [one["code"] for one in sent(teacher) if one["cmd"] == "alarm"] == [323]
+
+
+def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: Teacher) -> None:
+    assert hears(teacher, ["streamer1", "streamer2"], placement=0).state is BookingState.READY
+
+
+# -- all of it, with two streamers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(400)
+def test_a_class_whose_file_is_lost_for_good_is_aired_by_the_other_streamer(town: Town, tmp_path: Path) -> None:
+    """The origin does not have it any more when the first one asks; the platform hears nothing of it."""
+    with staged(town, tmp_path) as stage:
+        stage.up("teacher", "streamer1", "streamer2")
+
+        def both_live() -> bool:
+            return len(town.redis.hkeys(f"{stage.prefix}:streamers")) == 2
+
+        wait_until(both_live, description="both streamers are heard of")
+        record = town.record()
+        class_id = stage.book(stage.booking(record, starts_in_s=100, length_s=20))
+        where = stage.answer(class_id)["streamer"].removeprefix(f"{stage.prefix}-")
+        other = {"streamer1": "streamer2", "streamer2": "streamer1"}[where]
+        stage.residents[where].end()
+        store.rendition_path(stage.folder / where, str(record)).unlink()
+        expired = town.origin.faults.add(Fault(f"{record}/*", method="HEAD", status=404, times=1))
+        stage.up(where)
+        wait_until(lambda: expired.times == 0, timeout_s=60, description="the first one asks its origin, in vain")
+        wait_until(
+            lambda: (stage.order(class_id)["streamer"], stage.order(class_id)["state"]) == (stage.name(other), "ready"),
+            timeout_s=60,
+            description="the other one has it",
+        )
+        assert len(stage.ear.answers[class_id]) == 1
+        assert stage.alarms(324, class_id=class_id)
+        stage.on_air(class_id, 120)
+        assert stage.airing(other, class_id)["state"] == "on air"
