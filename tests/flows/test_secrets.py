@@ -5,7 +5,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,18 @@ KNOWN = {
     "Prefect auth string": f"admin:{PREFECT_PASSWORD}",
     "OSS key": f"oss-{secrets.token_hex(8)}",
     "push key": f"push-{secrets.token_hex(8)}",
+    "signature of a recording": f"video-{secrets.token_hex(8)}",
+    "signature of a result": f"result-{secrets.token_hex(8)}",
+    "password of a recording": f"user-{secrets.token_hex(8)}",
 }
 SIGNED = "x-oss-signature="
+HOLD_URLS = {
+    *("teacher inbox_list.body", "teacher outbox_list.body", "teacher order_list.payload", "teacher order_list.url"),
+    *("teacher video_list.url", "teacher video_list.source_url"),
+    *("streamer1 inbox_list.body", "streamer1 video_list.url"),
+    *("streamer1 task_list.video_url", "streamer1 task_list.push_url"),
+}
+"""The columns with what is to be fetched and pushed, as it came and as it goes out; all others are for people."""
 
 
 class Scanner:
@@ -62,7 +72,7 @@ class Shown:
 
     def texts(self) -> dict[str, str]:
         """All that somebody can read who has none of the secrets, by its place."""
-        return {**self._logs(), **self._prefect(), **self._answers(), **self._redis(), **self._events()}
+        return {**self._logs(), **self._prefect(), **self._answers(), **self._redis(), **self._columns()}
 
     def _logs(self) -> dict[str, str]:
         files = [*self.stage.folder.rglob("*.log"), *self.stage.town.folder.glob("*.log")]
@@ -93,9 +103,22 @@ class Shown:
         heard = {"alarms": json.dumps(self.stage.ear.alarms), "answers": json.dumps(self.stage.ear.answers)}
         return heard | {"heartbeats": json.dumps(bus.hgetall(key))}
 
-    def _events(self) -> dict[str, str]:
-        told = {who: self.stage.rows(who, "select * from event_list") for who in ("teacher", "streamer1")}
-        return {f"events of {who}": json.dumps(rows) for who, rows in told.items()}
+    def _columns(self) -> dict[str, str]:
+        """Each column of both databases, but those that hold URLs; what lies beside the recordings, too."""
+        texts: dict[str, str] = {}
+        for who in ("teacher", "streamer1"):
+            with closing(sqlite3.connect(self.stage.database(who), timeout=60)) as database:
+                for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+                    found = database.execute(f'select * from "{table}"')
+                    names = [f"{who} {table}.{one[0]}" for one in found.description]
+                    rows = found.fetchall()
+                    texts |= {name: "\n".join(_text((row[at],)) for row in rows) for at, name in enumerate(names)}
+        sidecars = self.stage.folder.rglob("*.origin")
+        return {**{name: text for name, text in texts.items() if name not in HOLD_URLS}, **_read(sidecars)}
+
+
+def _read(files: Iterable[Path]) -> dict[str, str]:
+    return {f"file {file.name}": file.read_text(errors="replace") for file in files}
 
 
 def _text(row: tuple[object, ...]) -> str:
@@ -138,6 +161,11 @@ def pushed(stage: Stage, class_id: str, port: int | None = None) -> str:
     return f"{url}?auth_key={KNOWN['push key']}"
 
 
+def signed(booking: Mapping[str, object]) -> dict[str, object]:
+    """The booking with a recording that only its URL's holder may fetch."""
+    return {**booking, "video_url": f"{booking['video_url']}?Expires=2&Signature={KNOWN['signature of a recording']}"}
+
+
 def _a_day(shown: Shown) -> None:
     """Classes are aired, refused for each reason, and broken; databases, hosts, stores and people fail."""
     stage, town = shown.stage, shown.stage.town
@@ -146,6 +174,7 @@ def _a_day(shown: Shown) -> None:
         stage.oss.behave(Rule(how, record_id=record))
     town.origin.faults.add(Fault(f"put/lessons/*{unmade}*", method="PUT", status=403))
     town.origin.faults.add(Fault(f"{(gone := town.record())}/*", status=404))
+    town.origin.faults.add(Fault(f"{(cut := town.record())}/*", method="GET", truncate_bytes=50_000))
     failing = stage.booking(town.record())
     with closing(sqlite3.connect(stage.database("teacher"), timeout=20)) as database:
         when = f"when new.class_id = '{failing['class_id']}'"
@@ -158,21 +187,29 @@ def _a_day(shown: Shown) -> None:
     dead = stage.booking(town.record(), starts_in_s=45, length_s=20)
     aired = stage.booking(town.record(), starts_in_s=45, length_s=20)
     booked = [stage.booking(made, "240P"), stage.booking(unmade, "240P"), stage.booking(late, "240P")]
-    booked += [stage.booking(gone), aired]
+    booked += [stage.booking(gone), stage.booking(cut), aired]
     for one in booked:
-        stage.book({**one, "push_url": pushed(stage, one["class_id"])})
+        stage.book({**signed(one), "push_url": pushed(stage, one["class_id"])})
+    locked = stage.booking(town.record())
+    locked["video_url"] = locked["video_url"].replace("http://", f"http://user:{KNOWN['password of a recording']}@")
+    booked.append({**locked, "class_id": stage.book(locked)})
+    place = f"{town.origin.url}/x.flv?Signature={KNOWN['signature of a result']}"
+    result = {"cmd": "transcoding", "record_id": town.record(), "video_resolution": "720P", "type": "oss"}
+    stage.publish("transcoding", {**result, "result": "sucess", "transcode_video_url": place})
+    stage.publish("transcoding", {**result, "result": "sucess", "transcode_video_url": f"ftp{place}"})
     stage.book({**dead, "push_url": pushed(stage, dead["class_id"], free_port())})
     stage.publish("order", {**failing, "class_id": f"{failing['class_id']}-x", "start_time": "soon"})
     stage.publish("order", "no JSON at all")
     codes = {stage.answer(one["class_id"], timeout_s=150)["code"] for one in booked}
-    assert codes == {0, 207, 208, 318}
+    assert codes == {0, 207, 208, 318, 320}
+    wait_until(lambda: stage.alarms(502) and stage.alarms(504), description="alarms of the odd results come")
     ends = {aired["class_id"]: "aired", dead["class_id"]: "broken"}
     wait_until(
         lambda: all(stage.airing("streamer1", one)["state"] == state for one, state in ends.items()),
         timeout_s=120,
         description="one is aired, one could not be",
     )
-    for one in (dead, booked[1]):
+    for one in (dead, *booked):
         shown.typed.append(stage.lectern("teacher", "explain", one["class_id"]).stdout)
     password, deploy = KNOWN["Redis password"], ("deploy", "teacher", "--check")
     mistakes: list[tuple[dict[str, str], tuple[str, ...]]] = [

@@ -24,7 +24,7 @@ _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
 _ABSENT = frozenset({404, 410})
 _MOST_BYTES = 2**50  # a thousand classes of it still fit into a database's integer
 _MOST_CRC64 = 2**64 - 1
-_ETAG_CHARACTERS = 1_000
+_ETAG_CHARACTERS = 250
 _TOLD_CHARACTERS = 200
 
 

@@ -12,6 +12,7 @@ from fastcrc import crc64 as _crc64
 
 from lectern.effects.origin import RemoteFile
 from lectern.errors import Misuse
+from lectern.shown import shown
 
 QUARANTINE = "quarantine"
 _KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
@@ -203,7 +204,8 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
         _sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
-        json.dump({**asdict(remote), "boot": _boot(), "synced_bytes": synced_bytes}, file)
+        promised = {**asdict(remote), "url": shown(remote.url)}  # whoever may read the recordings may read this
+        json.dump({**promised, "boot": _boot(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target)
