@@ -1,5 +1,6 @@
 """Our ECS transcoding over HTTP: a signed POST begins it or joins the one under way, a GET says how far it is."""
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -15,12 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flows import ecs
+from flows import ecs, transcode_openapi
 from flows.begin import ecs_run
 from flows.booking import limits
 from flows.host import Host
 from flows.runs import ResidentRuns
-from lectern import __version__
 from lectern.decide import booking as decide
 from lectern.effects import bookings, events, oss, renditions
 from lectern.effects.events import Event
@@ -34,6 +34,7 @@ from lectern.wire import RecordId, WireResolution
 MAX_BODY_BYTES = 4096
 A_SECOND = 10.0
 BURST = 30
+BODY_S = 5.0
 OLD_S = 300.0
 """A request that names its time is taken for so long: one that was recorded can not be sent again later."""
 
@@ -78,7 +79,7 @@ def routes(host: Teacher, runs: ResidentRuns) -> list[Route]:
     return [
         Route("/transcode", _answering(api.ask), methods=["POST"]),
         Route("/transcode/{id}", _answering(api.look), methods=["GET"]),
-        Route("/openapi.json", lambda _request: JSONResponse(OPENAPI)),
+        Route("/openapi.json", lambda _request: JSONResponse(transcode_openapi.described(Asked))),
     ]
 
 
@@ -99,13 +100,12 @@ class TranscodeApi:
         self._host = host
         self._runs = runs
         self._rate = Rate(A_SECOND, BURST)
+        self._strangers = Rate(A_SECOND, BURST)
         self._key = host.settings.transcode_sign_key.get_secret_value()
 
     async def ask(self, request: Request) -> Response:
         """202 with the run's id; 200 where the rendition is there; 401, 404, 409, 413, 422, 429, 503 say why not."""
-        self._admit()
-        fields = await _fields(request)
-        asked = self._signed(fields)
+        asked = self._signed(await self._fields(request))
         settings = self._host.settings
         if not settings.ecs_hosts:
             raise _No(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
@@ -127,10 +127,10 @@ class TranscodeApi:
 
     async def look(self, request: Request) -> Response:
         """How far a run is; *sign* in the query is the signature of its id."""
-        self._admit()
         id_ = request.path_params["id"]
         if not oss.verify({"id": id_}, request.query_params.get("sign", ""), self._key):
-            raise _No(401, "the signature is wrong: sign is the md5 of id=ID&key=SECRET")
+            raise self._stranger(_No(401, "the signature is wrong: sign is the md5 of id=ID&key=SECRET"))
+        _admit(self._rate)
         try:
             run = await self._runs.client.read_flow_run(UUID(id_))
         except (ValueError, ObjectNotFound) as error:
@@ -148,15 +148,26 @@ class TranscodeApi:
             {"id": id_, "state": state, "message": run.state.message if run.state else None, "renditions": made}
         )
 
-    def _admit(self) -> None:
-        wait_s = self._rate.take(time.monotonic())
-        if wait_s > 0:
-            raise _No(429, "too many requests", Retry_After=str(int(wait_s) + 1))
+    def _stranger(self, no: _No) -> _No:
+        """The answer to a request without our signature; such requests use up none of those that have it."""
+        _admit(self._strangers)
+        return no
+
+    async def _fields(self, request: Request) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await _fields(request)
+        except TimeoutError as error:
+            raise self._stranger(_No(408, f"the body did not come within {BODY_S:g} s")) from error
+        except _No as no:
+            raise self._stranger(no) from no
 
     def _signed(self, fields: dict[str, Any]) -> Asked:
         signature = fields.get("sign")
         if not isinstance(signature, str) or not oss.verify(fields, signature, self._key):
-            raise _No(401, "the signature is wrong: sign is the md5 of the other fields, sorted, and the key")
+            said = "the signature is wrong: sign is the md5 of the other fields, sorted, and the key"
+            raise self._stranger(_No(401, said))
+        _admit(self._rate)
         try:
             asked = Asked.model_validate(fields)
         except ValidationError as error:
@@ -165,6 +176,12 @@ class TranscodeApi:
         if asked.at is not None and abs(time.time() - asked.at) > OLD_S:
             raise _No(401, f"the request is of another time: at must be within {OLD_S:g} s of now")
         return asked
+
+
+def _admit(rate: Rate) -> None:
+    wait_s = rate.take(time.monotonic())
+    if wait_s > 0:
+        raise _No(429, "too many requests", Retry_After=str(int(wait_s) + 1))
 
 
 async def _fields(request: Request) -> dict[str, Any]:
@@ -219,72 +236,3 @@ def _begin(
 def _note(connection: Connection, host: Teacher, name: str, detail: str, now: float) -> None:
     said = Event("asked for over HTTP", stem=name, detail=detail)
     events.note(connection, host.journal, host.settings.name, [said], now)
-
-
-def _error(description: str) -> dict[str, object]:
-    schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _rendition(description: str, **more: object) -> dict[str, object]:
-    properties = {"rendition": {"type": "string"}, "status": {"type": "string"}, **more}
-    schema = {"type": "object", "properties": properties, "required": ["rendition", "status"]}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-_ONE_ATTEMPT = """\
-What is being made is joined: the answer names the run under way. What was made, and still lies where it was uploaded,
-is not made again. Without `at`, a request begins the first attempt only, so one that is sent again, by its sender or
-by whoever recorded it, begins nothing. After an attempt that failed, or where the file is gone, another one begins for
-a request whose `at` is later than that; such a request is taken for five minutes."""
-# What the models refer to lies where a document of OpenAPI has it, not where a schema of its own would.
-_ASKED = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
-_SCHEMAS = _ASKED.pop("$defs")
-
-OPENAPI: dict[str, object] = {
-    "openapi": "3.1.0",
-    "info": {"title": "lectern: ECS transcoding", "version": __version__},
-    "components": {"schemas": _SCHEMAS},
-    "paths": {
-        "/transcode": {
-            "post": {
-                "summary": "Have a rendition made on an ECS host; a second request joins the one under way.",
-                "description": _ONE_ATTEMPT,
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": _ASKED}},
-                },
-                "responses": {
-                    "200": _rendition("It was made, and nothing is begun.", url={"type": ["string", "null"]}),
-                    "202": _rendition("It is being made.", id={"type": "string", "format": "uuid"}),
-                    "401": _error("The signature is wrong, or the request is of another time."),
-                    "404": _error("No booking names the record."),
-                    "409": _error(
-                        "Its last attempt failed, or its file is gone, and at is missing or before that; "
-                        "or no attempt is left today, or there is nothing to transcode from."
-                    ),
-                    "413": _error("The body is too long."),
-                    "422": _error("The body is not as it should be."),
-                    "429": _error("Too many requests; Retry-After says how long to wait."),
-                    "503": _error("No ECS host is set up, or Prefect is away."),
-                },
-            }
-        },
-        "/transcode/{id}": {
-            "get": {
-                "summary": "How far a transcoding is.",
-                "parameters": [
-                    {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
-                    {"name": "sign", "in": "query", "required": True, "schema": {"type": "string"}},
-                ],
-                "responses": {
-                    "200": {"description": "Its state, and that of its renditions."},
-                    "401": _error("The signature is wrong."),
-                    "404": _error("There is no such transcoding."),
-                    "429": _error("Too many requests."),
-                    "503": _error("Prefect is away."),
-                },
-            }
-        },
-    },
-}

@@ -4,14 +4,17 @@ import json
 import socket
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lectern import urls
 from lectern.errors import Misuse
 from lectern.wire import is_name
 
 GIBIBYTE = 1024**3
+_NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
 _MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
 
 
@@ -149,6 +152,22 @@ class TeacherSettings(Common):
     api_bind: str = "127.0.0.1:8800"
     streamer_lost_after_s: float = Field(60, gt=0)
     streamer_load_slack: float = Field(1.25, ge=1)
+
+    @field_validator("transcode_sign_key")
+    @classmethod
+    def _a_secret(cls, key: SecretStr) -> SecretStr:
+        if key.get_secret_value().strip().upper() in _NO_SECRETS:
+            raise ValueError("must be a secret that the transcoder knows too; write a long random one")
+        return key
+
+    @field_validator("public_url")
+    @classmethod
+    def _anybodys(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        if urls.http(url).text and "@" in urlsplit(url).netloc:
+            raise ValueError("must have no user and no password: the platform fetches recordings by it")
+        return url
 
     @property
     def name(self) -> str:

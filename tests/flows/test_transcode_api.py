@@ -1,6 +1,7 @@
 """The teacher serves ECS transcoding over HTTP: signed, bounded, and a second request joins the first."""
 
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import Case
 from schemathesis.generation import GenerationMode
 
-from flows.transcode_api import A_SECOND, BURST
+from flows.transcode_api import A_SECOND, BODY_S, BURST
 from lectern.demo.faults import Fault
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.demo.ports import HOST, free_port
@@ -192,6 +193,37 @@ def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
     made(teacher, record)
     assert api.post("/transcode", json=asked).status_code == 200
     assert len(teacher.runs("teacher", f"transcode {record} 480P")) == 2
+
+
+def test_strangers_do_not_starve_who_has_the_key(teacher: Stage, api: httpx.Client) -> None:
+    """They soon hear only that they are too many; a signed request comes through meanwhile."""
+    record = known_record(teacher)
+    wrong = {**wish(record), "sign": "0" * 32}
+
+    def stranger(number: int) -> int:
+        if number % 2:
+            return api.post("/transcode", json=wrong).status_code
+        return api.get("/transcode/x", params={"sign": "0" * 32}).status_code
+
+    with ThreadPoolExecutor(8) as callers:
+        heard = Counter(callers.map(stranger, range(4 * BURST)))
+        assert heard.keys() == {401, 429}
+        many = [callers.submit(stranger, number) for number in range(4 * BURST)]
+        found = api.post("/transcode", json=wish(record))
+        assert found.status_code == 202, found.text
+        look = {"sign": sign({"id": found.json()["id"]}, SECRET)}
+        assert api.get(found.headers["Location"], params=look).status_code == 200
+        assert {one.result() for one in many} <= {401, 429}
+    made(teacher, record)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(teacher: Stage) -> None:
+    host, _, port = teacher.settings["API_BIND"].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as line:
+        line.sendall(b"POST /transcode HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        begun_at = time.monotonic()
+        assert line.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert BODY_S - 1 < time.monotonic() - begun_at < BODY_S + 10
 
 
 def test_requests_that_come_at_the_same_time_begin_one_run(teacher: Stage, api: httpx.Client) -> None:

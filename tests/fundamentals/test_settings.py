@@ -100,6 +100,7 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
         "ORDER_WARN_TIME_OUT_S": "7",
         "STREAMER_LOST_AFTER_S": "7",
         "API_BIND": "[::1]:8",
+        "PUBLIC_URL": "http://given",
     }.get(name, "given")
     if name == "TEACHER_CONFIG":
         Path("given").write_text("{}")
@@ -193,6 +194,32 @@ def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
     assert caught.value.message == (
         "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
     )
+
+
+@pytest.mark.parametrize("key", ["", "  ", "CHANGE-ME", "change-me"])
+def test_a_sign_key_that_anybody_knows_is_refused(key: str) -> None:
+    with pytest.raises(Misuse, match="TRANSCODE_SIGN_KEY: must be a secret"):
+        TeacherSettings.load(transcode_sign_key=key)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://user:hidden@h/put", "must have no user and no password"),
+        ("https://hidden@h", "must have no user and no password"),
+        ("oss://bucket/prefix", "begins with http:// or https://"),
+        ("http://h:99999/", "a port between 1 and 65535"),
+    ],
+)
+def test_a_public_url_that_nobody_can_use_is_refused_at_once(url: str, said: str) -> None:
+    """Not by each sweep, which would then enforce no deadline."""
+    with pytest.raises(Misuse, match=f"PUBLIC_URL: .*{said}") as raised:
+        teacher(public_url=url)
+    assert "hidden" not in raised.value.message
+
+
+def test_an_empty_public_url_is_none() -> None:
+    assert teacher(public_url="").public_url is None
 
 
 @pytest.mark.parametrize(

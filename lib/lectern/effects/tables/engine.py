@@ -1,8 +1,10 @@
 """Opens a database and runs one transaction at a time in it."""
 
+import os
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import Any
@@ -31,6 +33,8 @@ def open_database(url: str) -> Engine:
         return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE", hide_parameters=True)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
+    if parsed.database and parsed.database != ":memory:":
+        _close_to_others(Path(parsed.database).resolve())
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
     )
@@ -48,6 +52,26 @@ def open_database(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _close_to_others(path: Path) -> None:
+    """Make the database its owner's alone; of one that is there already, take what everybody may do.
+
+    It holds push URLs with their keys. The owner and the group of a file that an older program made stay as they are,
+    and so does what the group may do: that program can read it after a rollback. SQLite makes its other files alike.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except OSError:
+        return  # SQLite says what is wrong with it, in its own words
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        # It is not there, or another user's, whom we can not tell; or its disk takes nothing, as the next write says.
+        with suppress(OSError):
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & stat.S_IRWXO:
+                file.chmod(mode & ~stat.S_IRWXO)
 
 
 @contextmanager

@@ -1,0 +1,76 @@
+"""Database files are not for everybody's eyes: they hold URLs with keys and signatures."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from lectern.effects.tables.engine import open_database, transaction
+
+
+@pytest.fixture(autouse=True)
+def _open_umask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def written(path: Path) -> dict[str, int]:
+    """The modes of the database and of what SQLite keeps beside it, while it is open."""
+    engine = open_database(f"sqlite:///{path}")
+    with transaction(engine) as connection:
+        connection.execute(text("create table if not exists t (x)"))
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    engine.dispose()
+    return modes
+
+
+def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+    modes = written(tmp_path / "teacher.db")
+    assert {"teacher.db", "teacher.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_database_of_the_old_program_is_its_groups_as_before_and_nobody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "task_list.db"
+    path.touch()
+    path.chmod(0o664)
+    before = path.stat()
+    assert set(written(path).values()) == {0o660}
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_ino) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_ino,
+    )
+
+
+def test_what_lies_beside_it_already_is_closed_too(tmp_path: Path) -> None:
+    path = tmp_path / "task_list.db"
+    engine = open_database(f"sqlite:///{path}")
+    with transaction(engine) as connection:
+        connection.execute(text("create table t (x)"))
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    assert set(written(path).values()) == {0o640}
+    engine.dispose()
+
+
+def test_a_database_in_memory_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with transaction(open_database(url)) as connection:
+            connection.execute(text("create table t (x)"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_leads_to_the_file_that_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "task_list.db")
+    engine = open_database(f"sqlite:///{tmp_path}/link.db")
+    with transaction(engine) as connection:
+        connection.execute(text("create table t (x)"))
+    assert stat.S_IMODE((tmp_path / "real" / "task_list.db").stat().st_mode) == 0o600
+    engine.dispose()

@@ -1,0 +1,161 @@
+"""Servers whose certificate was issued by an authority that only this host trusts; the name that is verified."""
+
+import datetime
+import http.server
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from lectern.effects import origin, places, tls
+from lectern.effects.origin import Allowed
+from lectern.errors import TryAgain
+
+NAME = "recordings.example"
+
+
+@dataclass(frozen=True)
+class Private:
+    """An HTTPS origin, by whom its certificate is issued, and where it listens."""
+
+    authority: Path
+    port: int
+    asked: list[str]
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, by: ec.EllipticCurvePrivateKey, *, authority: bool
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+    made = made.issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
+    made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+    made = made.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    if not authority:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return made.sign(by, hashes.SHA256())
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Private]:
+    ours, its = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
+    authority = _certificate("ours", ours, issuer, ours, authority=True)
+    certificate = _certificate(NAME, its, issuer, ours, authority=False)
+    pem = serialization.Encoding.PEM
+    (tmp_path / "ca.pem").write_bytes(authority.public_bytes(pem))
+    plain = its.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.pem").write_bytes(certificate.public_bytes(pem) + plain)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.headers["host"])
+            self.send_response(200)
+            self.send_header("content-length", "5")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            return
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield Private(tmp_path / "ca.pem", server.server_port, asked)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _read_anew() -> Iterator[None]:
+    tls.context.cache_clear()
+    yield
+    tls.context.cache_clear()
+
+
+def _leads_here(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[str]:
+    """Make each name lead to this machine, *times* times; after that nobody can look one up."""
+    looked_up: list[str] = []
+
+    def addresses(host: str, port: int) -> list[places.Address]:
+        looked_up.append(host)
+        assert len(looked_up) <= times, "it was looked up again"
+        return [ipaddress.ip_address("127.0.0.1")]
+
+    monkeypatch.setattr(places, "addresses", addresses)
+    return looked_up
+
+
+@pytest.mark.asyncio
+async def test_an_authority_that_the_host_trusts_is_trusted(private: Private, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, at the address that was checked."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(private.authority))
+    _leads_here(monkeypatch, times=1)
+    url = f"https://{NAME}:{private.port}/a.flv"
+    found = await origin.look(url, allowed=Allowed.parse("127.0.0.1/32"), timeout_s=5)
+    assert (found.url, found.size_bytes, found.address) == (url, 5, "127.0.0.1")
+    assert private.asked == [f"{NAME}:{private.port}"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("name", "trusted"), [(NAME, False), ("another.example", True)])
+async def test_a_server_that_does_not_prove_its_name_is_told_nothing(
+    private: Private, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(private.authority))
+    _leads_here(monkeypatch, times=3)
+    with pytest.raises(TryAgain, match="CERTIFICATE_VERIFY_FAILED"):
+        await origin.look(f"https://{name}:{private.port}/a", allowed=Allowed.parse("127.0.0.1/32"), timeout_s=5)
+    assert private.asked == []
+
+
+def test_the_authorities_of_the_release_stay_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert tls.context().cert_store_stats()["x509_ca"] > 50
+    assert tls.context() is tls.context()
+    assert tls.context().verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.asyncio
+async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection goes to the address that was checked: the name is looked up once."""
+    asked: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.headers["host"].encode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        looked_up = _leads_here(monkeypatch, times=1)
+        url = f"http://{NAME}:{server.server_port}/a.flv"
+        found = await origin.look(url, allowed=Allowed.parse("127.0.0.0/8"), timeout_s=5)
+        thread.join()
+    assert looked_up == [NAME]
+    assert (found.address, asked) == ("127.0.0.1", [f"{NAME}:{server.server_port}".encode()])
