@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-apart faults test-rollout-matrix bench check fmt release clean
+.PHONY: help demo test test-apart faults fuzz test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -65,6 +65,9 @@ test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and
 
 faults: .venv/.built ## a random day while everything is killed and cut; N=classes SEED=seed
 	@$(BIN)/python -m tests.faults $(if $(N),--classes $(N)) $(if $(SEED),--seed $(SEED))
+
+fuzz: .venv/.built ## odd messages and odd answers of servers through living hosts; N=messages ANSWERS=answers SEED=seed
+	@$(BIN)/python -m tests.fuzz $(if $(N),--messages $(N)) $(if $(ANSWERS),--answers $(ANSWERS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/.bench ## what is promised, measured beside its peers; ROW=storm one row, QUICK=1 in a few minutes
 	@$(BIN)/python -m benchmarks $(ROW) $(if $(QUICK),--quick)

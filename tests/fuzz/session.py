@@ -1,0 +1,239 @@
+"""A living teacher and a streamer, what is sent to them, and whether they bear it."""
+
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from lectern.demo.ports import HOST, free_port
+from tests.fuzz import counted
+from tests.fuzz.good import OFTEN, Good, Goods
+from tests.fuzz.ledger import Ledger
+from tests.fuzz.odd_messages import Here, Odd, Sending
+from tests.fuzz.odd_server import OddServer
+from tests.fuzz.watch import Watch
+from tests.stage import Stage, Town, wait_until
+
+WHO = ("teacher", "streamer1")
+ROOT = Path(__file__).parents[2]
+
+CANARY_S = 60.0
+"""While a host says that it is ready, a booking is answered within so long, whatever came with it."""
+
+DUE_S = 240.0
+"""All others are answered within so long after the last message."""
+
+GOODS = 10
+"""So many good bookings go with each portion of odd messages."""
+
+AHEAD = 3
+"""So many portions are sent before the canaries of the first of them must be answered."""
+
+WARM = 5
+"""After so many portions the processes are as large as they are to be."""
+
+AIR_EVERY = 10
+BACKLOG = 2_000
+ODD_RECORDS = 5_000_000
+"""The transcoder answers oddly for records from here on."""
+
+
+class Harm(AssertionError):
+    """Something odd has hurt more than itself."""
+
+
+class Session:
+    """One teacher, one streamer, one odd server; the other servers are the town's."""
+
+    def __init__(self, town: Town, folder: Path, seed: int) -> None:
+        self.town, self.seed = town, seed
+        self.stage = Stage(town, folder, {})
+        origin = town.record("720P", seconds=3)
+        recording = (town.origin.root / str(origin) / f"{origin}.flv").read_bytes()
+        channel = self.stage.channels["transcoding"]
+        self.odd_server = OddServer(seed, recording, town.redis_url, channel, town.origin.url, ODD_RECORDS)
+        town.background.run(self.odd_server.start())
+        ports = {who: free_port() for who in WHO}
+        self.watch = Watch(self.stage, ports)
+        self.stage.settings |= self._settings()
+        self.stage.own = {
+            "teacher": {"API_BIND": f"{HOST}:{ports['teacher']}"},
+            "streamer1": {"HEALTH_BIND": f"{HOST}:{ports['streamer1']}"},
+        }
+        self.stage.launcher = (sys.executable, "-m", "tests.fuzz.counted")
+        self.goods = Goods(self.stage)
+        self.ledger = Ledger(self.stage)
+        self.here = Here(seed, self.stage.name("streamer1"), town.origin.url, origin)
+        self.canaries_s: dict[str, float] = {}
+        self.bus: redis.Redis = redis.Redis.from_url(town.redis_url, socket_timeout=30)
+        self._portions = 0
+        self._open: deque[tuple[list[int], list[Good]]] = deque()  # portions, and their canaries
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "OSS_TRANSCODE_URL": f"{self.odd_server.url}/transcode",
+            "ECS_HOSTS": "",
+            "TRANSCODING_TIME_OUT_S": "15",
+            "HTTP_TIMEOUT_S": "3",
+            "MAX_DOWNLOADS": "64",
+            "MAX_VIDEO_NUM": "100000",
+            "MAX_ATTEMPTS_A_DAY": "1000",
+            "ALARM_GROUP_S": "60",
+            "SWEEP_INTERVAL_S": "5",
+            "LOG_LEVEL": "INFO",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def up(self) -> None:
+        """Start the hosts, and wait until a booking is answered."""
+        self.stage.init(*WHO)
+        for who in WHO:
+            self.stage.serve(who, **{counted.FILE: str(self.watch.tasks_file(who))})
+        for who in WHO:
+            self.stage.residents[who].wait_for("started!")
+        self.watch.start()
+        self._send([self.goods.make("old", on_channel=False)], [])
+        self._open.append(([], list(self.goods.made.values())))
+        self.catch_up()
+
+    def close(self) -> None:
+        """End all that is ours."""
+        self.watch.close()
+        self.stage.close()
+        self.town.background.run(self.odd_server.stop())
+        self.ledger.close()
+        self.bus.close()
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def portion(self, odds: Sequence[Odd]) -> None:
+        """Send these, and good bookings among them; raises Harm where something before them has hurt anybody."""
+        self._portions += 1
+        chance = random.Random(f"{self.seed} good {odds[0].index if odds else 0}")
+        goods = [self.goods.make(chance.choice(OFTEN), on_channel=chance.random() < 0.5) for _ in range(GOODS)]
+        if self._portions % AIR_EVERY == 1:
+            goods.append(self.goods.make("on air", on_channel=False))
+        self._send(goods, odds, chance)
+        canaries = [self.goods.make("canary", on_channel=on_channel) for on_channel in (True, False)]
+        self._send(canaries, [])
+        self._open.append(([one.index for one in odds], canaries))
+        self.here.good.extend(one.class_id for one in goods if one.kind == "old")
+        self.catch_up(AHEAD)
+        self._wait_for_backlog()
+        self.measure()
+
+    def _send(self, goods: Sequence[Good], odds: Sequence[Odd], chance: random.Random | None = None) -> None:
+        """All of them, mixed, but each one's own messages in their order."""
+        bundles = [one.sendings for one in odds] + [one.sendings for one in goods]
+        if chance is not None:
+            chance.shuffle(bundles)
+        for one in odds:
+            self.ledger.note(one)
+        for good in goods:
+            good.sent_at = time.monotonic()
+        with self.bus.pipeline(transaction=False) as pipe:
+            for sending in (sending for bundle in bundles for sending in bundle):
+                if sending.via == "channel":
+                    pipe.publish(self.stage.channels[sending.target], sending.body)
+                else:
+                    pipe.xadd(self._stream(sending), dict(sending.entry.items()))
+            pipe.execute()
+
+    def _stream(self, sending: Sending) -> str:
+        if sending.target == "streamer":
+            return f"{self.stage.prefix}:to:{self.here.streamer}"
+        return self.stage.channels.get(sending.target, self.stage.settings["REPORT_STREAM"])
+
+    # -- what must be true -------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Raise Harm where a process ended, or a good message became a dead letter."""
+        for who in WHO:
+            child = self.stage.residents[who]
+            if child.exit_code is not None:
+                raise Harm(f"{who} ended with {child.exit_code}:\n{child.said()[-1_500:]}")
+        self.ledger.read(self.goods.bodies)
+        self._note_canaries()
+        if self.ledger.accused:
+            raise Harm(f"a good message became a dead letter: {self.ledger.accused[0]}")
+
+    def measure(self) -> None:
+        """Raise Harm where a process grows without end."""
+        sizes = self.watch.sizes()
+        if self._portions == WARM:
+            self.watch.before = sizes
+        for who, before in self.watch.before.items():
+            if grown := sizes[who].outgrew(before):
+                raise Harm(f"{who} {grown}")
+
+    def suspects(self) -> list[int]:
+        """The numbers of the odd messages whose canaries were not answered yet."""
+        return [index for indices, _ in self._open for index in indices]
+
+    def catch_up(self, ahead: int = 0) -> None:
+        """Wait until the canaries of all portions but *ahead* are answered; raises Harm where they are not in time."""
+        self.look()
+        while len(self._open) > ahead:
+            _, canaries = self._open[0]
+            while any(not self.ledger.answers.get(one.class_id) for one in canaries):
+                time.sleep(0.02)
+                self._bound(canaries)
+                self.look()
+            self._open.popleft()
+
+    def _bound(self, canaries: Sequence[Good]) -> None:
+        oldest = min(one.sent_at for one in canaries)
+        if time.monotonic() - oldest > CANARY_S:
+            ready = "said all the time that they are ready" if self.watch.was_ready(oldest) else "were not ready"
+            raise Harm(f"a canary was not answered within {CANARY_S:g} s; the hosts {ready}")
+
+    def _note_canaries(self) -> None:
+        """How long the canaries waited that were answered since the last look."""
+        for one in [one for _, canaries in self._open for one in canaries]:
+            if one.class_id not in self.canaries_s and self.ledger.answers.get(one.class_id):
+                self.canaries_s[one.class_id] = time.monotonic() - one.sent_at
+
+    def _wait_for_backlog(self) -> None:
+        """Until the inboxes are short enough for more."""
+
+        def short() -> bool:
+            self.look()
+            return all(self._waiting(who) < BACKLOG for who in WHO)
+
+        wait_until(short, timeout_s=DUE_S, description="what waits in the inboxes becomes less")
+
+    def _waiting(self, who: str) -> int:
+        (row,) = self.stage.rows(who, "select count(*) as number from inbox_list where state = 'new'")
+        return int(row["number"])
+
+    def unanswered(self) -> list[str]:
+        """The classes that wait for an answer."""
+        due = [*self.goods.made, *self.ledger.kinds]
+        return [class_id for class_id in due if not self.ledger.answers.get(class_id)]
+
+    def rest(self) -> None:
+        """Wait until all that is due has come, or no longer may come."""
+        end = time.monotonic() + DUE_S
+        while time.monotonic() < end:
+            self.look()
+            is_aired = time.monotonic() > self.goods.aired_by() or not self.goods.aired_wrongly()
+            if is_aired and not self.unanswered() and not any(map(self._waiting, WHO)):
+                return
+            time.sleep(0.3)
+
+
+@contextmanager
+def living(town: Town, folder: Path, seed: int) -> Iterator[Session]:
+    """A session whose hosts are up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(town, folder, seed)
+    try:
+        session.up()
+        yield session
+    finally:
+        session.close()

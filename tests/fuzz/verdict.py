@@ -1,0 +1,89 @@
+"""What came of it: complaints, and the table."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from tests.fuzz.good import counted
+from tests.fuzz.kinds import KINDS, TWO_WAYS
+from tests.fuzz.session import WHO, Session
+
+SHOWN = 10
+
+
+def complaints(session: Session) -> list[str]:
+    """All that is wrong, in words."""
+    answers, found = session.ledger.answers, list(session.goods.aired_wrongly())
+    for class_id, good in session.goods.made.items():
+        said = answers.get(class_id, [])
+        if not said:
+            found.append(f"{class_id} ({good.kind}) was not answered")
+        elif len(set(said)) > 1 or not set(said) <= good.expects:
+            found.append(f"{class_id} ({good.kind}) was answered {said}, not {sorted(good.expects)}")
+        elif len(said) != (2 if good.kind == "twice" else 1):
+            found.append(f"{class_id} ({good.kind}) was answered {len(said)} times")
+    for class_id, kind in session.ledger.kinds.items():
+        said = answers.get(class_id, [])
+        if not said:
+            found.append(f"{class_id} (odd: {kind}) was not answered")
+        elif len(set(said)) > 1 and kind not in TWO_WAYS:
+            found.append(f"{class_id} (odd: {kind}) was answered in two ways: {said}")
+    found += [f"{who} was not ready: {said}" for _, who, said in session.watch.not_ready[:SHOWN]]
+    return found
+
+
+def table(session: Session) -> Table:
+    """Sent by kind, and what came of it."""
+    found = Table(title=f"seed {session.seed}", header_style="bold")
+    for name in ("kind", "sent", "answered", "refused by code", "dead letters"):
+        found.add_column(name, justify="right" if name in {"sent", "answered", "dead letters"} else "left")
+    ledger = session.ledger
+    for kind in [*KINDS, "odd origin", "odd transcoder"]:
+        if ledger.sent[kind]:
+            codes = ledger.by_kind(kind)
+            found.add_row(
+                kind, f"{ledger.sent[kind]:,}", f"{codes.total():,}", _codes(codes), f"{ledger.letters[kind]:,}"
+            )
+    found.add_section()
+    for kind, number in sorted(counted(session.goods).items()):
+        codes = Counter(
+            ledger.answers[one.class_id][0][1]
+            for one in session.goods.made.values()
+            if one.kind == kind and ledger.answers.get(one.class_id)
+        )
+        found.add_row(f"good: {kind}", f"{number:,}", f"{codes.total():,}", _codes(codes), "0")
+    return found
+
+
+def _codes(codes: Counter[int]) -> str:
+    return ", ".join(f"{code}: {number:,}" for code, number in sorted(codes.items()) if code) or "-"
+
+
+def lines(session: Session, seconds: float) -> list[str]:
+    """How the hosts bore it."""
+    alive = sum(session.stage.residents[who].exit_code is None for who in WHO)
+    canaries = sorted(session.canaries_s.values())
+    watch, server = session.watch, session.odd_server
+    answers = ", ".join(f"{kind} {number:,}" for kind, number in server.answered.most_common())
+    said = [
+        f"odd answers of servers: {server.answered.total():,} ({answers or 'none'})",
+        f"processes alive: {alive} of {len(WHO)}; health probes: {watch.probes:,}, not ready: {len(watch.not_ready)}",
+        f"canaries: {len(canaries):,}, median {statistics.median(canaries):.2f} s, worst {canaries[-1]:.2f} s"
+        if canaries
+        else "no canary",
+    ]
+    for who, size in watch.largest.items():
+        before = watch.before.get(who, size)
+        said.append(
+            f"{who}: {before.rss_bytes / 1024**2:.0f} MiB after the first messages, at most "
+            f"{size.rss_bytes / 1024**2:.0f}; at most {size.tasks} tasks, {size.files} open files"
+        )
+    return [*said, f"{seconds:.0f} s"]
+
+
+def summary(found: Sequence[str]) -> list[str]:
+    """The first complaints, and how many there are."""
+    more = [f"… {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return [*found[:SHOWN], *more]
