@@ -123,7 +123,7 @@ def _room_bytes(connection: Connection, settings: StreamerSettings, usage: Usage
     """What the disk has room for in all: what is there, and what is free and not promised to downloads under way."""
     root = settings.video_root
     promised = sum(
-        one.size_bytes - store.size_bytes(store.part_path(root, store.record_of(one.stem), one.stem))
+        one.size_bytes - store.size_bytes(store.part_path(root, one.stem))
         for one in cache.downloading(connection, math.inf)
     )
     return max(0, usage.size_bytes + disk.free_bytes(root) - promised)
@@ -148,7 +148,8 @@ def _cite(
             refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
             continue
         if admission.admit is Admit.RESERVE:
-            cache.reserve(connection, root, one.stem, admission.wanted.size_bytes, one.video_url, site, now)
+            size_bytes, source = admission.wanted.size_bytes, one.source
+            cache.reserve(connection, root, one.stem, size_bytes, one.video_url, site, now, source=source)
             batch.downloads.append(one.stem)
         state = AiringState.WAITING
         if admission.admit is Admit.READY:

@@ -115,8 +115,7 @@ def _handle(
         elif isinstance(message, Exception):
             raise message
     known = bookings.known(connection, [one.class_id for one in booked])
-    keys = {(one.record_id, one.video_resolution) for one in booked if one.video_resolution}
-    states = renditions.states(connection, [(record, res) for record, res in keys if res])
+    states = renditions.states(connection, {one.key for one in booked if one.key})
     plan = decide.plan(booked, known, states, limits(host.settings), now)
     if dry_run:
         for line in plan.lines():

@@ -23,6 +23,7 @@ from lectern.facts import Idle
 from lectern.messages import Prepare, parse
 from lectern.shown import shown
 from lectern.states import LIVE_AIRINGS, FileState
+from lectern.stems import Held
 
 LOOKS = 16
 
@@ -47,13 +48,13 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host, ids = streamer(), inbox.ids_of(inbox_ids)
     parsed = await host.look(_read, host, ids)
-    looked = await _look(host, parsed, await host.look(_here, parsed))
+    looked = await _look(host, parsed, await host.look(_name, parsed))
     batch = Batch()
     if dry_run:
         return Completed(message=f"dry run: {len(parsed.prepares)} to prepare")
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
-        looked |= await _look(host, parsed, await host.look(_here, parsed) | looked.keys())
+        looked |= await _look(host, parsed, await host.look(_name, parsed) | looked.keys())
         found = await apart(parsed.ids(), lambda some: host.commit(_act, host, parsed.only(some), looked))
         for portion in found.done:
             batch.add(portion)
@@ -76,10 +77,24 @@ def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:
     return parsed
 
 
-def _here(connection: Connection, parsed: _Parsed) -> set[str]:
-    """The renditions that are there, or being downloaded."""
-    rows = cache.by_stem(connection, {one.stem for _, one in parsed.prepares})
-    return {stem for stem, row in rows.items() if row.state in (FileState.READY, FileState.DOWNLOADING)}
+def _name(connection: Connection, parsed: _Parsed) -> set[str]:
+    """Name the rendition of each class beside what is cached; returns which are there, or being downloaded."""
+    asked = {one.named({}).stem for _, one in parsed.prepares}
+    held = _held(connection, asked)
+    here = set(held)
+    for place, (id_, one) in enumerate(parsed.prepares):
+        named = one.named(held)
+        held.setdefault(named.stem, Held(named.source, named.video_url))
+        parsed.prepares[place] = id_, named
+    others = {one.stem for _, one in parsed.prepares} - asked
+    return here | _held(connection, others).keys() if others else here
+
+
+def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
+    """What those of *stems* that are there, or being downloaded, are used for."""
+    rows = cache.by_stem(connection, stems)
+    there = (FileState.READY, FileState.DOWNLOADING)
+    return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
 
 
 async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, Looked]:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from flows import admission, artifacts, lost
 from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.retry import passing
-from lectern import errors
+from lectern import errors, stems
 from lectern.effects import airings, cache, disk, events, metrics, origin, outbox, probe, process, store, wget
 from lectern.effects.cache import Cached
 from lectern.effects.events import Event
@@ -37,14 +37,10 @@ MAX_RUNS = 5
 async def start(host: Streamer, stem: str) -> None:
     """Begin the run that downloads *stem*; where it can not begin, the sweeper does it."""
     try:
-        await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=[f"record:{record_of(stem)}"])
+        tags = [f"record:{stems.folder(stem)}"]
+        await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=tags)
     except (httpx.HTTPError, PrefectException, TryAgain) as error:
         log.warning("%s: its download's run can not begin, the sweeper tries again: %s", stem, error)
-
-
-def record_of(stem: str) -> int:
-    """The record of a rendition."""
-    return store.record_of(stem)
 
 
 @flow(name="download", persist_result=False, result_storage=NOWHERE)
@@ -91,7 +87,7 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
     row = (await host.commit(cache.by_stem, [stem]))[stem]
     settings = host.settings
     final = store.rendition_path(settings.video_root, stem)
-    part = store.part_path(settings.video_root, record_of(stem), stem)
+    part = store.part_path(settings.video_root, stem)
     allowed = Allowed.parse(settings.allowed_origins)
     remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
     if not row.size_bytes and remote.size_bytes:  # taken over from the old program, which noted no sizes

@@ -37,7 +37,7 @@ def fetch_again(connection: Connection, host: Streamer, row: Cached, why: str) -
     events.note(connection, host.journal, host.settings.name, [Event("its file is lost", stem=stem, detail=why)], now)
     if needing and url:
         site = Path(row.site) if row.site else store.rendition_path(root, stem)
-        cache.reserve(connection, root, stem, row.size_bytes, url, site, now)
+        cache.reserve(connection, root, stem, row.size_bytes, url, site, now, source=row.source)
         cache.cite(connection, stem, len(needing), now)
     for one in needing:
         if one.state is AiringState.BROKEN:

@@ -23,8 +23,9 @@ from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import CallAPerson, ErrorCode, Malformed, TryAgain
 from lectern.facts import RenditionKey, Underway
-from lectern.messages import Alarm, TranscodingResult, parse, stem
+from lectern.messages import Alarm, TranscodingResult, parse
 from lectern.states import RenditionState
+from lectern.stems import stem
 
 
 @flow(name="settle", persist_result=False, result_storage=NOWHERE)

@@ -9,7 +9,7 @@ from prefect.exceptions import PrefectException
 
 from flows import broadcast, stop
 from flows.host import Host, log
-from lectern import errors
+from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects import airings, inbox, plans
 from lectern.effects.airings import Airing
@@ -90,7 +90,7 @@ class Plan:
         """Create the run of a class, at its time or at once."""
         host = self._host
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
-        tags = [f"class:{one.class_id}", f"record:{one.record_id}"]
+        tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
         key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}"
         parameters = {"class_id": one.class_id}

@@ -22,9 +22,10 @@ from lectern.decide.breaker import Breaker
 from lectern.effects import oss, renditions
 from lectern.errors import FallBack, LecternError, TryAgain
 from lectern.facts import RenditionKey
-from lectern.messages import TranscodingResult, stem
+from lectern.messages import TranscodingResult
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
+from lectern.stems import stem
 
 # -- the request -------------------------------------------------------------------------------------------------------
 

@@ -26,9 +26,10 @@ from lectern.effects import bookings, events, oss, renditions
 from lectern.effects.events import Event
 from lectern.effects.rate import Rate
 from lectern.errors import Refuse, TryAgain
-from lectern.messages import Booking, stem
+from lectern.messages import Booking
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
+from lectern.stems import stem
 from lectern.wire import RecordId, WireResolution
 
 MAX_BODY_BYTES = 4096
@@ -225,7 +226,7 @@ def _begin(
     if payload is None:
         raise _No(404, f"record {key[0]}: no booking names it, so its recording is not known here")
     own = replace(limits(host.settings), oss=False)
-    attempt = decide.next_attempt(Booking.model_validate_json(payload), key[1], row, own, now)
+    attempt = decide.next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
         raise _No(409, f"{attempt.code.number}: {attempt.message}")
     renditions.begin(connection, [attempt], now)

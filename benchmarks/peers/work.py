@@ -58,8 +58,7 @@ def order(body: str) -> str | None:
     booking, now = parse(body, (Booking,)), time.time()
     with transaction(database("teacher")) as connection:
         known = bookings.known(connection, [booking.class_id])
-        resolution = booking.video_resolution
-        states = renditions.states(connection, [(booking.record_id, resolution)] if resolution else [])
+        states = renditions.states(connection, [booking.key] if booking.key else [])
         plan = decide.plan([booking], known, states, LIMITS, now)
         if not plan.verdicts:
             return None  # delivered again

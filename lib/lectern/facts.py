@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lectern.messages import stem
 from lectern.states import AiringState, Backend, BookingState, RenditionState, Resolution
+from lectern.stems import stem
 
 RenditionKey = tuple[int, Resolution]
 

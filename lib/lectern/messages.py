@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from lectern import urls
+from lectern import stems, urls
+from lectern.body import in_words, read
 from lectern.errors import Malformed
 from lectern.states import Resolution
+from lectern.stems import stem
 from lectern.wire import (
     SUCCESS,
     EpochSeconds,
@@ -48,7 +49,10 @@ def _optional(kind: type[Message]) -> tuple[str, ...]:
 
 
 class Booking(Message):
-    """A request that a class be aired; the last three fields are absent in bookings of the old kind."""
+    """A request that a class be aired.
+
+    A booking of the old kind has none of the last three fields: its recording is the one at *video_url*.
+    """
 
     cmd: Literal["order"] = "order"
     class_id: Name
@@ -57,7 +61,7 @@ class Booking(Message):
     start_time: EpochSeconds
     end_time: EpochSeconds
     push_url: RtmpUrl
-    record_id: RecordId
+    record_id: RecordId | None = None
     video_url_list: Mapping[str, str] = Field(default_factory=dict)
     video_resolution: WireResolution | None = None
 
@@ -67,6 +71,7 @@ class Booking(Message):
             raise ValueError("end_time must be after start_time")
         if self.video_resolution is None and self.video_url is None:
             raise ValueError("video_url is needed where no video_resolution is given")
+        _needs_record(self.record_id, self.video_resolution)
         _ = self.urls  # reading them checks them
         return self
 
@@ -82,8 +87,17 @@ class Booking(Message):
         return self.to_json()
 
     @property
+    def key(self) -> tuple[int, Resolution] | None:
+        """The record and the resolution; None where no resolution is named."""
+        if self.record_id is None or self.video_resolution is None:
+            return None
+        return self.record_id, self.video_resolution
+
+    @property
     def stem(self) -> str:
-        """The rendition's id on a streamer."""
+        """The rendition's id: what a streamer calls it, unless another recording there has the name."""
+        if self.record_id is None:
+            return stems.of_url(self.video_url or "")
         return stem(self.record_id, self.video_resolution)
 
 
@@ -153,17 +167,37 @@ class Prepare(Message):
     placement: int = 1
     class_id: Name
     institution_id: Name | None = None
-    record_id: RecordId
+    record_id: RecordId | None = None
     video_resolution: WireResolution | None = None
     video_url: HttpUrl
     start_time: EpochSeconds
     end_time: EpochSeconds
     push_url: RtmpUrl
+    _stem: str | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Prepare":
+        _needs_record(self.record_id, self.video_resolution)
+        return self
 
     @property
     def stem(self) -> str:
-        """The rendition's id on a streamer."""
-        return stem(self.record_id, self.video_resolution)
+        """The rendition's id on this streamer; before it was named, as if nothing were cached."""
+        return self._stem or self._beside({})
+
+    @property
+    def source(self) -> str | None:
+        """The recording, by where it comes from; None where a record names it."""
+        return stems.source(self.video_url) if self.record_id is None else None
+
+    def named(self, held: Mapping[str, stems.Held]) -> "Prepare":
+        """The same with the stem that it has beside what is *held*."""
+        found = self.model_copy()
+        found._stem = self._beside(held)
+        return found
+
+    def _beside(self, held: Mapping[str, stems.Held]) -> str:
+        return stems.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
 class Release(Message):
@@ -227,24 +261,19 @@ def _listed(size: Resolution, where: str) -> str:
         raise ValueError(f"video_url_list.{size} {error}") from None
 
 
-def stem(record_id: int, resolution: Resolution | None) -> str:
-    """``6666_720P``, or ``6666`` where the booking named no resolution."""
-    return f"{record_id}_{resolution}" if resolution else str(record_id)
+def _needs_record(record_id: int | None, resolution: Resolution | None) -> None:
+    if record_id is None and resolution is not None:
+        raise ValueError("record_id is needed where a video_resolution is given")
 
 
 def command_of(body: str | bytes) -> str:
     """The ``cmd`` of a message that may be anything; empty where there is none."""
     try:
-        fields = _read(body)
+        fields = read(body)
     except ValueError:
         return ""
     command = fields.get("cmd") if isinstance(fields, dict) else None
     return command if isinstance(command, str) else ""
-
-
-def _read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
-    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
-    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=Message)
@@ -258,7 +287,7 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     if len(body) > MAX_BODY_BYTES:
         raise Malformed(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES}")
     try:
-        fields = _read(body)
+        fields = read(body)
     except ValueError as error:
         raise Malformed(f"the message is not JSON: {error}") from error
     if not isinstance(fields, dict):
@@ -273,15 +302,4 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     try:
         return matching[0].model_validate(fields)
     except ValidationError as error:
-        raise Malformed(_in_words(error), class_id) from error
-
-
-def _in_words(error: ValidationError) -> str:
-    """Every fault as ``field: what is wrong``; values are left out, for URLs can hold secrets."""
-    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
-
-
-def _where(path: tuple[int | str, ...]) -> str:
-    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
-    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"
+        raise Malformed(in_words(error), class_id) from error

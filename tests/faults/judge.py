@@ -134,11 +134,12 @@ def _citations(play: Play, who: str) -> list[str]:
     stage = play.world.stage
     booked = stage.rows(
         "teacher",
-        "select record_id, resolution from order_list where streamer = ? and state in ('placed', 'ready')",
+        "select coalesce(url_stem, record_id) as record, resolution from order_list"
+        " where streamer = ? and state in ('placed', 'ready')",
         stage.name(who),
     )
     should = Counter(
-        f"{row['record_id']}_{row['resolution']}" if row["resolution"] else str(row["record_id"]) for row in booked
+        f"{row['record']}_{row['resolution']}" if row["resolution"] else str(row["record"]) for row in booked
     )
     found = {row["id"]: row["num_cite"] for row in stage.rows(who, "select id, num_cite from video_list")}
     return [

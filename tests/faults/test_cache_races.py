@@ -84,7 +84,7 @@ class Cache(RuleBasedStateMachine):
             self.number += 1
             wanted.append(prepare(self.number, record))
         looked: dict[str, admission.Looked] = {
-            one.stem: RemoteFile(one.video_url, size_of(one.record_id), None, None) for one in wanted
+            one.stem: RemoteFile(one.video_url, size_of(int(one.stem)), None, None) for one in wanted
         }
         return lambda c: admission.admit(c, self.hosts[worker], wanted, looked, batch, hosts.now())
 

@@ -75,7 +75,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
 ) -> None:
     """At the clock's position, within 10 s after the streamer counts as lost; the platform hears nothing of it."""
     class_id, dead, other = on_air()
-    record = pair.order(class_id)["record_id"]
+    record = pair.order(class_id)["url_stem"]
     later = pair.book(pair.booking(record))
     assert pair.answer(later)["streamer"] == pair.name(dead)
     pair.residents[dead].kill()
@@ -103,7 +103,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
 def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:
     """Although it can not do anything itself; and when it goes on, it finds that the class is another's."""
     class_id, stopped, other = on_air()
-    record = pair.order(class_id)["record_id"]
+    record = pair.order(class_id)["url_stem"]
     pair.residents[stopped].pause()
     wait_until(lambda: ffmpegs_of(class_id) == [], timeout_s=LEASE_S + 5, description="its push has ended")
     taken_over(pair, class_id, other, LOST_S + 60)

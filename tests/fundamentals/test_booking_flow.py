@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lectern import stems
 from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import PROMPT_S, Stage, wait_until
 
@@ -11,9 +12,10 @@ pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the 
 
 
 def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:
-    """It names no resolution: its recording is ``6666.flv``, as ever."""
+    """It names no record and no resolution: its recording is ``6666.flv``, as ever."""
     stage.town.record(record_id=6666)
     booking = stage.booking(6666, starts_in_s=10, length_s=4)
+    assert not {"record_id", "video_resolution", "video_url_list"} & booking.keys()
     answer = stage.answer(stage.book(booking))
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "success", 0)
     assert answer["streamer"] == stage.name("streamer1")
@@ -21,6 +23,35 @@ def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:
     (push,) = stage.off_air(booking["class_id"])
     assert push.first_media_at is not None
     assert 0 <= push.first_media_at - booking["start_time"] < PROMPT_S
+
+
+def test_two_recordings_of_one_file_name_are_two_files(stage: Stage) -> None:
+    """Each class has its own; a third, whose URL is signed anew, has that of its recording."""
+    one, other = stage.town.record(), stage.town.record(seconds=12)
+    urls = [stage.town.origin.url_for(f"{folder}/lesson.flv") for folder in (one, other)]
+    for folder in (one, other):
+        whole = stage.town.origin.root / str(folder) / f"{folder}.flv"
+        whole.with_name("lesson.flv").write_bytes(whole.read_bytes())
+    signed = f"{urls[1]}?Expires=1&Signature=x"
+    booked = [stage.book(stage.booking(one, video_url=url)) for url in (*urls, signed)]
+    assert [stage.answer(class_id)["result"] for class_id in booked] == ["success"] * 3
+    first, second, third = (stage.airing("streamer1", class_id)["video_id"] for class_id in booked)
+    assert first == "lesson"
+    assert second == third == stems.hashed(urls[1])
+    kept = [stage.folder / "streamer1" / stem / f"{stem}.flv" for stem in (first, second)]
+    sources = [stage.town.origin.root / str(folder) / "lesson.flv" for folder in (one, other)]
+    assert [path.read_bytes() for path in kept] == [path.read_bytes() for path in sources]
+
+
+def test_a_booking_that_names_its_record_and_no_resolution_is_kept_by_its_record(stage: Stage) -> None:
+    """Whatever its recording is called."""
+    record = stage.town.record()
+    whole = stage.town.origin.root / str(record) / f"{record}.flv"
+    whole.with_name("take-2.flv").write_bytes(whole.read_bytes())
+    url = stage.town.origin.url_for(f"{record}/take-2.flv")
+    class_id = stage.book({**stage.booking(record, video_url=url), "record_id": record})
+    assert stage.answer(class_id)["result"] == "success"
+    assert (stage.folder / "streamer1" / str(record) / f"{record}.flv").exists()
 
 
 def test_a_resolution_that_is_in_the_list_needs_no_transcoding(stage: Stage) -> None:
@@ -41,7 +72,7 @@ def test_the_same_booking_twice_gets_the_same_answer_twice(stage: Stage) -> None
     second = stage.answer(class_id, count=2)
     told = ("class_id", "result", "code", "streamer")
     assert [first[name] for name in told] == [second[name] for name in told]
-    assert stage.num_cite("streamer1", str(booking["record_id"])) == 1
+    assert stage.num_cite("streamer1", stage.order(class_id)["url_stem"]) == 1
     wait_until(lambda: stage.airing("streamer1", class_id)["run_id"], description="its run is on the timetable")
     assert len(stage.runs("streamer1", f"broadcast {class_id}")) == 1
 
@@ -54,7 +85,7 @@ def test_the_same_booking_twice_at_once_gets_the_same_answer_twice(stage: Stage)
     stage.answer(class_id, count=2)
     first, second = stage.ear.answers[class_id]
     assert (first["result"], second["result"]) == ("success", "success")
-    assert stage.num_cite("streamer1", str(booking["record_id"])) == 1
+    assert stage.num_cite("streamer1", stage.order(class_id)["url_stem"]) == 1
 
 
 def test_a_different_booking_of_a_booked_class_changes_nothing(stage: Stage) -> None:

@@ -106,7 +106,7 @@ def test_a_recording_that_can_not_be_had_is_refused_after_some_tries(
     answers = [stage.answer(one, timeout_s=90) for one in class_ids]
     assert [one["code"] for one in answers] == [code] * len(class_ids)
     assert len({one["message"] for one in answers}) == 1
-    record = stage.order(class_ids[0])["record_id"]
+    record = stage.order(class_ids[0])["url_stem"]
     if trouble != "wrong CRC":
         assert stage.town.asked(f"{record}/{record}.flv") == 4
     assert str(record) not in stage.cached("streamer1")
@@ -119,7 +119,7 @@ def test_a_bad_file_is_deleted(stage: Stage, troubled: dict[str, list[str]]) -> 
     """Otherwise the next try would go on with it."""
     (class_id,) = troubled["wrong CRC"]
     stage.answer(class_id, timeout_s=90)
-    folder = stage.folder / "streamer1" / str(stage.order(class_id)["record_id"])
+    folder = stage.folder / "streamer1" / stage.order(class_id)["url_stem"]
     assert [one.name for one in folder.glob("*") if not one.name.endswith(".origin")] == []
 
 

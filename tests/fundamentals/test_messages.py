@@ -20,9 +20,9 @@ from lectern.messages import (
     TranscodingResult,
     command_of,
     parse,
-    stem,
 )
 from lectern.states import Backend, Resolution
+from lectern.stems import stem
 from tests.strategies import BOOKING, RESULT
 
 EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Report)
@@ -51,9 +51,18 @@ def test_the_documented_booking_is_read_as_it_is_written() -> None:
 
 
 def test_a_booking_of_the_old_kind_has_none_of_the_new_fields() -> None:
-    old = {name: BOOKING[name] for name in BOOKING if name not in {"video_url_list", "video_resolution"}}
-    read = parse(json.dumps(old), (Booking,))
-    assert (read.video_resolution, read.urls, read.stem) == (None, {}, "6666")
+    new = {"record_id", "video_url_list", "video_resolution"}
+    read = parse(json.dumps({name: BOOKING[name] for name in BOOKING if name not in new}), (Booking,))
+    assert (read.record_id, read.video_resolution, read.urls, read.key, read.stem) == (None, None, {}, None, "6666")
+
+
+def test_a_booking_without_a_resolution_may_name_its_record() -> None:
+    assert booking(video_resolution=None, video_url="http://o.example/x.flv").stem == "6666"
+
+
+def test_a_booking_with_a_resolution_must_name_its_record() -> None:
+    error = malformed(BOOKING | {"record_id": None})
+    assert error.message == "message: record_id is needed where a video_resolution is given"
 
 
 def test_the_documented_result_is_read_in_both_spellings_of_success() -> None:
@@ -115,7 +124,7 @@ def test_a_rendition_is_named_by_its_record_and_its_resolution() -> None:
     assert (stem(6666, Resolution.P720), stem(6666, None)) == ("6666_720P", "6666")
 
 
-@pytest.mark.parametrize("field", ["class_id", "start_time", "end_time", "push_url", "record_id"])
+@pytest.mark.parametrize("field", ["class_id", "start_time", "end_time", "push_url"])
 def test_a_booking_without_a_needed_field_is_malformed_and_the_field_is_named(field: str) -> None:
     error = malformed({name: value for name, value in BOOKING.items() if name != field})
     assert error.message == f"{field}: Field required"
@@ -187,7 +196,7 @@ def test_a_success_needs_its_url() -> None:
 
 
 def test_every_fault_is_told_at_once() -> None:
-    error = malformed(BOOKING | {"push_url": "no", "record_id": None})
+    error = malformed(BOOKING | {"push_url": "no", "record_id": "six"})
     assert "push_url: " in error.message
     assert "record_id: " in error.message
 

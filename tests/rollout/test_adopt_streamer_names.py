@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from lectern.rollout.wording import shown
+from lectern.stems import hashed
 from tests.rollout.old_streamer import OldStreamer, flv
 
 ORIGIN = "http://origin.example"
@@ -60,6 +61,7 @@ CASES: dict[str, tuple[Sequence[tuple[str, str]], dict[str, str]]] = {
     "a class that is called as a record": ([("9", "/7.flv"), ("c-2", "/9.flv")], {"9.flv": "may be 7 or 9"}),
     "a class that is called as no record": ([("9", "/7.flv")], {"9.flv": "7"}),
     "nobody's": ([], {"7.flv": "7", "8_240P.flv": "8_240P", "017.flv": "17", "x.flv": NOBODY, "9.mp4": NOBODY}),
+    "a name that is no record": ([("c-1", "/intro.flv")], {"lessons/intro.flv": "intro", "other.flv": NOBODY}),
     "cut off": ([("c-1", "/7.flv")], {"7.flv.tmp": "a download that was not finished"}),
 }
 
@@ -242,3 +244,26 @@ def test_our_own_download_under_way_is_kept_for_its_resume(host: OldStreamer) ->
     for place in ("7/7.flv.part", "7/7.flv.part.origin", "8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"):
         host.has_file(f"video/{place}")
     assert set(stems(host)) == {"8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"}
+
+
+def test_two_recordings_that_share_a_name_and_no_record_are_two_renditions(host: OldStreamer) -> None:
+    """Nobody can tell whose the file is, so each is downloaded; a second time changes nothing."""
+    urls = [f"{ORIGIN}/a/intro.flv", f"{ORIGIN}/b/intro.flv"]
+    for number, url in enumerate(urls):
+        host.has_class(f"c-{number}", url)
+    host.has_file("video/intro.flv")
+    host.patterns = ()
+    host.adopt()
+    assert host.rows("SELECT class_id, video_id FROM class_list ORDER BY class_id") == [
+        ("c-0", "intro"),
+        ("c-1", hashed(urls[1])),
+    ]
+    assert host.adopt() == []
+
+
+def test_a_file_that_lies_where_its_url_puts_it_stays(host: OldStreamer) -> None:
+    host.has_class("c-1", f"{ORIGIN}/intro.flv")
+    host.has_file("video/intro/intro.flv")
+    host.adopt()
+    assert host.cached()["intro"][0] == "ready"
+    assert (host.video_root / "intro" / "intro.flv").exists()

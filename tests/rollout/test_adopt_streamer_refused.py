@@ -35,14 +35,14 @@ def test_a_class_of_unreadable_times_is_named_and_left_alone(
 
 REFUSED: dict[str, tuple[dict[str, Value], str]] = {
     "its record is unknown": (
-        {"url": "http://user:secret@origin.example/a/intro.flv?token=secret"},
-        r"class 'c-9' at 2025-11-2\d \d\d:\d\d: its video_url 'http://origin.example/a/intro.flv' names no record; add",
+        {"url": "ftp://user:secret@origin.example/a/intro.flv?token=secret"},
+        r"class 'c-9' at 2025-11-2\d \d\d:\d\d: its video_url 'ftp://origin.example/a/intro.flv' names no record; add",
     ),
     "it has no URL": ({"url": None}, "its video_url '' names no record"),
     "its URL is none": ({"url": "http://[/1.flv"}, "is not on this host, and its video_url is no http address"),
     "its URL is bytes": ({"url": b"\xff/1.flv"}, "is not on this host, and its video_url is no http address"),
     "its recording is a path": ({"url": "/data/1.flv"}, "its recording 1 is not on this host"),
-    "its record is too large": ({"url": f"http://origin.example/{2**63}.flv"}, "names no record"),
+    "its record is too large, and its URL is none": ({"url": f"/data/{2**63}.flv"}, "names no record"),
     "nobody takes its push": ({"push_url": "http://push.example"}, "its push_url 'http://push.example' is no rtmp"),
     "it has no push": ({"push_url": None}, "its push_url '' is no rtmp address"),
     "its name is none of ours": ({"class_id": "课 2"}, "class '课 2' at .*: its class_id has other characters"),

@@ -7,8 +7,9 @@ from enum import StrEnum
 from lectern import errors
 from lectern.errors import ErrorCode, Refuse
 from lectern.facts import Attempt, Known, Rendition, RenditionKey
-from lectern.messages import Booking, stem
+from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.stems import stem
 
 DAY_S = 86_400
 
@@ -153,8 +154,8 @@ def _decide(
 ) -> tuple[Verdict, Attempt | None]:
     if booking.end_time <= now:
         return _refusal(booking, errors.ENDED, f"it ended {now - booking.end_time:.0f} s ago"), None
-    resolution = booking.video_resolution
-    row = renditions.get((booking.record_id, resolution)) if resolution else None
+    resolution, key = booking.video_resolution, booking.key
+    row = renditions.get(key) if key else None
     do = action(named_by(booking), row.state if row else None)
     match do:
         case Do.PROCEED:
@@ -168,8 +169,8 @@ def _decide(
             said = f"{booking.stem} is transcoded, but video_url_list lacks it"
             return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
         case Do.INSERT_REQUEST_WAIT | Do.SET_REQUEST_WAIT:
-            assert resolution is not None  # the table's first column says so
-            return _begin(booking, resolution, row, limits, now)
+            assert key is not None  # the table's first column says so
+            return _begin(booking, key, row, limits, now)
 
 
 def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> Verdict:
@@ -177,19 +178,20 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
 
 
 def _begin(
-    booking: Booking, resolution: Resolution, row: Rendition | None, limits: Limits, now: float
+    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
 ) -> tuple[Verdict, Attempt | None]:
-    found = next_attempt(booking, resolution, row, limits, now)
+    found = next_attempt(booking, key, row, limits, now)
     if isinstance(found, Attempt):
         return Verdict(booking, BookingState.WAITING), found
     return _refusal(booking, found.code, found.message, alarm=True), None
 
 
 def next_attempt(
-    booking: Booking, resolution: Resolution, row: Rendition | None, limits: Limits, now: float
+    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
 ) -> Attempt | Refuse:
     """The next transcoding of a rendition that has none under way, from *booking*'s URLs; or why there is none."""
-    thing = stem(booking.record_id, resolution)
+    record_id, resolution = key
+    thing = stem(record_id, resolution)
     source_url = source(booking, resolution)
     if source_url is None or not (limits.oss or limits.ecs):
         why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
@@ -200,7 +202,7 @@ def next_attempt(
         return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
     backend = Backend.OSS if limits.oss else Backend.ECS
     return Attempt(
-        record_id=booking.record_id,
+        record_id=record_id,
         resolution=resolution,
         attempt=(row.attempt if row else 0) + 1,
         attempts_today=spent + 1,

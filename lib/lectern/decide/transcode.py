@@ -7,8 +7,9 @@ from typing import Literal
 
 from lectern.errors import TRANSCODE_TIMED_OUT
 from lectern.facts import RenditionKey, Underway
-from lectern.messages import TranscodingResult, stem
+from lectern.messages import TranscodingResult
 from lectern.states import Backend, RenditionState, Resolution
+from lectern.stems import stem
 
 
 class Any_(StrEnum):  # noqa: N801 (typing has the name without the underscore)

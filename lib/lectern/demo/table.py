@@ -55,14 +55,13 @@ class Table:
         length_s: float = LESSON_S,
         listed: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """A booking of a class that starts in *lead_s*; without *resolution* one of the old kind."""
+        """A booking of a class that starts in *lead_s*; without *resolution* of the old kind, without a record."""
         start = time.time() + lead_s
         origin = self.stack.origin
         fields = {
             "cmd": "order",
             "class_id": class_id,
             "institution_id": "i-7",
-            "record_id": record,
             "video_url": origin.url_for(f"{record}/{record}.flv"),
             "start_time": start,
             "end_time": start + length_s,
@@ -70,7 +69,7 @@ class Table:
         }
         if resolution is not None:
             urls = {one: origin.url_for(f"{record}/{record}_{one}.flv") for one in listed}
-            fields |= {"video_resolution": resolution, "video_url_list": urls}
+            fields |= {"record_id": record, "video_resolution": resolution, "video_url_list": urls}
         return fields
 
     def row(self, class_id: str, path: str, expected: str, rendition: str) -> Row:

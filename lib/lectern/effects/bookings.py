@@ -8,8 +8,9 @@ from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from lectern.effects.tables.teacher import orders
 from lectern.facts import Known
-from lectern.messages import Booking, stem
+from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
+from lectern.stems import stem
 
 MAX_DELIVERIES = 10
 """So many answers at most are sent for one booking, however often it is delivered."""
@@ -25,7 +26,7 @@ class Order:
     class_id: str
     state: BookingState
     payload: str
-    record_id: int
+    record_id: int | None
     resolution: Resolution | None
     start_time: float
     end_time: float
@@ -36,11 +37,12 @@ class Order:
     url: str | None = None
     placement: int = 0
     promised_at: float | None = None
+    url_stem: str | None = None
 
     @property
     def stem(self) -> str:
         """The rendition's id on a streamer."""
-        return stem(self.record_id, self.resolution)
+        return self.url_stem or (stem(self.record_id, self.resolution) if self.record_id is not None else "")
 
 
 _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
@@ -109,6 +111,7 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
             "class_id": booking.class_id,
             "institution_id": booking.institution_id,
             "record_id": booking.record_id,
+            "url_stem": _url_stem(booking),
             "resolution": booking.video_resolution,
             "start_time": booking.start_time,
             "end_time": booking.end_time,
@@ -130,9 +133,15 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
             booking.video_resolution,
             booking.start_time,
             booking.end_time,
+            url_stem=_url_stem(booking),
         )
         for booking, state in booked
     }
+
+
+def _url_stem(booking: Booking) -> str | None:
+    """The stem of a booking that names no record."""
+    return booking.stem if booking.record_id is None else None
 
 
 def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:

@@ -24,6 +24,7 @@ class Cached:
     duration_s: float | None
     update_time: float = 0.0
     reason: str | None = None
+    source: str | None = None
 
 
 _COLUMNS = (
@@ -36,6 +37,7 @@ _COLUMNS = (
     files.c.duration_s,
     files.c.update_time,
     files.c.reason,
+    files.c.source,
 )
 _HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
@@ -56,6 +58,7 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.duration_s,
         row.update_time or 0.0,
         row.reason,
+        row.source,
     )
 
 
@@ -115,8 +118,18 @@ def uncite(connection: Connection, stem: str) -> None:
     connection.execute(update(files).where(files.c.id == stem, pinned).values(num_cite=files.c.num_cite - 1))
 
 
-def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, site: Path, now: float) -> None:
-    """Reserve room for a download of *stem*."""
+def reserve(
+    connection: Connection,
+    root: Path,
+    stem: str,
+    size_bytes: int,
+    url: str,
+    site: Path,
+    now: float,
+    *,
+    source: str | None = None,
+) -> None:
+    """Reserve room for a download of *stem*; *source* is the recording where no record names it."""
     connection.execute(delete(files).where(files.c.id == stem))
     connection.execute(
         insert(files).values(
@@ -127,6 +140,7 @@ def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url:
             state=FileState.DOWNLOADING,
             size_bytes=size_bytes,
             url=url,
+            source=source,
             tries=0,
         )
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from lectern.effects.origin import Allowed
 from lectern.effects.upload import Target
 from lectern.errors import LecternError, Misuse
-from lectern.messages import stem
 from lectern.states import Resolution
+from lectern.stems import stem
 
 
 @dataclass(frozen=True)

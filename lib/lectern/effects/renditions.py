@@ -8,8 +8,8 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.tables.teacher import videos
 from lectern.facts import Attempt, Rendition, RenditionKey, Underway
-from lectern.messages import stem
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
+from lectern.stems import stem
 
 
 @dataclass(frozen=True)

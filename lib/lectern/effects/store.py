@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fastcrc import crc64 as _crc64
 
+from lectern import stems
 from lectern.effects.origin import RemoteFile
 from lectern.errors import Misuse
 from lectern.shown import shown
@@ -17,8 +18,7 @@ from lectern.shown import shown
 QUARANTINE = "quarantine"
 _KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
 _DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
-_STEM = re.compile(r"([0-9]{1,19})(?:_(?:240|480|720|1080)P)?")
-_FILE = re.compile(r"(?P<stem>[0-9]{1,19}(?:_(?:240|480|720|1080)P)?)\.flv(?P<part>\.part)?")
+_FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
 _CHUNK_BYTES = 4 * 1024 * 1024
 _LOOK_BYTES = 64 * 1024
 
@@ -44,24 +44,16 @@ def crc64(path: Path) -> int:
     return _crc64.xz(b"") if value is None else value
 
 
-def record_of(stem: str) -> int:
-    """The record of a stem (``6666`` or ``6666_720P``); raises Misuse for anything else."""
-    matched = _STEM.fullmatch(stem)
-    if matched is None:
-        raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
-    return int(matched[1])
-
-
 def rendition_path(root: Path, stem: str) -> Path:
-    """Where the rendition lies: ``root/6666/6666_720P.flv``."""
-    return root / str(record_of(stem)) / f"{stem}.flv"
+    """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse for what is no stem."""
+    if not stems.is_stem(stem):
+        raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
+    return root / stems.folder(stem) / f"{stem}.flv"
 
 
-def part_path(root: Path, record_id: int, stem: str) -> Path:
+def part_path(root: Path, stem: str) -> Path:
     """Where its download grows: ``root/6666/6666_720P.flv.part``."""
-    if record_of(stem) != record_id:
-        raise Misuse(f"{stem!r}: is no rendition of record {record_id}")
-    return root / str(record_id) / f"{stem}.flv.part"
+    return rendition_path(root, stem).with_suffix(".flv.part")
 
 
 def finish(part: Path, final: Path) -> None:
@@ -82,7 +74,7 @@ def remove(path: Path) -> None:
         return
     _sync(path.parent)  # else a power cut could bring it back, with no row that knows it
     try:
-        if path.parent.name.isdecimal():  # a record's folder, never the root
+        if path.parent.name == stems.folder(path.name.partition(".")[0]):  # a record's folder, never the root
             path.parent.rmdir()
     except OSError:
         return  # not empty
@@ -112,7 +104,7 @@ def _entries(root: Path) -> Iterator[Found]:
         for entry in top:
             if entry.name in _KEPT_ALONE or _is_not_ours(entry):
                 continue
-            if entry.name.isdecimal() and entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
                 with os.scandir(entry.path) as folder:
                     names = {inner.name: inner for inner in folder}
                 for name, inner in names.items():
@@ -128,7 +120,17 @@ def _is_not_ours(entry: os.DirEntry[str]) -> bool:
     """Whether nobody put it here as a recording: a hidden thing, a database (it may be ours), a folder of no files."""
     if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
         return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
-    return not entry.name.isdecimal() and _is_bare(entry.path)
+    return not _is_folder_of_ours(entry) and _is_bare(entry.path)
+
+
+def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
+    """Whether a folder is that of a record, or of the rendition whose file, or part of it, it has."""
+    if folder.name.isdecimal():
+        return True
+    if not stems.is_stem(folder.name):
+        return False
+    own = [f"{folder.path}/{folder.name}.flv{ending}" for ending in ("", ".part", ".part.origin")]
+    return any(os.path.lexists(path) for path in own)
 
 
 def _is_bare(folder: str) -> bool:
@@ -147,7 +149,8 @@ def _found(entry: os.DirEntry[str], record: str | None) -> Found:
     is_file = entry.is_file(follow_symlinks=False)
     size_bytes = entry.stat(follow_symlinks=False).st_size if is_file else 0
     matched = _FILE.fullmatch(entry.name)
-    if matched is None or not is_file or record != str(record_of(matched["stem"])):
+    is_ours = matched is not None and stems.is_stem(matched["stem"]) and record == stems.folder(matched["stem"])
+    if matched is None or not is_file or not is_ours:
         return Found(path, None, size_bytes, "unknown")
     return Found(path, matched["stem"], size_bytes, "part" if matched["part"] else "rendition")
 

@@ -233,8 +233,8 @@ class _Adopter:
         old = {case.waiter.waiting.key for case in cases.all if _is_old(case.rendition)}
         told: dict[RenditionKey, str] = {}
         for one in cases.waits:
-            if one.video_resolution and (url := source(one, one.video_resolution)):
-                told[one.record_id, one.video_resolution] = url
+            if one.key and (url := source(one, one.key[1])):
+                told[one.key] = url
         urls = {key: told.get(key, "") for key in old | (self.without_source & told.keys())}
         self._begin(urls)
         self.without_source -= told.keys()

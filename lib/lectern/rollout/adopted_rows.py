@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, insert, update
 
-from lectern.effects import airings, cache, events, store
+from lectern import stems
+from lectern.effects import airings, cache, events
 from lectern.effects.events import Event
 from lectern.effects.tables import streamer as tables
 from lectern.rollout import old_tables
@@ -157,7 +158,7 @@ def _plan_classes(
             "video_id": one.stem,
             "site": rendition_place(video_root, one.stem),
             "state": state,
-            "record_id": store.record_of(one.stem),
+            "record_id": stems.record_of(one.stem),
         }
         values = wanted if before is None else _changed(before, wanted, is_first=is_first)
         _put(changes.new_classes, changes.classes, one.class_id, before is None, values)

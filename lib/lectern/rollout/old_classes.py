@@ -8,11 +8,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from lectern import stems
 from lectern.effects.old_times import BEYOND, epoch
-from lectern.messages import stem
 from lectern.rollout.old_tables import ClassRow, TaskRow
 from lectern.rollout.wording import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, Resolution
+from lectern.stems import Held, stem
 from lectern.wire import HttpUrl, RtmpUrl, is_name
 
 _STEM = re.compile(r"(0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
@@ -25,7 +26,7 @@ _RTMP = TypeAdapter(RtmpUrl)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a row of ``task_list`` says of a recording; *stem* is None where its record can not be told."""
+    """What a row of ``task_list`` says of a recording; *stem* is None where neither a record nor a URL names it."""
 
     class_id: str
     path: str
@@ -60,7 +61,7 @@ class Judged:
 
 
 def is_stem(text: str) -> bool:
-    """Whether *text* is the id of a rendition, as this program writes it."""
+    """Whether *text* is the id of a record's rendition, as this program writes it."""
     matched = _STEM.fullmatch(text)
     return matched is not None and int(matched[1]) < 2**63
 
@@ -103,6 +104,7 @@ class _Judge:
         self._known = known
         self._now = now
         self._by_pattern = cache(lambda path: rendition(patterns, path))
+        self._held: dict[str, Held] = {}
         self.tasks: list[Task] = []
         self.going: list[Going] = []
         self.ended: set[str] = set()
@@ -117,7 +119,7 @@ class _Judge:
         # What is plainly a URL needs no closer look, of which there would be hundreds of thousands.
         plain, before = _PLAIN_URL.fullmatch(row.video_url), self._known.get(row.class_id)
         path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
-        found = before.video_id if before and is_stem(before.video_id) else self._by_pattern(path)
+        found = self._stem(row, path, before.video_id if before else "")
         start, end = epoch(row.start), epoch(row.end)
         self.tasks.append(Task(row.class_id, path, found))
         if found and (plain or _is_good(_HTTP, row.video_url)):
@@ -133,6 +135,16 @@ class _Judge:
             self.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
         elif found:
             self.going.append(Going(row.class_id, found, start))
+
+    def _stem(self, row: TaskRow, path: str, known: str) -> str | None:
+        """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
+        found = known if is_stem(known) else self._by_pattern(path)
+        if found is not None or not _is_good(_HTTP, row.video_url):
+            return found
+        is_named = known in {stems.of_url(row.video_url), stems.hashed(row.video_url)}
+        named = known if is_named else stems.chosen(None, None, row.video_url, self._held)
+        self._held.setdefault(named, Held(stems.source(row.video_url)))
+        return named
 
     def _unreadable(self, row: TaskRow) -> None:
         said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from lectern.effects import store
+from lectern import stems
 from lectern.rollout.old_classes import Task, is_stem, rendition
 from lectern.rollout.old_files import Ends, Found, ends
 
@@ -51,6 +51,8 @@ class Claims:
         for task in tasks:
             stem = task.stem or _UNKNOWN
             self._claim(task.class_id, f"{task.class_id}.flv", stem)
+            if task.stem:  # where this program has put it
+                self._places[stems.folder(stem), f"{stem}.flv"].add(stem)
             for path in {task.path, unquote(task.path)}:
                 above, _, name = path.rpartition("/")
                 if name:
@@ -67,7 +69,7 @@ class Claims:
         own = own if is_stem(own) else ""
         if found.folder is None:
             return self._names.get(found.name) or self._itself(found, own)
-        if own and found.folder == str(store.record_of(own)):
+        if own and found.folder == stems.folder(own):
             return {own}
         placed = self._places.get((found.folder, found.name)) or self._itself(found, own)
         if placed:
@@ -83,7 +85,7 @@ class Claims:
 
 def rendition_place(video_root: Path, stem: str) -> str:
     """`store.rendition_path` as text, which is quicker for a hundred thousand of them."""
-    return f"{video_root}/{stem.partition('_')[0]}/{stem}.flv"
+    return f"{video_root}/{stems.folder(stem)}/{stem}.flv"
 
 
 def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:

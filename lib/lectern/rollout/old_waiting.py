@@ -11,9 +11,10 @@ from pydantic_core import from_json, to_json
 from lectern.effects.keys import Pattern
 from lectern.errors import Malformed, Misuse
 from lectern.facts import RenditionKey
-from lectern.messages import MAX_BODY_BYTES, Booking, parse, stem
+from lectern.messages import MAX_BODY_BYTES, Booking, parse
 from lectern.rollout.wording import shown
 from lectern.states import Resolution
+from lectern.stems import stem
 from lectern.wire import is_name
 
 SLICE = 200

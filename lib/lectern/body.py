@@ -1,0 +1,22 @@
+"""The JSON of a message that came from outside, and its faults in words."""
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+
+def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
+    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+
+
+def in_words(error: ValidationError) -> str:
+    """Every fault as ``field: what is wrong``; values are left out, for URLs can hold secrets."""
+    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
+    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
+
+
+def _where(path: tuple[int | str, ...]) -> str:
+    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
+    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"

@@ -1,0 +1,102 @@
+"""The id of a rendition on a streamer: how it is chosen, and which folder it lies in."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+from lectern import urls
+from lectern.states import Resolution
+
+_RENDITION = re.compile(r"(?P<record>0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+# What a stem means already, or what the store keeps for itself, no file name of a URL may claim.
+_TAKEN = re.compile(r"[0-9]+_(?:240|480|720|1080)P|url-[0-9a-f]{32}|quarantine")
+# A signature is made anew for each booking; the recording behind it is the same.
+_SIGNATURES = frozenset(
+    {
+        *("expires", "signature", "ossaccesskeyid", "awsaccesskeyid", "security-token", "auth_key", "sign", "token"),
+        *("x-oss-signature-version", "x-oss-signature", "x-oss-credential", "x-oss-date", "x-oss-expires"),
+        *("x-oss-security-token", "x-oss-additional-headers"),
+        *("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders"),
+        *("x-amz-signature", "x-amz-security-token"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a stem is used for already: *source* is the recording it was named by, None where a record names it."""
+
+    source: str | None
+    url: str | None = None
+
+
+def stem(record_id: int, resolution: Resolution | None) -> str:
+    """``6666_720P``, or ``6666`` where the booking named no resolution."""
+    return f"{record_id}_{resolution}" if resolution else str(record_id)
+
+
+def source(url: str) -> str:
+    """What all URLs of the same recording have in common: host, port, path, and a query that is no signature."""
+    try:
+        parts = urls.http(url)
+    except ValueError:  # kept by an older version, or by another program
+        return url
+    query = urlencode([pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _signs(pair[0])])
+    port = "" if parts.port == urls.PORTS[parts.scheme] else f":{parts.port}"
+    return f"{parts.host}{port}{parts.path}{'?' if query else ''}{query}"
+
+
+def of_url(url: str) -> str:
+    """The stem of a booking that names no record: ``6666`` for ``…/6666.flv``, where that is a plain name."""
+    found = source(url)
+    path, asks, _ = found.partition("?")
+    name = path.rpartition("/")[2]
+    name = name.rpartition(".")[0] or name
+    is_plain = _PLAIN.fullmatch(name) and not _TAKEN.fullmatch(name) and not asks
+    return name if is_plain else hashed(url)
+
+
+def hashed(url: str) -> str:
+    """The stem that no other recording can have."""
+    return f"url-{hashlib.sha256(source(url).encode()).hexdigest()[:32]}"
+
+
+def chosen(record_id: int | None, resolution: Resolution | None, url: str, held: Mapping[str, Held]) -> str:
+    """The stem of a class, so that two recordings never share a file.
+
+    *held* says what stems are used for. The renditions of one record are one recording, whatever their URLs.
+    """
+    wanted = of_url(url) if record_id is None else stem(record_id, resolution)
+    before = held.get(wanted)
+    if before is None or resolution is not None:
+        return wanted
+    if record_id is not None and before.source is None:
+        return wanted
+    known = before.source or (before.url and source(before.url))
+    return wanted if known == source(url) else hashed(url)
+
+
+def is_stem(text: str) -> bool:
+    """Whether *text* may be the id of a rendition."""
+    if record_of(text) is not None:
+        return True
+    return _PLAIN.fullmatch(text) is not None and (_TAKEN.fullmatch(text) is None or text.startswith("url-"))
+
+
+def record_of(text: str) -> int | None:
+    """The record of ``6666`` or ``6666_720P``; None where a URL gave another name."""
+    rendition = _RENDITION.fullmatch(text)
+    return int(rendition["record"]) if rendition and int(rendition["record"]) < 2**63 else None
+
+
+def folder(text: str) -> str:
+    """The folder of a rendition below the root: its record, else its own name."""
+    record_id = record_of(text)
+    return text if record_id is None else str(record_id)
+
+
+def _signs(name: str) -> bool:
+    return name.lower() in _SIGNATURES
