@@ -13,7 +13,7 @@ from flows import artifacts, begin, broadcast, cache, deadlines, download
 from flows.host import NOWHERE, Host, log, streamer, teacher, tell
 from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
-from lectern.effects import airings, bookings, events, inbox, leases, outbox, outgoing, renditions
+from lectern.effects import airings, bookings, events, inbox, leases, oss_requests, outbox, outgoing, renditions
 from lectern.effects import cache as rows
 from lectern.effects.events import Event
 from lectern.errors import TryAgain
@@ -50,7 +50,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
     if isinstance(host.settings, TeacherSettings):
         return bool(
             renditions.overdue(connection, now)
-            or renditions.unrequested(connection, now - GRACE_S)
+            or oss_requests.forgotten(connection, now - GRACE_S, now)
             or renditions.ownerless(connection, now - GRACE_S, now)
             or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
             or bookings.unreported(connection, now - UNREPORTED_S, now)
@@ -81,7 +81,7 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
 async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     now = time.time()
     late, silent = await host.commit(_late, host, now)
-    forgotten = await host.commit(renditions.unrequested, now - GRACE_S)
+    forgotten = await host.commit(oss_requests.forgotten, now - GRACE_S, now)
     if dry_run:
         return Completed(message=f"dry run: {len(late)} late, {len(silent)} unreported, {len(forgotten)} not asked for")
     try:

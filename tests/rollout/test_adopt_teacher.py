@@ -7,7 +7,7 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.effects import bookings, events, renditions
+from lectern.effects import bookings, events, oss_requests, renditions
 from lectern.effects.tables.engine import transaction
 from lectern.effects.tables.teacher import journal
 from lectern.messages import Booking, parse
@@ -42,7 +42,7 @@ def test_its_rendition_is_under_way_and_has_a_deadline(client: redis.Redis, engi
     left_by_the_old_program(client, booking("c-1"))
     adopt(engine, client)
     with transaction(engine) as connection:
-        assert renditions.unrequested(connection, NOW + 1000) == []
+        assert oss_requests.forgotten(connection, NOW + 1000, NOW + 1000) == []
         assert renditions.overdue(connection, NOW + 119) == []
         (due,) = renditions.overdue(connection, NOW + 120)
         assert [one.class_id for one in bookings.waiting_for(connection, *due.key)] == ["c-1"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
@@ -41,7 +42,7 @@ class Due:
         return stem(self.record_id, self.resolution)
 
 
-_DUE = (
+DUE = (
     videos.c.record_id,
     videos.c.resolution,
     videos.c.attempt,
@@ -73,7 +74,7 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         videos.c.attempts_since,
     )
     found: dict[RenditionKey, Rendition] = {}
-    for row in connection.execute(select(*columns).where(_among(keys))):
+    for row in connection.execute(select(*columns).where(among(keys))):
         found[row.record_id, Resolution(row.resolution)] = Rendition(
             RenditionState.read(row.status), row.attempt, row.attempts_today, row.attempts_since
         )
@@ -94,7 +95,7 @@ def underway(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Rendi
         (row.record_id, Resolution(row.resolution)): Underway(
             RenditionState.read(row.status), row.attempt, Backend(row.backend) if row.backend else None, row.source_url
         )
-        for row in connection.execute(select(*columns).where(_among(keys)))
+        for row in connection.execute(select(*columns).where(among(keys)))
     }
 
 
@@ -103,7 +104,7 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
     there = {
         (row.record_id, row.resolution)
         for row in connection.execute(
-            select(videos.c.record_id, videos.c.resolution).where(_among((a.record_id, a.resolution) for a in attempts))
+            select(videos.c.record_id, videos.c.resolution).where(among((a.record_id, a.resolution) for a in attempts))
         )
     }
     for one in attempts:
@@ -141,20 +142,14 @@ def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: fl
         _set(connection, key, backend=Backend.ECS, deadline=deadline, updated_at=now, **_NOT_BEGUN)
 
 
-def requested(connection: Connection, key: RenditionKey, now: float, deadline: float | None = None) -> None:
-    """The OSS transcoder took the request, and has until *deadline*; None leaves it as it is."""
-    _set(connection, key, requested_at=now, **({} if deadline is None else {"deadline": deadline}))
-
-
-def asked(connection: Connection, keys: Iterable[RenditionKey]) -> set[RenditionKey]:
-    """Those of *keys* that the OSS transcoder took."""
-    wanted = select(videos.c.record_id, videos.c.resolution).where(_among(keys), videos.c.requested_at.is_not(None))
-    return {(row.record_id, Resolution(row.resolution)) for row in connection.execute(wanted)}
+def requested(connection: Connection, key: RenditionKey, now: float) -> None:
+    """Whoever was at work here before us has asked the OSS transcoder for it."""
+    _set(connection, key, requested_at=now)
 
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
     """A person wants failed or timed-out renditions tried again: the cap does not count."""
-    failed = _among(keys) & videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT])
+    failed = among(keys) & videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT])
     connection.execute(
         update(videos)
         .where(failed)
@@ -177,11 +172,11 @@ def take(
     With them come those that are made in the same job, and those that *owner* has joined to its own before.
     """
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    asked = _among((record_id, one) for one in resolutions) & _to_be_made() & free
+    asked = among((record_id, one) for one in resolutions) & _to_be_made() & free
     jobs = select(videos.c.ecs_job).where(asked, videos.c.begun_at.is_not(None))
     together = (videos.c.owner == owner) | (videos.c.begun_at.is_not(None) & videos.c.ecs_job.in_(jobs))
     mine = asked | ((videos.c.record_id == record_id) & _to_be_made() & free & together)
-    found = [_due(row) for row in connection.execute(select(*_DUE).where(mine).order_by(videos.c.resolution))]
+    found = [due_of(row) for row in connection.execute(select(*DUE).where(mine).order_by(videos.c.resolution))]
     for one in found:
         _set(connection, one.key, owner=owner, lease_until=now + lease_s)
     return found
@@ -193,7 +188,7 @@ def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iter
     waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
     waiting &= _to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.is_not(None)
     waiting &= videos.c.owner.not_in([owner, *strangers])
-    found = [_due(row) for row in connection.execute(select(*_DUE).where(waiting).order_by(videos.c.resolution))]
+    found = [due_of(row) for row in connection.execute(select(*DUE).where(waiting).order_by(videos.c.resolution))]
     for one in found:
         _set(connection, one.key, owner=owner, lease_until=until)
     return found
@@ -202,13 +197,15 @@ def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iter
 def overdue(connection: Connection, now: float) -> list[Due]:
     """The transcodings whose deadline has passed; one that nobody was asked for yet has none."""
     late = _asked_for() & (videos.c.deadline <= now)
-    return [_due(row) for row in connection.execute(select(*_DUE).where(late).order_by(videos.c.deadline).limit(1000))]
+    return [due_of(row) for row in connection.execute(select(*DUE).where(late).order_by(videos.c.deadline).limit(1000))]
 
 
 def under_way(connection: Connection) -> list[Due]:
     """All transcodings that are not settled, the next deadline first."""
     open_ = videos.c.status == RenditionState.TRANSCODING
-    return [_due(row) for row in connection.execute(select(*_DUE).where(open_).order_by(videos.c.deadline).limit(1000))]
+    return [
+        due_of(row) for row in connection.execute(select(*DUE).where(open_).order_by(videos.c.deadline).limit(1000))
+    ]
 
 
 def next_deadline(connection: Connection) -> float | None:
@@ -218,23 +215,17 @@ def next_deadline(connection: Connection) -> float | None:
     return None if found is None else float(found)
 
 
-def unrequested(connection: Connection, before: float) -> list[Due]:
-    """The OSS transcodings begun before *before* that were never asked for."""
-    forgotten = _transcoding(Backend.OSS) & videos.c.requested_at.is_(None) & (videos.c.updated_at < before)
-    return [_due(row) for row in connection.execute(select(*_DUE).where(forgotten).limit(1000))]
-
-
 def ownerless(connection: Connection, before: float, now: float) -> list[Due]:
     """The ECS transcodings that nobody works on since *before*, or whose owner's lease ran out."""
     lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
-    return [_due(row) for row in connection.execute(select(*_DUE).where(_to_be_made() & lost).limit(1000))]
+    return [due_of(row) for row in connection.execute(select(*DUE).where(_to_be_made() & lost).limit(1000))]
 
 
 def left_behind(connection: Connection, record_id: int, resolutions: Sequence[Resolution]) -> list[Due]:
     """Those of *resolutions* that are done with, but something of their making may still be on its host."""
     over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
-    mine = _among((record_id, one) for one in resolutions) & videos.c.ecs_job.is_not(None) & over
-    return [_due(row) for row in connection.execute(select(*_DUE).where(mine))]
+    mine = among((record_id, one) for one in resolutions) & videos.c.ecs_job.is_not(None) & over
+    return [due_of(row) for row in connection.execute(select(*DUE).where(mine))]
 
 
 def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
@@ -247,19 +238,19 @@ def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[
             "url": row.url,
             "reason": row.reason,
         }
-        for row in connection.execute(select(*columns).where(_among(keys)))
+        for row in connection.execute(select(*columns).where(among(keys)))
     ]
 
 
 def settled_since(connection: Connection, key: RenditionKey, since: float) -> bool:
     """Whether the rendition's last attempt ended, well or not, after *since* (epoch seconds)."""
     over = (videos.c.status != RenditionState.TRANSCODING) & (videos.c.updated_at > since)
-    return connection.execute(select(videos.c.attempt).where(_among([key]) & over)).first() is not None
+    return connection.execute(select(videos.c.attempt).where(among([key]) & over)).first() is not None
 
 
 def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
     """Which attempt made the rendition, and where it lies; None where it is not made."""
-    wanted = _among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
+    wanted = among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
     row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
     return None if row is None else (row.attempt, row.url)
 
@@ -275,7 +266,8 @@ def _asked_for() -> ColumnElement[bool]:
     return (videos.c.status == RenditionState.TRANSCODING) & (elsewhere | videos.c.requested_at.is_not(None))
 
 
-def _transcoding(backend: Backend):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
+def transcoding(backend: Backend) -> ColumnElement[bool]:
+    """Renditions that *backend* is to make."""
     return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == backend)
 
 
@@ -284,8 +276,10 @@ def _to_be_made() -> ColumnElement[bool]:
     return unpublished & (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == Backend.ECS)
 
 
-def _among(keys: Iterable[RenditionKey]):  # type: ignore[no-untyped-def]  # noqa: ANN202 (an SQL expression)
-    return tuple_(videos.c.record_id, videos.c.resolution).in_([(record_id, str(one)) for record_id, one in keys])
+def among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
+    """The renditions *keys*."""
+    wanted = [(record_id, str(one)) for record_id, one in keys]
+    return tuple_(videos.c.record_id, videos.c.resolution).in_(wanted)
 
 
 def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
@@ -294,6 +288,7 @@ def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
     )
 
 
-def _due(row) -> Due:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+def due_of(row: Any) -> Due:  # noqa: ANN401 (a row of SQLAlchemy)
+    """The rendition that a row of the columns DUE is."""
     backend = Backend(row.backend) if row.backend else None
     return Due(**{**row._mapping, "resolution": Resolution(row.resolution), "backend": backend})

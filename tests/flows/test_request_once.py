@@ -1,0 +1,206 @@
+"""One signed POST for a rendition and an attempt, however slow the OSS is and whoever else looks after it."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+from sqlalchemy import Engine, select, update
+
+from flows import host as hall
+from flows import sweep, transcode
+from flows.host import Host
+from lectern.demo.ports import HOST, free_port
+from lectern.effects import oss_requests, renditions
+from lectern.effects.bus import Bus
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.teacher import videos
+from lectern.facts import Attempt, RenditionKey
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, Resolution
+from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
+from tests.faults import hosts
+
+__all__ = ["empty_redis", "redis_of_a_module"]
+pytestmark = pytest.mark.asyncio
+P720 = Resolution.P720
+KEY: RenditionKey = (1, P720)
+
+
+class SlowOss:
+    """A transcoder's API that takes its time, and counts how often it is asked for each record."""
+
+    def __init__(self, answer_s: float, *statuses: int) -> None:
+        self.port = free_port()
+        self.asked: Counter[int] = Counter()
+        self.meanwhile: Any = None  # called while an answer is made
+        self._answer_s = answer_s
+        self._statuses = iter([*statuses, *itertools.repeat(200, 10_000)])
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> "SlowOss":
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length: ")[1].split("\r\n")[0])
+        self.asked[json.loads(await reader.readexactly(length))["record_id"]] += 1
+        await asyncio.sleep(self._answer_s)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        writer.write(f"HTTP/1.1 {next(self._statuses)} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+
+class RunsHere:
+    """Runs of the flow ``request``, as tasks of this test."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
+        """Begin it."""
+        assert flow == "request"
+        self.tasks.append(asyncio.create_task(transcode.request.fn(**parameters)))
+        return f"run-{len(self.tasks)}"
+
+
+@asynccontextmanager
+async def teacher(
+    client: redis.Redis, oss: SlowOss, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Host[TeacherSettings]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
+    host = hosts.teacher(engine)
+    host.settings = host.settings.model_copy(update={"oss_transcode_url": f"http://{HOST}:{oss.port}/t"})
+    host.bus = Bus.open(url_of(client))
+    host.runs = cast("Any", RunsHere())
+    numbers = itertools.count(1)
+    monkeypatch.setattr(transcode, "run_id", lambda: f"owner-{next(numbers)}")
+    monkeypatch.setattr(transcode, "post", transcode.post.fn)  # without Prefect there are no retries of a task
+    monkeypatch.setattr(transcode, "_door", transcode._Door())
+    token = hall.current.set(host)
+    try:
+        yield host
+    finally:
+        hall.current.reset(token)
+        await host.bus.close()
+        engine.dispose()
+
+
+def begin(engine: Engine, *records: int, attempt: int = 1) -> None:
+    now = time.time()
+    with transaction(engine) as connection:
+        url = "http://origin.example/1.flv"
+        attempts = [Attempt(one, P720, attempt, 1, now, Backend.OSS, now + 120, url) for one in records]
+        renditions.begin(connection, attempts, now - 60)
+
+
+def row(engine: Engine) -> Any:
+    with transaction(engine) as connection:
+        return connection.execute(select(videos).where(videos.c.record_id == KEY[0])).one()
+
+
+async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen are sent at a time, so the last waits its turn through many sweeps."""
+    monkeypatch.setattr(sweep, "GRACE_S", 0.0)
+    async with SlowOss(0.4) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        records = range(1, 241)
+        begin(host.engine, *records)
+        await host.runs.start("request", {"renditions": [(one, "720P") for one in records]}, name="request")
+        tasks = cast("RunsHere", host.runs).tasks
+        while not all(one.done() for one in tasks):
+            await asyncio.sleep(0.5)
+            assert sum(oss.asked.values()) <= 240
+            await sweep._sweep_teacher(host, False)
+        for one in tasks:
+            one.result()
+        assert oss.asked == Counter(dict.fromkeys(records, 1))
+        with transaction(host.engine) as connection:
+            assert connection.execute(select(videos.c.record_id).where(videos.c.requested_at.is_(None))).all() == []
+
+
+async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    begin(engine, 1)
+    now = time.time()
+    with transaction(engine) as connection:
+        assert oss_requests.take(connection, [KEY], "killed", 60, now) == [(KEY, 1)]
+        assert oss_requests.forgotten(connection, now, now + 59) == []
+        assert oss_requests.take(connection, [KEY], "other", 60, now + 59) == []
+        assert [one.key for one in oss_requests.forgotten(connection, now, now + 61)] == [KEY]
+        assert oss_requests.take(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
+        assert not oss_requests.may_ask(connection, KEY, 1, "killed", 60, now + 62), "it was only slow, and is late"
+        assert oss_requests.may_ask(connection, KEY, 1, "other", 60, now + 62)
+    engine.dispose()
+
+
+async def test_a_run_that_lives_keeps_what_waits_in_its_line(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    begin(engine, 1)
+    now = time.time()
+    with transaction(engine) as connection:
+        oss_requests.take(connection, [KEY], "slow", 60, now)
+        oss_requests.keep(connection, "slow", 60, now + 50)
+        assert oss_requests.forgotten(connection, now, now + 100) == []
+        assert oss_requests.may_ask(connection, KEY, 1, "slow", 60, now + 100)
+    engine.dispose()
+
+
+async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        with transaction(host.engine) as connection:
+            ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
+            renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
+        await transcode.post(*key, attempt, "mine")
+        assert oss.asked == Counter()
+
+
+async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The OSS failed while its API still made its answer: the ECS attempt has its own, longer time."""
+    async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        until = time.time() + 3600
+
+        def falls_back() -> None:
+            with transaction(host.engine) as connection:
+                renditions.fall_back(connection, [KEY], until, time.time())
+
+        oss.meanwhile = falls_back
+        await transcode.request.fn([(1, "720P")])
+        assert oss.asked == Counter({1: 1})
+        assert row(host.engine).deadline == pytest.approx(until)
+        assert row(host.engine).backend == Backend.ECS
+        assert row(host.engine).requested_at is None
+
+
+async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        oss.meanwhile = lambda: begin(host.engine, 1, attempt=2)
+        await transcode.request.fn([(1, "720P")])
+        assert row(host.engine).requested_at is None, "the second attempt is still to be asked for"
+        with transaction(host.engine) as connection:
+            connection.execute(update(videos).values(updated_at=0))
+            assert [one.attempt for one in oss_requests.forgotten(connection, time.time(), time.time())] == [2]
