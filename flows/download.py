@@ -57,7 +57,9 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         if await host.commit(cache.tried, stem) > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
         async with host.slots:
-            remote, found = await fetch(stem)
+            delays = exponential_backoff(2)(host.settings.download_tries - 1)
+            trying = fetch.with_options(retries=len(delays), retry_delay_seconds=delays)
+            remote, found = await trying(stem)
     except LecternError as error:
         await host.commit(_fail, host, stem, error)
         await tell(host)
@@ -76,8 +78,6 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     cache_policy=NO_CACHE,
     persist_result=False,
     result_storage=NOWHERE,
-    retries=3,
-    retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,
     retry_condition_fn=passing,
 )

@@ -196,7 +196,7 @@ class StreamerSettings(Common):
     max_video_num: int = Field(1000, ge=1)
     max_video_size: float = Field(1000, gt=0)
     max_downloads: int = Field(4, ge=1)
-    download_tries: int = Field(4, ge=1)
+    download_tries: int = Field(4, ge=1, le=10)  # the pauses double: the tenth try comes after 17 minutes
     download_timeout_s: float = Field(6 * 3600, gt=0)
     allowed_origins: str = ""
     broadcast_lead_s: float = Field(300, ge=0)

@@ -54,14 +54,14 @@ def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -
 
 @pytest.fixture(scope="module")
 def liar(tmp_path_factory: pytest.TempPathFactory, town: Town) -> Iterator[str]:
-    """An origin that sends another CRC-64 than the recording has."""
+    """An origin that sends another CRC-64 than the recording has, or one that is no number any more."""
     body = (town.folder / "master.flv").read_bytes()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
-            self.send_header("x-oss-hash-crc64ecma", "1234567890")
+            self.send_header("x-oss-hash-crc64ecma", "9" * 4_301 if "odd" in self.path else "1234567890")
             self.end_headers()
 
         def do_GET(self) -> None:
@@ -133,16 +133,16 @@ def test_passing_trouble_of_the_origin_is_outlived(stage: Stage, troubled: dict[
 
 @pytest.fixture(scope="module")
 def small(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A streamer that keeps three renditions."""
-    with staged(town, tmp_path_factory.mktemp("small"), MAX_VIDEO_NUM="3") as found:
+    """A streamer that keeps three renditions, and downloads each once."""
+    with staged(town, tmp_path_factory.mktemp("small"), MAX_VIDEO_NUM="3", DOWNLOAD_TRIES="1") as found:
         found.up("streamer1")
         yield found
 
 
-def prepare(stage: Stage, record_id: int) -> str:
+def prepare(stage: Stage, record_id: int, **fields: str) -> str:
     """Tell the streamer to prepare a class, as the teacher does; returns its class_id."""
     booking = stage.booking(record_id)
-    stage.tell("streamer1", {**booking, "cmd": "prepare"})
+    stage.tell("streamer1", {**booking, **fields, "cmd": "prepare"})
     return str(booking["class_id"])
 
 
@@ -189,3 +189,23 @@ def test_a_full_cache_evicts_what_no_class_needs(small: Stage) -> None:
     (sums,) = small.rows("streamer1", "select num, reserved_num, size, reserved_bytes from dir_info")
     size = Path(small.folder / "streamer1" / stems[1] / f"{stems[1]}.flv").stat().st_size
     assert sums == {"num": 3, "reserved_num": 0, "size": 3 * size, "reserved_bytes": 0}
+
+
+def test_an_origin_that_answers_oddly_holds_up_no_other_class(small: Stage, liar: str) -> None:
+    """They come in one batch; each has its answer at once."""
+    odd = liar.replace("recording", "odd")
+    classes = [prepare(small, small.town.record(), video_url=f"{odd}?{number}") for number in range(2)]
+    classes.insert(1, prepare(small, small.town.record()))
+    assert [reported(small, one) for one in classes] == [318, 0, 318]
+
+
+def test_a_download_is_tried_as_often_as_is_set(small: Stage) -> None:
+    for one in small.rows("streamer1", "select class_id from class_list where state = 'ready'"):
+        release(small, str(one["class_id"]))
+    wait_until(
+        lambda: not small.rows("streamer1", "select id from video_list where num_cite > 0"), description="there is room"
+    )
+    record = small.town.record()
+    small.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=503))
+    assert reported(small, prepare(small, record)) == 318
+    assert small.town.asked(f"{record}/{record}.flv") == 1
