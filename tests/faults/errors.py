@@ -35,7 +35,7 @@ STEPS: Mapping[str, str] = {
     # both roles: the intake
     "a channel is subscribed": "lectern.effects.bus:Bus.subscribed",
     "messages of channels are kept": "flows.intake:Intake._keep_once",
-    "streams are read": "lectern.effects.bus:Bus.read_streams",
+    "streams are read": "lectern.effects.hearing:Streams.next",
     "messages of streams are kept": "flows.intake:Intake._take",
     "messages are claimed": "lectern.effects.inbox:claim",
     "a run begins": "flows.runs:ResidentRuns.start",
@@ -62,9 +62,9 @@ STEPS: Mapping[str, str] = {
     "bookings are shown": "flows.board:show_bookings",
     # a streamer
     "the guard looks": "lectern.effects.airings:due",
-    "cancelled broadcasts are looked for": "flows.broadcast:honour_cancels",
-    "broadcasts are planned": "lectern.effects.airings:unscheduled",
-    "a broadcast is scheduled": "flows.broadcast:schedule",
+    "cancelled broadcasts are looked for": "flows.timetable:Cancels.look",
+    "broadcasts are planned": "lectern.effects.plans:unscheduled",
+    "a broadcast is scheduled": "flows.timetable:Plan._create",
     "live classes are looked at": "lectern.effects.airings:live",
     "a push URL is tried": "lectern.effects.reach:unreachable",
     "the cache is shown": "flows.board:show_cache",

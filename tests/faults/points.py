@@ -34,8 +34,8 @@ class Point:
 
 TEACHER: Mapping[str, Point] = {
     "read from the stream, not kept": Point("lectern.effects.inbox:keep", "before"),
-    "kept, not acknowledged": Point("lectern.effects.bus:Bus.acknowledge", "before"),
-    "acknowledged, not handled": Point("lectern.effects.bus:Bus.acknowledge", "after"),
+    "kept, not acknowledged": Point("lectern.effects.hearing:Streams.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.hearing:Streams.acknowledge", "after"),
     "claimed, no run yet": Point("lectern.effects.inbox:claim", "after"),
     "decided, not committed": Point("lectern.effects.bookings:add", "after"),
     "handled, not committed": Point("lectern.effects.inbox:done", "before"),
@@ -50,8 +50,8 @@ TEACHER: Mapping[str, Point] = {
 }
 STREAMER: Mapping[str, Point] = {
     "read from the stream, not kept": Point("lectern.effects.inbox:keep", "before"),
-    "kept, not acknowledged": Point("lectern.effects.bus:Bus.acknowledge", "before"),
-    "acknowledged, not handled": Point("lectern.effects.bus:Bus.acknowledge", "after"),
+    "kept, not acknowledged": Point("lectern.effects.hearing:Streams.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.hearing:Streams.acknowledge", "after"),
     "reserved, not committed": Point("lectern.effects.cache:reserve", "after"),
     "cited, not committed": Point("lectern.effects.cache:cite", "after"),
     "out of the sums, still on the disk": Point("lectern.effects.store:remove", "before"),
