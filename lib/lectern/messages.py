@@ -13,6 +13,7 @@ from lectern.states import Resolution
 from lectern.stems import stem
 from lectern.wire import (
     SUCCESS,
+    Count,
     EpochSeconds,
     HttpUrl,
     LooseBackend,
@@ -22,6 +23,7 @@ from lectern.wire import (
     ResultWord,
     RtmpUrl,
     WireResolution,
+    is_count,
     is_name,
     read_resolution,
 )
@@ -117,8 +119,8 @@ class TranscodingResult(Message):
     result: ResultWord
     transcode_video_url: Annotated[HttpUrl | None, BeforeValidator(lambda url: url or None)] = None  # "" at a failure
     type: LooseBackend = None  # of a failure only it matters
-    attempt: int | None = None
-    code: Annotated[int | None, BeforeValidator(lambda code: code if type(code) is int else None)] = None
+    attempt: Count | None = None
+    code: Annotated[int | None, BeforeValidator(lambda code: code if is_count(code) else None)] = None
     message: str | None = None
 
     @model_validator(mode="after")
@@ -164,7 +166,7 @@ class Prepare(Message):
     """Teacher to streamer: have this rendition, and air it then. *placement* counts the streamers that it had."""
 
     cmd: Literal["prepare"] = "prepare"
-    placement: int = 1
+    placement: Count = 1
     class_id: Name
     institution_id: Name | None = None
     record_id: RecordId | None = None
@@ -208,7 +210,7 @@ class Release(Message):
 
     cmd: Literal["release"] = "release"
     class_id: Name
-    placement: int | None = None
+    placement: Count | None = None
 
 
 class Grant(Message):
@@ -226,9 +228,9 @@ class Report(Message):
     class_id: Name
     streamer: Name
     result: Literal["success", "fail"]
-    code: int = 0
+    code: Count = 0
     message: str = ""
-    placement: int = 1
+    placement: Count = 1
 
 
 class DeadLetter(Message):

@@ -11,12 +11,20 @@ from lectern.states import Backend, Resolution
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
 """What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
 
+COUNT_BOUND = 2**31
+"""Placements, attempts and codes are below it: every database can keep them."""
+
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def is_name(text: str) -> bool:
     """Whether *text* may be a class_id, an institution_id, or a host's name."""
     return NAME.fullmatch(text) is not None and text not in {".", ".."}
+
+
+def is_count(value: object) -> bool:
+    """Whether *value* is a number as placements, attempts and codes are."""
+    return type(value) is int and 0 <= value < COUNT_BOUND
 
 
 def _name(text: str) -> str:
@@ -64,6 +72,7 @@ Name = Annotated[str, AfterValidator(_name)]
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text)]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text)]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=COUNT_BOUND)]
 RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 LooseRecordId = Annotated[RecordId, BeforeValidator(_record)]
 ResultWord = Annotated[str, AfterValidator(_result)]

@@ -274,6 +274,37 @@ def test_the_answer_has_the_documented_fields() -> None:
     }
 
 
+CLASS = {"class_id": "c-1"}
+SAID = {**CLASS, "streamer": "streamer1", "result": "success"}
+NO_COUNT = {"negative": -1, "31 bits": 2**31, "63 bits": 2**63, "400 digits": 10**400, "bool": True, "text": "1"}
+
+
+@pytest.mark.parametrize("number", NO_COUNT.values(), ids=NO_COUNT)
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"cmd": "release", **CLASS}, "placement"),
+        ({"cmd": "prepared", **SAID}, "placement"),
+        ({"cmd": "ended", **SAID}, "code"),
+        ({**BOOKING, "cmd": "prepare"}, "placement"),
+        (RESULT, "attempt"),
+    ],
+)
+def test_what_counts_is_a_number_that_every_database_can_keep(
+    message: dict[str, Any], field: str, number: object
+) -> None:
+    """Whoever may write to a host's stream can write any number there; none of them is for the database to refuse."""
+    with pytest.raises(Malformed, match=field):
+        parse(json.dumps({**message, field: number}), EVERY)
+    assert getattr(parse(json.dumps({**message, field: 3}), EVERY), field) == 3
+
+
+@pytest.mark.parametrize("code", NO_COUNT.values(), ids=NO_COUNT)
+def test_a_code_that_is_none_is_passed_over_in_a_result(code: object) -> None:
+    """The cloud's own codes are not ours."""
+    assert parse(json.dumps({**RESULT, "result": "failed", "code": code}), (TranscodingResult,)).code is None
+
+
 @pytest.mark.parametrize(("command", "kind"), BY_COMMAND.items())
 def test_a_message_names_the_command_that_reads_it(command: str, kind: type[Booking]) -> None:
     annotation = kind.model_fields["cmd"].annotation
