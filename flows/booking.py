@@ -9,7 +9,7 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts, begin, ecs
+from flows import artifacts, begin, cancelling, ecs
 from flows.apart import apart
 from flows.host import NOWHERE, log, teacher, tell
 from flows.outcome import (
@@ -24,7 +24,6 @@ from flows.outcome import (
     put_back,
     refuse_all,
     summary,
-    to_streamer,
     waiting_key,
 )
 from lectern import errors
@@ -35,16 +34,12 @@ from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.errors import Malformed, TryAgain
 from lectern.facts import Attempt
-from lectern.messages import Booking, Cancel, Message, Release, parse
+from lectern.messages import Booking, Cancel, Message, parse
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState
 
 Read = dict[int, tuple[inbox.Kept, Message | Exception]]
 """Messages by their id in the inbox, and what is wrong with those that are none."""
-
-CANCEL_AGAIN_S = 1.0
-CANCEL_TRIES = 3
-"""A cancel that overtook its booking is looked at so often, so far apart."""
 
 
 @flow(name="booking", persist_result=False, result_storage=NOWHERE)
@@ -102,18 +97,8 @@ def _handle(
     batch = Batch()
     new = inbox.unhandled(connection, host.journal, ids)
     kept = [id_ for id_ in ids if id_ in new]
-    booked: list[Booking] = []
-    cancelled: list[tuple[inbox.Kept, Cancel]] = []
-    malformed: list[tuple[inbox.Kept, Malformed]] = []
-    for one, message in [read[id_] for id_ in kept]:
-        if isinstance(message, Booking):
-            booked.append(message)
-        elif isinstance(message, Cancel):
-            cancelled.append((one, message))
-        elif isinstance(message, Malformed):
-            malformed.append((one, message))
-        elif isinstance(message, Exception):
-            raise message
+    booked, cancelled, malformed = _sorted([read[id_] for id_ in kept])
+    booked = cancelling.without_cancelled(connection, host, booked, batch, now, dry_run=dry_run)
     known = bookings.known(connection, [one.class_id for one in booked])
     states = renditions.states(connection, {one.key for one in booked if one.key})
     plan = decide.plan(booked, known, states, limits(host.settings), now)
@@ -124,11 +109,30 @@ def _handle(
     _act(connection, host, plan, batch, alive, now)
     for one, fault in malformed:
         bury(connection, host, one, fault, batch, now)
-    waiting_on = [one.id for one, cancel in cancelled if not _cancel(connection, host, one, cancel, batch, now)]
-    inbox.later(connection, host.journal, waiting_on, now + CANCEL_AGAIN_S)
-    gone = {*waiting_on, *(one.id for one, _ in malformed)}
+    for message in cancelled:
+        cancelling.cancel(connection, host, message, batch, now)
+    gone = {one.id for one, _ in malformed}
     inbox.done(connection, host.journal, [id_ for id_ in kept if id_ not in gone])
     return batch
+
+
+def _sorted(
+    messages: Sequence[tuple[inbox.Kept, Message | Exception]],
+) -> tuple[list[Booking], list[Cancel], list[tuple[inbox.Kept, Malformed]]]:
+    """The bookings, cancels and malformed messages; raises what nobody foresaw of a message."""
+    booked: list[Booking] = []
+    cancelled: list[Cancel] = []
+    malformed: list[tuple[inbox.Kept, Malformed]] = []
+    for one, message in messages:
+        if isinstance(message, Booking):
+            booked.append(message)
+        elif isinstance(message, Cancel):
+            cancelled.append(message)
+        elif isinstance(message, Malformed):
+            malformed.append((one, message))
+        elif isinstance(message, Exception):
+            raise message
+    return booked, cancelled, malformed
 
 
 def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive: list[str], now: float) -> None:
@@ -189,33 +193,6 @@ def _answer_again(
         outbox.put(connection, host.journal, [host.alarm(cry)], now)
     events.note(connection, host.journal, host.settings.name, [Event(what, class_id, order.stem)], now)
     batch.row(class_id, what, code=order.code or 0)
-
-
-def _cancel(connection: Connection, host: Teacher, kept: inbox.Kept, cancel: Cancel, batch: Batch, now: float) -> bool:
-    """Cancel a class; False where its booking may still come."""
-    order = bookings.by_id(connection, [cancel.class_id]).get(cancel.class_id)
-    if order is None:
-        batch.row(cancel.class_id, "cancel of an unknown class")
-        events.note(
-            connection, host.journal, host.settings.name, [Event("cancel of an unknown class", cancel.class_id)], now
-        )
-        return kept.tries >= CANCEL_TRIES
-    # A broken class is not over before its end: a person may have retried it, so it may be on air.
-    is_over = order.state is BookingState.BROKEN and order.end_time <= now
-    if is_over or order.state in {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED}:
-        batch.row(cancel.class_id, f"cancel of a class that is {order.state}")
-        return True
-    bookings.close(connection, order, BookingState.CANCELLED, now, code=order.code or 0)
-    if order.state is BookingState.WAITING:
-        batch.leaves.append((waiting_key(host, order), order.class_id))
-    if order.promised_at is None:
-        give_answer(connection, host, order, errors.CANCELLED.number, errors.CANCELLED.meaning, now)
-    if order.streamer:
-        release = to_streamer(host, order.streamer, Release(class_id=order.class_id), order.class_id)
-        outbox.put(connection, host.journal, [release], now)
-    events.note(connection, host.journal, host.settings.name, [Event("cancelled", order.class_id, order.stem)], now)
-    batch.row(order.class_id, "cancel", where=order.streamer or "")
-    return True
 
 
 async def _keep_waiting_lists(host: Teacher, batch: Batch) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from flows import stop
-from flows.host import Host, log
-from lectern.effects import airings, events, inbox, leases, released
+from flows.host import Host, log, tell
+from lectern import errors
+from lectern.effects import airings, events, inbox, leases, outbox, released
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
+from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import Malformed
-from lectern.messages import Grant, Release, parse
+from lectern.messages import Grant, Release, Report, parse
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 
@@ -58,7 +60,24 @@ async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
         stop.here(host, stops)
     if grants:
         await host.commit(_handle, host, grants)
+    await tell(host)
     return stops
+
+
+def _confirm(connection: Connection, host: Streamer, message: Release, now: float) -> None:
+    """Report that a cancelled class is given up, whether it was here or not: the teacher tells it until it hears so."""
+    known = airings.by_id(connection, [message.class_id]).get(message.class_id)
+    code = errors.CANCELLED
+    said = Report(
+        cmd="ended",
+        class_id=message.class_id,
+        streamer=host.settings.name,
+        result="fail",
+        code=code.number,
+        message="released",
+        placement=known.placement if known else 1,
+    )
+    outbox.put(connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, said.class_id)], now)
 
 
 def _handle(connection: Connection, host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
@@ -74,5 +93,7 @@ def _handle(connection: Connection, host: Streamer, kept: Sequence[inbox.Kept]) 
             grant(connection, host, message, now)
         elif isinstance(message, Release):
             stops += release(connection, host, message, now)
+            if message.placement is None:
+                _confirm(connection, host, message, now)
         inbox.done(connection, host.journal, [one.id])
     return stops

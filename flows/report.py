@@ -13,7 +13,7 @@ from flows.apart import apart
 from flows.host import NOWHERE, teacher, tell
 from flows.outcome import FAILED, Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
 from lectern import errors
-from lectern.effects import bookings, events, inbox, outbox, outgoing
+from lectern.effects import bookings, cancels, events, inbox, outbox, outgoing
 from lectern.effects.bookings import Order, Outcome
 from lectern.effects.events import Event
 from lectern.effects.outbox import Outgoing
@@ -83,7 +83,11 @@ def _take_report(
     connection: Connection, host: Teacher, said: Report, alive: list[str], batch: Batch, now: float
 ) -> None:
     order = bookings.by_id(connection, [said.class_id]).get(said.class_id)
-    if order is None or not _is_from(order, said):
+    if said.cmd == "ended" and cancels.confirmed(connection, said.class_id, said.streamer):
+        batch.row(said.class_id, "cancel confirmed", where=said.streamer)
+        noted = Event("cancel confirmed", said.class_id, detail=f"{said.streamer}: {said.message}")
+        events.note(connection, host.journal, host.settings.name, [noted], now)
+    elif order is None or not _is_from(order, said):
         batch.row(said.class_id, "report of a class that is not there", where=said.streamer)
     elif said.cmd == "prepared" and _is_news(order, said):
         _prepared(connection, host, order, said, alive, batch, now)

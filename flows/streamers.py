@@ -10,12 +10,13 @@ from typing import Any
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
+from flows import cancelling
 from flows.host import log, lost_tag, tell
 from flows.intake import backoff_s
 from flows.outcome import Teacher, to_streamer
 from lectern import errors
 from lectern.decide import lease as decide
-from lectern.effects import bookings, events, leases, outbox, outgoing
+from lectern.effects import bookings, cancels, events, leases, outbox, outgoing
 from lectern.effects.events import Event
 from lectern.effects.leases import Holder
 from lectern.errors import TryAgain
@@ -147,6 +148,9 @@ def _grant(connection: Connection, host: Teacher, name: str, session: str, lease
         to_streamer(host, name, Release(class_id=class_id, placement=placement), class_id)
         for class_id, placement in taken
     ]
+    cancelled = cancels.unconfirmed_by(connection, name, now)
+    cancels.touch(connection, [one.class_id for one in cancelled], now)
+    sending += cancelling.releases(host, cancelled)
     sending.append(to_streamer(host, name, Grant(streamer=name, session=session), None))
     outbox.put(connection, host.journal, sending, now)
     log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))

@@ -9,11 +9,22 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts, begin, broadcast, cache, deadlines, download
+from flows import artifacts, begin, broadcast, cache, cancelling, deadlines, download
 from flows.host import NOWHERE, Host, log, streamer, teacher, tell
 from flows.outcome import Batch, Teacher, refuse, to_streamer
 from lectern import errors
-from lectern.effects import airings, bookings, events, inbox, leases, oss_requests, outbox, outgoing, renditions
+from lectern.effects import (
+    airings,
+    bookings,
+    cancels,
+    events,
+    inbox,
+    leases,
+    oss_requests,
+    outbox,
+    outgoing,
+    renditions,
+)
 from lectern.effects import cache as rows
 from lectern.effects.events import Event
 from lectern.errors import TryAgain
@@ -55,6 +66,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
             or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
             or bookings.unreported(connection, now - UNREPORTED_S, now)
             or _unended(connection, now)
+            or cancels.untold(connection, now)
         )
     idle = [one for one in rows.downloading(connection, now - GRACE_S) if one.stem not in host.busy]
     late = [one for one in airings.over(connection, now - OVER_S) if one.class_id not in host.busy]
@@ -94,6 +106,7 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     await begin.start_ecs(host, [one.key for one in lost])
     await host.commit(_warn, host, late)
     await host.commit(_tell_again, host, silent)
+    await host.commit(_cancel_again, host)
     await host.commit(_close, host, batch)
     await host.commit(_prune, host)
     sent = await tell(host)
@@ -110,7 +123,8 @@ def _late(connection: Connection, host: Teacher, now: float) -> tuple[list[booki
 def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> None:
     now = time.time()
     for order in late:
-        said = f"{order.class_id} waits for {order.stem} since more than {host.settings.order_warn_time_out_s:.0f} s"
+        span = outgoing.span(host.settings.order_warn_time_out_s)
+        said = f"{order.class_id} has waited for {order.stem} for more than {span}"
         cry = outgoing.alarm(
             errors.STALE_WAITING,
             said,
@@ -132,6 +146,11 @@ def _tell_again(connection: Connection, host: Teacher, silent: list[bookings.Ord
     told = [Event("told its streamer again", order.class_id, order.stem) for order in silent]
     events.note(connection, host.journal, host.settings.name, told, now)
     bookings.touch(connection, [order.class_id for order in silent], now)
+
+
+def _cancel_again(connection: Connection, host: Teacher) -> None:
+    now = time.time()
+    cancelling.tell_again(connection, host, cancels.untold(connection, now), now)
 
 
 def _unended(connection: Connection, now: float) -> list[bookings.Order]:
@@ -164,6 +183,7 @@ def _prune(connection: Connection, host: Host[Any]) -> None:
     events.prune(connection, host.journal, before)
     if isinstance(host.settings, TeacherSettings):
         leases.prune(connection, before)
+        cancels.prune(connection, time.time())
 
 
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)

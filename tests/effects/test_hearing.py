@@ -226,6 +226,8 @@ async def test_one_unreadable_beat_or_claim_is_that_streamers_trouble_alone(clie
         "e": '{"at": 1e999}',
     }.items():
         client.hset("streamers", name, text)
+    client.hset("streamers", "no name", '{"at": 1.5}')
+    client.hset("streamers:claims", "d", '{"session": "no name", "lease_s": 45}')
     client.hset("streamers", "well", '{"at": 1.5, "version": "2"}')
     for name, text in {
         "a": "{",

@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -14,6 +14,7 @@ from lectern.effects.hearing import Hearing, Streams
 from lectern.effects.outbox import Unsent
 from lectern.effects.sending import STREAM_BOUND, Sent, send
 from lectern.errors import Misuse, TryAgain
+from lectern.wire import is_name
 
 log = logging.getLogger("lectern")
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -245,7 +246,7 @@ def _readable(
         fields: Any = None
         with suppress(ValueError, RecursionError):
             fields = json.loads(text)
-        if isinstance(fields, dict) and keep(fields):
+        if is_name(name) and isinstance(fields, dict) and keep(fields):
             found[str(name)] = fields
             known.pop(name, None)
         elif known.get(name) != text:
@@ -259,8 +260,9 @@ def _is_beat(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_claim(fields: Mapping[str, Any]) -> bool:
-    return isinstance(fields.get("session"), str) and _is_number(fields.get("lease_s"))
+    session, lease_s = fields.get("session"), fields.get("lease_s")
+    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

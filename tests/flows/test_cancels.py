@@ -1,0 +1,229 @@
+"""A cancel holds: it is told until the streamer confirms it, and it may come before its booking."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from flows import booking, cache, cancelling, release, report, streamers, sweep
+from flows.host import Host
+from lectern.effects import airings, cancels, inbox
+from lectern.effects.inbox import Arrived
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.shared import Journal
+from lectern.effects.tables.teacher import cancels as cancel_list
+from lectern.messages import Booking, Cancel, Message, Prepare, parse
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.states import AiringState
+from tests.faults import hosts
+
+pytestmark = pytest.mark.asyncio
+STREAMER = "streamer1"
+
+
+@dataclass
+class Pair:
+    """A teacher and a streamer; what one sends reaches the other only where a test passes it on."""
+
+    teacher: Host[TeacherSettings]
+    streamer: Host[StreamerSettings]
+    opened_at: float = field(default_factory=time.time)
+
+    def book(self, class_id: str = "c-1", start_in_s: float = 600) -> None:
+        """A booking comes to the teacher, which has one living streamer."""
+        start = self.opened_at + start_in_s
+        urls = {"720P": "http://origin.example/6666_720P.flv"}
+        fields = {"cmd": "order", "class_id": class_id, "record_id": 6666, "video_resolution": "720P"}
+        fields |= {"video_url": "http://origin.example/6666.flv", "video_url_list": urls, "institution_id": "i-1"}
+        fields |= {"start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/x"}
+        self.receive(parse(json.dumps(fields), (Booking,)))
+
+    def receive(self, *messages: Message) -> None:
+        """Bookings and cancels come to the teacher in one batch."""
+        host = self.teacher
+        with transaction(host.engine) as connection:
+            bodies = [one.payload if isinstance(one, Booking) else one.to_json() for one in messages]
+            ids = _kept(connection, host.journal, bodies)
+            read = booking._read(connection, host, ids)
+            booking._handle(connection, host, ids, read, [STREAMER], False)
+
+    def said(self, who: Host[Any]) -> list[dict[str, Any]]:
+        """What *who* has in its outbox since this was asked last."""
+        outbox = who.journal.outbox
+        with transaction(who.engine) as connection:
+            rows = connection.execute(select(outbox.c.body).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id))
+            found = [json.loads(row.body) for row in rows]
+            connection.execute(update(outbox).values(sent_at=1.0))
+        return found
+
+    def deliver(self, messages: list[dict[str, Any]]) -> None:
+        """The streamer gets them."""
+        for one in messages:
+            if one["cmd"] not in {"prepare", "release", "grant"}:
+                continue  # an answer to the platform
+            with transaction(self.streamer.engine) as connection:
+                ids = _kept(connection, self.streamer.journal, [json.dumps(one)])
+                if one["cmd"] == "prepare":
+                    prepare = parse(json.dumps(one), (Prepare,))
+                    parsed = cache._Parsed()
+                    parsed.prepares.append((ids[0], prepare))
+                    fresh = cache._fresh(connection, self.streamer, [prepare], cast("Any", cache).Batch(), time.time())
+                    if fresh:
+                        airings.add(connection, prepare, AiringState.READY, "/x", time.time())
+                else:
+                    kept = inbox.read(connection, self.streamer.journal, ids)
+                    release._handle(connection, self.streamer, kept)
+
+    def report_back(self) -> None:
+        """The teacher gets what the streamer reports."""
+        bodies = [json.dumps(one) for one in self.said(self.streamer)]
+        with transaction(self.teacher.engine) as connection:
+            report._take_reports(connection, self.teacher, _kept(connection, self.teacher.journal, bodies), [STREAMER])
+
+    def granted(self, session: str) -> list[dict[str, Any]]:
+        """What the streamer is told when it asks for its lease."""
+        with transaction(self.teacher.engine) as connection:
+            assert streamers._grant(connection, self.teacher, STREAMER, session, 45)
+        return self.said(self.teacher)
+
+    def swept(self, after_s: float) -> list[dict[str, Any]]:
+        """What is told again by a sweep after *after_s*."""
+        now = time.time() + after_s
+        with transaction(self.teacher.engine) as connection:
+            cancelling.tell_again(connection, self.teacher, cancels.untold(connection, now), now)
+        return self.said(self.teacher)
+
+    def state(self, class_id: str = "c-1") -> AiringState:
+        """The class on the streamer."""
+        with transaction(self.streamer.engine) as connection:
+            return airings.by_id(connection, [class_id])[class_id].state
+
+
+def _kept(connection: Any, journal: Journal, bodies: list[str]) -> list[int]:
+    before = set(connection.execute(select(journal.inbox.c.id)).scalars())
+    arrived = [Arrived("test", json.loads(one)["cmd"], one) for one in bodies]
+    inbox.keep(connection, journal, arrived, time.time())
+    return sorted(set(connection.execute(select(journal.inbox.c.id)).scalars()) - before)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    engines: list[Engine] = [
+        open_database(f"sqlite:///{hosts.database(role, tmp_path / f'{role}.db')}") for role in ("teacher", "streamer")
+    ]
+    yield Pair(hosts.teacher(engines[0]), hosts.streamer(engines[1], tmp_path, 10**9, 100))
+    for engine in engines:
+        engine.dispose()
+
+
+def commands(messages: list[dict[str, Any]]) -> list[str]:
+    return [one["cmd"] for one in messages]
+
+
+async def test_a_cancel_that_redis_lost_while_the_streamer_was_down_is_told_before_its_lease(pair: Pair) -> None:
+    pair.book()
+    pair.deliver(pair.said(pair.teacher))
+    pair.receive(Cancel(class_id="c-1"))
+    assert "release" in commands(pair.said(pair.teacher)), "and Redis loses it"
+    told = pair.granted("after-the-restart")
+    assert commands(told) == ["release", "grant"]
+    pair.deliver(told)
+    assert pair.state() is AiringState.CANCELLED
+    pair.report_back()
+    assert commands(pair.granted("later")) == ["grant"], "it is confirmed, and told no more"
+
+
+async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
+    pair.book()
+    pair.deliver(pair.said(pair.teacher))
+    pair.receive(Cancel(class_id="c-1"))
+    pair.said(pair.teacher)
+    assert pair.swept(30) == []
+    with transaction(pair.teacher.engine) as connection:
+        assert not sweep._due(connection, pair.teacher)
+    told = pair.swept(61)
+    assert commands(told) == ["release"]
+    assert pair.swept(100) == [], "it was told just now"
+    assert commands(pair.swept(130)) == ["release"]
+    pair.deliver(told)
+    pair.report_back()
+    assert pair.swept(1000) == []
+
+
+async def test_after_the_end_of_the_class_nobody_is_told_any_more(pair: Pair) -> None:
+    pair.book(start_in_s=60)
+    pair.receive(Cancel(class_id="c-1"))
+    pair.said(pair.teacher)
+    assert pair.swept(700) == []
+    with transaction(pair.teacher.engine) as connection:
+        cancels.prune(connection, time.time() + 700)
+        assert connection.execute(select(cancel_list)).all() == []
+
+
+async def test_a_class_that_the_streamer_never_had_is_confirmed_and_not_taken_later(pair: Pair) -> None:
+    pair.book()
+    prepare = [one for one in pair.said(pair.teacher) if one["cmd"] == "prepare"]
+    pair.receive(Cancel(class_id="c-1"))
+    pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])
+    pair.report_back()
+    assert pair.swept(1000) == []
+    pair.deliver(prepare)
+    with transaction(pair.streamer.engine) as connection:
+        assert airings.live(connection) == []
+
+
+async def test_a_release_that_is_done_already_is_confirmed_again(pair: Pair) -> None:
+    """The first confirmation may be lost on its way."""
+    pair.book()
+    pair.deliver(pair.said(pair.teacher))
+    pair.receive(Cancel(class_id="c-1"))
+    told = pair.said(pair.teacher)
+    pair.deliver(told)
+    assert commands(pair.said(pair.streamer)) == ["ended"], "and it is lost"
+    pair.deliver(pair.swept(61))
+    pair.report_back()
+    assert pair.swept(1000) == []
+
+
+async def test_a_class_that_was_moved_is_not_reported_as_cancelled(pair: Pair) -> None:
+    pair.book()
+    pair.deliver(pair.said(pair.teacher))
+    pair.deliver([{"cmd": "release", "class_id": "c-1", "placement": 1}])
+    assert pair.said(pair.streamer) == []
+
+
+async def test_a_booking_that_comes_after_its_cancel_is_answered_411_and_goes_nowhere(pair: Pair) -> None:
+    pair.receive(Cancel(class_id="c-1"))
+    pair.book()
+    assert [(one["cmd"], one.get("code")) for one in pair.said(pair.teacher)] == [("order_result", 411)]
+    pair.book()
+    assert [one["code"] for one in pair.said(pair.teacher)] == [411], "the same answer to the same booking"
+    pair.book("c-2")
+    assert commands(pair.said(pair.teacher)) == ["prepare"]
+
+
+async def test_a_cancel_that_is_older_than_ten_minutes_waits_for_no_booking(pair: Pair) -> None:
+    pair.receive(Cancel(class_id="c-1"))
+    with transaction(pair.teacher.engine) as connection:
+        connection.execute(update(cancel_list).values(until=time.time() - 1))
+    pair.book()
+    assert commands(pair.said(pair.teacher)) == ["prepare"]
+
+
+async def test_a_cancel_beside_its_booking_in_one_batch_cancels_it_in_either_order(pair: Pair) -> None:
+    pair.book("c-0")
+    payload = pair.said(pair.teacher)
+    assert commands(payload) == ["prepare"]
+    with transaction(pair.teacher.engine) as connection:
+        body = connection.execute(select(pair.teacher.journal.inbox.c.body)).scalars().first()
+    for number, order in enumerate(("after", "before")):
+        class_id = f"c-{number + 1}"
+        booked = parse(str(body).replace("c-0", class_id), (Booking,))
+        both = [booked, Cancel(class_id=class_id)]
+        pair.receive(*(both if order == "after" else reversed(both)))
+        assert 411 in [one.get("code") for one in pair.said(pair.teacher)]
