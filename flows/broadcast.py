@@ -15,8 +15,8 @@ from flows import artifacts
 from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.pushing import Pushes, Sent
 from lectern import errors
-from lectern.decide.broadcast import Over, next_push
-from lectern.effects import airings, cache, events, metrics, outbox
+from lectern.decide.broadcast import Over, how_aired, next_push
+from lectern.effects import airings, cache, events, metrics, outbox, whole
 from lectern.effects.airings import Airing
 from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
@@ -75,29 +75,31 @@ async def _air(host: Streamer, one: Airing) -> str:
     """Push until nothing is left to push; returns why it ended. Raises LecternError where it can not be aired."""
     row = await _checked(host, one)
     duration_s = row.duration_s if row.duration_s is not None else one.end_time - one.start_time
-    sent_s, number = 0.0, 0
+    sent_s, number, first = 0.0, 0, None
     async with artifacts.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
         pushes = Pushes(one, row, bar, duration_s)
         try:
             while True:
                 push = next_push(one.start_time, one.end_time, duration_s, time.time())
                 if isinstance(push, Over):
-                    if sent_s == 0:
+                    if sent_s == 0 or first is None:
                         raise LecternError(f"never on air in {number} pushes: {push.reason}", errors.AIRING_BROKEN)
-                    return f"{push.reason}; {number} pushes, {sent_s:.1f} s sent"
+                    return f"{how_aired(first, sent_s, number)}; {push.reason}"
                 if push.at > time.time():
                     await pushes.wait_for(push)
                     continue  # at its second it is decided anew, by the clock
                 if not host.fence.held():
                     await asyncio.sleep(LEASE_LOOK_S)
                     continue  # another streamer may have it by now
-                number += 1
-                complete, more_s = await _pushed(host, one, pushes.begin(push), is_first=number == 1)
-                sent_s += more_s
-                if complete:
+                number, first = number + 1, first or push
+                sent = await _pushed(host, one, pushes.begin(push), is_first=number == 1)
+                sent_s += sent.seconds
+                if sent.complete or (sent.ran_out and row.duration_s is None):  # nobody knew how long it is
                     bar.set(100)
-                    return f"aired from {push.position_s:.1f} s on; {number} pushes"
-                await _broke_off(host, one, number, more_s, sent_s)
+                    return how_aired(first, sent_s, number)
+                if sent.ran_out and (why := await whole.end_trouble(Path(row.site or ""), row)) is not None:
+                    raise LecternError(f"{row.site}: {why}; {sent_s:.0f} s were sent", errors.AIRING_BROKEN)
+                await _broke_off(host, one, number, sent.seconds, sent_s)
         finally:
             await pushes.close()
 

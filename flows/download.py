@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import httpx
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
@@ -18,7 +18,6 @@ from flows.host import NOWHERE, Host, log, streamer, tell
 from flows.retry import passing
 from lectern import errors, stems
 from lectern.effects import airings, cache, disk, events, metrics, origin, outbox, probe, process, store, wget
-from lectern.effects.cache import Cached
 from lectern.effects.events import Event
 from lectern.effects.origin import Allowed, RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
@@ -38,7 +37,8 @@ async def start(host: Streamer, stem: str) -> None:
     """Begin the run that downloads *stem*; where it can not begin, the sweeper does it."""
     try:
         tags = [f"record:{stems.folder(stem)}"]
-        await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=tags)
+        run_id = await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=tags)
+        await host.commit(cache.begun_by, stem, run_id)
     except (httpx.HTTPError, PrefectException, TryAgain) as error:
         log.warning("%s: its download's run can not begin, the sweeper tries again: %s", stem, error)
 
@@ -61,15 +61,34 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
             trying = fetch.with_options(retries=len(delays), retry_delay_seconds=delays)
             remote, found = await trying(stem)
     except LecternError as error:
-        await host.commit(_fail, host, stem, error)
-        await tell(host)
+        await give_up(host, stem, error)
         return Failed(message=f"{stem}: {error.message}")
+    except asyncio.CancelledError:
+        if runtime.flow_run.id is not None and host.runs.was_cancelled(str(runtime.flow_run.id)):
+            await asyncio.shield(give_up(host, stem, cancelled(stem)))
+        raise
     finally:
         host.busy.discard(stem)
-    ready = await host.commit(_arrive, host, stem, remote, found)
+    ready = await host.commit(arrive, host, stem, remote, found)
     await tell(host)
     host.unplanned.set()
     return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
+
+
+def cancelled(stem: str) -> Refuse:
+    """Why the classes of a download are refused whose run a person cancelled."""
+    return Refuse(f"the download of {stem} was cancelled in the UI", errors.CANCELLED)
+
+
+async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
+    """Refuse the classes that wait for a download; what came of it leaves the disk with its reservation."""
+    await host.commit(_fail, host, stem, error)
+    part = store.part_path(host.settings.video_root, stem)
+    try:
+        await asyncio.to_thread(store.remove, part)
+    except OSError as left:
+        log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
+    await tell(host)
 
 
 @task(
@@ -182,7 +201,8 @@ def _finish(part: Path, final: Path) -> None:
         store.finish(part, final)
 
 
-def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
+def arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
+    """A download is in its place: its classes are ready. Returns their class_ids."""
     now = time.time()
     row = cache.by_stem(connection, [stem])[stem]
     cache.arrived(
@@ -194,6 +214,7 @@ def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFil
         crc64=remote.crc64,
         duration_s=found.duration_s,
         now=now,
+        mtime=found.mtime,
     )
     metrics.DOWNLOAD_BYTES.inc(found.size_bytes)
     waiting = airings.citing(connection, stem, AiringState.WAITING)
@@ -218,7 +239,9 @@ def _arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFil
 
 def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError) -> None:
     now = time.time()
-    row: Cached = cache.by_stem(connection, [stem])[stem]
+    row = cache.by_stem(connection, [stem]).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING:
+        return  # it has come, or was given up before
     code = error.code or errors.DOWNLOAD_FAILED
     lost.refuse(connection, host, stem, error)
     cache.failed(connection, host.settings.video_root, row, error.message)

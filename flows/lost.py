@@ -1,11 +1,12 @@
 """A class that was promised and has lost its file: it waits for a second download, or is refused; a person is told."""
 
+import asyncio
 import time
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from flows.host import Host, log
+from flows.host import Host, log, tell
 from lectern import errors
 from lectern.decide import readiness
 from lectern.effects import airings, cache, events, outbox, outgoing, store
@@ -15,9 +16,26 @@ from lectern.effects.events import Event
 from lectern.effects.outbox import Kind, Outgoing
 from lectern.errors import LecternError, Refuse
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState
+from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
+
+
+async def replace(host: Streamer, stem: str, why: str) -> None:
+    """Put what there is of a rendition aside and download it again, unless a class is pushed from it just now."""
+    path = store.rendition_path(host.settings.video_root, stem)
+    async with host.cache_lock:
+        row = (await host.look(cache.by_stem, [stem])).get(stem)
+        pushed = await host.look(airings.citing, stem, AiringState.ON_AIR)
+        if row is None or row.state is not FileState.READY or pushed:
+            return
+        try:
+            if await asyncio.to_thread(path.exists):
+                await asyncio.to_thread(store.quarantine, host.settings.video_root, path)
+        except OSError as error:
+            log.error("%s: its file cannot be put aside: %s", stem, error)
+        await host.commit(fetch_again, host, row, why)
+    await tell(host)
 
 
 def fetch_again(connection: Connection, host: Streamer, row: Cached, why: str) -> bool:

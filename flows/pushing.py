@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows import artifacts
@@ -19,8 +20,17 @@ take two processors a second and a half, and would all be late by that."""
 SLACK_S = 10.0
 """A push may run so much longer than its length before it is ended: ffmpeg ends by itself."""
 
-Sent = tuple[bool, float]
-"""Whether a push sent all that it should, and how many seconds it sent."""
+SHORT_S = 2.0
+"""A push that ended by itself and sent so much less than its length has run out of recording."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a push: how many seconds it sent, and whether the recording ended before the push should."""
+
+    seconds: float
+    complete: bool = False
+    ran_out: bool = False
 
 
 class Pushes:
@@ -82,8 +92,9 @@ class Pushes:
             )
         except TryAgain as error:
             log.warning("%s: push ended: %s", self._one.class_id, error.message)
-            return False, sent_s
+            return Sent(sent_s)
         if finished.returncode != 0:
             log.warning("%s: push ended (%s): %s", self._one.class_id, finished.returncode, finished.last_words)
-            return False, sent_s
-        return True, push.length_s
+            return Sent(sent_s)
+        short = sent_s < push.length_s - SHORT_S
+        return Sent(sent_s, complete=not short, ran_out=short)

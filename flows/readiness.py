@@ -9,13 +9,13 @@ from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import board
+from flows import board, lost
 from flows.apart import apart
 from flows.board import Board
 from flows.host import Host, log, tell
 from lectern import errors
 from lectern.decide import readiness as decide
-from lectern.effects import airings, bookings, cache, outbox, outgoing, reach, store
+from lectern.effects import airings, bookings, cache, outbox, outgoing, reach, store, whole
 from lectern.effects.airings import Airing
 from lectern.effects.cache import Cached
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -82,13 +82,16 @@ class Readiness:
                 due[class_id] = check
         if not due:
             return
-        self._reds |= await self._look([live[class_id] for class_id in due])
+        lost_files: dict[str, str] = {}
+        self._reds |= await self._look([live[class_id] for class_id in due], lost_files)
         red = [live[class_id] for class_id in due if self._reds[class_id]]
         await self._alarm([_Red(one.class_id, one.record_id, self._sentence(one, now)) for one in red], now)
+        for stem, why in lost_files.items():
+            await lost.replace(host, stem, why)
         self._done |= due
 
-    async def _look(self, due: Sequence[Airing]) -> dict[str, list[str]]:
-        """What is not as it must be with each class."""
+    async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
+        """What is not as it must be with each class; *lost_files* are told which rendition is to be fetched again."""
         rows = await self._host.look(cache.by_stem, {one.stem for one in due})
         skew_s = await self._skew()
         gate = asyncio.Semaphore(AT_ONCE)
@@ -97,7 +100,10 @@ class Readiness:
             async with gate:
                 if one.state is AiringState.REFUSED:
                     return [f"it was refused: {one.message}"]
-                return decide.reds(await self._seen(one, rows.get(one.stem), skew_s))
+                seen = await self._seen(one, rows.get(one.stem), skew_s)
+                if (why := decide.lost_file(seen)) is not None:
+                    lost_files[one.stem] = why
+                return decide.reds(seen)
 
         found = await asyncio.gather(*(look(one) for one in due), return_exceptions=True)
         return {one.class_id: _reds(one, why) for one, why in zip(due, found, strict=True)}
@@ -127,6 +133,7 @@ class Readiness:
             wanted_bytes=row.size_bytes if row else 0,
             found_bytes=size,
             unreadable=unreadable,
+            damaged=await whole.end_trouble(path, row) if row is not None and size == row.size_bytes else None,
             unreachable=await reach.unreachable(one.push_url, timeout_s=REACH_S),
             skew_s=skew_s,
             lease=self._host.fence.held(),

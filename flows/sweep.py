@@ -1,11 +1,13 @@
 """Deadlines, unsent answers, lost owners: what nobody else does any more."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import httpx
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from sqlalchemy import Connection
 
@@ -38,6 +40,9 @@ GRACE_S = 5.0
 
 OVER_S = 30.0
 """A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
+
+ASKED = 200
+"""Number of downloads about which Prefect is asked in a sweep."""
 
 UNREPORTED_S = 60.0
 UNENDED_S = 300.0
@@ -197,7 +202,7 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
     if dry_run:
         return Completed(message=f"dry run: {left.words()}")
     await cache.remove_files(host, left.evicting)
-    for stem in left.downloads:
+    for stem in left.downloads.keys() - await _cancelled(host, left.downloads):
         await download.start(host, stem)
     for one in left.over:
         await broadcast.close_late(host, one)
@@ -206,8 +211,24 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
     return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
 
 
+async def _cancelled(host: Host[StreamerSettings], downloads: Mapping[str, str | None]) -> set[str]:
+    """Give up the downloads whose runs a person cancelled while no process was at them; returns their stems.
+
+    Where Prefect cannot be asked, none is known to be cancelled.
+    """
+    by_run = {run_id: stem for stem, run_id in downloads.items() if run_id is not None}
+    try:
+        found = await host.runs.cancelled(list(by_run)[:ASKED]) if by_run else []
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("prefect: can not ask for cancelled downloads: %r", error)
+        return set()
+    for run_id in found:
+        await download.give_up(host, by_run[run_id], download.cancelled(by_run[run_id]))
+    return {by_run[run_id] for run_id in found}
+
+
 class _Left:
-    def __init__(self, evicting: list[Idle], downloads: list[str], over: list[airings.Airing]) -> None:
+    def __init__(self, evicting: list[Idle], downloads: dict[str, str | None], over: list[airings.Airing]) -> None:
         self.evicting, self.downloads, self.over = evicting, downloads, over
 
     def words(self) -> str:
@@ -218,6 +239,6 @@ def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
     before = time.time() - GRACE_S
     return _Left(
         [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
-        [one.stem for one in rows.downloading(connection, before) if one.stem not in host.busy],
+        {one.stem: one.run_id for one in rows.downloading(connection, before) if one.stem not in host.busy},
         [one for one in airings.over(connection, time.time() - OVER_S) if one.class_id not in host.busy],
     )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, lead_time, next_push, without_run
+from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, how_aired, lead_time, next_push, without_run
 
 START, END = 1_000.0, 1_600.0
 
@@ -72,3 +72,12 @@ def test_a_push_lies_within_the_class_and_within_the_recording(
         case Over(reason):
             assert now >= end or duration_s - max(0, now - start) <= SPENT_S
             assert reason
+
+
+def test_what_is_said_of_a_class_is_what_was_sent() -> None:
+    """Only a class of which all was sent was aired whole."""
+    whole, late = Push(START, 0, 600), Push(START + 90, 90, 510)
+    assert how_aired(whole, 599.0, 1) == "aired whole; 1 push"
+    assert how_aired(whole, 580.4, 3) == "aired but for 20 s; 3 pushes"
+    assert how_aired(late, 509.0, 1) == "aired from 90 s on; 1 push"
+    assert how_aired(late, 100.0, 2) == "aired but for 410 s; 2 pushes"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.readiness import CHECKS_S, Seen, check_due, in_minutes, reds, sentence
+from lectern.decide.readiness import CHECKS_S, Seen, check_due, in_minutes, lost_file, reds, sentence
 
 GOOD = Seen(
     state_ready=True,
@@ -14,6 +14,7 @@ GOOD = Seen(
     wanted_bytes=100,
     found_bytes=100,
     unreadable=None,
+    damaged=None,
     unreachable=None,
     skew_s=0.01,
     lease=True,
@@ -75,6 +76,21 @@ def test_each_fault_is_one_reason(change: dict[str, object], said: str) -> None:
 
 
 def test_all_reasons_are_told_at_once() -> None:
-    assert len(reds(Seen(False, 0, 100, None, None, "refused", 9.0, lease=False))) == 5
+    assert len(reds(Seen(False, 0, 100, None, None, None, "refused", 9.0, lease=False))) == 5
     assert sentence("c-1", "6666", 300, ["a", "b"]) == "c-1 begins in 5 min and is not ready with 6666: a; b"
     assert in_minutes(40) == "40 s"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, None),
+        ({"found_bytes": None}, "it is not on the disk"),
+        ({"found_bytes": 99}, "it has 99 bytes, not 100"),
+        ({"damaged": "it ends after 5 s, not 9 s"}, "it ends after 5 s, not 9 s"),
+        ({"unreadable": "Input/output error"}, None),
+        ({"state_ready": False, "found_bytes": None}, None),
+    ],
+)
+def test_a_file_that_is_lost_or_damaged_is_to_be_downloaded_again(change: dict[str, object], why: str | None) -> None:
+    assert lost_file(replace(GOOD, **change)) == why  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ class Cache(RuleBasedStateMachine):
         size = size_of(int(stem))
         remote = RemoteFile("http://origin.example/x", size, None, None)
         found = Probe(640, 360, 10.0, size, "h264", "aac", last_second_decodes=True)
-        return lambda c: download._arrive(c, self.hosts[worker], stem, remote, found)
+        return lambda c: download.arrive(c, self.hosts[worker], stem, remote, found)
 
     def failing(self, worker: int, stem: str) -> Work:
         error = Refuse("its end can not be decoded", BAD_RECORDING)

@@ -22,6 +22,7 @@ from lectern.errors import DOWNLOAD_FAILED, Refuse
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
+from tests import flv
 from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
 
@@ -42,11 +43,10 @@ def host(tmp_path: Path) -> Iterator[Streamer]:
 
 
 def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
-    """A class that is ready, and its rendition of 1,000 bytes."""
+    """A class that is ready, and its rendition of 20 s."""
     now, root = time.time(), host.settings.video_root
     site = store.rendition_path(root, stem)
-    site.parent.mkdir(exist_ok=True)
-    site.write_bytes(b"x" * 1000)
+    flv.write(site, 20)
     one = Prepare(
         class_id=class_id,
         record_id=int(stem),
@@ -58,7 +58,7 @@ def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     values = {"state": FileState.READY, "duration_s": 20.0, **file}
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        cache.reserve(connection, root, stem, 1000, one.video_url, site, now)
+        cache.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
         connection.execute(update(files).where(files.c.id == stem).values(**values))
         airings.add(connection, one, AiringState.READY, str(site), now)
         cache.recount(connection, root, airings.citations(connection))

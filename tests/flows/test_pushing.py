@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +20,9 @@ from tests.stage import Town, ffmpegs_of, wait_until
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
 
-def pushes_of(town: Town, class_id: str, push_url: str) -> Pushes:
+def pushes_of(town: Town, class_id: str, push_url: str, path: Path | None = None) -> Pushes:
     record, now = town.record(), time.time()
-    path = town.origin.root / str(record) / f"{record}.flv"
+    path = path or town.origin.root / str(record) / f"{record}.flv"
     one = Airing(class_id, str(record), AiringState.READY, push_url, now, now + 60, record, None)
     row = Cached(str(record), FileState.READY, 1, str(path), None, path.stat().st_size, 30.0)
     return Pushes(one, row, Progress("push", class_id), 30.0)
@@ -50,9 +52,25 @@ async def test_one_that_can_not_wait_is_told_by_the_push_after_it(town: Town) ->
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(str(context["message"])))
     pushes = pushes_of(town, "wrong", "http://127.0.0.1/live/wrong")
     await pushes.wait_for(Push(time.time() + 0.3, 0.0, 20.0))
-    with pytest.raises(Refuse, match="no push URL"):
+    with pytest.raises(Refuse, match="push URL must"):
         await pushes.begin(Push(time.time(), 0.0, 20.0))
     await pushes.close()
     del pushes
     gc.collect()
     assert unseen == []
+
+
+@pytest.mark.asyncio
+async def test_a_push_that_ends_before_its_time_has_run_out_of_recording(town: Town, tmp_path: Path) -> None:
+    """Although ffmpeg says that all is well: the file was cut short. What was sent is counted, not what should be."""
+    record = town.record()
+    whole = town.origin.root / str(record) / f"{record}.flv"
+    short = tmp_path / "short.flv"
+    short.write_bytes(whole.read_bytes())
+    os.truncate(short, short.stat().st_size // 5)
+    for name, path, length_s in (("short", short, 20.0), ("all", whole, 5.0)):
+        pushes = pushes_of(town, name, town.receiver.url(name), path)
+        sent = await pushes.begin(Push(time.time(), 0.0, length_s))
+        assert (sent.complete, sent.ran_out) == ((False, True) if name == "short" else (True, False))
+        assert 3 < sent.seconds < 9
+        await pushes.close()

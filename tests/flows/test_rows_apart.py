@@ -19,6 +19,7 @@ from lectern.errors import TryAgain
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
+from tests import flv
 from tests.faults import hosts
 
 Streamer = Host[StreamerSettings]
@@ -83,8 +84,7 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
     now = time.time()
     record, root = int(stem), host.settings.video_root
     site = root / stem / f"{stem}.flv"
-    site.parent.mkdir(exist_ok=True)
-    site.write_bytes(b"x" * 1000)
+    flv.write(site, 20)
     one = Prepare(
         class_id=class_id,
         record_id=record,
@@ -95,7 +95,7 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
     )
     with transaction(host.engine) as connection:
         if stem not in cache.by_stem(connection, [stem]):
-            cache.reserve(connection, root, stem, 1000, one.video_url, site, now)
+            cache.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
             connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
         airings.add(connection, one, AiringState.READY, str(site), now)
         cache.cite(connection, stem, 1, now)
@@ -109,7 +109,11 @@ def alarms(host: Streamer) -> dict[str, str]:
 
     with reading(host.engine) as connection:
         found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
-    return {one["class_id"]: one["message"] for one in found if one.get("code") == 324}
+    said: dict[str, str] = {}
+    for one in found:
+        if one.get("code") == 324:
+            said[one["class_id"]] = f"{said.get(one['class_id'], '')} {one['message']}"
+    return said
 
 
 def old(class_id: str) -> object:

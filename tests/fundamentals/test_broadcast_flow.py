@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from lectern.effects import store
 from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
@@ -77,3 +78,17 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
     assert second.first_media_at - first.last_media_at < 3 + PROMPT_S
     assert abs(stage.position_s(record, second) - (second.first_media_at - booking["start_time"])) < 2.5
     assert not second.concurrent
+
+
+def test_a_class_whose_file_is_cut_short_is_not_aired_whole(stage: Stage) -> None:
+    """Its recording ends on air: a person hears of it at once, and nobody is told that it was aired."""
+    class_id = stage.book(stage.booking(record := stage.town.record(), starts_in_s=12, length_s=20))
+    stage.answer(class_id)
+    stage.on_air(class_id)
+    wait_until(lambda: stage.airing("streamer1", class_id)["state"] == "on air", description="it is on air")
+    file = store.rendition_path(stage.folder / "streamer1", str(record))
+    with file.open("r+b") as sink:
+        sink.truncate(file.stat().st_size // 3)
+    wait_until(lambda: stage.order(class_id)["state"] == "broken", timeout_s=60, description="the teacher knows")
+    assert "it ends after" in stage.order(class_id)["message"]
+    assert stage.alarms(321, class_id=class_id)

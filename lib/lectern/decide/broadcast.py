@@ -8,6 +8,9 @@ SPENT_S = 1.0
 FROM_THE_START_S = 1.0
 """Less late than this, a class begins at its beginning: a seek skips to the next key picture, seconds away."""
 
+MISSING_S = 2.0
+"""A class of which fewer seconds were not sent counts as aired whole."""
+
 RUN_GRACE_S = 5.0
 """A class that is due gets its run within so long, unless Prefect is away or slow."""
 
@@ -45,6 +48,16 @@ def next_push(start: float, end: float, duration_s: float, now: float) -> Push |
     if left_s <= (SPENT_S if position_s > 0 else 0):
         return Over("the recording is over")
     return Push(at, position_s, min(end - at, left_s))
+
+
+def how_aired(first: Push, sent_s: float, number: int) -> str:
+    """What was aired of a class in *number* pushes that sent *sent_s* in all; *first* is what there was to send."""
+    missing_s = first.length_s - sent_s
+    if missing_s >= MISSING_S:
+        said = f"aired but for {missing_s:.0f} s"
+    else:
+        said = f"aired from {first.position_s:.0f} s on" if first.position_s > 0 else "aired whole"
+    return f"{said}; {number} {'push' if number == 1 else 'pushes'}"
 
 
 def lead_time(start: float, lead_s: float, now: float) -> float:

@@ -19,6 +19,7 @@ class Seen:
     wanted_bytes: int
     found_bytes: int | None  # None where there is no file
     unreadable: str | None  # why the file can not be read
+    damaged: str | None  # why the file is not the recording that was downloaded
     unreachable: str | None  # why the push URL can not be reached
     skew_s: float | None  # of this host's clock, None where Redis could not be asked
     lease: bool  # this streamer may push
@@ -44,6 +45,8 @@ def reds(seen: Seen) -> list[str]:
         found.append(f"its file has {seen.found_bytes} bytes, not {seen.wanted_bytes}")
     elif seen.unreadable:
         found.append(f"its file can not be read: {seen.unreadable}")
+    elif seen.damaged:
+        found.append(f"its file is damaged: {seen.damaged}")
     if seen.num_cite < 1:
         found.append("nothing pins its rendition")
     if seen.unreachable:
@@ -53,6 +56,17 @@ def reds(seen: Seen) -> list[str]:
     if not seen.lease:
         found.append("this streamer holds no lease: it does not reach Redis or its teacher")
     return found
+
+
+def lost_file(seen: Seen) -> str | None:
+    """Why the file that a class needs is to be downloaded again; None where it is not."""
+    if not seen.state_ready:
+        return None
+    if seen.found_bytes is None:
+        return "it is not on the disk"
+    if seen.found_bytes != seen.wanted_bytes:
+        return f"it has {seen.found_bytes} bytes, not {seen.wanted_bytes}"
+    return seen.damaged
 
 
 def in_minutes(seconds: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from lectern.effects.tables.streamer import dirs, files
 from lectern.facts import Idle, Usage
@@ -25,6 +25,9 @@ class Cached:
     update_time: float = 0.0
     reason: str | None = None
     source: str | None = None
+    crc64: int | None = None
+    mtime: float | None = None
+    run_id: str | None = None
 
 
 _COLUMNS = (
@@ -38,6 +41,9 @@ _COLUMNS = (
     files.c.update_time,
     files.c.reason,
     files.c.source,
+    files.c.crc64,
+    files.c.mtime,
+    files.c.run_id,
 )
 _HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
@@ -59,6 +65,9 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
         row.update_time or 0.0,
         row.reason,
         row.source,
+        None if row.crc64 is None else int(row.crc64),
+        row.mtime,
+        row.run_id,
     )
 
 
@@ -172,6 +181,12 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
     connection.execute(delete(files).where(gone))
 
 
+def begun_by(connection: Connection, stem: str, run_id: str) -> None:
+    """The run that downloads a rendition."""
+    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
+    connection.execute(update(files).where(its).values(run_id=run_id))
+
+
 def tried(connection: Connection, stem: str) -> int:
     """Count one more run of a download; returns how many there were."""
     connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
@@ -195,6 +210,7 @@ def arrived(
     crc64: int | None,
     duration_s: float,
     now: float,
+    mtime: float | None = None,
 ) -> None:
     """A download is in place: its reservation becomes use."""
     connection.execute(
@@ -208,6 +224,8 @@ def arrived(
             duration_s=duration_s,
             update_time=now,
             reason=None,
+            run_id=None,
+            mtime=mtime,
         )
     )
     _add(connection, root, size=size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)
@@ -221,12 +239,17 @@ def failed(connection: Connection, root: Path, before: Cached, reason: str) -> N
     _add(connection, root, reserved_bytes=-before.size_bytes, reserved_num=-1)
 
 
-def adopt(connection: Connection, stem: str, site: Path, size_bytes: int, duration_s: float | None) -> None:
-    """A file of a known row is on the disk with *size_bytes*."""
-    values: dict[str, object] = {"site": str(site), "size_bytes": size_bytes, "state": FileState.READY}
-    if duration_s is not None:
-        values["duration_s"] = duration_s
-    connection.execute(update(files).where(files.c.id == stem).values(**values))
+def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> None:
+    """Note size in bytes, and mtime, of files that were found whole, by stem."""
+    if found:
+        its = update(files).where(files.c.id == bindparam("of"))
+        rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in found]
+        connection.execute(its.values(size_bytes=bindparam("its_size"), mtime=bindparam("its_mtime")), rows)
+
+
+def measured(connection: Connection, stem: str, duration_s: float) -> None:
+    """Note how long a recording is."""
+    connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
 
 
 def lose(connection: Connection, root: Path, before: Cached) -> None:
@@ -238,7 +261,8 @@ def lose(connection: Connection, root: Path, before: Cached) -> None:
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
     """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
     usage(connection, root)
-    connection.execute(update(files).values(num_cite=0))
+    wrong = func.coalesce(files.c.num_cite, 1) != 0
+    connection.execute(update(files).where(wrong).values(num_cite=0))
     for stem, number in citations.items():
         connection.execute(update(files).where(files.c.id == stem).values(num_cite=number))
     sums = select(func.coalesce(func.sum(files.c.size_bytes), 0), func.count())

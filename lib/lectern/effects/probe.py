@@ -42,6 +42,7 @@ class Probe:
     video_codec: str
     audio_codec: str | None
     last_second_decodes: bool
+    mtime: float | None = None
 
 
 async def probe(path: Path) -> Probe:
@@ -64,7 +65,8 @@ def _probe(path: Path) -> Probe:
 
 
 def _look(path: Path, container: InputContainer) -> Probe:
-    size_bytes = path.stat().st_size
+    looked = path.stat()
+    size_bytes = looked.st_size
     stream = container.streams.video[0]
     audio = container.streams.audio
     promised_s = container.duration / av.time_base if container.duration else 0.0
@@ -81,6 +83,7 @@ def _look(path: Path, container: InputContainer) -> Probe:
         video_codec=stream.codec_context.name,
         audio_codec=audio[0].codec_context.name if audio else None,
         last_second_decodes=whole and _decodes(stream, packets),
+        mtime=looked.st_mtime,
     )
 
 

@@ -33,6 +33,7 @@ class Found:
     stem: str | None
     size_bytes: int
     kind: Kind
+    mtime: float = 0.0
 
 
 def crc64(path: Path) -> int:
@@ -146,13 +147,15 @@ def _is_hidden(name: str) -> bool:
 
 def _found(entry: os.DirEntry[str], record: str | None) -> Found:
     path = Path(entry.path)
-    is_file = entry.is_file(follow_symlinks=False)
-    size_bytes = entry.stat(follow_symlinks=False).st_size if is_file else 0
+    if not entry.is_file(follow_symlinks=False):
+        return Found(path, None, 0, "unknown")
+    looked = entry.stat(follow_symlinks=False)
     matched = _FILE.fullmatch(entry.name)
     is_ours = matched is not None and stems.is_stem(matched["stem"]) and record == stems.folder(matched["stem"])
-    if matched is None or not is_file or not is_ours:
-        return Found(path, None, size_bytes, "unknown")
-    return Found(path, matched["stem"], size_bytes, "part" if matched["part"] else "rendition")
+    if matched is None or not is_ours:
+        return Found(path, None, looked.st_size, "unknown", looked.st_mtime)
+    kind: Kind = "part" if matched["part"] else "rendition"
+    return Found(path, matched["stem"], looked.st_size, kind, looked.st_mtime)
 
 
 def size_bytes(path: Path) -> int:
@@ -176,6 +179,12 @@ def readable(path: Path) -> tuple[int | None, str | None]:
     except OSError as error:
         return size_bytes(path), error.strerror or str(error)
     return size, None
+
+
+def is_sidecar(path: Path) -> bool:
+    """Whether it is what a download notes beside its part."""
+    matched = _FILE.fullmatch(path.name.removesuffix(".origin"))
+    return path.name.endswith(".origin") and matched is not None and matched["part"] is not None
 
 
 def origin_path(part: Path) -> Path:

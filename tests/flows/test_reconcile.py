@@ -1,0 +1,250 @@
+"""The start of a streamer: what its disk and its database disagree about is mended, and nothing is taken on trust."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from flows import reconcile
+from flows.host import Host
+from lectern.effects import airings, cache, quarantine, store
+from lectern.effects.differences import Odd, differences
+from lectern.effects.origin import RemoteFile
+from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.effects.tables.streamer import classes, dirs, files
+from lectern.facts import Idle
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+from tests import flv
+from tests.effects.conftest import make_recording
+from tests.faults import hosts
+
+Streamer = Host[StreamerSettings]
+SECONDS = 8
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_recording(tmp_path_factory.mktemp("master") / "1.flv", seconds=SECONDS).read_bytes()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Streamer]:
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    yield hosts.streamer(engine, root, 100_000_000, 1000)
+    engine.dispose()
+
+
+def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:
+    """A rendition on the disk with its row, and a class that needs it."""
+    now, root = time.time(), host.settings.video_root
+    site = store.rendition_path(root, stem)
+    site.parent.mkdir(exist_ok=True)
+    site.write_bytes(data)
+    one = Prepare(
+        class_id=f"class-{stem}",
+        record_id=int(stem),
+        video_url=f"http://origin.example/{stem}.flv",
+        start_time=now + 200,
+        end_time=now + 800,
+        push_url="rtmp://push.example/live/x",
+    )
+    its = {"state": state, "duration_s": float(SECONDS), "mtime": site.stat().st_mtime, **values}
+    waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
+    with transaction(host.engine) as connection:
+        cache.usage(connection, root)
+        cache.reserve(connection, root, stem, len(data), one.video_url, site, now)
+        connection.execute(update(files).where(files.c.id == stem).values(**its))
+        if state is not FileState.EVICTING:
+            airings.add(connection, one, waits, str(site), now)
+        cache.recount(connection, root, airings.citations(connection))
+    return site
+
+
+def row(host: Streamer, stem: str = "1") -> cache.Cached | None:
+    with reading(host.engine) as connection:
+        return cache.by_stem(connection, [stem]).get(stem)
+
+
+def state(host: Streamer, stem: str = "1") -> str:
+    with reading(host.engine) as connection:
+        wanted = select(classes.c.state).where(classes.c.class_id == f"class-{stem}")
+        return str(connection.execute(wanted).scalar_one())
+
+
+def aside(host: Streamer) -> list[str]:
+    """The names of what is in quarantine."""
+    return sorted(one.path.name for one in quarantine.held(host.settings.video_root))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
+async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
+    host: Streamer, master: bytes, change: int
+) -> None:
+    """It is not what was downloaded: its class would be aired to half."""
+    site = put(host, "1", master)
+    os.truncate(site, len(master) + change)
+    await reconcile.reconciled(host)
+    found = row(host)
+    assert found is not None
+    assert (found.state, found.num_cite, found.size_bytes) == (FileState.DOWNLOADING, 1, len(master))
+    assert state(host) == "waiting"
+    assert aside(host) == ["1.flv"]
+    assert not site.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_size_is_adopted_where_the_row_has_none(host: Streamer, master: bytes) -> None:
+    """A row of the old program."""
+    put(host, "1", master, size_bytes=None, duration_s=None, mtime=None)
+    assert await reconcile.reconciled(host) == []
+    found = row(host)
+    assert found is not None
+    assert found.size_bytes == len(master)
+    assert found.duration_s == pytest.approx(SECONDS, abs=0.2)
+    assert found.mtime is not None
+    with reading(host.engine) as connection:
+        assert connection.execute(select(dirs.c.size)).scalar_one() == len(master)
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: bytes) -> None:
+    """One that is whole stays; one whose CRC-64 or whose end is another does not."""
+    kept = put(host, "1", master)
+    ended = put(host, "2", master)
+    damaged = put(host, "3", master)
+    with transaction(host.engine) as connection:
+        known = update(files).where(files.c.id.in_(["1", "3"]))
+        connection.execute(known.values(crc64=str(store.crc64(kept))))
+    ended.write_bytes(master[: len(master) // 2] + bytes(len(master) - len(master) // 2))
+    damaged.write_bytes(master[:5000] + bytes(100) + master[5100:])
+    for path in (kept, ended, damaged):
+        os.utime(path, (1, 1))
+    await reconcile.reconciled(host)
+    assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
+    assert aside(host) == ["2.flv", "3.flv"]
+    assert await reconcile.reconciled(host) == []
+
+
+@pytest.mark.asyncio
+async def test_what_was_being_evicted_is_deleted(host: Streamer, master: bytes) -> None:
+    """Its process died between the commit and the unlink; it was in no sum any more."""
+    site = put(host, "1", master)
+    with transaction(host.engine) as connection:
+        cache.mark_evicting(connection, host.settings.video_root, [Idle("1", len(master))])
+    await reconcile.reconciled(host)
+    assert row(host) is None
+    assert not site.exists()
+    assert aside(host) == []
+
+
+@pytest.mark.asyncio
+async def test_a_download_that_had_come_is_taken_where_it_is_whole(host: Streamer, master: bytes) -> None:
+    """Its process died between the rename and the commit: no second download, its class is ready."""
+    put(host, "1", master, FileState.DOWNLOADING, duration_s=None)
+    put(host, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
+    put(host, "3", master, FileState.DOWNLOADING)
+    part = store.part_path(host.settings.video_root, "3")
+    store.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
+    await reconcile.reconciled(host)
+    found = [row(host, stem) for stem in "123"]
+    assert [one.state for one in found if one] == [FileState.READY, FileState.DOWNLOADING, FileState.DOWNLOADING]
+    assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
+    assert [store.rendition_path(host.settings.video_root, stem).exists() for stem in "123"] == [True, False, False]
+    assert aside(host) == []
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_nobody_goes_on_with_is_deleted(host: Streamer, master: bytes) -> None:
+    """That of a download under way stays."""
+    site = put(host, "1", master, FileState.DOWNLOADING)
+    site.unlink()
+    here = store.part_path(host.settings.video_root, "1")
+    left = store.part_path(host.settings.video_root, "2")
+    for part in (here, left):
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(b"x" * 5000)
+    await reconcile.reconciled(host)
+    assert here.exists()
+    assert not left.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = host.settings.video_root
+    for name in ("a.txt", "b.txt"):
+        (root / name).write_text("who put me here?")
+    plain = store.quarantine
+
+    def quarantine_of(where: Path, path: Path) -> Path:
+        if path.name == "a.txt":
+            raise PermissionError(1, "not yours")
+        return plain(where, path)
+
+    monkeypatch.setattr(store, "quarantine", quarantine_of)
+    table = await reconcile.reconciled(host)
+    assert aside(host) == ["b.txt"]
+    assert [("not mended" in str(one["done"])) for one in table] == [True, False]
+
+
+@pytest.mark.asyncio
+async def test_a_dry_run_changes_nothing(host: Streamer, master: bytes) -> None:
+    site = put(host, "1", master)
+    os.truncate(site, 10)
+    (host.settings.video_root / "a.txt").write_text("who put me here?")
+    assert len(await reconcile.reconciled(host, dry_run=True)) == 2
+    assert state(host) == "ready"
+    assert site.exists()
+    assert aside(host) == []
+
+
+# -- the quarantine ----------------------------------------------------------------------------------------------------
+
+
+def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
+    """The oldest files go first, the newest one stays, and its folders go with their last file."""
+    for number in range(4):
+        path = tmp_path / str(number) / "x.flv"
+        path.parent.mkdir()
+        path.write_bytes(b"x" * 100)
+        store.quarantine(tmp_path, path)
+        time.sleep(0.02)
+    gone = quarantine.prune(tmp_path, 250, time.time())
+    assert sorted(one.path.parent.name for one in gone) == ["0", "1"]
+    assert sorted(one.name for one in (tmp_path / store.QUARANTINE).iterdir()) == ["2", "3"]
+    assert len(quarantine.prune(tmp_path, 10, time.time())) == 1
+    assert quarantine.prune(tmp_path, 10, time.time()) == []
+    assert len(quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)) == 1
+    assert quarantine.held(tmp_path) == []
+
+
+def test_a_start_with_many_files_is_short(host: Streamer) -> None:
+    """No file is read, and nothing is written, where the disk and the rows agree."""
+    number, root = 3000, host.settings.video_root
+    path = flv.write(root / "0.flv", 1)
+    with transaction(host.engine) as connection:
+        rows = []
+        for stem in range(1, number):
+            (root / str(stem)).mkdir()
+            os.link(path, root / str(stem) / f"{stem}.flv")
+            its = {"id": str(stem), "state": "ready", "size_bytes": flv.size(1), "mtime": path.stat().st_mtime}
+            rows.append({**its, "duration_s": 1.0, "num_cite": 0, "tries": 0})
+        connection.execute(insert(files), rows)
+    path.unlink()
+    found = store.scan(root)
+    with reading(host.engine) as connection:
+        known = {one.stem: one for one in cache.everything(connection)}
+    assert differences(found, known) == []
+    assert len(differences(found[1:], known)) == 1
+    touched = [replace(found[0], mtime=1.0), *found[1:]]
+    assert [one.odd for one in differences(touched, known)] == [Odd.TOUCHED]
