@@ -93,7 +93,7 @@ class Ours:
         self._stand, self._stage = stand, stage
         self.records = [stage.town.record() for _ in range(RECORDS)]
         stage.up("teacher", "streamer1")
-        for class_id in [stage.book(stage.booking(one, starts_in_s=90_000)) for one in self.records]:
+        for class_id in [stage.book(_of_record(stage, one)) for one in self.records]:
             assert stage.answer(class_id, timeout_s=120)["result"] == "success"
         late = stage.booking(TIMED_OUT, "720P", starts_in_s=90_000)
         _time_out(stage)
@@ -134,6 +134,11 @@ class Ours:
                 pause_s=0.5,
                 description=f"{who} is calm",
             )
+
+
+def _of_record(stage: Stage, record: int) -> dict[str, object]:
+    """A booking that names its record, as those of the storm do."""
+    return {**stage.booking(record, starts_in_s=90_000), "record_id": record}
 
 
 def _time_out(stage: Stage) -> None:

@@ -101,7 +101,8 @@ def _handle(
     booked = cancelling.without_cancelled(connection, host, booked, batch, now, dry_run=dry_run)
     known = bookings.known(connection, [one.class_id for one in booked])
     states = renditions.states(connection, {one.key for one in booked if one.key})
-    plan = decide.plan(booked, known, states, limits(host.settings), now)
+    taken = bookings.taken(connection, booked, now)
+    plan = decide.plan(booked, known, states, limits(host.settings), now, taken)
     if dry_run:
         for line in plan.lines():
             batch.row(line.partition(":")[0], line.partition(": ")[2])
@@ -136,7 +137,9 @@ def _sorted(
 
 
 def _act(connection: Connection, host: Teacher, plan: Plan, batch: Batch, alive: list[str], now: float) -> None:
-    orders = bookings.add(connection, [(v.booking, BookingState.RECEIVED) for v in plan.verdicts], now)
+    new = [(verdict.booking, BookingState.RECEIVED) for verdict in plan.verdicts]
+    refused_ids = {v.booking.class_id for v in plan.verdicts if v.state is BookingState.REFUSED}
+    orders = bookings.add(connection, new, now, refused=refused_ids)
     proceeding: list[tuple[Order, str]] = []
     waiting: list[Order] = []
     refused: list[Refusal] = []

@@ -78,7 +78,10 @@ NOT_READY_FOR_START = ErrorCode(
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
-    409, "the class is already booked differently", Severity.WARNING, "Cancel it, and use a new class_id."
+    409,
+    "the booking contradicts another booking",
+    Severity.WARNING,
+    "Cancel the other booking, or change this one; then use a new class_id.",
 )
 CANCELLED = ErrorCode(411, "the class was cancelled", Severity.NOTICE, _AGAIN)
 ORPHANED_WAITER = ErrorCode(211, "a class waits that nobody booked here", Severity.CRITICAL, _AGAIN, endangers=True)

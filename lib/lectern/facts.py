@@ -30,6 +30,15 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """The time (epoch seconds) that a live class has a stream for itself."""
+
+    class_id: str
+    start_time: float
+    end_time: float
+
+
+@dataclass(frozen=True)
 class Attempt:
     """A transcoding to be begun, by *backend*, until *deadline* (epoch seconds)."""
 

@@ -23,12 +23,11 @@ from lectern.wire import (
     ResultWord,
     RtmpUrl,
     WireResolution,
+    by_resolution,
     is_count,
     is_name,
-    read_resolution,
+    needs_record,
 )
-
-_RESOLUTIONS = tuple(Resolution)
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
@@ -73,20 +72,24 @@ class Booking(Message):
             raise ValueError("end_time must be after start_time")
         if self.video_resolution is None and self.video_url is None:
             raise ValueError("video_url is needed where no video_resolution is given")
-        _needs_record(self.record_id, self.video_resolution)
+        needs_record(self.record_id, self.video_resolution)
         _ = self.urls  # reading them checks them
         return self
 
     @cached_property
     def urls(self) -> Mapping[Resolution, str]:
         """The recording's URL of each resolution we know; other keys of the list are passed over."""
-        known = {read_resolution(key): where for key, where in self.video_url_list.items()}
-        return {size: _listed(size, known[size]) for size in _RESOLUTIONS if known.get(size)}
+        return by_resolution(self.video_url_list)
 
     @cached_property
     def payload(self) -> str:
         """What is kept of it: its JSON, by which a second delivery is told from another booking."""
         return self.to_json()
+
+    @cached_property
+    def stream(self) -> str:
+        """The stream that the class is pushed to, in the one form that all spellings of its URL have."""
+        return urls.push(self.push_url).stream
 
     @property
     def key(self) -> tuple[int, Resolution] | None:
@@ -179,7 +182,7 @@ class Prepare(Message):
 
     @model_validator(mode="after")
     def _whole(self) -> "Prepare":
-        _needs_record(self.record_id, self.video_resolution)
+        needs_record(self.record_id, self.video_resolution)
         return self
 
     @property
@@ -254,18 +257,6 @@ BY_COMMAND: Mapping[str, type[Inbound]] = {
     "prepared": Report,
     "ended": Report,
 }
-
-
-def _listed(size: Resolution, where: str) -> str:
-    try:
-        return urls.http(where).text
-    except ValueError as error:
-        raise ValueError(f"video_url_list.{size} {error}") from None
-
-
-def _needs_record(record_id: int | None, resolution: Resolution | None) -> None:
-    if record_id is None and resolution is not None:
-        raise ValueError("record_id is needed where a video_resolution is given")
 
 
 def command_of(body: str | bytes) -> str:

@@ -34,7 +34,7 @@ class Url:
     @property
     def stream(self) -> str:
         """What two push URLs of the same stream have in common: no user, no default port, no vendor's signature."""
-        pairs = parse_qsl(self.query, keep_blank_values=True)
+        pairs = parse_qsl(self.query, keep_blank_values=True) if self.query else ()
         kept = urlencode([(name, value) for name, value in pairs if name.lower() not in _SIGNATURES])
         return f"{self.scheme}://{self.host}:{self.port}{self.path}{'?' if kept else ''}{kept}"
 
@@ -83,12 +83,12 @@ def _host(name: str, *, in_brackets: bool) -> str:
     if in_brackets:
         return _address(name)
     try:
-        plain = name.encode("idna").decode("ascii").lower()
+        plain = name if name.isascii() else name.encode("idna").decode("ascii").lower()
     except UnicodeError:
-        raise ValueError("must have a host whose labels have 1 to 63 characters") from None
+        raise ValueError("must have a host that DNS can write") from None
     labels = plain.removesuffix(".").split(".")
     if len(plain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError("must have a host of letters, digits, hyphens and dots, of at most 253 characters")
+        raise ValueError("must have a host of at most 253 letters, digits, hyphens and dots, 1 to 63 between dots")
     return _address(plain) if labels[-1].isdigit() else plain
 
 

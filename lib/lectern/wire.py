@@ -1,6 +1,7 @@
 """What single fields on the wire may be, and how they are read."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -14,6 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
 COUNT_BOUND = 2**31
 """Placements, attempts and codes are below it: every database can keep them."""
 
+_RESOLUTIONS = tuple(Resolution)
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -37,6 +39,25 @@ def read_resolution(value: object) -> object:
     """The source spells the smallest one ``240``; read it with and without the letter."""
     text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
+
+
+def by_resolution(listed: Mapping[str, str]) -> dict[Resolution, str]:
+    """The URL of each resolution we know, checked; other keys are passed over. Raises ValueError in words."""
+    known = {read_resolution(key): where for key, where in listed.items()}
+    found: dict[Resolution, str] = {}
+    for size in _RESOLUTIONS:
+        if known.get(size):
+            try:
+                found[size] = urls.http(known[size]).text
+            except ValueError as error:
+                raise ValueError(f"video_url_list.{size} {error}") from None
+    return found
+
+
+def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
+    """Raise ValueError where a resolution is named, and no record of which it is."""
+    if record_id is None and resolution is not None:
+        raise ValueError("record_id is needed where a video_resolution is given")
 
 
 SUCCESS = frozenset({"sucess", "success"})

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Named, plan
-from lectern.facts import Known, Rendition, RenditionKey
+from lectern.facts import Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
@@ -263,3 +264,35 @@ def test_a_decision_leaves_what_it_was_given_as_it_was(
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
     plan(batch, known, rows, limits, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
+
+
+def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -> None:
+    """In one batch, or beside one that is booked; whatever the spelling of the push URL."""
+    first = booking("c-1", push_url="rtmp://push.example/live/x")
+    second = booking("c-2", push_url="RTMP://PUSH.example:1935/live/x?auth_key=1", start_time=NOW + 3_000)
+    for batch, taken in (
+        ([first, second], {}),
+        ([second], {first.stream: [Slot("c-1", first.start_time, first.end_time)]}),
+    ):
+        found = plan(batch, {}, {}, LIMITS, NOW, taken).verdicts[-1]
+        assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)
+        assert found.message == "c-1 is pushed to the same URL, and overlaps for 500 s"
+        assert not found.alarm
+
+
+def test_a_refused_class_begins_no_transcoding_and_takes_no_stream() -> None:
+    ended = booking("c-0", push_url="rtmp://push.example/live/x", start_time=NOW - 900, end_time=NOW - 1)
+    first = booking("c-1", push_url="rtmp://push.example/live/x")
+    second = booking("c-2", push_url="rtmp://push.example/live/x", record_id=7)
+    found = plan([ended, first, second], {}, {}, LIMITS, NOW)
+    assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused"]
+    assert [one.record_id for one in found.attempts] == [6666]
+
+
+def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
+    first = booking("c-1", push_url="rtmp://push.example/live/x")
+    later = booking("c-2", push_url=first.push_url, start_time=first.end_time, end_time=first.end_time + 60)
+    other = booking("c-3", push_url="rtmp://push.example/live/y")
+    found = plan([first, later, other, first], {}, {}, LIMITS, NOW)
+    assert [one.state for one in found.verdicts] == ["waiting"] * 3
+    assert [one.class_id for one in found.again] == ["c-1"]

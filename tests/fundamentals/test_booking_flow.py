@@ -25,6 +25,20 @@ def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:
     assert 0 <= push.first_media_at - booking["start_time"] < PROMPT_S
 
 
+def test_of_two_classes_on_one_push_url_at_the_same_time_the_second_is_refused(stage: Stage) -> None:
+    """The first is not touched; once it is cancelled, its place is free."""
+    record = stage.town.record()
+    first = stage.booking(record, length_s=3_600)
+    stage.answer(stage.book(first))
+    second, third = (stage.booking(record, length_s=60, push_url=first["push_url"]) for _ in range(2))
+    refused = stage.answer(stage.book(second), timeout_s=10)
+    assert (refused["code"], first["class_id"] in refused["message"]) == (409, True)
+    assert stage.order(first["class_id"])["state"] == "ready"
+    stage.cancel(first["class_id"])
+    wait_until(lambda: stage.order(first["class_id"])["state"] == "cancelled", description="the first is cancelled")
+    assert stage.answer(stage.book(third))["result"] == "success"
+
+
 def test_two_recordings_of_one_file_name_are_two_files(stage: Stage) -> None:
     """Each class has its own; a third, whose URL is signed anew, has that of its recording."""
     one, other = stage.town.record(), stage.town.record(seconds=12)

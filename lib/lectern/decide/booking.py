@@ -1,12 +1,13 @@
 """What to do with a booking: the table of the design, row for row, and its use on a batch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from lectern import errors
 from lectern.errors import ErrorCode, Refuse
-from lectern.facts import Attempt, Known, Rendition, RenditionKey
+from lectern.facts import Attempt, Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.stems import stem
@@ -127,9 +128,14 @@ def plan(
     renditions: Mapping[RenditionKey, Rendition],
     limits: Limits,
     now: float,
+    taken: Mapping[str, Sequence[Slot]] = MappingProxyType({}),
 ) -> Plan:
-    """Decide a batch in its order; a booking sees what those before it in the batch have begun."""
+    """Decide a batch in its order; a booking sees what those before it in the batch have begun.
+
+    *taken* has the live classes of each stream.
+    """
     result = Plan()
+    now_taken = {stream: list(slots) for stream, slots in taken.items()}
     now_known = dict(known)
     now_renditions = dict(renditions)
     for booking in bookings:
@@ -137,7 +143,12 @@ def plan(
         if before is not None:
             result.again.append(Again(booking.class_id, before, before.payload != booking.payload))
             continue
-        verdict, attempt = _decide(booking, now_renditions, limits, now)
+        slots = now_taken.setdefault(booking.stream, [])
+        verdict, attempt = _overlap(booking, slots, now), None
+        if verdict is None:
+            verdict, attempt = _decide(booking, now_renditions, limits, now)
+        if verdict.state is not BookingState.REFUSED:
+            slots.append(Slot(booking.class_id, booking.start_time, booking.end_time))
         result.verdicts.append(verdict)
         if attempt is not None:
             result.attempts.append(attempt)
@@ -147,6 +158,16 @@ def plan(
         code = verdict.code.number if verdict.code else None
         now_known[booking.class_id] = Known(verdict.state, booking.payload, code, verdict.message, None)
     return result
+
+
+def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | None:
+    """The refusal of a class whose stream another class has at the same time; None where none has."""
+    for one in slots:
+        overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
+        if overlap_s > 0 and booking.end_time > now:
+            said = f"{one.class_id} is pushed to the same URL, and overlaps for {overlap_s:.0f} s"
+            return _refusal(booking, errors.CONFLICT, said)
+    return None
 
 
 def _decide(

@@ -1,13 +1,13 @@
 """The teacher's bookings: what is known of them, and what a plan makes of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from lectern.effects.tables.teacher import orders
-from lectern.facts import Known
+from lectern.facts import Known, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
 from lectern.stems import stem
@@ -17,6 +17,9 @@ MAX_DELIVERIES = 10
 
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class weighs on its streamer."""
+
+OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
+"""States of a class that will not be pushed."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ def known(connection: Connection, class_ids: Sequence[str]) -> dict[str, Known]:
     return {id_: Known(o.state, o.payload, o.code, o.message, o.streamer) for id_, o in found.items()}
 
 
+def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
+    """The classes that have not ended, and are to be aired, on the streams of *booked*."""
+    mine = orders.c.stream.in_({one.stream for one in booked})
+    live = (orders.c.end_time > now) & orders.c.state.not_in(OVER)
+    columns = (orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time)
+    found: dict[str, list[Slot]] = {}
+    for stream, class_id, start, end in connection.execute(select(*columns).where(mine, live)):
+        found.setdefault(stream, []).append(Slot(class_id, start, end))
+    return found
+
+
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
     """The classes that wait for a rendition, in the order they came."""
     wanted = (
@@ -104,8 +118,14 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     return [_order(row) for row in connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time))]
 
 
-def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> dict[str, Order]:
-    """Insert new bookings; returns them as ``by_id`` would."""
+def add(
+    connection: Connection,
+    booked: Sequence[tuple[Booking, BookingState]],
+    now: float,
+    *,
+    refused: Collection[str] = (),
+) -> dict[str, Order]:
+    """Insert new bookings; returns them as ``by_id`` would. Those *refused* (class_ids) have no stream."""
     rows = [
         {
             "class_id": booking.class_id,
@@ -115,6 +135,7 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
             "resolution": booking.video_resolution,
             "start_time": booking.start_time,
             "end_time": booking.end_time,
+            "stream": None if booking.class_id in refused else booking.stream,
             "payload": booking.payload,
             "state": state,
             "received_at": now,

@@ -62,6 +62,9 @@ class OrderRow(TeacherTable, table=True):
     resolution: str | None = Field(default=None, max_length=10)
     start_time: float
     end_time: float
+    stream: str | None = Field(
+        default=None, sa_type=Text, index=True
+    )  # its push URL in the form that all spellings have
     payload: str = Field(sa_type=Text)
     state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
     code: int | None = None
