@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.effects import schema, status
+from lectern.effects import events, schema, status
+from lectern.effects.events import Event
+from lectern.effects.story import story
 from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.teacher import orders
+from lectern.effects.tables.teacher import journal, orders
 from lectern.errors import Misuse
 
 NOW = 1_764_010_800.0
@@ -48,3 +50,16 @@ def test_a_wrong_database_url_is_named_without_its_password() -> None:
         open_database("no url://user:hidden@host/db")
     assert "hidden" not in str(caught.value)
     assert "database URL" in str(caught.value)
+
+
+def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(tmp_path: Path) -> None:
+    """And so has a recording that no record names."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    with transaction(engine) as connection:
+        for class_id, stem in (("c-1", "6666"), ("c-2", "6666_720P"), ("c-3", "66660"), ("c-4", "lesson-7")):
+            events.note(connection, journal, "teacher", [Event("waits", class_id, stem)], NOW)
+    told = {thing: [one["class_id"] for one in story(engine, "teacher", thing)] for thing in ("6666", "lesson-7", "6")}
+    assert told == {"6666": ["c-1", "c-2"], "lesson-7": ["c-4"], "6": []}
+    assert [one["class_id"] for one in story(engine, "teacher", "c-3")] == ["c-3"]
+    engine.dispose()

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
 
 from lectern.effects.tables.shared import Journal
 from lectern.shown import masked
+
+MOST = 500
+"""Number of events of a record that are shown; it may have been aired a thousand times."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,25 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:
     """The events of a class and of its renditions, in time order."""
     events = journal.events
-    columns = (events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail)
     mine = [events.c.class_id == class_id] if class_id else []
     theirs = events.c.stem.in_(list(stems)) & events.c.class_id.is_(None)
-    wanted = select(*columns).where(or_(*mine, theirs)).order_by(events.c.id)
+    wanted = select(*_columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
     return [Past(*row) for row in connection.execute(wanted)]
 
 
-def stems_of(connection: Connection, journal: Journal, record_id: int) -> list[str]:
-    """The renditions of a record that events know."""
+def of_record(connection: Connection, journal: Journal, record: str) -> list[Past]:
+    """The latest events of a record's renditions and of their classes, in time order; a stem is a record, too."""
     events = journal.events
-    mine = (events.c.stem == str(record_id)) | events.c.stem.startswith(f"{record_id}_", autoescape=True)
-    return [str(row.stem) for row in connection.execute(select(events.c.stem).where(mine).distinct())]
+    mine = events.c.stem == record
+    if record.isascii() and record.isdecimal():
+        mine |= events.c.stem.startswith(f"{record}_", autoescape=True)
+    latest = select(*_columns(journal)).where(mine).order_by(events.c.id.desc()).limit(MOST)
+    return [Past(*row) for row in connection.execute(latest)][::-1]
+
+
+def _columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
+    events = journal.events
+    return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail
 
 
 def prune(connection: Connection, journal: Journal, before: float) -> None:

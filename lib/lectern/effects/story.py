@@ -25,9 +25,9 @@ def story(engine: Engine, role: Role, thing: str) -> list[dict[str, Any]]:
             stems = {one.stem for one in bookings.by_id(connection, [thing]).values()}
         else:
             stems = {one.stem for one in airings.by_id(connection, [thing]).values()}
-        if not stems and thing.isdigit():
-            stems = set(events.stems_of(connection, journal, int(thing)))
         found = events.of_thing(connection, journal, class_id=thing, stems=stems)
+        if not stems:
+            found += events.of_record(connection, journal, thing)
     return [
         {
             "at": one.at,
