@@ -47,9 +47,10 @@ settings.load_profile("lectern")
 names = st.from_regex(r"[A-Za-z0-9_.:-]{1,12}", fullmatch=True).filter(lambda text: text not in {".", ".."})
 record_ids = st.integers(1, 4)
 resolutions = st.sampled_from(Resolution)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
 unknown_fields = st.dictionaries(st.from_regex(r"x_[a-z]{1,5}", fullmatch=True), json_values, max_size=3)
@@ -177,7 +178,9 @@ garbage = st.one_of(
     json_values.map(lambda value: json.dumps(value).encode()),
     st.dictionaries(
         st.sampled_from([*Booking.model_fields, *TranscodingResult.model_fields]),
-        json_values | st.floats() | st.sampled_from(["order", "cancel", "transcoding", "720P", "http://[", "\ud800"]),
+        json_values
+        | st.floats()
+        | st.sampled_from(["order", "cancel", "transcoding", "720P", "http://[", "\ud800", "\0"]),
     ).map(lambda fields: json.dumps(fields).encode()),
 )
 """Bytes of every kind: noise, JSON that is no object, objects whose fields are anything."""

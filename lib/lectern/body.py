@@ -11,6 +11,19 @@ def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
     return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
 
 
+def holds_nul(body: str | bytes, fields: object) -> bool:
+    """Whether a text in *fields*, which were read of *body*, holds the one character that PostgreSQL cannot keep."""
+    return (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields)
+
+
+def _nul_in(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_nul_in(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(_nul_in(one) for one in value)
+    return isinstance(value, str) and "\0" in value
+
+
 def in_words(error: ValidationError) -> str:
     """Every fault as ``field: what is wrong``; values are left out, for URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]

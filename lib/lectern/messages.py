@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from lectern import stems, urls
-from lectern.body import in_words, read
+from lectern.body import holds_nul, in_words, read
 from lectern.errors import Malformed
 from lectern.states import Resolution
 from lectern.stems import stem
@@ -22,6 +22,7 @@ from lectern.wire import (
     RecordId,
     ResultWord,
     RtmpUrl,
+    UrlList,
     WireResolution,
     by_resolution,
     is_count,
@@ -50,10 +51,7 @@ def _optional(kind: type[Message]) -> tuple[str, ...]:
 
 
 class Booking(Message):
-    """A request that a class be aired.
-
-    A booking of the old kind has none of the last three fields: its recording is the one at *video_url*.
-    """
+    """A request that a class be aired; bookings of the old kind have none of the last three fields."""
 
     cmd: Literal["order"] = "order"
     class_id: Name
@@ -63,7 +61,7 @@ class Booking(Message):
     end_time: EpochSeconds
     push_url: RtmpUrl
     record_id: RecordId | None = None
-    video_url_list: Mapping[str, str] = Field(default_factory=dict)
+    video_url_list: UrlList = Field(default_factory=dict)
     video_resolution: WireResolution | None = None
 
     @model_validator(mode="after")
@@ -83,7 +81,7 @@ class Booking(Message):
 
     @cached_property
     def payload(self) -> str:
-        """What is kept of it: its JSON, by which a second delivery is told from another booking."""
+        """What is kept of it: its JSON."""
         return self.to_json()
 
     @cached_property
@@ -292,6 +290,8 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     if not matching:
         wanted = " or ".join(sorted(name for name, one in BY_COMMAND.items() if one in expected))
         raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", class_id)
+    if holds_nul(body, fields):
+        raise Malformed("a text of the message holds a NUL character", class_id)
     try:
         return matching[0].model_validate(fields)
     except ValidationError as error:

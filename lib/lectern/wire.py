@@ -41,14 +41,17 @@ def read_resolution(value: object) -> object:
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 
 
-def by_resolution(listed: Mapping[str, str]) -> dict[Resolution, str]:
-    """The URL of each resolution we know, checked; other keys are passed over. Raises ValueError in words."""
+def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
+    """The URL of each resolution we know, checked; other keys, and those without a URL, are passed over.
+
+    Raises ValueError in words.
+    """
     known = {read_resolution(key): where for key, where in listed.items()}
     found: dict[Resolution, str] = {}
     for size in _RESOLUTIONS:
-        if known.get(size):
+        if where := known.get(size):
             try:
-                found[size] = urls.http(known[size]).text
+                found[size] = urls.http(where).text
             except ValueError as error:
                 raise ValueError(f"video_url_list.{size} {error}") from None
     return found
@@ -89,6 +92,7 @@ def _record(value: object) -> object:
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
 
+UrlList = Annotated[Mapping[str, str | None], BeforeValidator(lambda listed: {} if listed is None else listed)]
 Name = Annotated[str, AfterValidator(_name)]
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text)]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text)]

@@ -13,6 +13,7 @@ from lectern.messages import (
     Alarm,
     Booking,
     Cancel,
+    Grant,
     OrderResult,
     Prepare,
     Release,
@@ -25,7 +26,7 @@ from lectern.states import Backend, Resolution
 from lectern.stems import stem
 from tests.strategies import BOOKING, RESULT
 
-EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Report)
+EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Grant, Report)
 
 
 def booking(**fields: object) -> Booking:
@@ -118,6 +119,21 @@ def test_unknown_keys_of_the_url_list_are_passed_over() -> None:
     assert booking(video_url_list={"4K": "anything", "480P": "http://o.example/x"}).urls == {
         Resolution.P480: "http://o.example/x"
     }
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_an_entry_of_the_url_list_without_a_url_is_passed_over(nothing: str | None) -> None:
+    read = booking(video_url_list={"720P": nothing, "480P": "http://o.example/x"})
+    assert read.urls == {Resolution.P480: "http://o.example/x"}
+    assert booking(video_url_list=nothing or None).urls == {}
+
+
+@pytest.mark.parametrize("place", ["class_id", "institution_id", "x_note", "x_\0"])
+def test_a_text_that_holds_a_nul_is_malformed_and_answered_where_the_class_can_be_read(place: str) -> None:
+    error = malformed(BOOKING | {place: "a\0b"})
+    assert error.message == "a text of the message holds a NUL character"
+    assert error.class_id == (None if place == "class_id" else "c-1001")
+    assert booking(x_note="\\u0000").model_extra == {"x_note": "\\u0000"}  # six characters, none of them NUL
 
 
 def test_a_rendition_is_named_by_its_record_and_its_resolution() -> None:

@@ -7,11 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.errors import Malformed
-from lectern.messages import Booking, Cancel, Message, Prepare, Release, Report, TranscodingResult, command_of, parse
+from lectern.messages import (
+    Booking,
+    Cancel,
+    Grant,
+    Message,
+    Prepare,
+    Release,
+    Report,
+    TranscodingResult,
+    command_of,
+    parse,
+)
 from tests import strategies
 from tests.strategies import BOOKING
 
-EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Report)
+EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Grant, Report)
 
 
 @given(strategies.bookings())
@@ -29,6 +40,12 @@ def test_unknown_fields_survive_parsing(sent: Booking, unknown: dict[str, Any]) 
 
 @given(strategies.results())
 def test_a_result_survives_the_wire(sent: TranscodingResult) -> None:
+    assert parse(sent.to_json(), EVERY) == sent
+
+
+@given(strategies.names, strategies.names, strategies.unknown_fields)
+def test_a_grant_survives_the_wire(streamer: str, session: str, unknown: dict[str, Any]) -> None:
+    sent = Grant.model_validate({"streamer": streamer, "session": session, **unknown})
     assert parse(sent.to_json(), EVERY) == sent
 
 

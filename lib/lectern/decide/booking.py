@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from lectern import errors
+from lectern.decide.delivery import is_same
 from lectern.errors import ErrorCode, Refuse
 from lectern.facts import Attempt, Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
@@ -141,7 +142,7 @@ def plan(
     for booking in bookings:
         before = now_known.get(booking.class_id)
         if before is not None:
-            result.again.append(Again(booking.class_id, before, before.payload != booking.payload))
+            result.again.append(Again(booking.class_id, before, not is_same(before.payload, booking)))
             continue
         slots = now_taken.setdefault(booking.stream, [])
         verdict, attempt = _overlap(booking, slots, now), None
