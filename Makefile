@@ -47,9 +47,9 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 # off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
 # staged nights; the UI in a browser; the steps of a rollout that are killed at each line they write.
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py containers.py release.py)
-APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py)
+APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
-APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py)
+APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py unforeseen.py)
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
 APART += tests/browser

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.exceptions import PrefectException
 from sqlalchemy import Connection
 
+from flows.api import AWAY
 from flows.host import Host, patience, tell
 from lectern.effects import incidents, outbox
 
@@ -24,6 +23,7 @@ FOLLOW_UP_S = 5.0
 async def watch(host: Host[Any], client: PrefectClient) -> None:
     """Tell of incidents that grow, go on or are over, and pass what was told on to Prefect."""
     while True:
+        host.rounds.come("alarms")
         await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
         if await host.commit(_follow_up, host):
             await tell(host)
@@ -43,7 +43,7 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
         return
     try:
         await client.request("POST", "/events", json=[_event(host.settings.name, body) for body in waiting])
-    except (httpx.HTTPError, PrefectException) as error:
+    except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return
     for _ in waiting:

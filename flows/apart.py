@@ -1,6 +1,5 @@
 """A message that can not be handled stands apart, and holds up none of those that came with it."""
 
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +7,10 @@ from typing import Generic, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from flows.host import log
+from flows.trouble import words
 from lectern.errors import TryAgain
 
 I = TypeVar("I")  # noqa: E741 (an item)
@@ -57,10 +57,3 @@ async def apart(
             log.error("%s: not handled: %s", ", ".join(name(one) for one in some[:BOUND]), why)
             found.failed += [(one, why) for one in some]
     return found
-
-
-def words(error: Exception) -> str:
-    """The error, and where it came up; not its whole text, in which payloads may stand."""
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    said = f": {error.orig}" if isinstance(error, DBAPIError) else ""
-    return f"{type(error).__name__} in {ours[-1].name}, line {ours[-1].lineno} of {ours[-1].filename}{said}"

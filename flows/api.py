@@ -4,8 +4,8 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,7 +16,10 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
 from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
+
+from lectern.errors import TryAgain
 
 T = TypeVar("T")
 BUSY_TRIES = 20
@@ -24,8 +27,21 @@ PAUSE_S = 0.03
 AFTER_S = 0.1
 """How a run went is told so much later: another host is about to make the next one, and the two would meet."""
 
+AWAY = (httpx.HTTPError, PrefectException, ValueError, LookupError, TypeError, RuntimeError, OSError)
+"""What a call of Prefect's API raises where the server is away, refuses, or answers what no Prefect answers: another
+program at its address, a page of a proxy, an older or newer version. Only for calls of the API: it is broad."""
+
 hurried: ContextVar[bool] = ContextVar("hurried", default=False)
 """Whether somebody waits for what is asked of the server."""
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around calls of the API alone; raises TryAgain, whatever is wrong with the answer."""
+    try:
+        yield
+    except AWAY as error:
+        raise TryAgain(f"Prefect does not answer as it should: {error!r}") from error
 
 
 class Turns:
@@ -113,6 +129,9 @@ class ResidentClient(PrefectClient):
         self._fresh: dict[UUID, FlowRun] = {}
         self.on_telling: Callable[[UUID], None] = lambda _: None
         """Called with the id of a run when it begins to tell what it did, and when it has ended."""
+
+    async def raise_for_api_version_mismatch_once(self) -> None:
+        """Ask nothing: a host begins its work although Prefect is away."""
 
     def know(self, run: FlowRun) -> None:
         """The engine is about to begin *run*, which was created as Running a moment ago, and was never at work."""

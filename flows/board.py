@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
-from prefect.exceptions import PrefectException
 
+from flows.api import AWAY
 from flows.host import Host, log
 from lectern.decide import day
 from lectern.decide.day import Needed
@@ -76,7 +75,7 @@ class Board:
             else:
                 wanted: Any = ArtifactCreate(key=slug, type=kind, description=description, data=data)
                 self._ids[key] = (await self._client.create_artifact(wanted)).id
-        except (httpx.HTTPError, PrefectException) as error:
+        except AWAY as error:
             self._ids.pop(key, None)  # somebody may have deleted it
             log.warning("artifact %s: not shown: %s", slug, error)
             return False

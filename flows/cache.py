@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 
 from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
-from flows.apart import apart, words
+from flows.apart import apart
 from flows.host import NOWHERE, log, streamer, tell
 from flows.outcome import FAILED, summary
+from flows.trouble import words
 from lectern.effects import airings, cache, inbox, origin, released, store
 from lectern.effects.origin import Allowed
 from lectern.errors import DOWNLOAD_FAILED, LecternError, Malformed, Refuse

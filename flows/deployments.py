@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
 from flows import automations
+from flows.api import AWAY
 from flows.booking import booking
 from flows.broadcast import broadcast
 from flows.cache import prepare
@@ -69,7 +69,7 @@ async def make(settings: Settings) -> list[str]:
                     await _make_deployment(settings, flow)
             await automations.make(client, settings)
             return wanted
-    except (httpx.HTTPError, PrefectException) as error:
+    except AWAY as error:
         raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
 
 
@@ -78,7 +78,7 @@ async def missing(settings: Settings) -> list[str]:
     try:
         async with get_client() as client:
             return await _missing(client, settings)
-    except (httpx.HTTPError, PrefectException) as error:
+    except AWAY as error:
         raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
 
 
@@ -137,6 +137,6 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
         except ObjectNotFound as error:
             role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
             raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {role}") from error
-        except (httpx.HTTPError, PrefectException) as error:
+        except AWAY as error:
             raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
     return found

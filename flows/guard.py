@@ -4,15 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-import httpx
-from prefect.exceptions import PrefectException
-
 from flows import broadcast
 from flows.host import Host, log
 from flows.timetable import Cancels, Plan, keep_up
 from lectern.decide.broadcast import without_run
 from lectern.effects import airings
 from lectern.effects.airings import Airing
+from lectern.errors import TryAgain
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
@@ -24,6 +22,7 @@ async def guard(host: Streamer) -> None:
     """Air what should be on air and has no run: Prefect may be away, a class may not."""
     idle: dict[str, float] = {}  # since when a class is due and nobody is at it, epoch seconds
     while True:
+        host.rounds.come("guard")
         now = time.time()
         due = await host.look(airings.due, now + host.settings.broadcast_lead_s, now)
         waits = [one for one in due if one.class_id not in host.busy and one.class_id not in host.guarded]
@@ -44,16 +43,17 @@ async def timetable(host: Streamer) -> None:
     """A class whose run was cancelled in the UI gives its citation back, and the guard leaves it."""
     cancels = Cancels(host)
     while True:
+        host.rounds.come("timetable")
         try:
             await cancels.look()
-        except (httpx.HTTPError, PrefectException) as error:
-            log.warning("prefect: can not ask for cancelled broadcasts: %r", error)
+        except TryAgain as error:
+            log.warning("prefect: can not ask for cancelled broadcasts: %s", error.message)
         await asyncio.sleep(TIMETABLE_EVERY_S)
 
 
 async def plan(host: Streamer) -> None:
     """Give ready classes their runs, the next one first."""
-    await keep_up(Plan(host), host.unplanned, TIMETABLE_EVERY_S)
+    await keep_up(Plan(host), host, TIMETABLE_EVERY_S)
 
 
 def _say_how(guarded: dict[str, asyncio.Task[str]], class_id: str) -> Callable[[asyncio.Task[str]], None]:

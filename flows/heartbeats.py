@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import PrefectException
 
+from flows.api import AWAY
 from flows.host import NOT_MOVED
 
 log = logging.getLogger("lectern")
@@ -38,7 +37,7 @@ async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], 
             continue
         try:
             await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
-        except (httpx.HTTPError, PrefectException) as error:
+        except AWAY as error:
             log.warning("prefect: no heartbeat of %d runs: %r", len(runs), error)
 
 

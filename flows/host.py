@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
+from flows.rounds import Rounds
 from lectern import errors
 from lectern.effects import bookings, incidents, metrics, outbox, outgoing
 from lectern.effects.bus import Bus
@@ -87,7 +88,8 @@ class Host(Generic[S]):
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
-    cried_at: float | None = None  # when that was alarmed, monotonic
+    alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
+    rounds: Rounds = field(default_factory=Rounds)
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect

@@ -1,22 +1,21 @@
 """From the bus into the inbox, from the inbox into runs: batches of what has arrived."""
 
 import asyncio
-import json
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 
-from flows import release, stop, trouble
+from flows import labels, release, stop, tries, trouble
 from flows.host import Host
-from lectern import errors
-from lectern.effects import disk, inbox, outbox, outgoing, process
+from flows.runs import Refused
+from flows.trouble import MustEnd, backoff_s
+from flows.works import Work
+from lectern.effects import inbox, process
 from lectern.effects.hearing import Entry, Streams
 from lectern.effects.inbox import Arrived, Kept
 from lectern.errors import TryAgain
@@ -37,16 +36,11 @@ RUSH = 500
 HANGS_S = 2.0
 """A run that takes longer holds up nobody."""
 
+PORTIONS = 20
+"""Number of runs that are begun before new messages are looked for: what failed before holds up nothing new."""
+
 TAKE_BACK = "take back"
 """Stands for a flow where none is: classes are taken from a streamer here and now, whoever is away."""
-
-TAGS = 40
-BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
-
-
-def backoff_s(tries: int) -> float:
-    """How long to wait after *tries* failures in a row: up to 10 s, with jitter."""
-    return BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
 
 
 class Intake:
@@ -65,40 +59,28 @@ class Intake:
         self._waiting = dict.fromkeys(groups.values(), 0)  # how many messages at least are not in a run yet
         self._endings: set[asyncio.Task[None]] = set()
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
+        self._refused: set[str] = set()  # flows whose last run Prefect refused
 
-    async def run(self) -> None:
-        """Consume until cancelled; a Redis that is away is waited for, with backoff."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                if self._channels:
-                    group.create_task(self._again("channels", self._listen))
-                    group.create_task(self._commit_channels())
-                group.create_task(self._again("streams", self._read_streams))
-                for flow in self._woken:
-                    group.create_task(self._again(f"inbox, {flow}", partial(self._dispatch, flow)))
-        finally:
-            await asyncio.shield(self._keep_rest())
+    def works(self) -> dict[str, Work]:
+        """What is to be done at the same time, by names."""
+        found: dict[str, Work] = {"streams": self._read_streams}
+        if self._channels:
+            found |= {"channels": self._listen, "messages of channels": self._commit_channels}
+        return found | {f"inbox, {flow}": partial(self._dispatch, flow) for flow in self._woken}
 
-    async def _again(self, what: str, work: Any) -> None:  # noqa: ANN401 (a bound method)
-        tries = 0
-        while True:
-            began = time.monotonic()
-            try:
-                await work()
-            except (RedisError, OSError, OperationalError) as error:
-                tries = 0 if time.monotonic() - began > 60 else tries + 1
-                pause = backoff_s(tries)
-                log.warning("%s: interrupted, again in %.1f s: %s", what, pause, error)
-                if disk.takes_nothing(error):
-                    await trouble.cry(self._host, what, error)
-                await asyncio.sleep(pause)
+    async def close(self) -> None:
+        """At the end: what has reached us and is not committed would be forgotten with us."""
+        if self._batch:
+            await self._keep()
 
     # -- channels: forgotten by Redis as soon as they are sent -----------------------------------------------------
 
     async def _listen(self) -> None:
+        self._host.rounds.come("channels")
         async with self._host.bus.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
+                self._host.rounds.come("channels")
                 if found is not None:
                     self._batch.append(self._arrived("channel", *found))
                     self._came.set()
@@ -108,20 +90,21 @@ class Intake:
 
     async def _commit_channels(self) -> None:
         while True:
-            await self._came.wait()
-            await asyncio.sleep(self._host.settings.batch_wait_s)  # few come alone
-            self._came.clear()
-            await self._keep()
+            self._host.rounds.come("messages of channels")
+            if self._batch or await _soon(self._came):
+                await asyncio.sleep(self._host.settings.batch_wait_s)  # few come alone
+                self._came.clear()
+                await self._keep()
 
     async def _keep(self) -> None:
         """Commit what the channels brought; it exists nowhere else, so a database that gives way is waited for."""
-        for tries in range(1000):
+        for failures in range(1000):
             try:
                 return await process.surely(self._keep_once())
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
-                await asyncio.sleep(backoff_s(tries))
-        raise errors.CallAPerson(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
+                await asyncio.sleep(backoff_s(failures))
+        raise MustEnd(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
     async def _keep_once(self) -> None:
         batch = self._batch.copy()
@@ -136,17 +119,13 @@ class Intake:
             self._waiting[flow] += number
             self._woken[flow].set()
 
-    async def _keep_rest(self) -> None:
-        """At the end: what has reached us and is not committed would be forgotten with us."""
-        if self._batch:
-            await self._keep()
-
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
     async def _read_streams(self) -> None:
         settings = self._host.settings
         streams = self._host.bus.streams(self._streams, settings.name)
         while True:
+            self._host.rounds.come("streams")
             entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
             for name, why in streams.refusals().items():
                 await trouble.unreadable(self._host, name, why)
@@ -171,28 +150,52 @@ class Intake:
     async def _dispatch(self, flow: str) -> None:
         failures = 0
         while True:
+            self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
-            settings = self._host.settings
-            if flow != TAKE_BACK:
-                await self._host.runs.room(flow, *(SEVERAL_RUNS if self._waiting[flow] >= RUSH else ONE_RUN), HANGS_S)
+            await self._has_room(flow)
             kept = await self._host.commit(
                 inbox.claim,
                 self._host.journal,
                 [command for command, its in self._groups.items() if its == flow],
-                limit=settings.batch_max,
-                lease_s=settings.inbox_lease_s,
+                limit=self._host.settings.batch_max,
+                lease_s=self._host.settings.inbox_lease_s,
                 now=time.time(),
             )
             self._waiting[flow] = max(0, self._waiting[flow] - len(kept))
             if not kept:
                 self._waiting[flow] = 0
-                await self._sleep(flow)
-            elif flow == TAKE_BACK:
-                await self._take_back(kept)
+                await _soon(self._woken[flow])
+            elif not await self._handed_on(flow, kept, backoff_s(failures)):
+                failures += 1
+                await asyncio.sleep(backoff_s(failures))
             else:
-                failures = 0 if await self._start(flow, kept, backoff_s(failures)) else failures + 1
-                if failures:
-                    await asyncio.sleep(backoff_s(failures))
+                failures = 0
+
+    async def _has_room(self, flow: str) -> None:
+        if flow != TAKE_BACK:
+            await self._host.runs.room(flow, *(SEVERAL_RUNS if self._waiting[flow] >= RUSH else ONE_RUN), HANGS_S)
+
+    async def _handed_on(self, flow: str, kept: Sequence[Kept], pause_s: float) -> bool:
+        """Begin the runs of *kept*; False where Prefect is away. Whatever fails, what has no run goes back."""
+        left = {one.id for one in kept}
+        try:
+            if flow == TAKE_BACK:
+                await self._take_back(kept)
+                left = set()
+            else:
+                for portion in tries.portions(kept)[:PORTIONS]:
+                    await self._has_room(flow)
+                    await self._begin(flow, portion)
+                    left -= {one.id for one in portion}
+            pause_s = 0.0
+        except TryAgain as error:
+            log.warning("%d messages wait in the inbox: %s", len(left), error.message)
+            return False
+        finally:
+            if left:
+                again_at = time.time() + pause_s
+                await self._host.commit(inbox.put_off, self._host.journal, sorted(left), again_at)
+        return True
 
     async def _take_back(self, kept: Sequence[Kept]) -> None:
         stops = await release.take_back(self._host, kept)
@@ -200,66 +203,25 @@ class Intake:
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    async def _sleep(self, flow: str) -> None:
-        try:
-            await asyncio.wait_for(self._woken[flow].wait(), IDLE_S)
-        except TimeoutError:
-            return
-
-    async def _start(self, flow: str, kept: Sequence[Kept], pause_s: float) -> bool:
-        """Begin a run; False where Prefect is away, and the messages go back to the inbox."""
-        tries = self._host.settings.inbox_tries
-        await self._give_up([one for one in kept if one.tries >= tries])
-        mine = [one for one in kept if one.tries < tries]
-        try:
-            if mine:
-                await self._begin(flow, mine)
-        except TryAgain as error:
-            log.warning("%d messages wait in the inbox: %s", len(mine), error.message)
-            ids = [one.id for one in mine]
-            await self._host.commit(inbox.unclaim, self._host.journal, ids, time.time() + pause_s)
-            return False
-        return True
-
     async def _begin(self, flow: str, mine: Sequence[Kept]) -> None:
-        names, tags = _labels(mine)
-        title = f"{flow} {names[0]}" if len(mine) == 1 and names else f"{flow} {len(mine)} messages"
+        """Begin a run; where Prefect refused the last one, it has no labels: nothing of its messages is in it."""
+        name, tags = labels.labels(flow, mine)
+        if flow in self._refused:
+            name, tags = labels.plain(flow, mine), []
         ids = [one.id for one in mine]
         key = f"{self._host.settings.name}:{flow}:{ids[0]}-{ids[-1]}:{max(one.tries for one in mine)}:{time.time():.3f}"
-        await self._host.runs.start(flow, {"inbox_ids": inbox.spell(ids)}, name=title, tags=tags[:TAGS], key=key)
-
-    async def _give_up(self, kept: Sequence[Kept]) -> None:
-        if kept:
-            await self._host.commit(self._bury, kept)
-
-    def _bury(self, connection: Any, kept: Sequence[Kept]) -> None:  # noqa: ANN401 (a Connection)
-        now = time.time()
-        for one in kept:
-            why = f"not handled in {one.tries} runs; see their logs"
-            log.error("inbox %d: %s", one.id, why)
-            inbox.bury(connection, self._host.journal, one, why, self._host.settings.dead_letter_stream, now)
-        cry = outgoing.alarm(
-            errors.DEAD_LETTER, f"{len(kept)} messages could not be handled", now, self._host.settings.name
-        )
-        outbox.put(connection, self._host.journal, [self._host.alarm(cry)], now)
-
-
-def _labels(kept: Sequence[Kept]) -> tuple[list[str], list[str]]:
-    """What the run is about, for the person who searches: class_ids, else renditions; and the tags."""
-    names: list[str] = []
-    tags: list[str] = []
-    for one in kept[:TAGS]:
         try:
-            fields = json.loads(one.body)
-        except ValueError:
-            continue
-        if not isinstance(fields, dict):
-            continue
-        class_id, record_id, size = fields.get("class_id"), fields.get("record_id"), fields.get("video_resolution")
-        if isinstance(class_id, str):
-            tags.append(f"class:{class_id[:250]}")
-            names.append(class_id[:250])
-        if isinstance(record_id, int):
-            tags.append(f"record:{record_id}")
-            names += [] if isinstance(class_id, str) else [f"{record_id} {size}"]
-    return names, list(dict.fromkeys(tags))
+            await self._host.runs.start(flow, {"inbox_ids": inbox.spell(ids)}, name=name, tags=tags, key=key)
+        except Refused:
+            self._refused.add(flow)
+            raise
+        self._refused.discard(flow)
+
+
+async def _soon(event: asyncio.Event) -> bool:
+    """Wait for *event*, but not for long; whether it came."""
+    try:
+        async with asyncio.timeout(IDLE_S):
+            return await event.wait()
+    except TimeoutError:
+        return False

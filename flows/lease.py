@@ -5,16 +5,15 @@ import time
 from typing import Any
 from uuid import uuid4
 
-import httpx
-from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from flows import trouble
 from flows.host import Host, log
 from lectern.decide import lease as decide
 from lectern.effects import cache, fence, leases
-from lectern.errors import LecternError
+from lectern.errors import LecternError, TryAgain
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
@@ -41,14 +40,13 @@ class Keeper:
 
     async def run(self) -> None:
         """Beat until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch())
-            while True:
-                pause_s = await self._once()
-                self._say_whether_held()
-                await asyncio.sleep(pause_s)
+        while True:
+            self._host.rounds.come("lease")
+            pause_s = await self._once()
+            self._say_whether_held()
+            await asyncio.sleep(pause_s)
 
-    async def _watch(self) -> None:
+    async def watch_fence(self) -> None:
         """The process that ends pushes whose lease has run out is always there."""
         while True:
             try:
@@ -75,7 +73,9 @@ class Keeper:
                 held = await self._host.bus.beat(
                     settings.streamers_key, settings.name, self._session, self._fields, claim
                 )
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, Prefect may still keep the lease)
+            if not isinstance(error, (RedisError, OSError)):
+                await trouble.say(self._host, "lease", error, AGAIN_S)
             await (word or self._ask_prefect())
             self._say_trouble(f"redis: no heartbeat: {str(error) or 'no answer in time'}")
             return min(AGAIN_S, settings.heartbeat_interval_s)
@@ -99,6 +99,8 @@ class Keeper:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._read())
         await asyncio.wait({self._looking}, timeout=AGAIN_S)
+        if self._looking.done() and (error := self._looking.exception()) is not None:
+            await trouble.say(self._host, "what a heartbeat says", error, AGAIN_S)
 
     async def _read(self) -> None:
         settings = self._host.settings
@@ -125,7 +127,7 @@ class Keeper:
         try:
             async with asyncio.timeout(ASK_S):
                 taken = await self._host.runs.is_taken_from(self._host.settings.name, self._session)
-        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+        except (TryAgain, TimeoutError) as error:
             log.debug("prefect: can not be asked for the lease: %r", error)
             return
         if not taken:

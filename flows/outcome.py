@@ -76,7 +76,7 @@ async def living(host: Teacher) -> list[str]:
 async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain) -> State[None]:
     """Messages that can not be handled before Redis is back go back to the inbox, as if they had just come."""
     log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)
-    await host.commit(inbox.unclaim, host.journal, inbox_ids, time.time() + AGAIN_S)
+    await host.commit(inbox.put_off, host.journal, inbox_ids, time.time() + AGAIN_S)
     return Completed(message=f"{len(inbox_ids)} messages wait: {error.message}")
 
 

@@ -7,12 +7,13 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from redis.exceptions import RedisError
 
-from flows.host import log
-from flows.intake import backoff_s
+from flows.host import Host, log
+from flows.trouble import MustEnd, backoff_s
 from lectern.effects.bus import Bus
 from lectern.errors import CallAPerson
 from lectern.settings import Settings, StreamerSettings
@@ -45,7 +46,8 @@ class QueueLock:
             tries += 1
             log.warning("%s: %s; waiting", self._name, why)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), backoff_s(tries))
+                async with asyncio.timeout(backoff_s(tries)):
+                    await stop.wait()
                 return False
 
     async def _try(self, bus: Bus) -> str | None:
@@ -79,17 +81,18 @@ class QueueLock:
         self._folder = folder
         return True
 
-    async def keep(self, bus: Bus) -> None:
-        """Renew it until cancelled; raises CallAPerson where another process has it."""
+    async def keep(self, host: Host[Any]) -> None:
+        """Renew it until cancelled; raises MustEnd where another process has it."""
         while True:
+            host.rounds.come("lock")
             await asyncio.sleep(RENEW_S)
             try:
-                held = await bus.hold(self._key, self._owner, TTL_S)
+                held = await host.bus.hold(self._key, self._owner, TTL_S)
             except (RedisError, OSError) as error:
                 log.warning("redis: the queue's lock is not renewed: %s", error)
                 continue
             if not held:
-                raise CallAPerson(f"another process serves {self._name} now; this one ends")
+                raise MustEnd(f"another process serves {self._name} now; this one ends")
 
     async def let_go(self, bus: Bus) -> None:
         """Give it back."""

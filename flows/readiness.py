@@ -61,6 +61,7 @@ class Readiness:
     async def run(self) -> None:
         """Check what is due, and show how things stand."""
         while True:
+            self._host.rounds.come("readiness")
             now = time.time()
             await self.check(now)
             await self._show(self._live, now)
@@ -197,6 +198,7 @@ async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> 
     done: dict[str, float] = {}
     shown = Board(client)
     while True:
+        host.rounds.come("readiness")
         now = time.time()
         done = await check_of_teacher(host, done, now)
         await board.show_bookings(shown, host, now)

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy import Connection
 
-from flows import stop
+from flows import stop, tries
+from flows.apart import apart
 from flows.host import Host, log, tell
 from lectern import errors
 from lectern.effects import airings, events, inbox, leases, outbox, released
@@ -19,6 +21,9 @@ from lectern.states import AiringState
 
 Streamer = Host[StreamerSettings]
 COMMANDS = frozenset({"release", "grant"})
+GRANT_AGAIN_S = 1.0
+"""Seconds until a grant is tried again that waits for a release."""
+
 OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
 
 
@@ -51,17 +56,32 @@ def grant(connection: Connection, host: Streamer, message: Grant, now: float) ->
 async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
-    Their pushes have ended when a lease is granted: it would let them go on.
+    Their pushes have ended when a lease is granted: it would let them go on. So a grant waits for a release that
+    fails, until that is given up.
     """
     grants = [one for one in kept if one.command == "grant"]
-    stops = await host.commit(_handle, host, [one for one in kept if one not in grants])
+    found = await apart([one for one in kept if one not in grants], partial(_handled, host), _name)
+    stops = [one for some in found.done for one in some]
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
         stop.here(host, stops)
-    if grants:
-        await host.commit(_handle, host, grants)
+    if grants and found.failed:
+        ids = [one.id for one in grants]
+        await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
+    elif grants:
+        found.failed += (await apart(grants, partial(_handled, host), _name)).failed
+    for one, _ in found.failed:
+        await tries.failed(host, [one.id])
     await tell(host)
     return stops
+
+
+def _name(kept: inbox.Kept) -> str:
+    return f"inbox {kept.id}"
+
+
+async def _handled(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
+    return await host.commit(_handle, host, kept)
 
 
 def _confirm(connection: Connection, host: Streamer, message: Release, now: float) -> None:

@@ -3,16 +3,16 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError
 
 from flows import (
     alarms,
@@ -29,12 +29,12 @@ from flows import (
     streamers,
     sweep,
     transcode_api,
-    trouble,
 )
 from flows.host import Host, tell
-from flows.intake import TAKE_BACK, Intake, backoff_s
+from flows.intake import TAKE_BACK, Intake
 from flows.queue_lock import QueueLock
 from flows.runs import ResidentRuns
+from flows.works import Work, Works
 from lectern.effects import inbox, renditions, schema
 from lectern.effects.bus import Bus
 from lectern.effects.tables import streamer as streamer_tables
@@ -44,8 +44,6 @@ from lectern.errors import LecternError, TryAgain
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
-Work = Callable[[], Coroutine[Any, Any, None]]
-STEADY_S = 60.0
 
 TEACHER_GROUPS = {
     "order": "booking",
@@ -57,30 +55,44 @@ TEACHER_GROUPS = {
 STREAMER_GROUPS = {"prepare": "prepare", "release": TAKE_BACK, "grant": TAKE_BACK}
 
 
+END_S = 5.0
+"""Seconds that what is left has to end after the drain: runs, works, the last words to Redis."""
+
+SURELY_S = 3.0
+"""Seconds after that until the process ends by force. With the default drain it is over before supervisord's KILL."""
+
+
 def serve(settings: Settings) -> int:
     """Run the host's process until SIGTERM or SIGINT; returns its exit code.
 
-    The loop runs in a thread of its own, for Prefect's engine raises on SIGTERM in the main thread.
+    The loop runs in a thread of its own, for Prefect's engine raises on SIGTERM in the main thread. What does not end
+    in its time, whatever it waits for, is ended by force with exit code 1.
     """
     resident = Resident(settings)
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
     thread.start()
-    if asked_to_end(thread):
+    if asked_to_end(thread, resident.ending.is_set):
         log.info("%s: asked to stop, draining", settings.name)
         resident.stop()
-    thread.join(settings.drain_timeout_s + 30)
+    thread.join(settings.drain_timeout_s + END_S + SURELY_S)
+    if thread.is_alive():
+        log.error("%s: does not end by itself, it is ended by force", settings.name)
+        os._exit(1)
+    last = threading.Timer(SURELY_S, os._exit, [resident.exit_code])  # also where a library's farewell hangs
+    last.daemon = True
+    last.start()
     return resident.exit_code
 
 
-def asked_to_end(thread: threading.Thread) -> bool:
-    """Wait for SIGTERM or SIGINT, or for the end of *thread*; whether it was a signal.
+def asked_to_end(thread: threading.Thread, ends: Callable[[], bool] = lambda: False) -> bool:
+    """Wait for SIGTERM or SIGINT, for the end of *thread*, or until it *ends* by itself; whether it was a signal.
 
     The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
     """
     asked: list[int] = []
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: asked.append(number))
-    while thread.is_alive() and not asked:
+    while thread.is_alive() and not asked and not ends():
         thread.join(0.2)
     return bool(asked)
 
@@ -91,6 +103,9 @@ class Resident:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.exit_code = 1
+        self.ending = threading.Event()
+        """Set when the process has begun to end, for whatever reason."""
+
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._lock = QueueLock(settings)
@@ -141,66 +156,65 @@ class Resident:
                 async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:
+                self.ending.set()
                 await self._leave(host)
                 engine.dispose()
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
-        streams = isinstance(host.settings, StreamerSettings)
+        """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
+        works, intake = Works(host), self._intake(host)
+        taking = {**intake.works(), "sweeps": lambda: self._sweeps(host, runs)}
+        try:
+            if isinstance(host.settings, StreamerSettings):
+                # First of all: until the disk is looked through, nobody shall take us for lost.
+                keeper = lease.Keeper(host)
+                works.begin({"lease": keeper.run, "fence": keeper.watch_fence})
+                await works.once("reconcile", lambda: reconcile.reconciled(host))
+            works.begin({**self._beside(host, runs), **taking})
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
+            self._health.begins(host)
+            ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(works.must_end.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.ending.set()
+            self._health.ends(works.why)
+            runs.close()
+            until = time.monotonic() + host.settings.drain_timeout_s
+            await works.end(taking, END_S)  # what is not taken now, is taken after the start
+            await intake.close()
+            await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
+            await _end_guarded(host, END_S / 2)
+            await works.end_all(END_S / 2)
+        if works.why is not None:
+            raise works.why
+
+    def _beside(self, host: Host[Any], runs: ResidentRuns) -> dict[str, Work]:
+        """What is done beside the runs and the messages."""
         works: dict[str, Work] = {
-            "intake": self._intake(host).run,
-            "sweeps": lambda: self._sweeps(host, runs),
-            "runs": lambda: executor.serve(host.settings, runs),
-            "lock": lambda: self._lock.keep(host.bus),
+            "runs": lambda: executor.serve(host, runs),
+            "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
         }
-        if streams:
-            works |= {
+        if isinstance(host.settings, StreamerSettings):
+            return works | {
                 "guard": lambda: guard.guard(host),
                 "timetable": lambda: guard.timetable(host),
                 "plan": lambda: guard.plan(host),
                 "readiness": readiness.Readiness(host, runs.client).run,
             }
-        else:
-            works |= {
-                "streamers": streamers.Roll(host).run,
-                "readiness": lambda: readiness.teacher_checks(host, runs.client),
-            }
-        async with asyncio.TaskGroup() as group:
-            tasks: dict[str, asyncio.Task[None]] = {}
-            if streams:  # first of all: until the disk is looked through, nobody shall take us for lost
-                tasks["lease"] = group.create_task(self._again(host, "lease", lease.Keeper(host).run))
-                await reconcile.reconciled(host)
-            tasks |= {name: group.create_task(self._again(host, name, work)) for name, work in works.items()}
-            stopping = group.create_task(self._stop.wait())
-            gc.collect()
-            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
-            self._health.ready = True
-            await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
-            for begins_runs in ("intake", "sweeps"):  # what is not taken now, is taken after the start
-                tasks[begins_runs].cancel()
-            self._health.ready = False
-            await runs.drain(host.settings.drain_timeout_s)
-            for task in (*tasks.values(), stopping):
-                task.cancel()
-
-    async def _again(self, host: Host[Any], name: str, work: Work) -> None:
-        """Do *work* again where the disk or the database gave way: what is on air must not end with it."""
-        tries = 0
-        while True:
-            began = time.monotonic()
-            try:
-                return await work()
-            except* (DBAPIError, OSError) as group:
-                tries = 0 if time.monotonic() - began > STEADY_S else tries + 1
-                await trouble.cry(host, name, group)
-            await asyncio.sleep(backoff_s(tries))
+        return works | {
+            "streamers": streamers.Roll(host).run,
+            "readiness": lambda: readiness.teacher_checks(host, runs.client),
+        }
 
     async def _leave(self, host: Host[Any]) -> None:
         with suppress(RedisError, OSError):
-            await tell(host)
-            if isinstance(host.settings, StreamerSettings):
-                await host.bus.part(host.settings.streamers_key, host.settings.name)
-            await self._lock.let_go(host.bus)
+            async with asyncio.timeout(END_S / 2):
+                await tell(host)
+                if isinstance(host.settings, StreamerSettings):
+                    await host.bus.part(host.settings.streamers_key, host.settings.name)
+                await self._lock.let_go(host.bus)
         await host.bus.close()
 
     # -- what runs side by side ------------------------------------------------------------------------------------
@@ -222,6 +236,7 @@ class Resident:
 
     async def _sweeps(self, host: Host[Any], runs: ResidentRuns) -> None:
         while True:
+            host.rounds.come("sweeps")
             await asyncio.sleep(await self._until_sweep(host))
             if not await sweep.due(host):
                 continue
@@ -238,6 +253,15 @@ class Resident:
         deadline = await host.commit(renditions.next_deadline)
         left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
         return float(min(max(left, 1.0), host.settings.sweep_interval_s))
+
+
+async def _end_guarded(host: Host[Any], within_s: float) -> None:
+    """End the pushes that have no run; the next process goes on with them."""
+    pushes = set(host.guarded.values())
+    for one in pushes:
+        one.cancel("drained")
+    if pushes:
+        await asyncio.wait(pushes, timeout=within_s)
 
 
 def _slots(settings: Settings) -> int:

@@ -4,8 +4,11 @@ import logging
 
 from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from lectern.logs import without_secrets
+
+log = logging.getLogger("lectern")
 
 
 def _of_a_run(_record: logging.LogRecord) -> bool:
@@ -17,8 +20,14 @@ def _no_crash(record: logging.LogRecord) -> bool:
     return "Execution was cancelled by the runtime environment" not in record.getMessage()
 
 
+def _tried_again(details: RetryDetails) -> None:
+    """What the library says of it by itself is a line without the thing and without the reason."""
+    log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
+
+
 def set_up() -> None:
     """Pass the lines of runs on; they are sent in batches by a thread of Prefect's, which waits for nobody."""
+    set_on_retry_hooks([_tried_again])
     logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_secrets)

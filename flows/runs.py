@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -12,25 +13,14 @@ from uuid import UUID
 
 import httpx
 from prefect import runtime
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-    FlowRunFilterWorkQueueName,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 
-from flows.api import ResidentClient, hurried
-from flows.heartbeats import SILENT
+from flows import questions, tries
+from flows.api import AWAY, ResidentClient, asking, hurried
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.slots import Slots
 from lectern.errors import TryAgain
@@ -42,7 +32,14 @@ WATCH_S = 2.0
 CREATE_S = 10.0
 """A Prefect server that takes no run within so long is away."""
 
+UNHEARD_KEPT = 200
+"""Number of runs that are looked for later because Prefect did not say whether it has created them."""
+
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
+
+
+class Refused(TryAgain):
+    """Prefect answers, and does not take this run: it may take another one."""
 
 
 @dataclass
@@ -64,12 +61,19 @@ class ResidentRuns:
         self._slots = Slots()
         client.on_telling = self._slots.tells
         self._draining = False
+        self.outdated = asyncio.Event()
+        """Set where Prefect does not know the deployments, whose ids must be read anew."""
+
+        self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
+        """Keys of runs that Prefect may have created, which then nobody executes."""
+
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None
 
     def know(self, deployments: Mapping[str, UUID]) -> None:
         """The ids of our deployments; before them, no run can begin."""
+        self.outdated.clear()
         self._deployments = dict(deployments)
         self._flows = {id_: self._by_name[name] for name, id_ in deployments.items()}
 
@@ -118,8 +122,17 @@ class ResidentRuns:
                     state=state,
                     idempotency_key=key,
                 )
-        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
-            raise TryAgain(f"{name}: Prefect does not take the run: {error!r}") from error
+        except ObjectNotFound as error:
+            self._deployments = {}
+            self.outdated.set()
+            raise TryAgain(f"{name}: Prefect does not know its deployment, they are read anew") from error
+        except AWAY as error:
+            said = f"{name}: Prefect does not take the run: {error!r}"
+            if isinstance(error, httpx.HTTPStatusError):
+                raise Refused(said) from error
+            if key is not None and state.is_running():
+                self.unheard.append(key)
+            raise TryAgain(said) from error
 
     def take(self, run: FlowRun) -> None:
         """Execute a run in the background; one that is at work here already is passed over."""
@@ -155,14 +168,17 @@ class ResidentRuns:
         return True
 
     async def cancel(self, run_id: str, reason: str) -> None:
-        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
+        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun.
+
+        Raises TryAgain where Prefect is away.
+        """
         if self.end(run_id, reason):
             return
-        with suppress(ObjectNotFound):
+        with asking(), suppress(ObjectNotFound):
             await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
 
     async def execute(self, run: FlowRun) -> None:
-        """Run the flow of *run* to its end, and say how it ended where the engine can not."""
+        """Run the flow of *run* to its end, say how it ended where the engine can not, and count what it left."""
         if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
             return
         flow = self._flows.get(run.deployment_id)
@@ -183,9 +199,15 @@ class ResidentRuns:
                 if active.verdict == "cancelled"
                 else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
             )
-            await self.client.set_flow_run_state(run.id, state, force=True)
-        elif not active.task.cancelled() and (error := active.task.exception()) is not None:
-            log.error("%s: the engine failed: %r", run.name, error)
+            try:
+                await self.client.set_flow_run_state(run.id, state, force=True)
+            except AWAY as error:
+                log.warning("%s: is %s, which Prefect does not know yet: %r", run.name, active.verdict, error)
+            return
+        if not active.task.cancelled() and (failed := active.task.exception()) is not None:
+            log.error("%s: the engine failed: %r", run.name, failed)
+        if self.host is not None:
+            await tries.after(self.host, run, active.task)
 
     async def _engine(self, flow: Flow[..., Any], run: FlowRun) -> State[Any] | None:
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
@@ -203,19 +225,14 @@ class ResidentRuns:
         if name != run.name:
             try:
                 await self.client.set_flow_run_name(run.id, name)
-            except (httpx.HTTPError, PrefectException) as error:
+            except AWAY as error:
                 log.warning("%s: can not be named %s: %r", run.name, name, error)
                 return run.name
         return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of *run_ids* that somebody cancelled, or is cancelling."""
-        found = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                id=FlowRunFilterId(any_=[UUID(one) for one in run_ids]),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ENDING)),
-            )
-        )
+        """Those of *run_ids* that somebody cancelled, or is cancelling; raises TryAgain where Prefect is away."""
+        found = await questions.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
         return [str(run.id) for run in found]
 
     def alive(self) -> dict[UUID, str]:
@@ -228,18 +245,15 @@ class ResidentRuns:
         try:
             async with asyncio.timeout(CREATE_S):
                 await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
-        except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+        except AWAY as error:
             raise TryAgain(f"{run.name}: Prefect does not take its tag: {error!r}") from error
 
     async def is_taken_from(self, streamer: str, session: str) -> bool:
         """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*.
 
-        A run that ended without saying that it took nothing may have taken it.
+        A run that ended without saying that it took nothing may have taken it. Raises TryAgain where Prefect is away.
         """
-        found = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[lost_tag(streamer, session)])),
-            limit=50,
-        )
+        found = await questions.tagged(self.client, lost_tag(streamer, session))
         states = [run.state for run in found if run.state is not None]
         return any(not one.is_final() or one.name != NOT_MOVED for one in states)
 
@@ -251,22 +265,21 @@ class ResidentRuns:
             if not ids:
                 continue
             try:
-                ending = await self.client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(
-                        id=FlowRunFilterId(any_=ids),
-                        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ENDING)),
-                    )
-                )
-            except (httpx.HTTPError, PrefectException) as error:
-                log.warning("prefect: can not ask for cancelled runs: %r", error)
+                ending = await questions.in_state(self.client, ids, ENDING)
+            except TryAgain as error:
+                log.warning("prefect: can not ask for cancelled runs: %s", error.message)
                 continue
             for run in ending:
                 log.info("%s: cancelled in the UI", run.name)
-                await self.cancel(str(run.id), "cancelled in the UI")
+                self.end(str(run.id), "cancelled in the UI")
 
-    async def drain(self, timeout_s: float) -> None:
-        """No new runs; wait for those at work, then put the rest to AwaitingRetry."""
+    def close(self) -> None:
+        """Begin no new runs; from now on a cancelled run is to go on later."""
         self._draining = True
+
+    async def drain(self, timeout_s: float, rest_s: float) -> None:
+        """Wait for the runs at work, then put the rest to AwaitingRetry, for which there are *rest_s*."""
+        self.close()
         tasks = {active.task for active in self._active.values()}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
@@ -275,27 +288,4 @@ class ResidentRuns:
             active.task.cancel("drained")
         left = self._slots.tasks() | {active.task for active in self._active.values()}
         if left:
-            await asyncio.wait(left, timeout=10)
-
-    async def adopt_orphans(self, pool: str, queue: str) -> int:
-        """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
-        left = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
-        orphans = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=left)),
-                work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
-            ),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-        )
-        for run in orphans:
-            if run.id in self._active:
-                continue  # Prefect was away, we were not
-            cancelling = run.state is not None and run.state.is_cancelling()
-            state: State[Any] = (
-                Cancelled(message="its process died")
-                if cancelling
-                else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process died")
-            )
-            log.warning("%s: its process died; it is put to %s", run.name, state.name)
-            await self.client.set_flow_run_state(run.id, state, force=True)
-        return len(orphans)
+            await asyncio.wait(left, timeout=rest_s)

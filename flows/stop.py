@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import httpx
-from prefect.exceptions import PrefectException
-
 from flows.host import Host, log
 from lectern.effects.airings import Airing
+from lectern.errors import TryAgain
 from lectern.settings import StreamerSettings
 
 WHY = "the class was cancelled"
@@ -28,5 +26,5 @@ async def in_prefect(host: Host[StreamerSettings], released: Sequence[Airing]) -
             continue
         try:
             await host.runs.cancel(one.run_id, WHY)
-        except (httpx.HTTPError, PrefectException) as error:
-            log.warning("%s: its run can not be cancelled in the UI: %s", one.class_id, error)
+        except TryAgain as error:
+            log.warning("%s: its run can not be cancelled in the UI: %s", one.class_id, error.message)

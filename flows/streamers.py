@@ -10,10 +10,10 @@ from typing import Any
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import cancelling
+from flows import cancelling, trouble
 from flows.host import log, lost_tag, tell
-from flows.intake import backoff_s
 from flows.outcome import Teacher, to_streamer
+from flows.trouble import backoff_s
 from lectern import errors
 from lectern.decide import lease as decide
 from lectern.effects import bookings, cancels, events, leases, outbox, outgoing
@@ -43,16 +43,24 @@ class Roll:
     async def run(self) -> None:
         """Call it until cancelled; while Redis is away nobody is missed."""
         while True:
+            self.host.rounds.come("streamers")
             await asyncio.sleep(backoff_s(self.failures) if self.failures else LOOK_S)
             try:
                 now, beats, claims = await self.host.bus.heard(self.host.settings.streamers_key)
                 await self._take_in(now, beats, claims)
                 self.failures = 0
             except (RedisError, OSError) as error:
-                self.failures += 1
-                self.host.listens_since = time.monotonic()
-                self.host.missing_since.clear()
+                self._is_deaf()
                 log.warning("redis: the streamers can not be heard: %s", error)
+            except Exception:
+                self._is_deaf()
+                raise
+
+    def _is_deaf(self) -> None:
+        """What is not heard now is no streamer's silence."""
+        self.failures += 1
+        self.host.listens_since = time.monotonic()
+        self.host.missing_since.clear()
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
         heard = time.monotonic()
@@ -61,20 +69,32 @@ class Roll:
                 self.host.heard.pop(name, None)
             else:
                 self.host.heard[name] = heard - (now - float(beat["at"]))
-        for name, claim in claims.items():
-            await grant(self.host, name, str(claim["session"]), float(claim["lease_s"]))
-        settings = self.host.settings
         holders, having = await self.host.look(_facts)
-        for name in sorted(having):
-            silent_s = self._silent_s(name, now, beats, heard)
-            holder = holders.get(name)
-            limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
-            if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
-                await self._announce(name)
-            if silent_s > settings.streamer_lost_after_s:
-                await self._miss(name, having[name], holder, movable=limit_s < math.inf)
-            elif holder is not None and holder.lost_at is not None:
-                await self.host.commit(leases.note_lost, name, None)
+        failed: list[tuple[str, Exception]] = []
+        for name in sorted(claims.keys() | having.keys()):
+            try:
+                if name in claims:
+                    await grant(self.host, name, str(claims[name]["session"]), float(claims[name]["lease_s"]))
+                if name in having:
+                    silent_s = self._silent_s(name, now, beats, heard)
+                    await self._watch(name, having[name], holders.get(name), silent_s)
+            except trouble.PASSING:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is this streamer's alone)
+                failed.append((name, error))
+        for name, why in failed:
+            await trouble.say(self.host, f"the lease of {name}", why, LOOK_S)
+
+    async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float) -> None:
+        """Announce, and then alarm, that a streamer with *number* classes says nothing."""
+        settings = self.host.settings
+        limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
+        if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
+            await self._announce(name)
+        if silent_s > settings.streamer_lost_after_s:
+            await self._miss(name, number, holder, movable=limit_s < math.inf)
+        elif holder is not None and holder.lost_at is not None:
+            await self.host.commit(leases.note_lost, name, None)
 
     def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
         if name in beats:

@@ -142,16 +142,17 @@ def _is_its_end(one: Airing, aired_by: str | None) -> bool:
     return one.state is AiringState.ON_AIR and aired_by is None
 
 
-async def keep_up(plan: Plan, unplanned: asyncio.Event, every_s: float) -> None:
+async def keep_up(plan: Plan, host: Streamer, every_s: float) -> None:
     """Make runs until cancelled."""
     while True:
-        unplanned.clear()
+        host.rounds.come("plan")
+        host.unplanned.clear()
         pause_s = await plan.step()
         if pause_s is not None:
             await asyncio.sleep(pause_s)
             continue
         try:
             async with asyncio.timeout(every_s):
-                await unplanned.wait()
+                await host.unplanned.wait()
         except TimeoutError:
             continue

@@ -1,39 +1,89 @@
-"""The disk, the database or a key of Redis gives way: it is logged, alarmed, and tried again; classes stay on air."""
+"""A part of a host fails: it is written to the log, alarmed, and tried again; what is on air goes on."""
 
+import asyncio
+import random
 import time
+import traceback
 from typing import Any
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, alarm_refusal, log, tell
 from lectern import errors
-from lectern.effects import disk
+from lectern.effects import disk, outbox, outgoing
+from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.messages import Alarm
 
 AGAIN_AFTER_S = 600.0
-"""An alarm of the same trouble is sent again after so long."""
+"""Seconds until the same trouble is alarmed again."""
+
+ALARM_S = 10.0
+"""Seconds that an alarm may take to be written down and sent."""
+
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError)
+"""Errors that everybody foresaw: somebody is away for a while."""
 
 
-async def cry(host: Host[Any], what: str, error: BaseException) -> None:
-    """Log what does not get on, and why; a disk that takes nothing is alarmed, past the database."""
-    why = _words(error)
-    if not disk.takes_nothing(error):
-        log.error("%s: does not get on: %s; it is tried again", what, why)
-        return
-    log.error("%s: the disk is full or read-only: %s; it is tried again", what, why)
+class MustEnd(CallAPerson):
+    """This process can not go on: another one serves its queue, or its database can not be written any more."""
+
+
+def backoff_s(tries: int) -> float:
+    """Seconds to wait after *tries* failures in a row: up to 10, with jitter."""
+    return BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+
+
+async def say(host: Host[Any], what: str, error: BaseException, pause_s: float) -> None:
+    """Log that *what* failed and is tried again in *pause_s*; alarm what nobody foresaw. Raises nothing."""
+    first = _first(error)
+    if disk.takes_nothing(error):
+        await _disk(host, what, _said(first))
+    elif isinstance(first, PASSING):
+        log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(first))
+    else:
+        trace = None if isinstance(first, LecternError) else error
+        log.error("%s: does not get on: %s; it is tried again", what, words(first), exc_info=trace)
+        await alarm(host, what, words(first))
+
+
+async def alarm(host: Host[Any], what: str, why: str) -> None:
+    """Alarm that *what* does not work, and again after ten minutes. Raises nothing."""
     now = time.monotonic()
-    host.no_room_at = now
-    if host.cried_at is None or now - host.cried_at > AGAIN_AFTER_S:
-        code = errors.DISK_FULL
-        said = f"{host.settings.name}: the disk is full or read-only: {why}"
-        alarm = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
-        try:
-            await host.bus.cry(host.settings.alarm_channel, alarm.to_json())
-        except (RedisError, OSError) as lost:
-            log.error("redis: an alarm could not be sent: %s", lost)
-            return
-        host.cried_at = now
+    if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
+        return
+    said = f"{host.settings.name}: {what} does not work: {why}"
+    made = outgoing.alarm(errors.WORK_FAILED, said, time.time(), host.settings.name)
+    try:
+        async with asyncio.timeout(ALARM_S):
+            await host.commit(_put, host, made)
+            host.alarmed_at[what] = now
+            await tell(host)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the part must begin again)
+        log.error("%s: its alarm is not sent yet: %s", what, words(error))
+
+
+def _put(connection: Connection, host: Host[Any], made: Alarm) -> None:
+    outbox.put(connection, host.journal, [host.alarm(made)], time.time())
+
+
+async def _disk(host: Host[Any], what: str, why: str) -> None:
+    """A disk that takes nothing is alarmed past the database."""
+    log.error("%s: the disk is full or read-only: %s; it is tried again", what, why)
+    host.no_room_at = now = time.monotonic()
+    if now - host.alarmed_at.get("disk", -AGAIN_AFTER_S) < AGAIN_AFTER_S:
+        return
+    code = errors.DISK_FULL
+    said = f"{host.settings.name}: the disk is full or read-only: {why}"
+    made = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
+    try:
+        await host.bus.cry(host.settings.alarm_channel, made.to_json())
+    except (RedisError, OSError) as lost:
+        log.error("redis: an alarm could not be sent: %s", lost)
+        return
+    host.alarmed_at["disk"] = now
 
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
@@ -43,7 +93,21 @@ async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     await tell(host)
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """The error, and where it came up; not the whole text of a strange one, in which payloads may stand."""
+    if isinstance(error, LecternError):
+        return error.message
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    said = f": {error.orig}" if isinstance(error, DBAPIError) else ""
+    where = f" in {ours[-1].name}, line {ours[-1].lineno} of {ours[-1].filename}" if ours else ""
+    return f"{type(error).__name__}{where}{said}"
+
+
+def _said(error: BaseException) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error) or repr(error)
+
+
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error.orig if isinstance(error, DBAPIError) else error)
+    return error

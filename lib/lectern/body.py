@@ -1,5 +1,6 @@
 """The JSON of a message that came from outside, and its faults in words."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,6 +10,15 @@ from pydantic_core import from_json
 def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
     """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
     return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+
+
+def fields_of(body: str | bytes) -> Mapping[str, Any]:
+    """The fields of a message that may be anything; none where it is no JSON object. Raises nothing."""
+    try:
+        fields = read(body)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def holds_nul(body: str | bytes, fields: object) -> bool:

@@ -96,6 +96,8 @@ STALE_WAITING = ErrorCode(
 )
 DEAD_LETTER = ErrorCode(504, "a message could not be read", Severity.WARNING, "Check the producer.")
 REFUSED_BY_REDIS = ErrorCode(505, "Redis refuses a key or a channel", Severity.CRITICAL, "Call the operations team.")
+NOT_HANDLED = ErrorCode(506, "a booking could not be handled", Severity.CRITICAL, f"{_AGAIN} Call the operations team.")
+WORK_FAILED = ErrorCode(507, "a part of a host does not work", Severity.CRITICAL, "Nothing; the part is tried again.")
 
 OK = 0
 """The code of an answer with result *success*."""
@@ -130,6 +132,8 @@ CODES: dict[int, ErrorCode] = {
         STALE_WAITING,
         DEAD_LETTER,
         REFUSED_BY_REDIS,
+        NOT_HANDLED,
+        WORK_FAILED,
     )
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from lectern import stems, urls
-from lectern.body import holds_nul, in_words, read
+from lectern.body import fields_of, holds_nul, in_words, read
 from lectern.errors import Malformed
 from lectern.states import Resolution
 from lectern.stems import stem
@@ -259,11 +259,7 @@ BY_COMMAND: Mapping[str, type[Inbound]] = {
 
 def command_of(body: str | bytes) -> str:
     """The ``cmd`` of a message that may be anything; empty where there is none."""
-    try:
-        fields = read(body)
-    except ValueError:
-        return ""
-    command = fields.get("cmd") if isinstance(fields, dict) else None
+    command = fields_of(body).get("cmd")
     return command if isinstance(command, str) else ""
 
 

@@ -1,7 +1,7 @@
 """Runs ``lectern …`` and raises, when a test asks for it, an unforeseen error in a named step of the living process.
 
-The product has no hooks for it: the functions of STEPS are wrapped here before the product begins, in every module
-that has them under a name. A wrapped function looks at each call whether a file says that it is to raise::
+The product has no hooks for it: the functions of STEPS and AT_START are wrapped here before the product begins, in
+every module that has them under a name. A wrapped function looks at each call whether a file says that it is to raise::
 
     stage.launcher = (sys.executable, "-m", "tests.faults.errors")  # PYTHONPATH must have the repository
     errors = Errors(tmp_path / "errors")
@@ -33,7 +33,6 @@ FOLDER = "TEST_ERRORS"
 
 STEPS: Mapping[str, str] = {
     # both roles: the intake
-    "a channel is subscribed": "lectern.effects.bus:Bus.subscribed",
     "messages of channels are kept": "flows.intake:Intake._keep_once",
     "streams are read": "lectern.effects.hearing:Streams.next",
     "messages of streams are kept": "flows.intake:Intake._take",
@@ -46,10 +45,8 @@ STEPS: Mapping[str, str] = {
     "alarms are followed up": "flows.alarms:_follow_up",
     "alarms are passed on": "flows.alarms:_emit",
     "messages are sent": "lectern.effects.bus:Bus.send",
-    "deployments are read": "flows.deployments:read",
-    "orphans are adopted": "flows.runs:ResidentRuns.adopt_orphans",
-    "cancels are looked for": "flows.runs:ResidentRuns.watch",
-    "heartbeats are sent": "flows.heartbeats:beat",
+    "cancels are looked for": "flows.questions:in_state",
+    "heartbeats are sent": "flows.heartbeats:_event",
     "runs are polled": "flows.worker:ResidentWorker.get_and_submit_flow_runs",
     # the teacher
     "bookings are decided": "lectern.decide.booking:plan",
@@ -70,13 +67,20 @@ STEPS: Mapping[str, str] = {
     "the cache is shown": "flows.board:show_cache",
     "a beat is sent": "lectern.effects.bus:Bus.beat",
     "what a beat says is read": "flows.lease:Keeper._read",
-    "the fence is watched": "lectern.effects.fence:Fence.watch",
-    "the disk is looked through": "flows.reconcile:reconciled",
     "classes are taken back": "flows.release:release",
     "an origin is looked at": "flows.cache:_look",
     "a recording is downloaded": "lectern.effects.wget:download",
 }
-"""What a step does, and the function that does it: ``module:function`` or ``module:Class.method``."""
+"""What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""
+
+AT_START: Mapping[str, str] = {
+    "a channel is subscribed": "lectern.effects.bus:Bus.subscribed",
+    "deployments are read": "flows.deployments:read",
+    "orphans are adopted": "flows.orphans:adopt",
+    "the fence is watched": "lectern.effects.fence:Fence.watch",
+    "the disk is looked through": "flows.reconcile:reconciled",
+}
+"""What is done when a process begins, and once more only after a failure."""
 
 
 class Errors:
@@ -123,7 +127,7 @@ def _struck(folder: Path, step: str) -> Path:
 
 def arm(folder: Path) -> None:
     """Wrap the function of each step."""
-    for step, function in STEPS.items():
+    for step, function in {**STEPS, **AT_START}.items():
         module_name, _, path = function.partition(":")
         owner: Any = importlib.import_module(module_name)
         *owners, name = path.split(".")

@@ -15,6 +15,7 @@ from flows.ecs_making import Making
 from flows.host import Host
 from lectern.effects import airings, renditions
 from lectern.effects.renditions import Due
+from lectern.effects.sending import Sent
 from lectern.effects.tables import teacher as at_teacher
 from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.messages import Prepare
@@ -42,8 +43,8 @@ class Runs:
 class Silence:
     """A Redis that takes everything."""
 
-    async def send(self, _messages: object) -> None:
-        return None
+    async def send(self, messages: list[Any]) -> Sent:
+        return Sent(len(messages))
 
 
 async def cut(work: Any, begun: asyncio.Event) -> None:

@@ -95,3 +95,27 @@ def test_a_class_goes_on_air_while_prefect_is_away(walled: tuple[Stage, Gate]) -
     assert cut.ended_at < stopped["end_time"] - 5
     assert len(stage.off_air(aired["class_id"])) == 1
     wait_until(lambda: stage.order(aired["class_id"])["state"] == "aired", description="the teacher knows")
+
+
+def test_hosts_begin_and_air_although_prefect_is_away(walled: tuple[Stage, Gate]) -> None:
+    """As after a power cut: a class that begins soon is aired, a booking on the channel is kept, and answered later."""
+    stage, gate = walled
+    aired = stage.booking(stage.town.record(), starts_in_s=75, length_s=14)
+    assert stage.answer(stage.book(aired), timeout_s=60)["result"] == "success"
+    stage.town.background.run(gate.stop())
+    try:
+        for who in ("teacher", "streamer1"):
+            stage.residents[who].kill()
+            stage.serve(who)
+        stage.residents["teacher"].wait_for("listens on")
+        booked = stage.book(stage.booking(stage.town.record()))
+        wait_until(lambda: waiting(stage, booked), description="the booking is kept")
+        push = stage.on_air(aired["class_id"], timeout_s=100)
+        assert push.first_media_at is not None
+        for who in ("teacher", "streamer1"):
+            assert "prefect: away" in stage.residents[who].said()
+            assert "Traceback" not in stage.residents[who].said()
+    finally:
+        stage.town.background.run(gate.start())
+    assert stage.answer(booked, timeout_s=90)["result"] == "success"
+    wait_until(lambda: stage.order(aired["class_id"])["state"] == "aired", description="the teacher knows")

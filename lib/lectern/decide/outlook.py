@@ -6,6 +6,10 @@ from lectern.errors import CODES, MALFORMED, STREAMER_LOST
 from lectern.facts import Booked, Cited, Making
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
+LATE_S = 120.0
+"""Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
+
+WAITING = "RUNBOOK.md: messages wait in the inbox"
 SOON_S = 600.0
 """A class that begins so soon and is not ready is in danger: the platform can still move it."""
 
@@ -23,8 +27,10 @@ def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
 def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """The same for a class of which only messages are known, not a booking."""
     if kept_since is not None:
-        waits = f"A message about it waits in the inbox, since {_span(now - kept_since)}: it is handled later."
-        return [waits, "RUNBOOK.md: messages wait in the inbox"]
+        waits = f"A message about it waits in the inbox, since {_span(now - kept_since)}"
+        if now - kept_since < LATE_S:
+            return [f"{waits}: it is handled within a minute, if Prefect and Redis answer."]
+        return [f"{waits}, which is too long: ask this host's /health what is wrong.", WAITING]
     return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
 

@@ -77,7 +77,10 @@ def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], n
 def claim(
     connection: Connection, journal: Journal, commands: Sequence[str], *, limit: int, lease_s: float, now: float
 ) -> list[Kept]:
-    """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again."""
+    """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again.
+
+    This counts no try: a message whose process died is not at fault.
+    """
     inbox = journal.inbox
     due = (
         select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
@@ -88,9 +91,7 @@ def claim(
     kept = [Kept(*row) for row in connection.execute(due)]
     if kept:
         connection.execute(
-            update(inbox)
-            .where(inbox.c.id.in_([one.id for one in kept]))
-            .values(tries=inbox.c.tries + 1, not_before=now + lease_s)
+            update(inbox).where(inbox.c.id.in_([one.id for one in kept])).values(not_before=now + lease_s)
         )
     return kept
 
@@ -123,14 +124,14 @@ def dead(connection: Connection, journal: Journal, id_: int, error: str) -> None
     _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
 
 
-def later(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
-    """Give the messages back until *not_before* (epoch seconds)."""
+def failed(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+    """Count a try of the messages, and give them back until *not_before* (epoch seconds)."""
+    _mark(connection, journal, list(ids), not_before=not_before, tries=journal.inbox.c.tries + 1)
+
+
+def put_off(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+    """Give the messages back until *not_before* (epoch seconds), as if they had not been claimed."""
     _mark(connection, journal, list(ids), not_before=not_before)
-
-
-def unclaim(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
-    """Give the messages back as if they had not been claimed."""
-    _mark(connection, journal, list(ids), not_before=not_before, tries=journal.inbox.c.tries - 1)
 
 
 def free_all(connection: Connection, journal: Journal) -> int:
@@ -144,6 +145,13 @@ def waiting(connection: Connection, journal: Journal) -> int:
     """How many messages are not handled."""
     inbox = journal.inbox
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
+
+
+def oldest(connection: Connection, journal: Journal) -> float | None:
+    """When the oldest message came that is not handled, epoch seconds."""
+    inbox = journal.inbox
+    found = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
+    return None if found is None else float(found)
 
 
 def waits(connection: Connection, journal: Journal, command: str) -> bool:

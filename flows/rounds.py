@@ -1,0 +1,26 @@
+"""Whether the loops of a process still go round: health asks it, and each loop says so itself."""
+
+import time
+
+from lectern.effects.hearing import heed_cancel
+
+
+class Rounds:
+    """When each loop last came round."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}  # monotonic
+
+    def come(self, loop: str) -> None:
+        """Say that *loop* has come round; raises CancelledError if it was cancelled and the cancel was swallowed.
+
+        In Python 3.11 ``asyncio.wait_for`` swallows a cancel when what it waits for is done in the same tick, and the
+        client of Redis calls it for each command: a loop around Redis would go on for ever.
+        """
+        heed_cancel()
+        self._at[loop] = time.monotonic()
+
+    def late(self, limit_s: float) -> dict[str, float]:
+        """The loops whose last round began more than *limit_s* ago, and how long ago."""
+        now = time.monotonic()
+        return {loop: now - at for loop, at in self._at.items() if now - at > limit_s}

@@ -1,0 +1,88 @@
+"""The works of a host, side by side: one that fails begins again, and none ends another, nor what is on air."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
+
+from flows import trouble
+from flows.host import Host, log
+from flows.trouble import MustEnd, backoff_s
+
+Work = Callable[[], Coroutine[Any, Any, object]]
+STEADY_S = 60.0
+"""A work that failed after so long begins again as soon as after its first failure."""
+
+CANCEL_AGAIN_S = 0.5
+"""Seconds until a work that has swallowed its cancel is cancelled once more."""
+
+
+class Works:
+    """What a host does beside its runs, each in a task of its own."""
+
+    def __init__(self, host: Host[Any]) -> None:
+        self._host = host
+        self._tasks: dict[str, asyncio.Task[object]] = {}
+        self._ending: set[str] = set()
+        self.must_end = asyncio.Event()
+        self.why: MustEnd | None = None
+        """Why this process can not go on, where one of them has said so."""
+
+    def begin(self, works: Mapping[str, Work]) -> None:
+        """Do the *works*, by their names, until `end`."""
+        for name, work in works.items():
+            self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
+
+    async def once(self, name: str, work: Work) -> None:
+        """Do *work* to its end; where it fails, that is said and alarmed, and the host goes on without."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 (whatever it is, classes are to be aired)
+            await trouble.say(self._host, name, error, 0)
+
+    async def end(self, names: Collection[str], within_s: float) -> None:
+        """Cancel the works of these *names*, again and again until they have ended, but not for longer than that."""
+        self._ending |= set(names)
+        left = {self._tasks[name] for name in names if name in self._tasks}
+        until = time.monotonic() + within_s
+        while left and time.monotonic() < until:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        for task in left:
+            log.error("%s: does not end", task.get_name())
+
+    async def end_all(self, within_s: float) -> None:
+        """Cancel all of them, as `end` does."""
+        await self.end(list(self._tasks), within_s)
+
+    async def _keep(self, name: str, work: Work) -> object:
+        tries = 0
+        while True:
+            began = time.monotonic()
+            try:
+                return await work()
+            except MustEnd as error:
+                self.why = self.why or error
+                self.must_end.set()
+                return None
+            except Exception as error:  # noqa: BLE001 (whatever it is, the others and what is on air go on)
+                tries = 0 if time.monotonic() - began > STEADY_S else tries + 1
+                pause_s = backoff_s(tries)
+                await trouble.say(self._host, name, error, pause_s)
+            except asyncio.CancelledError:
+                if name in self._ending:
+                    raise
+                pause_s = self._uncancelled(name)
+            if name in self._ending:  # it swallowed its cancel, and failed then
+                return None
+            await asyncio.sleep(pause_s)
+
+    @staticmethod
+    def _uncancelled(name: str) -> float:
+        """Nobody asked *name* to end: a library has left a cancel behind. Seconds until it begins again."""
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        log.error("%s: was cancelled by nobody; it begins again", name)
+        return backoff_s(0)

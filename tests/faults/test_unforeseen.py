@@ -1,0 +1,131 @@
+"""An error that nobody foresaw, in one step of a living host: its neighbours are served, and what is on air goes on."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lectern.demo.ports import HOST, free_port
+from tests.faults.errors import AT_START, FOLDER, STEPS, Errors
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+
+ROOT = Path(__file__).parents[2]
+WHO = ("teacher", "streamer1")
+LONG_S = 400
+"""Seconds for which a class is on air that the tests watch, one after the other."""
+
+LEFT_S = 130
+"""Seconds that it must be on air yet when a test begins; else it is the next class's turn."""
+
+
+@pytest.fixture(scope="module")
+def hosts(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Errors]]:
+    """A teacher and a streamer whose steps raise when they are told to."""
+    folder = tmp_path_factory.mktemp("unforeseen")
+    errors = Errors(folder / "errors")
+    own = {FOLDER: str(errors.folder), "PYTHONPATH": str(ROOT), "RUN_HEARTBEAT_S": "2"}
+    with staged(town, folder, **own) as stage:
+        stage.launcher = (sys.executable, "-m", "tests.faults.errors")
+        stage.own = {who: {name: f"{HOST}:{free_port()}" for name in ("API_BIND", "HEALTH_BIND")} for who in WHO}
+        stage.up(*WHO)
+        yield stage, errors
+
+
+@pytest.fixture(scope="module")
+def watched() -> list[dict[str, Any]]:
+    """The bookings of the classes that were watched."""
+    return []
+
+
+@pytest.fixture
+def on_air(hosts: tuple[Stage, Errors], watched: list[dict[str, Any]]) -> str:
+    """A class that is on air, and is to stay so."""
+    stage, _ = hosts
+    if not watched or watched[-1]["end_time"] < time.time() + LEFT_S:
+        watched.append(stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=15, length_s=LONG_S))
+        assert stage.answer(stage.book(watched[-1]), timeout_s=60)["result"] == "success"
+        stage.on_air(watched[-1]["class_id"], timeout_s=60)
+    return str(watched[-1]["class_id"])
+
+
+def take_back(stage: Stage) -> None:
+    """A class that the streamer has is cancelled."""
+    booking = stage.booking(stage.town.record(), starts_in_s=3600)
+    stage.tell("streamer1", {**booking, "cmd": "prepare"})
+    wait_until(lambda: stage.airing("streamer1", booking["class_id"]), description="the streamer has it")
+    stage.tell("streamer1", {"cmd": "release", "class_id": booking["class_id"]})
+
+
+def forget_the_lease(stage: Stage) -> None:
+    """Redis knows nothing of a lease: the streamer asks for a new one."""
+    stage.town.redis.hdel(f"{stage.prefix}:streamers:lease", stage.name("streamer1"))
+
+
+def a_result(stage: Stage) -> None:
+    """A result of a rendition that nobody asked for."""
+    said = {"cmd": "transcoding", "record_id": 1, "video_resolution": "720P", "result": "failed", "type": "oss"}
+    stage.publish("transcoding", said)
+
+
+PROVOKED: Mapping[str, Callable[[Stage], None]] = {
+    "classes are taken back": take_back,
+    "a lease is granted": forget_the_lease,
+    "a result is settled": a_result,
+}
+"""What must happen for a step to be taken that a booking does not take."""
+
+
+def lives_on(stage: Stage) -> None:
+    """A booking is answered with success, and both hosts say that they are well."""
+    booking = stage.booking(stage.town.record(), starts_in_s=3600)
+    assert stage.answer(stage.book(booking), timeout_s=90)["result"] == "success"
+    for who in WHO:
+        wait_until(lambda w=who: wrong(stage, w) == [], timeout_s=90, description=f"{who} is well")  # type: ignore[misc]
+
+
+def wrong(stage: Stage, who: str) -> list[str]:
+    """What /health of a host says is wrong."""
+    bind = stage.own[who]["API_BIND" if who == "teacher" else "HEALTH_BIND"]
+    found: list[str] = httpx.get(f"http://{bind}/health", timeout=10).json()["wrong"]
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
+    hosts: tuple[Stage, Errors], on_air: str, step: str
+) -> None:
+    stage, errors = hosts
+    living, before = dict(stage.residents), len(stage.pushes(on_air))
+    with errors.at(step):
+        booking = stage.booking(stage.town.record(), starts_in_s=900)
+        stage.book(booking)
+        if step in PROVOKED:
+            PROVOKED[step](stage)
+        errors.wait_for(step, 2, timeout_s=90)
+    lives_on(stage)
+    if step != "a recording is downloaded":  # an error that nobody foresaw is final there, and is answered
+        assert stage.answer(booking["class_id"], timeout_s=90)["result"] == "success"
+    assert {who: child.exit_code for who, child in living.items()} == dict.fromkeys(living)
+    assert stage.pushes(on_air)[before:] == []
+    assert stage.pushes(on_air)[-1].ended_at is None
+
+
+@pytest.mark.parametrize("step", AT_START)
+def test_an_error_at_the_start_keeps_no_host_down(hosts: tuple[Stage, Errors], on_air: str, step: str) -> None:
+    """The class goes on air again although the step fails: all others are taken meanwhile."""
+    stage, errors = hosts
+    before = len(stage.pushes(on_air))
+    with errors.at(step):
+        for who in WHO:
+            stage.residents[who].kill()
+            stage.serve(who)
+        errors.wait_for(step, 1 if step == "the disk is looked through" else 2, timeout_s=120)
+        wait_until(lambda: len(stage.pushes(on_air)) > before, timeout_s=120, description="the class is on air again")
+    lives_on(stage)
+    assert [stage.residents[who].exit_code for who in WHO] == [None, None]

@@ -1,0 +1,81 @@
+"""Prefect forgets what hosts need of it: they wait, say what to type, and go on then; classes stay on air."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stage import Stage, Town, staged, wait_until
+
+pytestmark = pytest.mark.timeout(400)  # a town of its own is built
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher and a streamer with a Prefect server that nobody else uses."""
+    town = Town(tmp_path_factory.mktemp("own"))
+    try:
+        town.start()
+        with staged(town, tmp_path_factory.mktemp("lost")) as stage:
+            stage.up("teacher", "streamer1")
+            yield stage
+    finally:
+        town.stop()
+
+
+def put_on_air(stage: Stage) -> str:
+    """A class that is on air for the length of a test."""
+    booking = stage.booking(stage.town.record(seconds=300), starts_in_s=12, length_s=300)
+    assert stage.answer(stage.book(booking), timeout_s=60)["result"] == "success"
+    stage.on_air(booking["class_id"], timeout_s=60)
+    return str(booking["class_id"])
+
+
+def is_on_air(stage: Stage, class_id: str) -> bool:
+    """Whether it is pushed still, by the one push that began it."""
+    pushes = stage.pushes(class_id)
+    return len(pushes) == 1 and pushes[0].ended_at is None
+
+
+def deployments(stage: Stage) -> dict[str, str]:
+    """The ids of all deployments, by flow and host."""
+    found = stage.town.api.post("/deployments/filter", json={"limit": 200}).raise_for_status().json()
+    return {f"{one['tags'][0]}/{one['entrypoint']}": str(one["id"]) for one in found}
+
+
+def test_a_deployment_that_was_made_anew_is_used_by_the_living_process(own: Stage) -> None:
+    """Its id is another one: the server's 404 has the ids read anew."""
+    class_id = put_on_air(own)
+    before = deployments(own)
+    for one in before.values():
+        own.town.api.delete(f"/deployments/{one}").raise_for_status()
+    waits = own.book(own.booking(own.town.record()))
+    own.residents["teacher"].wait_for("Type: lectern init teacher")
+    wait_until(lambda: 507 in {one["code"] for one in own.ear.alarms}, description="it is alarmed")
+    own._initialised.clear()
+    own.init("teacher", "streamer1")
+    assert set(deployments(own).values()).isdisjoint(before.values())
+    assert own.answer(waits, timeout_s=90)["result"] == "success"
+    assert is_on_air(own, class_id)
+    assert [one.exit_code for one in own.residents.values()] == [None, None]
+
+
+def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
+    """Its database is lost: the hosts wait, and `lectern init` on each is all that is to be done."""
+    class_id = put_on_air(own)
+    own.town.servers["prefect"].kill()
+    for file in (own.town.folder / "prefect").glob("prefect.db*"):
+        file.unlink()
+    own.town._wait_for_prefect(own.town.begin("prefect"))
+    waits = own.book(own.booking(own.town.record()))
+    for who, role in (("teacher", "teacher"), ("streamer1", "streamer")):
+        said = len(own.residents[who].said())
+        wait_until(
+            lambda w=who, r=role, s=said: f"Type: lectern init {r}" in own.residents[w].said()[s:],  # type: ignore[misc]
+            timeout_s=120,
+            description=f"{who} says what to type",
+        )
+    own._initialised.clear()
+    own.init("teacher", "streamer1")
+    assert own.answer(waits, timeout_s=120)["result"] == "success"
+    assert is_on_air(own, class_id)
+    assert [one.exit_code for one in own.residents.values()] == [None, None]

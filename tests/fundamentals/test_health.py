@@ -1,0 +1,90 @@
+"""Ready is a host that takes messages, handles them, and may air classes; any other says in words why it is not."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from flows import http
+from flows.host import Host
+from flows.trouble import MustEnd
+from lectern.effects import fence, inbox
+from lectern.effects.inbox import Arrived
+from lectern.effects.tables.engine import open_database, transaction
+from tests.faults import hosts
+
+
+@pytest.fixture(params=["teacher", "streamer"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
+    engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
+    teaching = request.param == "teacher"
+    found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
+    found.fence.hold(fence.now() + 60)
+    yield found
+    engine.dispose()
+
+
+@pytest.fixture
+def health(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> http.Health:
+    monkeypatch.setattr(http, "FRESH_S", 0.0)
+    found = http.Health(host.settings)
+    found.begins(host)
+    return found
+
+
+def said(health: http.Health) -> tuple[int, list[str]]:
+    answer = asyncio.run(health.answer(cast("Any", None)))
+    fields = json.loads(bytes(answer.body))
+    assert fields["ready"] is (answer.status_code == 200)
+    return answer.status_code, fields["wrong"]
+
+
+def test_a_host_at_work_is_ready(health: http.Health) -> None:
+    assert said(health) == (200, [])
+
+
+def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
+    assert said(http.Health(host.settings)) == (503, ["it begins"])
+
+
+def test_a_host_that_ends_is_not_ready_and_says_why(health: http.Health) -> None:
+    health.ends(MustEnd("another process serves teacher now"))
+    assert said(health) == (503, ["it ends: another process serves teacher now"])
+
+
+def test_a_loop_that_stands_still_makes_its_host_not_ready(
+    host: Host[Any], health: http.Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.rounds._at["streams"] = -1000.0
+    status, wrong = said(health)
+    assert status == 503
+    assert wrong[0].startswith("streams: stands still since ")
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(0, 200), (60, 200), (600, 503)])
+def test_a_message_that_waits_too_long_makes_its_host_not_ready(
+    host: Host[Any], health: http.Health, age_s: float, status: int
+) -> None:
+    """A deaf process with a heartbeat and a lock looked well for ever."""
+    with transaction(host.engine) as connection:
+        inbox.keep(connection, host.journal, [Arrived("test", "order", "{}")], hosts.now() - age_s)
+    assert said(health)[0] == status
+
+
+def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.Health) -> None:
+    assert said(health)[0] == 200
+    host.fence.hold(0)
+    teaching = host.settings.name == "teacher"
+    assert said(health)[0] == (200 if teaching else 503)
+
+
+def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.Health) -> None:
+    """A rollout asks its health before there is a teacher that could grant one."""
+    host.fence.hold(0)
+    assert said(health)[0] == 200
+    health._since -= 1000
+    teaching = host.settings.name == "teacher"
+    assert said(health)[0] == (200 if teaching else 503)

@@ -1,0 +1,64 @@
+"""What a run is called, and by which tags it is found, whatever its messages hold."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.labels import TAGS, class_of, labels
+from lectern.effects.inbox import Kept
+
+ODD = [
+    "[" * 1100,
+    '{"class_id": ' + "[" * 1100 + "]" * 1100 + "}",
+    r'{"class_id": "\ud800"}',
+    r'{"class_id": "a\u0000b"}',
+    r'{"class_id": ["\ud800"], "record_id": 7, "video_resolution": "\udfff"}',
+    '{"class_id": "a b", "record_id": ' + "9" * 5000 + "}",
+    '{"record_id": ' + "9" * 4000 + "}",
+    '{"record_id": true, "video_resolution": {"a": 1}}',
+    "\ud800",
+    "null",
+    "",
+]
+
+
+def kept(*bodies: str) -> list[Kept]:
+    return [Kept(number, "order", body, 0) for number, body in enumerate(bodies, 1)]
+
+
+def test_a_run_is_called_after_its_only_class() -> None:
+    booking = json.dumps({"class_id": "c-1", "record_id": 6666, "video_resolution": "720p"})
+    assert labels("booking", kept(booking)) == ("booking c-1", ["class:c-1", "record:6666"])
+    assert labels("booking", kept(booking, booking)) == ("booking 2 messages", ["class:c-1", "record:6666"])
+
+
+def test_a_result_is_called_after_its_rendition() -> None:
+    result = json.dumps({"record_id": 6666, "video_resolution": "240"})
+    assert labels("settle", kept(result)) == ("settle 6666 240P", ["record:6666"])
+
+
+@pytest.mark.parametrize("body", ODD, ids=range(len(ODD)))
+def test_nothing_that_a_body_holds_stands_in_a_name_or_a_tag(body: str) -> None:
+    """Brackets that overflow a stack, half a surrogate pair, NUL: each once ended the teacher, or Prefect's request."""
+    good = json.dumps({"class_id": "good"})
+    assert class_of(kept(body)[0]) is None
+    name, tags = labels("booking", kept(body, good))
+    assert (name, tags[-1:]) == ("booking 2 messages", ["class:good"])
+    alone, _ = labels("booking", kept(body))
+    assert alone.startswith("booking ")
+    for text in (alone, *tags):
+        assert text.isascii()
+        assert text.isprintable()
+
+
+@given(st.text() | st.dictionaries(st.sampled_from(["class_id", "record_id", "video_resolution"]), st.text()).map(str))
+def test_whatever_a_body_holds_a_run_can_be_called(body: str) -> None:
+    name, tags = labels("booking", kept(body))
+    assert all(text.encode().decode() == text for text in (name, *tags))
+
+
+def test_a_storm_has_a_bounded_number_of_tags() -> None:
+    storm = [json.dumps({"class_id": f"c-{number}", "record_id": number}) for number in range(500)]
+    assert len(labels("booking", kept(*storm))[1]) <= TAGS

@@ -1,0 +1,145 @@
+"""A message whose runs fail is tried in ever smaller company; given up is one that failed alone, and it is answered."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed, Failed
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from flows import tries
+from flows.host import Host
+from lectern.effects import inbox
+from lectern.effects.inbox import Arrived, Kept
+from lectern.effects.sending import Sent
+from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.messages import Message, Prepare
+from lectern.settings import TeacherSettings
+from tests import strategies
+from tests.faults import hosts
+
+LATER = 1e10
+"""So late that whatever waits is due."""
+
+
+class Silence:
+    """A Redis that takes everything."""
+
+    async def send(self, messages: list[Any]) -> Sent:
+        return Sent(len(messages))
+
+
+@pytest.fixture(params=["teacher", "streamer"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
+    engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
+    teaching = request.param == "teacher"
+    found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
+    found.bus = cast("Any", Silence())
+    yield found
+    engine.dispose()
+
+
+def keep(host: Host[Any], bodies: list[str], command: str) -> None:
+    with transaction(host.engine) as connection:
+        inbox.keep(connection, host.journal, [Arrived("test", command, body) for body in bodies], hosts.now())
+
+
+def claim(host: Host[Any]) -> list[Kept]:
+    with transaction(host.engine) as connection:
+        commands = ["order", "prepare", "cancel"]
+        return inbox.claim(connection, host.journal, commands, limit=5000, lease_s=60, now=LATER)
+
+
+def sent(host: Host[Any]) -> list[dict[str, Any]]:
+    with reading(host.engine) as connection:
+        bodies = connection.execute(select(host.journal.outbox.c.body).order_by(host.journal.outbox.c.id)).scalars()
+        return [json.loads(body) for body in bodies]
+
+
+def ended(host: Host[Any], some: list[Kept], how: Any) -> None:
+    """A run of these messages has ended so."""
+    task = SimpleNamespace(cancelled=lambda: False, exception=lambda: None, result=lambda: how)
+    if isinstance(how, Exception):
+        task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
+    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some])})
+    asyncio.run(tries.after(host, run, cast("Any", task)))
+
+
+def message(host: Host[Any], class_id: str) -> Message:
+    """A booking where *host* is a teacher, else what the teacher makes of it."""
+    booking = strategies.booking(class_id)
+    if is_teacher(host):
+        return booking
+    return Prepare.model_validate({**json.loads(booking.to_json()), "cmd": "prepare", "placement": 1})
+
+
+def is_teacher(host: Host[Any]) -> bool:
+    return isinstance(host.settings, TeacherSettings)
+
+
+@pytest.mark.parametrize("number", [1, 30, 500])
+def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[Any], number: int) -> None:
+    """Every other one gets into a run without it, and is handled."""
+    command = "order" if is_teacher(host) else "prepare"
+    keep(host, [message(host, f"c-{one}").to_json() for one in range(number)], command)
+    guilty = number // 2 + 1
+    handled: set[int] = set()
+    runs = 0
+    while kept := claim(host):
+        for portion in tries.portions(kept):
+            runs += 1
+            if guilty in {one.id for one in portion}:
+                ended(host, portion, Failed(message="boo", data=RecursionError()))
+                continue
+            with transaction(host.engine) as connection:
+                inbox.done(connection, host.journal, [one.id for one in portion])
+            handled |= {one.id for one in portion}
+    assert handled == set(range(1, number + 1)) - {guilty}
+    assert runs <= 30
+    said = [one for one in sent(host) if one["cmd"] in {"order_result", "prepared"}]
+    assert [(one["class_id"], one["result"], one["code"]) for one in said] == [(f"c-{guilty - 1}", "fail", 506)]
+    alarms = [one for one in sent(host) if one["cmd"] == "alarm"]
+    assert [(one["code"], one["class_id"]) for one in alarms] == [(506, f"c-{guilty - 1}")]
+    assert [one["cmd"] for one in sent(host)].count("dead_letter") == 1
+    with reading(host.engine) as connection:
+        noted = connection.execute(select(host.journal.events.c.what, host.journal.events.c.class_id)).all()
+    assert [tuple(one) for one in noted] == [("given up", f"c-{guilty - 1}")]
+
+
+def test_what_cannot_be_answered_is_a_dead_letter_with_an_alarm(host: Host[Any]) -> None:
+    keep(host, [r'{"class_id": "\ud800"}'], "order")
+    for _ in range(host.settings.inbox_tries):
+        ended(host, claim(host), Failed(message="boo"))
+    assert claim(host) == []
+    assert [(one["cmd"], one.get("code")) for one in sent(host)] == [("dead_letter", None), ("alarm", 504)]
+
+
+@pytest.mark.parametrize(
+    "how", [Completed(message="put back"), OperationalError("s", {}, Exception("locked")), ConnectionError("redis")]
+)
+def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: object) -> None:
+    """Not where a run put its messages back, or the database or Redis was away, however often."""
+    keep(host, [message(host, "c-1").to_json()], "order")
+    for _ in range(3 * host.settings.inbox_tries):
+        ended(host, claim(host), how)
+        with transaction(host.engine) as connection:
+            inbox.free_all(connection, host.journal)
+    assert [one.tries for one in claim(host)] == [0]
+    assert sent(host) == []
+
+
+def test_a_process_that_dies_counts_no_try(host: Host[Any]) -> None:
+    """A crash loop of any cause gave up innocent bookings."""
+    keep(host, [message(host, "c-1").to_json()], "order")
+    for _ in range(3 * host.settings.inbox_tries):
+        assert len(claim(host)) == 1
+        with transaction(host.engine) as connection:
+            inbox.free_all(connection, host.journal)
+    assert [one.tries for one in claim(host)] == [0]

@@ -1,0 +1,230 @@
+"""The works of a host, side by side: none ends another, and each ends when it is asked to, cancels swallowed or not."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import select
+
+from flows import trouble
+from flows.host import Host
+from flows.trouble import MustEnd
+from flows.works import Works
+from lectern.effects.sending import Sent
+from lectern.effects.tables.engine import open_database, reading
+from lectern.errors import TryAgain
+from tests.faults import hosts
+
+
+class Silence:
+    """A Redis that takes everything."""
+
+    async def send(self, messages: list[Any]) -> Sent:
+        return Sent(len(messages))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Any]]:
+    monkeypatch.setattr(trouble, "BACKOFF_S", (0.01,))
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    found: Host[Any] = hosts.teacher(engine)
+    found.bus = cast("Any", Silence())
+    yield found
+    engine.dispose()
+
+
+def alarms(host: Host[Any]) -> list[str]:
+    with reading(host.engine) as connection:
+        return list(connection.execute(select(host.journal.outbox.c.body)).scalars())
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 (any condition)
+            await asyncio.sleep(0.01)
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scene, 30))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), RecursionError(), UnicodeError("a", "b"), ExceptionGroup("g", [KeyError("x")])]
+)
+def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], error: Exception) -> None:
+    """It is alarmed once, however often it fails."""
+    begun: list[str] = []
+
+    async def bad() -> None:
+        begun.append("bad")
+        raise error
+
+    async def good() -> None:
+        begun.append("good")
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"bad": bad, "good": good})
+        await until(lambda: begun.count("bad") > 4)
+        await works.end_all(5)
+
+    play(scene())
+    assert begun.count("good") == 1
+    (said,) = alarms(host)
+    assert '"code":507' in said
+    assert "bad does not work" in said
+
+
+def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) -> None:
+    tries = 0
+
+    async def away() -> None:
+        nonlocal tries
+        tries += 1
+        raise TryAgain("Redis is away")
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"away": away})
+        await until(lambda: tries > 3)
+        await works.end_all(5)
+
+    play(scene())
+    assert alarms(host) == []
+
+
+def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
+    """As a library does that loses a cancel which comes with an answer; the loop itself looks, too."""
+    rounds = 0
+
+    async def deaf() -> None:
+        nonlocal rounds
+        while True:
+            host.rounds.come("deaf")
+            rounds += 1
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"deaf": deaf})
+        await until(lambda: rounds)
+        began = time.monotonic()
+        await works.end_all(10)
+        assert time.monotonic() - began < 5
+
+    play(scene())
+    assert rounds == 1
+
+
+def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[Any]) -> None:
+    over = False
+
+    async def stubborn() -> None:
+        while not over:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.2)
+
+    async def scene() -> None:
+        nonlocal over
+        works = Works(host)
+        works.begin({"stubborn": stubborn})
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await works.end_all(1)
+        assert time.monotonic() - began < 5
+        over = True
+        await works.end_all(5)
+
+    play(scene())
+
+
+def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
+    """Some libraries leave one behind; the work would be gone, and nobody would know."""
+    begun = 0
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"work": work})
+        await until(lambda: begun == 2)
+        await works.end_all(5)
+
+    play(scene())
+
+
+def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
+    async def last() -> None:
+        raise MustEnd("another process serves teacher now")
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"last": last})
+        async with asyncio.timeout(10):
+            await works.must_end.wait()
+        assert str(works.why) == "another process serves teacher now"
+        await works.end_all(5)
+
+    play(scene())
+
+
+def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
+    async def scene() -> None:
+        host.rounds.come("still")
+        await asyncio.sleep(0.2)
+        host.rounds.come("round")
+        assert list(host.rounds.late(0.1)) == ["still"]
+
+    play(scene())
+
+
+STUBBORN = """
+import asyncio, sys, time
+from contextlib import suppress
+from flows import resident
+from lectern.settings import TeacherSettings
+
+async def main(self):
+    self._loop = asyncio.get_running_loop()
+    print("up", flush=True)
+    if "ends" in sys.argv:
+        self.ending.set()
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+resident.Resident._main = main
+resident.END_S = resident.SURELY_S = 1.0
+sys.exit(resident.serve(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up", drain_timeout_s=1)))
+"""
+
+
+@pytest.mark.parametrize("why", ["ends", "is asked to"])
+def test_a_process_that_does_not_end_by_itself_is_ended_by_force(why: str) -> None:
+    """Within its drain time and a few seconds, with an exit code that is no success, so that supervisord starts it."""
+    argv = [sys.executable, "-c", STUBBORN, why]
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        began = time.monotonic()
+        if why == "is asked to":
+            process.terminate()
+        assert process.wait(timeout=30) == 1
+        assert time.monotonic() - began < 15
