@@ -59,7 +59,7 @@ class Unsent:
     @property
     def is_told(self) -> bool:
         """Whether a part of it was done before, so that somebody may have heard it."""
-        return self.kind is Kind.CHANNEL and self.rest in {Rest.ADD, Rest.PUBLISH}
+        return self.rest in {Rest.ADD, Rest.PUBLISH} and self.kind is Kind.CHANNEL
 
 
 def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
