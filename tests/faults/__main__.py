@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.faults.day import day
@@ -32,9 +33,10 @@ def suffer(
     world = World(town, folder, played.cached)
     try:
         play = Play(world, played, _say)
-        world.open(play.day)
-        play.run()
-        return judge(play, kill_each(play, victims))
+        with closing(play.content):
+            world.open(play.day)
+            play.run()
+            return judge(play, kill_each(play, victims))
     finally:
         world.close()
 

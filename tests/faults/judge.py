@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lectern.demo.recordings import Publish
@@ -10,6 +10,7 @@ from tests.faults.day import Class
 from tests.faults.play import Play
 from tests.faults.singles import Recovery
 from tests.faults.world import HOSTS
+from tests.fuzz.kinds import TWO_WAYS
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Verdict:
 
     seed: int
     faults: int
+    odd: int
     classes: int
     answered_once: int = 0
     promised: int = 0
@@ -60,7 +62,8 @@ class Verdict:
         recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
         singles = ", ".join(f"{one.who} {one.seconds or math.inf:.0f} s" for one in self.recoveries)
         return (
-            f"seed {self.seed}: {self.faults} faults, {self.classes} classes, {self.answered_once} answered once, "
+            f"seed {self.seed}: {self.faults} faults, {self.odd} odd things, {self.classes} classes, "
+            f"{self.answered_once} answered once, "
             f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air, "
             f"{len(self.lost)} lost, {len(self.missing)} silently missing, "
             f"{len(self.answered_twice)} answered twice, {len(self.pushed_twice)} pushed twice, "
@@ -74,12 +77,18 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
     """Look at everything."""
     world = play.world
     classes = [one for one in play.day.classes if one.kind != "garbage"]
-    verdict = Verdict(play.day.seed, world.faults + world.struck_itself(), len(classes), recovered_s=play.recovered_s)
+    verdict = Verdict(
+        play.day.seed,
+        world.faults + world.struck_itself(),
+        play.content.happened,
+        len(classes),
+        recovered_s=play.recovered_s,
+    )
     verdict.losses, verdict.moved = play.losses, play.moved
-    verdict.unrest = play.unrest()
+    verdict.unrest = play.sight.unrest()
     verdict.over_bound = sorted(play.over_bound)
     verdict.recoveries = list(recoveries)
-    answers, alarmed = play.answers(), play.alarmed()
+    answers, alarmed = play.sight.answers(), play.sight.alarmed()
     for one in classes:
         class_id = play.class_id(one)
         said = set(answers.get(class_id, []))
@@ -100,9 +109,19 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
         is_to_air = one.is_on_air and one.cancelled_after_s is None and said == {("success", 0)}
         if is_to_air and not pushes and class_id not in alarmed:
             verdict.missing.append(class_id)
+    _judge_odd(play, answers, verdict)
     for who in HOSTS[1:]:
         verdict.citations_wrong += _citations(play, who)
     return verdict
+
+
+def _judge_odd(play: Play, answers: Mapping[str, list[tuple[str, int]]], verdict: Verdict) -> None:
+    for class_id, kind in play.content.due.items():
+        said = set(answers.get(class_id, []))
+        if not said:
+            verdict.lost.append(f"{class_id} (odd: {kind})")
+        elif len(said) > 1 and kind not in TWO_WAYS:
+            verdict.answered_twice.append(f"{class_id} (odd: {kind}): {sorted(said)}")
 
 
 def allowed(play: Play, one: Class) -> set[int]:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
@@ -14,11 +14,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lectern import errors
+from tests.faults.content import Content
 from tests.faults.day import GARBAGE, LONG_S, Class, Day, How
+from tests.faults.sight import Sight
 from tests.faults.world import HOSTS, LOST_S, World
 
 FAULT_EVERY_S = 6.0
+ODD_EVERY_S = 3.0
 PATIENT = 0.7
 """So many of the faults wait until everybody is well again; the others strike those that begin, too."""
 
@@ -49,10 +51,14 @@ class Play:
         self._chance = random.Random(f"faults {day.seed}")
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._unsent: deque[tuple[str, str]] = deque()
+        self._unsent: deque[tuple[str, Mapping[bytes, bytes]]] = deque()  # streams, and what is put on them
         self._send_at = 0.0
         self._booked = 0
         self._began = 0.0
+        self.content = Content(world, day.seed, lambda stream, entry: self._unsent.append((stream, entry)))
+        self.sight = Sight(
+            world, self._bus, [self.class_id(one) for one in day.classes if one.kind != "garbage"], self.content.due
+        )
         self._schedule()
 
     def class_id(self, one: Class) -> str:
@@ -68,11 +74,13 @@ class Play:
             while self._events and self._events[0][0] <= now:
                 heapq.heappop(self._events)[2]()
             self._send()
+            self.content.tend()
             self._look()
             if time.monotonic() - said > PROGRESS_S:
                 said = time.monotonic()
                 self.say(f"{now:4.0f} s: {self._words()}")
             time.sleep(0.02)
+        self.content.end()
         self.world.heal()
         self.healed_at = time.time()
         self.say(f"{self._now():4.0f} s: no more faults; {self._words()}")
@@ -90,7 +98,7 @@ class Play:
         while (now := time.monotonic()) < min(end, changed + STILL_S):
             self.world.tend()
             self._look()
-            before, waits = waits, self.unrest()
+            before, waits = waits, self.sight.unrest()
             if self.recovered_s is None and not any("answered" in one for one in waits):
                 self.recovered_s = time.time() - self.healed_at
             if not waits:
@@ -119,6 +127,10 @@ class Play:
             until = at_s + PATIENCE_S if self._chance.random() < PATIENT else at_s
             self._at(at_s, lambda until=until: self._fault(until))  # type: ignore[misc]
             at_s += self._chance.expovariate(1 / FAULT_EVERY_S)
+        at_s = 0.0
+        while at_s < self.day.length_s:
+            self._at(at_s, self.content.happen)
+            at_s += self._chance.expovariate(1 / ODD_EVERY_S)
 
     def _at(self, at_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._events, (at_s, next(self._numbers), act))
@@ -129,7 +141,7 @@ class Play:
             self._booked += 1
         body = {**self.bodies[one.number], **fields}
         text = self._chance.choice(GARBAGE) if one.kind == "garbage" else json.dumps(body)
-        self._unsent.append(("order", text))
+        self._put("order", text)
 
     def _body(self, one: Class) -> dict[str, Any]:
         class_id = self.class_id(one)
@@ -147,14 +159,17 @@ class Play:
         return body
 
     def _cancel(self, one: Class) -> None:
-        self._unsent.append(("cancel", json.dumps({"cmd": "cancel", "class_id": self.class_id(one)})))
+        self._put("cancel", json.dumps({"cmd": "cancel", "class_id": self.class_id(one)}))
+
+    def _put(self, channel: str, text: str) -> None:
+        self._unsent.append((self.world.stage.channels[channel], {b"body": text.encode()}))
 
     def _send(self) -> None:
         """What Redis does not take is sent again, as a platform does; it may be taken twice."""
         while self._unsent and time.monotonic() >= self._send_at:
-            channel, body = self._unsent[0]
+            stream, entry = self._unsent[0]
             try:
-                self._bus.xadd(self.world.stage.channels[channel], {"body": body})
+                self._bus.xadd(stream, dict(entry.items()))
             except (redis.RedisError, OSError):
                 self._send_at = time.monotonic() + AGAIN_S
             else:
@@ -236,65 +251,7 @@ class Play:
             if row["num"] > self.world.cached:
                 self.over_bound.add(who)
 
-    def answers(self) -> dict[str, list[tuple[str, int]]]:
-        """All that was said on the bus: class_id to (result, code) of each answer."""
-        found: dict[str, list[tuple[str, int]]] = {}
-        for said in self._said("order_result"):
-            found.setdefault(said["class_id"], []).append((said["result"], said["code"]))
-        return found
-
-    def alarmed(self) -> set[str]:
-        """The classes of which an alarm said that they are not aired, or not to their end."""
-        codes = {errors.AIRING_BROKEN.number, errors.NOT_MOVED.number}
-        return {str(said["class_id"]) for said in self._said("alarm") if said["code"] in codes and said.get("class_id")}
-
-    def _said(self, channel: str) -> list[dict[str, Any]]:
-        entries: Any = self._bus.xrange(self.world.stage.channels[channel])
-        return [json.loads(fields["body"]) for _, fields in entries]
-
-    def unrest(self) -> list[str]:
-        """What is not at rest yet, in words."""
-        try:
-            answered = self.answers()
-        except (redis.RedisError, OSError):
-            return ["Redis can not be asked: nothing is known to be answered"]
-        waits: list[str] = []
-        missing = [
-            self.class_id(one)
-            for one in self.day.classes
-            if one.kind != "garbage" and self.class_id(one) not in answered
-        ]
-        if missing:
-            waits.append(f"{len(missing)} classes are not answered: {', '.join(missing[:3])}")
-        now = time.time()
-        for who in HOSTS:
-            waits += self._unrest_of(who, now)
-        return waits
-
-    def _unrest_of(self, who: str, now: float) -> list[str]:
-        asked = {
-            "messages wait in the inbox": "select id from inbox_list where state = 'new'",
-            "messages wait in the outbox": "select id from outbox_list where sent_at is null",
-        }
-        if who == "teacher":
-            asked["classes have not ended"] = (
-                "select class_id from order_list where state in ('received', 'waiting', 'placed')"
-                f" or (state = 'ready' and start_time < {now + 600})"
-            )
-        else:
-            asked["classes are on air or late"] = (
-                "select c.class_id from class_list c join task_list t on c.class_id = t.class_id"
-                f" where c.released_at is null and (c.state = 'waiting' or t.start_time < {now + 600})"
-            )
-        waits: list[str] = []
-        try:
-            for what, sql in asked.items():
-                if rows := self.world.stage.rows(who, sql):
-                    waits.append(f"{who}: {len(rows)} {what}")
-        except sqlite3.Error as error:
-            waits.append(f"{who}: {error}")
-        return waits
-
     def _words(self) -> str:
         faults = self.world.faults + self.world.struck_itself()
-        return f"{self._booked} of {len(self.day.classes)} booked, {faults} faults; {self.world.words()}"
+        odd = f"{faults} faults, {self.content.happened} odd things"
+        return f"{self._booked} of {len(self.day.classes)} booked, {odd}; {self.world.words()}"

@@ -61,7 +61,7 @@ def _kill(play: Play, who: str, record: int) -> Recovery:
     def answered() -> bool:
         world.tend()
         try:
-            return set(booked) <= play.answers().keys()
+            return set(booked) <= play.sight.answers().keys()
         except (RedisError, OSError):
             return False
 
