@@ -2,9 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -13,7 +16,7 @@ from sqlalchemy import Connection
 
 from flows import admission, artifacts, download
 from flows.admission import Batch, Looked, Streamer
-from flows.apart import apart
+from flows.apart import Apart, apart
 from flows.host import NOWHERE, log, streamer, tell
 from flows.outcome import FAILED, summary
 from flows.trouble import words
@@ -26,7 +29,11 @@ from lectern.shown import shown
 from lectern.states import LIVE_AIRINGS, FileState
 from lectern.stems import Held
 
-LOOKS = 16
+LOOKS, LOOKS_AT_HOST = 128, 16
+"""Recordings that are looked at side by side; few of them at one host, which would else hold up the others."""
+
+PORTION_S = 1.0
+"""Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
 
 
 @dataclass
@@ -49,23 +56,32 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host, ids = streamer(), inbox.ids_of(inbox_ids)
     parsed = await host.look(_read, host, ids)
-    looked = await _look(host, parsed, await host.look(_name, parsed))
-    batch = Batch()
     if dry_run:
         return Completed(message=f"dry run: {len(parsed.prepares)} to prepare")
+    batch, failed = Batch(), Apart[int, Batch]()
+    async with aclosing(_as_looked(host, parsed, await host.look(_name, parsed))) as portions:
+        async for some, looked in portions:
+            found = await _take(host, some, looked)
+            failed.failed += found.failed
+            for portion in found.done:
+                batch.add(portion)
+    for inbox_id, why in failed.failed:
+        batch.row(f"inbox {inbox_id}", FAILED, why)
+    await artifacts.table("prepare-batch", batch.table, "What became of each class")
+    return failed.state(summary(batch.table), len(ids))
+
+
+async def _take(host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Apart[int, Batch]:
+    """Cite, reserve or refuse these classes; tell of it, and begin their downloads."""
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
-        looked |= await _look(host, parsed, await host.look(_name, parsed) | looked.keys())
+        looked = looked | await _look(host, parsed, await host.look(_name, parsed) | looked.keys())
         found = await apart(parsed.ids(), lambda some: host.commit(_act, host, parsed.only(some), looked))
-        for portion in found.done:
-            batch.add(portion)
-        for inbox_id, why in found.failed:
-            batch.row(f"inbox {inbox_id}", FAILED, why)
-        await remove_files(host, batch.gone)
+        await remove_files(host, [gone for portion in found.done for gone in portion.gone])
     await tell(host)
-    await follow(host, batch)
-    await artifacts.table("prepare-batch", batch.table, "What became of each class")
-    return found.state(summary(batch.table), len(ids))
+    for portion in found.done:
+        await follow(host, portion)
+    return found
 
 
 def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:
@@ -98,28 +114,58 @@ def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
     return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
 
 
+async def _as_looked(
+    host: Streamer, parsed: _Parsed, cached: set[str]
+) -> AsyncGenerator[tuple[_Parsed, dict[str, Looked]], None]:
+    """The classes in portions, as soon as it is known how large their recordings are; first those that are *cached*.
+
+    So an origin that takes its time holds up no class of another one.
+    """
+    looks = _looks(host, parsed, cached)
+    try:
+        here = [id_ for id_, one in parsed.prepares if one.stem not in looks]
+        if here or parsed.bad:
+            yield parsed.only([*here, *(kept.id for kept, _ in parsed.bad)]), {}
+        left = dict(looks)
+        while left:
+            await asyncio.wait(left.values(), timeout=PORTION_S)
+            looked = {stem: task.result() for stem, task in left.items() if task.done()}
+            left = {stem: task for stem, task in left.items() if stem not in looked}
+            if looked:
+                yield parsed.only([id_ for id_, one in parsed.prepares if one.stem in looked]), looked
+    finally:
+        for task in looks.values():
+            task.cancel()
+
+
 async def _look(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, Looked]:
-    """How large each recording is that must be downloaded; one HEAD a rendition, a few at a time.
+    """How large each recording is that must be downloaded."""
+    looks = _looks(host, parsed, cached)
+    return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
+
+
+def _looks(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, asyncio.Task[Looked]]:
+    """How large each recording is that must be downloaded; one HEAD a rendition.
 
     Whatever goes wrong with a URL is that URL's error: the others of the batch go on.
     """
     urls = {one.stem: one.video_url for _, one in parsed.prepares if one.stem not in cached}
     allowed = Allowed.parse(host.settings.allowed_origins)
     gate = asyncio.Semaphore(LOOKS)
+    gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKS_AT_HOST))
 
     async def look(url: str) -> Looked:
-        async with gate:
-            try:
+        try:
+            async with gates[urlsplit(url).netloc], gate:
                 return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
-            except LecternError as error:
-                return error
-            except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
-                why = words(error)
-                log.error("%s: can not be looked at: %s", shown(url), why)
-                return Refuse(f"{shown(url)}: can not be looked at: {why}", DOWNLOAD_FAILED)
+        except LecternError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
+            why = words(error)
+            log.error("%s: can not be looked at: %s", shown(url), why)
+            return Refuse(f"{shown(url)}: can not be looked at: {why}", DOWNLOAD_FAILED)
 
-    found = await asyncio.gather(*(look(url) for url in urls.values()))
-    return dict(zip(urls, found, strict=True))
+    return {stem: asyncio.create_task(look(url)) for stem, url in urls.items()}
 
 
 def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Batch:

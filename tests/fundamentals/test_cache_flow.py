@@ -24,6 +24,21 @@ def test_a_cached_rendition_is_not_downloaded_again(stage: Stage) -> None:
         assert stage.town.asked(path) == 1
 
 
+def test_a_cached_class_does_not_wait_for_the_origins_of_its_batch(stage: Stage) -> None:
+    """Two dozen classes come with it whose origins never answer."""
+    record, silent = stage.town.record(), stage.town.record()
+    stage.answer(stage.book(stage.booking(record)))
+    stage.town.origin.faults.add(Fault("silent/*", silent=True))
+    url_for = stage.town.origin.url_for
+    slow = [stage.booking(silent + 5_000 + number, video_url=url_for(f"silent/{number}.flv")) for number in range(24)]
+    for one in slow:
+        stage.book(one)
+    cached = stage.book(stage.booking(record))
+    assert stage.answer(cached)["result"] == "success"
+    assert not any(stage.ear.answers[str(one["class_id"])] for one in slow)
+    assert {stage.answer(str(one["class_id"]))["code"] for one in slow} == {318}
+
+
 def test_classes_that_come_during_a_download_join_it(stage: Stage) -> None:
     """One download; all are answered together."""
     record = stage.town.record()

@@ -29,6 +29,31 @@ def prepare(class_id: str, record_id: int, url: str) -> Prepare:
     )
 
 
+def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
+    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * cache.LOOKS_AT_HOST)}
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url in slow:
+            await asyncio.sleep(2 * cache.PORTION_S)
+        return RemoteFile(url, 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
+    named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
+    parsed = _Parsed([(1, prepare("c-cached", 3, GOOD)), *reversed(named)])
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
+
+    async def portions() -> list[set[str]]:
+        return [{one.class_id for _, one in some.prepares} async for some, _ in cache._as_looked(host, parsed, {"3"})]
+
+    found = asyncio.run(portions())
+    assert found[0] == {"c-cached"}
+    assert "c-good" in found[1]
+    assert set().union(*found) == {one.class_id for _, one in parsed.prepares}
+    assert sum(map(len, found)) == len(parsed.prepares)
+
+
 def test_an_error_that_nobody_foresaw_is_that_of_its_url(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
