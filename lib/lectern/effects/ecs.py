@@ -117,10 +117,6 @@ class _Work:
     def _thing(self) -> str:
         return f"source of {self._job.record_id}"
 
-    @property
-    def _probes(self) -> tuple[str, str]:
-        return self._programs.ffprobe, self._programs.ffmpeg
-
     def _output(self, source: Media, resolution: Resolution) -> ffmpeg.Output:
         width, height = ffmpeg.fitted_size(source.width, source.height, resolution)
         return ffmpeg.Output(f"{self._folder.path}/{self._job.stem(resolution)}.flv", resolution, width, height)
@@ -222,7 +218,7 @@ class _Work:
     async def _look(self, file: str | None = None) -> Media:
         """What the source is; *file* becomes it."""
         self._report.step = "look"
-        return await ecs_media.look(self._connection, self._source, self._probes, self._thing, was=file)
+        return await ecs_media.look(self._connection, self._source, self._programs, self._thing, was=file)
 
     async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output]) -> float:
         """Returns how many seconds of the source were read."""
@@ -254,7 +250,7 @@ class _Work:
 
     async def _check(self, output: ffmpeg.Output, source: Media, reached_s: float) -> Measured:
         thing = self._job.stem(output.resolution)
-        return await ecs_media.made_well(self._connection, output, self._probes, source, reached_s, thing)
+        return await ecs_media.made_well(self._connection, output, self._programs, source, reached_s, thing)
 
     async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> Made:
         path = f"{self._job.record_id}/{self._job.stem(output.resolution)}.flv"
@@ -272,12 +268,11 @@ class _Work:
     async def _uploaded(self, number: int, output: ffmpeg.Output, measured: Measured, path: str) -> None:
         md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
         put = await upload.sign(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
-        step, programs = f"upload-{output.resolution}-{number}", self._programs
-        argv, stdin = upload.curl(programs.curl, put, output.path)
-        ended = await self._step(step, argv, stdin=stdin)
+        program = self._programs.curl
+        argv, stdin = upload.curl(program, put, output.path)
+        ended = await self._step(f"upload-{output.resolution}-{number}", argv, stdin=stdin)
         if ended.exit_code in MISSING:
-            argv, stdin = upload.wget(programs.wget, put, output.path)
-            ended = await self._step(f"{step}-wget", argv, stdin=stdin)
+            raise ecs_media.missing(self._connection, program, "curl")
         crc64 = upload.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)
         await upload.verify(self._job.target.public(path), measured.size_bytes, crc64)
 

@@ -1,4 +1,4 @@
-"""What a recording on an ECS host is, by ffprobe or ffmpeg there, and whether what was made of it is good."""
+"""What a recording on an ECS host is, by ffprobe there, and whether what was made of it is good."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lectern.effects import ffmpeg, process, ssh
+from lectern.effects.ecs_job import Programs
 from lectern.errors import (
     BAD_RECORDING,
     HALF_A_RECORDING,
@@ -26,13 +27,10 @@ MISSING = frozenset({126, 127})
 _TAIL_S = 3
 _WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
-_NO_OUTPUT = "At least one output file must be specified"
-_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
-_VIDEO = re.compile(r"Stream #(?!.*\(attached pic\)).*: Video: (\w+).*?, (\d+)x(\d+)")
 _REPORT = re.compile(r"\w+=.*")
-_AUDIO = re.compile(r"Stream #.*: Audio: (\w+)")
-_NOT_MOVED = 98
-_MOVE = f'mv -f -- "$1" "$2" || exit {_NOT_MOVED}; shift 2; exec "$@"'
+_NO_CURL, _NOT_MOVED = 97, 98
+# Who could not upload what is made need not make it.
+_MOVE = f'command -v "$1" >/dev/null || exit {_NO_CURL}; mv -f -- "$2" "$3" || exit {_NOT_MOVED}; shift 3; exec "$@"'
 
 # All that is to be known of an output, by one command: to begin another one costs as much as what it does.
 _CHECK = r"""
@@ -67,35 +65,27 @@ def missing(connection: ssh.Connection, program: str, package: str) -> CallAPers
 
 
 async def look(
-    connection: ssh.Connection, path: str, programs: tuple[str, str], thing: str, *, was: str | None = None
+    connection: ssh.Connection, path: str, programs: Programs, thing: str, *, was: str | None = None
 ) -> Media:
-    """What the file is, by the *programs* ffprobe or else ffmpeg; it *was* called otherwise until now.
+    """What the file is, by ffprobe; it *was* called otherwise until now, if it has just been fetched.
 
-    Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain where there is no such file.
+    Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain if there is no such file, CallAPerson if the host
+    has no ffprobe, or no curl for what is made of the file.
     """
-    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", was, path]
-    finished = await _look(connection, [*moving, *_probe_argv(programs[0], path)])
+    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
+    finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
+    if moving and finished.returncode == _NO_CURL:
+        raise missing(connection, programs.curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(f"{connection.host}: {finished.last_words}")
     if finished.returncode in MISSING:
-        return await _look_by_words(connection, path, programs[1], thing, BAD_RECORDING)
+        raise missing(connection, programs.ffprobe, "ffmpeg")
     return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
 
 
 def _probe_argv(ffprobe: str, path: str) -> list[str]:
     entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
     return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
-
-
-async def _look_by_words(connection: ssh.Connection, path: str, program: str, thing: str, code: ErrorCode) -> Media:
-    """The same by ffmpeg, on a host that has no ffprobe."""
-    argv = [program, "-hide_banner", "-nostdin", *ffmpeg.LOCAL, "-i", f"file:{path}"]
-    finished = await _look(connection, argv)
-    if finished.returncode in MISSING:
-        raise missing(connection, program, "ffmpeg")
-    # Without an output ffmpeg always ends so; then what is not there is the reason.
-    said = "" if _NO_OUTPUT in finished.last_words else finished.last_words
-    return _recording(_media_of_words(finished.errors), said, thing, code)
 
 
 def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
@@ -137,14 +127,14 @@ async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 async def made_well(
     connection: ssh.Connection,
     output: ffmpeg.Output,
-    programs: tuple[str, str],
+    programs: Programs,
     source: Media,
     reached_s: float,
     thing: str,
 ) -> Measured:
     """Size and MD5 of a rendition that is good; raises Refuse where the source is at fault, TryAgain where we are."""
-    path, probe = output.path, shlex.join(_probe_argv(programs[0], output.path))
-    tail_argv = shlex.join(_tail_argv(programs[1], path, source.duration_s))
+    path, probe = output.path, shlex.join(_probe_argv(programs.ffprobe, output.path))
+    tail_argv = shlex.join(_tail_argv(programs.ffmpeg, path, source.duration_s))
     script = _CHECK.format(look=probe, tail=tail_argv, file=shlex.quote(path))
     finished = await _look(connection, ["sh", "-c", script])
     json_text, _, rest = finished.output.partition("\nlectern-look ")
@@ -154,9 +144,8 @@ async def made_well(
     except ValueError as error:
         raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}") from error
     if int(looked) in MISSING:
-        made = await _look_by_words(connection, path, programs[1], thing, TRANSCODE_FAILED)
-    else:
-        made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)
+        raise missing(connection, programs.ffprobe, "ffmpeg")
+    made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)
     found = Measured(int(size), md5)
     check(output, made, found, _end_of(tail), source, reached_s, thing)
     return found
@@ -216,15 +205,6 @@ def _media_of_json(text: str) -> Media | None:
     except (ValueError, KeyError):
         return None
     return _media(duration_s, video, sounds[0] if sounds else None)
-
-
-def _media_of_words(text: str) -> Media | None:
-    duration, video, audio = _DURATION.search(text), _VIDEO.search(text), _AUDIO.search(text)
-    if duration is None:
-        return None
-    duration_s = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3])
-    picture = (int(video[2]), int(video[3]), video[1]) if video else None
-    return _media(duration_s, picture, audio[1] if audio else None)
 
 
 def _media(duration_s: float, video: tuple[int, int, str] | None, audio: str | None) -> Media | None:

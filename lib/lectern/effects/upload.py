@@ -14,10 +14,9 @@ from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.shown import shown
 
 _LOOK_S = 30.0
-_TYPE = "video/x-flv"  # said and signed: wget would say another one by itself
+_TYPE = "video/x-flv"  # said and signed
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
-_WGET_STATUS = re.compile(r"ERROR (\d{3})")
 _CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
 _WHY = re.compile(r"<(Code|Message)>([^<]{1,200})<")
 _PASSING = frozenset({"408", "425", "429"})
@@ -105,20 +104,12 @@ def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
     return argv, f'url = "{quoted}"\n'.encode()
 
 
-def wget(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
-    """The same for a host that has no curl."""
-    argv = [program, "--no-config", "--no-proxy", "--no-netrc", "--tries=1", "--timeout=30", "--no-verbose"]
-    argv += ["--max-redirect=0", "--server-response", "--method=PUT", f"--body-file={file}"]
-    argv += [f"--header=Content-Type: {_TYPE}", f"--header=Content-MD5: {put.md5}", "-O", "-", "--input-file=-"]
-    return argv, f"{put.url}\n".encode()
-
-
 def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
     """The CRC-64 that the store answered with, if it did; raises TryAgain, or CallAPerson where it says no."""
-    status = _STATUS.search(output) or _WGET_STATUS.search(errors)
+    status = _STATUS.search(output)
     code = status[1] if status else ""
     if exit_code == 0 and (not code or code.startswith("2")):
-        crc = _CRC.search(output) or _CRC.search(errors)
+        crc = _CRC.search(output)
         return int(crc[1]) if crc else None
     why = ": ".join(dict(_WHY.findall(output)).values()) or last_line(errors)
     found = f"{put.path}: could not be uploaded from {host} to {put.shown}: {code or exit_code} {why}".rstrip()

@@ -12,17 +12,32 @@ from pathlib import Path
 import pytest
 
 from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs
+from lectern.effects.ecs_job import Job, Programs, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
 from lectern.states import Resolution
 from tests.effects.ecs.at_work import encoders, stand_in, transcode, until
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("programs", [Programs(wget="no-wget"), Programs(ffmpeg="no-ffmpeg", ffprobe="no-ffprobe")])
-async def test_a_missing_program_calls_a_person(connection: ssh.Connection, job: Job, programs: Programs) -> None:
-    with pytest.raises(CallAPerson, match=r"ssh://.*no-.*apt-get install"):
-        await transcode(connection, replace(job, programs=programs))
+@pytest.mark.parametrize(
+    ("program", "package", "step"),
+    [
+        ("wget", "wget", "fetch"),
+        ("ffprobe", "ffmpeg", "look"),
+        ("curl", "curl", "look"),
+        ("ffmpeg", "ffmpeg", "encode"),
+    ],
+)
+async def test_a_missing_program_calls_a_person(
+    connection: ssh.Connection, job: Job, program: str, package: str, step: str
+) -> None:
+    """What only the upload needs is missed before anything is encoded."""
+    report = Report()
+    with pytest.raises(
+        CallAPerson, match=rf"ssh://.*no-{program} can not be run; type there: apt-get install {package}$"
+    ):
+        await transcode(connection, replace(job, programs=Programs(**{program: f"no-{program}"})), report)
+    assert report.step == step
 
 
 @pytest.mark.asyncio

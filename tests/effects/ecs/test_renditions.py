@@ -9,7 +9,7 @@ import av
 import pytest
 
 from lectern.effects import ecs, ecs_media, probe, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.effects.ecs_job import Job, Report
 from lectern.errors import Misuse
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
@@ -65,13 +65,6 @@ async def test_what_it_makes_can_be_pushed(
 
 
 @pytest.mark.asyncio
-async def test_neither_ffprobe_nor_curl_is_needed(connection: ssh.Connection, job: Job) -> None:
-    programs = Programs(ffprobe="no-ffprobe", curl="no-curl")
-    (made,) = await transcode(connection, replace(job, programs=programs))
-    assert (made.width, made.height) == (320, 180)
-
-
-@pytest.mark.asyncio
 async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connection, job: Job) -> None:
     job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
     await ecs.transcode(connection, job, Report())
@@ -123,4 +116,3 @@ def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
 @pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
 def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
     assert ecs_media._media_of_json(text) is None
-    assert ecs_media._media_of_words(text) is None

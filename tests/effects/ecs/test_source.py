@@ -14,7 +14,7 @@ from lectern.decide import ecs as decide
 from lectern.demo import origin as demo
 from lectern.demo.faults import Fault
 from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.effects.ecs_job import Job, Report
 from lectern.effects.origin import Allowed, RemoteFile
 from lectern.errors import (
     BAD_RECORDING,
@@ -63,13 +63,10 @@ async def test_an_origin_that_stays_busy_is_at_fault_itself(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("programs", [Programs(), Programs(ffprobe="no-ffprobe")])
-async def test_a_source_that_is_no_recording_is_refused(
-    connection: ssh.Connection, job: Job, origin: Origin, programs: Programs
-) -> None:
+async def test_a_source_that_is_no_recording_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"<html>no</html>" * 1000
     with pytest.raises(Refuse, match="not playable") as raised:
-        await transcode(connection, replace(job, programs=programs))
+        await transcode(connection, job)
     assert raised.value.code is BAD_RECORDING
 
 
@@ -100,10 +97,9 @@ def half_a_recording(path: Path, what: str) -> bytes:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("programs", [Programs(), Programs(ffprobe="no-ffprobe")], ids=["ffprobe", "ffmpeg"])
 @pytest.mark.parametrize("what", ["sound alone", "sound and a cover", "a picture alone"])
 async def test_half_a_recording_is_refused_with_its_own_code(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, programs: Programs, what: str
+    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
 ) -> None:
     """No host has what is missing, so it is not tried again; nothing is encoded."""
     origin.files[SOURCE] = half_a_recording(tmp_path / "half", what)
@@ -114,7 +110,7 @@ async def test_half_a_recording_is_refused_with_its_own_code(
         else r"has sound \(aac\), but no pic"
     )
     with pytest.raises(Refuse, match=said) as raised:
-        await transcode(connection, replace(job, programs=programs), report)
+        await transcode(connection, job, report)
     assert raised.value.code is HALF_A_RECORDING
     assert report.step == "look"
     assert not decide.again(raised.value, 1)

@@ -1,7 +1,6 @@
 """Jobs that stand still at a step, so that something can befall them there, however quick or busy the machine is."""
 
 import os
-import shutil
 import signal
 from contextlib import suppress
 
@@ -14,7 +13,7 @@ from tests.stage import wait_until
 STEPS = {
     "fetch": ("wget", "--input-file"),
     "encode": ("ffmpeg", "-force_key_frames"),
-    "upload": ("curl", "--upload-file") if shutil.which("curl") else ("wget", "--body-file"),
+    "upload": ("curl", "--upload-file"),
 }
 """By its step, what a program of a job is called, and how it is known."""
 
