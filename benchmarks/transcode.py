@@ -20,7 +20,7 @@ from lectern.effects.upload import Target
 from lectern.states import Resolution
 
 WHAT = (
-    "a recording at 720P becomes one at 480P on an ECS host: this machine, by an sshd of its own on loopback. The"
+    "a recording at 720P becomes one at 480P on an ECS host: this machine, by an SSH server of its own on loopback. The"
     " bare commands are those that a person would type there: wget, ffprobe, ffmpeg, ffprobe, curl. The whole job has"
     " on top of them the login, the look at the origin before and after, a program that survives us, the check of the"
     " output's last second, its MD5, the look at what was uploaded, and the cleaning up. *Two at once*: 480P and 240P"
@@ -100,8 +100,8 @@ async def _measured(stand: Stand, folder: Path, seconds: int) -> dict[str, float
     """The best seconds of each way."""
     times: dict[str, list[float]] = {}
     # What this user's shell does first is not of interest: on some machines it takes longer than all the rest.
-    sshd._CONFIG += f"SetEnv HOME={folder}\n"
-    async with Origin(folder / "origin") as origin, sshd.SshServer(folder / "ssh") as server:
+    at_home = sshd.SshServer(folder / "ssh", environment={"HOME": str(folder)})
+    async with Origin(folder / "origin") as origin, at_home as server:
         await asyncio.to_thread(recording.make, origin.root / "6666" / "6666.flv", seconds)
         bench = Bench(folder, origin, server)
         ways: dict[str, Way] = {

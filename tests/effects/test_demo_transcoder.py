@@ -131,26 +131,7 @@ async def test_transcoder_makes_the_rendition(
         assert len(made.streams.audio) == 1
         assert sum(1 for packet in made.demux(video=0) if packet.size) == 50  # two seconds: of 7.flv
     assert [(post.record_id, post.video_resolution) for post in transcoder.posts] == [(7, "480P")]
-    assert len((await client.get(transcoder.url.replace("/transcode", "/_posts"))).json()) == 1
     assert sorted(file.name for file in folder.iterdir()) == ["7.flv", "7_1080P.flv", "7_480P.flv"]
-
-
-@pytest.mark.asyncio
-async def test_transcoder_refuses(transcoder: OssTranscoder, client: httpx.AsyncClient) -> None:
-    """A wrong signature is 401, a body that is no request 422; neither counts as a post."""
-    good = signed(record_id=7, video_resolution="720P")
-    for body, status in [
-        ({**good, "sign": "0" * 32}, 401),
-        ({**good, "record_id": 8}, 401),
-        ({**good, "sign": "é"}, 401),
-        ({**good, "record_id": "7"}, 422),
-        ({**good, "video_resolution": "9P"}, 422),
-        ({"record_id": 7}, 422),
-        ([], 422),
-    ]:
-        assert (await client.post(transcoder.url, json=body)).status_code == status, body
-    assert (await client.post(transcoder.url, content=b"{")).status_code == 422
-    assert transcoder.posts == []
 
 
 @pytest.mark.asyncio
@@ -158,10 +139,7 @@ async def test_transcoder_misbehaves_as_told(
     transcoder: OssTranscoder, origin: Origin, results: Results, ask: Ask, client: httpx.AsyncClient
 ) -> None:
     """Each behaviour of a rendition is what its name says; other renditions are not touched."""
-    control = transcoder.url.replace("/transcode", "/_control")
-    rule = {"behaviour": "error_500", "record_id": 1, "times": 2}
-    assert (await client.post(control, json=rule)).status_code == 200
-    assert (await client.post(control, json={"behaviour": "dance"})).status_code == 422
+    transcoder.behave(Rule(Behaviour.ERROR_500, 1, times=2))
     transcoder.behave(Rule(Behaviour.REJECT_400, 2, "240P"))
     transcoder.behave(Rule(Behaviour.SILENT, 3))
     transcoder.behave(Rule(Behaviour.QUICK, 5, url="http://x/{record_id}_{video_resolution}.flv"))
@@ -176,24 +154,3 @@ async def test_transcoder_misbehaves_as_told(
     assert (await ask(6666, "240P")).status_code == 200  # a file that is no recording
     assert (await results.expect(3))[2]["result"] == "failed"
     assert len(transcoder.posts) == 4
-
-
-@pytest.mark.asyncio
-async def test_transcoder_is_slow_late_and_answers_twice(
-    transcoder: OssTranscoder, origin: Origin, results: Results, ask: Ask
-) -> None:
-    """Late: the output is there long before the answer. Twice: the same answer comes again."""
-    await recordings.make(recordings.ffmpeg_path(), origin.root / "8/8.flv", seconds=1, width=320, height=180)
-    transcoder.behave(Rule(Behaviour.TWICE, 8, "240P"))
-    transcoder.behave(Rule(Behaviour.LATE, 8, "480P", delay_s=1.0))
-    transcoder.behave(Rule(Behaviour.SLOW, 8, "720P", delay_s=60))
-    await ask(8, "240P")
-    twice = await results.expect(2)
-    assert twice[0] == twice[1]
-    await ask(8, "720P")
-    await ask(8, "480P")
-    output = origin.root / "8/8_480P.flv"
-    await wait_until(output.exists, timeout_s=10, description="the late output")
-    assert len(results.seen) == 3
-    assert (await results.expect(3))[2]["video_resolution"] == "480P"
-    assert not (origin.root / "8/8_720P.flv").exists()

@@ -56,7 +56,7 @@ class Town:
         self.background = Background()
         self.origin = Origin(folder / "origin")
         self.receiver = RtmpReceiver(folder / "received")
-        self.ssh = SshServer(folder / "ssh")
+        self.ssh = SshServer(folder / "ssh", environment={"PATH": programs.path(self.programs)})
         self.redis_port, self.prefect_port = free_port(), free_port()
         given = f":{redis_password}@" if redis_password else ""
         self.redis_url = f"redis://{given}{HOST}:{self.redis_port}/0"

@@ -1,6 +1,5 @@
 """The origin: an HTTP server over a folder of recordings, with faults that can be switched while it runs."""
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
@@ -14,13 +13,10 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import quote
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from lectern.demo.faults import Fault, Faults
+from lectern.demo.faults import Faults
 from lectern.demo.ports import HOST, Http, Loopback, Pace, hangup
 from lectern.demo.recordings import Checksums
 
@@ -50,12 +46,7 @@ class Origin(Loopback):
         self._put_prefixes = put_prefixes
         self._checksums = Checksums()
         self._answers: set[asyncio.Task[None]] = set()
-        routes = [
-            Route("/_control", self._control, methods=["POST"]),
-            Route("/_requests", self._list, methods=["GET"]),
-            Mount("/", app=self._serve),
-        ]
-        self._http = Http(Starlette(routes=routes), self.port)
+        self._http = Http(self._serve, self.port)
 
     @property
     def url(self) -> str:
@@ -76,21 +67,6 @@ class Origin(Loopback):
         for answer in self._answers:
             answer.cancel()
         await self._http.stop()
-
-    async def _control(self, request: Request) -> JSONResponse:
-        """Take a Fault's fields as JSON, or ``{"clear": true}``."""
-        try:
-            body = await request.json()
-            if body.pop("clear", False):
-                self.faults.clear()
-            if body:
-                self.faults.add(Fault(**body))
-        except (ValueError, TypeError, AttributeError) as error:
-            return JSONResponse({"error": f"/_control: not a fault: {error}"}, status_code=422)
-        return JSONResponse({"ok": True})
-
-    async def _list(self, request: Request) -> JSONResponse:
-        return JSONResponse([dataclasses.asdict(asked) for asked in self.requests])
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, until done or until the client has gone: slow answers would outlive it otherwise."""
@@ -248,16 +224,3 @@ def _part(request: Request, headers: dict[str, str], size: int) -> tuple[int, in
         if asked[2] and int(asked[2]) < first:
             return 0, size, 200
     return first, end, 206 if first < end else 416
-
-
-def main() -> None:
-    """Serve a folder until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m lectern.demo.origin", description=main.__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the folder to serve")
-    parser.add_argument("--port", type=int, help="a port of 127.0.0.1 (a free one by default)")
-    arguments = parser.parse_args()
-    Origin(arguments.root, arguments.port).run()
-
-
-if __name__ == "__main__":
-    main()

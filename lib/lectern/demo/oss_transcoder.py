@@ -1,6 +1,5 @@
 """The cloud's transcoder, played: takes signed requests, transcodes in truth, answers on Redis, or misbehaves."""
 
-import argparse
 import asyncio
 import dataclasses
 import hashlib
@@ -97,11 +96,7 @@ class OssTranscoder(Loopback):
         self._ffmpegs = asyncio.Semaphore(_FFMPEGS_AT_ONCE)
         self._redis: Redis | None = None
         self._work: set[asyncio.Task[None]] = set()
-        routes = [
-            Route("/transcode", self._transcode, methods=["POST"]),
-            Route("/_control", self._control, methods=["POST"]),
-            Route("/_posts", self._list, methods=["GET"]),
-        ]
+        routes = [Route("/transcode", self._transcode, methods=["POST"])]
         self._http = Http(Starlette(routes=routes), self.port)
 
     @property
@@ -163,21 +158,6 @@ class OssTranscoder(Loopback):
         work.add_done_callback(self._work.discard)
         return JSONResponse({"accepted": True})
 
-    async def _control(self, request: Request) -> JSONResponse:
-        """Take a Rule's fields as JSON, or ``{"clear": true}``."""
-        try:
-            body = await request.json()
-            if body.pop("clear", False):
-                self.rules.clear()
-            if body:
-                self.behave(Rule(**body))
-        except (ValueError, TypeError, AttributeError) as error:
-            return JSONResponse({"error": f"/_control: not a rule: {error}"}, status_code=422)
-        return JSONResponse({"ok": True})
-
-    async def _list(self, request: Request) -> JSONResponse:
-        return JSONResponse([dataclasses.asdict(post) for post in self.posts])
-
     async def _answer(self, rule: Rule, record_id: int, resolution: Resolution) -> None:
         """Do what was accepted, and publish how it went."""
         behaviour, url = rule.behaviour, ""
@@ -236,21 +216,3 @@ def _height(file: Path) -> int:
             return max((stream.height for stream in container.streams.video), default=0)
     except (OSError, ValueError):  # what av raises for files that are no media
         return 0
-
-
-def main() -> None:
-    """Transcode on request until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m lectern.demo.oss_transcoder", description=main.__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the origin's folder of recordings")
-    parser.add_argument("--origin-url", required=True, help="where that folder is served")
-    parser.add_argument("--redis-url", required=True, help="where results are published")
-    parser.add_argument("--secret-file", type=Path, required=True, help="a file that holds the key of the signature")
-    parser.add_argument("--channel", default="transcoding", help="the channel of the results")
-    parser.add_argument("--port", type=int, help="a port of 127.0.0.1 (a free one by default)")
-    given = parser.parse_args()
-    secret = given.secret_file.read_text().strip()
-    OssTranscoder(given.root, given.origin_url, given.redis_url, secret, given.port, channel=given.channel).run()
-
-
-if __name__ == "__main__":
-    main()

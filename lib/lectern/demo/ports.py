@@ -102,6 +102,7 @@ class Http:
         # Answers that break off are what the demo's servers are for: uvicorn need not report each of them.
         config = uvicorn.Config(
             self._app,
+            interface="asgi3",
             http="h11",
             ws="none",
             lifespan="off",

@@ -215,7 +215,7 @@ async def running(
         oss = await stack.enter_async_context(
             OssTranscoder(root / "origin", origin.url, environment["REDIS_URL"], key, ffmpeg=found.ffmpeg)
         )
-        ssh = await stack.enter_async_context(SshServer(root / "ssh"))
+        ssh = await stack.enter_async_context(SshServer(root / "ssh", environment={"PATH": environment["PATH"]}))
         environment |= _settings(root, found, origin, oss, ssh, key)
         ui = f"http://{ports.HOST}:{prefect_port}"
         running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment)

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from lectern.demo import sshd as demo
 from lectern.demo.ports import HOST
 from lectern.demo.sshd import SshServer
 from tests.stage import Gate, Stage, wait_until
@@ -25,30 +24,17 @@ class Server(SshServer):
     While there is a file *slow*, no program begins there.
     """
 
-    def __init__(self, folder: Path, key: "Server | None" = None) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *admits: Path) -> None:
         self.home = folder / "home"
         self.slow = self.home / "slow"
-        self._key = key  # it lets this one's key in, too
-        self.gate = Gate(self.port)
-
-    def _start_sshd(self, sshd: str) -> None:
         programs = self.home / "bin"
-        programs.mkdir(parents=True, exist_ok=True)
+        programs.mkdir(parents=True)
         first = programs / "setsid"  # each command there begins with it
         first.write_text(f'#!/bin/sh\nwhile [ -e "{self.slow}" ]; do sleep 0.05; done\nexec {which("setsid")} "$@"\n')
         first.chmod(0o755)
-        with pytest.MonkeyPatch.context() as patch:
-            own = f"SetEnv HOME={self.home} PATH={programs}:{os.environ['PATH']}\n"
-            patch.setattr(demo, "_CONFIG", f"{demo._CONFIG}{own}")
-            super()._start_sshd(sshd)
-
-    def _make_keys(self) -> Any:
-        host_key = super()._make_keys()
-        if self._key is not None:
-            with (self.folder / "authorized_keys").open("a") as file:
-                file.write((self._key.folder / "authorized_keys").read_text())
-        return host_key
+        own = {"HOME": str(self.home), "PATH": f"{programs}:{os.environ['PATH']}"}
+        super().__init__(folder, environment=own, admits=admits)
+        self.gate = Gate(self.port)
 
     @property
     def name(self) -> str:
@@ -75,7 +61,7 @@ def running_with(*words: str, name: str = "") -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        is_called = name in ("", process.info["name"]) or f"-m lectern.demo.{name} " in command
+        is_called = name in ("", process.info["name"]) or f"-m lectern.demo.doubles {name} " in command
         if is_called and all(word in command for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(int(process.pid))
     return found
