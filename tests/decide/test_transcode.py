@@ -182,20 +182,29 @@ def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Unde
         assert row.state is RenditionState.TRANSCODING
 
 
-@pytest.mark.parametrize("output_there", [True, False])
-@pytest.mark.parametrize("backend", [None, *Backend])
-@pytest.mark.parametrize("on_timeout", ["refuse", "ecs"])
-@pytest.mark.parametrize("ecs", [True, False])
+@pytest.mark.parametrize(
+    ("output_there", "backend", "on_timeout", "ecs", "what"),
+    [
+        # The output is there, only its result is not: whoever made it, and whatever else could be done.
+        (True, Backend.OSS, "ecs", True, Overdue.SUCCEED),
+        (True, Backend.ECS, "refuse", True, Overdue.SUCCEED),
+        (True, None, "refuse", False, Overdue.SUCCEED),
+        # As documented: the classes are refused.
+        (False, Backend.OSS, "refuse", True, Overdue.TIME_OUT),
+        (False, None, "refuse", True, Overdue.TIME_OUT),
+        # Our own server gets a try first, if there is one and it was not the one that is late.
+        (False, Backend.OSS, "ecs", True, Overdue.FALL_BACK),
+        (False, None, "ecs", True, Overdue.FALL_BACK),
+        (False, Backend.OSS, "ecs", False, Overdue.TIME_OUT),
+        (False, None, "ecs", False, Overdue.TIME_OUT),
+        (False, Backend.ECS, "ecs", True, Overdue.TIME_OUT),
+        (False, Backend.ECS, "refuse", True, Overdue.TIME_OUT),
+    ],
+)
 def test_every_passed_deadline_has_one_outcome(
-    output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool
+    output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool, what: Overdue
 ) -> None:
-    what = overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs)
-    if output_there:
-        assert what is Overdue.SUCCEED
-    elif on_timeout == "ecs" and ecs and backend is not Backend.ECS:
-        assert what is Overdue.FALL_BACK
-    else:
-        assert what is Overdue.TIME_OUT
+    assert overdue(output_there=output_there, backend=backend, on_timeout=on_timeout, ecs=ecs) is what
 
 
 def test_an_attempt_of_our_own_may_take_three_times_the_recording_and_two_minutes() -> None:

@@ -41,5 +41,7 @@ def test_whoever_draws_imports_everything_else_as_before() -> None:
     assert found == []
 
 
-def test_a_day_without_anything_is_drawn_too() -> None:
-    assert drawn(ready=[0, 0, 0]) is not None
+def test_a_day_without_anything_has_its_title_and_no_bar() -> None:
+    root = drawn(ready=[0, 0, 0])
+    assert [one for one in root.iter() if one.get("class", "").startswith("rect reactive")] == []
+    assert "What became of them" in {text.strip() for text in root.itertext()}

@@ -102,14 +102,18 @@ async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
 
 @pytest.mark.asyncio
 async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
+    """At whichever moment that is, before the shell is there or after."""
+    pids = [tmp_path / str(number) for number in range(12)]
     async with login(sshd) as connection:
-        task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {pids}; exec sleep 300"], timeout_s=60))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert not pids.exists() or not alive(int(pids.read_text() or 0))
+        for number, file in enumerate(pids):
+            task = asyncio.create_task(connection.run(["sh", "-c", f"echo $$ > {file}; exec sleep 300"], timeout_s=60))
+            await asyncio.sleep(number / 200)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    begun = [int(file.read_text() or 0) for file in pids if file.exists()]
+    assert begun != [], "none was cancelled after it began"
+    assert [pid for pid in begun if pid and alive(pid)] == []
 
 
 @pytest.mark.asyncio

@@ -1,5 +1,6 @@
 """States and the moves between them: a move that no table has is the error."""
 
+import itertools
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -19,69 +20,71 @@ from lectern.states import (
     check_move,
 )
 
-RENDITION = {
-    "transcoding": {"success", "failed", "timed out"},
-    "failed": {"transcoding"},
-    "timed out": {"success", "transcoding"},
-    "success": {"transcoding"},
-}
-BOOKING = {
-    "received": {"waiting", "placed", "refused", "cancelled"},
-    "waiting": {"placed", "refused", "cancelled"},
-    "placed": {"ready", "refused", "cancelled", "broken"},
-    "ready": {"aired", "cancelled", "broken", "placed"},
-    "refused": set(),
-    "cancelled": set(),
-    "aired": set(),
-    "broken": {"aired", "cancelled"},
-}
-AIRING = {
-    "waiting": {"ready", "refused", "cancelled"},
-    "ready": {"on air", "cancelled", "broken"},
-    "on air": {"aired", "cancelled", "broken"},
-    "aired": set(),
-    "refused": set(),
-    "cancelled": set(),
-    "broken": {"on air", "cancelled"},
-}
-TABLES: list[tuple[Mapping[StrEnum, frozenset[StrEnum]], dict[str, set[str]]]] = [
-    (RENDITION_MOVES, RENDITION),  # type: ignore[list-item]  # a mapping's key type is invariant
-    (BOOKING_MOVES, BOOKING),  # type: ignore[list-item]
-    (AIRING_MOVES, AIRING),  # type: ignore[list-item]
+Table = Mapping[StrEnum, frozenset[StrEnum]]
+TABLES: list[tuple[Table, type[StrEnum]]] = [
+    (RENDITION_MOVES, RenditionState),  # type: ignore[list-item]  # a mapping's key type is invariant
+    (BOOKING_MOVES, BookingState),  # type: ignore[list-item]
+    (AIRING_MOVES, AiringState),  # type: ignore[list-item]
 ]
+CLASSES = TABLES[1:]
+"""A rendition is never over: it can be asked for again."""
 
 
-@pytest.mark.parametrize(("table", "words"), TABLES)
-def test_the_moves_are_these_and_no_others(
-    table: Mapping[StrEnum, frozenset[StrEnum]], words: dict[str, set[str]]
-) -> None:
-    assert {str(old): {str(new) for new in news} for old, news in table.items()} == words
+def ends(table: Table) -> set[StrEnum]:
+    """The states that nothing leaves."""
+    return {state for state, moves in table.items() if not moves}
 
 
-@pytest.mark.parametrize(
-    ("table", "states"), [(RENDITION_MOVES, RenditionState), (BOOKING_MOVES, BookingState), (AIRING_MOVES, AiringState)]
-)
-def test_every_state_has_a_row(table: Mapping[StrEnum, frozenset[StrEnum]], states: type[StrEnum]) -> None:
+def before(table: Table, state: StrEnum) -> set[StrEnum]:
+    """The states from which *state* is one move away."""
+    return {old for old, moves in table.items() if state in moves}
+
+
+@pytest.mark.parametrize(("table", "states"), TABLES)
+def test_every_state_has_a_row_and_none_stays_as_it_is(table: Table, states: type[StrEnum]) -> None:
     assert set(table) == set(states)
+    assert [state for state, moves in table.items() if state in moves] == []
 
 
-@pytest.mark.parametrize("old", list(RenditionState))
-@pytest.mark.parametrize("new", list(RenditionState))
-def test_a_move_is_allowed_where_the_table_has_it_and_a_sentence_elsewhere(
-    old: RenditionState, new: RenditionState
-) -> None:
-    if old == new or new.value in RENDITION[old.value]:
-        check_move(RENDITION_MOVES, "6666_720P", old, new)
-        return
-    with pytest.raises(ForbiddenMove, match="6666_720P: may not go from") as caught:
-        check_move(RENDITION_MOVES, "6666_720P", old, new)
-    assert isinstance(caught.value, CallAPerson)
+@pytest.mark.parametrize(("table", "states"), TABLES)
+def test_a_move_is_allowed_where_the_table_has_it_and_a_sentence_elsewhere(table: Table, states: type[StrEnum]) -> None:
+    for old, new in itertools.product(states, states):
+        if old == new or new in table[old]:
+            check_move(table, "6666_720P", old, new)
+            continue
+        with pytest.raises(ForbiddenMove, match=f"6666_720P: may not go from .*{old}.* to .*{new}") as caught:
+            check_move(table, "6666_720P", old, new)
+        assert isinstance(caught.value, CallAPerson)
 
 
-def test_every_booking_can_come_to_an_end_and_an_answered_one_is_never_taken_back() -> None:
-    ends = {state for state, moves in BOOKING.items() if not moves}
-    assert ends == {"refused", "cancelled", "aired"}
-    assert "refused" not in BOOKING["ready"]
+def test_a_class_is_over_when_it_was_aired_refused_or_cancelled() -> None:
+    """A class that broke is not over: a person may retry it."""
+    assert ends(BOOKING_MOVES) == {BookingState.AIRED, BookingState.REFUSED, BookingState.CANCELLED}  # type: ignore[arg-type]
+    assert ends(AIRING_MOVES) == {AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("table", "states"), CLASSES)
+def test_a_class_can_be_cancelled_until_it_is_over(table: Table, states: type[StrEnum]) -> None:
+    assert before(table, states("cancelled")) == set(states) - ends(table)
+
+
+def test_a_class_is_refused_only_before_the_platform_was_promised_it() -> None:
+    promised = {BookingState.READY, BookingState.BROKEN}
+    refusable = {state for state, moves in BOOKING_MOVES.items() if BookingState.REFUSED in moves}
+    assert refusable == set(BookingState) - ends(BOOKING_MOVES) - promised  # type: ignore[arg-type]
+
+
+def test_a_class_goes_on_air_only_when_its_rendition_is_there() -> None:
+    """Or when it was on air before, and broke."""
+    assert {state for state, moves in AIRING_MOVES.items() if AiringState.ON_AIR in moves} == {
+        AiringState.READY,
+        AiringState.BROKEN,
+    }
+
+
+def test_a_late_success_corrects_a_rendition_that_timed_out_but_not_one_that_failed() -> None:
+    assert RenditionState.SUCCESS in RENDITION_MOVES[RenditionState.TIMED_OUT]
+    assert RENDITION_MOVES[RenditionState.FAILED] == {RenditionState.TRANSCODING}
 
 
 @pytest.mark.parametrize("stored", ["", None, "done", "转码中", "TRANSCODING"])

@@ -42,7 +42,3 @@ def test_every_playbook_can_be_read_with_every_inventory(inventory: str, tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("playbook: ") == len(PLAYBOOKS)
     assert "WARNING" not in done.stderr
-
-
-def test_the_playbooks_are_verbs() -> None:
-    assert {"rollout", "rollback", "verify", "provision"} <= set(PLAYBOOKS)

@@ -76,12 +76,13 @@ class Report:
     step: str = "connect"
     percent: float = 0.0
     duration_s: float | None = None
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     _first: tuple[float, float] | None = field(default=None, repr=False)
 
     def encoded(self, percent: float) -> None:
         """So much of the recording is encoded."""
         self.percent = min(max(percent, self.percent), 100.0)
-        self._first = self._first or (time.monotonic(), self.percent)
+        self._first = self._first or (self.clock(), self.percent)
 
     @property
     def left_s(self) -> float | None:
@@ -90,7 +91,7 @@ class Report:
             return None
         began, begun = self._first
         done = self.percent - begun
-        return (100.0 - self.percent) * (time.monotonic() - began) / done if done > 0 else None
+        return (100.0 - self.percent) * (self.clock() - began) / done if done > 0 else None
 
 
 @dataclass(frozen=True)
