@@ -66,7 +66,6 @@ IN_STORIES = {
     "supervisorctl start all",
     "supervisorctl start lectern-streamer",
     "supervisorctl start lectern-teacher",
-    "supervisorctl start prefect",
     "supervisorctl stop all",
     "supervisorctl tail -3000 OLD_PROGRAM stderr",
     "supervisorctl tail -3000 lectern-streamer",
@@ -291,8 +290,7 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
     )
     assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start redis").stdout
     assert office.states()["redis"] == "RUNNING"
-    assert "started" in office.type("supervisorctl start prefect").stdout
-    assert "already started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
+    assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
     wait_until(lambda: answers(office.words["new Prefect"]), timeout_s=90, description="Prefect is up")
     office.type("supervisorctl stop all")
     done = office.type("supervisorctl start all")

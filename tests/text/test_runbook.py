@@ -1,13 +1,18 @@
 """An alarm names a heading of RUNBOOK.md: each code has one, and each has its five parts."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lectern.effects import schema
+from lectern.effects.tables.engine import open_database
 from lectern.errors import CODES
 
-RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+RUNBOOK = (ROOT / "RUNBOOK.md").read_text(encoding="utf-8")
 PARTS = ["You see", "Make sure", "Do", "Confirm", "Undo"]
 SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!#).*\n?)*)", RUNBOOK, flags=re.MULTILINE))
 
@@ -34,7 +39,7 @@ def test_the_daily_work_is_explained(what: str) -> None:
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
     for folder in ("flows", "lib/lectern")
-    for path in sorted((Path(__file__).parents[2] / folder).rglob("*.py"))
+    for path in sorted((ROOT / folder).rglob("*.py"))
 )
 
 
@@ -42,3 +47,34 @@ SOURCES = "".join(
 def test_a_heading_that_begins_small_is_what_a_log_says_to_the_letter(heading: str) -> None:
     """The operator searches for the sentence that they see; what differs from time to time is left out."""
     assert heading.removesuffix("AwaitingRetry") in SOURCES
+
+
+@pytest.mark.parametrize("role", ["teacher", "streamer"])
+def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
+    """On a host as the rollout leaves it: supervisor's file from the role's template, the link `current`, a `.env`."""
+    code, root = tmp_path / "the code", tmp_path / "lectern"
+    code.mkdir()
+    schema.upgrade(open_database(f"sqlite:///{code}/rows.db"), role)
+    (code / ".env").write_text(f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n")
+    template = (ROOT / f"playbooks/roles/{role}/templates/lectern-{role}.conf.j2").read_text(encoding="utf-8")
+    own = {f"{role}_code_dir": code, f"{role}_root": root}
+    conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
+    (tmp_path / f"lectern-{role}.conf").write_text(conf)
+    program = Path(
+        next(line for line in conf.splitlines() if line.startswith("command="))[len("command=") :].split()[0]
+    )
+    program.parent.mkdir(parents=True)
+    program.symlink_to(Path(sys.executable).parent / "lectern")
+    [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)
+    typed = block.replace("/etc/supervisor/conf.d", str(tmp_path)).replace("/opt/lectern", str(root))
+    script = f"{typed.replace('lectern-teacher', f'lectern-{role}')}lectern explain c-1"
+    done = subprocess.run(
+        ["sh", "-c", script],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
