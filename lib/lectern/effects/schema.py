@@ -143,14 +143,15 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
     if not file.exists():
         return sqlite3.connect(":memory:", isolation_level=None)
     try:
-        return _opened(file, "ro")
+        return read_only(file, "ro")
     except sqlite3.OperationalError as error:
         if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
-        return _opened(file, "rw")
+        return read_only(file, "rw")
 
 
-def _opened(file: Path, mode: str) -> sqlite3.Connection:
+def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """A connection that changes no row; in *mode* ``rw`` it may take back what a killed writer left half done."""
     connection = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only = ON")

@@ -14,12 +14,11 @@ from lectern.rollout.old_recordings import Matched
 
 
 @dataclass(frozen=True, slots=True)
-class FileMove:
-    """A recording that gets its record-id name."""
+class _Moved:
+    """A file that goes from one place to another."""
 
     old_place: str
     new_place: str
-    stem: str
 
     @property
     def old(self) -> Path:
@@ -33,22 +32,17 @@ class FileMove:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
-    """What can be no rendition, where it goes, and why."""
+class FileMove(_Moved):
+    """A recording that gets its record-id name."""
 
-    old_place: str
-    new_place: str
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined(_Moved):
+    """A file that can be no rendition, and why."""
+
     why: str
-
-    @property
-    def old(self) -> Path:
-        """Where it lies."""
-        return Path(self.old_place)
-
-    @property
-    def new(self) -> Path:
-        """Where it goes."""
-        return Path(self.new_place)
 
 
 def moves(matched: Matched) -> tuple[FileMove, ...]:

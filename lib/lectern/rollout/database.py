@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from lectern.effects import schema
 from lectern.effects.tables.engine import BUSY_TIMEOUT_S
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout import durable
@@ -42,22 +43,11 @@ def opened(file: Path) -> sqlite3.Connection:
     writer was killed in a rollback journal must be opened for writing to be read at all.
     """
     try:
-        return _opened(file, "ro" if _wal(file).exists() else "rw")
+        return schema.read_only(file, "ro" if _wal(file).exists() else "rw")
     except sqlite3.OperationalError as error:
         if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
-        return _opened(file, "rw")
-
-
-def _opened(file: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
+        return schema.read_only(file, "rw")
 
 
 def _wal(file: Path) -> Path:
@@ -72,7 +62,7 @@ def traceless(file: Path) -> Iterator[None]:
         yield
     finally:
         if was_quiet and _wal(file).exists():
-            _opened(file, "rw").close()  # the last one that could write tidies up
+            schema.read_only(file, "rw").close()  # the last one that could write tidies up
 
 
 @contextmanager

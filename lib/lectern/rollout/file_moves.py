@@ -13,7 +13,6 @@ from typing import Literal
 
 from lectern.errors import CallAPerson
 from lectern.rollout import durable
-from lectern.rollout.durable import Owner
 from lectern.rollout.wording import counted, shown, some
 
 MOST_SYNCS = 200
@@ -277,9 +276,3 @@ def _sync(steps: Iterable[Step]) -> None:
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError):
             durable.sync_folder(Path(folder))
-
-
-def owner_of(path: Path) -> Owner:
-    """Who owns what is made beside *path*: its owner, its group."""
-    found = path.stat()
-    return Owner(found.st_uid, found.st_gid, 0o755)

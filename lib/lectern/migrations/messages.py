@@ -1,0 +1,44 @@
+"""The tables of messages and events with which both roles begin."""
+
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, text
+
+ZERO = text("0")
+
+
+def add_to(metadata: MetaData) -> None:
+    """Add them as the first revision made them; what came later is in the later revisions."""
+    Table(
+        "inbox_list",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("source", String(250), nullable=False),
+        Column("command", String(20), nullable=False, server_default=""),
+        Column("body", Text, nullable=False),
+        Column("state", String(20), nullable=False, server_default="new", index=True),
+        Column("error", Text),
+        Column("received_at", Float, nullable=False),
+        Column("tries", Integer, nullable=False, server_default=ZERO),
+        Column("not_before", Float, nullable=False, server_default=ZERO),
+    )
+    Table(
+        "outbox_list",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("target", String(250), nullable=False),
+        Column("kind", String(10), nullable=False),
+        Column("body", Text, nullable=False),
+        Column("class_id", String(250), index=True),
+        Column("created_at", Float, nullable=False),
+        Column("sent_at", Float, index=True),
+    )
+    Table(
+        "event_list",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("at", Float, nullable=False),
+        Column("what", String(60), nullable=False),
+        Column("class_id", String(250), index=True),
+        Column("stem", String(250), index=True),
+        Column("host", String(250), nullable=False),
+        Column("detail", Text, nullable=False, server_default=""),
+    )
