@@ -101,7 +101,7 @@ def _handle(
     booked = cancelling.without_cancelled(connection, host, booked, batch, now, dry_run=dry_run)
     known = bookings.known(connection, [one.class_id for one in booked])
     states = renditions.states(connection, {one.key for one in booked if one.key})
-    taken = bookings.taken(connection, booked, now)
+    taken = bookings.taken(connection, decide.contenders(booked, known, states, now), now)
     plan = decide.plan(booked, known, states, limits(host.settings), now, taken)
     if dry_run:
         for line in plan.lines():

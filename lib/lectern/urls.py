@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -31,7 +32,7 @@ class Url:
     path: str
     query: str
 
-    @property
+    @cached_property
     def stream(self) -> str:
         """What two push URLs of the same stream have in common: no user, no default port, no vendor's signature."""
         pairs = parse_qsl(self.query, keep_blank_values=True) if self.query else ()
@@ -39,6 +40,7 @@ class Url:
         return f"{self.scheme}://{self.host}:{self.port}{self.path}{'?' if kept else ''}{kept}"
 
 
+@lru_cache(maxsize=1024)
 def read(text: str, schemes: tuple[str, ...]) -> Url:
     """The URL in *text*: one of *schemes*, in any case, with a host that can be looked up and a port there is.
 

@@ -296,3 +296,11 @@ def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
     found = plan([first, later, other, first], {}, {}, LIMITS, NOW)
     assert [one.state for one in found.verdicts] == ["waiting"] * 3
     assert [one.class_id for one in found.again] == ["c-1"]
+
+
+def test_streams_are_looked_up_only_for_bookings_that_may_be_taken() -> None:
+    waits, refused = booking("c-1"), booking("c-2", record_id=7)
+    ended, known = booking("c-3", start_time=NOW - 9, end_time=NOW), booking("c-4")
+    rows = {(7, Resolution.P720): Rendition(RenditionState.TIMED_OUT)}
+    before = {"c-4": Known(BookingState.WAITING, known.payload, None, None, None)}
+    assert decide.contenders([waits, refused, ended, known], before, rows, NOW) == [waits]

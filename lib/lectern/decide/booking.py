@@ -161,6 +161,22 @@ def plan(
     return result
 
 
+def contenders(
+    bookings: Iterable[Booking],
+    known: Mapping[str, Known],
+    renditions: Mapping[RenditionKey, Rendition],
+    now: float,
+) -> list[Booking]:
+    """The bookings that may be taken: only for these it matters which streams are taken."""
+    found: list[Booking] = []
+    for one in bookings:
+        row = renditions.get(one.key) if one.key else None
+        if one.end_time > now and one.class_id not in known:
+            do = action(named_by(one), row.state if row else None)
+            found += [] if do in {Do.REFUSE_TIMED_OUT, Do.ALARM_REFUSE_URL_MISSING} else [one]
+    return found
+
+
 def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | None:
     """The refusal of a class whose stream another class has at the same time; None where none has."""
     for one in slots:

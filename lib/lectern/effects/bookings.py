@@ -73,7 +73,10 @@ def known(connection: Connection, class_ids: Sequence[str]) -> dict[str, Known]:
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
     """The classes that have not ended, and are to be aired, on the streams of *booked*."""
-    mine = orders.c.stream.in_({one.stream for one in booked})
+    streams = {one.stream for one in booked}
+    if not streams:
+        return {}
+    mine = orders.c.stream.in_(streams)
     live = (orders.c.end_time > now) & orders.c.state.not_in(OVER)
     columns = (orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time)
     found: dict[str, list[Slot]] = {}

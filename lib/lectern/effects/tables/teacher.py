@@ -58,7 +58,7 @@ class OrderRow(TeacherTable, table=True):
     class_id: str = Field(primary_key=True, max_length=250)
     institution_id: str | None = Field(default=None, max_length=250)
     record_id: int | None = Field(default=None, index=True)
-    url_stem: str | None = Field(default=None, max_length=250, index=True)  # where no record is named
+    url_stem: str | None = Field(default=None, max_length=250)  # where no record is named
     resolution: str | None = Field(default=None, max_length=10)
     start_time: float
     end_time: float

@@ -12,7 +12,7 @@ Table(
     "order_list",
     metadata,
     Column("class_id", String(250), primary_key=True),
-    Column("url_stem", String(250), index=True),
+    Column("url_stem", String(250)),
 )
 
 
