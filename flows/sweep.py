@@ -41,6 +41,9 @@ GRACE_S = 5.0
 OVER_S = 30.0
 """A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
 
+TOLD_AGAIN = "told its streamer again"
+"""Noted once a class: a long download would fill its story with it."""
+
 ASKED = 200
 """Number of downloads about which Prefect is asked in a sweep."""
 
@@ -148,7 +151,8 @@ def _tell_again(connection: Connection, host: Teacher, silent: list[bookings.Ord
     for order in silent:
         prepare = outgoing.prepare(order.payload, order.url or "", order.placement)
         outbox.put(connection, host.journal, [to_streamer(host, order.streamer or "", prepare, order.class_id)], now)
-    told = [Event("told its streamer again", order.class_id, order.stem) for order in silent]
+    known = events.known(connection, host.journal, TOLD_AGAIN, [order.class_id for order in silent])
+    told = [Event(TOLD_AGAIN, order.class_id, order.stem) for order in silent if order.class_id not in known]
     events.note(connection, host.journal, host.settings.name, told, now)
     bookings.touch(connection, [order.class_id for order in silent], now)
 

@@ -1,6 +1,6 @@
 """What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,13 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
     ]
     if rows:
         connection.execute(insert(journal.events), rows)
+
+
+def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
+    """Those of *class_ids* to which *what* happened before."""
+    events = journal.events
+    wanted = select(events.c.class_id).where(events.c.class_id.in_(class_ids), events.c.what == what)
+    return {str(class_id) for class_id in connection.execute(wanted).scalars()}
 
 
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:
