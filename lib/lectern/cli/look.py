@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from lectern.cli.terms import Json, on_bus, say
 from lectern.decide import outlook
-from lectern.effects import schema, status, story
+from lectern.effects import quarantine, schema, status, story
 from lectern.effects.tables.engine import open_database
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
@@ -101,6 +101,10 @@ def cache_ls(as_json: Json = False) -> None:
     for row in rows:
         table.add_row(*(str(row[key]) for key in ("stem", "state", "size_bytes", "num_cite", "last_used")))
     Console().print(table)
+    aside = quarantine.held(settings.video_root)
+    if aside:
+        size_bytes = sum(one.size_bytes for one in aside)
+        print(f"quarantine: {len(aside)} files, {size_bytes:,} bytes, beside the cache, in {settings.video_root}")
 
 
 @cache_app.command("evict")
