@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from flows.host import Host
+from flows.host import Host, log
 from lectern import errors
 from lectern.decide import cache as decide
+from lectern.decide import readiness
 from lectern.decide.cache import Admit, Bound, Wanted
-from lectern.effects import airings, cache, disk, events, metrics, outbox, released, store
+from lectern.effects import airings, cache, disk, events, metrics, outbox, outgoing, released, store
 from lectern.effects.events import Event
 from lectern.effects.origin import RemoteFile
 from lectern.effects.outbox import Kind, Outgoing
@@ -151,7 +152,10 @@ def _cite(
             size_bytes, source = admission.wanted.size_bytes, one.source
             cache.reserve(connection, root, one.stem, size_bytes, one.video_url, site, now, source=source)
             batch.downloads.append(one.stem)
+            reports += _warn(host, one, size_bytes, now)
         state = AiringState.WAITING
+        if admission.admit is Admit.JOIN:
+            host.line.sooner(one.stem, one.start_time)
         if admission.admit is Admit.READY:
             state = AiringState.READY
             reports.append(_outgoing(host, airings.report("prepared", one, name, message="cached")))
@@ -169,6 +173,18 @@ def _cite(
         if admission.admit is not Admit.FULL
     ]
     events.note(connection, host.journal, name, noted, now)
+
+
+def _warn(host: Streamer, one: Prepare, size_bytes: int, now: float) -> list[Outgoing]:
+    """An alarm where a recording cannot be there in time at DOWNLOAD_RATE, even if nothing is before it."""
+    takes_s = size_bytes / host.settings.download_rate_bytes
+    if one.start_time <= now or now + takes_s <= one.start_time:  # a late one is aired from the clock's position on
+        return []
+    takes = f"its {size_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {host.settings.download_rate}"
+    said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [takes])
+    log.warning("%s", said)
+    code, name = errors.NOT_READY_FOR_START, host.settings.name
+    return [host.alarm(outgoing.alarm(code, said, now, name, class_id=one.class_id, record_id=one.record_id))]
 
 
 def refuse(

@@ -1,6 +1,7 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
+import math
 import time
 from pathlib import Path
 
@@ -56,7 +57,8 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     try:
         if await host.commit(cache.tried, stem) > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
-        async with host.slots:
+        needed_at = await host.look(_needed_at, stem)
+        async with host.line.place(stem, needed_at, host.settings.max_downloads):
             delays = exponential_backoff(2)(host.settings.download_tries - 1)
             trying = fetch.with_options(retries=len(delays), retry_delay_seconds=delays)
             remote, found = await trying(stem)
@@ -73,6 +75,11 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     await tell(host)
     host.unplanned.set()
     return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
+
+
+def _needed_at(connection: Connection, stem: str) -> float:
+    """When the first class begins that waits for a rendition (epoch seconds); at last, where none does."""
+    return min((one.start_time for one in airings.citing(connection, stem, AiringState.WAITING)), default=math.inf)
 
 
 def cancelled(stem: str) -> Refuse:

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
+from flows.line import Line
 from flows.rounds import Rounds
 from lectern import errors
 from lectern.effects import bookings, incidents, metrics, outbox, outgoing
@@ -91,6 +92,7 @@ class Host(Generic[S]):
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
     rounds: Rounds = field(default_factory=Rounds)
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
+    line: Line = field(default_factory=Line)  # a streamer's: the downloads that wait for their turn
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,6 +1,7 @@
 """Settings of both roles: defaults, the teacher's old JSON config, .env, environment; later wins."""
 
 import json
+import math
 import socket
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -225,6 +226,13 @@ class StreamerSettings(Common):
     def database_url(self) -> str:
         """SQLAlchemy URL."""
         return self.streamer_database_url.get_secret_value()
+
+    @property
+    def download_rate_bytes(self) -> float:
+        """Bytes a second that a download may take, as wget reads them; 0 is no limit."""
+        units = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
+        number = float(self.download_rate.rstrip("kKmMgG"))
+        return (number or math.inf) * units.get(self.download_rate[-1].lower(), 1.0)
 
     @property
     def max_bytes(self) -> int:

@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import readiness, timetable
+from flows import admission, download, readiness, sweep, timetable
 from flows.host import Host
 from flows.readiness import Readiness
-from lectern.effects import airings, cache, metrics, reach
+from lectern.effects import airings, cache, metrics, reach, store
+from lectern.effects.origin import RemoteFile
 from lectern.effects.sending import Sent
 from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.effects.tables.streamer import classes, files, journal, tasks
@@ -255,3 +256,58 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
     assert states(host)["c-88"] == "cancelled"
     assert max(runs.asked) <= 20
     assert len(runs.asked) == 10
+
+
+# -- downloads ---------------------------------------------------------------------------------------------------------
+
+
+def downloading(host: Streamer, stem: str) -> Path:
+    """A class that waits for a download, whose process died with some of it on the disk; returns its part."""
+    add(host, f"class-{stem}", stem)
+    part = store.part_path(host.settings.video_root, stem)
+    part.write_bytes(b"x" * 500)
+    with transaction(host.engine) as connection:
+        its = {"state": FileState.DOWNLOADING, "run_id": f"run-{stem}", "update_time": time.time() - 60}
+        connection.execute(update(files).where(files.c.id == stem).values(**its))
+        connection.execute(update(classes).where(classes.c.video_id == stem).values(state=AiringState.WAITING))
+        cache.recount(connection, host.settings.video_root, airings.citations(connection))
+    return part
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_download_is_not_begun_again_for_its_classes(host: Streamer) -> None:
+    """They are refused with words; what came of it leaves the disk, its room is free. The other one goes on."""
+    parts = [downloading(host, stem) for stem in ("1", "2")]
+    cast("Runs", host.runs).cancelled_ids = {"run-1"}
+    found = await sweep._cancelled(host, {"1": "run-1", "2": "run-2", "3": None})
+    assert found == {"1"}
+    assert states(host) == {"class-1": "refused", "class-2": "waiting"}
+    assert [part.exists() for part in parts] == [False, True]
+    with reading(host.engine) as connection:
+        one = airings.by_id(connection, ["class-1"])["class-1"]
+        assert (one.code, one.message) == (411, "the download of 1 was cancelled in the UI")
+        assert cache.usage(connection, host.settings.video_root).num == 1
+        assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
+    await download.give_up(host, "1", download.cancelled("1"))  # twice is as good as once
+    assert states(host)["class-1"] == "refused"
+
+
+def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:
+    """With the numbers; it is not refused, because its class is aired from the clock's position."""
+    batch, now = admission.Batch(), time.time()
+    host.settings = host.settings.model_copy(update={"download_rate": "10k"})
+    for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
+        one = Prepare(
+            class_id=f"class-{record_id}",
+            record_id=record_id,
+            video_url=f"http://origin.example/{record_id}.flv",
+            start_time=now + 250,
+            end_time=now + 900,
+            push_url="rtmp://push.example/live/x",
+        )
+        with transaction(host.engine) as connection:
+            looked: dict[str, admission.Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
+            admission.admit(connection, host, [one], looked, batch, now)
+    assert alarms(host).keys() == {"class-2"}
+    assert "9,000,000 bytes take 879 s at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
+    assert batch.downloads == ["1", "2"]
