@@ -33,6 +33,11 @@ def sound(number: int, size: int = 160) -> bytes:
     return b"\xaf\x01" + struct.pack(">I", number) * (size // 4)
 
 
+def number(body: bytes) -> int:
+    """The number in a picture or a sound."""
+    return int.from_bytes(body[-4:], "big")
+
+
 def lesson(
     seconds: float, *, keyframe_ms: int = 1000, first_ms: int = 0, has_picture: bool = True, size: int = 600
 ) -> list[Tag]:

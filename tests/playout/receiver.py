@@ -247,9 +247,11 @@ class _Conversation:
         return b"".join(parts)
 
 
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 20.0, description: str = "") -> None:
-    """Wait for *condition*; fails with *description*."""
+def wait_until(
+    condition: Callable[..., object], *arguments: object, timeout_s: float = 30.0, description: str = ""
+) -> None:
+    """Wait for *condition* of *arguments*; fails with *description*."""
     end = time.monotonic() + timeout_s
-    while not condition():
+    while not condition(*arguments):
         assert time.monotonic() < end, f"waited {timeout_s:g} s in vain: {description}"
         time.sleep(0.01)

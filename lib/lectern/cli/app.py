@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from lectern.cli import look, serving, wire
+from lectern.cli import look, playout, serving, wire
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import commands as rollout
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 for part in (serving.app, look.app, wire.app):
     app.add_typer(part)
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(playout.app, name="playout")
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ KEYFRAME = 1
 """A kind of record; the others are flv.SOUND and flv.PICTURE for a header of that kind."""
 SOUND_EVERY_MS = 2000
 """A recording without pictures can be begun at a sound as often as this."""
+MAX_STEP_BACK_MS = 2000
+"""Sound and pictures may be out of order by as much."""
 
 _RECORD = struct.Struct(">QQ")
 _MARK = int.from_bytes(b"lectern1", "big")
@@ -153,7 +155,9 @@ class _Scan:
     def _note(self, head: flv.TagHead, body: bytes, at: int) -> None:
         kind, time = head.kind, self._unwrap(head.timestamp)
         if self._first is None:
-            self._first = time
+            self._first = self._last = time
+        if time < self._last - MAX_STEP_BACK_MS:
+            raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
         time_ms = max(0, time - self._first)
         self._largest = max(self._largest, head.size)
         if fault := flv.codec_fault(kind, body):

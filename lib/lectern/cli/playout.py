@@ -1,0 +1,125 @@
+"""``lectern playout``: the process that airs classes; its status, and its upgrade."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lectern.cli.terms import Json, say
+from lectern.errors import LecternError
+from lectern.playout import child, client
+
+UPGRADE_S = 60.0
+"""A new worker has half a minute to load."""
+
+Folder = Annotated[
+    Path, typer.Option("--dir", envvar="PLAYOUT_DIR", help="Where the timetable, the lock and the socket are.")
+]
+Socket = Annotated[
+    Path | None,
+    typer.Option("--socket", envvar="PLAYOUT_SOCKET", help="The control socket, if not playout.sock in the folder."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(envvar="PLAYOUT_CA_FILE", help="Certificates to trust for rtmps, instead of the machine's own."),
+]
+FOLDER = Path("playout")
+
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
+def run(context: typer.Context, folder: Folder = FOLDER, socket: Socket = None, ca_file: CaFile = None) -> None:
+    """Air classes until SIGTERM, whatever happens to the rest; docs/playout.md says how to talk to it.
+
+    It goes on while its workers are killed or upgraded. Only one runs in a folder.
+    """
+    context.obj = socket or folder / "playout.sock"
+    if context.invoked_subcommand is not None:
+        return
+    argv = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(child.PROGRAM),
+        "holder",
+        "--dir",
+        str(folder),
+        "--socket",
+        str(context.obj),
+    ]
+    argv += ["--ca-file", str(ca_file.absolute())] if ca_file is not None else []
+    os.execv(sys.executable, argv)  # noqa: S606 (no shell is wanted: the holder takes this process's place, and is small)
+
+
+@app.command()
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Say what is on air, what comes, and how the last change of workers went."""
+    found = asyncio.run(_asked(context.obj, "status"))
+    say(as_json, found, _lines(found))
+
+
+@app.command()
+def upgrade(context: typer.Context, as_json: Json = False) -> None:
+    """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
+    found = asyncio.run(_upgraded(context.obj))
+    taken = found["worker"]["taken_over"]
+    kept, gap_s = f"{_counted(taken['kept'], 'session')} went on of {taken['sessions']}", f"{taken['gap_s']:.2f} s"
+    line = f"Release {found['release']} is on air: {kept}; the longest gap was {gap_s}."
+    say(as_json, {"release": found["release"], "taken_over": taken}, [line])
+
+
+async def _asked(path: Path, do: str) -> dict[str, Any]:
+    try:
+        async with await client.Client.connect(path) as ours:
+            return await ours.ask(do, timeout_s=UPGRADE_S)
+    except client.Unreachable as error:
+        raise LecternError(f"{error}. Does it run, with the same --dir? Start it: lectern playout") from error
+    except client.Refused as error:
+        raise LecternError(str(error)) from error
+
+
+async def _upgraded(path: Path) -> dict[str, Any]:
+    before = await _asked(path, "hello")
+    try:
+        async with await client.Client.connect(path) as ours:
+            await ours.ask("upgrade", timeout_s=UPGRADE_S)
+    except client.Refused as error:
+        raise LecternError(f"Not upgraded: {error}") from error
+    except client.Unreachable:
+        pass  # the old worker ended, as it should
+    after = await _asked(path, "status")
+    if after["pid"] == before["pid"]:
+        raise LecternError(
+            "Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout"
+        )
+    return after
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    worker, left_s = found["worker"], found["lease_until"] - found["boot_now"]
+    lease = f"held for another {left_s:.0f} s" if left_s > 0 else "not held: nothing is sent"
+    on_air = f"{worker['classes_on_air']} of {_counted(len(found['classes']), 'class', 'classes')}"
+    late = f"up to {worker['lateness_s'] * 1000:.0f} ms late"
+    lines = [
+        f"Release {found['release']}, worker {found['pid']}, holder {found['holder_pid']}.",
+        f"Lease: {lease}.",
+        f"On air: {on_air}; {_counted(worker['reconnects'], 'reconnect')}; {late}.",
+    ]
+    if (taken := worker["taken_over"]) is not None:
+        lines.append(
+            f"This worker took over ({taken['why']}): {taken['kept']} of {taken['sessions']} sessions went on."
+        )
+    for one in found["classes"]:
+        position = f" at {one['position_s']:.0f} s" if one["position_s"] is not None else ""
+        slate = ", slate" if one["slate"] and one["state"] != "ended" else ""
+        why = f": {one['why']}" if one["why"] else ""
+        lines.append(f"  {one['class_id']}  {one['state'].replace('_', ' ')}{position}{slate}{why}")
+    return lines
+
+
+def _counted(number: int, thing: str, things: str | None = None) -> str:
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"

@@ -1,0 +1,161 @@
+"""One class on its way: a push for each of its URLs, and what is said of it."""
+
+from typing import Any
+
+from lectern.playout.push import Push
+from lectern.playout.rtmp.url import target
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import Entry, Lesson
+
+_RANK = ("on_air", "trying", "connecting", "no_lease", "waiting", "ended")
+
+
+class Airing:
+    """Airs the class of a timetable's entry, and writes down in it what was sent."""
+
+    def __init__(self, entry: Entry, station: Station) -> None:
+        self.entry = entry
+        self._station = station
+        self._pushes: dict[str, Push] = {}
+        for row in entry.as_run:
+            row["open"] = False
+        self._earlier: list[dict[str, Any]] = list(entry.as_run)
+        self._make()
+
+    @property
+    def class_id(self) -> str:
+        """The class."""
+        return self.entry.lesson.class_id
+
+    @property
+    def pushes(self) -> dict[str, Push]:
+        """By URL."""
+        return self._pushes
+
+    @property
+    def state(self) -> str:
+        """The best state of its pushes."""
+        if self.entry.ended is not None:
+            return "ended"
+        return min((one.state for one in self._pushes.values()), key=_RANK.index, default="waiting")
+
+    def tick(self, now: Now) -> None:
+        """Do what is due."""
+        if self.entry.ended is not None:
+            return
+        over: str | None = None
+        for push in self._pushes.values():
+            if push.state == "ended":
+                continue
+            try:
+                found = push.tick(now)
+            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
+                push.broke_off(f"a fault of the playout: {type(error).__name__}: {error}", now)
+                continue
+            if found is not None:
+                over = over or found
+                push.end()
+        if over is not None and all(one.state == "ended" for one in self._pushes.values()):
+            self.end(over, now)
+
+    def change(self, lesson: Lesson, now: Now) -> None:
+        """Take over what is asked for now; what need not be made anew goes on."""
+        old, self.entry.lesson = self.entry.lesson, lesson
+        self.entry.ended = None
+        keep = set(lesson.push_urls) if old.start == lesson.start else set()
+        for url in [one for one, push in self._pushes.items() if one not in keep or push.state == "ended"]:
+            push = self._pushes.pop(url)
+            push.end()
+            self._earlier += push.rows
+        for push in self._pushes.values():
+            push.change(lesson, now)
+        self._make()
+
+    def end(self, why: str, now: Now) -> None:
+        """The class is over."""
+        for push in self._pushes.values():
+            if push.state != "ended":
+                push.end()
+        self.entry.ended = why
+        self.write_down()
+        summary = {name: self.sums(now)[name] for name in ("sent_s", "gap_s", "slate_s", "sessions")}
+        self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **summary)
+
+    def reopen(self, push: Push) -> None:
+        """A session goes on that an earlier worker began: so does its row."""
+        for row in push.rows:
+            same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
+            self._earlier = [one for one in self._earlier if one not in same]
+
+    def write_down(self) -> None:
+        """Bring the entry up to date."""
+        rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.rows)]
+        self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
+        began = [one.first_byte_at for one in self._pushes.values() if one.first_byte_at is not None]
+        self.entry.first_byte_at = min(
+            [*began, *([self.entry.first_byte_at] if self.entry.first_byte_at else [])], default=None
+        )
+
+    def sums(self, now: Now) -> dict[str, Any]:
+        """What of the class was sent, in seconds; what was not; and how often it began."""
+        lesson = self.entry.lesson
+        until = min(now.wall, lesson.end)
+        all_s = _covered(self.entry.as_run, lesson.start, until)
+        recording = [row for row in self.entry.as_run if row["source"] == "recording"]
+        recording_s = _covered(recording, lesson.start, until)
+        return {
+            "sent_s": round(recording_s, 3),
+            "slate_s": round(all_s - recording_s, 3),
+            "gap_s": round(max(0.0, until - lesson.start - all_s), 3),
+            "sessions": len({(row["url"], row["session"]) for row in self.entry.as_run}),
+        }
+
+    def status(self, now: Now) -> dict[str, Any]:
+        """All that is known of the class."""
+        self.write_down()
+        pushes = list(self._pushes.values())
+        best = min(pushes, key=lambda one: _RANK.index(one.state), default=None)
+        is_sending = best is not None and self.state == "on_air"
+        return {
+            "class_id": self.class_id,
+            "state": self.state,
+            "start": self.entry.lesson.start,
+            "end": self.entry.lesson.end,
+            "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
+            "position_s": round(best.feed.last_ms / 1000, 3) if best is not None and is_sending else None,
+            "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
+            "first_byte_at": self.entry.first_byte_at,
+            "why": self.entry.ended or next((one.why for one in pushes if one.why), None),
+            "bytes": sum(one.bytes for one in pushes),
+            **self.sums(now),
+            "pushes": [
+                {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.failures}
+                for one in pushes
+            ],
+            "as_run": self.entry.as_run,
+        }
+
+    def _make(self) -> None:
+        lesson = self.entry.lesson
+        if self.entry.ended is not None:
+            return
+        for number, url in enumerate(lesson.push_urls):
+            if url not in self._pushes:
+                push = Push(lesson, number, self._station, self._tell)
+                push.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
+                self._pushes[url] = push
+            self._pushes[url].number = number
+
+    def _tell(self, event: str, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
+        self._station.tell({"event": event, "class_id": self.class_id, **more})
+
+
+def _covered(rows: list[dict[str, Any]], start: float, end: float) -> float:
+    """Seconds between *start* and *end* in which something was sent, by any push."""
+    total, reached = 0.0, start
+    for row in sorted(rows, key=lambda one: float(one["from"])):
+        begins, ends = max(reached, float(row["from"])), min(end, float(row["to"]))
+        if ends > begins:
+            total += ends - begins
+            reached = ends
+    return total

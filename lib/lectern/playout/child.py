@@ -1,0 +1,76 @@
+"""A worker process, as its holder sees it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lectern.playout.pipe import Gone, Pipe
+
+PROGRAM = Path(__file__).with_name("__main__.py")
+"""Not resolved: where a link leads to the current release, the next worker is of that one."""
+LOAD_S = 30.0
+"""A worker that is not loaded by then never will be."""
+
+
+class Child:
+    """A worker that was started; `loaded` is what it said when it was ready to go on air."""
+
+    def __init__(self, program: Path, folder: Path, files: dict[str, int], ca_file: str | None) -> None:
+        ours, theirs = socket.socketpair()
+        self.pipe = Pipe(ours)
+        self.program = program
+        self.began_at = time.monotonic()
+        self.loaded: dict[str, Any] | None = None
+        self.on_air_at: float | None = None
+        argv = [sys.executable, "-I", "-S", str(program), "worker", "--dir", str(folder), "--holder", str(os.getpid())]
+        argv += ["--pipe", str(theirs.fileno())]
+        argv += [part for name, file in files.items() for part in (f"--{name}", str(file))]
+        argv += ["--ca-file", ca_file] if ca_file else []
+        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno(), *files.values()], stdin=subprocess.DEVNULL)
+        theirs.close()
+
+    def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """What it says besides that it is loaded."""
+        try:
+            messages = self.pipe.hear()
+        except Gone:
+            return []  # `is_over` tells
+        for message, _ in messages:
+            if message["say"] == "loaded":
+                self.loaded = message
+        return [one for one in messages if one[0]["say"] != "loaded"]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it should have been loaded by now, and is not."""
+        return self.loaded is None and time.monotonic() - self.began_at > LOAD_S
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.returncode
+        if code is None:
+            return "did not say within 30 s that it was loaded"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+
+    def kill(self) -> None:
+        """Kill it, and return when it is no more: two that write on one connection cannot be."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it, and forget it."""
+        self.kill()
+        self.pipe.close()

@@ -1,0 +1,99 @@
+"""A client of the control socket, for asyncio: requests are answered in their order, events come in between."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+"""A status of thousands of classes is one line."""
+ANSWER_S = 10.0
+MAX_EVENTS = 10_000
+
+
+class Unreachable(Exception):
+    """The playout is not there, does not answer, or ended while it was asked."""
+
+
+class Refused(Exception):
+    """The playout answered that it cannot; the text is its reason."""
+
+
+class Client:
+    """One connection. `async with await Client.connect(path) as client`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS)
+        self._asking = asyncio.Lock()
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @classmethod
+    async def connect(cls, path: Path) -> "Client":
+        """Connect to the socket at *path*; raises Unreachable."""
+        try:
+            reader, writer = await asyncio.wait_for(
+                asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES), ANSWER_S
+            )
+        except (OSError, TimeoutError) as error:
+            raise Unreachable(f"{path}: no playout answers there: {error}") from error
+        return cls(reader, writer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._reading.cancel()
+        self._writer.close()
+        with suppress(OSError, asyncio.CancelledError):
+            await self._reading
+
+    async def ask(self, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+        """The answer to a request; raises Refused or Unreachable, after which the connection is of no more use."""
+        async with self._asking:
+            try:
+                self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+                answer = await asyncio.wait_for(self._answers.get(), timeout_s)
+            except (OSError, TimeoutError) as error:
+                await self.close()
+                raise Unreachable(f"the playout did not answer within {timeout_s:g} s") from error
+        if answer is None:
+            raise Unreachable("the playout's worker ended before it answered")
+        if not answer.get("ok"):
+            raise Refused(str(answer.get("why")))
+        return answer
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The events, after `hello` with events=True, until the connection ends."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                fields = json.loads(line)
+                if "event" not in fields:
+                    self._answers.put_nowait(fields)
+                elif not self._events.full():
+                    self._events.put_nowait(fields)
+                else:
+                    break  # nobody takes them: whoever comes to, connects anew and asks for the status
+        except (OSError, ValueError):
+            pass  # as if it had ended
+        finally:
+            self._answers.put_nowait(None)
+            with suppress(asyncio.QueueEmpty):
+                if self._events.full():
+                    self._events.get_nowait()
+            self._events.put_nowait(None)
+            self._writer.close()

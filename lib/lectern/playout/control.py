@@ -1,0 +1,88 @@
+"""The control socket: a JSON object a line, requests in, answers and events out; docs/playout.md is its contract."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from lectern.playout.timetable import BadRequest
+
+PROTOCOL = 1
+MAX_LINE_BYTES = 64 * 1024
+MAX_WAITING_BYTES = 1024 * 1024
+"""A client that leaves more unread is cut off."""
+MAX_CLIENTS = 64
+
+Do = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Control:
+    """Serves clients on a listening socket; *does* has what is done for each `do`."""
+
+    def __init__(self, listener: socket.socket, does: dict[str, Do]) -> None:
+        self._listener, self._does = listener, does
+        self._hearing: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Serve from now on."""
+        self._server = await asyncio.start_unix_server(self._serve, sock=self._listener, limit=MAX_LINE_BYTES)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Send an event to all who asked for events."""
+        line = _line(event)
+        for client in list(self._hearing):
+            self._write(client, line)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            if len(self._clients) <= MAX_CLIENTS:
+                await self._converse(reader, writer)
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            pass  # the client went, or its line was longer than it may be: its connection ends, and nobody else's
+        finally:
+            self._clients.discard(task)
+            self._hearing.discard(writer)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            answer = await self._answer(line, writer)
+            self._write(writer, _line(answer))
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        number: dict[str, Any] = {}
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise BadRequest("a request is a JSON object")
+            number = {"id": request["id"]} if "id" in request else {}
+            do = self._does.get(str(request.get("do")))
+            if do is None:
+                raise BadRequest(f"do: one of {', '.join(sorted(self._does))} is needed")
+            answer = {"ok": True, **await do(request)}
+            if request.get("do") == "hello" and request.get("events"):
+                self._hearing.add(writer)
+        except BadRequest as error:
+            answer = {"ok": False, "why": str(error)}
+        except (ValueError, RecursionError):
+            answer = {"ok": False, "why": "a request is a JSON object"}
+        return {**number, **answer}
+
+    def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:
+        transport = writer.transport
+        if transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+            self._hearing.discard(writer)
+            transport.abort()
+        with suppress(OSError):
+            writer.write(line)
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

@@ -1,0 +1,160 @@
+"""What is done for each request on the control socket."""
+
+import asyncio
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from lectern.playout import journal, kernel, release
+from lectern.playout.airing import Airing
+from lectern.playout.control import PROTOCOL, Do
+from lectern.playout.station import Now
+from lectern.playout.timetable import FORGET_S, BadRequest, Entry, lesson
+
+if TYPE_CHECKING:
+    from lectern.playout.worker import Worker
+
+SAVE_EVERY_S = 10.0
+MAX_CLASSES = 10_000
+_CHECK_S = 1.0
+
+
+class Desk:
+    """Answers requests for a worker, and keeps its timetable on the disk."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._saving = asyncio.Lock()
+        self._asked = self._saved = 0
+        self._problem: str | None = None
+        self.does: dict[str, Do] = {
+            "hello": self._hello,
+            "air": self._air,
+            "cancel": self._cancel,
+            "lease": self._lease,
+            "status": self._status,
+            "upgrade": self._upgrade,
+        }
+
+    async def save_for_ever(self) -> None:
+        """Write the timetable every 10 s while something is sent; forget what ended long ago."""
+        saved_at = time.monotonic()
+        ended: set[str] = set()
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            airings = self._worker.airings
+            over = {one.class_id for one in airings.values() if one.entry.ended is not None}
+            is_sending = any(one.state == "on_air" for one in airings.values())
+            if over - ended or (is_sending and time.monotonic() - saved_at >= SAVE_EVERY_S):
+                saved_at = time.monotonic()
+                await self._save()
+            ended = over
+            for class_id in [one for one in over if airings[one].entry.lesson.end + FORGET_S < time.time()]:
+                del airings[class_id]
+
+    async def _save(self) -> str | None:
+        """Write the timetable as it is now; returns why it could not be."""
+        self._asked += 1
+        wanted = self._asked
+        async with self._saving:
+            if self._saved >= wanted:  # somebody who waited in front of us wrote what we want written
+                return self._problem
+            self._saved = self._asked
+            for airing in self._worker.airings.values():
+                airing.write_down()
+            file = self._worker.file
+            text = file.text({one.class_id: one.entry for one in self._worker.airings.values()})
+            try:
+                await asyncio.to_thread(file.write, text)
+                self._problem = None
+            except OSError as error:
+                self._problem = f"the timetable cannot be written: {error.strerror or error}"
+            return self._problem
+
+    async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
+        until = self._worker.shared.lease_until
+        return {
+            "release": release.name(),
+            "protocol": PROTOCOL,
+            "journal": journal.VERSION,
+            "pid": os.getpid(),
+            "holder_pid": self._worker.terms.holder,
+            "hand_over": kernel.HAND_OVER,
+            "lease_until": until,
+            "boot_now": kernel.boot_now(),
+        }
+
+    async def _air(self, request: dict[str, Any]) -> dict[str, Any]:
+        wanted, now = lesson(request), Now.read()
+        airings = self._worker.airings
+        known = airings.get(wanted.class_id)
+        if known is not None and known.entry.lesson == wanted:
+            change = "same"
+        elif known is not None:
+            change = "changed"
+            known.change(wanted, now)
+        elif len(airings) >= MAX_CLASSES:
+            raise BadRequest(f"the timetable has {MAX_CLASSES} classes already, which is all it takes")
+        else:
+            change = "new"
+            airings[wanted.class_id] = Airing(Entry(wanted), self._worker.station)
+        problem = await self._save() if change != "same" or self._problem else None
+        return {"change": change, "durable": problem is None, **({"why": problem} if problem else {})}
+
+    async def _cancel(self, request: dict[str, Any]) -> dict[str, Any]:
+        airing = self._worker.airings.pop(str(request.get("class_id")), None)
+        if airing is None:
+            return {"was": None}
+        was = airing.state
+        if was != "ended":
+            airing.end("it was cancelled", Now.read())
+        problem = await self._save()
+        return {"was": was, "durable": problem is None, **({"why": problem} if problem else {})}
+
+    async def _lease(self, request: dict[str, Any]) -> dict[str, Any]:
+        until = request.get("until")
+        if isinstance(until, bool) or not isinstance(until, (int, float)) or not math.isfinite(until):
+            raise BadRequest("until: a number of seconds of CLOCK_BOOTTIME is needed")
+        self._worker.shared.lease_until = float(until)
+        text = json.dumps({"until": float(until), "boot": kernel.boot_id()})
+        path = self._worker.terms.folder / "lease.json"
+
+        def keep() -> None:
+            unfinished = path.with_name(f".lease.json.{os.getpid()}.tmp")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+
+        try:
+            await asyncio.wait_for(asyncio.to_thread(keep), _CHECK_S)
+            problem = None
+        except (OSError, TimeoutError) as error:
+            problem = f"the lease cannot be written down: {error}"
+        return {"lease_until": float(until), "durable": problem is None, **({"why": problem} if problem else {})}
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        now, worker = Now.read(), self._worker
+        wanted = request.get("class_id")
+        airings = [one for one in worker.airings.values() if wanted in (None, one.class_id)]
+        classes = [one.status(now) for one in airings]
+        totals = worker.station.totals
+        told = {
+            "since": worker.since,
+            "lateness_s": round(max(worker.lateness.values(), default=0.0), 4),
+            "bytes": totals.bytes,
+            "reconnects": totals.reconnects,
+            "slate_s": round(sum(one.sums(now)["slate_s"] for one in worker.airings.values()), 3),
+            "classes_on_air": sum(one.state == "on_air" for one in worker.airings.values()),
+            "taken_over": worker.taken_over,
+        }
+        return {**await self._hello(request), "worker": told, "classes": classes}
+
+    async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
+        worker = self._worker
+        if worker.upgrading is not None and not worker.upgrading.done():
+            raise BadRequest("an upgrade is under way")
+        worker.upgrading = asyncio.get_running_loop().create_future()
+        await self._save()
+        worker.pipe.say("upgrade")
+        raise BadRequest(await worker.upgrading)

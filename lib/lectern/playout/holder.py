@@ -1,0 +1,276 @@
+"""The holder: keeps sockets, journals and the lease, and starts workers. It is small, and changes almost never."""
+
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lectern.playout import child, kernel
+from lectern.playout.child import Child
+from lectern.playout.lines import say
+from lectern.playout.shared import Shared
+
+LOOK_S = 0.1
+HUNG_S = 2.0
+"""A worker without a tick for as long is killed."""
+START_S = 10.0
+"""Until its first tick, a worker has as long."""
+DEATHS, DEATHS_S = 3, 60.0
+"""After as many in as long, the release before is taken."""
+MAX_PAUSE_S = 5.0
+
+
+class Misuse(Exception):
+    """The playout cannot be started so; the text says what to do."""
+
+
+@dataclass
+class Held:
+    """Copies of a session's connection and journal."""
+
+    connection: socket.socket
+    journal: int
+
+    def close(self, *, is_reset: bool = False) -> None:
+        """Give the copies up; *is_reset* ends the connection for all who have it."""
+        if is_reset:
+            with suppress(OSError):
+                kernel.reset(self.connection)
+        self.connection.close()
+        os.close(self.journal)
+
+
+class Holder:
+    """Runs in *folder* until SIGTERM; clients come to the socket at *address*."""
+
+    def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
+        self.folder, self.address, self.ca_file = folder, address, ca_file
+        _allow_files()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _locked(folder / "playout.lock")
+        self.shared = Shared()
+        self.shared.lease_until = _lease(folder / "lease.json")
+        self.listener = _listening(address)
+        self.sessions: dict[str, Held] = {}
+        self.worker: Child | None = None
+        self.standby: Child | None = None
+        self.next: Child | None = None
+        self._why, self._why_at = "start", time.monotonic()
+        self._program = child.PROGRAM
+        self._good: Path | None = None
+        self._deaths: list[float] = []
+        self._start_at, self._pause_s = 0.0, 0.0
+        self._looked_at = time.monotonic()
+        self._over = False
+
+    def run(self) -> None:
+        """Hold until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        say(f"began in {self.folder}; its control socket is {self.address}")
+        if not kernel.HAND_OVER:
+            say("this kernel cannot hand sessions over: after the end of a worker, classes get new ones")
+        try:
+            while not self._over:
+                self.look()
+                pipes = [one.pipe.connection for one in (self.worker, self.standby, self.next) if one is not None]
+                left = self.shared.lease_until - kernel.boot_now()
+                ready = select.poll()  # not select.select, which takes no descriptor above 1,023
+                for one in pipes:
+                    ready.register(one, select.POLLIN)
+                ready.poll((min(LOOK_S, left) if left > 0 else LOOK_S) * 1000)
+        finally:
+            self.close()
+
+    def look(self) -> None:
+        """One look at everything: the lease, the worker, the next one."""
+        self._hear()
+        if not self.shared.held():
+            self._fence()
+        now = time.monotonic()
+        was_away = now - self._looked_at > 1.0
+        self._looked_at = now
+        if self.worker is not None:
+            if self.worker.is_over:
+                self._lost("died", f"the worker {self.worker.end}")
+            elif self._is_hung(self.worker, now) and not was_away:
+                self.worker.kill()
+                self._lost("hung", "the worker hung, and was killed")
+            elif was_away and self.worker.on_air_at is not None:
+                self.worker.on_air_at = now  # this process was stopped, as the worker may have been
+        self._look_at_next()
+        self._look_at_standby(now)
+        for one in (self.worker, self.standby, self.next):
+            if one is not None:
+                one.pipe.flush()
+
+    def close(self) -> None:
+        """End the workers, then all connections."""
+        for one in (self.worker, self.standby, self.next):
+            if one is not None:
+                one.close()
+        for held in self.sessions.values():
+            held.close()
+        self.listener.close()
+        self.address.unlink(missing_ok=True)
+        say("ended")
+
+    def _hear(self) -> None:
+        for one in (self.worker, self.standby, self.next):
+            if one is not None:
+                self._take(one)
+
+    def _take(self, worker: Child) -> None:
+        for message, files in worker.hear():
+            if message["say"] == "session":
+                self._forget(message["key"])
+                self.sessions[message["key"]] = Held(socket.socket(fileno=files[0]), files[1])
+            elif message["say"] == "over":
+                self._forget(message["key"])
+            elif message["say"] == "upgrade" and self.next is None:
+                self.next = self._child(child.PROGRAM)
+
+    def _forget(self, key: str) -> None:
+        if (held := self.sessions.pop(key, None)) is not None:
+            held.close()
+
+    def _fence(self) -> None:
+        """The lease is over: nothing may come after it, whatever the worker does."""
+        if not self.sessions:
+            return
+        for held in self.sessions.values():
+            held.close(is_reset=True)
+        say(f"the lease is over: {len(self.sessions)} connections were reset")
+        self.sessions.clear()
+        if self.worker is not None and time.monotonic() - self.shared.ticked_at > LOOK_S * 5:
+            self.worker.kill()  # it may have connections that it could not tell of
+
+    def _is_hung(self, worker: Child, now: float) -> bool:
+        if worker.on_air_at is None:
+            return False
+        ticked_at = self.shared.ticked_at
+        if ticked_at < worker.on_air_at:
+            return now - worker.on_air_at > START_S
+        return now - ticked_at > HUNG_S
+
+    def _lost(self, why: str, words: str) -> None:
+        """The worker is no more: the standby goes on air, or the next that can be loaded."""
+        assert self.worker is not None
+        worker, self.worker = self.worker, None
+        self._take(worker)
+        say(words)
+        worker.pipe.close()
+        self._why, self._why_at = why, time.monotonic()
+        self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
+        if len(self._deaths) >= DEATHS and self._good is not None and self._good != worker.program:
+            say(f"{DEATHS} workers of {worker.program} died within {DEATHS_S:g} s: back to {self._good}")
+            self._program, self._deaths = self._good, []
+            if self.standby is not None:
+                self.standby.close()
+                self.standby = None
+
+    def _look_at_next(self) -> None:
+        """An upgrade: the worker is replaced once the new one is loaded."""
+        new = self.next
+        if new is None:
+            return
+        if new.loaded is not None and not new.is_over:
+            self.next = None
+            if self.worker is not None:
+                self._good = self.worker.program
+                self.worker.kill()
+                self._take(self.worker)
+                self.worker.pipe.close()
+                self.worker = None
+            if self.standby is not None:
+                self.standby.close()
+                self.standby = None
+            self._program = child.PROGRAM
+            self._why, self._why_at = "upgrade", time.monotonic()
+            self._on_air(new)
+        elif new.is_over or new.is_late:
+            self.next = None
+            new.close()
+            say(f"the upgrade failed: the new worker {new.end}; the old one goes on")
+            if self.worker is not None:
+                self.worker.pipe.say("upgrade failed", why=f"the new worker {new.end}; the old one goes on")
+
+    def _look_at_standby(self, now: float) -> None:
+        standby = self.standby
+        if standby is not None and (standby.is_over or standby.is_late):
+            say(f"a worker that should wait {standby.end}")
+            standby.close()
+            self.standby = standby = None
+            self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2 + 0.1)
+            self._start_at = now + self._pause_s
+        if standby is not None and standby.loaded is not None and self.worker is None:
+            self.standby, self._pause_s = None, 0.0
+            self._on_air(standby)
+        elif standby is None and now >= self._start_at and self.next is None:
+            self.standby = self._child(self._program)
+
+    def _child(self, program: Path) -> Child:
+        files = {"shared": self.shared.file, "listener": self.listener.fileno()}
+        real = program.resolve()
+        return Child(real, self.folder, files, self.ca_file)
+
+    def _on_air(self, worker: Child) -> None:
+        """Hand everything to a worker."""
+        for key, held in self.sessions.items():
+            worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
+        worker.pipe.say("go", why=self._why, at=self._why_at)
+        worker.on_air_at = time.monotonic()
+        self.worker = worker
+        assert worker.loaded is not None
+        say(f"a worker of release {worker.loaded['release']} is on air ({self._why}), pid {worker.process.pid}")
+
+    def _stop(self, *_: object) -> None:
+        self._over = True
+
+
+def _allow_files() -> None:
+    """Each session takes two descriptors here, and two in the worker."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _locked(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise Misuse(f"{path}: a playout runs in this folder already") from None
+    return file
+
+
+def _listening(path: Path) -> socket.socket:
+    """The control socket; only who holds the lock comes here, so that one that is there is left over."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise Misuse(f"{path}: the control socket cannot be made: {error}. Name a shorter one with --socket") from error
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    listener.settimeout(0)
+    return listener
+
+
+def _lease(path: Path) -> float:
+    """The lease as it was written down, if this is still the same start of the machine."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["boot"] == kernel.boot_id():
+            return float(kept["until"])
+    return 0.0

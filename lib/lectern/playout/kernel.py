@@ -1,0 +1,92 @@
+"""What the kernel knows of clocks, connections and processes; some of it is Linux's alone."""
+
+import array
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+HAND_OVER = sys.platform == "linux"
+"""Whether a session can be handed to another process; elsewhere the next worker makes a new one."""
+
+_TCP_INFO_BYTES = 232
+_BYTES_ACKED, _BYTES_RECEIVED, _NOT_SENT, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 144, 200, 208
+_UNACKED = 24
+_SET_PDEATHSIG = 1
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Counts(NamedTuple):
+    """How many bytes a connection took from us (*written*), of which the peer has *acknowledged* some.
+
+    *read* is how many of the peer's bytes a process has taken from the kernel; *waits* tells whether any byte of ours
+    is still on its way.
+    """
+
+    written: int
+    acknowledged: int
+    read: int
+    waits: bool
+
+
+def boot_now() -> float:
+    """Seconds since the machine started: all its processes agree on it, no clock's correction moves it."""
+    return time.clock_gettime(_BOOT_CLOCK)
+
+
+def boot_id() -> str:
+    """A name of this start of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"pid 1 since {int(time.time() - boot_now()) // 60}"
+
+
+def memory_file(name: str) -> int:
+    """The descriptor of a file that has no name on any disk."""
+    if sys.platform == "linux":
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:  # type: ignore[unreachable,unused-ignore]
+        return os.dup(file.fileno())
+
+
+def counts(connection: socket.socket) -> Counts | None:
+    """What the kernel counted on a TCP connection, in one look; None where it does not count."""
+    if sys.platform != "linux":
+        return None
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    if len(info) < _BYTES_RETRANS + 8:
+        return None
+    acknowledged, received = struct.unpack_from("=QQ", info, _BYTES_ACKED)
+    sent, again = struct.unpack_from("=QQ", info, _BYTES_SENT)
+    (not_sent,) = struct.unpack_from("=I", info, _NOT_SENT)
+    (unacked,) = struct.unpack_from("=I", info, _UNACKED)
+    waiting = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.FIONREAD, waiting)
+    return Counts(sent - again + not_sent, acknowledged, received - waiting[0], bool(not_sent or unacked))
+
+
+def reset(connection: socket.socket) -> None:
+    """Reset a connection for all processes that hold it, and throw away what the kernel had not yet sent."""
+    if sys.platform == "linux":
+        unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
+        _libc.connect(connection.fileno(), unspecified, len(unspecified))
+    else:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def die_with(parent: int) -> None:
+    """Be killed when process *parent*, which started this one, ends; exit at once if it has ended already."""
+    if sys.platform == "linux":
+        _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(1)

@@ -1,0 +1,108 @@
+"""TCP and TLS connections that never block."""
+
+import asyncio
+import os
+import socket
+import ssl
+from contextlib import suppress
+
+from lectern.playout.rtmp.url import Target
+
+TRY_S = 5.0
+"""Bound of each address of a name, and of the TLS handshake."""
+USER_TIMEOUT_S = 10.0
+"""The kernel gives a connection up that acknowledges nothing for as long; a closed window counts, too."""
+MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * 1024, 4 * 1024 * 1024
+
+_WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+async def connect(target: Target, buffer_bytes: int, trusted: ssl.SSLContext | None) -> socket.socket:
+    """A connection to *target*, over TLS if it says so; raises OSError, of which ssl.SSLError is one.
+
+    The kernel queues about *buffer_bytes*: more would be media that nobody has got, while all looks punctual.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    problem: OSError = OSError(f"{target.host} has no address")
+    for family, kind, protocol, _, address in found[:8]:
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(0)
+            _set_up(connection, buffer_bytes)
+            async with asyncio.timeout(TRY_S):
+                await loop.sock_connect(connection, address)
+                return await _secured(connection, target, trusted) if trusted is not None else connection
+        except TimeoutError:
+            problem = OSError(f"no answer within {TRY_S:g} s")
+            connection.close()
+        except OSError as error:
+            problem = error
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+    raise problem
+
+
+def send(connection: socket.socket, data: memoryview) -> int:
+    """Send as much as goes; 0 if nothing does."""
+    with suppress(*_WANTS):
+        return connection.send(data)
+    return 0
+
+
+def receive(connection: socket.socket, size: int, flags: int = 0) -> bytes | None:
+    """What has come; None if nothing has, empty at the end."""
+    with suppress(*_WANTS):
+        return connection.recv(size, flags) if flags else connection.recv(size)
+    return None
+
+
+def words(error: Exception) -> str:
+    """What went wrong with a connection, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return f"the name of the server cannot be resolved: {error.strerror}"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return str(error) or type(error).__name__
+
+
+def _set_up(connection: socket.socket, buffer_bytes: int) -> None:
+    size = max(MIN_BUFFER_BYTES, min(buffer_bytes, MAX_BUFFER_BYTES))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT_S * 1000))
+
+
+async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:
+    """The TLS handshake, with the server's certificate and name verified."""
+    secured = trusted.wrap_socket(connection, server_hostname=target.host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                await until_ready(secured)
+            except ssl.SSLWantWriteError:
+                await until_ready(secured, writable=True)
+            else:
+                return secured
+    except BaseException:
+        secured.close()
+        raise
+
+
+async def until_ready(connection: socket.socket, *, writable: bool = False) -> None:
+    """Wait until something can be received, or sent."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    watch, leave = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
+    watch(connection, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        leave(connection)

@@ -1,0 +1,75 @@
+"""What holder and worker say to each other: a JSON object a line, with open files beside it; never blocks."""
+
+import json
+import os
+import socket
+from collections import deque
+from typing import Any
+
+_RECEIVE_BYTES = 64 * 1024
+_MAX_FILES = 16
+
+
+class Gone(Exception):
+    """The other side has ended."""
+
+
+class Pipe:
+    """One end of a pair of sockets. What does not go at once waits here until `flush`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(0)
+        self.connection = connection
+        self._out: deque[tuple[bytes, list[int]]] = deque()
+        self._in = b""
+        self._files: deque[int] = deque()
+
+    def say(self, what: str, files: tuple[int, ...] = (), **more: Any) -> None:  # noqa: ANN401 (JSON)
+        """Send a message; of *files* the other side gets copies, and they may be closed here at once."""
+        line = json.dumps({"say": what, "files": len(files), **more}).encode() + b"\n"
+        self._out.append((line, [os.dup(one) for one in files]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as it goes; whether the other side lives, `hear` tells."""
+        while self._out:
+            line, files = self._out[0]
+            try:
+                sent = socket.send_fds(self.connection, [line], files) if files else self.connection.send(line)
+            except BlockingIOError:
+                return
+            except OSError:
+                sent = len(line)
+            for one in files:
+                os.close(one)
+            self._out[0] = (line[sent:], [])
+            if sent == len(line):
+                self._out.popleft()
+
+    def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """The messages that have come, with their files; raises Gone."""
+        found: list[tuple[dict[str, Any], list[int]]] = []
+        while True:
+            try:
+                data, files, _, _ = socket.recv_fds(self.connection, _RECEIVE_BYTES, _MAX_FILES)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                raise Gone from error
+            if not data:
+                if found:
+                    return found
+                raise Gone
+            self._files.extend(files)
+            *lines, self._in = (self._in + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                found.append((message, [self._files.popleft() for _ in range(message["files"])]))
+
+    def close(self) -> None:
+        """Close this end, and the files that nobody took."""
+        self.connection.close()
+        for one in [*self._files, *(file for _, files in self._out for file in files)]:
+            os.close(one)
+        self._files.clear()
+        self._out.clear()

@@ -1,0 +1,313 @@
+"""One class to one URL: connects before its second, publishes at it, sends by the clock, comes back after a cut."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from lectern.playout import link
+from lectern.playout.feed import BEHIND_MS, RECORDING, Feed
+from lectern.playout.journal import Journal, Mark
+from lectern.playout.rtmp.publish import Step
+from lectern.playout.rtmp.url import target
+from lectern.playout.session import Broken, Session
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import Lesson
+
+LEAD_S = 3.0
+"""A class connects as long before its start, at a moment of its own within the first two thirds."""
+GOOD_S = 1.5
+"""A server may say that publishing has begun, and close at once: only as much media is a proof."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
+BATCH_BYTES = 128 * 1024
+"""No message is added to a batch that has as much."""
+_WATCH_S = 1.0
+_DEFAULT_BUFFER_BYTES = 128 * 1024
+
+
+class Push:
+    """Sends one class to one URL. `tick` does what is due and never waits."""
+
+    def __init__(self, lesson: Lesson, number: int, station: Station, tell: Callable[..., None]) -> None:
+        self.lesson = lesson
+        self.url = lesson.push_urls[number]
+        self.target = target(self.url)
+        self.state = "waiting"
+        self.why: str | None = None
+        self.failures = self.sessions = self.bytes = 0
+        self.rows: list[dict[str, Any]] = []
+        self.first_byte_at: float | None = None
+        self.behind_s = 0.0
+        self.number, self._station, self._tell = number, station, tell
+        self.feed = Feed(lesson.files, station.pool, self._feed_tells)
+        self._opened = False
+        self._session: Session | None = None
+        self._key = ""
+        self._connecting: asyncio.Task[None] | None = None
+        self._zero: float | None = None
+        self._base_ms = 0
+        self._media_at: float | None = None
+        self._retry_at = self._watched_at = self._skipped_at = 0.0
+        self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a receiver takes media."""
+        return self.state == "on_air"
+
+    def position_ms(self, now: Now) -> float:
+        """Where the class is by the clock: the wall's until a session begins, from then on the even one."""
+        if self._zero is not None:
+            return (now.mono - self._zero) * 1000
+        return (now.wall - self.lesson.start) * 1000
+
+    def tick(self, now: Now) -> str | None:
+        """Do what is due; returns why the push is over, once it is."""
+        position_ms = self.position_ms(now)
+        if position_ms >= (self.lesson.end - self.lesson.start) * 1000:
+            return "its end has come"
+        if position_ms < -self._lead_s * 1000:
+            return None
+        if not self._station.shared.held():
+            self._fence()
+            return None
+        if not self._opened:
+            self._opened = True
+            self.feed.open(max(0.0, position_ms))
+        self.feed.look(now.mono, position_ms)
+        if self.feed.over and (self._session is None or self._session.is_clear):
+            return "its recording is over"
+        try:
+            self._step(now, position_ms)
+        except Broken as error:
+            self.broke_off(str(error), now)
+        return None
+
+    def broke_off(self, why: str, now: Now) -> None:
+        """The session is over, or could not be made; another one is tried after a pause."""
+        was_on_air = self.is_good
+        if was_on_air:
+            self.failures = 0
+        pause_s = min(FIRST_RETRY_S * 2 ** (self.failures - 1), LAST_RETRY_S) if self.failures else 0.0
+        pause_s *= 1 + self._station.chance.random() / 2
+        self.failures += 1
+        self._station.totals.reconnects += 1
+        self.why, self.state, self._retry_at = why, "trying", now.mono + pause_s
+        self._end_session(politely=False)
+        self.say("broke_off", now, session=self.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3))
+
+    def change(self, lesson: Lesson, now: Now) -> None:
+        """Take over another end or other files."""
+        self.lesson = lesson
+        if self.feed.files != lesson.files:
+            self.feed.replace(lesson.files, self.position_ms(now))
+
+    def end(self, *, politely: bool = True) -> None:
+        """Stop for good."""
+        self._end_session(politely=politely)
+        self.feed.close()
+        self.state = "ended"
+
+    def say(self, event: str, now: Now, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
+        """Tell an event of this push."""
+        self._tell(event, at=now.wall, url=self.number, **more)
+
+    def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
+        """Go on with a session whose worker died; raises Broken."""
+        session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
+        self._zero, self._base_ms, self.sessions = saved["zero"], saved["base_ms"], saved["session"]
+        self._media_at, self._key, self._session = saved["media_at"], key, session
+        self.first_byte_at = saved["first_byte_at"]
+        self._opened, self.state = True, "on_air"
+        self.rows = [saved["row"]] if saved["row"] else []
+        self.feed.resume(mark, saved["feed"], self.position_ms(now))
+        self._watch_socket(session)
+        session.flush()
+
+    # -- what is due ---------------------------------------------------------------------------------------------------
+
+    def _step(self, now: Now, position_ms: float) -> None:
+        session = self._session
+        if session is None:
+            has_media = self.feed.reel is not None and self.feed.reel.ready()
+            if self._connecting is None and now.mono >= self._retry_at and (has_media or position_ms < 0):
+                self.state = "connecting" if self.state == "waiting" else self.state
+                self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            return
+        if now.mono - self._watched_at > _WATCH_S:
+            self._watched_at = now.mono
+            session.watch(now.mono)
+        if session.step is Step.READY and now.wall >= self.lesson.start and self.feed.reel is not None:
+            self._zero = now.mono - (now.wall - self.lesson.start)
+            session.publish()
+        elif session.step is Step.LIVE:
+            self._pump(session, now, position_ms)
+        else:
+            session.flush()
+
+    async def _connect(self) -> None:
+        try:
+            trusted = self._station.trusted if self.target.secure else None
+            connection = await link.connect(self.target, self._buffer_bytes(), trusted)
+        except (OSError, ValueError) as error:
+            self._connecting = None
+            self.broke_off(link.words(error), Now.read())
+            return
+        self._connecting = None
+        self.sessions += 1
+        self._key = f"{time.monotonic_ns()}\n{self.lesson.class_id}\n{self.url}"
+        self._session = Session(self.target, connection, self._notes)
+        self._station.keep(self._key, self._session)
+        self._zero, self._media_at = None, None
+        self._watch_socket(self._session)
+        with suppress(Broken):  # the next tick finds it, too
+            self._session.flush()
+
+    def _watch_socket(self, session: Session) -> None:
+        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
+
+    def _readable(self, session: Session) -> None:
+        if session is not self._session:
+            return
+        now, before = Now.read(), session.step
+        try:
+            session.receive()
+            if session.step is not before:
+                self._went(session, now)
+            elif session.step is not Step.LIVE:
+                session.flush()
+        except Broken as error:
+            self.broke_off(str(error), now)
+
+    def _went(self, session: Session, now: Now) -> None:
+        """The session is a step further."""
+        if session.step is Step.LIVE:
+            position_ms = self.position_ms(now)
+            self._base_ms = int(position_ms) if position_ms >= BEHIND_MS / 2 else 0
+            self.feed.begin(position_ms)
+            session.went_live()
+            self._pump(session, now, position_ms)
+            return
+        session.flush()
+        if session.step is Step.READY:
+            self.say("connected", now, session=self.sessions)
+
+    def _pump(self, session: Session, now: Now, position_ms: float) -> None:
+        """Send what is due, as one batch, when all before has gone."""
+        if not session.is_clear:
+            session.flush()
+        if not session.is_clear:
+            return
+        late_ms = self.feed.behind_ms(position_ms)
+        self.behind_s = late_ms / 1000
+        if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
+            self._skipped_at = now.mono
+            self.close_row()
+            self.say("behind", now, behind_s=round(self.behind_s, 3))
+            self.feed.skip(position_ms)
+        media: list[bytes] = []
+        size, source, has_header = 0, self.feed.source, False
+        while size < BATCH_BYTES or self.feed.queued:
+            item = self.feed.peek(position_ms)
+            if item is None:
+                break
+            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self._base_ms), item.body))
+            size += len(media[-1])
+            has_header = self.feed.advance(item) or has_header
+        if has_header:
+            session.note()
+        if media or session.publisher.owed:
+            session.batch(media, self._mark)
+        if media:
+            self._sent(session, now, size, source)
+
+    def _mark(self, offset: int, size: int, paid: int) -> Mark:
+        feed = self.feed
+        return Mark(offset, size, *feed.place(), feed.last_ms, paid, time.monotonic())
+
+    def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
+        self.bytes += size
+        self._station.totals.bytes += size
+        if self._media_at is None:
+            self._media_at = now.mono
+            self.first_byte_at = self.first_byte_at or time.time()
+        if self._note_row(now, source):
+            session.note()
+        if not self.is_good and now.mono - self._media_at >= GOOD_S:
+            self.state, self.failures = "on_air", 0
+            session.note()
+            position_s = round(self.feed.last_ms / 1000, 3)
+            at = self.first_byte_at
+            self.say("on_air", now, session=self.sessions, first_byte_at=at, position_s=position_s)
+
+    def _note_row(self, now: Now, source: int) -> bool:
+        """Write down what was sent: a row for each session and source. Returns whether it is a new one."""
+        name = "recording" if source == RECORDING else "slate"
+        row = self.rows[-1] if self.rows else None
+        is_new = row is None or not row["open"] or (row["session"], row["source"]) != (self.sessions, name)
+        if row is None or is_new:
+            self.close_row()
+            position_s = round(self.position_ms(now) / 1000, 3)
+            row = {"url": self.number, "session": self.sessions, "source": name, "from": now.wall, "to": now.wall}
+            row |= {"position_s": position_s, "sent_s": 0.0, "open": True}
+            self.rows.append(row)
+        row["to"] = now.wall
+        row["sent_s"] = round(max(0.0, self.feed.last_ms / 1000 - row["position_s"]), 3)
+        return is_new
+
+    def close_row(self) -> None:
+        """What was being sent is no longer."""
+        if self.rows and self.rows[-1]["open"]:
+            self.rows[-1]["open"] = False
+
+    # -- its end -------------------------------------------------------------------------------------------------------
+
+    def _fence(self) -> None:
+        """The lease is over: nothing may come after it, not even what the kernel has."""
+        if self._session is not None or self._connecting is not None:
+            self._end_session(politely=False)
+        self.state = "no_lease"
+        self._retry_at, self.failures = 0.0, 0
+
+    def _end_session(self, *, politely: bool) -> None:
+        self.close_row()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        session, self._session = self._session, None
+        if session is not None:
+            asyncio.get_running_loop().remove_reader(session.connection)
+            session.close(politely=politely)
+            self._station.drop(self._key)
+        self._zero = None
+
+    def _feed_tells(self, event: str, why: str) -> None:
+        now = Now.read()
+        if event == "slate":
+            self.why = why
+            slate = str(self.feed.files.slate) if self.feed.files.slate else None
+            self.say("slate", now, why=why, slate=slate)
+        else:
+            self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
+        if self._session is not None:
+            self._session.note()
+
+    def _notes(self) -> dict[str, Any]:
+        """What the next worker needs besides the session's own."""
+        return {
+            "zero": self._zero,
+            "base_ms": self._base_ms,
+            "session": self.sessions,
+            "media_at": self._media_at,
+            "first_byte_at": self.first_byte_at,
+            "row": self.rows[-1] if self.rows else None,
+            "feed": self.feed.save(),
+        }
+
+    def _buffer_bytes(self) -> int:
+        """About a second of the class."""
+        reel = self.feed.reel
+        length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
+        return int(reel.identity[2] / length_s) if reel and reel.identity else _DEFAULT_BUFFER_BYTES

@@ -1,0 +1,281 @@
+"""An FLV file that is read ahead by a thread, so that a disk that hangs stops nobody else."""
+
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lectern.playout import flv, index
+from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
+
+BLOCK_BYTES = 96 * 1024
+MAX_BLOCK_BYTES = 4 * 1024 * 1024
+STALL_S = 1.0
+"""A read that takes longer is not waited for."""
+_HEAD_BYTES = 64 * 1024
+"""Metadata and the first tags lie within this."""
+
+_BROKEN = "is broken: it cannot be read from byte {} on"
+
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of change: another file under the same name has others."""
+
+
+@dataclass(frozen=True)
+class At:
+    """Where to begin: at the beginning, or at the keyframe before or after a position, or at a byte.
+
+    A byte means something in the *file* of that fingerprint only; in any other one, the position counts.
+    """
+
+    clock_ms: float | None = None
+    after_ms: float | None = None
+    place: int | None = None
+    file: int = 0
+    wrap: int = 0
+    headers: Mapping[int, int] | None = None
+
+
+class Tag(NamedTuple):
+    """A sound or a picture: *time_ms* from the file's beginning, *ends* where the next tag begins."""
+
+    kind: int
+    time_ms: int
+    body: bytes
+    begins: int
+    ends: int
+
+
+@dataclass
+class _Opened:
+    file: int
+    identity: Identity
+    first: int
+    place: int
+    begins_ms: int
+    wrap: int
+    metadata: bytes | None
+    headers: dict[int, tuple[int, bytes]]
+    data: bytes
+    is_elsewhere: bool
+
+
+class Reel:
+    """Gives a file's tags in their order; `fault` says what is wrong with it, as "is missing". Nothing here waits."""
+
+    def __init__(self, path: Path, index_path: Path, pool: Executor, at: At, unless: Identity | None = None) -> None:
+        self.fault: str | None = None
+        self.ended = False
+        self.headers: dict[int, tuple[int, bytes]] = {}
+        self.metadata: bytes | None = None
+        self.identity: Identity | None = None
+        self.begins_ms = self.first = self.place = 0
+        self.is_elsewhere = False
+        """Whether the byte to begin at was of another file."""
+        self.last_ms = 0
+        self.knows_headers = at.place is None or at.headers is not None
+        """Whether `headers` are those in force."""
+        self._pool = pool
+        self._file = -1
+        self._since = time.monotonic()
+        self._opening: Future[_Opened] | None = pool.submit(_open, path, index_path, at, unless)
+        self._reading: Future[bytes] | None = None
+        self._data, self._cursor, self._end_known = b"", 0, False
+        self._block_bytes, self._asked_at = BLOCK_BYTES, 0.0
+        self._unwrap = flv.Unwrap()
+        self._next: Tag | None = None
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that tells the file from others."""
+        return _fingerprint(self.identity)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `ready` has found it open, or at fault."""
+        return self._opening is None
+
+    def ready(self) -> bool:
+        """Whether the file is open; `fault` otherwise says why it never will be."""
+        if self._opening is None:
+            return self.fault is None
+        if not self._opening.done():
+            return False
+        opening, self._opening = self._opening, None
+        try:
+            found = opening.result()
+        except FileNotFoundError:
+            self.fault = "is missing"
+        except (NotAirable, OSError) as error:
+            self.fault = _words(error)
+        else:
+            self._file, self.identity, self.first, self.place = found.file, found.identity, found.first, found.place
+            self.begins_ms, self.metadata, self.headers = found.begins_ms, found.metadata, found.headers
+            self.is_elsewhere = found.is_elsewhere
+            self.knows_headers = self.knows_headers or found.is_elsewhere
+            self._data, self._unwrap = found.data, flv.Unwrap(found.wrap)
+        return self.fault is None
+
+    def stalled(self, now: float) -> bool:
+        """Whether opening or reading takes too long, and nothing is left that was read."""
+        waits = self._opening is not None or (self._reading is not None and not self._reading.done())
+        return waits and self._next is None and now - self._since > STALL_S
+
+    @property
+    def wrap(self) -> int:
+        """The time of the last tag that was taken, without its first one's."""
+        return self._unwrap.last
+
+    def peek(self) -> Tag | None:
+        """The next tag; None while it is being read, at the end, and where the file is at fault."""
+        while self._next is None and self.ready() and not (self.ended or self.fault):
+            self._collect()
+            begins = self._cursor
+            head = flv.tag_head(self._data, begins) if len(self._data) >= begins + flv.TAG_HEAD_BYTES else None
+            if head is None and len(self._data) >= begins + flv.TAG_HEAD_BYTES:
+                self.fault = _BROKEN.format(self.place)
+                break
+            whole = head.whole if head else flv.TAG_HEAD_BYTES
+            if len(self._data) < begins + whole and not self._end_known:
+                self._read(whole)
+                break
+            if head is None or len(self._data) < begins + whole - flv.TAIL_BYTES:
+                self.ended = True
+                break
+            self._take(head, begins)
+        return self._next
+
+    def advance(self) -> None:
+        """The next tag was taken."""
+        tag = self._next
+        assert tag is not None
+        self._next, self.place, self.last_ms = None, tag.ends, tag.time_ms
+        if flv.is_header(tag.kind, tag.body):
+            self.headers[tag.kind] = tag.begins, tag.body
+
+    def rewind(self) -> None:
+        """Begin again at the file's beginning."""
+        self._data, self._cursor, self._end_known, self.ended = b"", 0, False, False
+        self.place, self._unwrap, self._reading = flv.HEAD_BYTES, flv.Unwrap(), None
+
+    def close(self) -> None:
+        """Close the file, after a read that is under way."""
+        last = self._opening or self._reading
+        if last is None:
+            _close(self._file)
+        else:
+            last.add_done_callback(lambda done: _close(self._file if self._file >= 0 else _file_of(done)))
+        self._file, self.fault = -1, self.fault or "closed"
+
+    def _take(self, head: flv.TagHead, begins: int) -> None:
+        body_at = begins + flv.TAG_HEAD_BYTES
+        body = self._data[body_at : body_at + head.size]
+        said = int.from_bytes(self._data[body_at + head.size :][: flv.TAIL_BYTES], "big")
+        if said not in (0, flv.TAG_HEAD_BYTES + head.size) and len(self._data) >= begins + head.whole:
+            self.fault = _BROKEN.format(self.place)
+            return
+        self._cursor += head.whole
+        if head.kind == SCRIPT or not head.size:
+            self.place += head.whole
+        else:
+            time_ms = self._unwrap(head.timestamp) - self.first
+            self._next = Tag(head.kind, time_ms, body, self.place, self.place + head.whole)
+        if len(self._data) - self._cursor < self._block_bytes // 2 and not self._end_known:
+            self._read(self._block_bytes)
+
+    def _read(self, wanted: int) -> None:
+        """Have more read, so that at least *wanted* bytes follow; more at once where they do not last long."""
+        if self._reading is not None:
+            return
+        now = time.monotonic()
+        if now - self._asked_at < 0.5:
+            self._block_bytes = min(2 * self._block_bytes, MAX_BLOCK_BYTES)
+        self._asked_at = self._since = now
+        cursor_at = self._next.ends if self._next is not None else self.place
+        at = cursor_at + len(self._data) - self._cursor
+        self._reading = self._pool.submit(os.pread, self._file, max(wanted, self._block_bytes), at)
+
+    def _collect(self) -> None:
+        if self._reading is None or not self._reading.done():
+            return
+        reading, self._reading = self._reading, None
+        try:
+            more = reading.result()
+        except OSError as error:
+            self.fault = _words(error)
+            return
+        self._end_known = not more
+        self._data, self._cursor = self._data[self._cursor :] + more, 0
+
+
+def _open(path: Path, index_path: Path, at: At, unless: Identity | None) -> _Opened:
+    """Open a file and read where it is begun; runs in a thread."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        state = os.fstat(file)
+        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        if identity == unless:
+            raise NotAirable("it is as broken as before")
+        head = os.pread(file, _HEAD_BYTES, 0)
+        flv.check_head(head)
+        first, metadata = _first(head)
+        place, begins_ms, wrap, headers = flv.HEAD_BYTES, 0, first, {}
+        is_elsewhere = at.place is not None and at.file != _fingerprint(identity)
+        if at.place is not None and not is_elsewhere:
+            place, wrap, headers = at.place, at.wrap, dict(at.headers or {})
+        elif at.clock_ms is not None or at.after_ms is not None:
+            records = index.read(index_path, state.st_size) or index.look(path).records
+            record = index.keyframe(records, at.after_ms, after=True) if at.after_ms is not None else None
+            record = record or index.keyframe(records, at.clock_ms or at.after_ms or 0.0)
+            if record is not None:
+                place, begins_ms, wrap = record.offset, record.time_ms, first + record.time_ms
+                headers = index.headers(records, place)
+        bodies = {kind: (offset, _body(file, offset)) for kind, offset in headers.items()}
+        data = os.pread(file, BLOCK_BYTES, place)
+    except BaseException:
+        os.close(file)
+        raise
+    return _Opened(file, identity, first, place, begins_ms, wrap, metadata, bodies, data, is_elsewhere)
+
+
+def _first(head: bytes) -> tuple[int, bytes | None]:
+    """The time of the first sound or picture, and the metadata before it."""
+    at, metadata = flv.HEAD_BYTES, None
+    while at + flv.TAG_HEAD_BYTES <= len(head) and (found := flv.tag_head(head, at)) is not None:
+        if found.kind != SCRIPT and found.size:
+            return flv.Unwrap()(found.timestamp), metadata
+        body = head[at + flv.TAG_HEAD_BYTES :][: found.size]
+        metadata = metadata or flv.metadata(body)
+        at += found.whole
+    return 0, metadata
+
+
+def _body(file: int, offset: int) -> bytes:
+    head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, offset), 0)
+    if head is None or head.kind not in (SOUND, PICTURE):
+        raise NotAirable("the index does not fit the recording")
+    return os.pread(file, head.size, offset + flv.TAG_HEAD_BYTES)
+
+
+def _fingerprint(identity: Identity | None) -> int:
+    return zlib.crc32(repr(identity).encode())
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, NotAirable):
+        return f"cannot be aired: {error}"
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _file_of(done: "Future[_Opened] | Future[bytes]") -> int:
+    found = done.result() if not done.cancelled() and done.exception() is None else None
+    return found.file if isinstance(found, _Opened) else -1
+
+
+def _close(file: int) -> None:
+    if file >= 0:
+        os.close(file)

@@ -1,0 +1,11 @@
+"""Which release this is."""
+
+from pathlib import Path
+
+LIBRARY = Path(__file__).resolve().parents[2]
+
+
+def name() -> str:
+    """The release that lies beside this package, as its installer wrote it; `development` in a working tree."""
+    found = sorted(LIBRARY.glob("lectern-*.dist-info"))
+    return found[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if found else "development"

@@ -1,0 +1,182 @@
+"""One RTMP session over one connection, with its journal."""
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lectern.playout import kernel, link
+from lectern.playout.journal import Journal, Mark
+from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
+from lectern.playout.rtmp.url import Target
+
+SET_UP_S = 10.0
+"""Bound from the connection to ready, and from publish to its answer."""
+TAKEN_S = 5.0
+"""A peer that acknowledges no byte for as long is given up."""
+
+_RECEIVE_BYTES = 64 * 1024
+
+
+class Broken(Exception):
+    """The session is over; the text says why."""
+
+
+class Session:
+    """Bytes between a `Publisher` and a connection; *notes* gives what else its journal must keep."""
+
+    def __init__(self, target: Target, connection: socket.socket, notes: Callable[[], dict[str, Any]]) -> None:
+        self.publisher = Publisher(target, os.urandom(HANDSHAKE_BYTES - 8))
+        self.connection = connection
+        self.journal: Journal | None = None
+        self.written = 0
+        self.sent_at = 0.0
+        self._notes = notes
+        self._rest = memoryview(b"")
+        self._owed = self._paid = 0
+        self._deadline: float | None = time.monotonic() + SET_UP_S
+        self._acknowledged, self._acknowledged_at = -1, time.monotonic()
+        if kernel.HAND_OVER and not isinstance(connection, ssl.SSLSocket):
+            self.journal = Journal()
+
+    @classmethod
+    def adopt(
+        cls, target: Target, connection: socket.socket, journal: Journal, notes: Callable[[], dict[str, Any]]
+    ) -> tuple["Session", Mark, dict[str, Any]]:
+        """Go on with a session whose worker died; raises Broken where that cannot be done exactly."""
+        counted = kernel.counts(connection)
+        last = journal.last()
+        saved = journal.notes(counted.read) if counted is not None else None
+        if counted is None or last is None or saved is None:
+            raise Broken("the session's journal does not tell how to go on")
+        mark, body = last
+        sent = counted.written - mark.offset
+        if not 0 <= sent <= len(body) or len(body) < mark.size:
+            raise Broken("the session's journal does not fit what was sent")
+        self = cls.__new__(cls)
+        self.publisher, self.connection, self.journal = Publisher.load(target, saved["publisher"]), connection, journal
+        self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
+        self._rest, self._deadline = memoryview(body)[sent:], None
+        self._owed, self._paid = saved["owed"], mark.paid
+        self.publisher.owed = self.publisher.owed[len(self.publisher.owed) - max(0, self._owed - self._paid) :]
+        self._acknowledged, self._acknowledged_at = -1, time.monotonic()
+        return self, mark, saved
+
+    @property
+    def step(self) -> Step:
+        """How far it is."""
+        return self.publisher.step
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether all that was to be sent is with the kernel."""
+        return not self._rest
+
+    def receive(self) -> None:
+        """Take what has come; raises Broken."""
+        try:
+            while self._receive():
+                pass
+        except NotRtmp as error:
+            raise Broken(str(error)) from error
+        except OSError as error:
+            raise Broken(link.words(error)) from error
+
+    def publish(self) -> None:
+        """Ask to publish; the answer comes by `receive`."""
+        self.publisher.publish()
+        self._deadline = time.monotonic() + SET_UP_S
+        self.flush()
+
+    def went_live(self) -> None:
+        """Media come next: from now on the journal is kept."""
+        self._deadline = None
+        self._owed = len(self.publisher.owed)
+        counted = kernel.counts(self.connection) if self.journal else None
+        if self.journal and (counted is None or counted.written != self.written):
+            self.journal.close()
+            self.journal = None  # this kernel counts otherwise than we do: the next worker makes a new session
+        self.note()
+
+    def note(self) -> None:
+        """Write down what changed: something was received, or another file is sent."""
+        if self.journal is not None:
+            saved = self.publisher.save()
+            self.journal.note({**self._notes(), "publisher": saved, "owed": self._owed, "taken": saved["window"][1]})
+
+    def batch(self, media: list[bytes], mark: Callable[[int, int, int], Mark]) -> None:
+        """Send messages and what is owed to the server, once all before is with the kernel.
+
+        *mark* is called with offset, size and `paid` of what is sent. Raises Broken.
+        """
+        owed = self.publisher.take()
+        self._paid += len(owed)
+        body = b"".join([owed, *media])
+        if self.journal is not None:
+            self.journal.write(mark(self.written, len(body), self._paid), body)
+        self._rest = memoryview(body)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is left of the last batch; before media, what is owed. Raises Broken."""
+        if self.step is not Step.LIVE and self.publisher.owed:
+            self._rest = memoryview(bytes(self._rest) + self.publisher.take())
+        if not self._rest:
+            return
+        try:
+            sent = link.send(self.connection, self._rest)
+        except OSError as error:
+            raise Broken(link.words(error)) from error
+        self._rest = self._rest[sent:]
+        self.written += sent
+        if sent:
+            self.sent_at = time.monotonic()
+
+    def watch(self, now: float) -> None:
+        """Raise Broken where the peer has not answered, or has taken nothing for too long."""
+        if self._deadline is not None and now > self._deadline:
+            raise Broken(f"the server did not answer within {SET_UP_S:g} s, at the step {self.step}")
+        counted = kernel.counts(self.connection)
+        acknowledged = counted.acknowledged if counted else self.written
+        waits = counted.waits if counted else bool(self._rest)
+        if acknowledged != self._acknowledged or not waits:
+            self._acknowledged, self._acknowledged_at = acknowledged, now
+        elif now - self._acknowledged_at > TAKEN_S and self.step is Step.LIVE:
+            raise Broken(f"the server took nothing for {TAKEN_S:g} s")
+
+    def close(self, *, politely: bool) -> None:
+        """End it: with a goodbye, or at once, and then nothing more comes of what was sent last."""
+        try:
+            if politely and not self._rest:
+                self.publisher.close()
+                self._rest = memoryview(self.publisher.take())
+                self.flush()
+                self.connection.shutdown(socket.SHUT_WR)
+            elif not politely:
+                kernel.reset(self.connection)
+        except (Broken, OSError):
+            pass  # it was broken already
+        finally:
+            self.connection.close()
+            if self.journal is not None:
+                self.journal.close()
+
+    def _receive(self) -> bool:
+        """Take one portion; False where nothing is left."""
+        is_kept = self.journal is not None and self.step is Step.LIVE
+        data = link.receive(self.connection, _RECEIVE_BYTES, socket.MSG_PEEK if is_kept else 0)
+        if data is None:
+            return False
+        if not data:
+            raise Broken("the server closed the connection")
+        before, owed = self.step, len(self.publisher.owed)
+        self.publisher.receive(data)
+        if before is Step.LIVE:
+            self._owed += len(self.publisher.owed) - owed
+        if is_kept:
+            self.note()  # before it is taken: who comes after may read it again
+            self.connection.recv(len(data))
+        return True

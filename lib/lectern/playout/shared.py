@@ -1,0 +1,50 @@
+"""A page of memory that holder and workers share: until when the lease is held, and the worker's last tick."""
+
+import mmap
+import os
+import struct
+import time
+
+from lectern.playout import kernel
+
+_DOUBLE = struct.Struct("=d")
+_LEASE, _TICK = 0, 64
+
+
+class Shared:
+    """Made by the holder; a worker opens it by the descriptor that it inherits."""
+
+    def __init__(self, file: int | None = None) -> None:
+        if file is None:
+            file = kernel.memory_file("lectern-playout")
+            os.ftruncate(file, mmap.PAGESIZE)
+        self.file = file
+        self._memory = mmap.mmap(file, mmap.PAGESIZE)
+
+    @property
+    def lease_until(self) -> float:
+        """The end of the lease, as kernel.boot_now counts. Read twice, because a reading may fall into a writing."""
+        while True:
+            first, second = self._get(_LEASE), self._get(_LEASE)
+            if first == second:
+                return first
+
+    @lease_until.setter
+    def lease_until(self, until: float) -> None:
+        self._memory[_LEASE : _LEASE + 8] = _DOUBLE.pack(until)
+
+    def held(self) -> bool:
+        """Whether anything may be sent now."""
+        return kernel.boot_now() < self.lease_until
+
+    def tick(self) -> None:
+        """The worker is alive."""
+        self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
+
+    @property
+    def ticked_at(self) -> float:
+        """When it last was, by time.monotonic."""
+        return self._get(_TICK)
+
+    def _get(self, at: int) -> float:
+        return float(_DOUBLE.unpack(self._memory[at : at + 8])[0])

@@ -1,0 +1,54 @@
+"""What all classes of a worker share."""
+
+import random
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lectern.playout.session import Session
+from lectern.playout.shared import Shared
+
+
+class Now(NamedTuple):
+    """The time of a tick, by both clocks: *mono* goes on evenly, *wall* is epoch seconds."""
+
+    mono: float
+    wall: float
+
+    @classmethod
+    def read(cls) -> "Now":
+        """The time now."""
+        return cls(time.monotonic(), time.time())
+
+
+@dataclass
+class Totals:
+    """Counted since the worker began."""
+
+    bytes: int = 0
+    reconnects: int = 0
+
+
+@dataclass
+class Station:
+    """The worker's means: threads for files, the lease, whom to tell, who keeps a copy of each connection."""
+
+    pool: Executor
+    shared: Shared
+    tell: Callable[[dict[str, Any]], None]
+    keep: Callable[[str, Session], None]
+    drop: Callable[[str], None]
+    ca_file: str | None = None
+    totals: Totals = field(default_factory=Totals)
+    chance: random.Random = field(default_factory=random.Random)
+    _trusted: ssl.SSLContext | None = None
+
+    @property
+    def trusted(self) -> ssl.SSLContext:
+        """Whose certificates are taken: those of the CA file if there is one, else those that the machine trusts."""
+        if self._trusted is None:
+            self._trusted = ssl.create_default_context(cafile=self.ca_file)
+        return self._trusted

@@ -1,0 +1,152 @@
+"""The classes to be aired, and the file that keeps them over any restart."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lectern.playout.feed import Files
+from lectern.playout.index import path_of
+from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.url import target
+
+MAX_URLS = 4
+FORGET_S = 24 * 3600.0
+"""An ended class can be asked for as long."""
+
+
+class BadRequest(Exception):
+    """A request that cannot be done; the text says why."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A class as it was asked for; times are epoch seconds."""
+
+    class_id: str
+    file: str
+    push_urls: tuple[str, ...]
+    start: float
+    end: float
+    index: str | None = None
+    duration_s: float | None = None
+    slate: str | None = None
+
+    @property
+    def files(self) -> Files:
+        """What it is made of."""
+        recording = Path(self.file)
+        length_s = self.end - self.start
+        needed_ms = None if self.duration_s is None else min(self.duration_s, length_s) * 1000
+        index = Path(self.index) if self.index else path_of(recording)
+        return Files(recording, index, Path(self.slate) if self.slate else None, needed_ms)
+
+
+@dataclass
+class Entry:
+    """A class of the timetable, and what became of it."""
+
+    lesson: Lesson
+    as_run: list[dict[str, Any]] = field(default_factory=list)
+    ended: str | None = None
+    """Why it is over: in words."""
+    first_byte_at: float | None = None
+
+
+def lesson(fields: dict[str, Any]) -> Lesson:
+    """The class that *fields* ask for; raises BadRequest with what is wrong with them."""
+    urls = fields.get("push_urls")
+    if not isinstance(urls, list) or not 1 <= len(urls) <= MAX_URLS or len(set(map(str, urls))) < len(urls):
+        raise BadRequest(f"push_urls: 1 to {MAX_URLS} different URLs are needed")
+    for number, url in enumerate(urls):
+        try:
+            target(str(url))
+        except NotRtmp as error:
+            raise BadRequest(f"push_urls[{number}]: {error}") from error
+    found = Lesson(
+        class_id=_text(fields, "class_id"),
+        file=_path(fields, "file") or "",
+        push_urls=tuple(map(str, urls)),
+        start=_number(fields, "start") or 0.0,
+        end=_number(fields, "end") or 0.0,
+        index=_path(fields, "index", is_needed=False),
+        duration_s=_number(fields, "duration_s", is_needed=False),
+        slate=_path(fields, "slate", is_needed=False),
+    )
+    if found.end <= found.start:
+        raise BadRequest("end: it must be after start")
+    return found
+
+
+class TimetableFile:
+    """Where the timetable is kept, complete or as it was before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, Entry]:
+        """The entries by class_id; raises BadRequest where the file cannot be read, but leaves out odd entries."""
+        try:
+            rows = json.loads(self._path.read_text(encoding="utf-8"))["classes"]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadRequest(f"{self._path}: it cannot be read: {error}") from error
+        found = {}
+        for row in rows:
+            try:
+                known = lesson(row["lesson"])
+                entry = Entry(known, list(row["as_run"]), row["ended"], row["first_byte_at"])
+            except (BadRequest, KeyError, TypeError):
+                continue
+            found[known.class_id] = entry
+        return found
+
+    def text(self, entries: dict[str, Entry]) -> str:
+        """What is to be written: made at once, so that the writing may take its time in a thread."""
+        return json.dumps({"classes": [asdict(one) for one in entries.values()]})
+
+    def write(self, text: str) -> None:
+        """Write it and return when it is on the disk; raises OSError."""
+        write_durably(self._path, text)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace *path* by a file that is on the disk."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 1024:
+        raise BadRequest(f"{name}: a text of 1 to 1,024 characters is needed")
+    return value
+
+
+def _path(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> str | None:
+    if fields.get(name) is None and not is_needed:
+        return None
+    value = _text(fields, name)
+    if not value.startswith("/") or "\0" in value:
+        raise BadRequest(f"{name}: an absolute path is needed")
+    return value
+
+
+def _number(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> float | None:
+    value = fields.get(name)
+    if value is None and not is_needed:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
+        raise BadRequest(f"{name}: a number of seconds is needed")
+    return float(value)

@@ -1,0 +1,198 @@
+"""The worker: airs all classes in one event loop, and may be killed at any instruction."""
+
+import asyncio
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lectern.playout import desk, journal, kernel, link, release
+from lectern.playout.airing import Airing
+from lectern.playout.control import Control
+from lectern.playout.journal import Journal
+from lectern.playout.lines import say
+from lectern.playout.pipe import Gone, Pipe
+from lectern.playout.session import Broken, Session
+from lectern.playout.shared import Shared
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import BadRequest, Entry, TimetableFile
+
+TICK_S = 0.02
+THREADS = 256
+"""Bound of files that a hanging disk may hold up at once; threads are made when they are needed."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the holder hands to a worker when it starts it."""
+
+    folder: Path
+    holder: int
+    pipe: int
+    shared: int
+    listener: int
+    ca_file: str | None
+
+
+class Worker:
+    """Everything a worker knows; `run` returns when the holder has gone."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.pipe = Pipe(socket.socket(fileno=terms.pipe))
+        self.shared = Shared(terms.shared)
+        self.file = TimetableFile(terms.folder / "timetable.json")
+        self.airings: dict[str, Airing] = {}
+        self.station = Station(
+            pool=ThreadPoolExecutor(THREADS, "file"),
+            shared=self.shared,
+            tell=self._tell,
+            keep=self._keep,
+            drop=lambda key: self.pipe.say("over", key=key),
+            ca_file=terms.ca_file,
+        )
+        self.since = time.time()
+        self.lateness: dict[int, float] = {}
+        self.taken_over: dict[str, Any] | None = None
+        self.upgrading: asyncio.Future[str] | None = None
+        self._control: Control | None = None
+        self._was_held = False
+        self._gone = asyncio.Event()
+
+    async def run(self) -> None:
+        """Say that all is loaded, wait for the word to go on air, then tick."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self.station.pool)
+        entries = self._entries()
+        self.pipe.say("loaded", release=release.name(), journal=journal.VERSION, pid=os.getpid())
+        sessions, why, began_at = await self._handed_over()
+        self.airings = {one.lesson.class_id: Airing(one, self.station) for one in entries().values()}
+        self._adopt(sessions, why, began_at)
+        loop.add_reader(self.pipe.connection, self._hear)
+        served = desk.Desk(self)
+        self._control = Control(socket.socket(fileno=self.terms.listener), served.does)
+        await self._control.start()
+        saving = loop.create_task(served.save_for_ever())
+        await self._tick_for_ever()
+        saving.cancel()
+
+    def tick(self, now: Now) -> None:
+        """Do what is due for all classes."""
+        is_held = self.shared.held()
+        for airing in list(self.airings.values()):
+            airing.tick(now)
+        if self._was_held and not is_held:
+            self._tell({"event": "lease_over", "at": now.wall})
+        self._was_held = is_held
+        self.shared.tick()
+        self.pipe.flush()
+
+    async def _tick_for_ever(self) -> None:
+        due = time.monotonic()
+        while not self._gone.is_set():
+            now = Now.read()
+            minute = int(now.mono / 60)
+            self.lateness = {at: late for at, late in self.lateness.items() if at >= minute - 1}
+            self.lateness[minute] = max(self.lateness.get(minute, 0.0), now.mono - due)
+            self.tick(now)
+            due = max(due + TICK_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+    # -- the holder ----------------------------------------------------------------------------------------------------
+
+    def _entries(self) -> Any:  # noqa: ANN401 (a function)
+        """Read the timetable now, to know that it can be read; and again when this worker goes on air."""
+
+        def entries() -> dict[str, Entry]:
+            try:
+                return self.file.read()
+            except BadRequest as error:
+                # What cannot be read is kept for people; the resident tells all classes when it connects.
+                say(f"{error}; it is set aside")
+                aside = self.terms.folder / "timetable.json.unreadable"
+                (self.terms.folder / "timetable.json").replace(aside)
+                return {}
+
+        entries()
+        return entries
+
+    async def _handed_over(self) -> tuple[list[tuple[str, socket.socket, Journal]], str, float]:
+        """Take what the last worker left, until the holder says go; a standby waits here."""
+        sessions = []
+        while True:
+            await link.until_ready(self.pipe.connection)
+            try:
+                messages = self.pipe.hear()
+            except Gone:
+                raise SystemExit(0) from None
+            for message, files in messages:
+                if message["say"] == "session":
+                    connection = socket.socket(fileno=files[0])
+                    connection.settimeout(0)
+                    sessions.append((message["key"], connection, Journal(files[1])))
+                elif message["say"] == "go":
+                    return sessions, message["why"], message["at"]
+
+    def _adopt(self, sessions: list[tuple[str, socket.socket, Journal]], why: str, began_at: float) -> None:
+        """Go on with the sessions that can be; end the others, which are then made anew."""
+        now, kept, gap_s = Now.read(), 0, 0.0
+        for key, connection, kept_journal in sessions:
+            try:
+                gap_s = max(gap_s, self._adopt_one(key, connection, kept_journal, now))
+                kept += 1
+            except (Broken, OSError, ValueError, KeyError):
+                kernel.reset(connection)
+                connection.close()
+                kept_journal.close()
+                self.pipe.say("over", key=key)
+        if why != "start":
+            self.taken_over = {"why": why, "at": now.wall, "sessions": len(sessions), "kept": kept}
+            self.taken_over |= {"gap_s": round(gap_s, 3), "took_s": round(time.monotonic() - began_at, 3)}
+
+    def _adopt_one(self, key: str, connection: socket.socket, kept_journal: Journal, now: Now) -> float:
+        """Go on with one session; returns how long nothing was sent on it."""
+        class_id, url = key.split("\n")[1:3]
+        airing = self.airings.get(class_id)
+        push = airing.pushes.get(url) if airing is not None else None
+        last = kept_journal.last()
+        if airing is None or push is None or last is None or not self.shared.held():
+            raise Broken("its class is not aired any more")
+        push.adopt(key, connection, kept_journal, now)
+        airing.reopen(push)
+        return max(0.0, time.monotonic() - last[0].sent_at)
+
+    def _keep(self, key: str, session: Session) -> None:
+        if session.journal is not None:
+            self.pipe.say("session", (session.connection.fileno(), session.journal.file), key=key)
+
+    def _hear(self) -> None:
+        try:
+            messages = self.pipe.hear()
+        except Gone:
+            self._gone.set()
+            return
+        for message, _ in messages:
+            if message["say"] == "upgrade failed" and self.upgrading is not None and not self.upgrading.done():
+                self.upgrading.set_result(message["why"])
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if self._control is not None:
+            self._control.tell(event)
+
+
+def main(terms: Terms) -> None:
+    """Run a worker until its holder ends."""
+    kernel.die_with(terms.holder)
+    asyncio.run(_run(terms))
+
+
+async def _run(terms: Terms) -> None:
+    await Worker(terms).run()
+
+
+def check(folder: Path) -> None:
+    """Read what a worker reads when it starts; raises BadRequest where it cannot."""
+    TimetableFile(folder / "timetable.json").read()

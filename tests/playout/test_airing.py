@@ -1,0 +1,217 @@
+"""A class is aired by itself: at its second, to the packet, by the clock."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from tests.playout import flvs
+from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.stage import Playout
+
+
+def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> None:
+    tags = flvs.lesson(3)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 1
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: playout.told("ended", "c1"), description="the end")
+        (session,) = receiver.of("c1")
+        wait_until(lambda: session.ended, description="the session's end")
+        assert session.ended == "eof"
+        assert session.packets() == tags
+        assert session.commands[-2:] == ["FCUnpublish", "deleteStream"]
+        first_byte_at = playout.status("c1")["first_byte_at"]
+        assert 0 <= first_byte_at - start < 0.5
+        (ended,) = playout.told("ended", "c1")
+        assert ended["sessions"] == 1
+        assert 2.5 < ended["sent_s"] < 3.5
+        assert [one["event"] for one in playout.events] == ["connected", "on_air", "ended"]
+
+
+def sounds(session: Session) -> list[Arrived]:
+    return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
+
+
+def test_a_class_that_is_asked_for_late_begins_at_the_clocks_position(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() - 20.3
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: receiver.of("c1") and len(receiver.of("c1")[0].packets()) > 80, description="media")
+        (session,) = receiver.of("c1")
+        offset_s = time.time() - time.monotonic()
+        sound = sounds(session)[0]
+        assert abs(flvs.number(sound.body) * 0.04 - (sound.at + offset_s - start)) < 0.3
+        packets = session.packets()
+        assert {packets[0][2], packets[1][2]} == {flvs.AVC_HEADER, flvs.AAC_HEADER}
+        assert packets[0][1] == 0
+        pictures = [one for one in packets if one[0] == 9][1:]
+        assert flvs.number(pictures[0][2]) % 25 == 0, "pictures begin with the next keyframe"
+        numbers = [flvs.number(one[2]) for one in pictures]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 0.5
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        for number in range(4):
+            wait_until(lambda number: len(receiver.of("c1")) == number + 1, number, description="a session")
+            session = receiver.of("c1")[-1]
+            wait_until(sounds, session, description="sound")
+            time.sleep(1.7)
+            session.cut()
+        wait_until(lambda: len(receiver.of("c1")) == 5 and sounds(receiver.of("c1")[-1]), description="the last")
+        offset_s = time.time() - time.monotonic()
+        for before, after in pairwise(receiver.of("c1")):
+            sound = sounds(after)[0]
+            assert sound.at - before.media[-1].at < 0.6
+            assert abs(flvs.number(sound.body) * 0.04 - (sound.at + offset_s - start)) < 0.3
+        assert len(playout.told("broke_off", "c1")) == 4
+        assert all(one["was_on_air"] for one in playout.told("broke_off"))
+        assert len(playout.status("c1")["as_run"]) == 5
+
+
+def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.close_after_start = True
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: receiver.sessions, description="a first session")
+        time.sleep(4)
+        assert 3 <= len(receiver.sessions) <= 8
+        assert playout.told("on_air") == []
+        assert playout.status("c1")["state"] == "trying"
+        receiver.close_after_start = False
+        wait_until(lambda: playout.told("on_air"), description="on air at last")
+
+
+def test_a_refusal_is_told_in_the_servers_words_and_tried_again(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.refuse_publish = "stream is taken"
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: len(playout.told("broke_off")) >= 2, description="refusals")
+        assert playout.told("broke_off")[0]["why"] == "the server refuses: NetStream.Publish.BadName: stream is taken"
+        assert playout.status("c1")["pushes"][0]["state"] == "trying"
+        receiver.refuse_publish = None
+        wait_until(lambda: playout.told("on_air"), description="on air at last")
+
+
+def test_where_nobody_listens_the_reason_is_told(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver:
+        url = receiver.url("c1")
+    with Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, url, starts_in_s=0.2)
+        wait_until(lambda: playout.told("broke_off"), description="the reason")
+        assert playout.told("broke_off")[0]["why"] == "Connection refused"
+
+
+def test_pings_are_answered_and_windows_acknowledged(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.ping_every_s = 0.2
+        receiver.window = 1000
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].pongs >= 5, description="pongs")
+        assert len(receiver.sessions) == 1
+
+
+def test_a_receiver_that_takes_nothing_is_given_up_after_five_seconds(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60, size=4000))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.small_buffer(8192)
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        receiver.frozen.set()
+        frozen_at = time.monotonic()
+        wait_until(lambda: playout.told("broke_off"), description="the end")
+        assert 4.5 < time.monotonic() - frozen_at < 12
+        assert playout.told("broke_off")[0]["why"] == "the server took nothing for 5 s"
+        receiver.frozen.clear()
+        wait_until(lambda: len(receiver.of("c1")) == 2 and sounds(receiver.of("c1")[1]), description="a new session")
+
+
+def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60, size=8000))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        receiver.small_buffer(8192)
+        start = time.time() + 0.5
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        receiver.frozen.set()
+        time.sleep(4)
+        receiver.frozen.clear()
+        wait_until(lambda: playout.told("behind"), description="behind")
+        time.sleep(2.5)
+        (session,) = receiver.of("c1")
+        offset_s = time.time() - time.monotonic()
+        sound = sounds(session)[-1]
+        assert abs(flvs.number(sound.body) * 0.04 - (sound.at + offset_s - start)) < 0.5
+        numbers = [flvs.number(one.body) for one in sounds(session)]
+        assert numbers == sorted(set(numbers))
+        assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
+
+
+def test_two_urls_are_two_sessions_each_with_its_own_luck(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as one, Receiver() as other, Playout(tmp_path / "p") as playout:
+        other.refuse_publish = "no"
+        playout.air("c1", path, one.url("c1"), other.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        status = playout.status("c1")
+        assert status["state"] == "on_air"
+        assert [push["state"] for push in status["pushes"]] == ["on_air", "trying"]
+
+
+def test_an_end_that_is_moved_is_kept_on_air(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 0.5
+        assert playout.air("c1", path, receiver.url("c1"), start=start)["change"] == "new"
+        assert playout.air("c1", path, receiver.url("c1"), start=start)["change"] == "same"
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        assert playout.air("c1", path, receiver.url("c1"), start=start, length_s=3)["change"] == "changed"
+        wait_until(lambda: playout.told("ended"), description="the end")
+        (session,) = receiver.of("c1")
+        assert 2.8 < session.packets()[-1][1] / 1000 <= 3.0
+        assert playout.told("ended")[0]["why"] == "its end has come"
+
+
+def test_a_cancelled_class_ends_politely_and_is_forgotten(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        assert playout.ask("cancel", class_id="c1")["was"] == "on_air"
+        wait_until(lambda: receiver.of("c1")[0].ended, description="the end")
+        assert receiver.of("c1")[0].ended == "eof"
+        assert playout.ask("cancel", class_id="c1")["was"] is None
+        assert playout.ask("status")["classes"] == []
+
+
+def test_times_beyond_three_bytes_are_crossed_on_air(tmp_path: Path) -> None:
+    """4.66 hours into a recording, its times need four bytes; the session began before."""
+    tags = flvs.lesson(3, first_ms=0xFFFFFF - 1500)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("ended"), description="the end")
+        assert receiver.of("c1")[0].packets() == [(kind, time - 0xFFFFFF + 1500, body) for kind, time, body in tags]
+
+
+def test_a_class_in_its_fifth_hour_is_sent_with_long_times(tmp_path: Path) -> None:
+    hours = 0xFFFFFF + 3000
+    tags = [*flvs.lesson(2), *((kind, at + hours - 2000, body) for kind, at, body in flvs.lesson(8))]
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() - hours / 1000
+        playout.air("c1", path, receiver.url("c1"), start=start, length_s=hours / 1000 + 5)
+        wait_until(lambda: receiver.of("c1") and len(sounds(receiver.of("c1")[0])) > 20, description="sound")
+        sound = sounds(receiver.of("c1")[0])[0]
+        offset_s = time.time() - time.monotonic()
+        position_s = (flvs.number(sound.body) * 40 + hours - 2000) / 1000
+        assert abs(position_s - (sound.at + offset_s - start)) < 0.3

@@ -1,0 +1,69 @@
+"""`lectern playout`, as a person types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.playout import flvs
+from tests.playout.receiver import Receiver, wait_until
+from tests.playout.stage import Playout
+
+
+def lectern(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(Path(sys.executable).with_name("lectern"))]
+    return subprocess.run([*argv, "playout", *arguments], capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_status_and_upgrade_speak_to_people_and_to_programs(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        place = ("--dir", str(playout.folder), "--socket", str(playout.socket))
+        shown = lectern(*place, "status")
+        assert shown.returncode == 0
+        assert "On air: 1 of 1 class; 0 reconnects" in shown.stdout
+        assert "  c1  on air at " in shown.stdout
+        upgraded = lectern(*place, "upgrade")
+        assert upgraded.returncode == 0, upgraded.stderr
+        assert "is on air: 1 session went on of 1; the longest gap was 0." in upgraded.stdout
+        found = json.loads(lectern(*place, "status", "--json").stdout)
+        assert found["worker"]["taken_over"]["why"] == "upgrade"
+        assert found["classes"][0]["class_id"] == "c1"
+        assert len(receiver.sessions) == 1
+
+
+def test_where_no_playout_runs_a_command_says_what_to_do(tmp_path: Path) -> None:
+    done = lectern("--dir", str(tmp_path), "status")
+    assert done.returncode == 1
+    assert "no playout answers there" in done.stderr
+    assert "Start it: lectern playout" in done.stderr
+
+
+def test_the_command_becomes_the_holder_which_stays_small(tmp_path: Path) -> None:
+    argv = [str(Path(sys.executable).with_name("lectern")), "playout", "--dir", str(tmp_path / "p")]
+    process = subprocess.Popen(argv)
+    try:
+        wait_until((tmp_path / "p/playout.sock").exists, description="the socket", timeout_s=60)
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        pss_kb = int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
+        assert pss_kb < 30_000
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert not (tmp_path / "p/playout.sock").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("status", "--help"), ("upgrade", "--help")])
+def test_help_names_the_settings(arguments: tuple[str, ...]) -> None:
+    done = lectern(*arguments)
+    assert done.returncode == 0
+    if arguments == ("--help",):
+        assert all(name in done.stdout for name in ("PLAYOUT_DIR", "PLAYOUT_SOCKET", "PLAYOUT_CA_FILE"))

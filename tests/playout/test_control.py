@@ -1,0 +1,182 @@
+"""The control socket: a bad line harms nothing, the timetable outlives everything."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.playout import child, client
+from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
+from tests.playout import flvs
+from tests.playout.receiver import Receiver, wait_until
+from tests.playout.stage import Playout
+
+LESSON: dict[str, Any] = {
+    "class_id": "c1",
+    "file": "/a.flv",
+    "push_urls": ["rtmp://h/live/c1"],
+    "start": 1000.0,
+    "end": 1060.0,
+}
+
+
+def test_the_socket_is_its_owners_only(tmp_path: Path) -> None:
+    with Playout(tmp_path / "p") as playout:
+        assert stat.S_IMODE(playout.socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"no json\n", b"[]\n", b'{"do": "dance"}\n', b'{"do": []}\n', b"[" * 9000 + b"\n"]
+)
+def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path, line: bytes) -> None:
+    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
+        other.settimeout(10)
+        other.connect(str(playout.socket))
+        other.sendall(line)
+        answer = json.loads(other.recv(65_536))
+        assert not answer["ok"]
+        assert answer["why"]
+        other.sendall(b'{"do": "hello", "id": 7}\n')
+        answer = json.loads(other.recv(65_536))
+        assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 1)
+
+
+def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
+    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
+        other.settimeout(10)
+        other.connect(str(playout.socket))
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            other.sendall(b"x" * 6_000_000)
+        assert playout.hello()["ok"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class_id": ""}, "class_id"),
+        ({"file": "a.flv"}, "file: an absolute path"),
+        ({"push_urls": []}, "push_urls: 1 to 4"),
+        ({"push_urls": ["rtmp://h/a/b"] * 2}, "push_urls: 1 to 4 different"),
+        ({"push_urls": ["http://h/a"]}, r"push_urls\[0\]: the push URL begins neither"),
+        ({"push_urls": ["rtmp://me:secret@h/a/b"]}, r"push_urls\[0\]: the push URL has a user name"),
+        ({"start": "soon"}, "start: a number"),
+        ({"end": 999.0}, "end: it must be after start"),
+        ({"end": float("nan")}, "end: a number"),
+        ({"slate": 7}, "slate"),
+    ],
+)
+def test_a_class_that_cannot_be_aired_is_refused_in_words(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRequest, match=words) as caught:
+        lesson({**LESSON, **change})
+    assert "secret" not in str(caught.value)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*LESSON, "index", "slate", "duration_s"]), st.none() | st.integers() | st.text())
+)
+def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None:
+    try:
+        found = lesson({**LESSON, **fields})
+    except BadRequest:
+        return
+    assert found.end > found.start
+
+
+def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
+    file = TimetableFile(tmp_path / "timetable.json")
+    assert file.read() == {}
+    entry = Entry(lesson(LESSON), [{"from": 1.0}], "over", 3.0)
+    file.write(file.text({"c1": entry}))
+    assert file.read() == {"c1": entry}
+    rows = json.loads((tmp_path / "timetable.json").read_text())
+    rows["classes"].append({"lesson": {"class_id": "odd"}})
+    (tmp_path / "timetable.json").write_text(json.dumps(rows))
+    assert file.read() == {"c1": entry}
+    (tmp_path / "timetable.json").write_text("{")
+    with pytest.raises(BadRequest, match="cannot be read"):
+        file.read()
+
+
+def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        answer = playout.air("c1", path, receiver.url("c1"), starts_in_s=4)
+        assert answer["durable"]
+        os.kill(playout.worker(), signal.SIGKILL)
+        playout.process.kill()
+        playout.process.wait()
+        playout.start()
+        wait_until(lambda: receiver.of("c1"), description="on air")
+
+
+def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / "timetable.json").write_text("{")
+    with Playout(folder) as playout:
+        assert playout.ask("status")["classes"] == []
+    assert (folder / "timetable.json.unreadable").read_text() == "{"
+
+
+def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        (tmp_path / "p/timetable.json").mkdir()
+        answer = playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
+        assert not answer["durable"]
+        assert answer["why"].startswith("the timetable cannot be written: ")
+        wait_until(lambda: receiver.of("c1"), description="on air")
+
+
+def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path) -> None:
+    with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as deaf:
+        deaf.settimeout(5)
+        deaf.connect(str(playout.socket))
+        question = b'{"do": "status", "id": "' + b"x" * 60_000 + b'"}\n'
+        with pytest.raises(OSError, match=r"Broken pipe|reset|timed out"):
+            deaf.sendall(question * 200)
+        assert playout.hello()["ok"]
+
+
+@pytest.mark.asyncio
+async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        async with await client.Client.connect(playout.socket) as ours:
+            hello = await ours.ask("hello", events=True)
+            fields: dict[str, Any] = {"class_id": "c1", "file": str(path), "push_urls": [receiver.url("c1")]}
+            await ours.ask("air", **fields, start=time.time(), end=time.time() + 60)
+            with pytest.raises(client.Refused, match="push_urls"):
+                await ours.ask("air", **{**fields, "push_urls": []}, start=1, end=2)
+            seen = []
+            async for event in ours.events():
+                seen.append(event["event"])
+                if event["event"] == "on_air":
+                    os.kill(hello["pid"], signal.SIGKILL)
+            assert seen == ["connected", "on_air"]
+            with pytest.raises(client.Unreachable):
+                await ours.ask("status")
+    with pytest.raises(client.Unreachable):
+        await client.Client.connect(playout.socket)
+
+
+def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['x', 'check', '--dir', sys.argv[2]];"
+        f"runpy.run_path({str(child.PROGRAM)!r}, run_name='__main__');"
+        "print([one for one in sys.modules if 'site-packages' in str(getattr(sys.modules[one], '__file__', ''))])"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", code, "x", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,153 @@
+"""A worker may be killed, hang or be replaced at any moment: the session goes on, no packet is missing, none twice."""
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lectern.playout import child
+from tests.playout import flvs
+from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.stage import Playout
+
+CLASSES = 6
+
+
+def on_air(playout: Playout, receiver: Receiver, path: Path, *, length_s: float = 60.0) -> list[str]:
+    names = [f"c{number}" for number in range(CLASSES)]
+    start = time.time() + 1
+    for name in names:
+        playout.air(name, path, receiver.url(name), start=start, length_s=length_s)
+    wait_until(lambda: all(receiver.of(name) and receiver.of(name)[0].packets() for name in names), description="media")
+    return names
+
+
+def sounds(session: Session) -> list[Arrived]:
+    return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
+
+
+def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> None:
+    """Each class had one session, and its packets are the file's."""
+    for name in names:
+        wait_until(lambda name: receiver.of(name)[-1].ended, name, description=f"the end of {name}")
+        (session,) = receiver.of(name)
+        assert session.ended == "eof"
+        assert session.packets() == tags
+
+
+def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: Path) -> None:
+    tags = flvs.lesson(6)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        names = on_air(playout, receiver, path)
+        for _ in range(4):
+            worker = playout.worker()
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda worker: playout.worker() != worker, worker, description="another worker")
+            time.sleep(0.4)
+        taken_over = playout.again("status")["worker"]["taken_over"]
+        assert (taken_over["why"], taken_over["sessions"], taken_over["kept"]) == ("died", CLASSES, CLASSES)
+        ended_exact(receiver, names, tags)
+        rows = playout.status("c0")["as_run"]
+        assert len(rows) == 1
+        assert rows[0]["sent_s"] > 5.5
+
+
+def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
+    tags = flvs.lesson(4)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        names = on_air(playout, receiver, path)
+        worker = playout.worker()
+        with pytest.raises(OSError, match="ended"):
+            playout.ask("upgrade")
+        status = playout.again("status")
+        assert status["pid"] != worker
+        assert status["worker"]["taken_over"]["why"] == "upgrade"
+        assert status["worker"]["taken_over"]["kept"] == CLASSES
+        assert status["worker"]["classes_on_air"] == CLASSES
+        ended_exact(receiver, names, tags)
+
+
+def test_a_new_release_that_cannot_be_loaded_leaves_the_old_one_on_air(tmp_path: Path) -> None:
+    """The holder follows the link to the release of the moment."""
+    package = child.PROGRAM.parent
+    for release in ("one", "two"):
+        target = tmp_path / release / "lectern"
+        shutil.copytree(package, target / "playout", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(package.parent / "__init__.py", target)
+    (tmp_path / "two/lectern/playout/push.py").write_text("import no_such_module\n")
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "one")
+    tags = flvs.lesson(6)
+    path = flvs.write(tmp_path / "a.flv", tags)
+    program = current / "lectern/playout/__main__.py"
+    with Receiver() as receiver, Playout(tmp_path / "p", program=program) as playout:
+        names = on_air(playout, receiver, path)
+        worker = playout.worker()
+        current.unlink()
+        current.symlink_to(tmp_path / "two")
+        answer = playout.ask("upgrade")
+        assert not answer["ok"]
+        assert answer["why"] == "the new worker exited with 1; the old one goes on"
+        assert playout.worker() == worker
+        current.unlink()
+        current.symlink_to(tmp_path / "one")
+        with pytest.raises(OSError, match="ended"):
+            playout.ask("upgrade")
+        assert playout.worker() != worker
+        ended_exact(receiver, names, tags)
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        names = on_air(playout, receiver, path)
+        worker = playout.worker()
+        os.kill(worker, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), description="the end of the worker")
+        assert 1.5 < time.monotonic() - stopped_at < 6
+        status = playout.again("status")
+        assert status["worker"]["taken_over"]["why"] == "hung"
+        assert status["worker"]["taken_over"]["kept"] == CLASSES
+        for name in names:
+            sessions = receiver.of(name)
+            assert len(sessions) == 1
+            count = len(sessions[0].packets())
+            wait_until(lambda count=count, one=sessions[0]: len(one.packets()) > count + 10, description="more")
+
+
+def test_a_holder_that_is_killed_takes_its_worker_along_and_the_next_one_connects_anew(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        names = on_air(playout, receiver, path)
+        worker = playout.worker()
+        playout.process.kill()
+        playout.process.wait()
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), description="the end of the worker")
+        playout._lease_s = 0  # the lease outlives the holder
+        playout.start()
+        wait_until(
+            lambda: all(len(receiver.of(name)) == 2 and receiver.of(name)[1].packets() for name in names),
+            description="second sessions",
+        )
+        for name in names:
+            first, second = receiver.of(name)
+            gap_s = second.media[0].at - first.media[-1].at
+            assert gap_s < 5
+            wait_until(sounds, second, description="sound")
+            sound = sounds(second)[0]
+            assert abs(flvs.number(sound.body) * 0.04 - (sound.at - first.media[0].at)) < 0.5
+
+
+def test_only_one_playout_runs_in_a_folder(tmp_path: Path) -> None:
+    with Playout(tmp_path / "p") as playout:
+        second = Playout(tmp_path / "p", lease_s=0)
+        second.socket = tmp_path / "other"
+        second.start()
+        assert second.process.wait(10) == 1
+        assert playout.hello()["ok"]
