@@ -42,6 +42,11 @@ class Refused(TryAgain):
     """Prefect answers, and does not take this run: it may take another one."""
 
 
+def _is_unknown(error: Exception) -> bool:
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+    return status == httpx.codes.NOT_FOUND or isinstance(error, ObjectNotFound)
+
+
 @dataclass
 class _Active:
     task: "asyncio.Task[State[Any] | None]"
@@ -122,11 +127,11 @@ class ResidentRuns:
                     state=state,
                     idempotency_key=key,
                 )
-        except ObjectNotFound as error:
-            self._deployments = {}
-            self.outdated.set()
-            raise TryAgain(f"{name}: Prefect does not know its deployment, they are read anew") from error
         except AWAY as error:
+            if _is_unknown(error):
+                self._deployments = {}
+                self.outdated.set()
+                raise TryAgain(f"{name}: Prefect does not know its deployment, all are read anew") from error
             said = f"{name}: Prefect does not take the run: {error!r}"
             if isinstance(error, httpx.HTTPStatusError):
                 raise Refused(said) from error

@@ -116,6 +116,23 @@ def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
     assert stage.pushes(on_air)[-1].ended_at is None
 
 
+def test_a_booking_that_cannot_be_handled_is_answered_and_its_neighbours_are_served(
+    hosts: tuple[Stage, Errors],
+) -> None:
+    """It is tried five times within a minute; then the platform can move the class, and people know which it is."""
+    stage, errors = hosts
+    record = stage.town.record()
+    bad, *good = [stage.booking(record, starts_in_s=3600) for _ in range(4)]
+    with errors.at("a message is read", only=bad["class_id"], error="RecursionError"):
+        for one in (good[0], bad, *good[1:]):
+            stage.book(one)
+        assert [stage.answer(one["class_id"], timeout_s=60)["result"] for one in good] == ["success"] * 3
+        assert stage.answer(bad["class_id"], timeout_s=120)["code"] == 506
+    assert bad["class_id"] in {one.get("class_id") for one in stage.ear.alarms if one["code"] == 506}
+    assert "given up" in stage.lectern("teacher", "explain", bad["class_id"]).stdout
+    assert stage.order(bad["class_id"]) == {}
+
+
 @pytest.mark.parametrize("step", AT_START)
 def test_an_error_at_the_start_keeps_no_host_down(hosts: tuple[Stage, Errors], on_air: str, step: str) -> None:
     """The class goes on air again although the step fails: all others are taken meanwhile."""
@@ -127,5 +144,6 @@ def test_an_error_at_the_start_keeps_no_host_down(hosts: tuple[Stage, Errors], o
             stage.serve(who)
         errors.wait_for(step, 1 if step == "the disk is looked through" else 2, timeout_s=120)
         wait_until(lambda: len(stage.pushes(on_air)) > before, timeout_s=120, description="the class is on air again")
+    stage.residents["teacher"].wait_for("listens on")  # what is published before that is heard by nobody
     lives_on(stage)
     assert [stage.residents[who].exit_code for who in WHO] == [None, None]

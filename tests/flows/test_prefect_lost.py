@@ -9,6 +9,10 @@ from tests.stage import Stage, Town, staged, wait_until
 pytestmark = pytest.mark.timeout(400)  # a town of its own is built
 
 
+LONG_S = 170
+"""Seconds for which a class is on air; its recording takes a tenth of that to be made."""
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and a streamer with a Prefect server that nobody else uses."""
@@ -24,7 +28,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def put_on_air(stage: Stage) -> str:
     """A class that is on air for the length of a test."""
-    booking = stage.booking(stage.town.record(seconds=300), starts_in_s=12, length_s=300)
+    booking = stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=12, length_s=LONG_S)
     assert stage.answer(stage.book(booking), timeout_s=60)["result"] == "success"
     stage.on_air(booking["class_id"], timeout_s=60)
     return str(booking["class_id"])

@@ -90,9 +90,10 @@ def test_a_run_that_prefect_refuses_is_tried_without_labels(code: int) -> None:
     ]
 
 
-def test_a_deployment_that_is_gone_has_the_ids_read_anew() -> None:
+@pytest.mark.parametrize("error", [ObjectNotFound(Exception("404")), status(404)], ids=repr)
+def test_a_deployment_that_is_gone_has_the_ids_read_anew(error: Exception) -> None:
     async def scene() -> None:
-        mine = runs(Prefect(failing(ObjectNotFound(Exception("404")))))
+        mine = runs(Prefect(failing(error)))
         assert not mine.outdated.is_set()
         with pytest.raises(TryAgain):
             await mine.start("booking", {}, name="booking c-1")
