@@ -26,6 +26,7 @@ def host(folder: Path, max_video_num: int) -> Iterator[Host[StreamerSettings]]:
         video_root=folder / "video",
         max_video_num=max_video_num,
         allowed_origins="127.0.0.1",
+        allowed_push_hosts="127.0.0.1",
     )
     settings.video_root.mkdir()
     engine = open_database(settings.database_url)

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import admission, artifacts, download
+from flows import admission, artifacts, download, push_hosts
 from flows.admission import Batch, Looked, Streamer
 from flows.apart import Apart, apart
 from flows.host import NOWHERE, log, streamer, tell
@@ -22,7 +22,7 @@ from flows.outcome import FAILED, summary
 from flows.trouble import words
 from lectern.effects import airings, cache, inbox, origin, released, store
 from lectern.effects.origin import Allowed
-from lectern.errors import DOWNLOAD_FAILED, LecternError, Malformed, Refuse
+from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_PUSH_HOST, LecternError, Malformed, Refuse
 from lectern.facts import Idle
 from lectern.messages import Prepare, parse
 from lectern.shown import shown
@@ -73,10 +73,11 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 async def _take(host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Apart[int, Batch]:
     """Cite, reserve or refuse these classes; tell of it, and begin their downloads."""
+    barred = await push_hosts.forbidden(host, {one.push_url for _, one in parsed.prepares})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
         looked = looked | await _look(host, parsed, await host.look(_name, parsed) | looked.keys())
-        found = await apart(parsed.ids(), lambda some: host.commit(_act, host, parsed.only(some), looked))
+        found = await apart(parsed.ids(), lambda some: host.commit(_act, host, parsed.only(some), looked, barred))
         await remove_files(host, [gone for portion in found.done for gone in portion.gone])
     await tell(host)
     for portion in found.done:
@@ -168,10 +169,16 @@ def _looks(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, async
     return {stem: asyncio.create_task(look(url)) for stem, url in urls.items()}
 
 
-def _act(connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Batch:
+def _act(
+    connection: Connection, host: Streamer, parsed: _Parsed, looked: dict[str, Looked], barred: dict[str, str]
+) -> Batch:
+    """*barred* are the push URLs that may not be pushed to, each with the reason."""
     now, batch = time.time(), Batch()
     fresh = _fresh(connection, host, [one for _, one in parsed.prepares], batch, now)
-    admission.admit(connection, host, fresh, looked, batch, now)
+    for one in fresh:
+        if one.push_url in barred:
+            admission.refuse(connection, host, one, FORBIDDEN_PUSH_HOST, barred[one.push_url], batch, now)
+    admission.admit(connection, host, [one for one in fresh if one.push_url not in barred], looked, batch, now)
     for kept, error in parsed.bad:
         inbox.bury(connection, host.journal, kept, error.message, host.settings.dead_letter_stream, now)
         batch.row(error.class_id or "?", "malformed", error.message)

@@ -17,6 +17,7 @@ from lectern.effects import origin, renditions
 from lectern.effects.origin import Allowed
 from lectern.effects.renditions import Due
 from lectern.errors import LecternError, Misuse
+from lectern.places import PUBLIC
 from lectern.settings import TeacherSettings
 from lectern.shown import shown
 from lectern.states import Resolution
@@ -86,7 +87,7 @@ async def gone(host: Teacher, url: str) -> bool:
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:
-        allowed = Allowed.parse(f"{settings.allowed_origins or origin.PUBLIC},{ours}")
+        allowed = Allowed.parse(f"{settings.allowed_origins or PUBLIC},{ours}")
         await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
     except origin.Absent:
         return True

@@ -9,7 +9,7 @@ from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import board, lost
+from flows import board, lost, push_hosts
 from flows.apart import apart
 from flows.board import Board
 from flows.host import Host, log, tell
@@ -135,7 +135,9 @@ class Readiness:
             found_bytes=size,
             unreadable=unreadable,
             damaged=await whole.end_trouble(path, row) if row is not None and size == row.size_bytes else None,
-            unreachable=await reach.unreachable(one.push_url, timeout_s=REACH_S),
+            unreachable=await reach.unreachable(
+                one.push_url, timeout_s=REACH_S, allowed=await push_hosts.allowed(self._host)
+            ),
             skew_s=skew_s,
             lease=self._host.fence.held(),
         )

@@ -75,6 +75,7 @@ NOT_READY_FOR_START = ErrorCode(
     "Wait for the operations team, or move the class.",
     endangers=True,
 )
+FORBIDDEN_PUSH_HOST = ErrorCode(325, "the push host is not allowed", Severity.WARNING, _CORRECT)
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
@@ -122,6 +123,7 @@ CODES: dict[int, ErrorCode] = {
         STREAMER_LOST,
         NOT_MOVED,
         NOT_READY_FOR_START,
+        FORBIDDEN_PUSH_HOST,
         MALFORMED,
         CONFLICT,
         ENDED,

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
 from lectern.errors import Misuse
+from lectern.places import Places
 from lectern.wire import is_name
 
 GIBIBYTE = 1024**3
@@ -86,6 +87,12 @@ class Common(BaseSettings):
     alarm_quiet_s: float = Field(300, gt=0)
     keep_messages_s: float = Field(7 * 86400, gt=0)
     http_timeout_s: float = Field(10, gt=0)
+
+    @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
+    @classmethod
+    def _places(cls, text: str, info: ValidationInfo) -> str:
+        Places.listed(text, str(info.field_name).upper())
+        return text
 
     @field_validator("api_bind", "health_bind", check_fields=False)
     @classmethod
@@ -200,6 +207,7 @@ class StreamerSettings(Common):
     download_tries: int = Field(4, ge=1, le=10)  # the pauses double: the tenth try comes after 17 minutes
     download_timeout_s: float = Field(6 * 3600, gt=0)
     allowed_origins: str = ""
+    allowed_push_hosts: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
     reconnect_after_s: float = Field(1.0, gt=0, le=3)
     lease_s: float = Field(45, ge=0)  # 0: without end

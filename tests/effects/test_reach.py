@@ -5,22 +5,25 @@ import socket
 import pytest
 
 from lectern.effects import reach
+from lectern.places import Places
 
 HOST = "127.0.0.1"
+HERE = Places.listed(HOST, "ALLOWED_PUSH_HOSTS")
 
 
 @pytest.mark.asyncio
 async def test_a_server_that_listens_is_reached_in_any_spelling_of_the_scheme() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
-        assert await reach.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5) is None
+        assert await reach.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
 
 
 @pytest.mark.asyncio
 async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
-    assert (await reach.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5) or "").startswith(f"{HOST}:{port}: ")
+    found = await reach.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE)
+    assert (found or "").startswith(f"{HOST}:{port}: ")
 
 
 @pytest.mark.asyncio
@@ -29,4 +32,18 @@ async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     ["rtmp://h:99999/live/x", "rtmp://h:abc/live/x", "rtmp://a..b/live/x", f"rtmp://{'a' * 64}/live/x", "http://[", ""],
 )
 async def test_a_faulty_url_is_words_and_no_error(url: str) -> None:
-    assert (await reach.unreachable(url, timeout_s=5) or "").startswith("the push URL must ")
+    assert (await reach.unreachable(url, timeout_s=5, allowed=HERE) or "").startswith("the push URL must ")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", [HOST, "localhost"])
+async def test_a_place_that_is_not_allowed_is_not_connected_to(name: str) -> None:
+    """What listens there is nobody's business."""
+    with socket.create_server((HOST, 0)) as server:
+        server.settimeout(0.3)
+        port = server.getsockname()[1]
+        found = await reach.unreachable(f"rtmp://{name}:{port}/live/x", timeout_s=5, allowed=Places())
+        assert found is not None
+        assert found.endswith("is no allowed push host; see ALLOWED_PUSH_HOSTS")
+        with pytest.raises(TimeoutError):
+            server.accept()

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lectern.effects import origin, places, tls
+from lectern.effects import lookup, origin, tls
 from lectern.effects.origin import Allowed
 from lectern.errors import TryAgain
+from lectern.places import Address
 
 NAME = "recordings.example"
 
@@ -94,12 +95,12 @@ def _leads_here(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[str]:
     """Make each name lead to this machine, *times* times; after that nobody can look one up."""
     looked_up: list[str] = []
 
-    def addresses(host: str, port: int) -> list[places.Address]:
+    def addresses(host: str, port: int) -> list[Address]:
         looked_up.append(host)
         assert len(looked_up) <= times, "it was looked up again"
         return [ipaddress.ip_address("127.0.0.1")]
 
-    monkeypatch.setattr(places, "addresses", addresses)
+    monkeypatch.setattr(lookup, "addresses", addresses)
     return looked_up
 
 

@@ -18,6 +18,7 @@ from lectern.effects.tables.engine import open_database, reading, transaction
 from lectern.effects.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
 from lectern.messages import Prepare
+from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import flv
@@ -130,7 +131,7 @@ def old(class_id: str) -> object:
 def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     """Its checks; each push URL can be reached but one, at which something nobody foresaw happens."""
 
-    async def look(url: str, *, timeout_s: float) -> None:
+    async def look(url: str, *, timeout_s: float, allowed: Places) -> None:
         if "odd" in url:
             raise ValueError("port out of range 0-65535")
 

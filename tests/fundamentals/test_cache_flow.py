@@ -64,6 +64,18 @@ def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -
     assert stage.town.asked(f"{record}/{record}.flv") == 0
 
 
+def test_a_class_whose_push_host_is_not_allowed_is_refused_with_325(stage: Stage) -> None:
+    """At once, before anything is downloaded; the answer says what to set, and not the stream key."""
+    record = stage.town.record()
+    class_id = stage.book({**stage.booking(record), "push_url": "rtmp://10.0.0.5/live/key"})
+    answer = stage.answer(class_id)
+    assert answer["code"] == 325
+    assert answer["message"].endswith("set ALLOWED_PUSH_HOSTS=127.0.0.1,10.0.0.5")
+    assert "key" not in answer["message"]
+    assert stage.town.asked(f"{record}/{record}.flv") == 0
+    assert stage.airing("streamer1", class_id)["state"] == "refused"
+
+
 # -- downloads that go wrong: four at once, for each is tried again and again, with pauses ----------------------------
 
 

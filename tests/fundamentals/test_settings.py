@@ -49,6 +49,7 @@ STREAMER = {
     "MAX_DOWNLOADS": 4,
     "DOWNLOAD_TRIES": 4,
     "ALLOWED_ORIGINS": "",
+    "ALLOWED_PUSH_HOSTS": "",
     "BROADCAST_LEAD_S": 300,
     "LEASE_S": 45,
     "HEALTH_BIND": "127.0.0.1:8801",
@@ -195,6 +196,12 @@ def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
     assert caught.value.message == (
         "Settings are wrong or missing: TRANSCODE_SIGN_KEY: Field required. Set them in the environment or in .env."
     )
+
+
+@pytest.mark.parametrize("name", ["ALLOWED_ORIGINS", "ALLOWED_PUSH_HOSTS"])
+def test_places_that_nobody_can_read_are_refused_at_once(name: str) -> None:
+    with pytest.raises(Misuse, match=f"{name}: 'http://h/' can not be read; write host, host:port"):
+        StreamerSettings.load(**{name.lower(): "public,http://h/"})
 
 
 @pytest.mark.parametrize("key", ["", "  ", "CHANGE-ME", "change-me"])

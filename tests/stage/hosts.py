@@ -76,6 +76,7 @@ class Hosts:
             "WGET_PATH": town.programs.wget,
             "DOWNLOAD_RATE": "50m",
             "ALLOWED_ORIGINS": HOST,
+            "ALLOWED_PUSH_HOSTS": HOST,
             "BROADCAST_LEAD_S": "8",
             "SWEEP_INTERVAL_S": "2",
             "ALARM_GROUP_S": "0",  # a test hears each alarm

@@ -192,6 +192,7 @@ def _settings(
         "DOWNLOAD_RATE": "20m",
         "MAX_VIDEO_NUM": str(CACHE_NUM),
         "ALLOWED_ORIGINS": ports.HOST,
+        "ALLOWED_PUSH_HOSTS": ports.HOST,
         "BROADCAST_LEAD_S": "12",
         "SWEEP_INTERVAL_S": "5",
         "STREAMER_LOST_AFTER_S": "30",

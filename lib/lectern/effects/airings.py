@@ -273,3 +273,10 @@ def latest_url(connection: Connection, stem: str) -> str | None:
     )
     found = connection.execute(wanted).scalar_one_or_none()
     return None if found is None else str(found)
+
+
+def push_urls(connection: Connection) -> list[str]:
+    """The push URLs of all classes that were not refused."""
+    mine = classes.c.class_id == tasks.c.class_id
+    taken = select(tasks.c.push_url).join(classes, mine).where(classes.c.state != AiringState.REFUSED)
+    return [str(url) for url in connection.execute(taken.distinct()).scalars() if url is not None]

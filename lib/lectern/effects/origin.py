@@ -8,12 +8,10 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 import stamina
 
-from lectern.effects import places, tls
-from lectern.effects.places import Address, Places
+from lectern.effects import lookup, tls
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.places import Address, Places
 from lectern.shown import shown
-
-PUBLIC = places.PUBLIC
 
 _REDIRECTS = 3
 _TRIES = 3
@@ -65,8 +63,8 @@ class Allowed:
         """
         parts, host, port = _split(url)
         try:
-            found = places.addresses(host, port)
-        except places.NoSuchHost as error:
+            found = lookup.addresses(host, port)
+        except lookup.NoSuchHost as error:
             raise Refuse(str(error), DOWNLOAD_FAILED) from error
         forbidden = self.places.forbidden(host, port, found)
         if forbidden is not None:

@@ -169,6 +169,7 @@ def variables(places: Places, **more: Any) -> dict[str, Any]:
         }
     else:
         more.pop("allowed_origins", None)
+        more.pop("allowed_push_hosts", None)
         # Old waiting lists are still there when a slow machine comes to look at them.
         more["more_settings"] = {**more.get("more_settings", {}), "TRANSCODING_TIME_OUT_S": "3600"}
         own |= {

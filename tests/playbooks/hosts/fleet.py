@@ -90,7 +90,7 @@ class Fleet:
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
                 **self._reached(name),
-                **variables(host.places, allowed_origins="control"),
+                **variables(host.places, allowed_origins="control", allowed_push_hosts="control"),
                 **hosts.get(name, {}),
             }
         shared = {

@@ -55,7 +55,7 @@ class Scene:
         groups: dict[str, Any] = {"teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
-                **variables(host.places, allowed_origins=HOST, more_settings=dict(SETTINGS)),
+                **variables(host.places, allowed_origins=HOST, allowed_push_hosts=HOST, more_settings=dict(SETTINGS)),
                 **self._always.get(name, {}),
                 **hosts.get(name, {}),
             }

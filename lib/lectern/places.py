@@ -1,11 +1,11 @@
-"""Which hosts may be connected to, and at which addresses: public ones, and what a setting lists."""
+"""Which hosts may be connected to: public ones, and what a setting lists."""
 
 import ipaddress
 import re
-import socket
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from lectern.errors import Misuse, TryAgain
+from lectern.errors import Misuse
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -14,10 +14,6 @@ PUBLIC = "public"
 """The entry that stands for every public host, for a list that names private ones beside them."""
 
 _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
-
-
-class NoSuchHost(ValueError):
-    """No address belongs to the name, or it is no name at all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,10 @@ class Places:
                 ) from error
         return cls(frozenset(hosts), tuple(networks), not entries or PUBLIC in entries)
 
+    def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Places":
+        """The same with some more hosts."""
+        return replace(self, hosts=self.hosts.union(hosts))
+
     def forbidden(self, host: str, port: int, addresses: list[Address]) -> Address | None:
         """The first of the host's *addresses* that may not be connected to; None where all of them may."""
         if {(host, port), (host, None)} & self.hosts:
@@ -59,26 +59,3 @@ class Places:
         if any(address.version == network.version and address in network for network in self.networks):
             return True
         return self.public and address.is_global and not address.is_multicast
-
-
-def addresses(host: str, port: int) -> list[Address]:
-    """The addresses of *host*, the one to be tried first at the beginning; it can wait, so call it in a thread.
-
-    Raises NoSuchHost, or TryAgain if the name can not be looked up just now.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_NONAME:
-            raise NoSuchHost(f"{host}: there is no such host") from error
-        raise TryAgain(f"{host}: can not be looked up: {error.strerror}") from error
-    except UnicodeError as error:
-        raise NoSuchHost(f"{host}: is no host name") from error
-    except OSError as error:
-        raise TryAgain(f"{host}: can not be looked up: {error.strerror or error}") from error
-    known: dict[Address, None] = {}  # keeps the order
-    for *_, where in found:
-        address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        known[mapped or address] = None
-    return list(known)

@@ -1,0 +1,127 @@
+"""Where classes may be pushed to: public hosts, what is listed, and where they were pushed to before."""
+
+import asyncio
+import ipaddress
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from flows import push_hosts
+from flows.host import Host
+from lectern.effects import airings, lookup, schema
+from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.tables.streamer import journal
+from lectern.messages import Prepare
+from lectern.places import Address
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+
+PRIVATE = "rtmp://10.0.0.5:1935/live/key"
+NAMES = {"inner.example": "10.0.0.6", "outer.example": "8.8.8.8"}
+
+
+@pytest.fixture(autouse=True)
+def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A name server of two names; what was asked."""
+    asked: list[str] = []
+
+    def addresses(host: str, port: int) -> list[Address]:
+        asked.append(host)
+        try:
+            return [ipaddress.ip_address(NAMES.get(host, host))]
+        except ValueError as error:
+            raise lookup.NoSuchHost(host) from error
+
+    monkeypatch.setattr(lookup, "addresses", addresses)
+    push_hosts._known.clear()
+    push_hosts._told.clear()
+    return asked
+
+
+@pytest.fixture
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(engine, "streamer")
+    yield with_setting(cast("Any", engine), "")
+    engine.dispose()
+
+
+def with_setting(engine: object, setting: str) -> Host[StreamerSettings]:
+    settings = StreamerSettings.load(_env_file=None, streamer_name="s", allowed_push_hosts=setting)
+    return Host(settings, cast("Any", engine), journal, cast("Any", None), cast("Any", None))
+
+
+def take(host: Host[StreamerSettings], class_id: str, push_url: str, state: AiringState) -> None:
+    one = Prepare(
+        class_id=class_id,
+        record_id=1,
+        video_url="http://h/1.flv",
+        push_url=push_url,
+        start_time=2e9,
+        end_time=2e9 + 60,
+    )
+    with transaction(host.engine) as connection:
+        airings.add(connection, one, state, "/home/video/1/1.flv", 1e9)
+
+
+def why(host: Host[StreamerSettings], *urls: str) -> dict[str, str]:
+    return asyncio.run(push_hosts.forbidden(host, urls))
+
+
+@pytest.mark.parametrize("url", [PRIVATE, "rtmps://inner.example/live/key", "rtmp://127.0.0.1/live/key"])
+def test_a_private_host_is_refused_and_told_what_to_set(streamer: Host[StreamerSettings], url: str) -> None:
+    (said,) = why(streamer, url, "rtmp://outer.example/live/x").values()
+    assert f"set ALLOWED_PUSH_HOSTS=public,{url.split('/')[2].partition(':')[0]}" in said
+    assert "key" not in said
+
+
+@pytest.mark.parametrize("setting", ["10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"])
+def test_a_host_that_is_listed_is_allowed(streamer: Host[StreamerSettings], setting: str) -> None:
+    assert why(with_setting(streamer.engine, setting), PRIVATE) == {}
+
+
+def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: Host[StreamerSettings]) -> None:
+    (said,) = why(with_setting(streamer.engine, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
+    assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
+
+
+def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
+    streamer: Host[StreamerSettings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An upgrade breaks no push; as soon as the setting is set, it alone counts."""
+    take(streamer, "c-old", PRIVATE, AiringState.AIRED)
+    with caplog.at_level(logging.WARNING, "lectern"):
+        assert why(streamer, PRIVATE) == {}
+        assert why(streamer, PRIVATE) == {}
+    (said,) = [one.getMessage() for one in caplog.records]
+    assert said.startswith("10.0.0.5: is no public host, and taken because classes were pushed to it before: ")
+    assert said.endswith("set ALLOWED_PUSH_HOSTS=public,10.0.0.5")
+    assert asyncio.run(push_hosts.allowed(streamer)).forbidden("10.0.0.5", 1935, []) is None
+    assert list(why(streamer, "rtmp://10.0.0.5:22/live/x")) == ["rtmp://10.0.0.5:22/live/x"]
+    assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
+
+
+def test_a_class_that_was_refused_opens_no_door(streamer: Host[StreamerSettings]) -> None:
+    take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
+    assert list(why(streamer, PRIVATE)) == [PRIVATE]
+
+
+def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert why(streamer, "rtmp://nowhere.example/live/x") == {}
+    go_on = threading.Event()
+    monkeypatch.setattr(push_hosts, "LOOK_UP_S", 0.1)
+    monkeypatch.setattr(lookup, "addresses", lambda *_: go_on.wait(10) and [])
+    assert why(streamer, "rtmp://slow.example/live/x") == {}
+    go_on.set()
+
+
+def test_a_name_is_looked_up_once_a_minute(streamer: Host[StreamerSettings], asked_names: list[str]) -> None:
+    for number in range(5):
+        why(streamer, f"rtmp://outer.example/live/{number}", f"rtmp://outer.example/live/x{number}")
+    assert asked_names == ["outer.example"]
