@@ -98,9 +98,8 @@ class SshServer(Loopback):
         if gone.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            _close_pipes(process)
         code = await process.wait()
-        # Its pipes, which have no public name: a program that left the group may hold the other ends for long.
-        process._transport.close()  # type: ignore[attr-defined]
         for pump in (feeding, ended):
             pump.cancel()
         await asyncio.wait({feeding, ended})
@@ -145,6 +144,15 @@ async def _told(process: asyncio.subprocess.Process, session: Session) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     await asyncio.gather(_pump(process.stdout, session.stdout), _pump(process.stderr, session.stderr))
+
+
+def _close_pipes(process: asyncio.subprocess.Process) -> None:
+    """Else the end of *process* is waited for as long as a program that left its group holds the other ends."""
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # it has no public name
+    for number in range(3):
+        pipe = transport.get_pipe_transport(number)
+        assert pipe is not None
+        pipe.close()
 
 
 async def _pump(source: _Reads, sink: _Writes) -> None:
