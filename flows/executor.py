@@ -29,7 +29,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
     tries, well_at = 0, time.monotonic()
     while True:
         began = time.monotonic()
-        host.rounds.come("runs")
+        host.rounds.note("runs")
         try:
             runs.know(await deployments.read(runs.client, settings))
             await orphans.adopt(runs, settings.work_pool, settings.name)

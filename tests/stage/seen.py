@@ -78,6 +78,10 @@ class Stage(Platform):
         """Change something of Prefect's, as the UI does."""
         self._ask("PATCH", path, fields)
 
+    def delete(self, path: str) -> None:
+        """Delete something of Prefect's, as the UI does."""
+        self._ask("DELETE", path, {})
+
     def _post(self, path: str, body: Fields) -> Any:
         return self._ask("POST", path, body).json()
 
