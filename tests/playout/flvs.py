@@ -39,7 +39,13 @@ def number(body: bytes) -> int:
 
 
 def lesson(
-    seconds: float, *, keyframe_ms: int = 1000, first_ms: int = 0, has_picture: bool = True, size: int = 600
+    seconds: float,
+    *,
+    keyframe_ms: int = 1000,
+    first_ms: int = 0,
+    has_picture: bool = True,
+    size: int = 600,
+    first_number: int = 0,
 ) -> list[Tag]:
     """25 pictures and 25 sounds a second with numbers in them; a time is its number times 40 ms."""
     tags: list[Tag] = [(8, first_ms, AAC_HEADER)]
@@ -48,9 +54,9 @@ def lesson(
     for number in range(int(seconds * 25)):
         at = first_ms + number * 40
         if has_picture:
-            body = key(number, size * 5) if number * 40 % keyframe_ms == 0 else picture(number, size)
-            tags.append((9, at, body))
-        tags.append((8, at, sound(number)))
+            make, much = (key, size * 5) if number * 40 % keyframe_ms == 0 else (picture, size)
+            tags.append((9, at, make(first_number + number, much)))
+        tags.append((8, at, sound(first_number + number)))
     return tags
 
 
@@ -63,6 +69,18 @@ def data(tags: Iterable[Tag]) -> bytes:
 def write(path: Path, tags: Iterable[Tag]) -> Path:
     path.write_bytes(data(tags))
     return path
+
+
+def read(path: Path) -> list[Tag]:
+    """The sounds and pictures of a file."""
+    content, at, tags = path.read_bytes(), 13, list[Tag]()
+    while at < len(content):
+        kind, size = content[at], int.from_bytes(content[at + 1 : at + 4], "big")
+        time_ms = int.from_bytes(content[at + 4 : at + 7], "big") | content[at + 7] << 24
+        if kind != 18:
+            tags.append((kind, time_ms, content[at + 11 : at + 11 + size]))
+        at += 11 + size + 4
+    return tags
 
 
 def encode(path: Path, *arguments: str) -> Path:

@@ -35,7 +35,8 @@ class Session:
     published: str | None = None
     commands: list[str] = field(default_factory=list)
     media: list[Arrived] = field(default_factory=list)
-    pongs: int = 0
+    ping_numbers: list[int] = field(default_factory=list)
+    pong_numbers: list[int] = field(default_factory=list)
     bytes_in: int = 0
     ended: str | None = None
 
@@ -193,11 +194,12 @@ class _Conversation:
             every = self._receiver.ping_every_s
             if every and time.monotonic() - self._pinged_at > every:
                 self._pinged_at = time.monotonic()
+                session.ping_numbers.append(len(session.media))
                 self._send(4, b"\0\x06" + struct.pack(">I", len(session.media)))
         elif kind == 1:
             self._chunk_bytes = int.from_bytes(body, "big")
         elif kind == 4 and body[:2] == b"\0\x07":
-            session.pongs += 1
+            session.pong_numbers.append(int.from_bytes(body[2:], "big"))
         elif kind == 20:
             name, number, *rest = amf0.decode(body)
             session.commands.append(str(name))

@@ -116,7 +116,7 @@ def test_pings_are_answered_and_windows_acknowledged(tmp_path: Path) -> None:
         receiver.ping_every_s = 0.2
         receiver.window = 1000
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].pongs >= 5, description="pongs")
+        wait_until(lambda: receiver.of("c1") and len(receiver.of("c1")[0].pong_numbers) >= 5, description="pongs")
         assert len(receiver.sessions) == 1
 
 

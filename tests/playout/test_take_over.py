@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from lectern.playout import child
-from tests.playout import flvs
+from tests.playout import dying, flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
 
 CLASSES = 6
+PATIENT = Path(dying.__file__)
+"""A program that skips nothing, however late it is: on a busy machine a worker may take seconds to start."""
 
 
 def on_air(playout: Playout, receiver: Receiver, path: Path, *, length_s: float = 60.0) -> list[str]:
     names = [f"c{number}" for number in range(CLASSES)]
-    start = time.time() + 1
+    start = time.time() + 4
     for name in names:
         playout.air(name, path, receiver.url(name), start=start, length_s=length_s)
     wait_until(lambda: all(receiver.of(name) and receiver.of(name)[0].packets() for name in names), description="media")
@@ -41,7 +43,7 @@ def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> N
 def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: Path) -> None:
     tags = flvs.lesson(6)
     path = flvs.write(tmp_path / "a.flv", tags)
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+    with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT) as playout:
         names = on_air(playout, receiver, path)
         for _ in range(4):
             worker = playout.worker()
@@ -59,7 +61,7 @@ def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: P
 def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
     tags = flvs.lesson(4)
     path = flvs.write(tmp_path / "a.flv", tags)
-    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+    with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT) as playout:
         names = on_air(playout, receiver, path)
         worker = playout.worker()
         with pytest.raises(OSError, match="ended"):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lectern.playout.as_run import covered
 from lectern.playout.push import Push
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now, Station
@@ -66,7 +67,7 @@ class Airing:
         for url in [one for one, push in self._pushes.items() if one not in keep or push.state == "ended"]:
             push = self._pushes.pop(url)
             push.end()
-            self._earlier += push.rows
+            self._earlier += push.as_run.rows
         for push in self._pushes.values():
             push.change(lesson, now)
         self._make()
@@ -83,13 +84,13 @@ class Airing:
 
     def reopen(self, push: Push) -> None:
         """A session goes on that an earlier worker began: so does its row."""
-        for row in push.rows:
+        for row in push.as_run.rows:
             same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
             self._earlier = [one for one in self._earlier if one not in same]
 
     def write_down(self) -> None:
         """Bring the entry up to date."""
-        rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.rows)]
+        rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.as_run.rows)]
         self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
         began = [one.first_byte_at for one in self._pushes.values() if one.first_byte_at is not None]
         self.entry.first_byte_at = min(
@@ -100,9 +101,9 @@ class Airing:
         """What of the class was sent, in seconds; what was not; and how often it began."""
         lesson = self.entry.lesson
         until = min(now.wall, lesson.end)
-        all_s = _covered(self.entry.as_run, lesson.start, until)
+        all_s = covered(self.entry.as_run, lesson.start, until)
         recording = [row for row in self.entry.as_run if row["source"] == "recording"]
-        recording_s = _covered(recording, lesson.start, until)
+        recording_s = covered(recording, lesson.start, until)
         return {
             "sent_s": round(recording_s, 3),
             "slate_s": round(all_s - recording_s, 3),
@@ -129,7 +130,7 @@ class Airing:
             "bytes": sum(one.bytes for one in pushes),
             **self.sums(now),
             "pushes": [
-                {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.failures}
+                {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.backoff.failures}
                 for one in pushes
             ],
             "as_run": self.entry.as_run,
@@ -148,14 +149,3 @@ class Airing:
 
     def _tell(self, event: str, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
         self._station.tell({"event": event, "class_id": self.class_id, **more})
-
-
-def _covered(rows: list[dict[str, Any]], start: float, end: float) -> float:
-    """Seconds between *start* and *end* in which something was sent, by any push."""
-    total, reached = 0.0, start
-    for row in sorted(rows, key=lambda one: float(one["from"])):
-        begins, ends = max(reached, float(row["from"])), min(end, float(row["to"]))
-        if ends > begins:
-            total += ends - begins
-            reached = ends
-    return total

@@ -1,17 +1,18 @@
 """What one push sends, by the class's clock: the recording, or the slate while that is missing or at fault."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from lectern.playout import flv
+from lectern.playout.files import Files
+from lectern.playout.heads import Heads, Item
 from lectern.playout.index import path_of
 from lectern.playout.journal import Mark
-from lectern.playout.reel import STALL_S, At, Identity, Reel
+from lectern.playout.opening import At, Identity
+from lectern.playout.reel import STALL_S, Reel
 
 RECORDING, SLATE = 0, 1
 FROM_THE_START_MS = 1000
@@ -24,24 +25,6 @@ TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
 """A recording at fault in this way stays so until another file is in its place."""
 _SOON_MS = 200
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a class is made of. *needed_ms*: a recording that ends more than a second before is broken."""
-
-    recording: Path
-    index: Path
-    slate: Path | None
-    needed_ms: float | None
-
-
-class Item(NamedTuple):
-    """A message: *at_ms* is its position in the class."""
-
-    kind: int
-    at_ms: int
-    body: bytes
 
 
 class Feed:
@@ -61,8 +44,7 @@ class Feed:
         self._slate: Reel | None = None
         self._bad: Identity | None = None
         self._retry_at = self._come_at = 0.0
-        self._queue: deque[Item] = deque()
-        self._sent_headers: dict[int, bytes] = {}
+        self._heads = Heads()
         self._shift_ms = self._from_ms = 0
         self._awaits_key = False
 
@@ -89,8 +71,7 @@ class Feed:
 
     def begin(self, position_ms: float) -> None:
         """A new session begins: it needs the metadata, and the headers in force."""
-        self._sent_headers.clear()
-        self._queue.clear()
+        self._heads.forget()
         reel = self._reel
         if reel is None:
             return
@@ -102,7 +83,7 @@ class Feed:
                 self._come(At(clock_ms=position_ms))
                 return
             self._from_ms, self._awaits_key = int(position_ms), True
-        self._announce(reel, int(position_ms))
+        self._heads.announce(reel, int(position_ms))
 
     def look(self, now: float, position_ms: float) -> None:
         """Move between recording and slate; called once a tick."""
@@ -110,7 +91,7 @@ class Feed:
         if reel is not None and reel.is_elsewhere and reel.ready():
             reel.is_elsewhere = False
             self._from_ms, self._awaits_key = int(position_ms), True
-            self._announce(reel, int(position_ms))
+            self._heads.announce(reel, int(position_ms))
         if reel is not None and self.source == RECORDING and not self.over:
             if reel.peek() is None and reel.ended:
                 short = self.files.needed_ms is not None and self.last_ms + TOO_SHORT_MS < self.files.needed_ms
@@ -130,8 +111,8 @@ class Feed:
 
     def peek(self, position_ms: float) -> Item | None:
         """What is to be sent next, once it is due."""
-        if self._queue:
-            return self._queue[0]
+        if self._heads:
+            return self._heads.first
         reel = self._reel
         if self._coming is not None and self._back and self._coming.ready():
             position_ms = min(position_ms, self._coming.begins_ms - 1)  # the recording takes over there
@@ -146,11 +127,9 @@ class Feed:
 
     def advance(self, item: Item) -> bool:
         """The item that was seen last is in the batch; returns whether it changes what `save` gives."""
-        is_header = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
-        if is_header:
-            self._sent_headers[item.kind] = item.body
-        if self._queue:
-            self._queue.popleft()
+        is_header = self._heads.sent(item)
+        if self._heads:
+            self._heads.next()
             return True
         assert self._reel is not None
         self._reel.advance()
@@ -162,7 +141,7 @@ class Feed:
     @property
     def queued(self) -> bool:
         """Whether messages wait that belong together."""
-        return bool(self._queue)
+        return bool(self._heads)
 
     def behind_ms(self, position_ms: float) -> float:
         """How late the next message is."""
@@ -266,7 +245,7 @@ class Feed:
             self._bad = self._reel.identity if fault.startswith(FINAL) else None
             self._reel.close()
             self._reel = None
-        self._queue.clear()
+        self._heads.clear()
         self._tell("slate", f"the recording {fault}")
 
     def _switch(self, reel: Reel, source: int, position_ms: float) -> None:
@@ -277,7 +256,7 @@ class Feed:
             self._slate.close()
             self._slate = None
         self._reel, self.source = reel, source
-        self._queue.clear()
+        self._heads.clear()
         here = int(position_ms)
         if source == SLATE:
             self._shift_ms, self._from_ms, self._awaits_key = max(here, self.last_ms), 0, False
@@ -289,20 +268,11 @@ class Feed:
                 self._from_ms, self._awaits_key = reel.begins_ms if exact else here, True
             if was_lost is not None:
                 self._tell("back", f"the recording is there; before, it {was_lost}")
-        self._announce(reel, here)
-
-    def _announce(self, reel: Reel, here: int) -> None:
-        """Send what must come before the file's pictures and sounds, unless the session has had it."""
-        needed = {kind: body for kind, (_, body) in reel.headers.items()}
-        if reel.metadata is not None:
-            needed = {flv.SCRIPT: reel.metadata, **needed}
-        for kind, body in needed.items():
-            if self._sent_headers.get(kind) != body:
-                self._queue.append(Item(kind, here, body))
+        self._heads.announce(reel, here)
 
     def _is_wanted(self, kind: int, at_ms: int, body: bytes) -> bool:
         if flv.is_header(kind, body):
-            return self._sent_headers.get(kind) != body
+            return not self._heads.had(kind, body)
         if at_ms < self._from_ms:
             return False
         return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)

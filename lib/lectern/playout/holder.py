@@ -1,9 +1,6 @@
 """The holder: keeps sockets, journals and the lease, and starts workers. It is small, and changes almost never."""
 
-import fcntl
-import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -13,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lectern.playout import child, kernel
+from lectern.playout import folder as folder_of
 from lectern.playout.child import Child
 from lectern.playout.lines import say
 from lectern.playout.shared import Shared
@@ -25,10 +23,6 @@ START_S = 10.0
 DEATHS, DEATHS_S = 3, 60.0
 """After as many in as long, the release before is taken."""
 MAX_PAUSE_S = 5.0
-
-
-class Misuse(Exception):
-    """The playout cannot be started so; the text says what to do."""
 
 
 @dataclass
@@ -52,12 +46,12 @@ class Holder:
 
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
         self.folder, self.address, self.ca_file = folder, address, ca_file
-        _allow_files()
+        folder_of.allow_files()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _locked(folder / "playout.lock")
+        self._lock = folder_of.locked(folder / "playout.lock")
         self.shared = Shared()
-        self.shared.lease_until = _lease(folder / "lease.json")
-        self.listener = _listening(address)
+        self.shared.lease_until = folder_of.kept_lease(folder / "lease.json")
+        self.listener = folder_of.listening(address)
         self.sessions: dict[str, Held] = {}
         self.worker: Child | None = None
         self.standby: Child | None = None
@@ -233,44 +227,3 @@ class Holder:
 
     def _stop(self, *_: object) -> None:
         self._over = True
-
-
-def _allow_files() -> None:
-    """Each session takes two descriptors here, and two in the worker."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _locked(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise Misuse(f"{path}: a playout runs in this folder already") from None
-    return file
-
-
-def _listening(path: Path) -> socket.socket:
-    """The control socket; only who holds the lock comes here, so that one that is there is left over."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        raise Misuse(f"{path}: the control socket cannot be made: {error}. Name a shorter one with --socket") from error
-    finally:
-        os.umask(before)
-    listener.listen(64)
-    listener.settimeout(0)
-    return listener
-
-
-def _lease(path: Path) -> float:
-    """The lease as it was written down, if this is still the same start of the machine."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["boot"] == kernel.boot_id():
-            return float(kept["until"])
-    return 0.0

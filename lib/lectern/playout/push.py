@@ -8,7 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from lectern.playout import link
-from lectern.playout.feed import BEHIND_MS, RECORDING, Feed
+from lectern.playout.as_run import AsRun
+from lectern.playout.backoff import Backoff
+from lectern.playout.feed import BEHIND_MS, FROM_THE_START_MS, Feed
 from lectern.playout.journal import Journal, Mark
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
@@ -20,9 +22,10 @@ LEAD_S = 3.0
 """A class connects as long before its start, at a moment of its own within the first two thirds."""
 GOOD_S = 1.5
 """A server may say that publishing has begun, and close at once: only as much media is a proof."""
-FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
 BATCH_BYTES = 128 * 1024
 """No message is added to a batch that has as much."""
+BATCHES = 16
+"""Of a class, in one tick."""
 _WATCH_S = 1.0
 _DEFAULT_BUFFER_BYTES = 128 * 1024
 
@@ -36,8 +39,9 @@ class Push:
         self.target = target(self.url)
         self.state = "waiting"
         self.why: str | None = None
-        self.failures = self.sessions = self.bytes = 0
-        self.rows: list[dict[str, Any]] = []
+        self.sessions = self.bytes = 0
+        self.backoff = Backoff(station.chance)
+        self.as_run = AsRun()
         self.first_byte_at: float | None = None
         self.behind_s = 0.0
         self.number, self._station, self._tell = number, station, tell
@@ -49,7 +53,7 @@ class Push:
         self._zero: float | None = None
         self._base_ms = 0
         self._media_at: float | None = None
-        self._retry_at = self._watched_at = self._skipped_at = 0.0
+        self._watched_at = self._skipped_at = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
 
     @property
@@ -88,13 +92,9 @@ class Push:
     def broke_off(self, why: str, now: Now) -> None:
         """The session is over, or could not be made; another one is tried after a pause."""
         was_on_air = self.is_good
-        if was_on_air:
-            self.failures = 0
-        pause_s = min(FIRST_RETRY_S * 2 ** (self.failures - 1), LAST_RETRY_S) if self.failures else 0.0
-        pause_s *= 1 + self._station.chance.random() / 2
-        self.failures += 1
+        pause_s = self.backoff.failed(now.mono)
         self._station.totals.reconnects += 1
-        self.why, self.state, self._retry_at = why, "trying", now.mono + pause_s
+        self.why, self.state = why, "trying"
         self._end_session(politely=False)
         self.say("broke_off", now, session=self.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3))
 
@@ -121,7 +121,7 @@ class Push:
         self._media_at, self._key, self._session = saved["media_at"], key, session
         self.first_byte_at = saved["first_byte_at"]
         self._opened, self.state = True, "on_air"
-        self.rows = [saved["row"]] if saved["row"] else []
+        self.as_run.rows = [saved["row"]] if saved["row"] else []
         self.feed.resume(mark, saved["feed"], self.position_ms(now))
         self._watch_socket(session)
         session.flush()
@@ -132,7 +132,10 @@ class Push:
         session = self._session
         if session is None:
             has_media = self.feed.reel is not None and self.feed.reel.ready()
-            if self._connecting is None and now.mono >= self._retry_at and (has_media or position_ms < 0):
+            if self._connecting is not None and self._connecting.done():
+                task, self._connecting = self._connecting, None
+                task.result()  # raises what nobody foresaw
+            if self._connecting is None and self.backoff.is_due(now.mono) and (has_media or position_ms < 0):
                 self.state = "connecting" if self.state == "waiting" else self.state
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
             return
@@ -180,12 +183,14 @@ class Push:
                 session.flush()
         except Broken as error:
             self.broke_off(str(error), now)
+        except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
+            self.broke_off(f"a fault of the playout: {type(error).__name__}: {error}", now)
 
     def _went(self, session: Session, now: Now) -> None:
         """The session is a step further."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
-            self._base_ms = int(position_ms) if position_ms >= BEHIND_MS / 2 else 0
+            self._base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
             self.feed.begin(position_ms)
             session.went_live()
             self._pump(session, now, position_ms)
@@ -195,18 +200,25 @@ class Push:
             self.say("connected", now, session=self.sessions)
 
     def _pump(self, session: Session, now: Now, position_ms: float) -> None:
-        """Send what is due, as one batch, when all before has gone."""
-        if not session.is_clear:
-            session.flush()
-        if not session.is_clear:
-            return
+        """Send what is due, a batch after another as long as the kernel takes them."""
+        session.flush()
+        self._look_behind(now, position_ms)
+        for _ in range(BATCHES):
+            if not session.is_clear or not self._batch(session, now, position_ms):
+                break
+
+    def _look_behind(self, now: Now, position_ms: float) -> None:
+        """What is too late is skipped, to go on at the clock's position."""
         late_ms = self.feed.behind_ms(position_ms)
         self.behind_s = late_ms / 1000
         if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
             self._skipped_at = now.mono
-            self.close_row()
+            self.as_run.close()
             self.say("behind", now, behind_s=round(self.behind_s, 3))
             self.feed.skip(position_ms)
+
+    def _batch(self, session: Session, now: Now, position_ms: float) -> bool:
+        """Send one batch; returns whether there was something to send."""
         media: list[bytes] = []
         size, source, has_header = 0, self.feed.source, False
         while size < BATCH_BYTES or self.feed.queued:
@@ -222,6 +234,7 @@ class Push:
             session.batch(media, self._mark)
         if media:
             self._sent(session, now, size, source)
+        return bool(media)
 
     def _mark(self, offset: int, size: int, paid: int) -> Mark:
         feed = self.feed
@@ -233,34 +246,17 @@ class Push:
         if self._media_at is None:
             self._media_at = now.mono
             self.first_byte_at = self.first_byte_at or time.time()
-        if self._note_row(now, source):
+        name, position_s = ("recording", "slate")[source], round(self.position_ms(now) / 1000, 3)
+        row = {"url": self.number, "session": self.sessions, "source": name, "from": now.wall, "to": now.wall}
+        if self.as_run.note({**row, "position_s": position_s}, self.feed.last_ms / 1000):
             session.note()
         if not self.is_good and now.mono - self._media_at >= GOOD_S:
-            self.state, self.failures = "on_air", 0
+            self.state = "on_air"
+            self.backoff.reset()
             session.note()
             position_s = round(self.feed.last_ms / 1000, 3)
             at = self.first_byte_at
             self.say("on_air", now, session=self.sessions, first_byte_at=at, position_s=position_s)
-
-    def _note_row(self, now: Now, source: int) -> bool:
-        """Write down what was sent: a row for each session and source. Returns whether it is a new one."""
-        name = "recording" if source == RECORDING else "slate"
-        row = self.rows[-1] if self.rows else None
-        is_new = row is None or not row["open"] or (row["session"], row["source"]) != (self.sessions, name)
-        if row is None or is_new:
-            self.close_row()
-            position_s = round(self.position_ms(now) / 1000, 3)
-            row = {"url": self.number, "session": self.sessions, "source": name, "from": now.wall, "to": now.wall}
-            row |= {"position_s": position_s, "sent_s": 0.0, "open": True}
-            self.rows.append(row)
-        row["to"] = now.wall
-        row["sent_s"] = round(max(0.0, self.feed.last_ms / 1000 - row["position_s"]), 3)
-        return is_new
-
-    def close_row(self) -> None:
-        """What was being sent is no longer."""
-        if self.rows and self.rows[-1]["open"]:
-            self.rows[-1]["open"] = False
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
@@ -269,10 +265,10 @@ class Push:
         if self._session is not None or self._connecting is not None:
             self._end_session(politely=False)
         self.state = "no_lease"
-        self._retry_at, self.failures = 0.0, 0
+        self.backoff.reset()
 
     def _end_session(self, *, politely: bool) -> None:
-        self.close_row()
+        self.as_run.close()
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -302,7 +298,7 @@ class Push:
             "session": self.sessions,
             "media_at": self._media_at,
             "first_byte_at": self.first_byte_at,
-            "row": self.rows[-1] if self.rows else None,
+            "row": self.as_run.rows[-1] if self.as_run.rows else None,
             "feed": self.feed.save(),
         }
 

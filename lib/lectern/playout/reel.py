@@ -2,42 +2,19 @@
 
 import os
 import time
-import zlib
-from collections.abc import Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from lectern.playout import flv, index
-from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
+from lectern.playout import flv
+from lectern.playout.flv import SCRIPT, NotAirable
+from lectern.playout.opening import BLOCK_BYTES, At, Identity, Opened, fingerprint, open_at
 
-BLOCK_BYTES = 96 * 1024
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 STALL_S = 1.0
 """A read that takes longer is not waited for."""
-_HEAD_BYTES = 64 * 1024
-"""Metadata and the first tags lie within this."""
 
 _BROKEN = "is broken: it cannot be read from byte {} on"
-
-Identity = tuple[int, int, int, int]
-"""Device, inode, size and time of change: another file under the same name has others."""
-
-
-@dataclass(frozen=True)
-class At:
-    """Where to begin: at the beginning, or at the keyframe before or after a position, or at a byte.
-
-    A byte means something in the *file* of that fingerprint only; in any other one, the position counts.
-    """
-
-    clock_ms: float | None = None
-    after_ms: float | None = None
-    place: int | None = None
-    file: int = 0
-    wrap: int = 0
-    headers: Mapping[int, int] | None = None
 
 
 class Tag(NamedTuple):
@@ -48,20 +25,6 @@ class Tag(NamedTuple):
     body: bytes
     begins: int
     ends: int
-
-
-@dataclass
-class _Opened:
-    file: int
-    identity: Identity
-    first: int
-    place: int
-    begins_ms: int
-    wrap: int
-    metadata: bytes | None
-    headers: dict[int, tuple[int, bytes]]
-    data: bytes
-    is_elsewhere: bool
 
 
 class Reel:
@@ -82,7 +45,7 @@ class Reel:
         self._pool = pool
         self._file = -1
         self._since = time.monotonic()
-        self._opening: Future[_Opened] | None = pool.submit(_open, path, index_path, at, unless)
+        self._opening: Future[Opened] | None = pool.submit(open_at, path, index_path, at, unless)
         self._reading: Future[bytes] | None = None
         self._data, self._cursor, self._end_known = b"", 0, False
         self._block_bytes, self._asked_at = BLOCK_BYTES, 0.0
@@ -92,7 +55,7 @@ class Reel:
     @property
     def fingerprint(self) -> int:
         """A number that tells the file from others."""
-        return _fingerprint(self.identity)
+        return fingerprint(self.identity)
 
     @property
     def is_open(self) -> bool:
@@ -212,68 +175,15 @@ class Reel:
         self._data, self._cursor = self._data[self._cursor :] + more, 0
 
 
-def _open(path: Path, index_path: Path, at: At, unless: Identity | None) -> _Opened:
-    """Open a file and read where it is begun; runs in a thread."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        state = os.fstat(file)
-        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
-        if identity == unless:
-            raise NotAirable("it is as broken as before")
-        head = os.pread(file, _HEAD_BYTES, 0)
-        flv.check_head(head)
-        first, metadata = _first(head)
-        place, begins_ms, wrap, headers = flv.HEAD_BYTES, 0, first, {}
-        is_elsewhere = at.place is not None and at.file != _fingerprint(identity)
-        if at.place is not None and not is_elsewhere:
-            place, wrap, headers = at.place, at.wrap, dict(at.headers or {})
-        elif at.clock_ms is not None or at.after_ms is not None:
-            records = index.read(index_path, state.st_size) or index.look(path).records
-            record = index.keyframe(records, at.after_ms, after=True) if at.after_ms is not None else None
-            record = record or index.keyframe(records, at.clock_ms or at.after_ms or 0.0)
-            if record is not None:
-                place, begins_ms, wrap = record.offset, record.time_ms, first + record.time_ms
-                headers = index.headers(records, place)
-        bodies = {kind: (offset, _body(file, offset)) for kind, offset in headers.items()}
-        data = os.pread(file, BLOCK_BYTES, place)
-    except BaseException:
-        os.close(file)
-        raise
-    return _Opened(file, identity, first, place, begins_ms, wrap, metadata, bodies, data, is_elsewhere)
-
-
-def _first(head: bytes) -> tuple[int, bytes | None]:
-    """The time of the first sound or picture, and the metadata before it."""
-    at, metadata = flv.HEAD_BYTES, None
-    while at + flv.TAG_HEAD_BYTES <= len(head) and (found := flv.tag_head(head, at)) is not None:
-        if found.kind != SCRIPT and found.size:
-            return flv.Unwrap()(found.timestamp), metadata
-        body = head[at + flv.TAG_HEAD_BYTES :][: found.size]
-        metadata = metadata or flv.metadata(body)
-        at += found.whole
-    return 0, metadata
-
-
-def _body(file: int, offset: int) -> bytes:
-    head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, offset), 0)
-    if head is None or head.kind not in (SOUND, PICTURE):
-        raise NotAirable("the index does not fit the recording")
-    return os.pread(file, head.size, offset + flv.TAG_HEAD_BYTES)
-
-
-def _fingerprint(identity: Identity | None) -> int:
-    return zlib.crc32(repr(identity).encode())
-
-
 def _words(error: Exception) -> str:
     if isinstance(error, NotAirable):
         return f"cannot be aired: {error}"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
-def _file_of(done: "Future[_Opened] | Future[bytes]") -> int:
+def _file_of(done: "Future[Opened] | Future[bytes]") -> int:
     found = done.result() if not done.cancelled() and done.exception() is None else None
-    return found.file if isinstance(found, _Opened) else -1
+    return found.file if isinstance(found, Opened) else -1
 
 
 def _close(file: int) -> None:

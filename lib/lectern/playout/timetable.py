@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lectern.playout.feed import Files
+from lectern.playout.files import Files
 from lectern.playout.index import path_of
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target

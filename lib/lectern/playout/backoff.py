@@ -1,0 +1,30 @@
+"""How long to wait before a broken session is made anew."""
+
+import random
+
+FIRST_S, LAST_S = 0.1, 5.0
+
+
+class Backoff:
+    """The first try after a good session is at once; each failure doubles the pause, with jitter."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.failures = 0
+        self._chance = chance
+        self._retry_at = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether the pause is over."""
+        return now >= self._retry_at
+
+    def failed(self, now: float) -> float:
+        """A try failed, or a session ended; returns the pause."""
+        pause_s = min(FIRST_S * 2 ** (self.failures - 1), LAST_S) if self.failures else 0.0
+        pause_s *= 1 + self._chance.random() / 2
+        self.failures += 1
+        self._retry_at = now + pause_s
+        return pause_s
+
+    def reset(self) -> None:
+        """All is well: the next try is at once."""
+        self.failures, self._retry_at = 0, 0.0

@@ -1,0 +1,76 @@
+"""Other people's RTMP servers, on loopback: ffmpeg that listens, and nginx."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lectern.demo.ports import free_port
+from tests.playout.receiver import HOST, wait_until
+
+NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
+HAS_NGINX = shutil.which("nginx") is not None and NGINX_MODULE.exists()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on *port*; asked of the kernel, because ffmpeg serves the first connection only."""
+    wanted = f"{int.from_bytes(socket.inet_aton(HOST), 'little'):08X}:{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1] == wanted and row[3] == "0A" for row in rows)
+
+
+@contextmanager
+def listening_ffmpeg(to: Path) -> Iterator[str]:
+    """An ffmpeg that writes down what is pushed to the URL; at the end it has written all."""
+    port = free_port()
+    url = f"rtmp://{HOST}:{port}/live/x"
+    argv = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-listen", "1", "-i", url, "-c", "copy", "-f", "flv", str(to)]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), description="an ffmpeg that listens")
+        yield url
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[str]:
+    """An nginx that records into *folder*; yields the URL without the stream's name."""
+    port = free_port()
+    records = folder / "records"
+    records.mkdir(parents=True)
+    user = "user root;" if os.getuid() == 0 else ""
+    (folder / "nginx.conf").write_text(f"""
+load_module {NGINX_MODULE};
+{user} daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{}}
+rtmp {{ server {{ listen {HOST}:{port}; max_message 16M; ping 1s; ping_timeout 3s; ack_window 100000;
+  application live {{ live on; record all; record_path {records}; record_suffix .flv; }} }} }}
+""")
+    argv = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), description="nginx")
+        yield f"rtmp://{HOST}:{port}/live"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def push(path: Path, url: str) -> "subprocess.Popen[bytes]":
+    """Ffmpeg sends a file as if it were live."""
+    argv = ["ffmpeg", "-nostdin", "-v", "error", "-re", "-i", str(path), "-c", "copy", "-f", "flv", url]
+    return subprocess.Popen(argv)
+
+
+def packets(path: Path) -> list[str]:
+    """What ffprobe says of each packet: kind, times, duration, size, flags and checksum of its data."""
+    entries = "packet=codec_type,pts,dts,duration,size,flags,data_hash"
+    argv = ["ffprobe", "-v", "error", "-show_entries", entries, "-show_data_hash", "crc32", "-of", "csv", str(path)]
+    found = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    return [line.rstrip(",") for line in found.splitlines()]

@@ -1,0 +1,143 @@
+"""While a recording is missing or broken, the slate is sent in the same session; then the recording, at the clock."""
+
+import os
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from tests.playout import flvs
+from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.stage import Playout
+
+SLATE = 0x51A7E000
+"""Numbers of the slate's pictures begin here."""
+
+
+def slate(folder: Path) -> Path:
+    head = flvs.AVC_HEADER + b"slate"
+    tags = [
+        (kind, at, head if body == flvs.AVC_HEADER else body) for kind, at, body in flvs.lesson(1, first_number=SLATE)
+    ]
+    return flvs.write(folder / "slate.flv", tags)
+
+
+def pictures(session: Session) -> list[Arrived]:
+    return [one for one in session.media if one.kind == 9 and one.body[1] == 1]
+
+
+def of_slate(session: Session) -> list[Arrived]:
+    return [one for one in pictures(session) if flvs.number(one.body) >= SLATE]
+
+
+def of_recording(session: Session) -> list[Arrived]:
+    return [one for one in pictures(session) if flvs.number(one.body) < SLATE]
+
+
+def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.flv"
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 1
+        playout.air("c1", path, receiver.url("c1"), start=start, length_s=12, slate=str(slate(tmp_path)))
+        wait_until(lambda: receiver.of("c1") and of_slate(receiver.of("c1")[0]), description="the slate")
+        offset_s = time.time() - time.monotonic()
+        assert of_slate(receiver.of("c1")[0])[0].at + offset_s - start < 0.5
+        assert playout.told("slate")[0]["why"] == "the recording is missing"
+        time.sleep(2.5)
+        flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)
+        wait_until(lambda: playout.told("back"), description="back")
+        wait_until(lambda: playout.told("ended"), description="the end")
+        (session,) = receiver.of("c1")
+        wait_until(lambda: session.ended, description="the session's end")
+        assert max(after.at - before.at for before, after in pairwise(pictures(session))) < 0.5
+        stamps = [one.timestamp for one in pictures(session)]
+        assert stamps == sorted(stamps)
+        for one in of_recording(session):
+            assert one.timestamp == flvs.number(one.body) * 40
+        headers = [one.body for one in session.media if one.kind == 9 and one.body[1] == 0]
+        assert headers == [flvs.AVC_HEADER + b"slate", flvs.AVC_HEADER]
+        (ended,) = playout.told("ended")
+        assert 2 < ended["slate_s"] < 6
+        assert ended["sessions"] == 1
+        assert ended["sent_s"] + ended["slate_s"] > 11
+        assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
+
+
+def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path: Path) -> None:
+    data = bytearray(flvs.data(flvs.lesson(20)))
+    place = data.index(flvs.key(75, 3000))
+    data[place - 11] = 99
+    path = tmp_path / "a.flv"
+    path.write_bytes(data)
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), length_s=12, slate=str(slate(tmp_path)))
+        wait_until(lambda: playout.told("slate"), description="the slate")
+        assert "is broken: it cannot be read from byte" in playout.told("slate")[0]["why"]
+        assert playout.status("c1")["slate"]
+        (session,) = receiver.of("c1")
+        wait_until(lambda: of_slate(session), description="the slate's pictures")
+        assert of_slate(session)[0].at - of_recording(session)[-1].at < 0.5
+        time.sleep(2)
+        assert playout.told("back") == [], "what is broken is not tried again"
+        flvs.write(tmp_path / "whole", flvs.lesson(20)).replace(path)
+        wait_until(lambda: playout.told("back"), description="back")
+        last = of_recording(session)[-1]
+        assert last.timestamp == flvs.number(last.body) * 40
+        assert len(receiver.sessions) == 1
+
+
+def test_a_recording_that_is_shorter_than_it_must_be_is_followed_by_the_slate(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(3))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), length_s=6, duration_s=10, slate=str(slate(tmp_path)))
+        wait_until(lambda: playout.told("ended"), description="the end")
+        assert playout.told("slate")[0]["why"] == "the recording ends after 3 s, which is too early"
+        assert of_slate(receiver.of("c1")[0])
+        assert 2 < playout.told("ended")[0]["slate_s"] < 4
+
+
+def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.flv"
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 0.3
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: playout.told("slate"), description="the reason")
+        time.sleep(2)
+        assert receiver.of("c1") == []
+        assert playout.status("c1")["why"] == "the recording is missing"
+        flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)
+        wait_until(lambda: receiver.of("c1") and of_recording(receiver.of("c1")[0]), description="pictures")
+        first = of_recording(receiver.of("c1")[0])[0]
+        offset_s = time.time() - time.monotonic()
+        assert abs(flvs.number(first.body) * 0.04 - (first.at + offset_s - start)) < 0.5
+
+
+def test_the_slate_goes_on_when_its_worker_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "a.flv"
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), slate=str(slate(tmp_path)))
+        wait_until(lambda: receiver.of("c1") and len(of_slate(receiver.of("c1")[0])) > 40, description="the slate")
+        os.kill(playout.worker(), signal.SIGKILL)
+        (session,) = receiver.of("c1")
+        count = len(of_slate(session))
+        wait_until(lambda: len(of_slate(session)) > count + 60, description="more")
+        flvs.write(tmp_path / "whole", flvs.lesson(60)).replace(path)
+        wait_until(lambda: of_recording(session), description="the recording")
+        stamps = [one.timestamp for one in pictures(session)]
+        assert stamps == sorted(stamps)
+        assert len(receiver.sessions) == 1
+
+
+def test_another_recording_is_gone_on_with_in_the_same_session(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
+    other = flvs.write(tmp_path / "b.flv", flvs.lesson(30, first_number=100_000))
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        start = time.time() + 0.3
+        playout.air("c1", path, receiver.url("c1"), start=start)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        assert playout.air("c1", other, receiver.url("c1"), start=start)["change"] == "changed"
+        (session,) = receiver.of("c1")
+        wait_until(lambda: flvs.number(pictures(session)[-1].body) >= 100_000, description="the other one")
+        last = pictures(session)[-1]
+        assert last.timestamp == (flvs.number(last.body) - 100_000) * 40
+        assert len(receiver.sessions) == 1
