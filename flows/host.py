@@ -93,6 +93,7 @@ class Host(Generic[S]):
     rounds: Rounds = field(default_factory=Rounds)
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     line: Line = field(default_factory=Line)  # a streamer's: the downloads that wait for their turn
+    claim: str = ""  # a streamer's: the session of the lease that it asks for
     fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

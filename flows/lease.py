@@ -31,7 +31,7 @@ class Keeper:
     def __init__(self, host: Streamer) -> None:
         self._host = host
         self._session = ""
-        self._claim = uuid4().hex
+        host.claim = uuid4().hex
         self._ours = False  # at the last beat that Redis answered
         self._trouble = False
         self._was_held = False
@@ -63,11 +63,11 @@ class Keeper:
         settings = self._host.settings
         asked_at = fence.now()
         await self._look()
-        if self._session == self._claim:
+        if self._session == self._host.claim:
             # A claim to the lease that we have would be granted before we have read what was taken from us under it.
-            self._claim = uuid4().hex
+            self._host.claim = uuid4().hex
         word = asyncio.create_task(self._ask_prefect()) if self._trouble else None
-        claim = {"session": self._claim, "lease_s": settings.lease_s}
+        claim = {"session": self._host.claim, "lease_s": settings.lease_s}
         try:
             async with asyncio.timeout(self._patience_s):
                 held = await self._host.bus.beat(

@@ -48,7 +48,13 @@ def release(connection: Connection, host: Streamer, message: Release, now: float
 
 
 def grant(connection: Connection, host: Streamer, message: Grant, now: float) -> None:
-    """Hold the lease that was asked for: all that was taken away before is released by now."""
+    """Hold the lease that was asked for: all that was taken away before is released by now.
+
+    Another is passed over: it was asked for before the start of this process, or nobody has asked for it.
+    """
+    if (message.streamer, message.session) != (host.settings.name, host.claim):
+        log.info("lease: a grant that was not asked for is passed over")
+        return
     leases.hold(connection, message.streamer, message.session, now)
     events.note(connection, host.journal, host.settings.name, [Event("lease granted")], now)
 

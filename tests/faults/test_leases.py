@@ -70,6 +70,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
         on_air(connection, "c-1")
         inbox.keep(connection, journal, arrived, hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
+    host.claim = "new"
     runs = Runs(host)
     host.runs = cast("Any", runs)
     stops = asyncio.run(release.take_back(host, kept))
@@ -77,6 +78,25 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     assert runs.seen == [(RUN, None)]
     with reading(host.engine) as connection:
         assert leases.session(connection, host.settings.name) == "new"
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [Grant(streamer=hosts.ALIVE[0], session="another"), Grant(streamer=hosts.ALIVE[1], session="asked")],
+    ids=["another session", "another streamer"],
+)
+def test_a_lease_that_was_not_asked_for_is_not_held(host: Host[StreamerSettings], strange: Grant) -> None:
+    """Whoever can write to the stream would else take the lease away that this streamer holds."""
+    host.claim = "asked"
+    for one in (Grant(streamer=host.settings.name, session="asked"), strange):
+        with transaction(host.engine) as connection:
+            inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json())], hosts.now())
+            kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
+        asyncio.run(release.take_back(host, kept))
+    with reading(host.engine) as connection:
+        assert leases.session(connection, host.settings.name) == "asked"
+        assert leases.session(connection, hosts.ALIVE[1]) is None
+        assert inbox.waiting(connection, journal) == 0
 
 
 class Ear:

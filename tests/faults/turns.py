@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine
 
 from flows import host as at_host
 from flows.host import Host
+from lectern.effects.outbox import Unsent
+from lectern.effects.sending import Sent
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 
@@ -29,6 +31,10 @@ class Quiet:
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """The waiting lists in Redis are for people."""
         return {key: [] for key in keys}
+
+    async def send(self, messages: Sequence[Unsent]) -> Sent:
+        """All of them."""
+        return Sent(len(messages))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[str]]:
         """All else."""
