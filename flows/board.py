@@ -23,6 +23,9 @@ from lectern.states import LIVE_AIRINGS, FileState
 CHART_EVERY_S = 60.0
 """A chart is drawn anew so often at most, and only where its numbers have changed."""
 
+SHOW_S = 8.0
+"""Seconds that a Prefect server has to take a table or a chart: the checks of the classes wait for it."""
+
 OUTCOME_COLOURS = (chart.GREEN, chart.BLUE, chart.ORANGE, chart.RED, chart.GREY)
 CACHE_COLOURS = (chart.GREEN, chart.BLUE, chart.GREY)
 
@@ -67,14 +70,18 @@ class Board:
     async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
         slug = key.lower().replace("_", "-").replace(".", "-").replace(":", "-")
         try:
-            if key in self._ids:
-                # Not by the client's own method: it sends all the data once more, as an event.
-                await self._client.request(
-                    "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json={"data": data}
-                )
-            else:
-                wanted: Any = ArtifactCreate(key=slug, type=kind, description=description, data=data)
-                self._ids[key] = (await self._client.create_artifact(wanted)).id
+            async with asyncio.timeout(SHOW_S):
+                if key in self._ids:
+                    # Not by the client's own method: it sends all the data once more, as an event.
+                    await self._client.request(
+                        "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json={"data": data}
+                    )
+                else:
+                    wanted: Any = ArtifactCreate(key=slug, type=kind, description=description, data=data)
+                    self._ids[key] = (await self._client.create_artifact(wanted)).id
+        except TimeoutError:
+            log.warning("artifact %s: not shown: %s", slug, f"no answer within {SHOW_S:g} s")
+            return False
         except AWAY as error:
             self._ids.pop(key, None)  # somebody may have deleted it
             log.warning("artifact %s: not shown: %s", slug, error)
