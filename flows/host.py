@@ -5,7 +5,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
@@ -73,6 +74,14 @@ class Runs(Protocol):
         """Whether a person or the teacher cancelled this run, which is at work here; false for any other cancel."""
 
 
+_DATABASE = ThreadPoolExecutor(8, thread_name_prefix="database")
+"""Threads that do nothing but transactions: those of asyncio hang while a name is looked up or a disk is slow."""
+
+
+async def _in_thread(go: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_DATABASE, copy_context().run, go)
+
+
 @dataclass
 class Host(Generic[S]):
     """One host: the same for all its flows, built once by the resident process."""
@@ -108,7 +117,7 @@ class Host(Generic[S]):
             with transaction(self.engine) as connection:
                 return work(connection, *args, **kwargs)
 
-        return await asyncio.to_thread(go)
+        return await _in_thread(go)
 
     async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read with *work* in one transaction, in a thread; it waits for no writer."""
@@ -117,7 +126,7 @@ class Host(Generic[S]):
             with reading(self.engine) as connection:
                 return work(connection, *args, **kwargs)
 
-        return await asyncio.to_thread(go)
+        return await _in_thread(go)
 
     def living_now(self) -> list[str]:
         """The teacher's: the streamers that it has heard itself of late, by name."""
