@@ -20,6 +20,8 @@ from tests.fuzz.smaller import smaller
 from tests.stage import Town
 
 ANSWERS_A_MESSAGE = 0.1
+SHOWN = 10
+"""Of so many messages it is said what they are; where more hurt together, their numbers are told above."""
 
 
 def play(session: Session, indices: Sequence[int], answers: int, without: frozenset[str], console: Console) -> str:
@@ -92,7 +94,7 @@ def main() -> int:
                 console.print(line, markup=False, highlight=False)
             portion = [one for one in session.suspects() if one in indices] if harm else []
         if portion:
-            for index in isolate(town, folder, seed, portion, console):
+            for index in isolate(town, folder, seed, portion, console)[:SHOWN]:
                 console.print(kinds.shown(kinds.drawn(session.here, index)), markup=False, highlight=False)
     finally:
         town.stop()

@@ -18,6 +18,8 @@ RECORDS = 4
 """So many records are booked again and again; others are new each time."""
 
 AIR_IN_S, AIR_S = 12.0, 12.0
+"""A class is on air for so long; it is booked so long before, and as long as the hosts need to answer it."""
+
 MISSED_S = 4.0
 """A class may begin late by so much on a machine that does all this beside it."""
 
@@ -38,6 +40,7 @@ class Goods:
     """Makes them, and remembers all that it made."""
 
     stage: Stage
+    notice_s: float = 0.0
     made: dict[str, Good] = field(default_factory=dict)
     bodies: set[str] = field(default_factory=set)
     _records: list[int] = field(default_factory=list)
@@ -98,12 +101,14 @@ class Goods:
 
     def on_air(self) -> Good:
         """A class that is on air in between."""
-        return self.of("on air", self.stage.booking(self.record, starts_in_s=AIR_IN_S, length_s=AIR_S), SUCCESS)
+        return self.of(
+            "on air", self.stage.booking(self.record, starts_in_s=AIR_IN_S + self.notice_s, length_s=AIR_S), SUCCESS
+        )
 
     def aired_by(self) -> float:
         """When the last class that was to be on air is over, monotonic."""
         sent = [one.sent_at for one in self.made.values() if one.kind == "on air"]
-        return max(sent, default=0.0) + AIR_IN_S + AIR_S + MISSED_S
+        return max(sent, default=0.0) + AIR_IN_S + self.notice_s + AIR_S + MISSED_S
 
     def aired_wrongly(self) -> list[str]:
         """What is wrong with the classes that were to be on air by now."""

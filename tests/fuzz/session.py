@@ -22,10 +22,12 @@ from tests.stage import Stage, Town, wait_until
 WHO = ("teacher", "streamer1")
 ROOT = Path(__file__).parents[2]
 
-CANARY_S = 60.0
-"""While a host says that it is ready, a booking is answered within so long, whatever came with it."""
+CANARY_S = 150.0
+"""While a host says that it is ready, a booking is answered within so long, whatever came with it.
 
-DUE_S = 240.0
+Its health knows a message that nobody handles for two minutes."""
+
+DUE_S = 400.0
 """All others are answered within so long after the last message."""
 
 GOODS = 10
@@ -117,6 +119,7 @@ class Session:
         chance = random.Random(f"{self.seed} good {odds[0].index if odds else 0}")
         goods = [self.goods.make(chance.choice(OFTEN), on_channel=chance.random() < 0.5) for _ in range(GOODS)]
         if self._portions % AIR_EVERY == 1:
+            self.goods.notice_s = 3 * max(self.canaries_s.values())
             goods.append(self.goods.make("on air", on_channel=False))
         self._send(goods, odds, chance)
         canaries = [self.goods.make("canary", on_channel=on_channel) for on_channel in (True, False)]

@@ -9,6 +9,7 @@ from rich.table import Table
 from tests.fuzz.good import counted
 from tests.fuzz.kinds import KINDS, TWO_WAYS
 from tests.fuzz.session import WHO, Session
+from tests.fuzz.watch import READY
 
 SHOWN = 10
 
@@ -30,7 +31,7 @@ def complaints(session: Session) -> list[str]:
             found.append(f"{class_id} (odd: {kind}) was not answered")
         elif len(set(said)) > 1 and kind not in TWO_WAYS:
             found.append(f"{class_id} (odd: {kind}) was answered in two ways: {said}")
-    found += [f"{who} was not ready: {said}" for _, who, said in session.watch.not_ready[:SHOWN]]
+    found += [f"{who} is not ready: {said}" for who, said in session.watch.last.items() if said != READY]
     return found
 
 
@@ -70,6 +71,7 @@ def lines(session: Session, seconds: float) -> list[str]:
     said = [
         f"odd answers of servers: {server.answered.total():,} ({answers or 'none'})",
         f"processes alive: {alive} of {len(WHO)}; health probes: {watch.probes:,}, not ready: {len(watch.not_ready)}",
+        *sorted({f"  {who} {said}" for _, who, said in watch.not_ready})[:SHOWN],
         f"canaries: {len(canaries):,}, median {statistics.median(canaries):.2f} s, worst {canaries[-1]:.2f} s"
         if canaries
         else "no canary",

@@ -11,13 +11,14 @@ import psutil
 
 from tests.stage import Stage
 
+READY = "ready"
 PROBE_EVERY_S = 0.5
 PROBE_TIMEOUT_S = 10.0
 GROWTH_BYTES = 200 * 1024**2
 """More memory than after the first messages: what is really kept grows with each message, and would pass this soon."""
 
-TASKS = 400
-"""More asyncio tasks than after the first messages."""
+TASKS = 1_500
+"""More asyncio tasks than after the first messages: each recording of a batch is looked at by a task of its own."""
 
 FILES = 200
 """More open files than after the first messages."""
@@ -48,6 +49,7 @@ class Watch:
     ports: Mapping[str, int]
     probes: int = 0
     not_ready: list[tuple[float, str, str]] = field(default_factory=list)  # when (monotonic), who, what was said
+    last: dict[str, str] = field(default_factory=dict)  # what each host said last
     largest: dict[str, Size] = field(default_factory=dict)
     before: dict[str, Size] = field(default_factory=dict)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -93,7 +95,8 @@ class Watch:
                     at = time.monotonic()
                     said = _asked(client, port)
                     self.probes += 1
-                    if said != "ready":
+                    self.last[who] = said
+                    if said != READY:
                         self.not_ready.append((at, who, said))
 
 
@@ -106,4 +109,7 @@ def _asked(client: httpx.Client, port: int) -> str:
         answer = client.get(f"http://127.0.0.1:{port}/health")
     except httpx.HTTPError as error:
         return f"no answer: {error!r}"
-    return "ready" if answer.status_code == httpx.codes.OK else f"{answer.status_code} {answer.text[:200]}"
+    if answer.status_code == httpx.codes.OK:
+        return READY
+    is_ours = answer.headers.get("content-type") == "application/json"
+    return f"{answer.status_code} {answer.json()['wrong'] if is_ours else answer.text[:200]}"
