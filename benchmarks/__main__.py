@@ -31,6 +31,7 @@ NAMES = (
     "transcode",
     "second",
     "cuts",
+    "playout",
     "lone",
     "lone_postgres",
     "run_cost",

@@ -20,9 +20,16 @@ class Playout:
     """Runs `program` (the product's, or one that the test makes) as a holder in *folder*."""
 
     def __init__(
-        self, folder: Path, *, program: Path = child.PROGRAM, lease_s: float = 600.0, **environment: str
+        self,
+        folder: Path,
+        *,
+        program: Path = child.PROGRAM,
+        lease_s: float = 600.0,
+        ca_file: Path | None = None,
+        **environment: str,
     ) -> None:
         self.folder, self._program, self._lease_s = folder, program, lease_s
+        self._ca_file = ca_file
         self._environment = {**os.environ, **environment}
         self.socket = folder / "s"
         self.events: list[dict[str, Any]] = []
@@ -51,6 +58,7 @@ class Playout:
         """Start a holder, and give it a lease."""
         argv = [sys.executable, "-I", "-S", str(self._program), "holder"]
         argv += ["--dir", str(self.folder), "--socket", str(self.socket)]
+        argv += ["--ca-file", str(self._ca_file)] if self._ca_file else []
         self.process = subprocess.Popen(argv, env=self._environment)
         if self._connection is not None:
             self._connection.close()

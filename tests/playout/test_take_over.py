@@ -74,34 +74,61 @@ def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
         ended_exact(receiver, names, tags)
 
 
-def test_a_new_release_that_cannot_be_loaded_leaves_the_old_one_on_air(tmp_path: Path) -> None:
-    """The holder follows the link to the release of the moment."""
+def releases(folder: Path, file: str, fault: str) -> Path:
+    """Two releases, in the second of which *file* ends with a *fault*; the link to the first."""
     package = child.PROGRAM.parent
     for release in ("one", "two"):
-        target = tmp_path / release / "lectern"
+        target = folder / release / "lectern"
         shutil.copytree(package, target / "playout", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(package.parent / "__init__.py", target)
-    (tmp_path / "two/lectern/playout/push.py").write_text("import no_such_module\n")
-    current = tmp_path / "current"
-    current.symlink_to(tmp_path / "one")
-    tags = flvs.lesson(6)
-    path = flvs.write(tmp_path / "a.flv", tags)
+    with (folder / "two/lectern/playout" / file).open("a") as code:
+        code.write(fault)
+    current = folder / "current"
+    current.symlink_to(folder / "one")
+    return current
+
+
+def switch(current: Path, release: str) -> None:
+    current.unlink()
+    current.symlink_to(current.with_name(release))
+
+
+def test_a_new_release_that_cannot_be_loaded_leaves_the_old_one_on_air(tmp_path: Path) -> None:
+    """The holder follows the link to the release of the moment."""
+    current = releases(tmp_path, "push.py", "import no_such_module\n")
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     program = current / "lectern/playout/__main__.py"
     with Receiver() as receiver, Playout(tmp_path / "p", program=program) as playout:
         names = on_air(playout, receiver, path)
         worker = playout.worker()
-        current.unlink()
-        current.symlink_to(tmp_path / "two")
+        switch(current, "two")
         answer = playout.ask("upgrade")
         assert not answer["ok"]
         assert answer["why"] == "the new worker exited with 1; the old one goes on"
         assert playout.worker() == worker
-        current.unlink()
-        current.symlink_to(tmp_path / "one")
+        switch(current, "one")
         with pytest.raises(OSError, match="ended"):
             playout.ask("upgrade")
         assert playout.worker() != worker
-        ended_exact(receiver, names, tags)
+        assert [len(receiver.of(name)) for name in names] == [1] * CLASSES
+
+
+def test_a_new_release_whose_workers_die_is_left_for_the_one_before(tmp_path: Path) -> None:
+    current = releases(tmp_path, "worker.py", "\n\nWorker.tick = None\n")
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    program = current / "lectern/playout/__main__.py"
+    with Receiver() as receiver, Playout(tmp_path / "p", program=program) as playout:
+        on_air(playout, receiver, path)
+        switch(current, "two")
+        with pytest.raises(OSError, match="ended"):
+            playout.ask("upgrade")
+        wait_until(lambda: playout.is_there() and playout.told("on_air") is not None, description="an answer")
+        time.sleep(3)
+        worker = playout.worker()
+        time.sleep(1)
+        assert playout.worker() == worker
+        program_of = Path(f"/proc/{worker}/cmdline").read_text().split("\0")[3]
+        assert program_of.startswith(str(tmp_path / "one"))
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:

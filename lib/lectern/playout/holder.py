@@ -27,10 +27,10 @@ MAX_PAUSE_S = 5.0
 
 @dataclass
 class Held:
-    """Copies of a session's connection and journal."""
+    """Copies of a session's connection and journal; without a journal (TLS) it can be reset, but not handed over."""
 
     connection: socket.socket
-    journal: int
+    journal: int | None
 
     def close(self, *, is_reset: bool = False) -> None:
         """Give the copies up; *is_reset* ends the connection for all who have it."""
@@ -38,7 +38,8 @@ class Held:
             with suppress(OSError):
                 kernel.reset(self.connection)
         self.connection.close()
-        os.close(self.journal)
+        if self.journal is not None:
+            os.close(self.journal)
 
 
 class Holder:
@@ -125,7 +126,7 @@ class Holder:
         for message, files in worker.hear():
             if message["say"] == "session":
                 self._forget(message["key"])
-                self.sessions[message["key"]] = Held(socket.socket(fileno=files[0]), files[1])
+                self.sessions[message["key"]] = Held(socket.socket(fileno=files[0]), files[1] if files[1:] else None)
             elif message["say"] == "over":
                 self._forget(message["key"])
             elif message["say"] == "upgrade" and self.next is None:
@@ -217,8 +218,12 @@ class Holder:
 
     def _on_air(self, worker: Child) -> None:
         """Hand everything to a worker."""
-        for key, held in self.sessions.items():
-            worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
+        for key, held in list(self.sessions.items()):
+            if held.journal is None:
+                held.close(is_reset=True)
+                del self.sessions[key]
+            else:
+                worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
         worker.pipe.say("go", why=self._why, at=self._why_at)
         worker.on_air_at = time.monotonic()
         self.worker = worker

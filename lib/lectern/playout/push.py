@@ -218,7 +218,7 @@ class Push:
             self.feed.skip(position_ms)
 
     def _batch(self, session: Session, now: Now, position_ms: float) -> bool:
-        """Send one batch; returns whether there was something to send."""
+        """Send one batch; returns whether more may be due."""
         media: list[bytes] = []
         size, source, has_header = 0, self.feed.source, False
         while size < BATCH_BYTES or self.feed.queued:
@@ -234,7 +234,7 @@ class Push:
             session.batch(media, self._mark)
         if media:
             self._sent(session, now, size, source)
-        return bool(media)
+        return size >= BATCH_BYTES
 
     def _mark(self, offset: int, size: int, paid: int) -> Mark:
         feed = self.feed

@@ -136,8 +136,9 @@ class Reel:
 
     def _take(self, head: flv.TagHead, begins: int) -> None:
         body_at = begins + flv.TAG_HEAD_BYTES
-        body = self._data[body_at : body_at + head.size]
-        said = int.from_bytes(self._data[body_at + head.size :][: flv.TAIL_BYTES], "big")
+        tail_at = body_at + head.size
+        body = self._data[body_at:tail_at]
+        said = int.from_bytes(self._data[tail_at : tail_at + flv.TAIL_BYTES], "big")
         if said not in (0, flv.TAG_HEAD_BYTES + head.size) and len(self._data) >= begins + head.whole:
             self.fault = _BROKEN.format(self.place)
             return

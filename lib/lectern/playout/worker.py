@@ -165,8 +165,8 @@ class Worker:
         return max(0.0, time.monotonic() - last[0].sent_at)
 
     def _keep(self, key: str, session: Session) -> None:
-        if session.journal is not None:
-            self.pipe.say("session", (session.connection.fileno(), session.journal.file), key=key)
+        kept = (session.journal.file,) if session.journal is not None else ()
+        self.pipe.say("session", (session.connection.fileno(), *kept), key=key)
 
     def _hear(self) -> None:
         try:
