@@ -18,9 +18,12 @@ TIMES = st.one_of(st.integers(0, 2**33), st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x
 TARGET = target("rtmp://live.example/app/room?token=1")
 NONCE = bytes(HANDSHAKE_BYTES - 8)
 
+LETTERS = "aZ0 é中\0"
 values = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1, max_size=8), inner, max_size=4),
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(LETTERS, max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(LETTERS, min_size=1, max_size=8), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 

@@ -3,12 +3,14 @@
 from typing import Any
 
 from lectern.playout.as_run import covered
-from lectern.playout.push import Push
+from lectern.playout.push import LEAD_S, Push
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Entry, Lesson
 
 _RANK = ("on_air", "trying", "connecting", "no_lease", "waiting", "ended")
+
+_IDLE_S = 1.0
 
 
 class Airing:
@@ -17,6 +19,7 @@ class Airing:
     def __init__(self, entry: Entry, station: Station) -> None:
         self.entry = entry
         self._station = station
+        self._idle_until = 0.0
         self._pushes: dict[str, Push] = {}
         for row in entry.as_run:
             row["open"] = False
@@ -34,6 +37,11 @@ class Airing:
         return self._pushes
 
     @property
+    def row_count(self) -> int:
+        """How many rows the as-run has, as of now."""
+        return len(self._earlier) + sum(len(one.as_run.rows) for one in self._pushes.values())
+
+    @property
     def state(self) -> str:
         """The best state of its pushes."""
         if self.entry.ended is not None:
@@ -42,7 +50,11 @@ class Airing:
 
     def tick(self, now: Now) -> None:
         """Do what is due."""
-        if self.entry.ended is not None:
+        if self.entry.ended is not None or now.mono < self._idle_until:
+            return
+        left_s = self.entry.lesson.start - LEAD_S - now.wall
+        if left_s > 0:  # looked at each second, because the wall clock may be set
+            self._idle_until = now.mono + min(left_s, _IDLE_S)
             return
         over: str | None = None
         for push in self._pushes.values():
@@ -62,6 +74,7 @@ class Airing:
     def change(self, lesson: Lesson, now: Now) -> None:
         """Take over what is asked for now; what need not be made anew goes on."""
         old, self.entry.lesson = self.entry.lesson, lesson
+        self._idle_until = 0.0
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
         for url in [one for one, push in self._pushes.items() if one not in keep or push.state == "ended"]:

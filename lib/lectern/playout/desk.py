@@ -39,20 +39,20 @@ class Desk:
         }
 
     async def save_for_ever(self) -> None:
-        """Write the timetable every 10 s while something is sent; forget what ended long ago."""
-        saved_at = time.monotonic()
-        ended: set[str] = set()
+        """Write the timetable when a session began or a class ended, every 10 s otherwise; forget what is long over."""
+        saved_at, saved = time.monotonic(), (0, 0)
         while True:
             await asyncio.sleep(_CHECK_S)
             airings = self._worker.airings
             over = {one.class_id for one in airings.values() if one.entry.ended is not None}
             is_sending = any(one.state == "on_air" for one in airings.values())
-            if over - ended or (is_sending and time.monotonic() - saved_at >= SAVE_EVERY_S):
-                saved_at = time.monotonic()
+            known = len(over), sum(one.row_count for one in airings.values())
+            if known != saved or (is_sending and time.monotonic() - saved_at >= SAVE_EVERY_S):
+                saved_at, saved = time.monotonic(), known
                 await self._save()
-            ended = over
-            for class_id in [one for one in over if airings[one].entry.lesson.end + FORGET_S < time.time()]:
-                del airings[class_id]
+            for class_id in over & airings.keys():
+                if airings[class_id].entry.lesson.end + FORGET_S < time.time():
+                    del airings[class_id]
 
     async def _save(self) -> str | None:
         """Write the timetable as it is now; returns why it could not be."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,7 @@ class Worker:
 def main(terms: Terms) -> None:
     """Run a worker until its holder ends."""
     kernel.die_with(terms.holder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # typed at a terminal it reaches the holder, too, which ends all
     asyncio.run(_run(terms))
 
 
