@@ -37,7 +37,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
-	@$(BIN)/python -m lectern.demo $(if $(KEEP),--keep)
+	@$(BIN)/python -m town $(if $(KEEP),--keep)
 
 # From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
 # class to begin, for a supervisord to start again.

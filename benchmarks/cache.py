@@ -11,12 +11,12 @@ from diskcache import Cache
 from benchmarks import streamer
 from benchmarks.figures import Figure, growth, quantile
 from benchmarks.stand import Stand
-from flows import admission
-from flows.admission import Batch
 from flows.host import Host
-from lectern.effects import cache
-from lectern.effects.origin import RemoteFile
-from lectern.effects.tables.engine import transaction
+from flows.streamer import admission
+from flows.streamer.admission import Batch
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.rows import cache
+from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 

@@ -12,8 +12,8 @@ import psutil
 
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
-from lectern.demo.ports import HOST
 from tests.stage import Child, Gate, Stage, ffmpegs_of, wait_until
+from town.ports import HOST
 
 WHAT = (
     "a class is on air, and is cut at changing distances from its key pictures, which are 2 s apart: every other time"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lectern.demo.ports import HOST, free_port
 from tests.stage import wait_until
+from town.ports import HOST, free_port
 
 NOBODY = 65534
 """It does not run as root, so that where the benchmarks do it gets another user."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks import streamer
 from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Stand
-from flows.reconcile import reconciled
-from lectern.effects import store
+from flows.streamer.reconcile import reconciled
+from lectern.effects.files import store
 from lectern.states import Resolution
 
 WHAT = (

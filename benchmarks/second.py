@@ -11,8 +11,8 @@ import psutil
 
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
-from lectern.demo.recordings import Publish
 from tests.stage import Stage, wait_until
+from town.recordings import Publish
 
 WHAT = (
     "fifty classes have the same start, and are pushed to an RTMP receiver on loopback from files of their own names."

@@ -11,13 +11,14 @@ from benchmarks import recording
 from benchmarks.figures import Figure, best
 from benchmarks.recording import run
 from benchmarks.stand import Stand
-from lectern.demo import sshd
-from lectern.demo.origin import Origin
-from lectern.effects import ecs, ffmpeg, ssh
-from lectern.effects.ecs_job import Job, Report
-from lectern.effects.origin import Allowed
-from lectern.effects.upload import Target
+from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs.job import Job, Report
+from lectern.effects.files.origin import Allowed
+from lectern.effects.files.upload import Target
+from lectern.effects.media import ffmpeg
 from lectern.states import Resolution
+from town import sshd
+from town.origin import Origin
 
 WHAT = (
     "a recording at 720P becomes one at 480P on an ECS host: this machine, by an SSH server of its own on loopback. The"
@@ -74,9 +75,9 @@ class Bench:
         )
         host = ssh.Host.parse(self.server.url)
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=60) as connection:
-            outcome = await ecs.transcode(connection, job, Report())
+            outcome = await transcode.transcode(connection, job, Report())
             assert not outcome.missed, outcome.missed
-            await ecs.leave(connection, job.work_root, job.name)
+            await transcode.leave(connection, job.work_root, job.name)
 
     async def two_jobs(self) -> None:
         """One after the other."""

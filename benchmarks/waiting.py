@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Ear, Stand
 from benchmarks.storm import publish
-from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import Stage, wait_until
+from town.oss_transcoder import Behaviour, Rule
 
 WHAT = (
     "so many classes wait for one rendition, whose transcoding is under way (one signed POST was made for all). Then"

@@ -10,13 +10,14 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 
-from flows.api import AWAY
 from flows.host import Host, log
+from flows.resident.prefect_client import AWAY
 from lectern.decide import day
 from lectern.decide.day import Needed
-from lectern.effects import chart, status
-from lectern.effects.airings import Airing
-from lectern.effects.cache import Cached
+from lectern.effects import chart
+from lectern.effects.rows import status
+from lectern.effects.rows.airings import Airing
+from lectern.effects.rows.cache import Cached
 from lectern.settings import GIBIBYTE, TeacherSettings
 from lectern.states import LIVE_AIRINGS, FileState
 

@@ -16,14 +16,15 @@ from sqlalchemy import Connection, Engine
 from flows.line import Line
 from flows.rounds import Rounds
 from lectern import errors
-from lectern.effects import bookings, incidents, metrics, outbox, outgoing
-from lectern.effects.bus import Bus
-from lectern.effects.fence import Fence
-from lectern.effects.incidents import Patience
-from lectern.effects.outbox import Kind, Outgoing, Unsent
-from lectern.effects.sending import Refused
-from lectern.effects.tables.engine import reading, transaction
-from lectern.effects.tables.shared import Journal
+from lectern.effects import outgoing
+from lectern.effects.files.fence import Fence
+from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.sending import Refused
+from lectern.effects.rows import bookings, incidents, metrics, outbox
+from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.outbox import Kind, Outgoing, Unsent
+from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
 from lectern.settings import StreamerSettings, TeacherSettings
 

@@ -9,15 +9,19 @@ from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import board, lost, push_hosts
-from flows.apart import apart
+from flows import board
+from flows.batch import apart
 from flows.board import Board
 from flows.host import Host, log, tell
+from flows.streamer import lost, push_hosts
 from lectern import errors
 from lectern.decide import readiness as decide
-from lectern.effects import airings, bookings, cache, outbox, outgoing, reach, store, whole
-from lectern.effects.airings import Airing
-from lectern.effects.cache import Cached
+from lectern.effects import outgoing
+from lectern.effects.files import store
+from lectern.effects.media import push_target, whole
+from lectern.effects.rows import airings, bookings, cache, outbox
+from lectern.effects.rows.airings import Airing
+from lectern.effects.rows.cache import Cached
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, FileState
 
@@ -135,7 +139,7 @@ class Readiness:
             found_bytes=size,
             unreadable=unreadable,
             damaged=await whole.end_trouble(path, row) if row is not None and size == row.size_bytes else None,
-            unreachable=await reach.unreachable(
+            unreachable=await push_target.unreachable(
                 one.push_url, timeout_s=REACH_S, allowed=await push_hosts.allowed(self._host)
             ),
             skew_s=skew_s,

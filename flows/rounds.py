@@ -2,7 +2,7 @@
 
 import time
 
-from lectern.effects.hearing import heed_cancel
+from lectern.effects.redis.hearing import heed_cancel
 
 
 class Rounds:

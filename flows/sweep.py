@@ -11,24 +11,18 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts, begin, broadcast, cache, cancelling, deadlines, download
+from flows import artifacts
 from flows.host import NOWHERE, Host, log, streamer, teacher, tell
-from flows.outcome import Batch, Teacher, refuse, to_streamer
+from flows.streamer import broadcast, download
+from flows.streamer import prepare as cache
+from flows.teacher import attempts, deadlines
+from flows.teacher import cancels as cancelling
+from flows.teacher.verdicts import Batch, Teacher, refuse, to_streamer
 from lectern import errors
-from lectern.effects import (
-    airings,
-    bookings,
-    cancels,
-    events,
-    inbox,
-    leases,
-    oss_requests,
-    outbox,
-    outgoing,
-    renditions,
-)
-from lectern.effects import cache as rows
-from lectern.effects.events import Event
+from lectern.effects import outgoing
+from lectern.effects.rows import airings, bookings, cancels, events, inbox, leases, oss_requests, outbox, renditions
+from lectern.effects.rows import cache as rows
+from lectern.effects.rows.events import Event
 from lectern.errors import TryAgain
 from lectern.facts import Idle
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -109,9 +103,9 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     except TryAgain as error:
         log.warning("sweep: deadlines wait: %s", error.message)
         batch = Batch()
-    await begin.start_requests(host, [one.key for one in forgotten])
+    await attempts.start_requests(host, [one.key for one in forgotten])
     lost = await host.commit(renditions.ownerless, now - GRACE_S, now)
-    await begin.start_ecs(host, [one.key for one in lost])
+    await attempts.start_ecs(host, [one.key for one in lost])
     await host.commit(_warn, host, late)
     await host.commit(_tell_again, host, silent)
     await host.commit(_cancel_again, host)

@@ -16,10 +16,12 @@ from flows.host import Host, log, tell
 from flows.labels import class_of
 from lectern import errors
 from lectern.body import fields_of
-from lectern.effects import airings, bookings, disk, events, inbox, outbox, outgoing
-from lectern.effects.events import Event
-from lectern.effects.inbox import Kept
-from lectern.effects.outbox import Kind, Outgoing
+from lectern.effects import outgoing
+from lectern.effects.files import disk
+from lectern.effects.rows import airings, bookings, events, inbox, outbox
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.inbox import Kept
+from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import TryAgain
 from lectern.messages import Report
 from lectern.settings import TeacherSettings

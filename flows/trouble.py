@@ -12,7 +12,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, alarm_refusal, log, tell
 from lectern import errors
-from lectern.effects import disk, outbox, outgoing
+from lectern.effects import outgoing
+from lectern.effects.files import disk
+from lectern.effects.rows import outbox
 from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.messages import Alarm
 

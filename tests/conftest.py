@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo import programs
 from tests.stage import STAGES, Stage, Town, staged
+from town import programs
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,12 +15,13 @@ from sqlalchemy import Connection, Engine
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Verdict
 from lectern.decide.placement import place
-from lectern.effects import airings, bookings, events, outgoing, renditions
-from lectern.effects import cache as cached
-from lectern.effects.events import Event
-from lectern.effects.tables import streamer as streamer_tables
-from lectern.effects.tables import teacher as teacher_tables
-from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects import outgoing
+from lectern.effects.rows import airings, bookings, events, renditions
+from lectern.effects.rows import cache as cached
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.tables import streamer as streamer_tables
+from lectern.effects.rows.tables import teacher as teacher_tables
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.messages import Booking, Message, Prepare, Report, parse
 from lectern.states import AiringState, BookingState, FileState, RenditionState
 

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from lectern.effects import store
+from lectern.effects.files import store
 from tests.browser.ui import SEEN_MS, Ui
 from tests.stage import Stage, ffmpegs_of, wait_until
 

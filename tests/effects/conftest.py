@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lectern.demo.ports import free_port
-from lectern.effects import ssh
+from lectern.effects.ecs import ssh
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
+from town.ports import free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.demo import programs
-from lectern.demo.ports import free_port
 from tests.stage.waiting import wait_until
+from town import programs
+from town.ports import free_port
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import redis
 
-from lectern.effects.bus import Bus
-from lectern.effects.outbox import Kind, Rest, Unsent
-from lectern.effects.sending import SEND_AT_ONCE, Sent
+from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.sending import SEND_AT_ONCE, Sent
+from lectern.effects.rows.outbox import Kind, Rest, Unsent
 from tests.effects.redis_servers import url_of
 
 pytestmark = pytest.mark.asyncio

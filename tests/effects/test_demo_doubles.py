@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lectern.demo import doubles
-from lectern.demo.faults import Fault
-from lectern.demo.origin import Origin
-from lectern.demo.ports import HOST, free_port
-from lectern.effects import ecs_media, upload
-from lectern.effects import wget as effects_wget
-from lectern.effects.upload import Put
+from lectern.effects.ecs import check
+from lectern.effects.files import upload
+from lectern.effects.files import wget as effects_wget
+from lectern.effects.files.upload import Put
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Refuse, TryAgain
 from tests.effects.conftest import make_recording
+from town import doubles
+from town.faults import Fault
+from town.origin import Origin
+from town.ports import HOST, free_port
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -146,10 +147,10 @@ async def test_curl_uploads_and_its_answers_are_read(origin: Origin, tmp_path: P
 @pytest.mark.asyncio
 async def test_ffprobe_tells_what_a_recording_is(tmp_path: Path, folder: Path) -> None:
     def argv(path: Path) -> list[str]:
-        return ecs_media._probe_argv(str(folder / "ffprobe"), str(path))
+        return check._probe_argv(str(folder / "ffprobe"), str(path))
 
     _, output, _ = await run(*argv(make_recording(tmp_path / "1.flv")))
-    media = ecs_media._media_of_json(output)
+    media = check._media_of_json(output)
     assert media is not None
     assert (media.width, media.height, media.video, media.audio) == (640, 360, "h264", "aac")
     assert media.duration_s == pytest.approx(4, abs=0.2)
@@ -157,5 +158,5 @@ async def test_ffprobe_tells_what_a_recording_is(tmp_path: Path, folder: Path) -
     assert [one["codec_type"] for one in json.loads(output)["streams"]] == ["audio"]
     (tmp_path / "3.flv").write_text("<html>no</html>")
     code, output, errors = await run(*argv(tmp_path / "3.flv"))
-    assert (code, ecs_media._media_of_json(output)) == (1, None)
+    assert (code, check._media_of_json(output)) == (1, None)
     assert "Invalid data found" in errors

@@ -13,9 +13,9 @@ import imageio_ffmpeg
 import pytest
 import pytest_asyncio
 
-from lectern.demo import recordings
-from lectern.demo.ports import HOST, free_port
-from lectern.demo.rtmp import Publish, RtmpReceiver, read_publishes
+from town import recordings
+from town.ports import HOST, free_port
+from town.rtmp import Publish, RtmpReceiver, read_publishes
 
 FFMPEGS = sorted({recordings.ffmpeg_path(), imageio_ffmpeg.get_ffmpeg_exe()})
 SECONDS = 4
@@ -146,7 +146,7 @@ HELLO = b"\x03" + bytes(1536)
 async def test_killed_in_the_middle_of_a_class(tmp_path: Path, recording: Path) -> None:
     """After SIGKILL the progress can still be read; a new receiver on the port closes the end and counts on."""
     port = free_port()
-    command = [sys.executable, "-m", "lectern.demo.rtmp", "--root", str(tmp_path), "--port", str(port)]
+    command = [sys.executable, "-m", "town.rtmp", "--root", str(tmp_path), "--port", str(port)]
     url = f"rtmp://{HOST}:{port}/live/c:1"
 
     async def start() -> asyncio.subprocess.Process:

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from lectern.demo.faults import Fault
-from lectern.demo.origin import CRC_HEADER, Origin
-from lectern.demo.ports import HOST, free_port
+from town.faults import Fault
+from town.origin import CRC_HEADER, Origin
+from town.ports import HOST, free_port
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -46,7 +46,7 @@ def test_a_port_is_given_to_one_process() -> None:
     port = free_port()
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect((HOST, port))
-    look = f"from lectern.demo import ports; ports._FIRST, ports._LAST = {port}, {port + 1}; ports.free_port()"
+    look = f"from town import ports; ports._FIRST, ports._LAST = {port}, {port + 1}; ports.free_port()"
     other = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=30, check=False)
     assert f"no free port between {port} and {port + 1}" in other.stderr
     with socket.create_server((HOST, port)) as server, socket.create_connection((HOST, port)):

@@ -13,9 +13,9 @@ import paramiko  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import pytest_asyncio
 
-from lectern.demo.ports import HOST
-from lectern.demo.sshd import SshServer
 from tests.effects.conftest import alive
+from town.ports import HOST
+from town.sshd import SshServer
 
 
 async def wait_until(condition: Callable[[], object], *, timeout_s: float, description: str) -> None:

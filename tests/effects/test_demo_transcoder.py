@@ -14,10 +14,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from lectern.demo import programs, recordings
-from lectern.demo.origin import Origin
-from lectern.demo.oss_transcoder import Behaviour, OssTranscoder, Rule
-from lectern.demo.ports import HOST, free_port
+from town import programs, recordings
+from town.origin import Origin
+from town.oss_transcoder import Behaviour, OssTranscoder, Rule
+from town.ports import HOST, free_port
 
 SECRET = "a made-up secret"
 

@@ -15,7 +15,7 @@ from tests.stage import wait_until
 
 HOLDER = """
 import asyncio, subprocess, sys
-from lectern.effects.fence import Fence, now
+from lectern.effects.files.fence import Fence, now
 
 async def main() -> None:
     fence = Fence()

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.demo.ports import free_port
-from lectern.effects import ffmpeg, probe, process
-from lectern.effects.ffmpeg import Output, Progress
+from lectern.effects import process
+from lectern.effects.media import ffmpeg, probe
+from lectern.effects.media.ffmpeg import Output, Progress
 from lectern.errors import Misuse, Refuse
 from lectern.states import BOXES, Resolution
 from tests.effects.conftest import alive
+from town.ports import free_port
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from lectern.effects import redis_keys
-from lectern.effects.bus import Bus
-from lectern.effects.hearing import Deaf, Entry, Streams
+from lectern.effects.redis import key_types
+from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.hearing import Deaf, Entry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
 from tests.effects.swallowing import Swallower
@@ -255,7 +255,7 @@ async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: 
     client.hset("streamers", "streamer1", "{}")
     bus = Bus.open(url_of(client))
     try:
-        (fault,) = await redis_keys.faults(bus, settings)
+        (fault,) = await key_types.faults(bus, settings)
     finally:
         await bus.close()
     assert "the key order_result is a string, but must be a stream" in fault

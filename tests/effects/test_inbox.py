@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.effects import inbox
+from lectern.effects.rows import inbox
 from lectern.errors import Misuse
 
 

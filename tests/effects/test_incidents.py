@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from lectern.effects import incidents, outbox, outgoing, schema
-from lectern.effects.incidents import Patience
-from lectern.effects.outbox import Kind, Outgoing
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.teacher import journal
+from lectern.effects import outgoing
+from lectern.effects.rows import incidents, outbox, schema
+from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.outbox import Kind, Outgoing
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.messages import Alarm
 

@@ -13,10 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
-from lectern.effects import metrics, schema
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.streamer import classes, files, tasks
-from lectern.effects.tables.teacher import journal, orders, videos
+from lectern.effects.rows import metrics, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.streamer import classes, files, tasks
+from lectern.effects.rows.tables.teacher import journal, orders, videos
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lectern.effects import origin
-from lectern.effects.origin import Allowed
+from lectern.effects.files import origin
+from lectern.effects.files.origin import Allowed
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 
 HERE = Allowed.parse("127.0.0.1")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lectern.effects import oss
+from lectern.effects.files import oss
 from lectern.errors import FallBack, TryAgain
 from lectern.states import Resolution
 from tests.effects.conftest import Origin

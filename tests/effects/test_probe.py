@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import probe, process
+from lectern.effects import process
+from lectern.effects.media import probe
 from lectern.errors import BAD_RECORDING, Refuse
 from tests.effects.conftest import make_recording
 

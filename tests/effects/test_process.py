@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import printed, process
+from lectern.effects import output, process
 from lectern.errors import Misuse, TryAgain
 from tests.effects.conftest import alive, wait_until
 
@@ -101,7 +101,7 @@ async def test_memory_is_bounded_whatever_is_printed() -> None:
         longest = max(longest, len(line))
 
     finished = await process.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
-    assert len(finished.output) == printed.KEPT_BYTES
+    assert len(finished.output) == output.KEPT_BYTES
     assert longest <= 4 * 65536
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.effects import rekey
-from lectern.effects.rekey import Rule, renamed
+from lectern.effects.redis import rekey
+from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse
 from tests.effects.redis_servers import url_of
 from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of

@@ -5,9 +5,9 @@ import redis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lectern.effects import keys, rekey
-from lectern.effects.keys import Pattern
-from lectern.effects.rekey import Rule, renamed
+from lectern.effects.redis import key_patterns, rekey
+from lectern.effects.redis.key_patterns import Pattern
+from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import Misuse
 from tests.effects.rekeying import WAITING, names_of
 from tests.strategies import resolutions
@@ -171,4 +171,4 @@ def test_rules_are_read_from_lines() -> None:
 
 def test_every_kind_of_field_has_its_ending_outside_its_letters() -> None:
     """What the reading of patterns rests on."""
-    assert all(not set(kind.ending) & set(kind.letters) for kind in (*keys.KINDS.values(), keys.NAME))
+    assert all(not set(kind.ending) & set(kind.letters) for kind in (*key_patterns.KINDS.values(), key_patterns.NAME))

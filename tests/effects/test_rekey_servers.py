@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.demo.ports import free_port
-from lectern.effects import rekey
-from lectern.effects.rekey import Rule, renamed
+from lectern.effects.redis import rekey
+from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.redis_servers import redis_server, url_of
 from tests.effects.rekeying import CLASSES, LECTERN, WAITING, everything, fill, names_of
+from town.ports import free_port
 
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:

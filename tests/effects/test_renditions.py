@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from lectern.effects import ecs_hosts, renditions, schema
-from lectern.effects.renditions import Due
-from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.rows import ecs_hosts, renditions, schema
+from lectern.effects.rows.renditions import Due
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from lectern.effects import schema
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.streamer import StreamerTable
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.errors import CallAPerson, Misuse
 from tests.effects import old_databases as old
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo.ports import free_port
-from lectern.effects import printed, process, ssh, ssh_program
+from lectern.effects import output, process
+from lectern.effects.ecs import remote_program, ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key, wait_until
+from town.ports import free_port
 
 STUBBORN = "trap '' TERM; " + FAMILY
 
@@ -46,7 +47,7 @@ async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> No
     async with login(sshd) as connection:
         finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
     assert lines == [str(number) for number in range(1, 100_001)]
-    assert len(finished.output) == printed.KEPT_BYTES
+    assert len(finished.output) == output.KEPT_BYTES
 
 
 @pytest.mark.asyncio
@@ -124,8 +125,8 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     """A start that is cancelled or cut off there leaves nothing, however slow the host is to say the process's id."""
     begun, ids = tmp_path / "begun", tmp_path / "ids"
     told = threading.Event()
-    slow = f"echo $$ >> {ids}; {ssh_program.BEGIN}"  # as the real one, but its first word is for the test
-    monkeypatch.setattr(ssh, "WRAPPER", (*ssh_program.WRAPPER[:-2], slow, "lectern"))
+    slow = f"echo $$ >> {ids}; {remote_program.BEGIN}"  # as the real one, but its first word is for the test
+    monkeypatch.setattr(ssh, "WRAPPER", (*remote_program.WRAPPER[:-2], slow, "lectern"))
     monkeypatch.setattr(ssh, "_read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # its id never comes
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))

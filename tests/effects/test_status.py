@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.effects import events, schema, status
-from lectern.effects.events import Event
-from lectern.effects.story import story
-from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.teacher import journal, orders
+from lectern.effects.rows import events, schema, status
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.story import story
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import Misuse
 
 NOW = 1_764_010_800.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import origin as origins
-from lectern.effects import store
-from lectern.effects.origin import Allowed, RemoteFile
+from lectern.effects.files import origin as origins
+from lectern.effects.files import store
+from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 from tests.effects.conftest import Origin
 

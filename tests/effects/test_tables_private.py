@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import open_database, transaction
 
 
 @pytest.fixture(autouse=True)

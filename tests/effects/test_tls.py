@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lectern.effects import lookup, origin, tls
-from lectern.effects.origin import Allowed
+from lectern.effects.files import lookup, origin, tls
+from lectern.effects.files.origin import Allowed
 from lectern.errors import TryAgain
 from lectern.places import Address
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import wget
+from lectern.effects.files import wget
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from tests.effects.conftest import Origin, running_with
 

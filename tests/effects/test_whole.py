@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import probe, store, whole
-from lectern.effects.cache import Cached
+from lectern.effects.files import store
+from lectern.effects.media import probe, whole
+from lectern.effects.rows.cache import Cached
 from lectern.states import FileState
 from tests import flv
 from tests.effects.conftest import make_recording

@@ -33,52 +33,52 @@ FOLDER = "TEST_ERRORS"
 
 STEPS: Mapping[str, str] = {
     # both roles: the intake
-    "messages of channels are kept": "flows.intake:Intake._keep_once",
-    "streams are read": "lectern.effects.hearing:Streams.next",
-    "messages of streams are kept": "flows.intake:Intake._take",
-    "messages are claimed": "lectern.effects.inbox:claim",
-    "a run begins": "flows.runs:ResidentRuns.start",
+    "messages of channels are kept": "flows.resident.intake:Intake._keep_once",
+    "streams are read": "lectern.effects.redis.hearing:Streams.next",
+    "messages of streams are kept": "flows.resident.intake:Intake._take",
+    "messages are claimed": "lectern.effects.rows.inbox:claim",
+    "a run begins": "flows.resident.runs:ResidentRuns.start",
     "a message is read": "lectern.messages:parse",
     # both roles: beside it
     "a sweep is looked for": "flows.sweep:due",
-    "the lock is renewed": "lectern.effects.bus:Bus.hold",
-    "alarms are followed up": "flows.alarms:_follow_up",
-    "alarms are passed on": "flows.alarms:_emit",
-    "messages are sent": "lectern.effects.bus:Bus.send",
-    "cancels are looked for": "flows.questions:in_state",
-    "heartbeats are sent": "flows.heartbeats:_event",
-    "runs are polled": "flows.worker:ResidentWorker.get_and_submit_flow_runs",
+    "the lock is renewed": "lectern.effects.redis.bus:Bus.hold",
+    "alarms are followed up": "flows.resident.alarms:_follow_up",
+    "alarms are passed on": "flows.resident.alarms:_emit",
+    "messages are sent": "lectern.effects.redis.bus:Bus.send",
+    "cancels are looked for": "flows.resident.questions:in_state",
+    "heartbeats are sent": "flows.resident.heartbeats:_event",
+    "runs are polled": "flows.resident.worker:ResidentWorker.get_and_submit_flow_runs",
     # the teacher
     "bookings are decided": "lectern.decide.booking:plan",
-    "a class is placed": "flows.outcome:proceed",
-    "a report is taken": "flows.report:_take_reports",
+    "a class is placed": "flows.teacher.verdicts:proceed",
+    "a report is taken": "flows.teacher.reports:_take_reports",
     "a result is settled": "lectern.decide.transcode:settle",
-    "streamers are heard": "lectern.effects.bus:Bus.heard",
-    "a lease is granted": "flows.streamers:grant",
-    "unready classes are looked for": "lectern.effects.bookings:unready",
+    "streamers are heard": "lectern.effects.redis.bus:Bus.heard",
+    "a lease is granted": "flows.teacher.roll:grant",
+    "unready classes are looked for": "lectern.effects.rows.bookings:unready",
     "bookings are shown": "flows.board:show_bookings",
     # a streamer
-    "the guard looks": "lectern.effects.airings:due",
-    "cancelled broadcasts are looked for": "flows.timetable:Cancels.look",
-    "broadcasts are planned": "lectern.effects.plans:unscheduled",
-    "a broadcast is scheduled": "flows.timetable:Plan._create",
-    "live classes are looked at": "lectern.effects.airings:live",
-    "a push URL is tried": "lectern.effects.reach:unreachable",
+    "the guard looks": "lectern.effects.rows.airings:due",
+    "cancelled broadcasts are looked for": "flows.streamer.timetable:Cancels.look",
+    "broadcasts are planned": "lectern.effects.rows.plans:unscheduled",
+    "a broadcast is scheduled": "flows.streamer.timetable:Plan._create",
+    "live classes are looked at": "lectern.effects.rows.airings:live",
+    "a push URL is tried": "lectern.effects.media.push_target:unreachable",
     "the cache is shown": "flows.board:show_cache",
-    "a beat is sent": "lectern.effects.bus:Bus.beat",
-    "what a beat says is read": "flows.lease:Keeper._read",
-    "classes are taken back": "flows.release:release",
-    "an origin is looked at": "flows.cache:_look",
-    "a recording is downloaded": "lectern.effects.wget:download",
+    "a beat is sent": "lectern.effects.redis.bus:Bus.beat",
+    "what a beat says is read": "flows.streamer.lease:Keeper._read",
+    "classes are taken back": "flows.streamer.releases:release",
+    "an origin is looked at": "flows.streamer.prepare:_look",
+    "a recording is downloaded": "lectern.effects.files.wget:download",
 }
 """What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""
 
 AT_START: Mapping[str, str] = {
-    "a channel is subscribed": "lectern.effects.bus:Bus.subscribed",
-    "deployments are read": "flows.deployments:read",
-    "orphans are adopted": "flows.orphans:adopt",
-    "the fence is watched": "lectern.effects.fence:Fence.watch",
-    "the disk is looked through": "flows.reconcile:reconciled",
+    "a channel is subscribed": "lectern.effects.redis.bus:Bus.subscribed",
+    "deployments are read": "flows.resident.deployments:read",
+    "orphans are adopted": "flows.resident.orphans:adopt",
+    "the fence is watched": "lectern.effects.files.fence:Fence.watch",
+    "the disk is looked through": "flows.streamer.reconcile:reconciled",
 }
 """What is done when a process begins, and once more only after a failure."""
 
@@ -180,7 +180,7 @@ def arm_at_start(folder: Path) -> None:
 
     def set_prefect(settings: Any) -> None:
         before(settings)
-        importlib.import_module("flows.resident")
+        importlib.import_module("flows.resident.process")
         arm(folder)
 
     serving.set_prefect = set_prefect

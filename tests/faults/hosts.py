@@ -11,11 +11,11 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from flows.host import Host
-from lectern.effects import schema
-from lectern.effects.schema import Role
-from lectern.effects.tables import streamer as at_streamer
-from lectern.effects.tables import teacher as at_teacher
-from lectern.effects.tables.engine import open_database
+from lectern.effects.rows import schema
+from lectern.effects.rows.schema import Role
+from lectern.effects.rows.tables import streamer as at_streamer
+from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
 
 ALIVE = ["streamer1", "streamer2"]

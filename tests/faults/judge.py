@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lectern.demo.recordings import Publish
 from tests.faults.day import Class
 from tests.faults.play import Play
 from tests.faults.singles import Recovery
 from tests.faults.world import HOSTS
 from tests.fuzz.kinds import TWO_WAYS
+from town.recordings import Publish
 
 
 @dataclass

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import Connection, select
 
-from flows import admission, download, release
-from flows.admission import Batch
-from lectern.effects import airings, cache
-from lectern.effects.origin import RemoteFile
-from lectern.effects.probe import Probe
-from lectern.effects.tables.engine import transaction
-from lectern.effects.tables.streamer import classes, dirs, files
+from flows.streamer import admission, download, releases
+from flows.streamer.admission import Batch
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media.probe import Probe
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.messages import Prepare, Release
 from lectern.states import LIVE_AIRINGS, FileState
@@ -89,7 +89,7 @@ class Cache(RuleBasedStateMachine):
         return lambda c: admission.admit(c, self.hosts[worker], wanted, looked, batch, hosts.now())
 
     def releasing(self, worker: int, class_id: str) -> Work:
-        return lambda c: release.release(c, self.hosts[worker], Release(class_id=class_id), hosts.now())
+        return lambda c: releases.release(c, self.hosts[worker], Release(class_id=class_id), hosts.now())
 
     def arriving(self, worker: int, stem: str) -> Work:
         size = size_of(int(stem))

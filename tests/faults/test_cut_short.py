@@ -10,14 +10,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from flows import broadcast
-from flows.ecs_making import Making
 from flows.host import Host
-from lectern.effects import airings, renditions
-from lectern.effects.renditions import Due
-from lectern.effects.sending import Sent
-from lectern.effects.tables import teacher as at_teacher
-from lectern.effects.tables.engine import open_database, reading, transaction
+from flows.streamer import broadcast
+from flows.teacher.ecs.ladder import Making
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows import airings, renditions
+from lectern.effects.rows.renditions import Due
+from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution

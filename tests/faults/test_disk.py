@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lectern.effects.disk import KEEP_FREE_BYTES
+from lectern.effects.files.disk import KEEP_FREE_BYTES
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.stage import Stage, Town, staged, wait_until
 

@@ -10,14 +10,15 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select
 
-from flows import move, release, streamers
 from flows.host import Host
+from flows.streamer import releases
+from flows.teacher import moves, roll
 from lectern import errors
 from lectern.decide import lease
-from lectern.effects import airings, inbox, leases, plans
-from lectern.effects.inbox import Arrived
-from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.streamer import journal
+from lectern.effects.rows import airings, inbox, leases, plans
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import journal
 from lectern.messages import Grant, Prepare, Release
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
@@ -73,7 +74,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     host.claim = "new"
     runs = Runs(host)
     host.runs = cast("Any", runs)
-    stops = asyncio.run(release.take_back(host, kept))
+    stops = asyncio.run(releases.take_back(host, kept))
     assert [one.class_id for one in stops] == ["c-1"]
     assert runs.seen == [(RUN, None)]
     with reading(host.engine) as connection:
@@ -116,7 +117,7 @@ class Ear:
 @pytest.fixture
 def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[TeacherSettings]]:
     monkeypatch.setattr(lease, "NOTICE_S", 0.05)
-    monkeypatch.setattr(move, "LOOK_S", 0.05)
+    monkeypatch.setattr(moves, "LOOK_S", 0.05)
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     yield hosts.teacher(engine)
     engine.dispose()
@@ -124,7 +125,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Te
 
 def stays_silent(teacher: Host[TeacherSettings], bus: object, silent_s: float) -> bool:
     teacher.bus = cast("Any", bus)
-    return asyncio.run(move._stays_silent(teacher, hosts.ALIVE[0], silent_s))
+    return asyncio.run(moves._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
 def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: Host[TeacherSettings]) -> None:
@@ -159,7 +160,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
         leases.grant(connection, name, "session", 12.0, hosts.now())
-        move._take_all(connection, teacher, name, "session", [other], force=False)
-        streamers.cry(connection, teacher, name, 1, [other], movable=True)
+        moves._take_all(connection, teacher, name, "session", [other], force=False)
+        roll.cry(connection, teacher, name, 1, [other], movable=True)
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]

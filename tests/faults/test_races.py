@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from flows import booking, deadlines, settle
-from flows.outcome import Batch
+from flows.teacher import booking, deadlines, results
+from flows.teacher.verdicts import Batch
 from lectern.decide.transcode import Overdue
-from lectern.effects import bookings, inbox, renditions
-from lectern.effects.inbox import Arrived
-from lectern.effects.tables.engine import transaction
-from lectern.effects.tables.teacher import journal, orders, videos
+from lectern.effects.rows import bookings, inbox, renditions
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import ForbiddenMove
 from lectern.facts import Attempt
 from lectern.messages import Booking, Message, TranscodingResult
@@ -70,7 +70,7 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
     def prepare(connection: Connection) -> Work:
         found = result(success=success)
         id_ = kept(connection, found)
-        return lambda c, engine: settle._act(c, hosts.teacher(engine), [(id_, found)], hosts.ALIVE, {})
+        return lambda c, engine: results._act(c, hosts.teacher(engine), [(id_, found)], hosts.ALIVE, {})
 
     return prepare
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from flows import artifacts, booking, deadlines, settle, sweep
-from lectern.effects import renditions
-from lectern.effects.tables.engine import open_database, transaction
+from flows import artifacts, sweep
+from flows.teacher import booking, deadlines, results
+from lectern.effects.rows import renditions
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.messages import TranscodingResult
 from lectern.states import Backend
@@ -35,7 +36,7 @@ def settles(found: TranscodingResult) -> Prepare:
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, found)
-        return lambda _: settle.settle.fn(str(id_))
+        return lambda _: results.settle.fn(str(id_))
 
     return prepare
 

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from lectern.demo.ports import HOST, free_port
 from tests.faults.errors import AT_START, FOLDER, STEPS, Errors
 from tests.stage import Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 

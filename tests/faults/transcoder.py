@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from lectern.demo.oss_transcoder import OssTranscoder, Rule
 from lectern.states import Resolution
 from tests.faults.day import Rendition
+from town.oss_transcoder import OssTranscoder, Rule
 
 
 class Transcoder(OssTranscoder):

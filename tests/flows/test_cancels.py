@@ -10,13 +10,17 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, select, update
 
-from flows import booking, cache, cancelling, release, report, streamers, sweep
+from flows import sweep
 from flows.host import Host
-from lectern.effects import airings, cancels, inbox
-from lectern.effects.inbox import Arrived
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.shared import Journal
-from lectern.effects.tables.teacher import cancels as cancel_list
+from flows.streamer import prepare as cache
+from flows.streamer import releases
+from flows.teacher import booking, reports, roll
+from flows.teacher import cancels as cancelling
+from lectern.effects.rows import airings, cancels, inbox
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.shared import Journal
+from lectern.effects.rows.tables.teacher import cancels as cancel_list
 from lectern.messages import Booking, Cancel, Message, Prepare, parse
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
@@ -77,18 +81,18 @@ class Pair:
                         airings.add(connection, prepare, AiringState.READY, "/x", time.time())
                 else:
                     kept = inbox.read(connection, self.streamer.journal, ids)
-                    release._handle(connection, self.streamer, kept)
+                    releases._handle(connection, self.streamer, kept)
 
     def report_back(self) -> None:
         """The teacher gets what the streamer reports."""
         bodies = [json.dumps(one) for one in self.said(self.streamer)]
         with transaction(self.teacher.engine) as connection:
-            report._take_reports(connection, self.teacher, _kept(connection, self.teacher.journal, bodies), [STREAMER])
+            reports._take_reports(connection, self.teacher, _kept(connection, self.teacher.journal, bodies), [STREAMER])
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
         with transaction(self.teacher.engine) as connection:
-            assert streamers._grant(connection, self.teacher, STREAMER, session, 45)
+            assert roll._grant(connection, self.teacher, STREAMER, session, 45)
         return self.said(self.teacher)
 
     def swept(self, after_s: float) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
 from lectern.errors import CODES
 from tests.stage import Gate, Stage, Town, ffmpegs_of, runbook, staged, wait_until
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
 INBOX = "messages wait in the inbox"

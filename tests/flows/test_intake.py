@@ -8,10 +8,10 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from flows.intake import Intake
-from lectern.effects.bus import Bus
-from lectern.effects.tables.engine import open_database, reading
-from lectern.effects.tables.teacher import journal
+from flows.resident.intake import Intake
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows.tables.engine import open_database, reading
+from lectern.effects.rows.tables.teacher import journal
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from flows import lost, reconcile, release, report
 from flows.host import Host
+from flows.streamer import lost, reconcile, releases
+from flows.teacher import reports
 from lectern.decide import outlook
-from lectern.demo.faults import Fault
-from lectern.effects import airings, bookings, cache, inbox, metrics, store, story
-from lectern.effects.inbox import Arrived
-from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.streamer import classes, files, journal
-from lectern.effects.tables.teacher import journal as of_teacher
+from lectern.effects.files import store
+from lectern.effects.rows import airings, bookings, cache, inbox, metrics, story
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, files, journal
+from lectern.effects.rows.tables.teacher import journal as of_teacher
 from lectern.errors import DOWNLOAD_FAILED, Refuse
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -25,6 +26,7 @@ from lectern.states import AiringState, BookingState, FileState
 from tests import flv
 from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
+from town.faults import Fault
 
 Streamer = Host[StreamerSettings]
 Teacher = Host[TeacherSettings]
@@ -136,7 +138,7 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> No
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
     with transaction(host.engine) as connection:
-        release.release(connection, host, Release(class_id="class", placement=1), time.time())
+        releases.release(connection, host, Release(class_id="class", placement=1), time.time())
         assert airings.live(connection) == []
 
 
@@ -182,7 +184,7 @@ def hears(host: Teacher, alive: list[str], placement: int = 1) -> bookings.Order
     with transaction(host.engine) as connection:
         inbox.keep(connection, host.journal, [Arrived("test", said.cmd, said.to_json())], time.time())
         ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
-        report._take_reports(connection, host, ids, alive)
+        reports._take_reports(connection, host, ids, alive)
         return bookings.by_id(connection, ["class"])["class"]
 
 

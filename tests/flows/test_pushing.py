@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from flows.artifacts import Progress
-from flows.pushing import Pushes
+from flows.streamer.pushes import Pushes
 from lectern.decide.broadcast import Push
-from lectern.effects.airings import Airing
-from lectern.effects.cache import Cached
+from lectern.effects.rows.airings import Airing
+from lectern.effects.rows.cache import Cached
 from lectern.errors import Refuse
 from lectern.states import AiringState, FileState
 from tests.stage import Town, ffmpegs_of, wait_until

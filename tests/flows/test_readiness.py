@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lectern import stems
-from lectern.demo.ports import HOST, free_port
-from lectern.effects import store
+from lectern.effects.files import store
 from tests.stage import Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(300)
 

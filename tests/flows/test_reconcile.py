@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
-from flows import reconcile
 from flows.host import Host
-from lectern.effects import airings, cache, quarantine, store
-from lectern.effects.differences import Odd, differences
-from lectern.effects.origin import RemoteFile
-from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.streamer import classes, dirs, files
+from flows.streamer import reconcile
+from lectern.effects.files import quarantine, store
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.differences import Odd, differences
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.facts import Idle
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings

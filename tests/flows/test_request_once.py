@@ -15,18 +15,19 @@ import redis
 from sqlalchemy import Engine, select, update
 
 from flows import host as hall
-from flows import sweep, transcode
+from flows import sweep
 from flows.host import Host
-from lectern.demo.ports import HOST, free_port
-from lectern.effects import oss_requests, renditions
-from lectern.effects.bus import Bus
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.teacher import videos
+from flows.teacher import requests
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import oss_requests, renditions
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import videos
 from lectern.facts import Attempt, RenditionKey
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
+from town.ports import HOST, free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 pytestmark = pytest.mark.asyncio
@@ -74,7 +75,7 @@ class RunsHere:
     async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
         """Begin it."""
         assert flow == "request"
-        self.tasks.append(asyncio.create_task(transcode.request.fn(**parameters)))
+        self.tasks.append(asyncio.create_task(requests.request.fn(**parameters)))
         return f"run-{len(self.tasks)}"
 
 
@@ -88,9 +89,9 @@ async def teacher(
     host.bus = Bus.open(url_of(client))
     host.runs = cast("Any", RunsHere())
     numbers = itertools.count(1)
-    monkeypatch.setattr(transcode, "run_id", lambda: f"owner-{next(numbers)}")
-    monkeypatch.setattr(transcode, "post", transcode.post.fn)  # without Prefect there are no retries of a task
-    monkeypatch.setattr(transcode, "_door", transcode._Door())
+    monkeypatch.setattr(requests, "run_id", lambda: f"owner-{next(numbers)}")
+    monkeypatch.setattr(requests, "post", requests.post.fn)  # without Prefect there are no retries of a task
+    monkeypatch.setattr(requests, "_door", requests._Door())
     token = hall.current.set(host)
     try:
         yield host
@@ -169,7 +170,7 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
         with transaction(host.engine) as connection:
             ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
             renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
-        await transcode.post(*key, attempt, "mine")
+        await requests.post(*key, attempt, "mine")
         assert oss.asked == Counter()
 
 
@@ -186,7 +187,7 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
                 renditions.fall_back(connection, [KEY], until, time.time())
 
         oss.meanwhile = falls_back
-        await transcode.request.fn([(1, "720P")])
+        await requests.request.fn([(1, "720P")])
         assert oss.asked == Counter({1: 1})
         assert row(host.engine).deadline == pytest.approx(until)
         assert row(host.engine).backend == Backend.ECS
@@ -199,7 +200,7 @@ async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
     async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         begin(host.engine, 1)
         oss.meanwhile = lambda: begin(host.engine, 1, attempt=2)
-        await transcode.request.fn([(1, "720P")])
+        await requests.request.fn([(1, "720P")])
         assert row(host.engine).requested_at is None, "the second attempt is still to be asked for"
         with transaction(host.engine) as connection:
             connection.execute(update(videos).values(updated_at=0))

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow_async
 from prefect.states import Pending, Running
 
-from flows import api
+from flows.resident import prefect_client
 from tests.stage import Town
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
@@ -24,7 +24,7 @@ async def nothing() -> None:
 
 
 async def _play() -> None:
-    async with api.connected() as client:
+    async with prefect_client.connected() as client:
 
         async def say(request: httpx.Request) -> None:
             print(request.method, request.url.path.removeprefix("/api"))  # noqa: T201 (heard by the test)
@@ -64,7 +64,7 @@ def test_a_new_run_asks_for_nothing_that_its_process_knows(town: Town) -> None:
 @pytest.mark.asyncio
 async def test_who_is_in_a_hurry_goes_first_and_who_is_gone_holds_nobody_up() -> None:
     """One at a time, in their order but for that; one that is cancelled when it is its turn passes it on."""
-    turns, went, go = api.Turns(), list[str](), asyncio.Event()
+    turns, went, go = prefect_client.Turns(), list[str](), asyncio.Event()
 
     async def work(name: str, *, urgent: bool) -> None:
         async with turns.one(urgent=urgent):

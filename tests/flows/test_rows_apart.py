@@ -8,14 +8,17 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import admission, download, readiness, sweep, timetable
+from flows import readiness, sweep
 from flows.host import Host
 from flows.readiness import Readiness
-from lectern.effects import airings, cache, metrics, reach, store
-from lectern.effects.origin import RemoteFile
-from lectern.effects.sending import Sent
-from lectern.effects.tables.engine import open_database, reading, transaction
-from lectern.effects.tables.streamer import classes, files, journal, tasks
+from flows.streamer import admission, download, timetable
+from lectern.effects.files import store
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media import push_target
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows import airings, cache, metrics
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
 from lectern.messages import Prepare
 from lectern.places import Places
@@ -135,7 +138,7 @@ def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
         if "odd" in url:
             raise ValueError("port out of range 0-65535")
 
-    monkeypatch.setattr(reach, "unreachable", look)
+    monkeypatch.setattr(push_target, "unreachable", look)
     monkeypatch.setattr(readiness, "GRACE_S", 0.0)
     return Readiness(host, cast("Any", None))
 

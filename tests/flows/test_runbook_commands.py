@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo import programs
-from lectern.demo.ports import HOST, free_port
 from tests.stage import Child, Stage, Town, answers, runbook, staged, wait_until
+from town import programs
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
 ROOT = Path(__file__).parents[2]

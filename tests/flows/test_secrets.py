@@ -14,10 +14,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
-from lectern.demo.ports import HOST, free_port
 from tests.stage import SECRET, Stage, Town, staged, wait_until
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(900)  # servers of its own, and a whole day
 

@@ -5,7 +5,7 @@ import sys
 
 EVERY_LINE = """
 import signal, sys, threading, time
-from flows.resident import asked_to_end
+from flows.resident.process import asked_to_end
 
 def heard(at: int) -> bool:
     lines = 0

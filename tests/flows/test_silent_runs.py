@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lectern.demo.ports import free_port
 from tests.stage import Stage, Town, staged, wait_until
+from town.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

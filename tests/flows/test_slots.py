@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.slots import Slots
+from flows.resident.slots import Slots
 
 OURS, OTHERS = uuid4(), uuid4()
 LONG_S = 20.0

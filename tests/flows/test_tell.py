@@ -12,11 +12,12 @@ import redis
 from sqlalchemy import select, update
 
 from flows.host import Host, tell
-from lectern.effects import outbox, outgoing
-from lectern.effects.bus import Bus
-from lectern.effects.outbox import Kind, Outgoing
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.teacher import journal
+from lectern.effects import outgoing
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import outbox
+from lectern.effects.rows.outbox import Kind, Outgoing
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT
 from lectern.messages import Grant, Release
 from lectern.settings import TeacherSettings

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from schemathesis import Case
 from schemathesis.generation import GenerationMode
 
-from flows.transcode_api import A_SECOND, BODY_S, BURST
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
-from lectern.demo.ports import HOST, free_port
-from lectern.effects.oss import sign
+from flows.teacher.ecs.api import A_SECOND, BODY_S, BURST
+from lectern.effects.files.oss import sign
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.hosts import SECRET
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
-from lectern.effects import store
+from lectern.effects.files import store
 from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lectern import stems
-from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import PROMPT_S, Stage, wait_until
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 

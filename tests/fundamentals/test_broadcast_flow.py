@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from lectern.effects import store
+from lectern.effects.files import store
 from tests.stage import PROMPT_S, Stage, ffmpegs_of, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo.faults import Fault
 from tests.stage import Stage, Town, staged, wait_until
+from town.faults import Fault
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from flows import http
 from flows.host import Host
+from flows.resident import http
 from flows.trouble import MustEnd
-from lectern.effects import fence, inbox
-from lectern.effects.inbox import Arrived
-from lectern.effects.tables.engine import open_database, transaction
+from lectern.effects.files import fence
+from lectern.effects.rows import inbox
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, transaction
 from tests.faults import hosts
 
 

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from flows import cache
-from flows.cache import _Parsed
-from lectern.effects import origin
-from lectern.effects.origin import RemoteFile
+from flows.streamer import prepare as cache
+from flows.streamer.prepare import _Parsed
+from lectern.effects.files import origin
+from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, Refuse
 from lectern.messages import Prepare
 

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from flows import push_hosts
 from flows.host import Host
-from lectern.effects import airings, lookup, schema
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.streamer import journal
+from flows.streamer import push_hosts
+from lectern.effects.files import lookup
+from lectern.effects.rows import airings, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.streamer import journal
 from lectern.messages import Prepare
 from lectern.places import Address
 from lectern.settings import StreamerSettings

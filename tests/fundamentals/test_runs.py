@@ -12,11 +12,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Running
 
-from flows import orphans, questions
-from flows.api import ResidentClient, asking
-from flows.intake import Intake
-from flows.runs import Refused, ResidentRuns
-from lectern.effects.inbox import Kept
+from flows.resident import orphans, questions
+from flows.resident.intake import Intake
+from flows.resident.prefect_client import ResidentClient, asking
+from flows.resident.runs import Refused, ResidentRuns
+from lectern.effects.rows.inbox import Kept
 from lectern.errors import TryAgain
 
 

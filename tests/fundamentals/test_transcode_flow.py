@@ -5,9 +5,9 @@ import json
 import httpx
 import pytest
 
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.stage import Stage, wait_until
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 

@@ -16,10 +16,10 @@ from sqlalchemy.exc import OperationalError
 
 from flows import tries
 from flows.host import Host
-from lectern.effects import inbox
-from lectern.effects.inbox import Arrived, Kept
-from lectern.effects.sending import Sent
-from lectern.effects.tables.engine import open_database, reading, transaction
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows import inbox
+from lectern.effects.rows.inbox import Arrived, Kept
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.messages import Message, Prepare
 from lectern.settings import TeacherSettings
 from tests import strategies

@@ -15,10 +15,10 @@ from sqlalchemy import select
 
 from flows import trouble
 from flows.host import Host
+from flows.resident.works import Works
 from flows.trouble import MustEnd
-from flows.works import Works
-from lectern.effects.sending import Sent
-from lectern.effects.tables.engine import open_database, reading
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows.tables.engine import open_database, reading
 from lectern.errors import TryAgain
 from tests.faults import hosts
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lectern.demo.recordings import Publish
 from tests.fuzz.odd_messages import Sending
 from tests.fuzz.odd_values import FAR_S
 from tests.stage import Stage
+from town.recordings import Publish
 
 Answer = tuple[str, int]
 SUCCESS: Answer = ("success", 0)

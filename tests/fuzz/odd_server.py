@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from redis.asyncio import Redis
 
-from lectern.demo.ports import HOST, Loopback
 from tests.fuzz import odd_answers
 from tests.fuzz.answer import HOLD_S, Answer, pieces
+from town.ports import HOST, Loopback
 
 _PLACE = re.compile(rb"(HEAD|GET|POST) /odd/(\d+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import redis
 
-from lectern.demo.ports import HOST, free_port
 from tests.fuzz import counted
 from tests.fuzz.good import OFTEN, Good, Goods
 from tests.fuzz.ledger import Ledger
@@ -18,6 +17,7 @@ from tests.fuzz.odd_messages import Here, Odd, Sending
 from tests.fuzz.odd_server import OddServer
 from tests.fuzz.watch import Watch
 from tests.stage import Stage, Town, wait_until
+from town.ports import HOST, free_port
 
 WHO = ("teacher", "streamer1")
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lectern.demo.ports import HOST, free_port
 from tests.playbooks.conftest import Figure
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.faults import Case, play
@@ -20,6 +19,7 @@ from tests.playbooks.hosts.host import Host, differences, downtime_s
 from tests.playbooks.hosts.scene import Only, Scene, opened
 from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
 ONLY = ("--limit", "streamer1")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lectern.demo.oss_transcoder import Behaviour, OssTranscoder, Rule
 from tests.playbooks.conftest import Figure
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.controller import SIGN_KEY
@@ -17,6 +16,7 @@ from tests.playbooks.hosts.scene import Scene, opened
 from tests.playbooks.hosts.wholly import NEW_VERSION
 from tests.stage import Town, wait_until
 from tests.stage.ear import Ear
+from town.oss_transcoder import Behaviour, OssTranscoder, Rule
 
 pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
 DAY_S = 86400

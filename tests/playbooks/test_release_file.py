@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo.ports import free_port
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from playbooks.release import download, lock, tarball
 from playbooks.release.lock import Locked
 from playbooks.release.target import Target
+from town.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TARGET = Target((3, 13), "x86_64")
@@ -94,7 +94,7 @@ def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Pat
         assert set(re.findall("sha256:([0-9a-f]{64})", requirements)) == wheels
         own = next(name for name in sums if name.startswith("wheels/lectern-"))
         with zipfile.ZipFile(tar.extractfile(own) or pytest.fail(own)) as wheel:
-            assert {"flows/resident.py", "lectern/cli/__init__.py"} <= set(wheel.namelist())
+            assert {"flows/resident/process.py", "lectern/cli/__init__.py"} <= set(wheel.namelist())
 
 
 def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path: Path) -> None:

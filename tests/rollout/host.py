@@ -13,10 +13,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lectern.demo.ports import free_port
 from lectern.rollout.wanted import Wanted
 from tests.rollout.steps import Answered, Fields, Step
 from tests.stage import Child, wait_until
+from town.ports import free_port
 
 HERE = Path(__file__).parent
 ENV = (

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from lectern.effects import schema
-from lectern.effects.tables.engine import open_database
-from lectern.rollout import adopt_streamer
-from lectern.rollout.adopt_streamer import Adoption
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
+from lectern.rollout.takeover import streamer
+from lectern.rollout.takeover.streamer import Adoption
 from tests.effects import old_databases as old
 
 NOW = 1_764_010_800.0
@@ -121,7 +121,7 @@ class OldStreamer:
         engine = self.engine()
         try:
             with engine.connect() as connection:
-                return adopt_streamer.planned(
+                return streamer.planned(
                     connection,
                     video_root=self.video_root,
                     old_video_roots=self.old_roots,
@@ -135,7 +135,7 @@ class OldStreamer:
     def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
         used = engine or self.engine()
         try:
-            return adopt_streamer.adopt(
+            return streamer.adopt(
                 used,
                 video_root=self.video_root,
                 old_video_roots=self.old_roots,
@@ -148,7 +148,7 @@ class OldStreamer:
             used.dispose()
 
     def undo(self) -> list[str]:
-        return adopt_streamer.undo(self.journal)
+        return streamer.undo(self.journal)
 
     # -- what is there ----------------------------------------------------------------------------------------
 

@@ -7,13 +7,13 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.effects import bookings, inbox, renditions, schema
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.teacher import journal
+from lectern.effects.rows import bookings, inbox, renditions, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt
 from lectern.messages import Booking, parse
-from lectern.rollout import adopt_teacher
-from lectern.rollout.adopt_teacher import Adoption
+from lectern.rollout.takeover import teacher
+from lectern.rollout.takeover.teacher import Adoption
 from lectern.states import Backend, RenditionState, Resolution
 from tests.strategies import NOW
 
@@ -44,7 +44,7 @@ def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = ""
 
 def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
     with transaction(engine) as connection:
-        return adopt_teacher.adopt(
+        return teacher.adopt(
             connection,
             client,
             waiting_key=WAITING_KEY,
@@ -57,7 +57,7 @@ def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str 
 
 def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> Adoption:
     with engine.connect() as connection:
-        return adopt_teacher.planned(connection, client, waiting_key=waiting_key, order_key=ORDER_KEY, now=NOW)
+        return teacher.planned(connection, client, waiting_key=waiting_key, order_key=ORDER_KEY, now=NOW)
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, bookings.Order]:

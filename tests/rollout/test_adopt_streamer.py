@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from lectern.effects import airings, cache, events, plans, status
-from lectern.effects.tables.engine import transaction
-from lectern.effects.tables.streamer import journal
-from lectern.rollout import adopt_streamer, database
+from lectern.effects.rows import airings, cache, events, plans, status
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.streamer import journal
+from lectern.rollout.backup import database
+from lectern.rollout.takeover import streamer
 from lectern.states import AiringState
 from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
 
@@ -121,7 +122,7 @@ def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> Non
     host.has_file("video/what.txt")
     tree, raw = host.tree(), host.database.read_bytes()
     with database.reading(host.database) as connection:
-        plan = adopt_streamer.planned(
+        plan = streamer.planned(
             connection, video_root=host.video_root, old_video_roots=[], record_patterns=host.patterns, now=NOW
         )
     assert (host.tree(), host.database.read_bytes(), host.journal.exists()) == (tree, raw, False)

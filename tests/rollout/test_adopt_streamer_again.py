@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import plans
-from lectern.effects.tables.engine import transaction
+from lectern.effects.rows import plans
+from lectern.effects.rows.tables.engine import transaction
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
 ORIGIN = "http://origin.example"

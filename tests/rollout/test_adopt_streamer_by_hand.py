@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import airings, cache
-from lectern.effects.tables.engine import transaction
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.tables.engine import transaction
 from tests.effects import old_databases as old
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from lectern.effects import airings, store
-from lectern.effects.old_times import epoch
-from lectern.effects.tables.engine import transaction
+from lectern.effects.files import store
+from lectern.effects.rows import airings
+from lectern.effects.rows.old_times import epoch
+from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.rollout.wording import shown
 from tests.effects import old_databases as old

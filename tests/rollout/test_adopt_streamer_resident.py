@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.tables.engine import open_database
-from lectern.rollout import adopt_streamer
+from lectern.effects.rows.tables.engine import open_database
+from lectern.rollout.takeover import streamer
 from tests.effects import old_databases as old
 from tests.rollout.old_streamer import PATTERNS, local
 from tests.stage import PROMPT_S, Stage, Town, staged, wait_until
@@ -39,7 +39,7 @@ def taken_over(stage: Stage) -> None:
     """The migration, and then the streamer's process."""
     stage.init(WHO)
     engine = open_database(f"sqlite:///{stage.database(WHO)}")
-    adopt_streamer.adopt(
+    streamer.adopt(
         engine,
         video_root=stage.folder / WHO,
         old_video_roots=[],

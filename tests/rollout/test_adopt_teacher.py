@@ -7,12 +7,12 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.effects import bookings, events, oss_requests, renditions
-from lectern.effects.tables.engine import transaction
-from lectern.effects.tables.teacher import journal
+from lectern.effects.rows import bookings, events, oss_requests, renditions
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.messages import Booking, parse
-from lectern.rollout import adopt_teacher, old_waiting
-from lectern.rollout.adopt_teacher import ADOPTED
+from lectern.rollout.takeover import old_waiting, teacher
+from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState
 from tests.effects import old_databases
 from tests.rollout.old_teacher import P720, adopt, begun, left_by_the_old_program, orders_of, planned, under_way
@@ -186,7 +186,7 @@ def test_a_source_that_only_a_later_class_knows_is_kept(
 
 
 def test_sentences_are_bounded(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopt_teacher, "NAMED", 2)
+    monkeypatch.setattr(teacher, "NAMED", 2)
     client.rpush("6666_720P", *(f"orphan-{at}" for at in range(50)))
     said = adopt(engine, client)
     assert len(said) == 3

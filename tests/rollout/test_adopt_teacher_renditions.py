@@ -8,13 +8,13 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.effects import bookings, events, renditions, schema
-from lectern.effects.rekey import Rule, opened
-from lectern.effects.tables.engine import open_database, transaction
-from lectern.effects.tables.teacher import journal
+from lectern.effects.redis.rekey import Rule, opened
+from lectern.effects.rows import bookings, events, renditions, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
-from lectern.rollout import adopt_teacher, old_waiting
-from lectern.rollout.adopt_teacher import ADOPTED
+from lectern.rollout.takeover import old_waiting, teacher
+from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import BookingState, RenditionState
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server
@@ -132,9 +132,9 @@ def test_a_plan_can_be_made_before_the_database_is_upgraded_and_the_keys_are_ren
     old_databases.build(file, [OLD_TABLE])
     left_by_the_old_program(client, booking("c-1"), name="waiting:6666:720P")
     rules = [Rule.parse("x:{host}", "y:{host}"), Rule.parse("waiting:{record_id}:{resolution}", WAITING_KEY)]
-    assert adopt_teacher.before(ORDER_KEY, rules) == ORDER_KEY
+    assert teacher.before(ORDER_KEY, rules) == ORDER_KEY
     engine = open_database(f"sqlite:///{file}")
-    assert planned(engine, client, adopt_teacher.before(WAITING_KEY, rules)).waiting == 1
+    assert planned(engine, client, teacher.before(WAITING_KEY, rules)).waiting == 1
     assert planned(engine, client).waiting == 0
     engine.dispose()
 
@@ -177,7 +177,7 @@ def test_what_was_adopted_is_answered_by_the_new_program(town: Town, tmp_path: P
             town.redis.rpush(name, one["class_id"], f"{prefix}-orphan-of-{class_id}")
             town.redis.set(f"{prefix}:class:{one['class_id']}", json.dumps(one))
             with opened(town.redis_url) as client, transaction(engine) as connection:
-                adopt_teacher.adopt(
+                teacher.adopt(
                     connection,
                     client,
                     waiting_key=key,

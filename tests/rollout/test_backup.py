@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout import archive, backup, database, durable
+from lectern.rollout.backup import archive, database, make
+from lectern.rollout.host import durable
 from lectern.rollout.journal import Journal
 from lectern.rollout.wanted import Wanted
 from tests.rollout.host import Host, a_host
@@ -41,9 +42,9 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         listening.bind(str(host.short / "s"))
         (host.short / "s").rename(host.code / "socket")
     os.mkfifo(host.code / "fifo")
-    answer = backup.make(wanted)
+    answer = make.make(wanted)
     assert answer.changed
-    found = backup.read(wanted.backup_dir)
+    found = make.read(wanted.backup_dir)
     assert found is not None
     assert found.code is not None
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
@@ -62,16 +63,16 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
 
 
 def test_nobody_else_can_read_it(wanted: Wanted) -> None:
-    backup.make(wanted)
+    make.make(wanted)
     for path in [wanted.rollout_dir, *wanted.rollout_dir.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_finished_one_is_never_written_again(wanted: Wanted) -> None:
-    backup.make(wanted)
+    make.make(wanted)
     before = {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")}
     wanted.database.write_bytes(b"")
-    answer = backup.make(wanted)
+    answer = make.make(wanted)
     assert not answer.changed
     assert {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")} == before
 
@@ -80,16 +81,16 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest
     real = durable.write_json
 
     def dies(path: Path, value: object) -> None:
-        if path.name == backup.MANIFEST:
+        if path.name == make.MANIFEST:
             raise KeyboardInterrupt
         real(path, value)
 
     monkeypatch.setattr(durable, "write_json", dies)
     with pytest.raises(KeyboardInterrupt):
-        backup.make(wanted)
-    assert backup.read(wanted.backup_dir) is None
+        make.make(wanted)
+    assert make.read(wanted.backup_dir) is None
     monkeypatch.undo()
-    assert backup.make(wanted).changed
+    assert make.make(wanted).changed
     assert [path.name for path in wanted.backups_dir.iterdir()] == [wanted.id]
 
 
@@ -103,15 +104,15 @@ def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Wanted
     data[4096 * 5 : 4096 * 12] = os.urandom(4096 * 7)
     wanted.database.write_bytes(data)
     with pytest.raises(CallAPerson, match=r"damaged|malformed"):
-        backup.make(wanted)
-    assert backup.read(wanted.backup_dir) is None
+        make.make(wanted)
+    assert make.read(wanted.backup_dir) is None
 
 
 def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
     with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
-        backup.make(wanted)
+        make.make(wanted)
     assert not wanted.backups_dir.exists()
 
 
@@ -121,15 +122,15 @@ def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Ho
     with (videos / "6666.flv").open("wb") as file:
         file.truncate(1 << 40)
     wanted = host.parsed(old_video_roots=[str(videos)])
-    assert archive.size_bytes(wanted.code_dir, backup.left_out(wanted)) < 1 << 20
-    backup.make(wanted)
+    assert archive.size_bytes(wanted.code_dir, make.left_out(wanted)) < 1 << 20
+    make.make(wanted)
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
         assert "videos" not in tar.getnames()
 
 
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
     standing = host.parsed(keep=1)
-    backup.make(standing)
+    make.make(standing)
     note = Journal(standing.rollout_dir / "journal.jsonl").note
     note(standing.id, "window", "begin")
     note(standing.id, "committed", "done")
@@ -137,7 +138,7 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
     for number in range(3):
         env = {**host.wanted()["env"], "MAX_VIDEO_NUM": str(number)}
         newest = host.parsed(keep=1, env=env)
-        said += backup.make(newest).said
+        said += make.make(newest).said
         left = {path.name for path in standing.backups_dir.iterdir()}
         assert left == {standing.id, newest.id}
     assert any("Took away the old backup" in one for one in said)
@@ -197,21 +198,21 @@ def test_a_file_that_shrinks_or_goes_while_it_is_read_spoils_nothing(
 
 def test_a_check_makes_nothing(host: Host, wanted: Wanted) -> None:
     before = host.everything()
-    answer = backup.make(wanted, check=True)
+    answer = make.make(wanted, check=True)
     assert answer.changed
     assert host.everything() == before
 
 
 def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None:
     wanted = host.parsed(database=str(host.code / "none.db"))
-    backup.make(wanted)
-    found = backup.read(wanted.backup_dir)
+    make.make(wanted)
+    found = make.read(wanted.backup_dir)
     assert found is not None
     assert found.database is None
 
 
 def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
-    backup.make(wanted)
-    (wanted.backup_dir / backup.MANIFEST).write_text(json.dumps({"id": 1}))
+    make.make(wanted)
+    (wanted.backup_dir / make.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="can not be read"):
-        backup.read(wanted.backup_dir)
+        make.read(wanted.backup_dir)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson
-from lectern.rollout import database, durable
+from lectern.rollout.backup import database
+from lectern.rollout.host import durable
 from tests.stage import wait_until
 
 WRITER = """

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
-from lectern.rollout import durable, env_file, settings_files
+from lectern.rollout.host import durable
+from lectern.rollout.settings import env_file, files
 from lectern.settings import Common
 
 DOCUMENTED = {
@@ -151,9 +152,9 @@ def test_people_see_only_harmless_values() -> None:
     ]
 
 
-def a_file(tmp_path: Path, **more: str) -> settings_files.SettingsFile:
+def a_file(tmp_path: Path, **more: str) -> files.SettingsFile:
     wanted = SimpleNamespace(env_path=tmp_path / ".env", env={**DOCUMENTED, **more}, user=getpass.getuser())
-    return settings_files.env(wanted)  # type: ignore[arg-type]  # it has what is asked for
+    return files.env(wanted)  # type: ignore[arg-type]  # it has what is asked for
 
 
 def test_mode_and_owner_stay(tmp_path: Path) -> None:

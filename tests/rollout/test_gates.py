@@ -123,7 +123,7 @@ def test_no_step_of_a_check_changes_a_byte_of_a_host(
         look("preflight", "backup", "window", "rollback", "status")
         host.done("backup", wanted=wanted)
         look("preflight", "backup", "window", "rollback", "status")
-        die = "import os\nfrom lectern.rollout.settings_files import SettingsFile\n"
+        die = "import os\nfrom lectern.rollout.settings.files import SettingsFile\n"
         die += "SettingsFile.apply = lambda _: os.kill(os.getpid(), 9)\n"
         assert host.step("window", wanted=wanted, fault=die).code == -9
         look("preflight", "backup", "window", "rollback", "status")

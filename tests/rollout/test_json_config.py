@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
-from lectern.rollout import durable, json_config, settings_files
+from lectern.rollout.host import durable
+from lectern.rollout.settings import files, json_config
 
 WANTED = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
 JSON = st.recursive(
@@ -66,9 +67,9 @@ def test_a_number_as_text_is_not_the_number() -> None:
     assert json_config.edited('{"transcoding_time_out": "120000"}', WANTED | {}).count("120000") == 1
 
 
-def a_file(tmp_path: Path) -> settings_files.SettingsFile:
+def a_file(tmp_path: Path) -> files.SettingsFile:
     wanted = SimpleNamespace(config_path=tmp_path / "default.json", config=WANTED, user="root")
-    found = settings_files.config(wanted)  # type: ignore[arg-type]  # it has what is asked for
+    found = files.config(wanted)  # type: ignore[arg-type]  # it has what is asked for
     assert found is not None
     return found
 

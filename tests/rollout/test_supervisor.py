@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.supervisor import Supervisor, as_before, programs_in, wait_for
+from lectern.rollout.host.supervisor import Supervisor, as_before, programs_in, wait_for
 
 Says = Callable[..., Supervisor]
 

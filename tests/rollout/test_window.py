@@ -259,7 +259,7 @@ def test_a_database_that_another_program_holds_takes_the_window_back(host: Host)
     with closing(sqlite3.connect(host.database, timeout=20, isolation_level=None)) as connection:
         connection.execute("PRAGMA busy_timeout=20000")
         connection.execute("BEGIN IMMEDIATE")
-        quick = "from lectern.effects.tables import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
+        quick = "from lectern.effects.rows.tables import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
         answered = host.step("window", fault=quick)
         connection.execute("ROLLBACK")
     assert answered.code == 1

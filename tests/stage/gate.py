@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from lectern.demo.ports import HOST, Loopback
+from town.ports import HOST, Loopback
 
 
 class Gate(Loopback):

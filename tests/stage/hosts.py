@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lectern.demo.oss_transcoder import OssTranscoder
-from lectern.demo.ports import HOST
 from tests.stage.children import Child
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
+from town.oss_transcoder import OssTranscoder
+from town.ports import HOST
 
 SECRET = "made-up-key"
 _LECTERN = (sys.executable, "-c", "from lectern.cli import main; main()")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lectern.demo.platform import position_s
-from lectern.demo.recordings import Publish
 from tests.stage.ear import Fields
 from tests.stage.hosts import Hosts
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
+from town.platform import position_s
+from town.recordings import Publish
 
 
 class Platform(Hosts):

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import httpx
 import redis
 
-from lectern.demo import programs, recordings
-from lectern.demo.origin import Origin
-from lectern.demo.ports import HOST, free_port
-from lectern.demo.rtmp import RtmpReceiver
-from lectern.demo.sshd import SshServer
 from tests.stage.children import Child
 from tests.stage.waiting import wait_until
+from town import programs, recordings
+from town.origin import Origin
+from town.ports import HOST, free_port
+from town.rtmp import RtmpReceiver
+from town.sshd import SshServer
 
 T = TypeVar("T")
 RECORDING_S = 30

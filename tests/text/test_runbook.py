@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import schema
-from lectern.effects.tables.engine import open_database
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CODES
 
 ROOT = Path(__file__).parents[2]

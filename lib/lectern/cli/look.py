@@ -18,8 +18,9 @@ from sqlalchemy import Engine
 
 from lectern.cli.terms import Json, on_bus, say
 from lectern.decide import outlook
-from lectern.effects import quarantine, schema, status, story
-from lectern.effects.tables.engine import open_database
+from lectern.effects.files import quarantine
+from lectern.effects.rows import schema, status, story
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 

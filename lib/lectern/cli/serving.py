@@ -8,8 +8,9 @@ import typer
 
 from lectern import logs
 from lectern.cli.terms import Json, Name, Role, on_bus, say, set_prefect, settings_of
-from lectern.effects import redis_keys, schema
-from lectern.effects.tables.engine import open_database
+from lectern.effects.redis import key_types
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError
 from lectern.settings import Settings
 
@@ -26,11 +27,11 @@ def serve(
     logs.set_up(settings.log_format, settings.log_level)
     set_prefect(settings)
     gc.disable()  # while a million objects are made and none of them is garbage: a fifth of the start
-    from flows import resident  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+    from flows.resident import process  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     gc.freeze()
     gc.enable()
-    raise typer.Exit(resident.serve(settings))
+    raise typer.Exit(process.serve(settings))
 
 
 @app.command()
@@ -68,14 +69,14 @@ def deploy(
 
 def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     set_prefect(settings)
-    from flows import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+    from flows.resident import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
 
 
 def _redis_faults(settings: Settings) -> list[str]:
     try:
-        found: list[str] = asyncio.run(on_bus(settings, lambda bus: redis_keys.faults(bus, settings)))
+        found: list[str] = asyncio.run(on_bus(settings, lambda bus: key_types.faults(bus, settings)))
     except LecternError as error:
         return [error.message]  # the host starts without Redis, too, and waits for it
     return found

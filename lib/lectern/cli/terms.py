@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from redis.exceptions import RedisError
 
-from lectern.effects.bus import Bus
+from lectern.effects.redis.bus import Bus
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lectern.cli.terms import Json, on_bus, read, say
-from lectern.effects import rekey as renaming
+from lectern.effects.redis import rekey as renaming
 from lectern.errors import Malformed, Misuse
 from lectern.messages import Booking, Cancel, parse
 from lectern.settings import Common

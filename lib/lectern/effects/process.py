@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lectern.effects.printed import CHUNK_BYTES, Lines, OnLine, Tail, last_line
+from lectern.effects.output import CHUNK_BYTES, Lines, OnLine, Tail, last_line
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 _POLL_S = 0.02

@@ -40,9 +40,9 @@ def preflight(check: Check = False) -> None:
 @app.command()
 def backup(check: Check = False) -> None:
     """Back up the code folder and the database while the old program works, and prove the backup."""
-    from lectern.rollout import backup
+    from lectern.rollout.backup import make
 
-    _answer(lambda wanted: backup.make(wanted, check=check))
+    _answer(lambda wanted: make.make(wanted, check=check))
 
 
 @app.command()

@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from lectern.effects import rekey, schema
-from lectern.effects.tables.engine import open_database
+from lectern.effects.redis import rekey
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import adoption, backup, database, durable, keys, on_air, rollback, settings_files, switch
+from lectern.rollout import on_air, redis_keys, rollback
 from lectern.rollout.answer import Answer
+from lectern.rollout.backup import database, make
+from lectern.rollout.host import durable, switch
+from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
-from lectern.rollout.supervisor import Supervisor
+from lectern.rollout.settings import files
+from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 CLOCK_TOLERANCE_S = 2.0
@@ -79,11 +84,11 @@ def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
     )
     said += [f"{change}." for change in _schema_plan(wanted)]
     answer.diff += switch.pending(wanted)
-    for one in settings_files.all_of(wanted):
+    for one in files.all_of(wanted):
         answer.diff += one.pending()
     said += [f"{one.path}: changes." for one in answer.diff]
-    said += keys.rename(wanted, dry_run=True)
-    said += adoption.planned(wanted).said
+    said += redis_keys.rename(wanted, dry_run=True)
+    said += both.planned(wanted).said
     return [*said, f"Reload supervisord; {wanted.program} must be ready within {wanted.health_timeout_s:g} s."]
 
 
@@ -157,7 +162,7 @@ def silence(wanted: Wanted) -> Iterator[str]:
 
 def room(wanted: Wanted) -> Iterator[str]:
     """Room for the backup."""
-    backup.refuse_small_disk(wanted)
+    make.refuse_small_disk(wanted)
     yield from ()
 
 
@@ -169,7 +174,7 @@ def database_schema(wanted: Wanted) -> Iterator[str]:
 
 def settings(wanted: Wanted) -> Iterator[str]:
     """Files of settings that can be read and edited."""
-    for one in settings_files.all_of(wanted):
+    for one in files.all_of(wanted):
         try:
             one.pending()
         except Misuse as error:
@@ -185,12 +190,15 @@ def programs(wanted: Wanted) -> Iterator[str]:
 
 def redis(wanted: Wanted) -> Iterator[str]:
     """A Redis that answers, with our clock, and in which no new name is taken."""
-    with keys.opened(wanted) as client, rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."):
+    with (
+        redis_keys.opened(wanted) as client,
+        rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
+    ):
         seconds, micros = client.time()
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
-    keys.rename(wanted, dry_run=True)
+    redis_keys.rename(wanted, dry_run=True)
 
 
 def prefect(wanted: Wanted) -> Iterator[str]:
@@ -216,7 +224,7 @@ def classes(wanted: Wanted) -> Iterator[str]:
 
 def adoptable(wanted: Wanted) -> Iterator[str]:
     """Nothing of the old program's that could not be taken over."""
-    yield from adoption.planned(wanted).refusals
+    yield from both.planned(wanted).refusals
 
 
 _ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)

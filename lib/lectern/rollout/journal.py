@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout import durable
+from lectern.rollout.host import durable
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from lectern.effects.old_times import epoch
+from lectern.effects.rows.old_times import epoch
 from lectern.migrations.look import shape
-from lectern.rollout import database, old_tables
+from lectern.rollout.backup import database
+from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
 from lectern.rollout.wording import at, shown, some
 from lectern.states import LIVE_AIRINGS, BookingState

@@ -7,12 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from lectern.errors import CallAPerson, LecternError
-from lectern.rollout import adoption, backup, database, durable, keys, settings_files, supervisor, switch
+from lectern.rollout import redis_keys
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import Backup
+from lectern.rollout.backup import database, make
+from lectern.rollout.backup.make import Backup
+from lectern.rollout.host import durable, supervisor, switch
+from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, Note, locked
-from lectern.rollout.supervisor import States, Supervisor
+from lectern.rollout.settings import files
+from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 TYPE = "ansible-playbook playbooks/rollback.yml"
@@ -48,7 +52,7 @@ def last_one(wanted: Wanted) -> Wanted:
     last = Journal(wanted.rollout_dir / "journal.jsonl").history().last
     if last is None or last == wanted.id:
         return wanted
-    stored = wanted.backups_dir / last / backup.WANTED
+    stored = wanted.backups_dir / last / make.WANTED
     try:
         found = Wanted.parse(stored.read_text(encoding="utf-8"))
     except OSError as error:
@@ -93,7 +97,7 @@ class _Way:
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
-        self.silent = backup.silent(self.wanted)
+        self.silent = make.silent(self.wanted)
         self.states = states_before(self.notes)
 
     def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:
@@ -120,7 +124,7 @@ class _Way:
 
     def put_back_elsewhere(self) -> None:
         """Keys and recordings; where that fails, the rest is done first: an old program that runs is worth more."""
-        for title, name, work in (("keys", "rekey", keys.rename_back), ("recordings", "adopt", adoption.undo)):
+        for title, name, work in (("keys", "rekey", redis_keys.rename_back), ("recordings", "adopt", both.undo)):
             if self.has(name) and not self.has(name, "done", since_rollback=True):
                 try:
                     self.step(title, name, partial(self._say, work))
@@ -140,7 +144,7 @@ class _Way:
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
-        for one in settings_files.all_of(wanted):
+        for one in files.all_of(wanted):
             self.answer.say(*one.take_back(copied.before))
         self.answer.say(*switch.take_back(wanted, copied.before))
 
@@ -162,7 +166,7 @@ class _Way:
                 f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."
             )
         folder = self.wanted.backup_dir
-        aside = backup.set_aside(folder, "used") if folder.exists() else folder
+        aside = make.set_aside(folder, "used") if folder.exists() else folder
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
         self.answer.say(f"{self.wanted.id} is rolled back; its backup is kept as {aside}.")
 
@@ -199,7 +203,7 @@ def states_before(notes: list[Note]) -> States:
 def restore(wanted: Wanted, copied: Backup) -> list[str]:
     """The last resort: keep what was written since the copy as JSON, then put the copy in the database's place."""
     folder = wanted.backup_dir
-    file = copied.database_in(folder / backup.SILENT)
+    file = copied.database_in(folder / make.SILENT)
     said: list[str] = []
     if wanted.database.exists():
         if file is not None and database.sha256(file) == database.sha256(wanted.database):

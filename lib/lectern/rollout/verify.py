@@ -4,14 +4,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
-from lectern.effects import schema
-from lectern.effects.tables.engine import open_database
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError
-from lectern.rollout import backup, database, rollback, settings_files, supervisor, switch
+from lectern.rollout import rollback
 from lectern.rollout.answer import Answer
-from lectern.rollout.health import Health
+from lectern.rollout.backup import database, make
+from lectern.rollout.host import supervisor, switch
+from lectern.rollout.host.health import Health
+from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal
-from lectern.rollout.supervisor import Supervisor
+from lectern.rollout.settings import files
 from lectern.rollout.wanted import Wanted
 
 
@@ -38,11 +41,11 @@ def run(wanted: Wanted) -> Answer:
 
 def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
     yield from faults_of_new(wanted)
-    silent = backup.silent(wanted)
+    silent = make.silent(wanted)
     if silent is None:
         yield f"{wanted.backup_dir}: the backup is gone, so this rollout can not be taken back."
         return
-    file = silent.database_in(wanted.backup_dir / backup.SILENT)
+    file = silent.database_in(wanted.backup_dir / make.SILENT)
     if file is not None and (silent.database is None or database.sha256(file) != silent.database.sha256):
         yield f"{file}: it is not what was copied (its SHA-256 differs)."
 
@@ -50,7 +53,7 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
 def faults_of_new(wanted: Wanted) -> Iterator[str]:
     """What is not as wanted where the new program should be; a sentence each."""
     yield from (f"{one.path}: not as wanted." for one in switch.pending(wanted))
-    for one in settings_files.all_of(wanted):
+    for one in files.all_of(wanted):
         yield from _in_words(one.faults)
     yield from _in_words(lambda: _schema(wanted))
     health = Health(wanted, Supervisor(wanted.supervisorctl))
@@ -81,14 +84,12 @@ def _in_words(look: Callable[[], list[str]]) -> list[str]:
 def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     notes = [note for note in journal.notes() if note.id == wanted.id and note.step == "rolledback"]
     folder = wanted.backups_dir / notes[-1].detail["backup"]
-    copied = backup.read(folder / backup.SILENT)
+    copied = make.read(folder / make.SILENT)
     if copied is not None:
         if not switch.is_back(wanted, copied.before):
             yield f"{wanted.programs_dir}, {wanted.current}: not as before the window (compare with {folder})."
         yield from (
-            f"{one.path}: still has our values."
-            for one in settings_files.all_of(wanted)
-            if not one.is_back(copied.before)
+            f"{one.path}: still has our values." for one in files.all_of(wanted) if not one.is_back(copied.before)
         )
     begun = [
         note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")

@@ -6,27 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lectern.effects import schema
-from lectern.effects.tables.engine import open_database
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout import (
-    adoption,
-    backup,
-    durable,
-    health,
-    keys,
-    on_air,
-    rollback,
-    settings_files,
-    supervisor,
-    switch,
-    verify,
-)
+from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import Backup
+from lectern.rollout.backup import make
+from lectern.rollout.backup.make import Backup
+from lectern.rollout.host import durable, health, supervisor, switch
+from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked
-from lectern.rollout.supervisor import States
+from lectern.rollout.settings import files
+from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 Step = tuple[str, str, Callable[[], None]]
@@ -73,10 +65,10 @@ class Window:
 
     def _copy(self) -> None:
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
-        found = backup.silent(self.wanted)
+        found = make.silent(self.wanted)
         if found is not None and changing:
             return  # it was copied before a crash, and holds what was there before the first change
-        self._say_rows(backup.copy_in_silence(self.wanted))
+        self._say_rows(make.copy_in_silence(self.wanted))
 
     def _say_rows(self, made: Backup) -> None:
         rows = made.database.rows if made.database is not None else {}
@@ -92,7 +84,7 @@ class Window:
                     connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
         finally:
             engine.dispose()
-        copied = backup.silent(self.wanted)
+        copied = make.silent(self.wanted)
         if copied is None or copied.database is None:  # it is new, and ours
             durable.give(self.wanted.database, durable.Owner.user(self.wanted.user, 0o640))
 
@@ -100,17 +92,17 @@ class Window:
         self.answer.say(*switch.apply(self.wanted))
 
     def _env(self) -> None:
-        self.answer.say(*settings_files.env(self.wanted).apply())
+        self.answer.say(*files.env(self.wanted).apply())
 
     def _config(self) -> None:
-        found = settings_files.config(self.wanted)
+        found = files.config(self.wanted)
         self.answer.say(*(found.apply() if found is not None else []))
 
     def _rekey(self) -> None:
-        self.answer.say(*keys.rename(self.wanted))
+        self.answer.say(*redis_keys.rename(self.wanted))
 
     def _adopt(self) -> None:
-        self.answer.say(*adoption.adopt(self.wanted))
+        self.answer.say(*both.adopt(self.wanted))
 
     def _reload(self) -> None:
         self.supervisor.reload()
@@ -139,7 +131,7 @@ class Window:
         return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
 
     def _programs_in(self, conf: Path) -> set[str]:
-        found = backup.silent(self.wanted)
+        found = make.silent(self.wanted)
         assert found is not None  # the step before has made it
         return supervisor.programs_in(found.before.text(conf))
 
@@ -202,10 +194,10 @@ def _refuse(wanted: Wanted, journal: Journal) -> None:
             f"{history.half} is half {'rolled back' if history.taking_back else 'done'} on this host. Nothing was "
             f"changed. Finish that first: {rollback.TYPE}."
         )
-    if backup.read(wanted.backup_dir) is None:
+    if make.read(wanted.backup_dir) is None:
         raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
     if wanted.role == "teacher":
-        keys.refuse_silence(wanted)
+        redis_keys.refuse_silence(wanted)
 
 
 def _refuse_harm(wanted: Wanted) -> None:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Made, Report
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Made, Report
 from tests.effects.conftest import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs
-from lectern.effects.origin import Allowed
-from lectern.effects.upload import Target
+from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs.job import Job, Programs
+from lectern.effects.files.origin import Allowed
+from lectern.effects.files.upload import Target
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, Sshd, make_recording
 from tests.effects.ecs.at_work import SOURCE, stand_in
@@ -23,7 +23,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     async def pause(_number: int) -> None:
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(ecs, "_pause", pause)
+    monkeypatch.setattr(transcode, "_pause", pause)
 
 
 @pytest_asyncio.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lectern.effects import detached, ssh
+from lectern.effects.ecs import detached, ssh
 from lectern.errors import TryAgain
 from tests.effects.conftest import running_with
 from tests.effects.ecs.at_work import called, until

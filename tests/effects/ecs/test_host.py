@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Programs, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
 from lectern.states import Resolution
 from tests.effects.ecs.at_work import encoders, stand_in, transcode, until

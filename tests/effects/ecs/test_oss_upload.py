@@ -15,10 +15,11 @@ import fastcrc
 import pytest
 from pydantic import SecretStr
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Report
-from lectern.effects.origin import Allowed
-from lectern.effects.upload import OssKey, Target
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Report
+from lectern.effects.files.origin import Allowed
+from lectern.effects.files.upload import OssKey, Target
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, TryAgain
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, running_with

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
-from lectern.effects.upload import Target
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Programs, Report
+from lectern.effects.files.upload import Target
 from lectern.errors import TRANSCODE_FAILED, UPLOAD_FAILED, CallAPerson, Refuse, TryAgain
 from lectern.states import Resolution
 from tests.effects.conftest import Origin

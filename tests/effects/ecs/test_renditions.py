@@ -7,8 +7,10 @@ from pathlib import Path
 import av
 import pytest
 
-from lectern.effects import ecs, ecs_media, probe, ssh
-from lectern.effects.ecs_job import Job, Report
+from lectern.effects.ecs import check, ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Report
+from lectern.effects.media import probe
 from lectern.errors import Misuse
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
@@ -111,4 +113,4 @@ def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
 def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
-    assert ecs_media._media_of_json(text) is None
+    assert check._media_of_json(text) is None

@@ -11,11 +11,10 @@ import pytest
 import pytest_asyncio
 
 from lectern.decide import ecs as decide
-from lectern.demo import origin as demo
-from lectern.demo.faults import Fault
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Report
-from lectern.effects.origin import Allowed, RemoteFile
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Report
+from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
@@ -28,6 +27,8 @@ from lectern.errors import (
 )
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, transcode, until
+from town import origin as demo
+from town.faults import Fault
 
 
 @pytest.mark.asyncio

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import ecs, ssh
-from lectern.effects.ecs_job import Job, Programs, Report
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.job import Job, Programs, Report
 from tests.effects.conftest import Origin, Sshd, running_with
 from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode, until
 

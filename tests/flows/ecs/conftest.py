@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lectern.demo.oss_transcoder import Behaviour, Rule
 from tests.flows.ecs.servers import Ecs, Server
 from tests.stage import STAGES, Town
+from town.oss_transcoder import Behaviour, Rule
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import psutil
 
-from lectern.demo.faults import Fault
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
+from town.faults import Fault
 
 STEPS = {
     "fetch": ("wget", "--input-file"),

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lectern.demo.ports import HOST
-from lectern.demo.sshd import SshServer
 from tests.stage import Gate, Stage, wait_until
+from town.ports import HOST
+from town.sshd import SshServer
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 
@@ -61,7 +61,7 @@ def running_with(*words: str, name: str = "") -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        is_called = name in ("", process.info["name"]) or f"-m lectern.demo.doubles {name} " in command
+        is_called = name in ("", process.info["name"]) or f"-m town.doubles {name} " in command
         if is_called and all(word in command for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(int(process.pid))
     return found

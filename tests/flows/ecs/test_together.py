@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lectern.demo.faults import Fault
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
+from town.faults import Fault
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 

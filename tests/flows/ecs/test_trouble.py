@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lectern.demo import recordings
-from lectern.demo.faults import Fault
-from lectern.demo.oss_transcoder import Behaviour, Rule
-from lectern.demo.ports import HOST
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
+from town import recordings
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
+from town.ports import HOST
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 

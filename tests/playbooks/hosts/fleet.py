@@ -11,12 +11,12 @@ from typing import Any
 
 import redis
 
-from lectern.demo import recordings
 from tests.playbooks.hosts.container import USER, Container, ContainerHost, reached_by
 from tests.playbooks.hosts.controller import PREFECT_PASSWORD, REDIS_PASSWORD, Controller, Fault, Played, variables
 from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import wait_until
+from town import recordings
 
 REDIS_URL = f"redis://:{REDIS_PASSWORD}@control:6379/0"
 PREFECT_API_URL = "http://control:4200/api"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from lectern.demo.ports import free_port
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
 from tests.stage import Child, wait_until
+from town.ports import free_port
 
 _SUPERVISORD = """\
 [unix_http_server]

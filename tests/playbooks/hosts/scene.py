@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 
 import redis
 
-from lectern.demo import programs
-from lectern.demo.ports import HOST, free_port
 from tests.playbooks.hosts.controller import REDIS_PASSWORD, Controller, Fault, Played, variables
 from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import Child, Town, wait_until
 from tests.stage.leases import grant
+from town import programs
+from town.ports import HOST, free_port
 
 
 class Scene:

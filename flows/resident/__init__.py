@@ -1,0 +1,1 @@
+"""The process that serves both rooms: what comes in, runs, alarms, health."""

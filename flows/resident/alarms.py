@@ -1,0 +1,62 @@
+"""Alarms reach people: on the channel, in the log, and as events of Prefect that automations can act upon."""
+
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from prefect.client.orchestration import PrefectClient
+from sqlalchemy import Connection
+
+from flows.host import Host, patience, tell
+from flows.resident.prefect_client import AWAY
+from lectern.effects.rows import incidents, outbox
+
+log = logging.getLogger("lectern")
+EVENT = "lectern.alarm"
+FOLLOW_UP_S = 5.0
+
+
+async def watch(host: Host[Any], client: PrefectClient) -> None:
+    """Tell of incidents that grow, go on or are over, and pass what was told on to Prefect."""
+    while True:
+        host.rounds.come("alarms")
+        await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
+        if await host.commit(_follow_up, host):
+            await tell(host)
+        await _emit(host, client)
+
+
+def _follow_up(connection: Connection, host: Host[Any]) -> int:
+    now = time.time()
+    due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
+    outbox.put(connection, host.journal, [host.alarm(one) for one in due], now)
+    return len(due)
+
+
+async def _emit(host: Host[Any], client: PrefectClient) -> None:
+    waiting = list(host.alarmed)
+    if not waiting:
+        return
+    try:
+        await client.request("POST", "/events", json=[_event(host.settings.name, body) for body in waiting])
+    except AWAY as error:
+        log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
+        return
+    for _ in waiting:
+        host.alarmed.popleft()
+
+
+def _event(name: str, body: str) -> dict[str, object]:
+    fields = json.loads(body)
+    wanted = ("code", "class_id", "record_id", "video_resolution", "stage", "count", "runbook")
+    return {
+        "id": str(uuid4()),
+        "occurred": datetime.fromtimestamp(fields["at"], UTC).isoformat(),
+        "event": EVENT,
+        "resource": {"prefect.resource.id": f"lectern.host.{name}", "prefect.resource.name": name},
+        "payload": {"message": fields["message"], **{one: fields[one] for one in wanted if one in fields}},
+    }

@@ -1,0 +1,142 @@
+"""Which flows each role has, and how ``lectern init`` makes their deployments: again and again, the same ones."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flows import Flow
+
+from flows.resident import automations
+from flows.resident.prefect_client import AWAY
+from flows.streamer.broadcast import broadcast
+from flows.streamer.download import download
+from flows.streamer.prepare import prepare
+from flows.streamer.reconcile import reconcile
+from flows.sweep import sweep_streamer, sweep_teacher
+from flows.teacher.booking import booking
+from flows.teacher.moves import move
+from flows.teacher.reports import report
+from flows.teacher.requests import request, transcode
+from flows.teacher.results import settle
+from lectern import __version__
+from lectern.errors import Misuse, TryAgain
+from lectern.settings import Settings, TeacherSettings
+
+TEACHER: Mapping[str, Flow[..., Any]] = {
+    "booking": booking,
+    "report": report,
+    "settle": settle,
+    "request": request,
+    "transcode": transcode,
+    "move": move,
+    "sweep": sweep_teacher,
+}
+STREAMER: Mapping[str, Flow[..., Any]] = {
+    "prepare": prepare,
+    "download": download,
+    "broadcast": broadcast,
+    "reconcile": reconcile,
+    "sweep": sweep_streamer,
+}
+
+
+NO_JOB: dict[str, Any] = {"job_configuration": {"env": {}}, "variables": {"type": "object"}}
+"""Our runs are no jobs of an infrastructure. The server checks the schema of a pool's variables in the transaction of
+each new run: that of the usual ones takes it longer than all the rest, and other writers come in between."""
+
+
+def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
+    """The flows of a role."""
+    return TEACHER if isinstance(settings, TeacherSettings) else STREAMER
+
+
+async def make(settings: Settings) -> list[str]:
+    """Make the work pool, the host's queue, a deployment of each flow and the automation, where they are missing.
+
+    What is there is made anew only by another release. Returns one name a thing that was made; raises TryAgain where
+    Prefect does not answer.
+    """
+    try:
+        async with get_client() as client:
+            wanted = await _missing(client, settings)
+            if f"work pool {settings.work_pool}" in wanted:
+                await _make_pool(client, settings.work_pool)
+            for flow in of(settings).values():
+                if f"deployment {flow.name}/{settings.name}" in wanted:
+                    await _make_deployment(settings, flow)
+            await automations.make(client, settings)
+            return wanted
+    except AWAY as error:
+        raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+
+
+async def missing(settings: Settings) -> list[str]:
+    """What `make` would make; changes nothing, raises the same."""
+    try:
+        async with get_client() as client:
+            return await _missing(client, settings)
+    except AWAY as error:
+        raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+
+
+async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
+    found: list[str] = []
+    try:
+        pool = await client.read_work_pool(settings.work_pool)
+    except ObjectNotFound:
+        found.append(f"work pool {settings.work_pool}")
+    else:
+        if pool.type != "resident":
+            raise Misuse(
+                f"The work pool {pool.name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
+            )
+        if pool.base_job_template != NO_JOB:
+            found.append(f"work pool {settings.work_pool}")
+    for flow in of(settings).values():
+        name = f"{flow.name}/{settings.name}"
+        try:
+            there = await client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            found.append(f"deployment {name}")
+        else:
+            if there.version != __version__ or there.work_queue_name != settings.name:
+                found.append(f"deployment {name}")
+    found += [f"automation {one.name!r}" for one in await automations.missing(client, settings)]
+    return found
+
+
+async def _make_pool(client: PrefectClient, name: str) -> None:
+    try:
+        await client.create_work_pool(WorkPoolCreate(name=name, type="resident", base_job_template=NO_JOB))
+    except ObjectAlreadyExists:  # another host was quicker, or an earlier release made it otherwise
+        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=NO_JOB))
+
+
+async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
+    deployment = await flow.ato_deployment(
+        name=settings.name,
+        work_pool_name=settings.work_pool,
+        work_queue_name=settings.name,
+        description=(flow.fn.__doc__ or "").strip(),
+        tags=[settings.name],
+        version=__version__,
+    )
+    await deployment.aapply()
+
+
+async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
+    """The id of each flow's deployment; raises Misuse where one is missing, TryAgain where Prefect is away."""
+    found: dict[str, UUID] = {}
+    for key, flow in of(settings).items():
+        name = f"{flow.name}/{settings.name}"
+        try:
+            found[key] = (await client.read_deployment_by_name(name)).id
+        except ObjectNotFound as error:
+            role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
+            raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {role}") from error
+        except AWAY as error:
+            raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+    return found

@@ -1,0 +1,76 @@
+"""A run that falls silent is seen: this process says which of its runs are alive, and the server watches for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from flows.host import NOT_MOVED
+from flows.resident.prefect_client import AWAY
+
+log = logging.getLogger("lectern")
+ALIVE = "lectern.run.alive"
+SILENT = "Silent"
+"""The name of the state, of type Crashed, that a run gets whose process says nothing any more."""
+
+NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
+NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
+"""States in which no run is at work. The server writes down each event that is expected, one by one: to expect those of
+new runs, too, kept it from taking them."""
+
+BEATS = 3
+"""How many heartbeats in a row must be missing."""
+
+
+async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], every_s: float) -> None:
+    """Say every *every_s* seconds that the *active* runs (name by id) are alive, in one request."""
+    while True:
+        await asyncio.sleep(every_s)
+        runs = active()
+        if not runs:
+            continue
+        try:
+            await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
+        except AWAY as error:
+            log.warning("prefect: no heartbeat of %d runs: %r", len(runs), error)
+
+
+def _event(run_id: UUID, name: str) -> dict[str, object]:
+    return {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": ALIVE,
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.name": name},
+    }
+
+
+def automation(every_s: float) -> AutomationCore:
+    """What the server does: a run of ours that is not heard of for three heartbeats becomes *Silent*."""
+    silence = max(timedelta(seconds=BEATS * every_s), timedelta(seconds=10))  # Prefect's least
+    return AutomationCore(
+        name="lectern: silent runs",
+        description="A run whose process says nothing any more becomes Silent; its host takes it up when it starts.",
+        enabled=True,
+        trigger=EventTrigger(
+            after={ALIVE},
+            expect={ALIVE, *(f"prefect.flow-run.{state}" for state in NOT_AT_WORK)},
+            for_each={"prefect.resource.id"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=silence,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                name=SILENT,
+                message=f"nothing was heard of it for {silence.total_seconds():g} s: see whether its host is alive",
+            )
+        ],
+    )

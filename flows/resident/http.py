@@ -1,0 +1,177 @@
+"""What a host answers over HTTP: whether it is ready, which version is at work, and its metrics."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flows.host import Host
+from lectern import __version__
+from lectern.effects.rows import inbox, metrics
+from lectern.errors import Misuse
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
+
+log = logging.getLogger("lectern")
+START_S = 10.0
+
+
+LATE_S = 60.0
+"""Seconds after which a loop that has not come round stands still."""
+
+OLD_S = 120.0
+"""Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
+
+LOOK_S = 5.0
+"""Seconds that the database has to answer."""
+
+FRESH_S = 1.0
+"""Seconds for which what was found is said again."""
+
+
+class Health:
+    """What ``GET /health`` says of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._since = time.time()
+        self._host: Host[Any] | None = None
+        self._ending: str | None = None
+        self._found: tuple[float, list[str]] = (0.0, [])  # until when it is said, monotonic, and what is wrong
+        self._has_held = False
+
+    def begins(self, host: Host[Any]) -> None:
+        """The works of *host* have begun."""
+        self._host = host
+
+    def ends(self, why: BaseException | None) -> None:
+        """The process takes nothing any more."""
+        self._ending = f"it ends: {why}" if why else "it ends, and takes nothing new"
+
+    async def answer(self, _request: Request) -> Response:
+        """200 where messages are taken and handled, and classes may be aired; else 503, and in words what is wrong."""
+        wrong = await self._wrong()
+        body = {
+            "version": __version__,
+            "role": "teacher" if isinstance(self._settings, TeacherSettings) else "streamer",
+            "name": self._settings.name,
+            "ready": not wrong,
+            "wrong": wrong,
+            "since": self._since,
+        }
+        return JSONResponse(body, 503 if wrong else 200)
+
+    async def _wrong(self) -> list[str]:
+        if self._ending is not None:
+            return [self._ending]
+        if self._host is None:
+            return ["it begins"]
+        until, found = self._found
+        if time.monotonic() >= until:
+            found = [*self._standing_still(self._host), *await self._old(self._host), *self._unleased(self._host)]
+            self._found = time.monotonic() + FRESH_S, found
+        return found
+
+    @staticmethod
+    def _standing_still(host: Host[Any]) -> list[str]:
+        late = host.rounds.late(max(LATE_S, 3 * host.settings.sweep_interval_s, 3 * host.settings.heartbeat_interval_s))
+        return [f"{loop}: stands still since {seconds:.0f} s" for loop, seconds in late.items()]
+
+    @staticmethod
+    async def _old(host: Host[Any]) -> list[str]:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                oldest = await host.look(inbox.oldest, host.journal)
+        except (DBAPIError, TimeoutError) as error:
+            return [
+                f"database: can not be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"
+            ]
+        waits_s = time.time() - oldest if oldest is not None else 0.0
+        return [f"inbox: a message waits since {waits_s:.0f} s"] if waits_s > OLD_S else []
+
+    def _unleased(self, host: Host[Any]) -> list[str]:
+        """A streamer that is new, or whose teacher is not there yet, has a while until it must hold a lease."""
+        if not isinstance(host.settings, StreamerSettings):
+            return []
+        if host.fence.held():
+            self._has_held = True
+            return []
+        is_new = not self._has_held and time.time() - self._since < LATE_S
+        return [] if is_new else ["lease: is not held, so nothing is pushed; does the teacher run?"]
+
+
+class Metrics:
+    """What ``GET /metrics`` says, for Prometheus."""
+
+    def __init__(self, host: Host[Any]) -> None:
+        self._host = host
+
+    async def answer(self, _request: Request) -> Response:
+        """The rows are counted anew for each answer."""
+        settings = self._host.settings
+        text = await self._host.commit(self._text, settings)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _text(self, connection: Connection, settings: Settings) -> bytes:
+        if isinstance(settings, StreamerSettings):
+            return metrics.exposition("streamer", settings.name, connection, settings.max_bytes)
+        return metrics.exposition("teacher", settings.name, connection)
+
+
+@asynccontextmanager
+async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) -> AsyncIterator[None]:
+    """Answer at the settings' address meanwhile; raises Misuse where it is taken. Without an address, nothing."""
+    settings: Settings = host.settings
+    if not settings.bind:
+        yield
+        return
+    routes = [Route("/health", health.answer), Route("/metrics", Metrics(host).answer), *more]
+    server = _server(settings, Starlette(routes=routes))
+    serving = asyncio.create_task(_serve(server, settings))
+    try:
+        async with asyncio.timeout(START_S):
+            while not server.started:
+                if serving.done():
+                    serving.result()
+                await asyncio.sleep(0.01)
+        log.info("%s: answers at http://%s/health", settings.name, settings.bind)
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving], timeout=START_S)
+
+
+def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
+    host, _, port = settings.bind.rpartition(":")
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host.strip("[]"),
+            port=int(port),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=100,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+async def _serve(server: uvicorn.Server, settings: Settings) -> None:
+    try:
+        await server.serve()
+    except SystemExit as error:  # uvicorn's word for an address that is taken
+        raise Misuse(
+            f"{settings.name}: can not listen at {settings.bind}. Is another process there? Set "
+            f"{'API_BIND' if isinstance(settings, TeacherSettings) else 'HEALTH_BIND'} to another host:port."
+        ) from error

@@ -1,0 +1,258 @@
+"""The one process a host runs: the bus comes in, runs are executed inside, SIGTERM drains it."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from flows import readiness, sweep
+from flows.host import Host, tell
+from flows.resident import alarms, deployments, executor, http, prefect_client, run_log
+from flows.resident.intake import TAKE_BACK, Intake
+from flows.resident.queue_lock import QueueLock
+from flows.resident.runs import ResidentRuns
+from flows.resident.works import Work, Works
+from flows.streamer import guard, lease, reconcile
+from flows.teacher import roll
+from flows.teacher.ecs import api as transcode_api
+from flows.teacher.ecs import flow as ecs
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import inbox, renditions, schema
+from lectern.effects.rows.tables import streamer as streamer_tables
+from lectern.effects.rows.tables import teacher as teacher_tables
+from lectern.effects.rows.tables.engine import open_database
+from lectern.errors import LecternError, TryAgain
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
+
+log = logging.getLogger("lectern")
+
+TEACHER_GROUPS = {
+    "order": "booking",
+    "cancel": "booking",
+    "transcoding": "settle",
+    "prepared": "report",
+    "ended": "report",
+}
+STREAMER_GROUPS = {"prepare": "prepare", "release": TAKE_BACK, "grant": TAKE_BACK}
+
+
+END_S = 5.0
+"""Seconds that what is left has to end after the drain: runs, works, the last words to Redis."""
+
+SURELY_S = 3.0
+"""Seconds after that until the process ends by force. With the default drain it is over before supervisord's KILL."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the host's process until SIGTERM or SIGINT; returns its exit code.
+
+    The loop runs in a thread of its own, for Prefect's engine raises on SIGTERM in the main thread. What does not end
+    in its time, whatever it waits for, is ended by force with exit code 1.
+    """
+    resident = Resident(settings)
+    thread = threading.Thread(target=resident.run, name="resident", daemon=True)
+    thread.start()
+    if asked_to_end(thread, resident.ending.is_set):
+        log.info("%s: asked to stop, draining", settings.name)
+        resident.stop()
+    thread.join(settings.drain_timeout_s + END_S + SURELY_S)
+    if thread.is_alive():
+        log.error("%s: does not end by itself, it is ended by force", settings.name)
+        os._exit(1)
+    last = threading.Timer(SURELY_S, os._exit, [resident.exit_code])  # also where a library's farewell hangs
+    last.daemon = True
+    last.start()
+    return resident.exit_code
+
+
+def asked_to_end(thread: threading.Thread, ends: Callable[[], bool] = lambda: False) -> bool:
+    """Wait for SIGTERM or SIGINT, for the end of *thread*, or until it *ends* by itself; whether it was a signal.
+
+    The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
+    """
+    asked: list[int] = []
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda number, _: asked.append(number))
+    while thread.is_alive() and not asked and not ends():
+        thread.join(0.2)
+    return bool(asked)
+
+
+class Resident:
+    """One host at work."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.exit_code = 1
+        self.ending = threading.Event()
+        """Set when the process has begun to end, for whatever reason."""
+
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._lock = QueueLock(settings)
+        self._health = http.Health(settings)
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            asyncio.run(self._main())
+            self.exit_code = 0
+        except* LecternError as group:
+            for error in group.exceptions:
+                log.error("%s: %s", self.settings.name, error)
+        except* Exception:
+            log.exception("%s: stopped by an error nobody expected", self.settings.name)
+
+    def stop(self) -> None:
+        """Drain and end; may be called from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if sys.version_info < (3, 12):  # else a thread a child
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(self._loop)
+            asyncio.set_child_watcher(watcher)
+        teaching = isinstance(self.settings, TeacherSettings)
+        if isinstance(self.settings, TeacherSettings):
+            ecs.check(self.settings)
+        engine = open_database(self.settings.database_url)
+        await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
+        bus = Bus.open(self.settings.redis_url.get_secret_value())
+        run_log.set_up()
+        async with prefect_client.connected() as client:
+            runs = ResidentRuns(client, deployments.of(self.settings))
+            journal = teacher_tables.journal if teaching else streamer_tables.journal
+            host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
+            host.slots = asyncio.Semaphore(_slots(self.settings))
+            runs.host = host
+            if not await self._lock.take(bus, self._stop):
+                await bus.close()
+                return
+            try:
+                waiting = await host.commit(inbox.free_all, journal)
+                log.info("%s: up, %d messages wait", self.settings.name, waiting)
+                more = transcode_api.routes(host, runs) if teaching else []
+                async with http.served(host, self._health, more):
+                    await self._work(host, runs)
+            finally:
+                self.ending.set()
+                await self._leave(host)
+                engine.dispose()
+
+    async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
+        """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
+        works, intake = Works(host), self._intake(host)
+        taking = {**intake.works(), "sweeps": lambda: self._sweeps(host, runs)}
+        try:
+            if isinstance(host.settings, StreamerSettings):
+                # First of all: until the disk is looked through, nobody shall take us for lost.
+                keeper = lease.Keeper(host)
+                works.begin({"lease": keeper.run, "fence": keeper.watch_fence})
+                await works.once("reconcile", lambda: reconcile.reconciled(host))
+            works.begin({**self._beside(host, runs), **taking})
+            gc.collect()
+            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
+            self._health.begins(host)
+            ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(works.must_end.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.ending.set()
+            self._health.ends(works.why)
+            runs.close()
+            until = time.monotonic() + host.settings.drain_timeout_s
+            await works.end(taking, END_S)  # what is not taken now, is taken after the start
+            await intake.close()
+            await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
+            await _end_guarded(host, END_S / 2)
+            await works.end_all(END_S / 2)
+        if works.why is not None:
+            raise works.why
+
+    def _beside(self, host: Host[Any], runs: ResidentRuns) -> dict[str, Work]:
+        """What is done beside the runs and the messages."""
+        works: dict[str, Work] = {
+            "runs": lambda: executor.serve(host, runs),
+            "lock": lambda: self._lock.keep(host),
+            "alarms": lambda: alarms.watch(host, runs.client),
+        }
+        if isinstance(host.settings, StreamerSettings):
+            return works | {
+                "guard": lambda: guard.guard(host),
+                "timetable": lambda: guard.timetable(host),
+                "plan": lambda: guard.plan(host),
+                "readiness": readiness.Readiness(host, runs.client).run,
+            }
+        return works | {
+            "streamers": roll.Roll(host).run,
+            "readiness": lambda: readiness.teacher_checks(host, runs.client),
+        }
+
+    async def _leave(self, host: Host[Any]) -> None:
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(END_S / 2):
+                await tell(host)
+                if isinstance(host.settings, StreamerSettings):
+                    await host.bus.part(host.settings.streamers_key, host.settings.name)
+                await self._lock.let_go(host.bus)
+        await host.bus.close()
+
+    # -- what runs side by side ------------------------------------------------------------------------------------
+
+    def _intake(self, host: Host[Any]) -> Intake:
+        settings = host.settings
+        if not isinstance(settings, TeacherSettings):
+            stream = settings.streamer_stream.format(name=settings.name)
+            return Intake(host, {**STREAMER_GROUPS, stream: "prepare"}, [], [stream])
+        channels = [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
+        groups = {
+            **TEACHER_GROUPS,
+            settings.order_channel: "booking",
+            settings.cancel_channel: "booking",
+            settings.transcoding_channel: "settle",
+            settings.report_stream: "report",
+        }
+        return Intake(host, groups, channels, [*channels, settings.report_stream])
+
+    async def _sweeps(self, host: Host[Any], runs: ResidentRuns) -> None:
+        while True:
+            host.rounds.come("sweeps")
+            await asyncio.sleep(await self._until_sweep(host))
+            if not await sweep.due(host):
+                continue
+            try:
+                await runs.start("sweep", {}, name=f"sweep {host.settings.name}")
+            except TryAgain as error:
+                log.warning("sweep: without a run: %s", error.message)
+                await tell(host)
+                await asyncio.sleep(host.settings.sweep_interval_s)
+
+    async def _until_sweep(self, host: Host[Any]) -> float:
+        if not isinstance(host.settings, TeacherSettings):
+            return float(host.settings.sweep_interval_s)
+        deadline = await host.commit(renditions.next_deadline)
+        left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
+        return float(min(max(left, 1.0), host.settings.sweep_interval_s))
+
+
+async def _end_guarded(host: Host[Any], within_s: float) -> None:
+    """End the pushes that have no run; the next process goes on with them."""
+    pushes = set(host.guarded.values())
+    for one in pushes:
+        one.cancel("drained")
+    if pushes:
+        await asyncio.wait(pushes, timeout=within_s)
+
+
+def _slots(settings: Settings) -> int:
+    return settings.max_ecs_jobs if isinstance(settings, TeacherSettings) else settings.max_downloads

@@ -1,0 +1,70 @@
+"""What Prefect is asked of runs; each raises TryAgain where it is away."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    FlowRunFilterWorkQueueName,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from flows.resident.prefect_client import asking
+
+PAGE = 200
+"""Number of runs that Prefect gives at a time."""
+
+
+async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
+    """Those of the runs *ids* that are in one of these *states*."""
+    wanted = FlowRunFilter(
+        id=FlowRunFilterId(any_=list(ids)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+    )
+    with asking():
+        return await client.read_flow_runs(flow_run_filter=wanted)
+
+
+async def tagged(client: PrefectClient, tag: str) -> list[FlowRun]:
+    """The runs with this *tag*."""
+    with asking():
+        return await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])), limit=PAGE
+        )
+
+
+async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:
+    """All runs of a *queue* whose state has one of these names, however many there are."""
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=list(states))),
+        work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
+    )
+    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    found: list[FlowRun] = []
+    while True:
+        with asking():
+            page = await client.read_flow_runs(
+                flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(found)
+            )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+async def running(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
+    """The runs that were created with one of these *keys* and look as if they were at work."""
+    wanted = FlowRunFilter(
+        idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+    )
+    with asking():
+        return await client.read_flow_runs(flow_run_filter=wanted)

@@ -1,0 +1,110 @@
+"""One process a queue: a lock in Redis, and for a streamer one on its folder, which no pause and no network loses."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis.exceptions import RedisError
+
+from flows.host import Host, log
+from flows.trouble import MustEnd, backoff_s
+from lectern.effects.redis.bus import Bus
+from lectern.errors import CallAPerson
+from lectern.settings import Settings, StreamerSettings
+
+TTL_S = 15.0
+RENEW_S = 4.0
+START_WAIT_S = 60.0
+
+
+class QueueLock:
+    """The right to serve a host's queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._name = settings.name
+        self._key = f"lectern:queue:{settings.name}"
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+        self._root = settings.video_root if isinstance(settings, StreamerSettings) else None
+        self._folder: int | None = None
+
+    async def take(self, bus: Bus, stop: asyncio.Event) -> bool:
+        """Wait for it; False where *stop* is set meanwhile. Raises CallAPerson where it can not be had in a minute."""
+        until = time.monotonic() + START_WAIT_S
+        tries = 0
+        while True:
+            why = await self._try(bus)
+            if why is None:
+                return True
+            if time.monotonic() > until:
+                raise CallAPerson(f"{self._name}: {why}")
+            tries += 1
+            log.warning("%s: %s; waiting", self._name, why)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff_s(tries)):
+                    await stop.wait()
+                return False
+
+    async def _try(self, bus: Bus) -> str | None:
+        """None where it is ours now, else why it is not."""
+        try:
+            if self._root is not None and not self._take_folder(self._root):
+                return f"another process serves {self._name}: it has {self._root}"
+        except OSError as error:
+            return f"{self._root}: {error.strerror}; see VIDEO_ROOT"
+        try:
+            holder = await bus.holder(self._key)
+            if holder is not None and _dead(holder):
+                await bus.let_go(self._key, holder)
+            if await bus.hold(self._key, self._owner, TTL_S):
+                return None
+        except (RedisError, OSError) as error:
+            return f"Redis does not answer: {error}"
+        return f"another process serves {self._name}: {holder}"
+
+    def _take_folder(self, root: Path) -> bool:
+        """A process that is stopped keeps the folder, and its pushes: it must not be replaced before it is dead."""
+        if self._folder is not None:
+            return True
+        root.mkdir(parents=True, exist_ok=True)
+        folder = os.open(root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            return False
+        self._folder = folder
+        return True
+
+    async def keep(self, host: Host[Any]) -> None:
+        """Renew it until cancelled; raises MustEnd where another process has it."""
+        while True:
+            host.rounds.come("lock")
+            await asyncio.sleep(RENEW_S)
+            try:
+                held = await host.bus.hold(self._key, self._owner, TTL_S)
+            except (RedisError, OSError) as error:
+                log.warning("redis: the queue's lock is not renewed: %s", error)
+                continue
+            if not held:
+                raise MustEnd(f"another process serves {self._name} now; this one ends")
+
+    async def let_go(self, bus: Bus) -> None:
+        """Give it back."""
+        await bus.let_go(self._key, self._owner)
+
+
+def _dead(holder: str) -> bool:
+    """Whether *holder*, an owner of the lock, was a process of this machine that is no more."""
+    machine, pid, began = holder.rsplit(":", 2)
+    if machine != socket.gethostname():
+        return False
+    try:
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(began)) > 1)
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,265 @@
+"""A recording is downloaded once for all classes that cite it; then all of them are answered together."""
+
+import asyncio
+import math
+import time
+from pathlib import Path
+
+import httpx
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
+from sqlalchemy import Connection
+
+from flows import artifacts
+from flows.host import NOWHERE, Host, log, streamer, tell
+from flows.retry import passing
+from flows.streamer import admission, lost
+from lectern import errors, stems
+from lectern.effects import process
+from lectern.effects.files import disk, origin, store, wget
+from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.media import probe
+from lectern.effects.media.probe import Probe
+from lectern.effects.rows import airings, cache, events, metrics, outbox
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.outbox import Kind, Outgoing
+from lectern.errors import LecternError, Refuse, TryAgain
+from lectern.settings import StreamerSettings
+from lectern.shown import shown
+from lectern.states import AiringState, FileState
+
+Streamer = Host[StreamerSettings]
+SYNC_BYTES = 64 * 1024**2
+MAX_RUNS = 5
+"""A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
+
+
+async def start(host: Streamer, stem: str) -> None:
+    """Begin the run that downloads *stem*; where it can not begin, the sweeper does it."""
+    try:
+        tags = [f"record:{stems.folder(stem)}"]
+        run_id = await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=tags)
+        await host.commit(cache.begun_by, stem, run_id)
+    except (httpx.HTTPError, PrefectException, TryAgain) as error:
+        log.warning("%s: its download's run can not begin, the sweeper tries again: %s", stem, error)
+
+
+@flow(name="download", persist_result=False, result_storage=NOWHERE)
+async def download(stem: str, dry_run: bool = False) -> State[None]:
+    """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
+    host = streamer()
+    row = (await host.commit(cache.by_stem, [stem])).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
+        return Completed(message="nothing to do: there already, given up, or another run is at it")
+    if dry_run:
+        return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
+    host.busy.add(stem)
+    try:
+        if await host.commit(cache.tried, stem) > MAX_RUNS:
+            raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
+        needed_at = await host.look(_needed_at, stem)
+        async with host.line.place(stem, needed_at, host.settings.max_downloads):
+            delays = exponential_backoff(2)(host.settings.download_tries - 1)
+            trying = fetch.with_options(retries=len(delays), retry_delay_seconds=delays)
+            remote, found = await trying(stem)
+    except LecternError as error:
+        await give_up(host, stem, error)
+        return Failed(message=f"{stem}: {error.message}")
+    except asyncio.CancelledError:
+        if runtime.flow_run.id is not None and host.runs.was_cancelled(str(runtime.flow_run.id)):
+            await asyncio.shield(give_up(host, stem, cancelled(stem)))
+        raise
+    finally:
+        host.busy.discard(stem)
+    ready = await host.commit(arrive, host, stem, remote, found)
+    await tell(host)
+    host.unplanned.set()
+    return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
+
+
+def _needed_at(connection: Connection, stem: str) -> float:
+    """When the first class begins that waits for a rendition (epoch seconds); at last, where none does."""
+    return min((one.start_time for one in airings.citing(connection, stem, AiringState.WAITING)), default=math.inf)
+
+
+def cancelled(stem: str) -> Refuse:
+    """Why the classes of a download are refused whose run a person cancelled."""
+    return Refuse(f"the download of {stem} was cancelled in the UI", errors.CANCELLED)
+
+
+async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
+    """Refuse the classes that wait for a download; what came of it leaves the disk with its reservation."""
+    await host.commit(_fail, host, stem, error)
+    part = store.part_path(host.settings.video_root, stem)
+    try:
+        await asyncio.to_thread(store.remove, part)
+    except OSError as left:
+        log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
+    await tell(host)
+
+
+@task(
+    name="fetch",
+    task_run_name="fetch {stem}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_storage=NOWHERE,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passing,
+)
+async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
+    """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
+    host = streamer()
+    row = (await host.commit(cache.by_stem, [stem]))[stem]
+    settings = host.settings
+    final = store.rendition_path(settings.video_root, stem)
+    part = store.part_path(settings.video_root, stem)
+    allowed = Allowed.parse(settings.allowed_origins)
+    remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
+    if not row.size_bytes and remote.size_bytes:  # taken over from the old program, which noted no sizes
+        async with host.cache_lock:
+            await host.commit(admission.sized, host, row, remote.size_bytes)
+        row = (await host.commit(cache.by_stem, [stem]))[stem]
+    if remote.size_bytes != row.size_bytes:
+        raise Refuse(
+            f"{stem}: the origin now says {remote.size_bytes} bytes, {row.size_bytes} were reserved",
+            errors.DOWNLOAD_FAILED,
+        )
+    await asyncio.to_thread(_begin, part, remote)
+    async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
+        growing = _Growing(part, remote)
+
+        def on_progress(size_bytes: int) -> None:
+            bar.set(100 * size_bytes / max(row.size_bytes, 1))
+            growing.reached(size_bytes)
+
+        try:
+            await wget.download(
+                settings.wget_path,
+                remote.url,
+                part,
+                address=remote.address,
+                rate=settings.download_rate,
+                timeout_s=settings.download_timeout_s,
+                limit_bytes=row.size_bytes,
+                on_progress=on_progress,
+            )
+        finally:
+            await process.surely(growing.close())
+        found = await _check(stem, part, remote)
+        bar.set(100)
+    await asyncio.to_thread(_finish, part, final)
+    return remote, found
+
+
+class _Growing:
+    """Syncs a download to the disk now and then, so that a power cut costs no more than what came since."""
+
+    def __init__(self, part: Path, remote: RemoteFile) -> None:
+        self._part, self._remote = part, remote
+        self._synced_bytes: int | None = None
+        self._syncing: asyncio.Future[None] | None = None
+
+    def reached(self, size_bytes: int) -> None:
+        """The download has so many bytes."""
+        if self._synced_bytes is None:
+            self._synced_bytes = size_bytes
+        busy = self._syncing is not None and not self._syncing.done()
+        if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
+            self._synced_bytes = size_bytes
+            self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
+
+    async def close(self) -> None:
+        """Wait for the sync under way; one that failed has only kept less."""
+        if self._syncing is not None:
+            await asyncio.wait({self._syncing})
+            if (error := self._syncing.exception()) is not None:
+                log.warning("%s: could not be synced: %s", self._part, error)
+
+
+def _begin(part: Path, remote: RemoteFile) -> None:
+    with disk.writing(str(part)):
+        store.resume(part, remote)
+
+
+async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
+    """Length, CRC-64, pictures; a bad file is deleted, so that the next try begins from zero."""
+    size = await asyncio.to_thread(lambda: part.stat().st_size)
+    if size != remote.size_bytes:
+        raise TryAgain(f"{stem}: {size} bytes came of {remote.size_bytes}", errors.DOWNLOAD_FAILED)
+    if remote.crc64 is not None:
+        crc64 = await asyncio.to_thread(store.crc64, part)
+        if crc64 != remote.crc64:
+            part.unlink()
+            raise TryAgain(f"{stem}: CRC-64 is {crc64}, the origin says {remote.crc64}", errors.BAD_RECORDING)
+    try:
+        found = await probe.probe(part)
+    except Refuse:
+        part.unlink()
+        raise
+    if not found.last_second_decodes:
+        part.unlink()
+        raise Refuse(f"{stem}: its end can not be decoded", errors.BAD_RECORDING)
+    return found
+
+
+def _finish(part: Path, final: Path) -> None:
+    with disk.writing(str(final)):
+        store.finish(part, final)
+
+
+def arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
+    """A download is in its place: its classes are ready. Returns their class_ids."""
+    now = time.time()
+    row = cache.by_stem(connection, [stem])[stem]
+    cache.arrived(
+        connection,
+        host.settings.video_root,
+        row,
+        size_bytes=found.size_bytes,
+        etag=remote.etag,
+        crc64=remote.crc64,
+        duration_s=found.duration_s,
+        now=now,
+        mtime=found.mtime,
+    )
+    metrics.DOWNLOAD_BYTES.inc(found.size_bytes)
+    waiting = airings.citing(connection, stem, AiringState.WAITING)
+    for one in waiting:
+        airings.move(connection, one, AiringState.READY, now)
+    said = [airings.report("prepared", one, host.settings.name, message="downloaded") for one in waiting]
+    outbox.put(
+        connection,
+        host.journal,
+        [Outgoing(host.settings.report_stream, Kind.STREAM, one, one.class_id) for one in said],
+        now,
+    )
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("downloaded", stem=stem, detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s")],
+        now,
+    )
+    return [one.class_id for one in waiting]
+
+
+def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError) -> None:
+    now = time.time()
+    row = cache.by_stem(connection, [stem]).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING:
+        return  # it has come, or was given up before
+    code = error.code or errors.DOWNLOAD_FAILED
+    lost.refuse(connection, host, stem, error)
+    cache.failed(connection, host.settings.video_root, row, error.message)
+    events.note(
+        connection,
+        host.journal,
+        host.settings.name,
+        [Event("download failed", stem=stem, detail=f"{code.number}: {error.message}")],
+        now,
+    )

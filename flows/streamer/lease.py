@@ -1,0 +1,165 @@
+"""A streamer's heartbeat renews the lease of its classes; without Redis, Prefect is asked whether they are taken."""
+
+import asyncio
+import time
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from flows import trouble
+from flows.host import Host, log
+from lectern.decide import lease as decide
+from lectern.effects.files import fence
+from lectern.effects.rows import cache, leases
+from lectern.errors import LecternError, TryAgain
+from lectern.settings import StreamerSettings
+
+Streamer = Host[StreamerSettings]
+AGAIN_S = 1.0
+ASK_S = 4.0
+"""A Prefect that does not answer within so long is away."""
+
+FULL_S = 30.0
+"""A disk that took nothing so short a time ago is full."""
+
+
+class Keeper:
+    """Keeps the lease of one streamer as long as that can be done in truth."""
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._session = ""
+        host.claim = uuid4().hex
+        self._ours = False  # at the last beat that Redis answered
+        self._trouble = False
+        self._was_held = False
+        self._looking: asyncio.Task[None] | None = None
+        self._fields: dict[str, Any] = {"used_bytes": 0}
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._host.rounds.come("lease")
+            pause_s = await self._once()
+            self._say_whether_held()
+            await asyncio.sleep(pause_s)
+
+    async def watch_fence(self) -> None:
+        """The process that ends pushes whose lease has run out is always there."""
+        while True:
+            try:
+                await self._host.fence.watch(
+                    lambda pid: log.error("push of process %s: ended, for the lease has run out", pid)
+                )
+            except LecternError as error:
+                log.error("fence: can not be watched: %s", error.message)
+            log.error("fence: the process that watches it has ended; it is started again")
+            await asyncio.sleep(AGAIN_S)
+
+    async def _once(self) -> float:
+        """One beat; returns after how many seconds the next one is due."""
+        settings = self._host.settings
+        asked_at = fence.now()
+        await self._look()
+        if self._session == self._host.claim:
+            # A claim to the lease that we have would be granted before we have read what was taken from us under it.
+            self._host.claim = uuid4().hex
+        word = asyncio.create_task(self._ask_prefect()) if self._trouble else None
+        claim = {"session": self._host.claim, "lease_s": settings.lease_s}
+        try:
+            async with asyncio.timeout(self._patience_s):
+                held = await self._host.bus.beat(
+                    settings.streamers_key, settings.name, self._session, self._fields, claim
+                )
+        except Exception as error:  # noqa: BLE001 (whatever it is, Prefect may still keep the lease)
+            if not isinstance(error, (RedisError, OSError)):
+                await trouble.say(self._host, "lease", error, AGAIN_S)
+            await (word or self._ask_prefect())
+            self._say_trouble(f"redis: no heartbeat: {str(error) or 'no answer in time'}")
+            return min(AGAIN_S, settings.heartbeat_interval_s)
+        if held:
+            self._hold(decide.until(asked_at, settings.lease_s))
+            self._ours, self._trouble = True, False
+            return settings.heartbeat_interval_s
+        self._refused(asked_at)
+        return min(AGAIN_S, settings.heartbeat_interval_s)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long Redis may take for a beat: in trouble, the word of Prefect must not be worn out meanwhile."""
+        if self._trouble:
+            return decide.WITNESS_S / 4
+        lease_s = self._host.settings.lease_s
+        return min(5.0, lease_s / 4) if lease_s else 5.0
+
+    async def _look(self) -> None:
+        """Read what is said with the beat; a disk that hangs, or is full, stops no beat."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._read())
+        await asyncio.wait({self._looking}, timeout=AGAIN_S)
+        if self._looking.done() and (error := self._looking.exception()) is not None:
+            await trouble.say(self._host, "what a heartbeat says", error, AGAIN_S)
+
+    async def _read(self) -> None:
+        settings = self._host.settings
+        self._fields |= {
+            "max_bytes": settings.max_bytes,
+            "on_air": len(self._host.aired_by.keys() | self._host.guarded),
+            "full": self._is_full(),
+        }
+        try:
+            self._session, self._fields["used_bytes"] = await self._host.look(_facts, settings)
+        except DBAPIError as error:
+            log.error("database: can not be read: %s", error.orig)
+
+    def _is_full(self) -> bool:
+        """Whether the disk takes nothing: then we get no classes, for we could not even refuse them."""
+        since = self._host.no_room_at
+        return since is not None and time.monotonic() - since < FULL_S
+
+    async def _ask_prefect(self) -> None:
+        """Redis is away, for all or for us alone: while nobody takes our classes, they are ours."""
+        if not self._ours or self._host.settings.lease_s == 0:
+            return
+        asked_at = fence.now()
+        try:
+            async with asyncio.timeout(ASK_S):
+                taken = await self._host.runs.is_taken_from(self._host.settings.name, self._session)
+        except (TryAgain, TimeoutError) as error:
+            log.debug("prefect: can not be asked for the lease: %r", error)
+            return
+        if not taken:
+            self._hold(asked_at + decide.WITNESS_S)
+
+    def _say_trouble(self, what: str) -> None:
+        if not self._trouble:
+            self._trouble = True
+            left_s = self._host.fence.until - fence.now()
+            log.warning("%s; unless Prefect says that nobody takes them, pushes end in %.0f s", what, max(left_s, 0))
+
+    def _refused(self, asked_at: float) -> None:
+        """The lease is taken, or Redis has forgotten it: a new one is asked for, under another name."""
+        if self._host.settings.lease_s == 0 and self._ours:
+            self._host.fence.hold(asked_at + decide.WITNESS_S)
+        if self._ours:
+            self._say_trouble("lease: is not ours any more, a new one is asked for")
+        self._ours = False
+
+    def _hold(self, until: float) -> None:
+        self._host.fence.hold(max(until, self._host.fence.until))
+
+    def _say_whether_held(self) -> None:
+        held = self._host.fence.held()
+        if held and not self._was_held:
+            log.info("lease: held")
+        elif self._was_held and not held:
+            log.error("lease: has run out; nothing is pushed until it is held again")
+        self._was_held = held
+
+
+def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, int]:
+    session = leases.session(connection, settings.name)
+    return session or "", cache.used_bytes(connection, settings.video_root)

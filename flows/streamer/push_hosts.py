@@ -1,0 +1,105 @@
+"""Which hosts classes may be pushed to: asked before a class is taken, and before a connection is tried."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine
+
+from flows.host import Host, log
+from lectern import urls
+from lectern.effects.files import lookup
+from lectern.effects.rows import airings
+from lectern.errors import TryAgain
+from lectern.places import PUBLIC, Address, Places
+from lectern.settings import StreamerSettings
+
+SETTING = "ALLOWED_PUSH_HOSTS"
+LOOK_UP_S = 1.0
+"""So long a class waits for a name server; one that cannot be asked refuses no class."""
+
+_KEPT_S = 60.0
+_KEPT = 1_000
+_AT_ONCE = 4
+
+Server = tuple[str, int]
+
+# Threads of their own: a name server that hangs is not to keep the threads that write the database.
+_lookups = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="push-hosts")
+_known: dict[Server, tuple[float, list[Address]]] = {}
+_before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
+_told: set[Server] = set()
+
+
+async def allowed(host: Host[StreamerSettings]) -> Places:
+    """What the setting lists. Where it lists nothing, servers that classes were pushed to before stay allowed."""
+    listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
+    return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
+
+
+async def forbidden(host: Host[StreamerSettings], push_urls: Collection[str]) -> dict[str, str]:
+    """Why those of *push_urls* that may not be pushed to may not; what to set is said, and no secret of the URL."""
+    listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
+    servers = {url: _server(url) for url in push_urls}
+    found = await _looked_up({one for one in servers.values() if one is not None})
+    bad = {one: where for one, where in ((one, listed.forbidden(*one, found[one])) for one in found) if where}
+    old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
+    for one in bad.keys() & old - _told:
+        _told.add(one)
+        said = f"{SETTING}={_with(host, one)}"
+        log.warning("%s: is no public host, and taken because classes were pushed to it before: set %s", one[0], said)
+    return {
+        url: f"{one[0]}: {bad[one]} is no allowed push host; to push there, set {SETTING}={_with(host, one)}"
+        for url, one in servers.items()
+        if one in bad and one not in old
+    }
+
+
+def _with(host: Host[StreamerSettings], server: Server) -> str:
+    return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
+
+
+def _server(push_url: str) -> Server | None:
+    try:
+        url = urls.push(push_url)
+    except ValueError:
+        return None  # refused elsewhere, in words of its own
+    return url.host, url.port
+
+
+async def _looked_up(servers: Collection[Server]) -> dict[Server, list[Address]]:
+    """The addresses of those servers that could be looked up in time; each is remembered for a minute."""
+    now, loop = time.monotonic(), asyncio.get_running_loop()
+    fresh = {one: kept[1] for one in servers if (kept := _known.get(one)) is not None and now - kept[0] < _KEPT_S}
+    asked = {one: loop.run_in_executor(_lookups, _addresses, *one) for one in servers if one not in fresh}
+    if asked:
+        await asyncio.wait(asked.values(), timeout=LOOK_UP_S)
+    if len(_known) > _KEPT:
+        _known.clear()
+    for one, answer in asked.items():
+        if answer.done() and (found := answer.result()):
+            fresh[one] = found
+            _known[one] = (now, found)
+    return fresh
+
+
+def _addresses(host: str, port: int) -> list[Address]:
+    """Nothing where the name cannot be looked up: that is told when a connection is tried."""
+    try:
+        return lookup.addresses(host, port)
+    except (lookup.NoSuchHost, TryAgain):
+        return []
+
+
+async def _taken_before(host: Host[StreamerSettings]) -> frozenset[Server]:
+    """The servers of the classes that were taken before this process began; read once."""
+    if host.engine not in _before:
+        found = await host.look(_of_classes)
+        _before[host.engine] = frozenset(server for url in found if (server := _server(url)) is not None)
+    return _before[host.engine]
+
+
+def _of_classes(connection: Connection) -> list[str]:
+    return airings.push_urls(connection)

@@ -1,0 +1,159 @@
+"""The streamer's disk and its database are made to agree, once, at the start."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from sqlalchemy import Connection
+
+from flows import artifacts
+from flows.batch import apart
+from flows.host import NOWHERE, Host, log, streamer
+from flows.streamer import download, lost
+from lectern.effects.files import quarantine, store
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.files.store import Found
+from lectern.effects.media import probe, whole
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.cache import Cached
+from lectern.effects.rows.differences import Difference, Odd, differences
+from lectern.errors import LecternError
+from lectern.settings import StreamerSettings
+from lectern.states import FileState
+
+Streamer = Host[StreamerSettings]
+
+
+@flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
+async def reconcile(dry_run: bool = False) -> State[None]:
+    """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
+    host = streamer()
+    table = await reconciled(host, dry_run=dry_run)
+    await artifacts.table("reconcile", table, "What the disk and the database disagreed about")
+    return Completed(message=f"{len(table)} differences")
+
+
+async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str, object]]:
+    """Do it; returns one row a difference. With *dry_run* only look."""
+    root = host.settings.video_root
+    async with host.cache_lock:
+        found = await asyncio.to_thread(store.scan, root)
+        rows = {row.stem: row for row in await host.look(cache.everything)}
+        odd = differences(found, rows)
+        if dry_run:
+            return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]
+        table: list[dict[str, object]] = [
+            {"what": one.words(), "done": await _mended(host, one)} for one in odd if one.odd is not Odd.MISSING
+        ]
+        missing = [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None]
+        table += await _fetch_again(host, missing)
+        await host.commit(_agree, host, [one for one in found if _is_new(one, rows)])
+        bound = host.settings.max_bytes * quarantine.SHARE
+        for gone in await asyncio.to_thread(quarantine.prune, root, bound, time.time()):
+            log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", gone.path)
+            table.append({"what": str(gone.path), "done": "deleted from the quarantine"})
+    await _measure(host, [one.stem for one in found if one.stem in rows and rows[one.stem].duration_s is None])
+    return table
+
+
+def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
+    """Whether the row of a file does not know its size, or of when it is."""
+    row = rows.get(file.stem or "") if file.kind == "rendition" else None
+    return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
+
+
+async def _mended(host: Streamer, one: Difference) -> str:
+    """Mend one difference; returns what was done. What cannot be mended keeps back none of the others."""
+    try:
+        return await _mend(host, one)
+    except (OSError, LecternError) as error:
+        log.error("%s: the disk and the database still disagree: %s", one.words(), error)
+        return f"not mended: {error}"
+
+
+async def _mend(host: Streamer, one: Difference) -> str:
+    root = host.settings.video_root
+    match one:
+        case Difference(Odd.EVICTED, Cached() as row):
+            await asyncio.to_thread(store.remove, store.rendition_path(root, row.stem))
+            await host.commit(cache.forget, [row.stem])
+            return "deleted"
+        case Difference(Odd.LEFT, _, Path() as path):
+            await asyncio.to_thread(store.remove, path)
+            return "deleted"
+        case Difference(Odd.ARRIVED, Cached() as row, Path() as path):
+            return await _take(host, row, path)
+        case Difference(Odd.RESIZED, Cached() as row, Path() as path):
+            return await _replace(host, row, path, f"it has {one.why}")
+        case Difference(Odd.TOUCHED, Cached() as row, Path() as path):
+            why = await whole.trouble(path, row)
+            if why is not None:
+                return await _replace(host, row, path, why)
+            await host.commit(cache.seen, [(row.stem, row.size_bytes, path.stat().st_mtime)])
+            return "it is whole"
+        case Difference(Odd.UNKNOWN, _, Path() as path):
+            log.warning("%s: no row knows it; it is moved to quarantine", path)
+            await asyncio.to_thread(store.quarantine, root, path)
+            return "moved to quarantine"
+    raise AssertionError(f"{one.odd}: no way to mend it")
+
+
+async def _take(host: Streamer, row: Cached, path: Path) -> str:
+    """A download was put in its place, and its process died before it could note it: take it if it is whole."""
+    part = store.part_path(host.settings.video_root, row.stem)
+    remote = store.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
+    try:
+        found = await probe.probe(path)
+        crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(store.crc64, path)
+        if found.size_bytes == row.size_bytes and crc64 == remote.crc64 and found.last_second_decodes:
+            await host.commit(download.arrive, host, row.stem, remote, found)
+            return "taken: it is whole"
+    except LecternError as error:
+        log.warning("%s: %s", row.stem, error.message)
+    await asyncio.to_thread(store.remove, path)
+    return "deleted, and downloaded again: it is not whole"
+
+
+async def _replace(host: Streamer, row: Cached, path: Path, why: str) -> str:
+    """Put a damaged file aside, and download it again if a class needs it."""
+    await asyncio.to_thread(store.quarantine, host.settings.video_root, path)
+    again = await host.commit(lost.fetch_again, host, row, why)
+    return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
+
+
+async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[str, object]]:
+    """All missing files in one transaction: a new disk lacks them all."""
+
+    def all_of(connection: Connection, some: Sequence[Cached]) -> list[tuple[str, bool]]:
+        return [(row.stem, lost.fetch_again(connection, host, row, "it is not on the disk")) for row in some]
+
+    if not missing:
+        return []
+    found = await apart(missing, lambda some: host.commit(all_of, some), lambda row: row.stem)
+    again = [one for some in found.done for one in some]
+    table: list[dict[str, object]] = [
+        {"what": f"{stem}: {Odd.MISSING}", "done": "it is downloaded again" if needed else "nobody needs it"}
+        for stem, needed in again
+    ]
+    return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
+
+
+def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None:
+    cache.seen(connection, [(one.stem or "", one.size_bytes, one.mtime) for one in new])
+    cache.recount(connection, host.settings.video_root, airings.citations(connection))
+
+
+async def _measure(host: Streamer, stems: Sequence[str | None]) -> None:
+    """Old rows know no duration; it is needed to air from the middle."""
+    for stem in stems:
+        path = store.rendition_path(host.settings.video_root, stem or "")
+        try:
+            found = await probe.probe(path)
+        except LecternError as error:
+            log.warning("%s: %s", stem, error.message)
+            continue
+        await host.commit(cache.measured, stem or "", found.duration_s)

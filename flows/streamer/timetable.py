@@ -1,0 +1,158 @@
+"""The timetable of a streamer in Prefect: classes that are ready get their runs, cancelled runs end their classes."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import httpx
+from prefect.exceptions import PrefectException
+
+from flows.host import Host, log
+from flows.streamer import broadcast, stop
+from lectern import errors, stems
+from lectern.decide.broadcast import lead_time
+from lectern.effects.rows import airings, inbox, plans
+from lectern.effects.rows.airings import Airing
+from lectern.errors import TryAgain
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+
+Streamer = Host[StreamerSettings]
+AT_ONCE_S = 2.0
+PLANNED = 20
+"""After so many new runs it is looked again which class is the next."""
+
+SOON_S = 60.0
+"""A class that begins within so long of its lead is planned at once."""
+
+CALM_S = 5.0
+"""Other classes are planned so long after they got ready."""
+
+AGAIN_S = 15.0
+"""Seconds after which a class is tried again whose run could not be made; until then the others have their turn."""
+
+PAGE = 200
+"""Number of runs about which Prefect is asked at once: it answers with no more."""
+
+
+class Plan:
+    """Gives ready classes their runs, the next class first.
+
+    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers,
+    and however many there are, they take the server a third of its time.
+    """
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._aside: dict[str, float] = {}  # until when, epoch seconds
+
+    async def step(self) -> float | None:
+        """Make the runs that are due; returns the seconds to wait before the next step, None where all are made."""
+        now = time.time()
+        self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
+        found = await self._next(now)
+        began = time.monotonic()
+        for one in found:
+            if not await self._made(one):
+                return None
+        if not found:
+            return None
+        return 0.0 if len(found) > 1 else 2 * (time.monotonic() - began)
+
+    def forgive(self) -> None:
+        """Try again at once what could not be made."""
+        self._aside.clear()
+
+    async def _next(self, now: float) -> list[Airing]:
+        host, aside = self._host, list(self._aside)
+        soon = now + host.settings.broadcast_lead_s + SOON_S
+        found = [one for one in await host.look(plans.unscheduled, now, PLANNED, aside) if one.start_time < soon]
+        if not found and not await host.look(inbox.waits, host.journal, "prepare"):
+            found = await host.look(plans.unscheduled, now - CALM_S, 1, aside)
+        return found
+
+    async def _made(self, one: Airing) -> bool:
+        """Make the run of a class; False where Prefect seems to be away, so that the next one can wait, too."""
+        try:
+            run_id = await self._create(one)
+        except (httpx.HTTPError, PrefectException, TryAgain) as error:
+            log.warning("%s: its broadcast can not be scheduled, soon again: %s", one.class_id, error)
+            self._aside[one.class_id] = time.time() + AGAIN_S
+            return False
+        except Exception:  # noqa: BLE001 (whatever is odd about this class, the others get their runs)
+            log.exception("%s: no run can be made for it; it is aired without one", one.class_id)
+            self._aside[one.class_id] = time.time() + AGAIN_S
+            return True
+        await self._host.commit(plans.scheduled, one.class_id, run_id)
+        return True
+
+    async def _create(self, one: Airing) -> str:
+        """Create the run of a class, at its time or at once."""
+        host = self._host
+        at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
+        tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
+        name = f"broadcast {one.class_id} {one.stem}"
+        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}"
+        parameters = {"class_id": one.class_id}
+        if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
+            return await host.runs.start("broadcast", parameters, name=name, tags=tags, key=key)
+        return await host.runs.schedule("broadcast", parameters, name=name, tags=tags, key=key, at=at)
+
+
+class Cancels:
+    """Ends the classes whose runs somebody cancelled in the UI while no process was at them.
+
+    Each look asks about the runs of the next classes, and about one more page of those that come later.
+    """
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._page = 0
+
+    async def look(self) -> None:
+        """Look once; raises what Prefect's client raises where Prefect is away."""
+        planned = await self._host.look(plans.planned)
+        for page in self._pages(list(planned)):
+            for run_id in await self._host.runs.cancelled(page):
+                if run_id in planned:
+                    await self._cancelled(run_id, planned[run_id])
+
+    def _pages(self, run_ids: Sequence[str]) -> list[Sequence[str]]:
+        later = [run_ids[begin : begin + PAGE] for begin in range(PAGE, len(run_ids), PAGE)]
+        self._page += 1
+        return [run_ids[:PAGE], *later[self._page % len(later) :][:1]] if later else [run_ids] if run_ids else []
+
+    async def _cancelled(self, run_id: str, class_id: str) -> None:
+        host = self._host
+        try:
+            one = (await host.look(airings.by_id, [class_id])).get(class_id)
+            if one is None or one.run_id != run_id or not _is_its_end(one, host.aired_by.get(class_id)):
+                return  # released, moved, or aired by a run that has a cancel of its own
+            log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
+            why = "cancelled in the UI"
+            await broadcast.close(host, one, AiringState.CANCELLED, errors.CANCELLED, why)
+            stop.here(host, [one])
+        except errors.LecternError as error:
+            log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
+
+
+def _is_its_end(one: Airing, aired_by: str | None) -> bool:
+    if one.state is AiringState.READY:
+        return aired_by != one.run_id
+    return one.state is AiringState.ON_AIR and aired_by is None
+
+
+async def keep_up(plan: Plan, host: Streamer, every_s: float) -> None:
+    """Make runs until cancelled."""
+    while True:
+        host.rounds.come("plan")
+        host.unplanned.clear()
+        pause_s = await plan.step()
+        if pause_s is not None:
+            await asyncio.sleep(pause_s)
+            continue
+        try:
+            async with asyncio.timeout(every_s):
+                await host.unplanned.wait()
+        except TimeoutError:
+            continue

@@ -1,0 +1,1 @@
+"""Transcoding on our own ffmpeg servers, when the cloud's transcoder cannot."""

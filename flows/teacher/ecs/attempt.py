@@ -1,0 +1,251 @@
+"""One attempt of one ECS host: watched, shown, kept ours, found again after a cut, and nothing is left of it."""
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from flows import artifacts
+from flows.host import log
+from flows.teacher.ecs.line import LEASE_S, Line, NoLongerOurs, Place, hosts
+from flows.teacher.verdicts import Teacher
+from lectern.decide.transcode import total_limit_s
+from lectern.effects import process
+from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs.job import Job, Made, Programs, Report
+from lectern.effects.files.origin import Allowed
+from lectern.effects.files.upload import OssKey, Target
+from lectern.effects.rows import bookings, ecs_hosts, events, renditions
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.renditions import Due
+from lectern.errors import LecternError, Misuse
+from lectern.settings import TeacherSettings
+from lectern.states import RenditionState, Resolution
+
+CONNECT_S = 15.0
+BEAT_S = 4.0
+RECONNECTS = 4
+"""So often in a row, each time twice as long after it broke, before the host is given up."""
+
+LASTING_S = 60.0
+SLACK_S = 60.0
+"""So long after its limit the sweeper gives up an attempt whose process did not."""
+
+TAKEN = "another run has taken it over"
+SETTLED = "it was settled meanwhile"
+UNWANTED = "no class needs it any more"
+
+LINE = Line()
+
+Publish = Callable[[Sequence[Made]], Awaitable[None]]
+Missed = Mapping[Resolution, LecternError]
+
+
+def target(settings: TeacherSettings) -> Target:
+    """Where renditions are uploaded to; raises Misuse where that can not be."""
+    key = None
+    if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
+        key = OssKey(
+            settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
+        )
+    return Target(settings.upload_url or "", settings.public_url or "", key)
+
+
+def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
+    """What is to be made of *due*, from now on, or in the job that they are in already."""
+    new = Job(
+        record_id=due[0].record_id,
+        attempts=tuple(one.attempt for one in due),
+        source_url=due[0].source_url or "",
+        wanted=tuple(one.resolution for one in due),
+        target=target(settings),
+        begun_at=time.time(),
+        limit_s=total_limit_s,
+        allowed=Allowed.parse(settings.allowed_origins),
+        work_root=settings.ecs_work_root,
+        keyframe_s=settings.keyframe_interval_s,
+        programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
+    )
+    begun = due[0].ecs_job if due[0].begun_at is not None else None
+    return dataclasses.replace(new, folder=begun) if begun and new.goes_on_in(begun) else new
+
+
+async def pause(tries: int) -> None:
+    """Longer after each try."""
+    await asyncio.sleep(2.0 ** (tries - 1) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
+
+
+def connect(settings: TeacherSettings, where: ssh.Host) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)
+    """A login on an ECS host."""
+    if not (settings.ecs_ssh_key and settings.ecs_known_hosts):
+        raise Misuse("ECS_SSH_KEY and ECS_KNOWN_HOSTS must be set for ECS transcoding.")
+    return ssh.connect(where, settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
+
+
+async def tidy(host: Teacher, left: Sequence[Due]) -> None:
+    """Remove what earlier runs that were killed have left of *left* on the hosts."""
+    known = hosts(host.settings)
+    for where, name in {(one.ecs_host or "", one.ecs_job or "") for one in left}:
+        if where in known:
+            await leave_anew(host, known[where], name)
+
+
+async def leave_anew(host: Teacher, where: ssh.Host, name: str, tries: int = 1) -> None:
+    """End what runs of a job on a host to which there is no connection; if that fails, a later job there does it."""
+    for number in range(1, tries + 1):
+        try:
+            async with connect(host.settings, where) as connection:
+                if await _leave(host, connection, name):
+                    return
+        except LecternError as error:
+            log.warning("%s: may be left on %s: %s", name, where, error.message)
+        if number < tries:
+            await pause(number)
+
+
+async def _leave(host: Teacher, connection: ssh.Connection, name: str) -> bool:
+    """Whether nothing is left of the job there."""
+    try:
+        await transcode.leave(connection, host.settings.ecs_work_root, name)
+    except LecternError as error:  # what really happened must not be hidden by this
+        log.warning("%s: is left on %s: %s", name, connection.host, error.message)
+        return False
+    await host.commit(ecs_hosts.detached, str(connection.host), name)
+    return True
+
+
+class Attempt:
+    """A job on the host that it was given."""
+
+    def __init__(self, host: Teacher, place: Place, owner: str, made_there: Job, *, wanted: bool) -> None:
+        self._host, self._place, self._owner, self._job = host, place, owner, made_there
+        self._due = place.due
+        self._wanted = wanted
+        self._report = Report()
+        self.left = False  # something may be there still
+        self._reached = place.again
+        self._published = False
+        self._verdict: str | None = None
+
+    async def run(self, publish: Publish) -> Missed:
+        """Make the renditions and publish them by *publish*; returns what went wrong with one of them alone.
+
+        Raises NoLongerOurs, or what went wrong with all.
+
+        Cancelled by a person, it ends what runs there; on the way down it leaves it, to be found again.
+        """
+        working = asyncio.ensure_future(self._work(publish))
+        keeping = asyncio.ensure_future(self._keep(working))
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if keeping.done() and not keeping.cancelled() and (error := keeping.exception()) is not None:
+                raise error from None
+            if self._verdict is not None:
+                raise NoLongerOurs(self._verdict) from None
+            raise
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    async def _work(self, publish: Publish) -> Missed:
+        lost = 0
+        while True:
+            began = time.monotonic()
+            try:
+                return await self._connected(publish)
+            except ssh.Lost as error:
+                lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
+                if not self._reached or lost > RECONNECTS:
+                    raise
+                log.warning("%s: %s; it goes on there, and is looked for", self._job.name, error.message)
+            try:
+                await pause(lost)
+            except asyncio.CancelledError:
+                if not self._stays:
+                    await process.surely(leave_anew(self._host, self._place.host, self._job.name))
+                raise
+
+    async def _connected(self, publish: Publish) -> Missed:
+        async with connect(self._host.settings, self._place.host) as connection:
+            self._reached = True
+            try:
+                outcome = await transcode.transcode(connection, self._job, self._report)
+            except ssh.Lost:
+                raise
+            except (LecternError, asyncio.CancelledError):
+                if not self._stays:
+                    await process.surely(self._leave(connection))
+                raise
+            self._published = True
+            await publish(outcome.made)
+            await process.surely(self._leave(connection))
+            return outcome.missed
+
+    async def _leave(self, connection: ssh.Connection) -> None:
+        self.left = not await _leave(self._host, connection, self._job.name)
+
+    @property
+    def _stays(self) -> bool:
+        """Whether what runs there is to go on without us."""
+        return self._verdict == TAKEN or self._host.runs.draining()
+
+    # -- it is shown, and kept ours --------------------------------------------------------------------------------
+
+    async def _keep(self, working: "asyncio.Future[Missed]") -> None:
+        name = f"{self._job.record_id} {'+'.join(self._job.wanted)}"
+        shown = artifacts.Progress(f"transcode-{self._job.record_id}", f"transcode {name} on {self._place.host.name}")
+        try:
+            async with shown as bar:
+                while self._verdict is None:
+                    self._verdict = await self._host.commit(self._beat)
+                    bar.set(self._report.percent)
+                    await asyncio.sleep(0 if self._verdict else BEAT_S)
+        finally:
+            if not self._published:
+                working.cancel()
+
+    def _beat(self, connection: Connection) -> str | None:
+        """Keep the leases and note how far it is; returns why it is to be ended. What was settled is left out."""
+        now, report = time.time(), self._report
+        left_s = report.left_s
+        still = ecs_hosts.reported(
+            connection,
+            self._due,
+            self._owner,
+            now + LEASE_S,
+            step=report.step,
+            percent=round(report.percent, 1),
+            eta=None if left_s is None else now + left_s,
+            deadline=self._job.begun_at + total_limit_s(report.duration_s) + SLACK_S,
+        )
+        if not still:
+            owner = ecs_hosts.owner_of(connection, self._due)
+            return None if self._published else TAKEN if owner not in (None, self._owner) else SETTLED
+        self._due = still
+        if self._wanted and not wanted(connection, still):
+            self._drop(connection, now)
+            return UNWANTED
+        return None
+
+    def _drop(self, connection: Connection, now: float) -> None:
+        """The last class was cancelled: in one transaction with the look, so that none can join in between."""
+        for one in self._due:
+            old, new = RenditionState.TRANSCODING, RenditionState.FAILED
+            renditions.move(connection, one.key, old, new, now, reason=UNWANTED, deadline=None)
+        noted = [Event("ECS transcoding ended", stem=one.stem, detail=UNWANTED) for one in self._due]
+        events.note(connection, self._host.journal, self._host.settings.name, noted, now)
+
+
+def wanted(connection: Connection, due: Sequence[Due]) -> bool:
+    """Whether a class waits for any of *due*."""
+    return any(bookings.waiting_for(connection, *one.key) for one in due)
+
+
+def all_wanted(connection: Connection, due: Sequence[Due]) -> bool:
+    """Whether classes wait for each of *due*."""
+    return all(wanted(connection, [one]) for one in due)

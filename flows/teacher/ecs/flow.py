@@ -1,0 +1,97 @@
+"""Our own ffmpeg servers at work: a ladder of hosts, a lease on the renditions, a result for each."""
+
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.host import all_of, log
+from flows.teacher.ecs import attempt
+from flows.teacher.ecs.ladder import Making
+from flows.teacher.ecs.line import LEASE_S, hosts
+from flows.teacher.verdicts import Teacher
+from lectern.decide.transcode import UNKNOWN_LIMIT_S
+from lectern.effects.files import origin
+from lectern.effects.files.origin import Allowed
+from lectern.effects.rows import renditions
+from lectern.effects.rows.renditions import Due
+from lectern.errors import LecternError, Misuse
+from lectern.places import PUBLIC
+from lectern.settings import TeacherSettings
+from lectern.shown import shown
+from lectern.states import Resolution
+
+DEADLINE_S = UNKNOWN_LIMIT_S
+"""Until a host begins; then the attempt's own limit counts."""
+
+
+def check(settings: TeacherSettings) -> None:
+    """Raise Misuse where ECS hosts are named, and what they need is not."""
+    if not settings.ecs_hosts:
+        return
+    hosts(settings)
+    needed = {
+        "ECS_SSH_KEY": settings.ecs_ssh_key,
+        "ECS_KNOWN_HOSTS": settings.ecs_known_hosts,
+        "UPLOAD_URL": settings.upload_url,
+        "PUBLIC_URL": settings.public_url,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
+    attempt.target(settings)
+    Allowed.parse(settings.allowed_origins)
+
+
+async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
+    """Make those of *wanted* that are to be made here and that nobody else makes; publish each result."""
+    now = time.time()
+    if again:
+        await host.commit(renditions.retry, [(record_id, one) for one in wanted], now + DEADLINE_S, now)
+    due = await host.commit(renditions.take, record_id, wanted, owner, LEASE_S, now)
+    left = await host.commit(renditions.left_behind, record_id, wanted)
+    jobs: dict[tuple[str | None, str | None], list[Due]] = {}
+    for rendition in due:
+        under_way = rendition.ecs_job if rendition.begun_at is not None else None
+        jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
+    found = await all_of([Making(host, together, owner).run() for together in jobs.values()])
+    await attempt.tidy(host, left)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    failures = [failure for one in found if not isinstance(one, BaseException) for failure in one]
+    if failures:
+        return Failed(message="; ".join(failures))
+    made = ", ".join(rendition.stem for rendition in due)
+    return Completed(message=f"made {made}" if made else "nothing to do: settled already, or another run is at it")
+
+
+async def output_there(host: Teacher, one: Due) -> str | None:
+    """The rendition's public URL, if a HEAD finds it there; None where that can not be said."""
+    base = host.settings.public_url
+    if base is None:
+        return None
+    url = f"{base.rstrip('/')}/{one.record_id}/{one.stem}.flv"
+    allowed = Allowed.parse(f"{url.split('/')[2]},public")
+    try:
+        await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+    except LecternError as error:
+        log.info("%s: not there after all: %s", one.stem, error.message)
+        return None
+    return url
+
+
+async def gone(host: Teacher, url: str) -> bool:
+    """Whether a HEAD says that nothing is at *url* any more; where it can not tell, nothing is known to be gone."""
+    settings = host.settings
+    ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
+    try:
+        allowed = Allowed.parse(f"{settings.allowed_origins or PUBLIC},{ours}")
+        await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
+    except origin.Absent:
+        return True
+    except LecternError as error:
+        log.info("%s: can not be looked at, so it counts as being there: %s", shown(url), error.message)
+    return False

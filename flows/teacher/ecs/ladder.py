@@ -1,0 +1,232 @@
+"""Renditions of one recording on their way: a ladder of hosts, and a result for each, once."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from sqlalchemy import Connection
+
+from flows.host import log, tell
+from flows.teacher.ecs import attempt as ecs_work
+from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
+from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
+from flows.teacher.verdicts import Teacher
+from lectern.decide import ecs as decide
+from lectern.effects import outgoing, process
+from lectern.effects.ecs.job import Made
+from lectern.effects.ecs.ssh import Host, Lost
+from lectern.effects.rows import ecs_hosts, events, outbox, renditions
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.outbox import Kind, Outgoing
+from lectern.effects.rows.renditions import Due
+from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, LecternError, Refuse
+from lectern.facts import EcsHost
+from lectern.messages import TranscodingResult
+from lectern.states import Backend, RenditionState, Resolution
+
+_NONE: Mapping[Resolution, str] = MappingProxyType({})
+
+
+class Making:
+    """Those of *due* that are not settled yet: made in one job as far as that goes, each published when it is known."""
+
+    def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
+        self._host, self._due, self._owner = host, list(due), owner
+        self._run_id = owner  # the owner is another run from when that makes them
+        self._failures: list[str] = []
+        self._left: set[tuple[Host, str]] = set()  # jobs that may go on on hosts that could not be reached
+        self._wanted = False
+
+    async def run(self) -> list[str]:
+        """Make them, and publish how it went; returns why some could not be made."""
+        try:
+            try:
+                await self._climb()
+            except NoLongerOurs as why:
+                log.info("%s: %s", self._due[0].stem, why)
+                await self._clear_up()
+                await self._follow()
+        except asyncio.CancelledError:
+            if self._host.runs.was_cancelled(self._run_id):  # else the process ends, and the next one goes on
+                error = Refuse("cancelled in the UI", CANCELLED)
+                await process.surely(put(self._host, self._due, self._owner, error=error))
+            raise
+        await self._clear_up()
+        return self._failures
+
+    async def _clear_up(self) -> None:
+        while self._left:
+            await ecs_work.leave_anew(self._host, *self._left.pop(), tries=ecs_work.RECONNECTS)
+
+    # -- a ladder of hosts -----------------------------------------------------------------------------------------
+
+    async def _climb(self) -> None:
+        """Try host after host, as often as it is worth it."""
+        avoid: list[str] = []
+        self._wanted = await self._host.commit(ecs_work.wanted, self._due)
+        for tries in range(1, decide.TRIES + 1):
+            try:
+                place = await LINE.place(self._host, self._due, self._owner, self._name_of, avoid)
+            except LecternError as error:
+                await self._failed(None, {one.resolution: error for one in self._due}, decide.TRIES)
+                return
+            try:
+                missed = await self._tried(place)
+            finally:
+                LINE.left()
+            if not missed:
+                return
+            await self._failed(place, missed, tries)
+            if not self._due:
+                return
+            avoid.append(str(place.host))
+            await ecs_work.pause(tries)
+        raise AssertionError("the last try is not tried again")
+
+    def _name_of(self, due: Sequence[Due]) -> str:
+        return ecs_work.job(self._host.settings, due).name
+
+    async def _tried(self, place: Place) -> Missed:
+        """One attempt on one host; returns what was not made there, and why."""
+        joined = [one for one in place.due if one.key not in {each.key for each in self._due}]
+        if joined:
+            log.info("%s: made with %s", ", ".join(one.stem for one in joined), self._due[0].stem)
+            # Dropped with its last class is only what was made for classes.
+            self._wanted = self._wanted and await self._host.commit(ecs_work.all_wanted, joined)
+        self._due = list(place.due)
+        job = dataclasses.replace(ecs_work.job(self._host.settings, place.due), begun_at=place.begun_at)
+        attempt = ecs_work.Attempt(self._host, place, self._owner, job, wanted=self._wanted)
+
+        async def publish(made: Sequence[Made]) -> None:
+            urls = {one.resolution: one.url for one in made}
+            await put(self._host, [one for one in self._due if one.resolution in urls], self._owner, place, urls)
+
+        try:
+            missed = await attempt.run(publish)
+        except LecternError as error:
+            if attempt.left or isinstance(error, Lost):
+                self._left.add((place.host, job.name))
+            return {one.resolution: error for one in self._due}
+        (self._left.add if attempt.left else self._left.discard)((place.host, job.name))
+        return missed
+
+    async def _failed(self, place: Place | None, missed: Missed, tries: int) -> None:
+        """Keep those that are worth another try, and publish that the others failed."""
+        where = str(place.host) if place else "none"
+        for error in set(missed.values()):
+            log.warning("%s: ECS host %s: %s", self._due[0].stem, where, error.message)
+        again = [one for one in self._due if one.resolution in missed and decide.again(missed[one.resolution], tries)]
+        over = [one for one in self._due if one.resolution in missed and one not in again]
+        await self._host.commit(_note_failure, self._host, place, (again, over), self._owner, missed)
+        await tell(self._host)
+        self._failures += dict.fromkeys(missed[one.resolution].message for one in over)
+        self._due = again
+
+    # -- made by another run ---------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Where another run makes them with its own, this one ends as they do."""
+        before = self._owner
+        while (leader := await self._host.commit(ecs_hosts.owner_of, self._due)) not in (None, before):
+            self._owner = str(leader)  # who cancels this run, cancels them there
+            await asyncio.sleep(LOOK_S)
+        if self._owner != before:
+            found = await self._host.commit(renditions.standing, [one.key for one in self._due])
+            bad = [one for one in found if one["status"] in (RenditionState.FAILED, RenditionState.TIMED_OUT)]
+            self._failures += [f"{one['rendition']}: {one['reason']}" for one in bad if one["reason"] != UNWANTED]
+
+
+def _note_failure(
+    connection: Connection,
+    host: Teacher,
+    place: Place | None,
+    due: tuple[Sequence[Due], Sequence[Due]],
+    owner: str,
+    missed: Missed,
+) -> None:
+    """In one transaction: nobody else takes what is given up for good."""
+    now, name, (again, over) = time.time(), host.settings.name, due
+    ecs_hosts.given_up(connection, again, owner)
+    if place is not None:
+        noted = [
+            Event("ECS host failed", stem=one.stem, detail=f"{place.host}: {missed[one.resolution].message}")
+            for one in (*again, *over)
+        ]
+        events.note(connection, host.journal, name, noted, now)
+        _blame(connection, host, str(place.host), missed.values(), now)
+    for one in over:
+        _put_results(connection, host, [one], owner, None, _NONE, missed[one.resolution])
+
+
+def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
+    """The host has failed once more, where one of *errors* is its own; put aside, it gets no job for a while."""
+    its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
+    if not its_own:
+        return
+    message = its_own[0].message
+    (before,) = ecs_hosts.facts(connection, [name])
+    after = decide.after_failure(before, now, host.settings.ecs_aside_s)
+    ecs_hosts.remember(connection, after, message, now)
+    if after.aside_until > before.aside_until:
+        for_s = host.settings.ecs_aside_s
+        said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
+        cry = outgoing.alarm(HOST_ASIDE, said, now, host.settings.name)
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+
+
+# -- the results -------------------------------------------------------------------------------------------------------
+
+
+async def put(
+    host: Teacher,
+    due: Sequence[Due],
+    owner: str,
+    place: Place | None = None,
+    made: Mapping[Resolution, str] = _NONE,
+    *,
+    error: LecternError | None = None,
+) -> None:
+    """Publish what was made at *place*, or why nothing was."""
+    await host.commit(_put_results, host, due, owner, place, made, error)
+    await tell(host)
+
+
+def _put_results(
+    connection: Connection,
+    host: Teacher,
+    due: Sequence[Due],
+    owner: str,
+    place: Place | None,
+    made: Mapping[Resolution, str],
+    error: LecternError | None,
+) -> None:
+    """A result for each rendition, once; none where they are no longer ours."""
+    ours = ecs_hosts.published(connection, due, owner)
+    for one in due:
+        if one not in ours:
+            log.info("%s: settled or taken over meanwhile; our result does not count", one.stem)
+    if not ours:
+        return
+    now = time.time()
+    results = [
+        TranscodingResult(
+            record_id=one.record_id,
+            video_resolution=one.resolution,
+            result="failed" if error else "sucess",
+            transcode_video_url=made.get(one.resolution),
+            type=Backend.ECS,
+            attempt=one.attempt,
+            code=(error.code or TRANSCODE_FAILED).number if error else None,
+            message=error.message if error else None,
+        )
+        for one in ours
+    ]
+    sending = [Outgoing(host.settings.transcoding_channel, Kind.STREAM, result) for result in results]
+    outbox.put(connection, host.journal, sending, now)
+    why = f"{(error.code or TRANSCODE_FAILED).number}: {error.message}" if error else ""
+    noted = [Event("ECS transcoding ended", stem=one.stem, detail=why or made[one.resolution]) for one in ours]
+    events.note(connection, host.journal, host.settings.name, noted, now)
+    if place is not None:
+        ecs_hosts.remember(connection, EcsHost(str(place.host)), None, now)

@@ -1,0 +1,103 @@
+"""The classes of a lost streamer are moved to others; those that nobody can take are alarmed."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+
+from flows import artifacts
+from flows.host import NOT_MOVED, NOWHERE, lost_tag, teacher, tell
+from flows.teacher.roll import cry, move_key
+from flows.teacher.verdicts import Batch, Teacher, living, place_again, summary
+from lectern.decide import lease as decide
+from lectern.effects.rows import bookings, leases
+from lectern.errors import TryAgain
+
+LOOK_S = 1.0
+
+
+@flow(name="move", persist_result=False, result_storage=NOWHERE)
+async def move(streamer: str, force: bool = False, dry_run: bool = False) -> State[None]:
+    """Move the classes of *streamer* to others. *force*: a person has made sure that it pushes nothing any more."""
+    host = teacher()
+    key = move_key(streamer)
+    if key in host.busy:
+        return Completed(name=NOT_MOVED, message="another run is at it")
+    host.busy.add(key)
+    try:
+        return await _move(host, streamer, force=force, dry_run=dry_run)
+    except (RedisError, OSError) as error:
+        return Failed(name=NOT_MOVED, message=f"Redis does not answer, nothing was moved: {error}")
+    except TryAgain as error:
+        return Failed(name=NOT_MOVED, message=f"nothing was moved: {error.message}")
+    finally:
+        host.busy.discard(key)
+
+
+async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
+    """First this run is seen in Prefect for a while, where a streamer looks that can not reach Redis."""
+    before = await host.commit(leases.holder, streamer)
+    silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
+    if silent_s == math.inf:
+        return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
+    if dry_run:
+        classes = await host.commit(bookings.on, streamer, time.time())
+        return Completed(name=NOT_MOVED, message=f"dry run: would move {len(classes)} classes of {streamer}")
+    if before.session is not None:
+        await host.runs.announce(lost_tag(streamer, before.session))
+    if not await _stays_silent(host, streamer, silent_s) and not force:
+        return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
+    alive = [one for one in await living(host) if one != streamer]
+    if not alive:
+        return Completed(name=NOT_MOVED, message=f"no other streamer is alive: {streamer} keeps its classes")
+    if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
+        return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
+    batch = await host.commit(_take_all, host, streamer, before.session, alive, force=force)
+    await tell(host)
+    await artifacts.table("move-batch", batch.table, f"What became of the classes of {streamer}")
+    return Completed(message=summary(batch.table))
+
+
+async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
+    """Wait for as long as the notice is to be seen, and the silence to last; False where *streamer* is heard of."""
+    last_word, _ = await _silence(host, streamer)
+    await asyncio.sleep(decide.NOTICE_S)
+    while True:
+        word, lasted_s = await _silence(host, streamer)
+        if word != last_word:
+            return False
+        if lasted_s > silent_s:
+            return True
+        await asyncio.sleep(min(LOOK_S, silent_s - lasted_s + 0.01))
+
+
+async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
+    """When *streamer* said its last word that Redis knows, at the shared clock, and for how long it has been silent.
+
+    Of one that Redis has forgotten this teacher knows since when it misses it.
+    """
+    now, beats, _ = await host.bus.heard(host.settings.streamers_key)
+    if streamer in beats:
+        at = float(beats[streamer]["at"])
+        return at, now - at
+    heard = time.monotonic()
+    return None, heard - host.missing_since.setdefault(streamer, heard)
+
+
+def _take_all(
+    connection: Connection, host: Teacher, streamer: str, session: str | None, alive: Sequence[str], *, force: bool
+) -> Batch:
+    now = time.time()
+    batch = Batch()
+    if leases.take(connection, streamer, session):
+        orders = bookings.on(connection, streamer, now)
+        if not force:  # where the roll was not called in between, nobody has said it yet
+            cry(connection, host, streamer, len(orders), alive, movable=True)
+        place_again(connection, host, orders, alive, batch, now, f"{streamer} is lost", refused=False)
+    return batch

@@ -1,0 +1,171 @@
+"""Renditions: requested of the OSS, settled by its results, timed out, made on an ECS host as the fallback."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
+
+from flows import artifacts
+from flows.host import NOWHERE, log, teacher
+from flows.retry import passing
+from flows.teacher.attempts import words
+from flows.teacher.ecs import flow as ecs
+from flows.teacher.results import settle_now
+from flows.teacher.verdicts import Batch, Teacher
+from lectern.decide.breaker import Breaker
+from lectern.effects.files import oss
+from lectern.effects.rows import oss_requests
+from lectern.errors import FallBack, LecternError, TryAgain
+from lectern.messages import TranscodingResult
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, Resolution
+from lectern.stems import stem
+
+# -- the request -------------------------------------------------------------------------------------------------------
+
+
+POSTS_AT_ONCE = 16
+LEASE_S = 60.0
+"""Seconds for which a run has what it is to ask for, renewed while it lives: another takes over only after its end."""
+
+
+class _Door:
+    """The way to the OSS transcoder; while its API is down, our own servers are asked at once."""
+
+    def __init__(self) -> None:
+        self.breaker = Breaker()
+        self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
+
+    @asynccontextmanager
+    async def passed(self, settings: TeacherSettings, thing: str) -> AsyncIterator[None]:
+        """Around one request; raises FallBack where it is not to be made."""
+        async with self.at_once:
+            now = time.time()
+            if settings.ecs_hosts and not self.breaker.lets(now):
+                raise FallBack(f"{thing}: the OSS API failed {self.breaker.failures} times in a row, it is left alone")
+            self.breaker = self.breaker.asked(now)
+            try:
+                yield
+            except TryAgain:
+                self.breaker = self.breaker.failed(time.time())
+                if not self.breaker.lets(time.time()):
+                    pause_s = self.breaker.closed_until - time.time()
+                    log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over", pause_s)
+                raise
+            except FallBack:  # a no is an answer, too
+                self.breaker = Breaker()
+                raise
+            self.breaker = Breaker()
+
+
+_door = _Door()
+
+
+@task(
+    name="post",
+    task_run_name="post {record_id} {resolution}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    result_storage=NOWHERE,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(1),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passing,
+)
+async def post(record_id: int, resolution: str, attempt: int, owner: str) -> None:
+    """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
+    host = teacher()
+    assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
+    key = record_id, Resolution(resolution)
+    async with _door.passed(host.settings, stem(*key)):
+        if not await host.commit(oss_requests.may_ask, key, attempt, owner, LEASE_S, time.time()):
+            log.info("%s: is asked for by another run, or is settled", stem(*key))
+            return
+        await oss.request_transcoding(
+            host.settings.oss_transcode_url,
+            *key,
+            host.settings.transcode_sign_key.get_secret_value(),
+            timeout_s=host.settings.http_timeout_s,
+        )
+    now = time.time()
+    deadline = now + host.settings.transcoding_time_out_s
+    if not await host.commit(oss_requests.asked, key, attempt, now, deadline):
+        log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
+
+
+@flow(name="request", persist_result=False, result_storage=NOWHERE)
+async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
+    """Ask the OSS for each rendition that nobody asks for yet; where it will not, ask our own server."""
+    host = teacher()
+    owner = run_id()
+    keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
+    if dry_run:
+        open_ = await host.look(oss_requests.open_among, keys, owner, time.time())
+        return Completed(message=f"dry run: would ask for {', '.join(words(key) for key, _ in open_) or 'nothing'}")
+    taken = await host.commit(oss_requests.take, keys, owner, LEASE_S, time.time())
+    async with _kept(host, owner):
+        asked = [post(record_id, str(resolution), attempt, owner) for (record_id, resolution), attempt in taken]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [(one, error) for one, error in zip(taken, found, strict=True) if isinstance(error, LecternError)]
+    for error in found:
+        if isinstance(error, BaseException) and not isinstance(error, LecternError):
+            raise error
+    batch = Batch()
+    for (key, attempt), error in refused:
+        result = TranscodingResult(
+            record_id=key[0],
+            video_resolution=key[1],
+            result="failed",
+            type=Backend.OSS,
+            attempt=attempt,
+            message=error.message,
+        )
+        await settle_now(host, result, batch)
+        batch.row(stem(*key), "OSS refused", detail=error.message)
+    await artifacts.table("request-batch", batch.table, "What the OSS would not do")
+    if refused:
+        return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
+    return Completed(message=f"{len(taken)} asked for")
+
+
+def run_id() -> str:
+    """The run that is at work: what it takes is its own."""
+    return str(runtime.flow_run.id)
+
+
+@asynccontextmanager
+async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
+    """Meanwhile what *owner* has in its line stays its own, however long the line is."""
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            await host.commit(oss_requests.keep, owner, LEASE_S, time.time())
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+# -- the fallback ------------------------------------------------------------------------------------------------------
+
+
+@flow(name="transcode", persist_result=False, result_storage=NOWHERE)
+async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
+    """Make renditions of one record on an ECS host, and publish each result."""
+    host = teacher()
+    wanted = [Resolution(one) for one in resolutions]
+    owner = run_id()
+    retried = int(runtime.flow_run.run_count or 1) > 1
+    if dry_run:
+        return Completed(message=f"dry run: would make {', '.join(wanted)} of {record_id} on {host.settings.ecs_hosts}")
+    return await ecs.work(host, record_id, wanted, owner, again=retried)

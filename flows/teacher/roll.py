@@ -1,0 +1,181 @@
+"""The teacher's ear for its streamers: leases are granted, and the classes of a lost one are moved."""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+
+from flows import trouble
+from flows.host import log, lost_tag, tell
+from flows.teacher import cancels as cancelling
+from flows.teacher.verdicts import Teacher, to_streamer
+from flows.trouble import backoff_s
+from lectern import errors
+from lectern.decide import lease as decide
+from lectern.effects import outgoing
+from lectern.effects.rows import bookings, cancels, events, leases, outbox
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.leases import Holder
+from lectern.errors import TryAgain
+from lectern.messages import Grant, Release
+
+LOOK_S = 1.0
+ANNOUNCE_AGAIN_S = 3.0
+"""A move is announced again after so long, where its run has not begun, or could do nothing."""
+
+GRANT_AGAIN_S = 10.0
+"""A claim that stays for so long is answered again: Redis may have lost what was said."""
+
+Said = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Roll:
+    """The roll that is called every second; it remembers only what it heard itself."""
+
+    host: Teacher
+    not_before: dict[str, float] = field(default_factory=dict)
+    failures: int = 0
+
+    async def run(self) -> None:
+        """Call it until cancelled; while Redis is away nobody is missed."""
+        while True:
+            self.host.rounds.come("streamers")
+            await asyncio.sleep(backoff_s(self.failures) if self.failures else LOOK_S)
+            try:
+                now, beats, claims = await self.host.bus.heard(self.host.settings.streamers_key)
+                await self._take_in(now, beats, claims)
+                self.failures = 0
+            except (RedisError, OSError) as error:
+                self._is_deaf()
+                log.warning("redis: the streamers can not be heard: %s", error)
+            except Exception:
+                self._is_deaf()
+                raise
+
+    def _is_deaf(self) -> None:
+        """What is not heard now is no streamer's silence."""
+        self.failures += 1
+        self.host.listens_since = time.monotonic()
+        self.host.missing_since.clear()
+
+    async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
+        heard = time.monotonic()
+        for name, beat in beats.items():
+            if beat.get("gone", False) or beat.get("full", False):
+                self.host.heard.pop(name, None)
+            else:
+                self.host.heard[name] = heard - (now - float(beat["at"]))
+        holders, having = await self.host.look(_facts)
+        failed: list[tuple[str, Exception]] = []
+        for name in sorted(claims.keys() | having.keys()):
+            try:
+                if name in claims:
+                    await grant(self.host, name, str(claims[name]["session"]), float(claims[name]["lease_s"]))
+                if name in having:
+                    silent_s = self._silent_s(name, now, beats, heard)
+                    await self._watch(name, having[name], holders.get(name), silent_s)
+            except trouble.PASSING:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is this streamer's alone)
+                failed.append((name, error))
+        for name, why in failed:
+            await trouble.say(self.host, f"the lease of {name}", why, LOOK_S)
+
+    async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float) -> None:
+        """Announce, and then alarm, that a streamer with *number* classes says nothing."""
+        settings = self.host.settings
+        limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
+        if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
+            await self._announce(name)
+        if silent_s > settings.streamer_lost_after_s:
+            await self._miss(name, number, holder, movable=limit_s < math.inf)
+        elif holder is not None and holder.lost_at is not None:
+            await self.host.commit(leases.note_lost, name, None)
+
+    def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
+        if name in beats:
+            self.host.missing_since.pop(name, None)
+        missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
+        age_s = now - float(beats[name]["at"]) if name in beats else None
+        return decide.silence(age_s, missing_s, heard - self.host.listens_since)
+
+    async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
+        if holder is None or holder.lost_at is None:
+            others = [one for one in self.host.living_now() if one != name]
+            await self.host.commit(cry, self.host, name, number, others, movable=movable)
+            await tell(self.host)
+
+    async def _announce(self, name: str) -> None:
+        """Begin the run that moves the classes, if the silence goes on."""
+        others = [one for one in self.host.living_now() if one != name]
+        if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
+            return
+        self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
+        try:
+            title = f"move classes of {name}"
+            await self.host.runs.start("move", {"streamer": name}, name=title, tags=[lost_tag(name)])
+        except TryAgain as error:
+            log.warning("%s: is silent, its classes can not be moved yet: %s", name, error.message)
+
+
+def move_key(streamer: str) -> str:
+    """What is busy while a run moves the classes of *streamer*."""
+    return f"move:{streamer}"
+
+
+def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
+    return leases.holders(connection), bookings.having(connection, time.time())
+
+
+def cry(connection: Connection, host: Teacher, name: str, number: int, others: Sequence[str], *, movable: bool) -> None:
+    """Alarm once that the streamer *name* is lost, and what becomes of its *number* classes."""
+    now = time.time()
+    if leases.holder(connection, name).lost_at is not None:
+        return
+    leases.note_lost(connection, name, now)
+    after = f"not heard of for {host.settings.streamer_lost_after_s:g} s"
+    if not others:
+        what = f"its {number} classes stay with it, for no other streamer is alive"
+    elif movable:
+        what = f"its {number} classes are moved to others"
+    else:
+        what = f"its {number} classes stay with it, for its lease has no end"
+    log.error("%s: is lost: %s; %s", name, after, what)
+    lost = outgoing.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
+    outbox.put(connection, host.journal, [host.alarm(lost)], now)
+
+
+async def grant(host: Teacher, name: str, session: str, lease_s: float) -> None:
+    """Give the streamer *name* the lease that it asks for, after it was told all that was taken from it."""
+    if await host.commit(_grant, host, name, session, lease_s):
+        # It can use the session only when it has read the message, so Redis may know it first.
+        await host.bus.grant(host.settings.streamers_key, name, session)
+        await tell(host)
+
+
+def _grant(connection: Connection, host: Teacher, name: str, session: str, lease_s: float) -> bool:
+    now = time.time()
+    holder = leases.holder(connection, name)
+    if holder.session == session and now - holder.granted_at < GRANT_AGAIN_S:
+        return False  # it has not read it yet
+    leases.grant(connection, name, session, lease_s, now)
+    taken = leases.taken_from(connection, name)
+    sending = [
+        to_streamer(host, name, Release(class_id=class_id, placement=placement), class_id)
+        for class_id, placement in taken
+    ]
+    cancelled = cancels.unconfirmed_by(connection, name, now)
+    cancels.touch(connection, [one.class_id for one in cancelled], now)
+    sending += cancelling.releases(host, cancelled)
+    sending.append(to_streamer(host, name, Grant(streamer=name, session=session), None))
+    outbox.put(connection, host.journal, sending, now)
+    log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
+    noted = [Event("lease granted", detail=f"to {name}; {len(taken)} classes were taken from it before")]
+    events.note(connection, host.journal, host.settings.name, noted, now)
+    return True

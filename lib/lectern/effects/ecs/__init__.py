@@ -1,0 +1,1 @@
+"""An ECS host over SSH: its jobs, their files, their checks."""

@@ -1,0 +1,217 @@
+"""What a recording on an ECS host is, by ffprobe there, and whether what was made of it is good."""
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lectern.effects import process
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs.job import Programs
+from lectern.effects.media import ffmpeg
+from lectern.errors import (
+    BAD_RECORDING,
+    HALF_A_RECORDING,
+    TRANSCODE_FAILED,
+    CallAPerson,
+    ErrorCode,
+    Refuse,
+    TryAgain,
+)
+
+LOOK_S = 60.0
+MISSING = frozenset({126, 127})
+"""With these codes a shell says that a program can not be run."""
+
+_TAIL_S = 3
+_WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
+_LEAST_BYTES_S = 100  # less than that is no picture
+_REPORT = re.compile(r"\w+=.*")
+_NO_CURL, _NOT_MOVED = 97, 98
+# Who could not upload what is made need not make it.
+_MOVE = f'command -v "$1" >/dev/null || exit {_NO_CURL}; mv -f -- "$2" "$3" || exit {_NOT_MOVED}; shift 3; exec "$@"'
+
+# All that is to be known of an output, by one command: to begin another one costs as much as what it does.
+_CHECK = r"""
+( {look}; printf '\nlectern-look %s\n' "$?"; stat -c %s -- {file}; md5sum <{file} ) &
+tail=$({tail} 2>&1); code=$?; wait
+printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
+"""
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a recording says of itself; without picture *video* is None, without sound *audio*."""
+
+    width: int
+    height: int
+    duration_s: float
+    video: str | None
+    audio: str | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file's size, and its MD5 in hexadecimal."""
+
+    size_bytes: int
+    md5: str
+
+
+def missing(connection: ssh.Connection, program: str, package: str) -> CallAPerson:
+    """A program can not be run there."""
+    return CallAPerson(f"{connection.host}: {program} can not be run; type there: apt-get install {package}")
+
+
+async def look(
+    connection: ssh.Connection, path: str, programs: Programs, thing: str, *, was: str | None = None
+) -> Media:
+    """What the file is, by ffprobe; it *was* called otherwise until now, if it has just been fetched.
+
+    Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain if there is no such file, CallAPerson if the host
+    has no ffprobe, or no curl for what is made of the file.
+    """
+    moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
+    finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
+    if moving and finished.returncode == _NO_CURL:
+        raise missing(connection, programs.curl, "curl")
+    if moving and finished.returncode == _NOT_MOVED:
+        raise TryAgain(f"{connection.host}: {finished.last_words}")
+    if finished.returncode in MISSING:
+        raise missing(connection, programs.ffprobe, "ffmpeg")
+    return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
+
+
+def _probe_argv(ffprobe: str, path: str) -> list[str]:
+    entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
+    return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
+
+
+def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
+    if found is None:
+        raise Refuse(f"{thing}: is not playable: {said or 'no stream, or no duration'}", code)
+    return found
+
+
+def check_streams(source: Media, thing: str) -> None:
+    """Raise Refuse(HALF_A_RECORDING) where picture or sound is missing: a class needs both, and no host has them."""
+    if source.video is None:
+        raise Refuse(f"{thing}: has sound ({source.audio}), but no picture", HALF_A_RECORDING)
+    if source.audio is None:
+        picture = f"{source.video}, {source.width}x{source.height}"
+        raise Refuse(f"{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING)
+
+
+async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Finished:
+    try:
+        return await connection.run(argv, timeout_s=LOOK_S)
+    except process.TimedOut as error:
+        raise TryAgain(f"{connection.host}: {error.message}; is its disk busy?") from error
+
+
+async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """What each of *works* returns; the first that fails ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+    return [task.result() for task in tasks]
+
+
+async def made_well(
+    connection: ssh.Connection,
+    output: ffmpeg.Output,
+    programs: Programs,
+    source: Media,
+    reached_s: float,
+    thing: str,
+) -> Measured:
+    """Size and MD5 of a rendition that is good; raises Refuse where the source is at fault, TryAgain where we are."""
+    path, probe = output.path, shlex.join(_probe_argv(programs.ffprobe, output.path))
+    tail_argv = shlex.join(_tail_argv(programs.ffmpeg, path, source.duration_s))
+    script = _CHECK.format(look=probe, tail=tail_argv, file=shlex.quote(path))
+    finished = await _look(connection, ["sh", "-c", script])
+    json_text, _, rest = finished.output.partition("\nlectern-look ")
+    measured, _, tail = rest.partition("\nlectern-tail ")
+    try:
+        looked, size, md5, *_ = measured.split()
+    except ValueError as error:
+        raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}") from error
+    if int(looked) in MISSING:
+        raise missing(connection, programs.ffprobe, "ffmpeg")
+    made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)
+    found = Measured(int(size), md5)
+    check(output, made, found, _end_of(tail), source, reached_s, thing)
+    return found
+
+
+def _tail_argv(program: str, path: str, duration_s: float) -> list[str]:
+    """The command that decodes the picture of the last seconds."""
+    tail = ["-sseof", f"-{_TAIL_S}"] if duration_s > _WHOLE_S else []
+    argv = [program, "-v", "error", "-nostdin", "-progress", "pipe:1", *ffmpeg.LOCAL]
+    return [*argv, *tail, "-i", f"file:{path}", "-map", "0:v:0", "-f", "null", "-"]
+
+
+def _end_of(tail: str) -> str:
+    """What is wrong with the picture of the last seconds, by the code and words of its decoding; else nothing."""
+    code, _, said = tail.partition("\n")
+    errors = [line for line in said.splitlines() if line.strip() and not _REPORT.fullmatch(line)]
+    if code != "0" or errors:
+        return errors[-1].strip() if errors else f"ffmpeg ended with {code}"
+    frames = re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)
+    return "" if frames and int(frames[-1]) > 0 else "no picture"
+
+
+def check(
+    output: ffmpeg.Output, made: Media, measured: Measured, tail: str, source: Media, reached_s: float, thing: str
+) -> None:
+    """Raise what is wrong with a rendition: Refuse where the source is at fault, TryAgain where its making is.
+
+    *tail* is what is wrong with its end, *reached_s* how much of the source ffmpeg could read.
+    """
+    slack_s = max(0.25, source.duration_s * 0.01)
+    if abs(reached_s - source.duration_s) > slack_s >= abs(made.duration_s - reached_s):
+        found = f"only {reached_s:.1f} s can be read, but the source says {source.duration_s:.1f} s"
+        raise Refuse(f"{thing}: {found}; it is truncated, or was never finished", BAD_RECORDING)
+    wrong = []
+    if (made.width, made.height) != (output.width, output.height):
+        wrong.append(f"is {made.width}x{made.height}, not {output.width}x{output.height}")
+    if (made.video, made.audio) != ("h264", source.audio):
+        found = f"has {made.video or 'no picture'} and {made.audio or 'no sound'}"
+        wrong.append(f"{found}, not h264 and {source.audio}")
+    if abs(made.duration_s - source.duration_s) > slack_s:
+        wrong.append(f"is {made.duration_s:.1f} s long, but the source says {source.duration_s:.1f} s")
+    if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
+        wrong.append(f"has only {measured.size_bytes} bytes")
+    if tail:
+        wrong.append(f"does not decode at its end ({tail})")
+    if wrong:
+        raise TryAgain(f"{thing}: {' and '.join(wrong)}", TRANSCODE_FAILED)
+
+
+def _media_of_json(text: str) -> Media | None:
+    try:
+        found = json.loads(text)
+        duration_s, streams = float(found["format"]["duration"]), found["streams"]
+        pictures = [one for one in streams if one["codec_type"] == "video" and not one["disposition"]["attached_pic"]]
+        sounds = [one["codec_name"] for one in streams if one["codec_type"] == "audio"]
+        video = (pictures[0]["width"], pictures[0]["height"], pictures[0]["codec_name"]) if pictures else None
+    except (ValueError, KeyError):
+        return None
+    return _media(duration_s, video, sounds[0] if sounds else None)
+
+
+def _media(duration_s: float, video: tuple[int, int, str] | None, audio: str | None) -> Media | None:
+    """What was read, where it can be the description of a recording, or of half of one."""
+    width, height, codec = video or (0, 0, None)
+    if duration_s <= 0 or (video and min(width, height) < 1) or not (video or audio):
+        return None
+    return Media(width, height, duration_s, codec, audio)

@@ -1,0 +1,160 @@
+"""Programs on another host that go on without us: begun once, found again, watched, ended, and nothing is left."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lectern.effects import process
+from lectern.effects.ecs import ssh
+from lectern.effects.output import OnLine, last_line
+from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
+
+LEFT_MINUTES = 10
+"""A folder that nobody has looked at for so long belongs to nobody: whoever comes next ends what runs there."""
+
+_QUICK_S = 60.0
+_OUTLIVES_US_S = 60
+_NO_ROOM = "No space left on device"
+_GONE = 3
+_OUTPUT, _ENDED = "lectern-output", "lectern-ended"
+_ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077'
+_FREE = 'df -Pk . | { read -r _; read -r _ _ _ free _; echo "$free"; }'
+
+# A program more in these scripts, each of which runs several times a job, is 1-2 ms more before a class: what the shell
+# can do itself (true >seen is touch), it does.
+
+# Whoever holds the lock of a step is at work in it: the kernel lets it go with the last of its processes. So its
+# process group is signalled only while it is really there, and a step that has not yet said its id stops by itself.
+_END = """
+end() (
+  cd -- "$1" 2>/dev/null || exit 0
+  : >stop
+  for lock in *.lock; do
+    [ -e "$lock" ] || continue
+    tries=0
+    until flock -w 0.2 "$lock" true; do
+      tries=$((tries+1)); sign=TERM; [ "$tries" -gt 15 ] && sign=KILL; [ "$tries" -gt 40 ] && exit 1
+      read -r group <"${lock%.lock}.pid" && kill -"$sign" "-$group"
+    done 2>/dev/null
+  done
+  cd .. && rm -rf -- "$1"
+)
+"""
+_ENTER = f"""{_ROOT}; {_END}
+mkdir -p -- "$root" && cd -- "$root" || exit 1
+find . -mindepth 2 -maxdepth 2 -name seen -mmin +{LEFT_MINUTES} | while read -r seen; do
+  left=${{seen#./}}; left=${{left%/seen}}; [ "$left" = "$2" ] || end "$left"
+done
+[ -e "$2/stop" ] && {{ end "$2" || exit 1; }}
+mkdir -p -- "$2" && pwd -P && {_FREE} && ls -A -- "$2" && touch -- "$2/seen"
+"""
+_LEAVE = f"""{_ROOT}; {_END}
+cd -- "$root" 2>/dev/null || exit 0; end "$2"
+"""
+_STEP = """
+step=$1; shift; echo "$PPID" >"$step.pid" && [ ! -e stop ] || exit
+"$@" <"$step.in" >"$step.out" 2>"$step.err"
+echo "$?" >"$step.tmp" && mv -f "$step.tmp" "$step.exit"
+"""
+_RUN = f"""
+umask 077; cd -- "$1" || exit {_GONE}; step=$2 limit=$3 program=$4; shift 4
+exec 9>>"$step.lock"
+if [ ! -e "$step.exit" ] && flock -w 1 9 && [ ! -e "$step.exit" ] && [ ! -e stop ]; then
+  [ ! -e "$step.pid" ] || rm -f "$step.pid"
+  cat >"$step.in"; : >"$step.out"; : >"$step.err"
+  ( setsid timeout -k 5 "$limit" sh -c "$program" lectern "$step" "$@" </dev/null >/dev/null 2>&1 & )
+fi
+exec 9>&-
+true >seen; tail -n +1 -f "$step.out" 2>/dev/null & tail=$!
+until flock -w 20 "$step.lock" true; do touch seen || {{ kill "$tail"; exit {_GONE}; }}; done
+kill "$tail"; wait "$tail" 2>/dev/null
+[ -s "$step.err" ] && tail -c 8000 "$step.err" >&2
+printf '\\n{_OUTPUT}\\n'; [ -s "$step.out" ] && tail -c 4000 "$step.out"
+code=; read -r code 2>/dev/null <"$step.exit"
+printf '\\n{_ENDED} %s %s\\n' "${{code:-gone}}" "$([ "$code" = 0 ] || {{ {_FREE}; }})"
+"""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the programs of a job write, and what was there already."""
+
+    path: str
+    free_bytes: int
+    files: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended; without *exit_code* it did not end by itself. The texts are the end of what it said.
+
+    *free_bytes*, what its disk has left, is looked at only where it did not end well.
+    """
+
+    exit_code: int | None
+    output: str
+    errors: str
+    free_bytes: int | None
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its errors."""
+        return last_line(self.errors)
+
+
+async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
+    """Make the folder *name* in *root*, or find it again; what others left in *root* is ended and removed.
+
+    Raises FallBack (no room), CallAPerson (*root* can not be used, or something there can not be ended).
+    """
+    said = await _quick(connection, f"the folder {root}/{name}", _ENTER, root, name)
+    path, free_kib, *files = said.splitlines()
+    return Folder(f"{path}/{name}", int(free_kib) * 1024, frozenset(files))
+
+
+async def leave(connection: ssh.Connection, root: str, name: str) -> None:
+    """End whatever runs in the folder (TERM, after 3 s KILL), see that it is gone, and remove the folder."""
+    await _quick(connection, f"ending {name}", _LEAVE, root, name)
+
+
+async def _quick(connection: ssh.Connection, what: str, script: str, *arguments: str) -> str:
+    finished = await connection.run(["sh", "-c", script, "lectern", *arguments], timeout_s=_QUICK_S)
+    if finished.returncode == 0:
+        return finished.output
+    found = f"{connection.host}: {what} failed ({finished.returncode}): {finished.last_words or 'no word'}"
+    if _NO_ROOM in finished.errors:
+        raise FallBack(found, NO_ECS_ROOM)
+    raise CallAPerson(found)
+
+
+async def run(
+    connection: ssh.Connection,
+    folder: Folder,
+    step: str,
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    stall_s: float | None = None,
+    on_line: OnLine | None = None,
+    stdin: bytes = b"",
+) -> Ended:
+    """Begin *step*, or go on watching it, or say how it ended: a step is done once, whoever asks.
+
+    *stdin* is what no command line may show. Raises process.TimedOut, process.Stalled, ssh.Lost; the program then
+    goes on, until somebody calls ``leave`` or a minute after its time. Raises TryAgain where somebody has.
+    """
+    limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
+    script = ["sh", "-c", _RUN, "lectern", folder.path, step, limit, _STEP, *argv]
+    try:
+        seen = await connection.run(script, timeout_s=timeout_s, stall_s=stall_s, on_line=on_line, stdin=stdin)
+    except (process.TimedOut, process.Stalled) as error:
+        read = ["tail", "-c", "2000", f"{folder.path}/{step}.err"]
+        words = await connection.run(read, timeout_s=_QUICK_S)
+        raise type(error)(f"{argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error
+    output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
+    if seen.returncode == _GONE:
+        raise TryAgain(f"{connection.host}: {folder.path} is gone: {step} was ended by another")
+    if not found:
+        raise CallAPerson(f"{connection.host}: {folder.path} can not be used: {seen.last_words or seen.returncode}")
+    code, *free_kib = ended.split()
+    free_bytes = int(free_kib[0]) * 1024 if free_kib else None
+    return Ended(None if code == "gone" else int(code), output, seen.errors, free_bytes)

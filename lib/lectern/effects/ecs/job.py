@@ -1,0 +1,114 @@
+"""What an ECS host is to make, and how far it is with it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lectern.effects.files.origin import Allowed
+from lectern.effects.files.upload import Target
+from lectern.errors import LecternError, Misuse
+from lectern.states import Resolution
+from lectern.stems import stem
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What the programs are called on the host."""
+
+    wget: str = "wget"
+    ffmpeg: str = "ffmpeg"
+    ffprobe: str = "ffprobe"
+    curl: str = "curl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
+
+    *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* says how many seconds it may take,
+    of a recording so many seconds long, or of one that nobody knows yet. *folder* is that of a job that is taken up.
+    """
+
+    record_id: int
+    attempts: tuple[int, ...]
+    source_url: str
+    wanted: tuple[Resolution, ...]
+    target: Target
+    begun_at: float
+    limit_s: Callable[[float | None], float]
+    allowed: Allowed
+    work_root: str = "~/lectern-work"
+    keyframe_s: float = 2.0
+    stall_s: float = 60.0
+    programs: Programs = Programs()
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.record_id, *self.attempts)
+        if min(numbers) < 0 or not self.attempts or not self.wanted or len(set(self.wanted)) < len(self.wanted):
+            raise Misuse(f"{self.name}: is no job; it needs a record, an attempt and different resolutions")
+
+    @property
+    def name(self) -> str:
+        """The name of its folder there: the same for whoever takes the attempt up again, another for all others."""
+        numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
+        return self.folder or f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{self._mark}"
+
+    def goes_on_in(self, folder: str) -> bool:
+        """Whether what lies in *folder* was made of the same source, for the same place."""
+        return folder.rpartition("-")[2] == self._mark
+
+    @property
+    def _mark(self) -> str:
+        whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
+        return hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
+
+    def stem(self, resolution: Resolution) -> str:
+        """The id of one of its renditions."""
+        return stem(self.record_id, resolution)
+
+
+@dataclass
+class Report:
+    """How far a job is: written by the job, read by whoever shows it, from any thread."""
+
+    step: str = "connect"
+    percent: float = 0.0
+    duration_s: float | None = None
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    _first: tuple[float, float] | None = field(default=None, repr=False)
+
+    def encoded(self, percent: float) -> None:
+        """So much of the recording is encoded."""
+        self.percent = min(max(percent, self.percent), 100.0)
+        self._first = self._first or (self.clock(), self.percent)
+
+    @property
+    def left_s(self) -> float | None:
+        """About how long the encoding still takes; None while nobody can tell."""
+        if self._first is None:
+            return None
+        began, begun = self._first
+        done = self.percent - begun
+        return (100.0 - self.percent) * (self.clock() - began) / done if done > 0 else None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A rendition that was made, checked, uploaded, and seen where the platform will look for it."""
+
+    resolution: Resolution
+    url: str
+    width: int
+    height: int
+    duration_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of each rendition of a job: it was made, or why it was not."""
+
+    made: tuple[Made, ...]
+    missed: Mapping[Resolution, LecternError]

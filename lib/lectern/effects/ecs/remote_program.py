@@ -1,0 +1,48 @@
+"""A program on another host as it is begun and ended there: known by its id before it begins, in a group of its own."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lectern.effects import output
+
+GO = b"go\n"
+# A session of its own, so that its group can be ended. It waits for our word, which comes when we know its id: a start
+# that we are cut off or cancelled in leaves nothing there. Later, timeout ends it if we are cut off.
+BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
+WRAPPER = ("setsid", "-w", "sh", "-c", BEGIN, "lectern")
+# No "--" before the group: dash's kill takes it for a process.
+ENDING = """
+kill -TERM "-$1" 2>/dev/null; i=0
+while kill -0 "-$1" 2>/dev/null; do
+  i=$((i+1)); [ "$i" -gt "$2" ] && kill -KILL "-$1" 2>/dev/null; [ "$i" -gt "$(($2*2))" ] && exit 1; sleep 0.1
+done
+"""
+
+_HEAD_BYTES = 65536
+_PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
+
+
+@dataclass
+class Running:
+    """A program on the other host, and what it prints; its first line is its process id there."""
+
+    lines: output.Lines
+    channel: Any = None  # of paramiko, when it is open
+    out: output.Tail = field(default_factory=output.Tail)
+    err: output.Tail = field(default_factory=output.Tail)
+    head: bytes = b""
+    pid: int | None = None
+    told: bool = False  # to begin
+
+    def add(self, out: bytes, err: bytes) -> None:
+        """Take what it has printed since."""
+        self.err.add(err)
+        if self.pid is None:
+            self.head = (self.head + out)[-_HEAD_BYTES:]
+            matched = _PID.search(self.head)
+            if matched is None:
+                return
+            self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
+        self.out.add(out)
+        self.lines.add(out)

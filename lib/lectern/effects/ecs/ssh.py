@@ -1,0 +1,271 @@
+"""Runs programs on another host by SSH: the host's key is verified, and no program is left running there."""
+
+import asyncio
+import logging
+import select
+import shlex
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import paramiko  # type: ignore[import-untyped]
+
+from lectern.effects import output, process
+from lectern.effects.ecs.remote_program import ENDING, GO, WRAPPER, Running
+from lectern.effects.ecs.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
+from lectern.errors import CallAPerson, Misuse, TryAgain
+
+T = TypeVar("T")
+_Cause = type[process.TimedOut] | type[process.Stalled] | None
+
+_log = logging.getLogger(__name__)
+_KEEPALIVE_S = 15
+_SILENCE_S = 45  # a peer that acknowledges nothing for so long is gone
+_THREADS = 8
+_CHUNK_BYTES = 65536
+_WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
+
+
+class Lost(TryAgain):
+    """The host can not be reached, or the connection to it broke; what was begun there may go on."""
+
+
+class _UnknownKey(Exception):
+    pass
+
+
+class _Verify(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    def missing_host_key(self, client: object, hostname: str, key: object) -> None:
+        raise _UnknownKey
+
+
+class Connection:
+    """A login on a host; made by ``connect``. Several programs can run at once."""
+
+    def __init__(self, host: Host, client: paramiko.SSHClient, threads: ThreadPoolExecutor) -> None:
+        self.host = host
+        self._client = client
+        self._threads = threads
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stall_s: float | None = None,
+        on_line: output.OnLine | None = None,
+        stdin: bytes | None = None,
+    ) -> process.Finished:
+        """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
+
+        On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
+        process.TimedOut, process.Stalled, Lost, CallAPerson (the host lacks coreutils).
+        """
+        started_at = time.monotonic()
+        command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
+        running = Running(output.Lines(on_line))
+        cause: _Cause = None
+        ended = False
+        try:
+            # A login shell that we are cancelled in front of is waited for, so that its channel can be closed.
+            await process.surely(self._open(running, command, timeout_s))
+            cause = await self._begin(running, stdin or b"", started_at + timeout_s)
+            if cause is None:
+                cause = await self._watch(running, started_at + timeout_s, stall_s)
+            ended = cause is None
+        finally:
+            await process.surely(self._close(running, argv[0], ended=ended))
+        if cause is not None:
+            seconds = time.monotonic() - (started_at if cause is process.TimedOut else running.lines.progressed_at)
+            raise cause(f"{argv[0]} on {self.host}", seconds, output.last_line(running.err.text))
+        returncode = self._returncode(running, argv[0])
+        spent_s = time.monotonic() - started_at
+        return process.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
+
+    def _returncode(self, running: Running, program: str) -> int:
+        assert running.channel is not None  # it was started
+        returncode: int = running.channel.recv_exit_status()
+        transport = self._client.get_transport()
+        if returncode == -1 and (transport is None or not transport.is_active()):
+            raise Lost(f"{self.host}: the connection was lost while {program} ran")
+        if running.pid is None:
+            said = output.last_line(running.err.text) or "no word"
+            needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
+            raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
+        return returncode
+
+    async def _open(self, running: Running, command: str, timeout_s: float) -> None:
+        running.channel = await self._threaded(lambda: self._channel(command, timeout_s))
+
+    def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        if transport is None:
+            raise Lost(f"{self.host}: the connection is closed")
+        channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
+        channel.settimeout(min(timeout_s, _SILENCE_S))
+        channel.exec_command(command)
+        return channel
+
+    async def _begin(self, running: Running, stdin: bytes, deadline: float) -> _Cause:
+        """Give the word to a program whose id is known, and what it reads."""
+        over = False
+        while running.pid is None and not over:
+            if time.monotonic() >= deadline:
+                return process.TimedOut
+            out, err, over = await self._threaded(lambda: _read(running.channel))
+            running.add(out, err)
+
+        def give() -> None:
+            assert running.channel is not None  # it was opened
+            with suppress(OSError):  # it has ended without reading all; how, is read next
+                running.channel.sendall(GO + stdin)
+                running.channel.shutdown_write()
+
+        if not over:
+            running.told = True
+            await process.surely(self._threaded(give))
+        return None
+
+    async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
+        while True:
+            out, err, ended = await self._threaded(lambda: _read(running.channel))
+            running.add(out, err)
+            if ended:
+                running.lines.end()
+                return None
+            now = time.monotonic()
+            if now >= deadline:
+                return process.TimedOut
+            if stall_s is not None and now >= running.lines.progressed_at + stall_s:
+                return process.Stalled
+
+    async def _close(self, running: Running, program: str, *, ended: bool) -> None:
+        """End the program unless it has ended, by a second channel, and look that it is gone."""
+        if running.channel is None:
+            return
+        try:
+            if running.told and not ended:
+                await self._end(running, program)
+        except TryAgain as error:  # cut off: timeout ends it there
+            _log.warning("%s: %s (group %s) could not be ended: %s", self.host, program, running.pid, error)
+        finally:
+            with suppress(OSError, EOFError, paramiko.SSHException):  # a broken connection has closed it
+                running.channel.close()
+
+    async def _end(self, running: Running, program: str) -> None:
+        command = shlex.join(["sh", "-c", ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
+        if not await self._threaded(lambda: self._succeeds(command)):
+            _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
+
+    def _succeeds(self, command: str) -> bool:
+        with closing(self._channel(command, _END_TIMEOUT_S)) as channel:
+            return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
+
+    async def _threaded(self, work: Callable[[], T]) -> T:
+        """What *work* returns; a host that answers nothing for too long is hung up on."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                return await future
+        except TimeoutError as error:
+            self._client.close()
+            raise Lost(f"{self.host}: no answer for {_SILENCE_S} s, hung up") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise Lost(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
+
+
+def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
+    """What there is to read, after at most 0.25 s; and whether that was all."""
+    if not (channel.recv_ready() or channel.recv_stderr_ready()):
+        if channel.eof_received or channel.closed:
+            channel.status_event.wait(_WAIT_S)
+        else:
+            poll = select.poll()
+            poll.register(channel.fileno(), select.POLLIN)
+            poll.poll(_WAIT_S * 1000)
+    # The end is looked at first: what comes before it is then already there to be read.
+    ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
+    out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
+    err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
+    return out, err, ended and not out and not err
+
+
+@asynccontextmanager
+async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
+    """Log in on *host* with this key only, if its own key is the one in this known_hosts file.
+
+    Raises Lost (network), CallAPerson (the host's key is unknown or another, it does not take ours), Misuse (a
+    file is missing).
+    """
+    threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ssh {host.name}")
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(_Verify())
+    logging_in = threads.submit(_log_in, client, host, key_path, known_hosts_path, timeout_s)
+    try:
+        await asyncio.wrap_future(logging_in)
+        yield Connection(host, client, threads)
+    finally:
+        # A login that we are cancelled in goes on in its thread; closed behind it, it leaves no connection.
+        threads.submit(_close, client, logging_in)
+        threads.shutdown(wait=False)
+
+
+def _close(client: paramiko.SSHClient, logging_in: Future[None]) -> None:
+    wait([logging_in])
+    client.close()
+
+
+def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_path: Path, timeout_s: float) -> None:
+    if not key_path.is_file():
+        raise Misuse(f"{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
+    if not known_hosts_path.is_file():
+        raise Misuse(f"{known_hosts_path}: there is no such file; type: {_scan(host, known_hosts_path)}")
+    look = f"look who it is, then: {_scan(host, known_hosts_path)}; see RUNBOOK.md"
+    try:
+        client.load_host_keys(str(known_hosts_path))
+        client.connect(
+            host.name,
+            host.port,
+            host.user,
+            pkey=_key(key_path),
+            sock=_wire(host, timeout_s),
+            allow_agent=False,
+            look_for_keys=False,
+            banner_timeout=timeout_s,
+            auth_timeout=timeout_s,
+        )
+        client.get_transport().set_keepalive(_KEEPALIVE_S)
+    except _UnknownKey as error:
+        raise CallAPerson(f"{host}: its key is not in {known_hosts_path}; {look}") from error
+    except paramiko.BadHostKeyException as error:
+        raise CallAPerson(f"{host}: its key is another than in {known_hosts_path} ({error}); {look}") from error
+    except paramiko.AuthenticationException as error:
+        add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
+        raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise Lost(f"{host}: can not be reached: {error or type(error).__name__}") from error
+
+
+def _key(path: Path) -> paramiko.PKey:
+    """The key of a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
+        make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
+        raise Misuse(f"{path}: can not be read as an SSH key ({error or type(error).__name__}); {make}") from error
+
+
+def _scan(host: Host, known_hosts_path: Path) -> str:
+    return f"ssh-keyscan -p {host.port} {host.name} >> {shlex.quote(str(known_hosts_path))}"
+
+
+def _wire(host: Host, timeout_s: float) -> socket.socket:
+    wire = socket.create_connection((host.name, host.port), timeout=timeout_s)
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # otherwise a host that vanished is waited for a quarter of an hour
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_S * 1000)
+    return wire

@@ -1,0 +1,1 @@
+"""Files here and at their origin: downloads, uploads, the disk cache."""

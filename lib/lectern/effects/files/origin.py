@@ -1,0 +1,196 @@
+"""Looks at a recording where it lies, before a byte is downloaded, and says which places may be looked at at all."""
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+import stamina
+
+from lectern.effects.files import lookup, tls
+from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.places import Address, Places
+from lectern.shown import shown
+
+_REDIRECTS = 3
+_TRIES = 3
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
+_UNSUPPORTED_HEAD = frozenset({403, 405, 501})
+_ABSENT = frozenset({404, 410})
+_MOST_BYTES = 2**50  # a thousand classes of it still fit into a database's integer
+_MOST_CRC64 = 2**64 - 1
+_ETAG_CHARACTERS = 250
+_TOLD_CHARACTERS = 200
+
+
+class Absent(Refuse):
+    """The origin says that there is no such file."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on an origin as it promises it; None where it promises nothing. *url* is where redirects ended.
+
+    *address* is the checked one that answered.
+    """
+
+    url: str
+    size_bytes: int | None
+    etag: str | None
+    crc64: int | None
+    address: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """From where recordings may come."""
+
+    places: Places = field(default_factory=Places)
+
+    @classmethod
+    def parse(cls, text: str) -> "Allowed":
+        """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
+        return cls(Places.listed(text, "ALLOWED_ORIGINS"))
+
+    def check(self, url: str) -> list[Address]:
+        """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
+
+        Raises Refuse(FORBIDDEN_ORIGIN) where it may not be, Refuse(DOWNLOAD_FAILED) where there is no such host,
+        TryAgain if the host's name can not be looked up just now.
+        """
+        parts, host, port = _split(url)
+        try:
+            found = lookup.addresses(host, port)
+        except lookup.NoSuchHost as error:
+            raise Refuse(str(error), DOWNLOAD_FAILED) from error
+        forbidden = self.places.forbidden(host, port, found)
+        if forbidden is not None:
+            where = f"{parts.scheme}://{parts.netloc}"
+            raise Refuse(f"{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", FORBIDDEN_ORIGIN)
+        return found
+
+
+def _split(url: str) -> tuple[SplitResult, str, int]:
+    """The parts of *url*, its host and its port; raises Refuse for what wget and httpx could read differently."""
+    said = shown(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise Refuse(f"{said}: is no URL", FORBIDDEN_ORIGIN) from error
+    host = parts.hostname or ""
+    if parts.scheme not in _PORTS:
+        raise Refuse(f"{said}: only http and https are allowed", FORBIDDEN_ORIGIN)
+    if "@" in parts.netloc:
+        raise Refuse(f"{parts.scheme}://{host}: a URL with a user or password is not allowed", FORBIDDEN_ORIGIN)
+    if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
+        raise Refuse(f"{said}: has control characters or a backslash", FORBIDDEN_ORIGIN)
+    if not _HOST.fullmatch(host) and ":" not in host:
+        raise Refuse(f"{said}: its host can not be read", FORBIDDEN_ORIGIN)
+    return parts, host, port or _PORTS[parts.scheme]
+
+
+async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
+    """What the origin promises of *url*, in at most *timeout_s* and three tries.
+
+    Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
+    Raises Refuse (not there, not allowed, an answer that means nothing) or TryAgain.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            tries = stamina.retry_context(on=TryAgain, attempts=_TRIES, timeout=timeout_s, wait_initial=0.2, wait_max=2)
+            async for attempt in tries:
+                with attempt:
+                    return await _look(url, allowed, timeout_s)
+    except TimeoutError as error:
+        raise TryAgain(f"{shown(url)}: no answer within {timeout_s:g} s") from error
+    raise AssertionError("stamina ends by returning or raising")
+
+
+async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
+    tls_context = tls.context()
+    async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
+        here = url
+        for _ in range(_REDIRECTS + 1):
+            addresses = await asyncio.to_thread(allowed.check, here)
+            try:
+                address, answer = await _ask(client, here, addresses, timeout_s)
+                if not answer.has_redirect_location:
+                    return _promised(here, address, answer)
+                here = str(httpx.URL(here).join(answer.headers["location"]))
+            except httpx.TransportError as error:
+                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                raise TryAgain(f"{shown(here)}: no answer: {said}") from error
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                raise Refuse(f"{shown(here)}: its answer can not be read: {said}", DOWNLOAD_FAILED) from error
+    last = shown(here)
+    raise Refuse(f"{shown(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
+
+
+async def _ask(
+    client: httpx.AsyncClient, url: str, addresses: list[Address], timeout_s: float
+) -> tuple[str, httpx.Response]:
+    """The answer of the first of *addresses* that takes the connection, and this address."""
+    waits = httpx.Timeout(timeout_s, connect=timeout_s / max(1, len(addresses)))
+    for left, address in enumerate(addresses, 1 - len(addresses)):
+        try:
+            return str(address), await _ask_at(client, httpx.URL(url), str(address), waits)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if left == 0:
+                raise
+    raise TryAgain(f"{shown(url)}: its host has no address")
+
+
+async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
+    """The answer to a HEAD; where that is not served (URLs are often signed for GET only), to a GET of one byte.
+
+    The host is asked by its name, as ever, and its certificate is verified for this name.
+    """
+    at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
+    more = {"sni_hostname": url.host}
+    answer = await client.head(at, headers=name, extensions=more, timeout=waits)
+    if answer.status_code in _UNSUPPORTED_HEAD:
+        one_byte = {**name, "range": "bytes=0-0"}
+        async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
+            answer = begun
+    return answer
+
+
+def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
+    if answer.status_code in (408, 425, 429) or answer.is_server_error:
+        raise TryAgain(f"{shown(url)}: the origin answered {answer.status_code}")
+    if not answer.is_success:
+        kind = Absent if answer.status_code in _ABSENT else Refuse
+        raise kind(f"{shown(url)}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
+    length = _only(url, answer, "content-length")
+    if answer.status_code == httpx.codes.PARTIAL_CONTENT:
+        total = _only(url, answer, "content-range").rpartition("/")[2]
+        length = "" if total == "*" else total
+    etag = answer.headers.get("etag")
+    if etag is not None and len(etag) > _ETAG_CHARACTERS:
+        raise Refuse(f"{shown(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
+    size_bytes = _number(url, "length", length, _MOST_BYTES)
+    crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
+    return RemoteFile(url, size_bytes, etag, crc64, address)
+
+
+def _only(url: str, answer: httpx.Response, header: str) -> str:
+    """The value of a header; nothing where it is not there. Raises Refuse where there are several that differ."""
+    found = set(answer.headers.get_list(header))
+    if len(found) > 1:
+        raise Refuse(f"{shown(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
+    return str(found.pop()) if found else ""
+
+
+def _number(url: str, name: str, text: str, most: int) -> int | None:
+    """What a header says; its digits are counted first, since Python refuses to read very long numbers."""
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > most:
+        said = text if len(text) <= 30 else f"{text[:30]}… ({len(text)} characters)"
+        raise Refuse(f"{shown(url)}: no file has the {name} {said!r}", DOWNLOAD_FAILED)
+    return int(text)

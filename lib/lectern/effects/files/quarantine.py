@@ -1,0 +1,55 @@
+"""The quarantine of a streamer's cache: what was found there and is no rendition, bounded by bytes and age."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lectern.effects.files.store import QUARANTINE
+
+KEEP_S = 30 * 86_400.0
+"""Seconds after which a file in quarantine is deleted."""
+
+SHARE = 0.1
+"""Part of MAX_VIDEO_SIZE that the quarantine may take, beside the cache; its newest file stays in any case."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A file in quarantine; *since* is epoch seconds."""
+
+    path: Path
+    size_bytes: int
+    since: float
+
+
+def held(root: Path) -> list[Aside]:
+    """What is in quarantine, the newest first."""
+    return sorted(_files(root / QUARANTINE), key=lambda one: (-one.since, str(one.path)))
+
+
+def prune(root: Path, max_bytes: float, now: float) -> list[Aside]:
+    """Delete what is too old, or too much: the oldest first. Returns what was deleted."""
+    gone: list[Aside] = []
+    kept_bytes = 0
+    for number, one in enumerate(held(root)):
+        kept_bytes += one.size_bytes
+        if now - one.since > KEEP_S or (number > 0 and kept_bytes > max_bytes):
+            one.path.unlink(missing_ok=True)
+            gone.append(one)
+    _drop_empty(root / QUARANTINE)
+    return gone
+
+
+def _files(folder: Path) -> Iterator[Aside]:
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            path = Path(inside) / name
+            found = path.lstat()
+            yield Aside(path, found.st_size, found.st_ctime)  # of its rename into the quarantine
+
+
+def _drop_empty(folder: Path) -> None:
+    for inside, folders, names in os.walk(folder, topdown=False):
+        if not folders and not names and Path(inside) != folder:
+            Path(inside).rmdir()

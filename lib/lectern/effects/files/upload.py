@@ -1,0 +1,132 @@
+"""Where renditions are uploaded to: URLs signed for one file, commands that show no secret, a look at what came."""
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from urllib.parse import quote, urlsplit
+
+from pydantic import SecretStr
+
+from lectern.effects.files import origin
+from lectern.effects.output import last_line
+from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.shown import shown
+
+_LOOK_S = 30.0
+_TYPE = "video/x-flv"  # said and signed
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
+_CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
+_WHY = re.compile(r"<(Code|Message)>([^<]{1,200})<")
+_PASSING = frozenset({"408", "425", "429"})
+
+
+@dataclass(frozen=True)
+class OssKey:
+    """With what upload URLs are signed; it never leaves this host. *endpoint* is the region's public one where None."""
+
+    region: str
+    key_id: SecretStr
+    secret: SecretStr
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Bases of URLs: renditions are PUT below the one and read below the other. ``oss://bucket/prefix`` needs a key."""
+
+    upload_url: str
+    public_url: str
+    key: OssKey | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        put, public = urlsplit(self.upload_url), urlsplit(self.public_url)
+        plain = put.scheme in ("http", "https") and put.hostname
+        bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
+        if not plain and not bucket:
+            raise Misuse(f"UPLOAD_URL={shown(self.upload_url)}: write http://…, https://… or oss://bucket/prefix")
+        if bucket and self.key is None:
+            needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
+            raise Misuse(f"UPLOAD_URL={self.upload_url}: {needs}")
+        if public.scheme not in ("http", "https") or not public.hostname:
+            raise Misuse(f"PUBLIC_URL={shown(self.public_url)}: write http://… or https://…")
+
+    def public(self, path: str) -> str:
+        """Where *path* is read."""
+        return f"{self.public_url.rstrip('/')}/{quote(path)}"
+
+
+@dataclass(frozen=True)
+class Put:
+    """How one file is uploaded; *url* may hold a signature and is told to no log and no command line."""
+
+    path: str
+    url: str = field(repr=False)
+    md5: str
+
+    @property
+    def shown(self) -> str:
+        """The URL without what is secret in it."""
+        return shown(self.url)
+
+
+async def sign(target: Target, path: str, md5: str, expires_s: float) -> Put:
+    """How *path*, whose MD5 in base64 is *md5*, is uploaded; a signed URL is good for this file, for *expires_s*."""
+    if target.key is None:
+        return Put(path, f"{target.upload_url.rstrip('/')}/{quote(path)}", md5)
+    # A thread: to load the SDK takes a second, the first time.
+    return Put(path, await asyncio.to_thread(_signed, target, target.key, path, md5, expires_s), md5)
+
+
+def _signed(target: Target, key: OssKey, path: str, md5: str, expires_s: float) -> str:
+    # Loaded here, for it is slow to load and needed for oss:// only. It ships no types.
+    import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    config = oss.config.load_default()
+    given = (key.key_id.get_secret_value(), key.secret.get_secret_value())
+    config.credentials_provider = oss.credentials.StaticCredentialsProvider(*given)
+    config.region, config.endpoint = key.region, key.endpoint
+    parts = urlsplit(target.upload_url)
+    prefix = parts.path.strip("/")
+    name = f"{prefix}/{path}" if prefix else path
+    request = oss.PutObjectRequest(bucket=parts.netloc, key=name, content_md5=md5, content_type=_TYPE)
+    return str(oss.Client(config).presign(request, expires=timedelta(seconds=expires_s)).url)
+
+
+def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
+    """The command line that uploads *file*, and what it reads; the answer's head, body and status come on stdout."""
+    argv = [program, "-q", "--config", "-", "--silent", "--show-error", "--globoff", "--noproxy", "*"]
+    argv += ["--connect-timeout", "15", "--speed-limit", "1", "--speed-time", "30", "--dump-header", "-"]
+    argv += ["--write-out", "\\nlectern-status %{http_code}\\n", "--header", "Expect:"]
+    argv += ["--header", f"Content-Type: {_TYPE}", "--header", f"Content-MD5: {put.md5}", "--upload-file", file]
+    quoted = put.url.replace("\\", "\\\\").replace('"', '\\"')
+    return argv, f'url = "{quoted}"\n'.encode()
+
+
+def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
+    """The CRC-64 that the store answered with, if it did; raises TryAgain, or CallAPerson where it says no."""
+    status = _STATUS.search(output)
+    code = status[1] if status else ""
+    if exit_code == 0 and (not code or code.startswith("2")):
+        crc = _CRC.search(output)
+        return int(crc[1]) if crc else None
+    why = ": ".join(dict(_WHY.findall(output)).values()) or last_line(errors)
+    found = f"{put.path}: could not be uploaded from {host} to {put.shown}: {code or exit_code} {why}".rstrip()
+    if code.startswith("4") and code not in _PASSING:
+        raise CallAPerson(f"{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED)
+    raise TryAgain(found, UPLOAD_FAILED)
+
+
+async def verify(url: str, size_bytes: int, crc64: int | None) -> None:
+    """Look that the upload is where the platform will look for it, whole; raises TryAgain with what is there."""
+    try:
+        ours = origin.Allowed.parse(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
+        there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
+    except (Refuse, TryAgain) as error:
+        raise TryAgain(f"{shown(url)}: was uploaded, but: {error.message}", UPLOAD_FAILED) from error
+    if there.size_bytes is not None and there.size_bytes != size_bytes:
+        found = f"has {there.size_bytes} bytes, but {size_bytes} were uploaded"
+        raise TryAgain(f"{shown(url)}: {found}", UPLOAD_FAILED)
+    if None not in (crc64, there.crc64) and there.crc64 != crc64:
+        raise TryAgain(f"{shown(url)}: its CRC-64 is {there.crc64}, but {crc64} was uploaded", UPLOAD_FAILED)

@@ -1,0 +1,1 @@
+"""Recordings and what takes them: ffmpeg, probes, push targets."""

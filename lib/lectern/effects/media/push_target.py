@@ -1,0 +1,50 @@
+"""Whether a server listens where a class is to be pushed."""
+
+import asyncio
+from contextlib import suppress
+
+from lectern import urls
+from lectern.effects.files import lookup
+from lectern.errors import TryAgain
+from lectern.places import Address, Places
+
+
+async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
+    """Why no connection to the host of *push_url* comes about within *timeout_s*; None where it does.
+
+    Nothing is sent: a stream key may be used once only. No other place than an *allowed* one is connected to.
+    """
+    try:
+        url = urls.push(push_url)
+    except ValueError as error:
+        return f"the push URL {error}"
+    try:
+        async with asyncio.timeout(timeout_s):
+            addresses = await asyncio.to_thread(lookup.addresses, url.host, url.port)
+            forbidden = allowed.forbidden(url.host, url.port, addresses)
+            if forbidden is not None:
+                return f"{url.host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS"
+            writer = await _connected(addresses, url.port)
+    except TimeoutError:
+        return f"{url.host}:{url.port} does not answer within {timeout_s:g} s"
+    except OSError as error:
+        return f"{url.host}:{url.port}: {error.strerror or error}"
+    except TryAgain as error:
+        return error.message
+    except ValueError as error:  # of what resolves the name
+        return f"{url.host}:{url.port}: {error}"
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return None
+
+
+async def _connected(addresses: list[Address], port: int) -> asyncio.StreamWriter:
+    """A connection to the first of *addresses* that takes one."""
+    refused = OSError("its host has no address")
+    for address in addresses:
+        try:
+            return (await asyncio.open_connection(str(address), port))[1]
+        except OSError as error:
+            refused = error
+    raise refused

@@ -1,0 +1,73 @@
+"""Whether a cached file is still the recording that was downloaded: all of it, or only its end, which is cheap."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from lectern.effects.files import store
+from lectern.effects.media import probe
+from lectern.effects.rows.cache import Cached
+from lectern.errors import LecternError
+
+SHORT_S = 2.0
+"""A recording that ends by so much earlier than it did is not whole."""
+
+_TAGS = 16
+_TAG_TYPES = frozenset({8, 9, 18})
+_HEADER_BYTES, _TAG_HEADER_BYTES, _SIZE_BYTES = 9, 11, 4
+
+
+async def trouble(path: Path, row: Cached) -> str | None:
+    """Why *path* is not the file of *row*; None where it is. Reads all of it where its CRC-64 is known."""
+    if row.crc64 is None:
+        return await end_trouble(path, row)
+    crc64 = await asyncio.to_thread(store.crc64, path)
+    return None if crc64 == row.crc64 else f"its CRC-64 is {crc64}, not {row.crc64}"
+
+
+async def end_trouble(path: Path, row: Cached) -> str | None:
+    """Why the end of *path* is not that of *row*'s recording; None where it is, or where nobody knows its length.
+
+    A file that was cut short, or whose end is nothing but zeros, is found; damage in the middle is not.
+    """
+    if row.duration_s is None:
+        return None
+    try:
+        end_s = await asyncio.to_thread(last_tag_s, path)
+        if end_s is not None and end_s >= row.duration_s - SHORT_S:
+            return None
+        found = await probe.probe(path)  # its last packets are decoded: for files that end oddly, and always have
+    except LecternError as error:
+        return error.message
+    except OSError as error:
+        return error.strerror or str(error)
+    if found.duration_s < row.duration_s - SHORT_S:
+        return f"it ends after {found.duration_s:.0f} s, not {row.duration_s:.0f} s"
+    return None if found.last_second_decodes else "its end cannot be decoded"
+
+
+def last_tag_s(path: Path) -> float | None:
+    """The latest time stamp (seconds) of the last tags of an FLV; None where they are no chain of tags.
+
+    Behind each tag its size is repeated, so that a file can be read from its end (FLV 10.1, E.3).
+    """
+    with path.open("rb") as file:
+        if file.read(3) != b"FLV":
+            return None
+        end, latest_ms = file.seek(0, os.SEEK_END), None
+        for _ in range(_TAGS):
+            if end <= _HEADER_BYTES + _SIZE_BYTES:
+                break
+            file.seek(end - _SIZE_BYTES)
+            size = int.from_bytes(file.read(_SIZE_BYTES))
+            begin = end - _SIZE_BYTES - size
+            if size < _TAG_HEADER_BYTES or begin < _HEADER_BYTES:
+                return None
+            file.seek(begin)
+            head = file.read(_TAG_HEADER_BYTES)
+            if head[0] not in _TAG_TYPES or int.from_bytes(head[1:4]) != size - _TAG_HEADER_BYTES:
+                return None
+            stamp_ms = int.from_bytes(bytes([head[7], *head[4:7]]))
+            latest_ms = max(stamp_ms, latest_ms or 0)
+            end = begin
+    return None if latest_ms is None else latest_ms / 1000

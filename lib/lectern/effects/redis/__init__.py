@@ -1,0 +1,1 @@
+"""Redis: channels, streams, waiting lists, locks, and the renaming of keys."""

@@ -1,0 +1,268 @@
+"""Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
+
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, TypeGuard
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from lectern.effects.redis.hearing import Hearing, Streams
+from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
+from lectern.effects.rows.outbox import Unsent
+from lectern.errors import Misuse, TryAgain
+from lectern.wire import is_name
+
+log = logging.getLogger("lectern")
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A connection whose other end is gone is noticed by the kernel in half a minute; not every system has all of these."""
+
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_BEAT = """
+local at = redis.call('time')
+if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
+  local now = at[1] .. '.' .. string.format('%06d', at[2])
+  redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
+  redis.call('hdel', KEYS[3], ARGV[1])
+  return 1
+end
+redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
+return 0
+"""
+_TAKE = """
+local beat = redis.call('hget', KEYS[1], ARGV[1])
+local at = redis.call('time')
+if beat then
+  local readable, said = pcall(cjson.decode, beat)
+  local heard = readable and type(said) == 'table' and tonumber(said['at'])
+  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
+end
+redis.call('hdel', KEYS[2], ARGV[1])
+return 1
+"""
+_RENEW = (
+    "local held = redis.call('get', KEYS[1]) "
+    "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
+    "elseif not held then redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1 else return 0 end"
+)
+
+
+class Bus:
+    """One Redis, over one pool of connections; every call has a timeout."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+        self.hearing = Hearing(client)
+        self._unreadable: dict[str, dict[str, str]] = {"beats": {}, "claims": {}}
+
+    @classmethod
+    def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
+        """A bus at *url*; raises Misuse where it is no Redis URL. Connects at the first call."""
+        try:
+            client = redis.Redis.from_url(
+                url,
+                decode_responses=True,
+                encoding_errors="replace",
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                health_check_interval=15,
+                **_keepalive(url),
+                protocol=2,  # an older server knows no other, and the client reads it in two thirds of the time
+            )
+        except ValueError as error:
+            raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+        return cls(client)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def now(self) -> float:
+        """The clock that all hosts share, in epoch seconds."""
+        seconds, micros = await self._client.time()
+        return int(seconds) + int(micros) / 1e6
+
+    # -- messages ---------------------------------------------------------------------------------------------
+
+    def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
+        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
+
+        Raises Deaf where the connection is dead although it looks alive.
+        """
+        return self.hearing.subscribed(channels)
+
+    def streams(self, names: Sequence[str], consumer: str) -> Streams:
+        """The streams *names*, read for *consumer* of our group."""
+        return Streams(self._client, names, consumer)
+
+    async def send(self, messages: Sequence[Unsent]) -> Sent:
+        """Send all in few round trips, in their order; what Redis refuses holds up none of the others."""
+        return await send(self._client, messages)
+
+    async def add(self, stream: str, body: str) -> None:
+        """Add one message to a stream: kept until somebody reads it."""
+        await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
+
+    async def cry(self, channel: str, body: str) -> None:
+        """Send an alarm that can not be written down first."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.publish(channel, body)
+            pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
+            await pipe.execute()
+
+    async def publish(self, channel: str, body: str) -> int:
+        """Publish by hand; returns how many listened."""
+        return int(await self._client.publish(channel, body))
+
+    # -- waiting lists, kept for people and for the old program --------------------------------------------------
+
+    async def join_waiting(self, joins: Mapping[str, Sequence[str]]) -> None:
+        """Append class_ids to the waiting list of each key."""
+        if joins:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key, class_ids in joins.items():
+                    pipe.rpush(key, *class_ids)
+                await pipe.execute()
+
+    async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """The class_ids on the waiting list of each key; a key that holds something else is no list."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.lrange(key, 0, -1)
+            found = await pipe.execute(raise_on_error=False)
+        return {key: list(one) if isinstance(one, list) else [] for key, one in zip(keys, found, strict=True)}
+
+    async def drop_waiting(self, counts: Mapping[str, int]) -> None:
+        """Take the first *counts* entries off each waiting list; an empty list is deleted by Redis."""
+        if counts:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key, count in counts.items():
+                    pipe.ltrim(key, count, -1)
+                await pipe.execute()
+
+    async def leave_waiting(self, key: str, class_id: str) -> None:
+        """Take one class off a waiting list."""
+        await self._client.lrem(key, 0, class_id)
+
+    # -- streamers and locks -------------------------------------------------------------------------------------
+
+    async def beat(
+        self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
+    ) -> bool:
+        """Say at the shared clock that streamer *name* is alive, and so renew its lease.
+
+        False where *session* does not hold the lease: then nothing is said but the *claim* to a new one.
+        """
+        return bool(
+            await self._client.eval(
+                _BEAT,
+                3,
+                key,
+                f"{key}:lease",
+                f"{key}:claims",
+                name,
+                session,
+                json.dumps(dict(fields)),
+                json.dumps(dict(claim)),
+            )
+        )
+
+    async def part(self, key: str, name: str) -> None:
+        """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost."""
+        await self._client.hset(key, name, json.dumps({"at": await self.now(), "gone": True}))
+
+    async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The shared clock, the last beat of each streamer, and the claims to a lease."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(key)
+            pipe.hgetall(f"{key}:claims")
+            (seconds, micros), beats, claims = await pipe.execute()
+        said = _readable("heartbeat", beats, _is_beat, self._unreadable["beats"])
+        asked = _readable("claim", claims, _is_claim, self._unreadable["claims"])
+        return int(seconds) + int(micros) / 1e6, said, asked
+
+    async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
+        """The last words of each streamer that was heard within *lost_after_s*, but of one that goes or is full."""
+        now, said, _ = await self.heard(key)
+        return {
+            name: one
+            for name, one in sorted(said.items())
+            if now - one["at"] <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
+        }
+
+    async def grant(self, key: str, name: str, session: str) -> None:
+        """The lease of streamer *name* is that of *session*."""
+        await self._client.hset(f"{key}:lease", name, session)
+
+    async def take(self, key: str, name: str, silent_s: float) -> bool:
+        """Take the lease of streamer *name* away; False where it was heard within *silent_s*, at the shared clock."""
+        return bool(await self._client.eval(_TAKE, 2, key, f"{key}:lease", name, silent_s))
+
+    async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
+        """Take or renew a lock; False where another holds it."""
+        return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
+
+    async def holder(self, lock: str) -> str | None:
+        """Who holds the lock."""
+        found = await self._client.get(lock)
+        return None if found is None else str(found)
+
+    async def let_go(self, lock: str, owner: str) -> None:
+        """Give the lock back, if it is ours."""
+        await self._client.eval(_RELEASE, 1, lock, owner)
+
+    async def types(self, keys: Sequence[str]) -> dict[str, str]:
+        """The type of each key; ``none`` where there is none."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.type(key)
+            return dict(zip(keys, map(str, await pipe.execute()), strict=True))
+
+    async def ping(self) -> None:
+        """Raise TryAgain where Redis does not answer."""
+        try:
+            await self._client.ping()
+        except RedisError as error:
+            raise TryAgain(f"Redis does not answer: {error}") from error
+
+
+def _keepalive(url: str) -> dict[str, Any]:
+    if url.startswith("unix:"):
+        return {}
+    options = {getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
+
+
+def _readable(
+    what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The JSON objects in *told*; one that cannot be read is left out, and named in the log when it is new."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, text in told.items():
+        fields: Any = None
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(text)
+        if is_name(name) and isinstance(fields, dict) and keep(fields):
+            found[str(name)] = fields
+            known.pop(name, None)
+        elif known.get(name) != text:
+            known[name] = text
+            log.warning("redis: the %s of streamer %s is unreadable, it is passed over: %.200r", what, name, text)
+    return found
+
+
+def _is_beat(fields: Mapping[str, Any]) -> bool:
+    return _is_number(fields.get("at"))
+
+
+def _is_claim(fields: Mapping[str, Any]) -> bool:
+    session, lease_s = fields.get("session"), fields.get("lease_s")
+    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

@@ -1,0 +1,252 @@
+"""Renames Redis keys by rules: in short slices on the server, never over another key, as often as is needed."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as Unreachable
+from redis.exceptions import TimeoutError as Silent
+from redis.retry import Retry
+
+from lectern.effects.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
+from lectern.effects.redis.rekey_journal import Journal
+from lectern.errors import CallAPerson, Misuse, TryAgain
+
+__all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
+
+TARGET_S = 0.005
+"""A slice keeps the server to itself for about so long; 20 ms are the most that others should notice."""
+
+FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
+CLASHES_KEPT = 1000
+"""So many clashes at most are named; all are counted."""
+
+# A name that fits holds neither tab nor line break, so that one string can bring them all. An old Redis needs to be
+# told that the renames, not the script, go to its replicas, and has no clock for scripts. A key can expire between
+# SCAN and RENAMENX.
+_SCRIPT = """
+if redis.replicate_commands then redis.replicate_commands() end
+local os, call, match, told = rawget(_G, 'os'), redis.pcall, string.match, ARGV[3] == '1'
+local began = os and os.clock()
+local found = redis.call('SCAN', ARGV[1], 'MATCH', {glob}, 'COUNT', ARGV[2])
+local names, n, clashes, c, matched, free, fault = {{}}, 0, {{}}, 0, 0, 0, ''
+for _, old in ipairs(found[2]) do
+  local {captures} = match(old, {pattern})
+  if {checks} then
+    local new = {new}
+    local done = {act}
+    if done == {free} then
+      matched, free = matched + 1, free + 1
+      if told then names[n + 1], names[n + 2], names[n + 3], names[n + 4], n = old, '\\t', new, '\\n', n + 4 end
+    elseif type(done) == 'number' then
+      matched = matched + 1
+      clashes[c + 1], clashes[c + 2], clashes[c + 3], clashes[c + 4], c = old, '\\t', new, '\\n', c + 4
+    elseif not string.find(done.err, 'no such key', 1, true) then
+      fault = done.err
+      break
+    end
+  end
+end
+local took_us = os and math.floor((os.clock() - began) * 1000000) or -1
+return {{found[1], took_us, matched, free, table.concat(names), table.concat(clashes), fault}}
+"""
+
+
+def _script(rule: Rule, *, dry_run: bool) -> str:
+    """The Lua of one slice: arguments are cursor, count, and whether the names are told (1)."""
+    variables = {name: f"v{at}" for at, name in enumerate(rule.old.fields, start=1)}
+    checks = [KINDS.get(name, NAME).check.format(variable) for name, variable in variables.items()]
+    pieces = [variables[part] if at % 2 else _quoted(part) for at, part in enumerate(rule.new.parts) if part or at % 2]
+    first = next(iter(variables.values()), "v1")
+    return _SCRIPT.format(
+        glob=_quoted(rule.old.glob),
+        pattern=_quoted(rule.old.lua),
+        captures=", ".join(variables.values()) or "v1",
+        checks=" and ".join([first, *checks]),
+        new=" .. ".join(pieces),
+        act="call('EXISTS', new)" if dry_run else "call('RENAMENX', old, new)",
+        free=0 if dry_run else 1,
+    )
+
+
+def _quoted(text: str) -> str:
+    """*text* as a Lua string, whatever is in it."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """What became of the keys; of a dry run, what would become of them."""
+
+    matched: int
+    renamed: int
+    clashes: tuple[tuple[str, str], ...]
+    """Old and new name of keys that stay, because the new name is taken; the first thousand."""
+    clash_count: int
+    slices: int
+    seconds: float
+    longest_slice_s: float
+    """As the server counts it; of an old server, as we wait for it."""
+    dry_run: bool = False
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        free = self.matched - self.clash_count
+        did = f"{free} of {self.matched} keys would be renamed" if self.dry_run else f"{self.renamed} keys renamed"
+        said = [
+            f"{did} in {self.seconds:.2f} s, {self.slices} slices, the longest {self.longest_slice_s * 1000:.1f} ms"
+        ]
+        said += [f"clash: {old} stays as it is, {new} is there already" for old, new in self.clashes]
+        if self.clash_count > len(self.clashes):
+            said.append(f"... and {self.clash_count - len(self.clashes)} more clashes")
+        return said
+
+
+def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
+    """A client for *url*: bytes, timeouts, and no call made twice unseen. Raises Misuse where it is no Redis URL."""
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+
+
+def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
+    """About how many keys `renamed` will look at, for who shows how far it is. Raises as `renamed` does."""
+    with in_words(lambda: "Nothing was changed."):
+        return client.dbsize() * len(rules)
+
+
+def renamed(
+    client: redis.Redis,
+    rules: Sequence[Rule],
+    *,
+    dry_run: bool = False,
+    journal: Path | None = None,
+    on_slice: Callable[[int], None] | None = None,
+    slice_count: int = FIRST_COUNT,
+) -> Renamed:
+    """Rename every key of *client*'s database that a rule is about; keys whose new name is taken stay and are named.
+
+    Safe to repeat: killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
+    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. *on_slice* is told
+    how many keys, about, a slice looked at. *slice_count* is the first slice's; then it follows the time they take.
+    Raises Misuse, TryAgain and CallAPerson in words.
+    """
+    check(rules)
+    run = _Run(client, on_slice or (lambda _: None), dry_run=dry_run)
+    began = time.monotonic()
+    with in_words(run.progress), Journal.opened(None if dry_run else journal) as file:
+        _refuse_cluster(client)
+        for rule in rules:
+            run.through(rule, file, slice_count)
+    return Renamed(
+        matched=run.matched,
+        renamed=0 if dry_run else run.free,
+        clashes=tuple(run.clashes),
+        clash_count=run.clash_count,
+        slices=run.slices,
+        seconds=time.monotonic() - began,
+        longest_slice_s=run.longest_s,
+        dry_run=dry_run,
+    )
+
+
+_Slice = tuple[bytes, int, int, int, bytes, bytes, bytes]
+
+
+@dataclass
+class _Run:
+    """One call of `renamed`, as far as it has come."""
+
+    client: redis.Redis
+    on_slice: Callable[[int], None]
+    dry_run: bool
+    matched: int = 0
+    free: int = 0
+    slices: int = 0
+    clash_count: int = 0
+    longest_s: float = 0.0
+    clashes: list[tuple[str, str]] = field(default_factory=list)
+
+    def progress(self) -> str:
+        if self.dry_run:
+            return "Nothing was changed."
+        return (
+            f"{self.free} keys, or a slice more, were renamed so far. Mend that, and type the same again: it goes on."
+        )
+
+    def through(self, rule: Rule, journal: "Journal", count: int) -> None:
+        script = self.client.register_script(_script(rule, dry_run=self.dry_run))
+        way_s = min(self._timed(self.client.ping)[1] for _ in range(3))
+        cursor = b"0"
+        while True:
+            found, waited_s = self._timed(script, args=[cursor, count, int(journal.wanted)])
+            cursor, took_us, matched, free, names, clashes, fault = cast(_Slice, found)
+            took_s = took_us / 1e6 if took_us >= 0 else max(waited_s - way_s, 0)
+            journal.write(names)
+            self._count(matched, free, clashes, took_s)
+            if fault:
+                raise RedisError(fault.decode(errors="replace"))
+            self.on_slice(count)
+            if int(cursor) == 0:
+                return
+            count = next_count(count, took_s)
+
+    def _count(self, matched: int, free: int, clashes: bytes, took_s: float) -> None:
+        self.matched += matched
+        self.free += free
+        self.slices += 1
+        self.longest_s = max(self.longest_s, took_s)
+        self.clash_count += clashes.count(b"\n")
+        for line in clashes.decode().split("\n")[:-1][: CLASHES_KEPT - len(self.clashes)]:
+            old, _, new = line.partition("\t")
+            self.clashes.append((old, new))
+
+    @staticmethod
+    def _timed(call: Callable[..., Any], **given: object) -> tuple[Any, float]:
+        began = time.perf_counter()
+        return call(**given), time.perf_counter() - began
+
+
+def next_count(count: int, took_s: float) -> int:
+    """How many keys the next slice should look at, when *count* of them took so long: at most twice as many."""
+    return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
+
+
+def _refuse_cluster(client: redis.Redis) -> None:
+    if client.info("cluster").get("cluster_enabled"):
+        raise Misuse(
+            "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
+            "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in REDIS_URL."
+        )
+
+
+@contextmanager
+def in_words(progress: Callable[[], str]) -> Iterator[None]:
+    """Turn the errors of Redis and of files into ours; *progress* says how far the work has come, and what to type."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise Misuse(f"Redis refuses the login: {error}. Correct the user and password in REDIS_URL.") from error
+    except (Unreachable, Silent) as error:
+        raise TryAgain(f"Redis does not answer: {error}. {progress()}") from error
+    except RedisError as error:
+        raise CallAPerson(f"Redis refused: {error}. {_advice(str(error))} {progress()}") from error
+    except OSError as error:
+        raise CallAPerson(f"{error.filename or 'the journal'}: {error.strerror}. {progress()}") from error
+
+
+def _advice(said: str) -> str:
+    if "read only replica" in said:
+        return "It is a replica: name its master in REDIS_URL."
+    if "permission" in said:
+        return "The user of REDIS_URL needs INFO, SCAN, EXISTS, RENAMENX and scripts on all these keys."
+    return "Ask whoever runs the server."

@@ -1,0 +1,82 @@
+"""Sends messages to Redis in few round trips, and says which of them it refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from lectern.effects.rows.outbox import Rest, Unsent
+
+STREAM_BOUND = 100_000
+"""A stream that we write to is trimmed to about this many messages."""
+
+SEND_AT_ONCE = 1000
+"""Messages in a round trip, for which Redis serves nobody else for about 5 ms."""
+
+# One command for many messages: reading an answer to each costs more than sending them. A stream that refuses a message
+# gets none of those behind it, because a streamer must not read a grant before the releases that it follows. A server
+# that is only a copy refuses all writes but would publish, to nobody: there the whole command fails.
+_SEND = """
+local refused, shut = {}, {}
+for i = 2, #ARGV, 2 do
+  local target, todo = KEYS[i / 2], ARGV[i]
+  local not_added, not_published
+  if todo ~= 'publish' then
+    not_added = shut[target]
+    if not not_added then
+      local done = redis.pcall('xadd', target, 'MAXLEN', '~', ARGV[1], '*', 'body', ARGV[i + 1])
+      if type(done) == 'table' and done.err then
+        not_added = done.err
+        if string.find(not_added, '^-?READONLY') then return redis.error_reply(not_added) end
+        shut[target] = not_added
+      end
+    end
+  end
+  if todo ~= 'add' then
+    local done = redis.pcall('publish', target, ARGV[i + 1])
+    if type(done) == 'table' and done.err then not_published = done.err end
+  end
+  if not_added or not_published then
+    refused[#refused + 1] = i / 2 - 1
+    refused[#refused + 1] = (not_added and not_published and 'both') or (not_added and 'add') or 'publish'
+    refused[#refused + 1] = not_added or not_published
+  end
+end
+return refused
+"""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A message that Redis did not take, or took in part; *index* is its place among those that were sent."""
+
+    index: int
+    rest: Rest
+    why: str
+
+
+@dataclass
+class Sent:
+    """What became of messages: the first *number* reached Redis, which refused some; then the way to it *broke*."""
+
+    number: int = 0
+    refused: list[Refused] = field(default_factory=list)
+    broke: Exception | None = None
+
+
+async def send(client: "redis.Redis", messages: Sequence[Unsent]) -> Sent:
+    """Send all in their order, each as far as it is not done yet."""
+    sent = Sent()
+    for first in range(0, len(messages), SEND_AT_ONCE):
+        some = messages[first : first + SEND_AT_ONCE]
+        said = [text for one in some for text in (one.todo, one.body)]
+        try:
+            found = await client.eval(_SEND, len(some), *[one.target for one in some], STREAM_BOUND, *said)
+        except (RedisError, OSError) as error:
+            sent.broke = error
+            return sent
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        sent.refused += [Refused(first + int(index), Rest(rest), str(why)) for index, rest, why in triples]
+        sent.number += len(some)
+    return sent

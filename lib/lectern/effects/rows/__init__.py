@@ -1,0 +1,1 @@
+"""Rows of both databases: read and written, never decided."""

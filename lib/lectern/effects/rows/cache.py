@@ -1,0 +1,291 @@
+"""The streamer's cache as rows: what is there, pinned, reserved; the sums are kept by transaction."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+
+from lectern.effects.rows.tables.streamer import dirs, files
+from lectern.facts import Idle, Usage
+from lectern.states import FileState
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A rendition as the database has it; *site* is its path."""
+
+    stem: str
+    state: FileState
+    num_cite: int
+    site: str | None
+    url: str | None
+    size_bytes: int
+    duration_s: float | None
+    update_time: float = 0.0
+    reason: str | None = None
+    source: str | None = None
+    crc64: int | None = None
+    mtime: float | None = None
+    run_id: str | None = None
+
+
+_COLUMNS = (
+    files.c.id,
+    files.c.state,
+    files.c.num_cite,
+    files.c.site,
+    files.c.url,
+    files.c.size_bytes,
+    files.c.duration_s,
+    files.c.update_time,
+    files.c.reason,
+    files.c.source,
+    files.c.crc64,
+    files.c.mtime,
+    files.c.run_id,
+)
+_HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
+"""An old program's row has no state of ours: what it cached, is there."""
+
+_UNPINNED = files.c.num_cite == 0
+"""Each start counts the citations anew, so that none is missing or below 0; what equals 0 the index has by its use."""
+
+
+def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    state = FileState(row.state) if row.state else FileState.READY
+    return Cached(
+        row.id,
+        state,
+        row.num_cite or 0,
+        row.site,
+        row.url,
+        row.size_bytes or 0,
+        row.duration_s,
+        row.update_time or 0.0,
+        row.reason,
+        row.source,
+        None if row.crc64 is None else int(row.crc64),
+        row.mtime,
+        row.run_id,
+    )
+
+
+def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
+    """The rows of *stems*."""
+    found = connection.execute(select(*_COLUMNS).where(files.c.id.in_(list(stems))))
+    return {row.id: _cached(row) for row in found}
+
+
+def everything(connection: Connection) -> list[Cached]:
+    """All rows, least recently used first."""
+    return [_cached(row) for row in connection.execute(select(*_COLUMNS).order_by(files.c.update_time, files.c.id))]
+
+
+def usage(connection: Connection, root: Path) -> Usage:
+    """Used and reserved together, of the cache under *root*."""
+    row = connection.execute(select(dirs).where(dirs.c.dir == str(root))).one_or_none()
+    if row is None:
+        connection.execute(insert(dirs).values(dir=str(root), size=0, num=0, reserved_bytes=0, reserved_num=0))
+        return Usage(0, 0)
+    return Usage(int(row.size) + (row.reserved_bytes or 0), row.num + (row.reserved_num or 0))
+
+
+def used_bytes(connection: Connection, root: Path) -> int:
+    """Used and reserved together; only looks."""
+    wanted = select(dirs.c.size, dirs.c.reserved_bytes).where(dirs.c.dir == str(root))
+    row = connection.execute(wanted).one_or_none()
+    return 0 if row is None else int(row.size) + (row.reserved_bytes or 0)
+
+
+def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: int) -> list[Idle]:
+    """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
+    wanted = (
+        select(files.c.id, files.c.size_bytes)
+        .where(_HERE, _UNPINNED, files.c.id.not_in(list(but)))
+        .order_by(files.c.update_time, files.c.id)
+    )
+    found: list[Idle] = []
+    held = 0
+    for row in connection.execution_options(yield_per=200).execute(wanted):
+        if held >= size_bytes and len(found) >= num:
+            break
+        found.append(Idle(row.id, row.size_bytes or 0))
+        held += row.size_bytes or 0
+    return found
+
+
+def cite(connection: Connection, stem: str, by: int, now: float) -> None:
+    """Add *by* citations to a rendition, and note that it was used."""
+    number = func.coalesce(files.c.num_cite, 0) + by
+    connection.execute(update(files).where(files.c.id == stem).values(num_cite=number, update_time=now))
+
+
+def uncite(connection: Connection, stem: str) -> None:
+    """Take one citation back, never below 0; the file stays."""
+    pinned = files.c.num_cite > 0
+    connection.execute(update(files).where(files.c.id == stem, pinned).values(num_cite=files.c.num_cite - 1))
+
+
+def reserve(
+    connection: Connection,
+    root: Path,
+    stem: str,
+    size_bytes: int,
+    url: str,
+    site: Path,
+    now: float,
+    *,
+    source: str | None = None,
+) -> None:
+    """Reserve room for a download of *stem*; *source* is the recording where no record names it."""
+    connection.execute(delete(files).where(files.c.id == stem))
+    connection.execute(
+        insert(files).values(
+            id=stem,
+            num_cite=0,
+            site=str(site),
+            update_time=now,
+            state=FileState.DOWNLOADING,
+            size_bytes=size_bytes,
+            url=url,
+            source=source,
+            tries=0,
+        )
+    )
+    _add(connection, root, reserved_bytes=size_bytes, reserved_num=1)
+
+
+def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) -> None:
+    """A download is of another size than was reserved for it."""
+    connection.execute(update(files).where(files.c.id == before.stem).values(size_bytes=size_bytes))
+    _add(connection, root, reserved_bytes=size_bytes - before.size_bytes)
+
+
+def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
+    """The renditions leave the sums; their files go next."""
+    for one in evictions:
+        connection.execute(update(files).where(files.c.id == one.stem).values(state=FileState.EVICTING))
+        _add(connection, root, size=-one.size_bytes, num=-1)
+
+
+def evicting(connection: Connection) -> list[Cached]:
+    """What a crash left between leaving the sums and leaving the disk."""
+    found = connection.execute(select(*_COLUMNS).where(files.c.state == FileState.EVICTING))
+    return [_cached(row) for row in found]
+
+
+def forget(connection: Connection, stems: Sequence[str]) -> None:
+    """The files of evicted renditions are gone."""
+    gone = (files.c.state == FileState.EVICTING) & files.c.id.in_(stems)
+    connection.execute(delete(files).where(gone))
+
+
+def begun_by(connection: Connection, stem: str, run_id: str) -> None:
+    """The run that downloads a rendition."""
+    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
+    connection.execute(update(files).where(its).values(run_id=run_id))
+
+
+def tried(connection: Connection, stem: str) -> int:
+    """Count one more run of a download; returns how many there were."""
+    connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
+    return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)
+
+
+def downloading(connection: Connection, before: float) -> list[Cached]:
+    """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
+    begun = (files.c.state == FileState.DOWNLOADING) & (func.coalesce(files.c.update_time, 0) < before)
+    found = connection.execute(select(*_COLUMNS).where(begun))
+    return [_cached(row) for row in found]
+
+
+def arrived(
+    connection: Connection,
+    root: Path,
+    before: Cached,
+    *,
+    size_bytes: int,
+    etag: str | None,
+    crc64: int | None,
+    duration_s: float,
+    now: float,
+    mtime: float | None = None,
+) -> None:
+    """A download is in place: its reservation becomes use."""
+    connection.execute(
+        update(files)
+        .where(files.c.id == before.stem)
+        .values(
+            state=FileState.READY,
+            size_bytes=size_bytes,
+            etag=etag,
+            crc64=None if crc64 is None else str(crc64),
+            duration_s=duration_s,
+            update_time=now,
+            reason=None,
+            run_id=None,
+            mtime=mtime,
+        )
+    )
+    _add(connection, root, size=size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)
+
+
+def failed(connection: Connection, root: Path, before: Cached, reason: str) -> None:
+    """A download failed for good: its reservation is given back, the reason kept."""
+    connection.execute(
+        update(files).where(files.c.id == before.stem).values(state=FileState.BAD, num_cite=0, reason=reason)
+    )
+    _add(connection, root, reserved_bytes=-before.size_bytes, reserved_num=-1)
+
+
+def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> None:
+    """Note size in bytes, and mtime, of files that were found whole, by stem."""
+    if found:
+        its = update(files).where(files.c.id == bindparam("of"))
+        rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in found]
+        connection.execute(its.values(size_bytes=bindparam("its_size"), mtime=bindparam("its_mtime")), rows)
+
+
+def measured(connection: Connection, stem: str, duration_s: float) -> None:
+    """Note how long a recording is."""
+    connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
+
+
+def lose(connection: Connection, root: Path, before: Cached) -> None:
+    """Forget a rendition that was there, and whose file is lost."""
+    connection.execute(delete(files).where(files.c.id == before.stem))
+    _add(connection, root, size=-before.size_bytes, num=-1)
+
+
+def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
+    """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
+    usage(connection, root)
+    wrong = func.coalesce(files.c.num_cite, 1) != 0
+    connection.execute(update(files).where(wrong).values(num_cite=0))
+    for stem, number in citations.items():
+        connection.execute(update(files).where(files.c.id == stem).values(num_cite=number))
+    sums = select(func.coalesce(func.sum(files.c.size_bytes), 0), func.count())
+    used, num = connection.execute(sums.where(_HERE)).one()
+    reserved, reserved_num = connection.execute(sums.where(files.c.state == FileState.DOWNLOADING)).one()
+    connection.execute(
+        update(dirs)
+        .where(dirs.c.dir == str(root))
+        .values(size=used, num=num, reserved_bytes=reserved, reserved_num=reserved_num)
+    )
+    return Usage(used + reserved, num + reserved_num)
+
+
+def _add(
+    connection: Connection, root: Path, *, size: int = 0, num: int = 0, reserved_bytes: int = 0, reserved_num: int = 0
+) -> None:
+    connection.execute(
+        update(dirs)
+        .where(dirs.c.dir == str(root))
+        .values(
+            size=dirs.c.size + size,
+            num=dirs.c.num + num,
+            reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + reserved_bytes,
+            reserved_num=func.coalesce(dirs.c.reserved_num, 0) + reserved_num,
+        )
+    )

@@ -1,0 +1,80 @@
+"""What a streamer's disk and the rows of its cache disagree about, file by file."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lectern.effects.files import store
+from lectern.effects.files.store import Found
+from lectern.effects.rows.cache import Cached
+from lectern.states import FileState
+
+
+class Odd(StrEnum):
+    """What is odd about a file or its row."""
+
+    UNKNOWN = "no row knows it"
+    MISSING = "its file is missing"
+    RESIZED = "its file has another size"
+    TOUCHED = "its file was written to"
+    EVICTED = "it was about to be deleted"
+    ARRIVED = "its download had come, and was not noted"
+    LEFT = "a part of a download that nobody goes on with"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One disagreement; *row* is None where no row is concerned, *path* where no file is."""
+
+    odd: Odd
+    row: Cached | None = None
+    path: Path | None = None
+    why: str = ""
+
+    def words(self) -> str:
+        """For people."""
+        thing = self.row.stem if self.row is not None else str(self.path)
+        return f"{thing}: {self.odd}{': ' + self.why if self.why else ''}"
+
+
+def differences(found: Iterable[Found], rows: Mapping[str, Cached]) -> list[Difference]:
+    """All disagreements of the files *found* with the *rows* (by stem), by path, then the missing ones."""
+    odd: list[Difference] = []
+    there: set[str] = set()
+    for file in found:
+        row = rows.get(file.stem) if file.stem else None
+        if file.kind == "rendition" and file.stem is not None:
+            there.add(file.stem)
+        one = _of_part(file, row) if file.kind == "part" else _of_file(file, row)
+        if one is not None:
+            odd.append(one)
+    for stem, row in sorted(rows.items()):
+        if stem not in there:
+            if row.state is FileState.READY:
+                odd.append(Difference(Odd.MISSING, row))
+            elif row.state is FileState.EVICTING:
+                odd.append(Difference(Odd.EVICTED, row))
+    return odd
+
+
+def _of_part(file: Found, row: Cached | None) -> Difference | None:
+    if row is not None and row.state is FileState.DOWNLOADING:
+        return None  # it is gone on with
+    return Difference(Odd.LEFT, None, file.path)
+
+
+def _of_file(file: Found, row: Cached | None) -> Difference | None:
+    if file.stem is None and store.is_sidecar(file.path):
+        return Difference(Odd.LEFT, None, file.path)
+    if row is None or row.state is FileState.BAD:
+        return Difference(Odd.UNKNOWN, None, file.path)
+    if row.state is FileState.EVICTING:
+        return Difference(Odd.EVICTED, row, file.path)
+    if row.state is FileState.DOWNLOADING:
+        return Difference(Odd.ARRIVED, row, file.path)
+    if row.size_bytes and row.size_bytes != file.size_bytes:
+        return Difference(Odd.RESIZED, row, file.path, f"{file.size_bytes} bytes, not {row.size_bytes}")
+    if row.mtime is not None and row.mtime != file.mtime:
+        return Difference(Odd.TOUCHED, row, file.path)
+    return None

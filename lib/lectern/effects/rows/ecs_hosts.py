@@ -1,0 +1,112 @@
+"""The ECS hosts' rows: what is being made on which of them, how far it is, and how they have done lately."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from lectern.effects.rows.renditions import PUBLISHED, Due
+from lectern.effects.rows.tables.teacher import ecs_hosts, orders, videos
+from lectern.facts import EcsHost, RenditionKey
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+
+
+def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
+    """What is known of the hosts, in the order of their names."""
+    working = (
+        select(videos.c.ecs_host, func.count(videos.c.ecs_job.distinct()))
+        .where(_under_way(), videos.c.ecs_host.is_not(None), videos.c.begun_at.is_not(None))
+        .group_by(videos.c.ecs_host)
+    )
+    jobs = {str(host): int(number) for host, number in connection.execute(working)}
+    columns = (ecs_hosts.c.host, ecs_hosts.c.failures, ecs_hosts.c.aside_until)
+    lately = {row.host: row for row in connection.execute(select(*columns).where(ecs_hosts.c.host.in_(names)))}
+    return [
+        EcsHost(name, jobs.get(name, 0), lately[name].failures, lately[name].aside_until)
+        if name in lately
+        else EcsHost(name, jobs.get(name, 0))
+        for name in names
+    ]
+
+
+def remember(connection: Connection, host: EcsHost, reason: str | None, now: float) -> None:
+    """Keep the host's failures, and the reason of the last one."""
+    values = {"failures": host.failures, "aside_until": host.aside_until, "reason": reason, "updated_at": now}
+    known = connection.execute(update(ecs_hosts).where(ecs_hosts.c.host == host.name).values(**values))
+    if known.rowcount == 0:
+        connection.execute(insert(ecs_hosts).values(host=host.name, **values))
+
+
+def ours(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+    """Those of *due* that are still *owner*'s to make."""
+    unpublished = or_(videos.c.step.is_(None), videos.c.step != PUBLISHED)
+    mine = _among(due) & _under_way() & (videos.c.owner == owner) & unpublished
+    found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
+    keys = {(row.record_id, Resolution(row.resolution)) for row in found}
+    return [one for one in due if one.key in keys]
+
+
+def attach(connection: Connection, due: Sequence[Due], owner: str, host: str, job: str, now: float) -> None:
+    """*host* makes the renditions, which are *owner*'s, in its folder *job*, from now on."""
+    _set(connection, due, owner, ecs_host=host, ecs_job=job, begun_at=now, percent=None, eta=None)
+
+
+def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
+    """Their host does not make the renditions any more: its place is free, and they wait for another."""
+    _set(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
+
+
+def detached(connection: Connection, host: str, job: str) -> None:
+    """Nothing is left of the job on this host."""
+    there = (videos.c.ecs_host == host) & (videos.c.ecs_job == job)
+    connection.execute(update(videos).where(there).values(ecs_host=None, ecs_job=None))
+
+
+def reported(connection: Connection, due: Sequence[Due], owner: str, until: float, **values: object) -> list[Due]:
+    """Keep the leases until *until*, and how far the job is; returns those that are still *owner*'s to make."""
+    still = ours(connection, due, owner)
+    _set(connection, still, owner, lease_until=until, **values)
+    return still
+
+
+def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+    """The results of these are committed with this transaction: those of *due* that were still *owner*'s to make."""
+    still = ours(connection, due, owner)
+    _set(connection, still, owner, step=PUBLISHED)
+    return still
+
+
+def kept_waiting(connection: Connection, owners: Sequence[str], until: float) -> set[str]:
+    """Keep the leases of those who wait for a host until *until*; returns the owners that still have any."""
+    mine = _under_way() & videos.c.owner.in_(owners)
+    connection.execute(update(videos).where(mine).values(lease_until=until))
+    return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
+
+
+def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
+    """Who works on the renditions, where they are still to be made."""
+    found = connection.execute(select(videos.c.owner).where(_among(due), _under_way()).limit(1)).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def starts(connection: Connection) -> Mapping[RenditionKey, float]:
+    """The renditions that classes wait for, and when the first of these classes begins (epoch seconds)."""
+    waiting = (
+        select(orders.c.record_id, orders.c.resolution, func.min(orders.c.start_time))
+        .where(orders.c.state == BookingState.WAITING, orders.c.resolution.is_not(None))
+        .group_by(orders.c.record_id, orders.c.resolution)
+    )
+    return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}
+
+
+def _set(connection: Connection, due: Sequence[Due], owner: str, **values: object) -> None:
+    mine = _among(due) & _under_way() & (videos.c.owner == owner)
+    connection.execute(update(videos).where(mine).values(**values))
+
+
+def _under_way() -> ColumnElement[bool]:
+    return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == Backend.ECS)
+
+
+def _among(due: Sequence[Due]) -> ColumnElement[bool]:
+    return tuple_(videos.c.record_id, videos.c.resolution).in_([(one.record_id, str(one.resolution)) for one in due])

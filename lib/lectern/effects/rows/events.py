@@ -1,0 +1,81 @@
+"""What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
+
+from lectern.effects.rows.tables.shared import Journal
+from lectern.shown import masked
+
+MOST = 500
+"""Number of events of a record that are shown; it may have been aired a thousand times."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; *stem* is the rendition's."""
+
+    what: str
+    class_id: str | None = None
+    stem: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Past:
+    """An event as it was kept; *at* is epoch seconds."""
+
+    at: float
+    what: str
+    class_id: str | None
+    stem: str | None
+    host: str
+    detail: str
+
+
+def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:
+    """Add the events to the transaction."""
+    rows = [
+        {"at": now, "what": e.what, "class_id": e.class_id, "stem": e.stem, "host": host, "detail": masked(e.detail)}
+        for e in events
+    ]
+    if rows:
+        connection.execute(insert(journal.events), rows)
+
+
+def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
+    """Those of *class_ids* to which *what* happened before."""
+    events = journal.events
+    wanted = select(events.c.class_id).where(events.c.class_id.in_(class_ids), events.c.what == what)
+    return {str(class_id) for class_id in connection.execute(wanted).scalars()}
+
+
+def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:
+    """The events of a class and of its renditions, in time order."""
+    events = journal.events
+    mine = [events.c.class_id == class_id] if class_id else []
+    theirs = events.c.stem.in_(list(stems)) & events.c.class_id.is_(None)
+    wanted = select(*_columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
+    return [Past(*row) for row in connection.execute(wanted)]
+
+
+def of_record(connection: Connection, journal: Journal, record: str) -> list[Past]:
+    """The latest events of a record's renditions and of their classes, in time order; a stem is a record, too."""
+    events = journal.events
+    mine = events.c.stem == record
+    if record.isascii() and record.isdecimal():
+        mine |= events.c.stem.startswith(f"{record}_", autoescape=True)
+    latest = select(*_columns(journal)).where(mine).order_by(events.c.id.desc()).limit(MOST)
+    return [Past(*row) for row in connection.execute(latest)][::-1]
+
+
+def _columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
+    events = journal.events
+    return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail
+
+
+def prune(connection: Connection, journal: Journal, before: float) -> None:
+    """Forget what happened before *before* (epoch seconds)."""
+    connection.execute(delete(journal.events).where(journal.events.c.at < before))

@@ -1,0 +1,179 @@
+"""Keeps every message as it came, until it is handled."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from lectern.effects.rows import outbox
+from lectern.effects.rows.tables.shared import Journal
+from lectern.errors import Misuse
+from lectern.messages import DeadLetter
+from lectern.states import InboxState
+
+MAX_IDS = 100_000
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A message as it came; *source* names the channel or stream, *command* the flow's group."""
+
+    source: str
+    command: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A message in the inbox that is not handled yet."""
+
+    id: int
+    command: str
+    body: str
+    tries: int
+
+
+def spell(ids: Sequence[int]) -> str:
+    """Ids in order as a person writes them, ``3-7,9``: thousands are as quickly told as one, and as quickly read."""
+    spans: list[list[int]] = []
+    for one in ids:
+        if spans and one == spans[-1][1] + 1:
+            spans[-1][1] = one
+        else:
+            spans.append([one, one])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def ids_of(text: str) -> list[int]:
+    """The ids of ``3-7,9``, in its order, each once; raises Misuse for what is none, or more than any batch has."""
+    found: list[int] = []
+    for part in text.split(",") if text.strip() else ():
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise Misuse(f"{part.strip()!r:.60} is no id of the inbox. Write for example 3-7,9")
+        begin, end = int(first), int(last or first)
+        if end - begin + len(found) >= MAX_IDS:
+            raise Misuse(f"{text!r:.60} are more than {MAX_IDS} ids. Name fewer, as in 3-7,9")
+        found.extend(range(begin, end + 1))
+    return list(dict.fromkeys(found))
+
+
+def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
+    """Add the messages; after the commit they are ours to answer."""
+    if arrived:
+        rows = [
+            {
+                "source": one.source,
+                "command": one.command,
+                "body": one.body,
+                "received_at": now,
+                "state": InboxState.NEW,
+            }
+            for one in arrived
+        ]
+        connection.execute(insert(journal.inbox), rows)
+
+
+def claim(
+    connection: Connection, journal: Journal, commands: Sequence[str], *, limit: int, lease_s: float, now: float
+) -> list[Kept]:
+    """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again.
+
+    This counts no try: a message whose process died is not at fault.
+    """
+    inbox = journal.inbox
+    due = (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+        .where(inbox.c.state == InboxState.NEW, inbox.c.not_before <= now, inbox.c.command.in_(commands))
+        .order_by(inbox.c.id)
+        .limit(limit)
+    )
+    kept = [Kept(*row) for row in connection.execute(due)]
+    if kept:
+        connection.execute(
+            update(inbox).where(inbox.c.id.in_([one.id for one in kept])).values(not_before=now + lease_s)
+        )
+    return kept
+
+
+def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
+    """Those of *ids* that are not handled yet, in their order of arrival."""
+    inbox = journal.inbox
+    wanted = (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+        .where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
+        .order_by(inbox.c.id)
+    )
+    return [Kept(*row) for row in connection.execute(wanted)]
+
+
+def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
+    """Those of *ids* that are not handled yet."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id).where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
+    return {int(one) for one in connection.execute(wanted).scalars()}
+
+
+def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
+    """The messages are handled."""
+    _mark(connection, journal, list(ids), state=InboxState.DONE)
+
+
+def dead(connection: Connection, journal: Journal, id_: int, error: str) -> None:
+    """The message can not be handled, ever; *error* says why."""
+    _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
+
+
+def failed(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+    """Count a try of the messages, and give them back until *not_before* (epoch seconds)."""
+    _mark(connection, journal, list(ids), not_before=not_before, tries=journal.inbox.c.tries + 1)
+
+
+def put_off(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+    """Give the messages back until *not_before* (epoch seconds), as if they had not been claimed."""
+    _mark(connection, journal, list(ids), not_before=not_before)
+
+
+def free_all(connection: Connection, journal: Journal) -> int:
+    """At the start of the only process of a host: whatever was claimed, is free. Returns how many wait."""
+    inbox = journal.inbox
+    connection.execute(update(inbox).where(inbox.c.state == InboxState.NEW).values(not_before=0))
+    return waiting(connection, journal)
+
+
+def waiting(connection: Connection, journal: Journal) -> int:
+    """How many messages are not handled."""
+    inbox = journal.inbox
+    return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
+
+
+def oldest(connection: Connection, journal: Journal) -> float | None:
+    """When the oldest message came that is not handled, epoch seconds."""
+    inbox = journal.inbox
+    found = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
+    return None if found is None else float(found)
+
+
+def waits(connection: Connection, journal: Journal, command: str) -> bool:
+    """Whether a message of *command* is not handled."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
+    return connection.execute(wanted).first() is not None
+
+
+def prune(connection: Connection, journal: Journal, before: float) -> None:
+    """Forget what was handled before *before* (epoch seconds)."""
+    inbox = journal.inbox
+    connection.execute(delete(inbox).where(inbox.c.state != InboxState.NEW, inbox.c.received_at < before))
+
+
+def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values: object) -> None:
+    if ids:
+        connection.execute(update(journal.inbox).where(journal.inbox.c.id.in_(ids)).values(**values))
+
+
+def bury(connection: Connection, journal: Journal, kept: Kept, error: str, dead_letters: str, now: float) -> None:
+    """Mark a message as dead and put it, with the reason, on the stream *dead_letters*."""
+    dead(connection, journal, kept.id, error)
+    letter = DeadLetter(error=error, body=kept.body, command=kept.command)
+    outbox.put(connection, journal, [outbox.Outgoing(dead_letters, outbox.Kind.STREAM, letter)], now)

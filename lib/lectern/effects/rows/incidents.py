@@ -1,0 +1,165 @@
+"""Alarms of one code within a time are one incident: told at once, then seldom, and at its end."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from lectern.effects.rows.outbox import Unsent
+from lectern.effects.rows.tables.shared import Journal
+from lectern.errors import CODES, Severity
+from lectern.messages import Alarm
+
+NAMES_SAID = 20
+"""Classes that the sentence of an alarm names; its field *classes* has all of them."""
+
+
+class Stage(StrEnum):
+    """Why an incident is told once more."""
+
+    MORE = "more"
+    ESCALATED = "escalated"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: between two tellings of a growing incident, until it is escalated, and of silence until its end."""
+
+    group_s: float
+    escalate_s: float
+    quiet_s: float
+
+
+def fold(
+    connection: Connection, journal: Journal, unsent: Sequence[Unsent], channel: str, patience: Patience, now: float
+) -> set[int]:
+    """Count each alarm among *unsent* into its incident; returns the ids of those that are not to be sent themselves.
+
+    The first alarm of an incident is sent as it is, until that has been done; with *group_s* 0 each one is.
+    """
+    alarms: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    for row in unsent:
+        if row.target == channel and not row.is_told:
+            fields = json.loads(row.body)
+            if "incident" not in fields:
+                alarms[fields["code"]].append((row.id, fields))
+    folded: set[int] = set()
+    for code, its in alarms.items():
+        first_id = _count(connection, journal, code, its, now)
+        folded |= {id_ for id_, _ in its if id_ != first_id and patience.group_s}
+    return folded
+
+
+def _count(
+    connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
+) -> int:
+    """Count alarms of *code* into the open incident, or a new one; returns the id of that which it began with."""
+    table = journal.incidents
+    is_open = (table.c.code == code) & table.c.resolved_at.is_(None)
+    row = connection.execute(select(table).where(is_open)).one_or_none()
+    known = row.last_id if row is not None else 0
+    new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
+    named = json.loads(row.classes) if row is not None else []
+    classes = list(dict.fromkeys([*named, *(fields["class_id"] for _, fields in new if fields.get("class_id"))]))
+    if row is None:
+        first_id, first = alarms[0]
+        values = {"first_at": now, "message": first["message"], "first_id": first_id, "number": len(new)}
+        values |= {"told_classes": 1 if first.get("class_id") else 0}
+        last = {"last_at": now, "last_id": new[-1][0], "classes": json.dumps(classes)}
+        connection.execute(insert(table).values(code=code, **values, **last))
+        return first_id
+    if new:
+        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": json.dumps(classes)}
+        connection.execute(update(table).where(table.c.id == row.id).values(**more))
+    return int(row.first_id)
+
+
+def told(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+    """The outbox's rows *ids* were sent; incidents that began with one of them are known to people."""
+    if ids:
+        table = journal.incidents
+        first = table.c.first_id.in_(ids) & table.c.told_at.is_(None)
+        connection.execute(update(table).where(first).values(told_at=now, told_number=1))
+
+
+def follow_up(connection: Connection, journal: Journal, host: str, patience: Patience, now: float) -> list[Alarm]:
+    """What is to be told of the open incidents now: they grew, go on for too long, or are over."""
+    table = journal.incidents
+    found: list[Alarm] = []
+    for row in connection.execute(select(table).where(table.c.resolved_at.is_(None), table.c.told_at.is_not(None))):
+        stage = _stage(row, patience, now)
+        if stage is None:
+            continue
+        classes = json.loads(row.classes)
+        changed: dict[str, object] = {"told_at": now, "told_number": row.number, "told_classes": len(classes)}
+        if stage is not Stage.MORE:
+            changed[f"{stage}_at"] = now
+        connection.execute(update(table).where(table.c.id == row.id).values(**changed))
+        found.append(_alarm(row, stage, classes, host, now))
+    return found
+
+
+def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
+    if now - row.last_at >= patience.quiet_s:
+        return Stage.RESOLVED
+    urgent = row.code in CODES and CODES[row.code].severity is Severity.CRITICAL
+    if urgent and row.escalated_at is None and row.number > 1 and now - row.first_at >= patience.escalate_s:
+        return Stage.ESCALATED
+    since = now - row.told_at
+    if row.number == row.told_number or since < patience.group_s or not patience.group_s:
+        return None
+    is_news = row.number >= 2 * row.told_number or since >= 10 * patience.group_s or _names_are_new(row)
+    return Stage.MORE if is_news else None
+
+
+def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
+    """Whether a class is in danger of which nobody has been told: that is news, however many others are known."""
+    return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
+
+
+def _alarm(row: Any, stage: Stage, classes: list[str], host: str, now: float) -> Alarm:  # noqa: ANN401 (as above)
+    since = time.strftime("%H:%M:%S", time.localtime(row.first_at))
+    words = {
+        Stage.MORE: f"{row.number} times since {since}",
+        Stage.ESCALATED: f"still going on, {row.number} times since {since}",
+        Stage.RESOLVED: f"over: {row.number} times since {since}, none for a while",
+    }
+    new = classes[row.told_classes :]
+    more = f" and {len(new) - NAMES_SAID} more" if len(new) > NAMES_SAID else ""
+    named = f"; new: {', '.join(new[:NAMES_SAID])}{more}" if new else ""
+    return Alarm(
+        code=row.code,
+        message=f"{words[stage]}{named}; it began with: {row.message}",
+        at=now,
+        runbook=CODES[row.code].runbook if row.code in CODES else "",
+        host=host,
+        incident=row.id,
+        stage=stage,
+        count=row.number,
+        first_at=row.first_at,
+        last_at=row.last_at,
+        classes=classes,
+    )
+
+
+def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
+    """The incidents that are not over, oldest first."""
+    table = journal.incidents
+    wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
+    return [
+        {
+            "code": row.code,
+            "count": row.number,
+            "first_at": row.first_at,
+            "last_at": row.last_at,
+            "message": row.message,
+            "classes": json.loads(row.classes),
+        }
+        for row in connection.execute(wanted)
+    ]

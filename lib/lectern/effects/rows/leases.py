@@ -1,0 +1,103 @@
+"""Leases as rows: the teacher's truth about who may push what, and the session that a streamer was given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from lectern.effects.rows.tables.streamer import leases
+from lectern.effects.rows.tables.teacher import moves, streamers
+
+# -- the teacher's ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A streamer as the teacher's database has it; *session* is None where its lease was taken."""
+
+    name: str
+    session: str | None
+    lease_s: float
+    granted_at: float
+    lost_at: float | None
+
+
+def holders(connection: Connection) -> dict[str, Holder]:
+    """All streamers that ever held a lease, by name."""
+    return {
+        row.name: Holder(row.name, row.session, float(row.lease_s), row.granted_at or 0.0, row.lost_at)
+        for row in connection.execute(select(streamers))
+    }
+
+
+def holder(connection: Connection, name: str) -> Holder:
+    """The streamer *name*; one that never held a lease has none."""
+    return holders(connection).get(name, Holder(name, None, 0.0, 0.0, None))
+
+
+def grant(connection: Connection, name: str, session: str, lease_s: float, now: float) -> None:
+    """From here on the streamer holds its lease under *session*, for *lease_s* after each beat."""
+    connection.execute(delete(streamers).where(streamers.c.name == name))
+    connection.execute(insert(streamers).values(name=name, session=session, lease_s=lease_s, granted_at=now))
+
+
+def take(connection: Connection, name: str, session: str | None) -> bool:
+    """Take the lease away; False where it is not the one of *session* any more: it was granted anew meanwhile."""
+    if holder(connection, name).session != session:
+        return False
+    connection.execute(update(streamers).where(streamers.c.name == name).values(session=None))
+    return True
+
+
+def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
+    """Since when the streamer is lost (epoch seconds); None where it is not."""
+    if holders(connection).get(name) is None:
+        connection.execute(insert(streamers).values(name=name, lost_at=lost_at))
+        return
+    connection.execute(update(streamers).where(streamers.c.name == name).values(lost_at=lost_at))
+
+
+def note_move(
+    connection: Connection, class_id: str, streamer: str, placement: int, now: float, *, refused: bool
+) -> None:
+    """Note that a class was taken from its streamer: because that is lost, or has *refused* it."""
+    values = {"class_id": class_id, "streamer": streamer, "placement": placement, "moved_at": now, "refused": refused}
+    connection.execute(insert(moves).values(**values))
+
+
+def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
+    """(class_id, placement) of each class that was taken from *streamer*, the latest placement of each."""
+    latest: dict[str, int] = {}
+    wanted = select(moves.c.class_id, moves.c.placement).where(moves.c.streamer == streamer).order_by(moves.c.id)
+    for row in connection.execute(wanted):
+        latest[row.class_id] = row.placement
+    return list(latest.items())
+
+
+def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
+    """The streamers that have refused each of *class_ids*."""
+    found: dict[str, set[str]] = {class_id: set() for class_id in class_ids}
+    wanted = select(moves.c.class_id, moves.c.streamer).where(moves.c.class_id.in_(class_ids), moves.c.refused)
+    for row in connection.execute(wanted):
+        found[row.class_id].add(row.streamer)
+    return found
+
+
+def prune(connection: Connection, before: float) -> None:
+    """Forget the moves before *before* (epoch seconds)."""
+    connection.execute(delete(moves).where(moves.c.moved_at < before))
+
+
+# -- the streamer's --------------------------------------------------------------------------------------------------
+
+
+def session(connection: Connection, streamer: str) -> str | None:
+    """The session that this streamer was given."""
+    found = connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def hold(connection: Connection, streamer: str, session: str, now: float) -> None:
+    """This streamer was given *session*, and has read all that was sent before."""
+    connection.execute(delete(leases).where(leases.c.streamer == streamer))
+    connection.execute(insert(leases).values(streamer=streamer, session=session, granted_at=now))

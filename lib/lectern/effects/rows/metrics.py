@@ -1,0 +1,185 @@
+"""What a resident process exports to Prometheus: its rows, counted when asked, and what only it has seen."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, Table, func, select
+
+from lectern import __version__
+from lectern.effects.rows import airings
+from lectern.effects.rows.tables import streamer as at_streamer
+from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.effects.rows.tables.shared import Journal
+from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState
+
+Role = Literal["teacher", "streamer"]
+disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
+_seen = CollectorRegistry()
+ProcessCollector(namespace="lectern", registry=_seen)
+
+ANSWER_SECONDS = Histogram(
+    "lectern_answer_seconds",
+    "From the arrival of a booking to its first answer.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800),
+    registry=_seen,
+)
+TRANSCODES = Counter(
+    "lectern_transcodes", "Transcodings that ended, by backend and outcome.", ("backend", "outcome"), registry=_seen
+)
+ALARMS = Counter("lectern_alarms", "Alarms that were sent, by code.", ("code",), registry=_seen)
+EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the cache.", registry=_seen)
+DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=_seen)
+HEARD_AT = Gauge(
+    "lectern_channels_heard_timestamp_seconds",
+    "When the subscription to the channels last heard its own beat; 0 where there is none.",
+    registry=_seen,
+)
+DEAF = Counter(
+    "lectern_deaf_subscriptions",
+    "Subscriptions that no longer heard their own beat, and were made anew.",
+    registry=_seen,
+)
+RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=_seen)
+
+
+def exposition(role: Role, name: str, connection: Connection, max_bytes: int = 0) -> bytes:
+    """All metrics of a host in Prometheus' text format; *connection* reads its database."""
+    now = time.time()
+    rows = CollectorRegistry()
+    rows.register(_Read([_info(role, name), *_of(role, connection, now, max_bytes)]))
+    return generate_latest(rows) + generate_latest(_seen)
+
+
+class _Read(Collector):
+    """What was read from the rows a moment ago."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        return self._metrics
+
+
+def _info(role: Role, name: str) -> Metric:
+    found = InfoMetricFamily("lectern", "Which version serves which role.")
+    found.add_metric([], {"version": __version__, "role": role, "name": name})
+    return found
+
+
+def _of(role: Role, connection: Connection, now: float, max_bytes: int) -> Iterator[Metric]:
+    if role == "teacher":
+        yield from _bookings(connection, now)
+        yield from _renditions(connection, now)
+        yield from _messages(connection, at_teacher.journal, now)
+    else:
+        yield from _cache(connection, max_bytes)
+        yield from _airings(connection, now)
+        yield from _messages(connection, at_streamer.journal, now)
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, what, value=value)
+
+
+def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
+    orders = at_teacher.orders
+    by_code = GaugeMetricFamily("lectern_bookings", "Bookings by state and code.", labels=("state", "code"))
+    counted = select(orders.c.state, func.coalesce(orders.c.code, 0), func.count()).group_by(
+        orders.c.state, func.coalesce(orders.c.code, 0)
+    )
+    for state, code, number in connection.execute(counted):
+        by_code.add_metric([str(state), str(code)], number)
+    yield by_code
+    waiting = orders.c.state == BookingState.WAITING
+    oldest = select(func.count(), func.min(orders.c.received_at), func.min(orders.c.start_time)).where(waiting)
+    number, since, start = connection.execute(oldest).one()
+    yield _gauge("lectern_waiting_classes", "Classes that wait for a rendition.", number)
+    yield _gauge("lectern_waiting_oldest_seconds", "How long the oldest one waits.", _age(since, now))
+    slack = GaugeMetricFamily("lectern_waiting_slack_seconds", "Until the first waiting class begins.")
+    if start is not None:
+        slack.add_metric([], start - now)
+    yield slack
+    unanswered = orders.c.answered_at.is_(None) & (orders.c.state == BookingState.PLACED)
+    late = connection.execute(select(func.min(orders.c.updated_at)).where(unanswered)).scalar_one()
+    yield _gauge("lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now))
+
+
+def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
+    videos = at_teacher.videos
+    yield _counted(connection, videos, "status", "lectern_renditions", "Renditions by status.")
+    deadline = select(func.min(videos.c.deadline)).where(videos.c.status == RenditionState.TRANSCODING)
+    found = connection.execute(deadline).scalar_one()
+    slack = GaugeMetricFamily("lectern_rendition_slack_seconds", "Until the first deadline of a transcoding.")
+    if found is not None:
+        slack.add_metric([], found - now)
+    yield slack
+
+
+def _cache(connection: Connection, max_bytes: int) -> Iterator[Metric]:
+    files = at_streamer.files
+    size = func.coalesce(func.sum(files.c.size_bytes), 0)
+    ready = func.coalesce(files.c.state, FileState.READY) == FileState.READY
+    pinned = ready & (func.coalesce(files.c.num_cite, 0) > 0)
+    of_bytes = GaugeMetricFamily("lectern_cache_bytes", "Bytes of the cache.", labels=("kind",))
+    for kind, which in (("used", ready), ("reserved", files.c.state == FileState.DOWNLOADING), ("pinned", pinned)):
+        of_bytes.add_metric([kind], connection.execute(select(size).where(which)).scalar_one())
+    of_bytes.add_metric(["bound"], max_bytes)
+    yield of_bytes
+    yield _counted(connection, files, "state", "lectern_cache_renditions", "Renditions in the cache, by state.")
+
+
+def _airings(connection: Connection, now: float) -> Iterator[Metric]:
+    classes = at_streamer.classes
+    yield _counted(connection, classes, "state", "lectern_classes", "Classes of this streamer, by state.")
+    pushed = select(func.count()).where(classes.c.state == AiringState.ON_AIR)
+    yield _gauge("lectern_pushes_on_air", "Classes that are pushed now.", connection.execute(pushed).scalar_one())
+    # Not in SQL: an old program wrote some times as text.
+    live = [one for one in airings.live(connection) if one.end_time > now]
+    missing = sum(one.start_time <= now and one.state is not AiringState.ON_AIR for one in live)
+    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", missing)
+    starts = [one.start_time for one in live if one.start_time > now]
+    following = GaugeMetricFamily("lectern_next_class_seconds", "Until the next class begins.")
+    if starts:
+        following.add_metric([], min(starts) - now)
+    yield following
+
+
+def _messages(connection: Connection, journal: Journal, now: float) -> Iterator[Metric]:
+    inbox, outbox = journal.inbox, journal.outbox
+    new = select(func.count(), func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)
+    number, since = connection.execute(new).one()
+    yield _gauge("lectern_inbox_messages", "Messages that are not handled.", number)
+    yield _gauge("lectern_inbox_lag_seconds", "How long the oldest of them lies here.", _age(since, now))
+    dead = select(func.count()).where(inbox.c.state == InboxState.DEAD)
+    yield _gauge(
+        "lectern_dead_letters",
+        "Messages of the last week that could not be read.",
+        connection.execute(dead).scalar_one(),
+    )
+    unsent = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None))
+    lag = _age(connection.execute(unsent).scalar_one(), now)
+    yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
+
+
+def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:
+    found = GaugeMetricFamily(name, what, labels=(column,))
+    for value, number in connection.execute(select(table.c[column], func.count()).group_by(table.c[column])):
+        found.add_metric([str(value or "unknown")], number)
+    return found
+
+
+def _age(since: float | None, now: float) -> float:
+    return 0.0 if since is None else max(now - since, 0.0)

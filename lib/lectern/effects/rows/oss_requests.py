@@ -1,0 +1,69 @@
+"""The teacher's renditions that the OSS is asked for: who asks, whether it may still, and that it did."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from lectern.effects.rows import renditions
+from lectern.effects.rows.renditions import Due
+from lectern.effects.rows.tables.teacher import videos
+from lectern.facts import RenditionKey
+from lectern.states import Backend, Resolution
+
+
+def open_among(
+    connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float
+) -> list[tuple[RenditionKey, int]]:
+    """Those of *keys*, with their attempts, that the OSS is to be asked for and that nobody but *owner* asks for."""
+    free = renditions.among(keys) & _unasked() & _free(now, owner)
+    columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
+    rows = connection.execute(select(*columns).where(free))
+    return [((row.record_id, Resolution(row.resolution)), int(row.attempt)) for row in rows]
+
+
+def take(
+    connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
+) -> list[tuple[RenditionKey, int]]:
+    """What is open among *keys*; it is *owner*'s for *lease_s*."""
+    found = open_among(connection, keys, owner, now)
+    _lease(connection, renditions.among([key for key, _ in found]), owner, now + lease_s)
+    return found
+
+
+def keep(connection: Connection, owner: str, lease_s: float, now: float) -> None:
+    """All that *owner* has not asked for yet stays its own for *lease_s* more."""
+    _lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
+
+
+def may_ask(connection: Connection, key: RenditionKey, attempt: int, owner: str, lease_s: float, now: float) -> bool:
+    """Whether *owner* is still to ask for *attempt* of *key*; if so, it is its own for *lease_s* more."""
+    mine = renditions.among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
+    return _lease(connection, mine, owner, now + lease_s) == 1
+
+
+def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
+    """The OSS took the request for *attempt*, and has until *deadline*; False where the row has gone on meanwhile."""
+    mine = renditions.among([key]) & renditions.transcoding(Backend.OSS) & (videos.c.attempt == attempt)
+    values = {"requested_at": now, "deadline": deadline, "owner": None, "lease_until": None}
+    return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1
+
+
+def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
+    """The OSS transcodings begun before *before* that were never asked for, and that nobody is about to ask for."""
+    which = _unasked() & (videos.c.updated_at < before) & _free(now)
+    rows = connection.execute(select(*renditions.DUE).where(which).limit(1000))
+    return [renditions.due_of(row) for row in rows]
+
+
+def _unasked() -> ColumnElement[bool]:
+    return renditions.transcoding(Backend.OSS) & videos.c.requested_at.is_(None)
+
+
+def _free(now: float, owner: str = "") -> ColumnElement[bool]:
+    return or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
+
+
+def _lease(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> int:
+    leased = update(videos).where(which).values(owner=owner, lease_until=until)
+    return connection.execute(leased).rowcount

@@ -1,0 +1,142 @@
+"""Messages to be sent are rows first: committed, then sent, sent again until they were."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from lectern.effects.rows.tables.shared import Journal
+from lectern.messages import Message
+
+AGAIN_WITHIN_S = 60.0
+"""Seconds at most until a message that Redis refused is tried again."""
+
+
+class Kind(StrEnum):
+    """How a message is sent."""
+
+    CHANNEL = "channel"  # PUBLISH, and a bounded stream of the same name
+    STREAM = "stream"  # XADD
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message for *target*, a channel or stream."""
+
+    target: str
+    kind: Kind
+    message: Message
+    class_id: str | None = None
+
+
+class Rest(StrEnum):
+    """What is to be done yet with a message that Redis took in part, or not at all."""
+
+    BOTH = "both"
+    ADD = "add"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A committed message that is not known to be sent; Redis refused it *tries* times, *rest* is not done yet."""
+
+    id: int
+    target: str
+    kind: Kind
+    body: str
+    rest: Rest | None = None
+    tries: int = 0
+
+    @property
+    def todo(self) -> Rest:
+        """What is to be done now."""
+        return self.rest or (Rest.BOTH if self.kind is Kind.CHANNEL else Rest.ADD)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether a part of it was done before, so that somebody may have heard it."""
+        return self.rest in {Rest.ADD, Rest.PUBLISH} and self.kind is Kind.CHANNEL
+
+
+def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
+    """Add the messages to the transaction."""
+    rows = [
+        {
+            "target": one.target,
+            "kind": one.kind,
+            "body": one.message.to_json(),
+            "class_id": one.class_id,
+            "created_at": now,
+        }
+        for one in outgoing
+    ]
+    if rows:
+        connection.execute(insert(journal.outbox), rows)
+
+
+def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
+    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
+    outbox = journal.outbox
+    columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
+    wanted = select(*columns).where(_due(journal, now)).order_by(outbox.c.id).limit(limit)
+    return [
+        Unsent(row.id, row.target, Kind(row.kind), row.body, Rest(row.rest) if row.rest else None, row.tries)
+        for row in connection.execute(wanted)
+    ]
+
+
+def _due(journal: Journal, now: float) -> ColumnElement[bool]:
+    outbox = journal.outbox
+    waits = outbox.c.sent_at.is_(None) & (outbox.c.not_before > now) & (outbox.c.kind == Kind.STREAM)
+    is_free = (outbox.c.kind != Kind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
+    return outbox.c.sent_at.is_(None) & (outbox.c.not_before <= now) & is_free
+
+
+def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+    """The messages were sent."""
+    outbox = journal.outbox
+    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(sent_at=now))
+
+
+def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
+    """Redis refused *rest* of each message, and said why; the pause before the next try doubles up to a minute."""
+    outbox = journal.outbox
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
+    rows = [
+        {
+            "of": one.id,
+            "new_tries": one.tries + 1,
+            "new_not_before": now + min(2.0 ** min(one.tries, 10), AGAIN_WITHIN_S),
+            "new_rest": rest,
+            "new_error": why,
+        }
+        for one, rest, why in refusals
+    ]
+    if rows:
+        connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
+
+
+def classes_of(connection: Connection, journal: Journal, ids: Sequence[int], target: str) -> list[str]:
+    """The class_ids of those of *ids* that went to *target*."""
+    outbox = journal.outbox
+    wanted = outbox.c.id.in_(ids) & (outbox.c.target == target) & outbox.c.class_id.is_not(None)
+    return [str(row.class_id) for row in connection.execute(select(outbox.c.class_id).where(wanted))]
+
+
+def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:
+    """When the oldest unsent message was committed; with *now* the oldest that is to be sent now (epoch seconds)."""
+    outbox = journal.outbox
+    which = outbox.c.sent_at.is_(None) if now is None else _due(journal, now)
+    wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
+    found = connection.execute(wanted).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def prune(connection: Connection, journal: Journal, before: float) -> None:
+    """Forget what was sent before *before* (epoch seconds)."""
+    outbox = journal.outbox
+    connection.execute(delete(outbox).where(outbox.c.sent_at < before))

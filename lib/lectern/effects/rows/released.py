@@ -1,0 +1,45 @@
+"""Classes that a streamer does not have, or has no more: refused at once, released before they came, taken away."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from lectern.effects.rows.tables.streamer import classes
+from lectern.errors import ErrorCode
+from lectern.states import AiringState
+
+ANY_PLACEMENT = 2**31 - 1
+
+
+def note_refusal(connection: Connection, class_id: str, code: ErrorCode, message: str, now: float) -> None:
+    """Why a class was refused at once: it never cited a rendition."""
+    row = classes.c.class_id == class_id
+    connection.execute(update(classes).where(row).values(code=code.number, message=message, released_at=now))
+
+
+def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
+    """A class that is not here was released, up to *placement*; None is each that may come."""
+    connection.execute(delete(classes).where(classes.c.class_id == class_id))
+    connection.execute(
+        insert(classes).values(
+            class_id=class_id,
+            video_id="",
+            state=AiringState.CANCELLED,
+            updated_at=now,
+            released_at=now,
+            placement=ANY_PLACEMENT if placement is None else placement,
+        )
+    )
+
+
+def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
+    """Those of *class_ids* that were released before they came, and up to which placement."""
+    wanted = select(classes.c.class_id, classes.c.placement).where(
+        classes.c.class_id.in_(class_ids), classes.c.video_id == ""
+    )
+    return {row.class_id: row.placement for row in connection.execute(wanted)}
+
+
+def taken_away(connection: Connection, class_id: str) -> None:
+    """The teacher has given the class to another streamer, or has given it up: nobody waits for it here."""
+    connection.execute(update(classes).where(classes.c.class_id == class_id).values(lost_at=None))

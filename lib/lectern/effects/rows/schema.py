@@ -1,0 +1,231 @@
+"""Brings a database's schema up to this code, says what that would change, or checks that it is done."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError
+
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, transaction
+from lectern.effects.rows.tables.streamer import StreamerTable
+from lectern.effects.rows.tables.teacher import TeacherTable
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.migrations.look import shape
+
+Role = Literal["teacher", "streamer"]
+
+_TABLES: Mapping[Role, MetaData] = MappingProxyType(
+    {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
+)
+_ALEMBIC = threading.Lock()
+"""Alembic keeps the migration under way in module globals."""
+
+
+def upgrade(engine: Engine, role: Role) -> list[str]:
+    """Bring *role*'s database up to this code; returns one sentence a change, none where nothing was to do.
+
+    All of it is one transaction: killed anywhere, nothing has happened, and the next call does it. Raises
+    TryAgain where another program holds the database, Misuse and CallAPerson where it is not what it should be.
+    """
+    with _in_words(engine):
+        if _file(engine) is not None:
+            _refuse_damage(engine)
+        with transaction(engine) as connection:
+            return _migrate(connection, role)
+
+
+def plan(engine: Engine, role: Role) -> list[str]:
+    """What `upgrade` would say; changes nothing, raises the same."""
+    with _in_words(engine):
+        if _file(engine) is not None:
+            _refuse_damage(engine)
+        with _rehearsal(engine) as connection:
+            return _migrate(connection, role)
+
+
+def check(engine: Engine, role: Role) -> None:
+    """Raise Misuse or CallAPerson, in words, unless the database is exactly as far as this code; changes nothing."""
+    with _in_words(engine):
+        file = _file(engine)
+        if file is not None:
+            if not file.exists():
+                raise Misuse("there is no such database. Make it with `lectern init`, or set the database URL.")
+            _refuse_damage(engine)
+        with _reading(engine) as connection:
+            behind = _is_behind(connection, role, _script(role))
+            if not behind:
+                _refuse_missing(connection, role)
+    if behind:
+        changes = plan(engine, role)
+        raise Misuse(
+            f"{_name(engine)}: the database is behind this program by {len(changes)} changes "
+            f"({'; '.join(changes[:3])}{'; ...' if len(changes) > 3 else ''}). Run `lectern init`."
+        )
+
+
+def _script(role: Role) -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", f"lectern.migrations:{role}")
+    return ScriptDirectory.from_config(config)
+
+
+def _migrate(connection: Connection, role: Role) -> list[str]:
+    said: list[str] = []
+    script = _script(role)
+    if _is_behind(connection, role, script):
+        config = Config(attributes={"connection": connection, "said": said})
+        with _ALEMBIC, EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs("head", at)):
+            script.run_env()
+        said = said or ["alembic_version: all was there already, and is now noted as done"]
+    _refuse_missing(connection, role)
+    return said
+
+
+def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> bool:
+    """Whether revisions wait; raises CallAPerson where the database has one that is not known here."""
+    heads = script.get_heads()
+    current = MigrationContext.configure(connection).get_current_heads()
+    unknown = set(current) - {known.revision for known in script.walk_revisions()}
+    if unknown or len(current) > 1:
+        raise CallAPerson(
+            f"its revision {', '.join(sorted(current))} is not one of the {role}'s that this program knows (the newest "
+            f"is {', '.join(heads)}): a newer release wrote it, or it is another role's database. Nothing was changed. "
+            f"Install the newer release, or set the right database URL."
+        )
+    return list(current) != heads
+
+
+def _refuse_missing(connection: Connection, role: Role) -> None:
+    missing: list[str] = []
+    for table in _TABLES[role].tables.values():
+        found = shape(connection, table.name)
+        if found is None:
+            missing.append(f"table {table.name}")
+            continue
+        missing += [f"column {name} of {table.name}" for name in found.lacks(table.columns.keys())]
+        key = table.primary_key.columns.keys()
+        if not found.lacks(key) and frozenset(key) not in found.keys:
+            missing.append(f"unique index on {table.name} ({', '.join(key)})")
+    if missing:
+        raise CallAPerson(
+            f"all was there once, but there is no {', no '.join(missing)}: somebody took it away. Restore the backup; "
+            f"or, to have it made anew, type `drop table alembic_version;` into the database and run `lectern init`."
+        )
+
+
+def _file(engine: Engine) -> Path | None:
+    """The file of a SQLite database; None for one in memory, and for a server."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database or database.startswith((":memory:", "file:")):
+        return None
+    return Path(database).absolute()
+
+
+def _name(engine: Engine) -> str:
+    return str(_file(engine) or engine.url.render_as_string(hide_password=True))
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    """A connection to *file* that changes nothing; of one that is not there, an empty database.
+
+    The engine's own would turn the file to WAL mode. Only what a killed writer left half done is taken back first,
+    as by every other reader: no read is possible before.
+    """
+    if not file.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        return read_only(file, "ro")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            raise
+        return read_only(file, "rw")
+
+
+def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """A connection that changes no row; in *mode* ``rw`` it may take back what a killed writer left half done."""
+    connection = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_damage(engine: Engine) -> None:
+    file = _file(engine)
+    assert file is not None
+    if file.is_dir():
+        raise Misuse("it is a folder; the database URL must name a file.")
+    with closing(_open_to_read(file)) as connection:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise CallAPerson(_damaged(" ".join(found.split())))
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Connection]:
+    file = _file(engine)
+    reader = engine
+    if file is not None:
+        reader = create_engine("sqlite://", creator=lambda: _open_to_read(file), poolclass=NullPool)
+    with reader.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _rehearsal(engine: Engine) -> Iterator[Connection]:
+    """A connection on which everything can be tried: to a private copy of a file, elsewhere rolled back."""
+    file = _file(engine)
+    if file is None:
+        with engine.connect() as connection, connection.begin() as attempt:
+            yield connection
+            attempt.rollback()
+        return
+    # The empty name is a temporary database: SQLite puts it on disk where it is too large for the memory.
+    with closing(_open_to_read(file)) as source, closing(sqlite3.connect("", isolation_level=None)) as copy:
+        source.backup(copy)
+        with create_engine("sqlite://", creator=lambda: copy, poolclass=NullPool).connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+
+
+def _damaged(found: str) -> str:
+    return (
+        f"the file is damaged, or is no SQLite database ({found}). Nothing was changed. See that the database URL "
+        f"names the right file; if it does, restore the last backup."
+    )
+
+
+@contextmanager
+def _in_words(engine: Engine) -> Iterator[None]:
+    """Turn the driver's errors into ours, and put the database's name before them."""
+    try:
+        yield
+    except (TryAgain, CallAPerson, Misuse) as error:
+        raise type(error)(f"{_name(engine)}: {error.message}") from error
+    except (sqlite3.Error, DBAPIError) as error:
+        raise _translated(_name(engine), str(getattr(error, "orig", None) or error)) from error
+
+
+def _translated(name: str, found: str) -> LecternError:
+    if "locked" in found or "busy" in found:
+        return TryAgain(
+            f"{name}: another program has been writing to it for {BUSY_TIMEOUT_S} s ({found}). Nothing was changed. "
+            f"Stop the old program (supervisorctl stop all), and run this again."
+        )
+    if "malformed" in found or "not a database" in found:
+        return CallAPerson(f"{name}: {_damaged(found)}")
+    if "readonly" in found or "unable to open" in found or "permission" in found.lower():
+        return Misuse(f"{name}: it can not be opened for writing ({found}). Run this as the user that owns the file.")
+    return CallAPerson(f"{name}: the database refused ({found}). Nothing was changed.")

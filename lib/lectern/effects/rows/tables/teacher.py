@@ -1,0 +1,154 @@
+"""The teacher's tables."""
+
+from sqlalchemy import MetaData, Text
+from sqlmodel import Field, SQLModel
+
+from lectern.effects.rows.tables.shared import (
+    EventColumns,
+    InboxColumns,
+    IncidentColumns,
+    Journal,
+    OutboxColumns,
+    table_of,
+)
+from lectern.states import BookingState
+
+
+class TeacherTable(SQLModel):
+    """Keeps the teacher's tables apart from the streamer's, two of which have the same name."""
+
+    metadata = MetaData()
+
+
+class RenditionRow(TeacherTable, table=True):
+    """A record at a resolution, and how far its transcoding is. The first three columns are documented."""
+
+    __tablename__ = "video_list"
+    record_id: int = Field(primary_key=True)
+    resolution: str = Field(primary_key=True, max_length=10)
+    status: str | None = Field(default=None, max_length=20)
+    url: str | None = Field(default=None, sa_type=Text)
+    backend: str | None = Field(default=None, max_length=10)
+    attempt: int = 0
+    attempts_since: float = 0  # when the day of `attempts_today` began
+    attempts_today: int = 0
+    source_url: str | None = Field(default=None, sa_type=Text)
+    deadline: float | None = Field(default=None, index=True)
+    requested_at: float | None = None
+    owner: str | None = Field(default=None, max_length=250)
+    lease_until: float | None = None
+    ecs_host: str | None = Field(default=None, max_length=250)
+    ecs_job: str | None = Field(default=None, max_length=250)  # its folder there; empty when nothing is left of it
+    begun_at: float | None = None
+    step: str | None = Field(default=None, max_length=20)
+    percent: float | None = None
+    eta: float | None = None
+    reason: str | None = Field(default=None, sa_type=Text)
+    updated_at: float | None = None
+
+
+class EcsHostRow(TeacherTable, table=True):
+    """An ECS host that has been used, and how often in a row it failed."""
+
+    __tablename__ = "ecs_host_list"
+    host: str = Field(primary_key=True, max_length=250)
+    failures: int = 0
+    aside_until: float = 0
+    reason: str | None = Field(default=None, sa_type=Text)
+    updated_at: float
+
+
+class OrderRow(TeacherTable, table=True):
+    """One row a booking: the truth about a class."""
+
+    __tablename__ = "order_list"
+    class_id: str = Field(primary_key=True, max_length=250)
+    institution_id: str | None = Field(default=None, max_length=250)
+    record_id: int | None = Field(default=None, index=True)
+    url_stem: str | None = Field(default=None, max_length=250)  # where no record is named
+    resolution: str | None = Field(default=None, max_length=10)
+    start_time: float
+    end_time: float
+    stream: str | None = Field(
+        default=None, sa_type=Text, index=True
+    )  # its push URL in the form that all spellings have
+    payload: str = Field(sa_type=Text)
+    state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
+    code: int | None = None
+    message: str | None = Field(default=None, sa_type=Text)
+    streamer: str | None = Field(default=None, max_length=250)
+    url: str | None = Field(default=None, sa_type=Text)
+    deliveries: int = 1
+    received_at: float
+    updated_at: float
+    answered_at: float | None = None
+    warned_at: float | None = None
+    placement: int = 0  # how many streamers it had
+    promised_at: float | None = None  # when the platform was answered with success
+
+
+class StreamerRow(TeacherTable, table=True):
+    """A streamer, and the session under which it holds the lease of its classes."""
+
+    __tablename__ = "streamer_list"
+    name: str = Field(primary_key=True, max_length=250)
+    session: str | None = Field(default=None, max_length=250)
+    lease_s: float = 0
+    granted_at: float | None = None
+    lost_at: float | None = None
+
+
+class MoveRow(TeacherTable, table=True):
+    """A class that was taken from a streamer, which may not know it yet."""
+
+    __tablename__ = "move_list"
+    id: int | None = Field(default=None, primary_key=True)
+    class_id: str = Field(max_length=250, index=True)
+    streamer: str = Field(max_length=250, index=True)
+    placement: int
+    moved_at: float
+    refused: bool = False  # it could not prepare it; otherwise it was lost
+
+
+class CancelRow(TeacherTable, table=True):
+    """A cancel that is not done with: its streamer has not confirmed it, or its booking has not come (no streamer)."""
+
+    __tablename__ = "cancel_list"
+    class_id: str = Field(primary_key=True, max_length=250)
+    streamer: str | None = Field(default=None, max_length=250, index=True)
+    cancelled_at: float
+    told_at: float
+    until: float = Field(index=True)  # forgotten after it
+
+
+class TeacherInbox(InboxColumns, TeacherTable, table=True):
+    """Messages to the teacher."""
+
+    __tablename__ = "inbox_list"
+
+
+class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
+    """Messages from the teacher."""
+
+    __tablename__ = "outbox_list"
+
+
+class TeacherEvent(EventColumns, TeacherTable, table=True):
+    """The teacher's events."""
+
+    __tablename__ = "event_list"
+
+
+class TeacherIncident(IncidentColumns, TeacherTable, table=True):
+    """The teacher's incidents."""
+
+    __tablename__ = "incident_list"
+
+
+videos = table_of(RenditionRow)
+ecs_hosts = table_of(EcsHostRow)
+orders = table_of(OrderRow)
+streamers = table_of(StreamerRow)
+moves = table_of(MoveRow)
+cancels = table_of(CancelRow)
+journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

@@ -1,0 +1,1 @@
+"""Backups before a rollout: made, proved, archived."""

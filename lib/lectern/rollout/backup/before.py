@@ -1,0 +1,76 @@
+"""What is on a host before the window changes it: kept byte for byte, with mode and owner, to be put back."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lectern.rollout.host import durable
+from lectern.rollout.wanted import Wanted
+
+
+class Kept(BaseModel):
+    """One file as it was; *stored* is its copy's name, None where there was no such file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    stored: str | None = None
+    sha256: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0
+
+    @property
+    def owner(self) -> durable.Owner:
+        """Its owner and mode."""
+        return durable.Owner(self.uid, self.gid, self.mode)
+
+
+class Before(BaseModel):
+    """The files that the window changes, and where the link led."""
+
+    model_config = ConfigDict(frozen=True)
+
+    link: str | None
+    files: list[Kept]
+    folder: Path
+
+    def kept(self, path: Path) -> Kept:
+        """The copy of *path*; one that says that there was no such file, where it was not looked for."""
+        return next((one for one in self.files if one.path == path), Kept(path=path))
+
+    def data(self, path: Path) -> bytes | None:
+        """What *path* held; None where there was no such file."""
+        stored = self.kept(path).stored
+        return None if stored is None else (self.folder / stored).read_bytes()
+
+    def text(self, path: Path) -> str:
+        """The same as text, empty where there was no such file."""
+        return (self.data(path) or b"").decode()
+
+
+def keep(wanted: Wanted, folder: Path) -> Before:
+    """Copy into *folder* every file that the window of *wanted* can change."""
+    paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
+    durable.make_folder(folder)
+    files = [_keep(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
+    return Before(link=durable.link_target(wanted.current), files=files, folder=folder)
+
+
+def _keep(path: Path, folder: Path, number: int) -> Kept:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Kept(path=path)
+    owner = durable.Owner.of(path)
+    stored = f"{number}-{path.name}"
+    durable.write(folder / stored, data, durable.PRIVATE)
+    return Kept(
+        path=path,
+        stored=stored,
+        sha256=hashlib.sha256(data).hexdigest(),
+        uid=owner.uid,
+        gid=owner.gid,
+        mode=owner.mode,
+    )

@@ -1,0 +1,216 @@
+"""The proved backup of a host: made while the old program works, and once more of what counts while all is silent."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lectern.errors import CallAPerson, Misuse
+from lectern.rollout.answer import Answer
+from lectern.rollout.backup import archive, before, database
+from lectern.rollout.backup.archive import Archive
+from lectern.rollout.backup.before import Before
+from lectern.rollout.backup.database import Copy
+from lectern.rollout.host import durable
+from lectern.rollout.journal import Journal, locked
+from lectern.rollout.wanted import Wanted
+
+MANIFEST = "manifest.json"
+WANTED = "wanted.json"
+SILENT = "silent"
+"""The folder, inside of the backup, of what was copied after the stop: what a rollback puts back."""
+SLACK_BYTES = 64 << 20
+
+
+class Backup(BaseModel):
+    """What a finished backup says of itself; its manifest is written last."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    role: str
+    name: str
+    version: str
+    made_at: float
+    database: Copy | None
+    before: Before
+    code: Archive | None = None
+
+    def database_in(self, folder: Path) -> Path | None:
+        """Where the copy of the database is, if there was one."""
+        return None if self.database is None else folder / self.database.file
+
+
+def read(folder: Path) -> Backup | None:
+    """The finished backup in *folder*, None where there is none; raises CallAPerson where its manifest is damaged."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        found = Backup.model_validate_json(text)
+    except ValueError as error:
+        raise CallAPerson(f"{folder / MANIFEST}: it can not be read. Look at the backup by hand.") from error
+    return found.model_copy(update={"before": found.before.model_copy(update={"folder": folder / "files"})})
+
+
+def silent(wanted: Wanted) -> Backup | None:
+    """What was copied after the stop, None where the window has not come so far."""
+    return read(wanted.backup_dir / SILENT)
+
+
+def left_out(wanted: Wanted) -> list[Path]:
+    """What of the code folder is not archived: the database, copied by SQLite instead, and the recordings."""
+    sides = [wanted.database.with_name(wanted.database.name + side) for side in database.SIDES]
+    roots = [*wanted.old_video_roots, *([wanted.video_root] if wanted.video_root else [])]
+    return [wanted.database, *sides, *roots, wanted.root]
+
+
+def refuse_small_disk(wanted: Wanted) -> None:
+    """Raise Misuse where the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
+    code = archive.size_bytes(wanted.code_dir, left_out(wanted))
+    size = wanted.database.stat().st_size if wanted.database.exists() else 0
+    needed = code + 2 * size + SLACK_BYTES
+    place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise Misuse(
+            f"{place}: the backup needs {_megabytes(needed)} ({_megabytes(code)} of code, twice {_megabytes(size)} of "
+            f"database, {_megabytes(SLACK_BYTES)} of slack), and {_megabytes(free)} are free. Free some (du -xh "
+            f"{place} | sort -h | tail), or set another root."
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+def make(wanted: Wanted, *, check: bool = False) -> Answer:
+    """Back up the host while it works; a finished backup of this rollout is never written again."""
+    answer = Answer()
+    if check:
+        _say_what_is_due(wanted, Journal(wanted.rollout_dir / "journal.jsonl"), answer)
+        return answer
+    with locked(wanted.rollout_dir):
+        journal = Journal(wanted.rollout_dir / "journal.jsonl")
+        _say_what_is_due(wanted, journal, answer)
+        if not answer.changed:
+            return answer
+        answer.said.clear()
+        refuse_small_disk(wanted)
+        if wanted.backup_dir.exists():
+            answer.say(f"An older backup is now {set_aside(wanted.backup_dir, 'older')}.")
+        durable.make_folder(wanted.backups_dir)
+        journal.note(wanted.id, "backup", "begin")
+        made = _build(wanted, wanted.backup_dir, answer, live=True)
+        journal.note(wanted.id, "backup", "done", {"rows": made.database.rows if made.database else None})
+        _say_what_was_made(wanted, made, answer)
+        answer.say(*(f"Took away the old backup {name}." for name in _prune(wanted, journal)))
+    return answer
+
+
+def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
+    state = journal.state(wanted.id)
+    found = read(wanted.backup_dir)
+    used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
+    if found is not None and (state in {"half", "finished"} or not used):
+        answer.say(f"{wanted.backup_dir}: the backup is there, made {_at(found.made_at)}.")
+    elif state in {"half", "finished"}:
+        raise CallAPerson(
+            f"{wanted.backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. "
+            f"Find the backup (ls {wanted.backups_dir}) before anything else."
+        )
+    else:
+        answer.changed = True
+        answer.say(f"{wanted.backup_dir}: the code folder and {wanted.database.name} would be backed up.")
+
+
+def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
+    rows = ", ".join(f"{n} in {table}" for table, n in made.database.rows.items()) if made.database else "no database"
+    answer.say(f"{wanted.backup_dir}: backed up and proved; rows: {rows}.")
+    if made.code is not None and made.code.unsteady:
+        answer.say(f"Written to while they were archived: {', '.join(made.code.unsteady[:10])}.")
+    answer.more["backup"] = str(wanted.backup_dir)
+
+
+def copy_in_silence(wanted: Wanted) -> Backup:
+    """Copy, after the stop, what the window is about to change; a copy from before is replaced."""
+    target = wanted.backup_dir / SILENT
+    if target.exists():
+        shutil.rmtree(target)
+    return _build(wanted, target, Answer(), live=False)
+
+
+def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backup:
+    part = target.with_name(f"{target.name}.part")
+    if part.exists():
+        shutil.rmtree(part)
+    durable.make_folder(part)
+    copied = None
+    if wanted.database.exists():
+        with answer.timed("1 copy the database"):
+            copied = database.copy(wanted.database, part / wanted.database.name)
+            if live:
+                database.try_restore(copied, part)
+    code = None
+    if live:
+        with answer.timed("1 archive the code folder"):
+            code = archive.make(wanted.code_dir, part / "code.tar", left_out(wanted))
+        durable.write_json(part / WANTED, wanted.model_dump(mode="json"))
+    made = Backup(
+        id=wanted.id,
+        role=wanted.role,
+        name=wanted.name,
+        version=wanted.version,
+        made_at=time.time(),
+        database=copied,
+        before=before.keep(wanted, part / "files"),
+        code=code,
+    )
+    durable.write_json(part / MANIFEST, made.model_dump(mode="json"))
+    durable.sync_folder(part)
+    part.rename(target)
+    durable.sync_folder(target.parent)
+    found = read(target)
+    assert found is not None  # it was just renamed to there
+    return found
+
+
+def set_aside(folder: Path, why: str) -> Path:
+    """Give the backup in *folder* another name, with the time, so that nothing takes it for the present one."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name = f"{folder.name}.{why}-{stamp}"
+    target = next(path for path in _numbered(folder.with_name(name)) if not path.exists())
+    folder.rename(target)
+    durable.sync_folder(folder.parent)
+    return target
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1
+
+
+def _prune(wanted: Wanted, journal: Journal) -> list[str]:
+    """Take away the oldest backups beyond `keep`, but none that a rollback of what stands now would need."""
+    needed = {wanted.id, journal.history().last}
+    made = sorted(
+        ((found.made_at, folder) for folder in wanted.backups_dir.iterdir() if (found := read(folder)) is not None),
+        reverse=True,
+    )
+    gone = [folder for _, folder in made[wanted.keep :] if folder.name not in needed]
+    for half in wanted.backups_dir.glob("*.part"):
+        shutil.rmtree(half)  # what a crash left of another try; this one's was renamed
+    for folder in gone:
+        (folder / MANIFEST).unlink()  # from now on it is no backup
+        shutil.rmtree(folder)
+    return [folder.name for folder in gone]
+
+
+def _at(epoch_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s))

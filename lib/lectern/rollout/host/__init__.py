@@ -1,0 +1,1 @@
+"""The host under a rollout: its supervisor, health, links and durable files."""

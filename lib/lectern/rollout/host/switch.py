@@ -1,0 +1,77 @@
+"""Switches a host between the old program and the release: the link `current` and supervisor's files."""
+
+import os
+from pathlib import Path
+
+from lectern.rollout.answer import Difference
+from lectern.rollout.backup.before import Before
+from lectern.rollout.host import durable
+from lectern.rollout.wanted import Wanted
+
+
+def pending(wanted: Wanted) -> list[Difference]:
+    """What `apply` would change."""
+    found: list[Difference] = []
+    target, now = _target(wanted), durable.link_target(wanted.current)
+    if now != target:
+        found.append(Difference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
+    text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
+    if text != wanted.program_conf:
+        found.append(Difference(str(wanted.conf), text, wanted.program_conf))
+    # What an old file says can be secret (environment=), so only that it goes is shown.
+    found += [Difference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
+    return found
+
+
+def _target(wanted: Wanted) -> str:
+    return os.path.relpath(wanted.release, wanted.current.parent)
+
+
+def _places(wanted: Wanted) -> list[Path]:
+    return [wanted.current, wanted.conf, *wanted.old_confs]
+
+
+def apply(wanted: Wanted) -> list[str]:
+    """Let the link lead to the release, take the old programs' files out, and write the new one's."""
+    durable.sweep(*_places(wanted))
+    said: list[str] = []
+    if durable.link_target(wanted.current) != _target(wanted):
+        durable.switch_link(wanted.current, _target(wanted))
+        said.append(f"{wanted.current}: leads to {_target(wanted)} now.")
+    said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if durable.remove(old)]
+    data = wanted.program_conf.encode()
+    if not wanted.conf.exists() or wanted.conf.read_bytes() != data:
+        durable.write(wanted.conf, data, durable.PUBLIC)
+        said.append(f"{wanted.conf}: written.")
+    return said
+
+
+def take_back(wanted: Wanted, before: Before) -> list[str]:
+    """Put the link and supervisor's files back as they were *before*; what a person has put there since stays."""
+    durable.sweep(*_places(wanted))
+    said: list[str] = []
+    for path in (wanted.conf, *wanted.old_confs):
+        kept, data = before.kept(path), before.data(path)
+        if data is None:
+            if path == wanted.conf and durable.remove(path):
+                said.append(f"{path}: taken out.")
+        elif path != wanted.conf and path.exists() and path.read_bytes() != data:
+            said.append(f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+        elif not path.exists() or path.read_bytes() != data:
+            durable.write(path, data, kept.owner)
+            said.append(f"{path}: put back.")
+    if durable.link_target(wanted.current) != before.link:
+        if before.link is None:
+            durable.remove(wanted.current)
+        else:
+            durable.switch_link(wanted.current, before.link)
+        said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
+    return said
+
+
+def is_back(wanted: Wanted, before: Before) -> bool:
+    """Whether the link and supervisor's files are as they were *before*."""
+    files = (wanted.conf, *wanted.old_confs)
+    return durable.link_target(wanted.current) == before.link and all(
+        (path.read_bytes() if path.exists() else None) == before.data(path) for path in files
+    )

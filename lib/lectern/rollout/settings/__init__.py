@@ -1,0 +1,1 @@
+"""The host's settings files: edited where documented, kept otherwise."""

@@ -1,0 +1,149 @@
+"""Puts the wanted values into a host's files of settings (``.env``, the teacher's JSON), and takes them back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lectern.errors import Misuse
+from lectern.rollout.answer import Difference
+from lectern.rollout.backup.before import Before
+from lectern.rollout.host import durable
+from lectern.rollout.settings import env_file, json_config
+from lectern.rollout.wanted import Wanted
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """One file, what is wanted in it, and how its kind is read and edited."""
+
+    path: Path
+    wanted: Mapping[str, Any]
+    user: str
+    read: Callable[[Path], str]
+    edited: Callable[[str, Mapping[str, Any]], str]
+    taken_back: Callable[[str, Mapping[str, Any], str], str]
+    missing_from: Callable[[str, Mapping[str, Any]], list[str]]
+    shown: Callable[[str], str]
+    has_secrets: Callable[[Mapping[str, Any]], bool]
+
+    def pending(self) -> list[Difference]:
+        """What `apply` would change, masked. Raises Misuse where the file can not be read."""
+        text = self.read(self.path)
+        new = self._new(text)
+        return [] if new == text else [Difference(str(self.path), self.shown(text), self.shown(new))]
+
+    def _new(self, text: str) -> str:
+        try:
+            return self.edited(text, self.wanted)
+        except Misuse as error:
+            raise Misuse(f"{self.path}: {error.message}") from error
+
+    def apply(self) -> list[str]:
+        """Edit the file, keeping its owner; its mode stays, but nobody reads a secret who need not."""
+        durable.sweep(self.path)
+        text = self.read(self.path)
+        new = self._new(text)
+        if new == text:
+            return []
+        names = ", ".join(self.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
+        said = [f"{self.path}: set {names}."]
+        owner = self._owner()
+        if self.path.exists() and owner.mode != durable.Owner.of(self.path).mode:
+            said.append(f"{self.path}: has secrets now, its mode is {owner.mode:04o}.")
+        durable.write(self.path, new.encode(), owner)
+        return said
+
+    def _owner(self) -> durable.Owner:
+        """As it is, without others where a secret comes into it; the group stays where the user needs it to read."""
+        private = durable.Owner.user(self.user, 0o600)
+        if not self.path.exists():
+            return private
+        found = durable.Owner.of(self.path)
+        if not self.has_secrets(self.wanted):
+            return found
+        return replace(found, mode=found.mode & (0o600 if found.uid == private.uid else 0o640))
+
+    def faults(self) -> list[str]:
+        """A sentence where the file has other values than are wanted."""
+        missing = self.missing_from(self.read(self.path), self.wanted) if self.wanted else []
+        return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
+
+    def take_back(self, before: Before) -> list[str]:
+        """The file as it was *before*, byte for byte; of one that a person edited since, only our values."""
+        durable.sweep(self.path)
+        kept, data = before.kept(self.path), before.data(self.path)
+        now = self.path.read_bytes() if self.path.exists() else None
+        if now == data or now is None:
+            return self._missing_now(kept.owner, data) if now is None else []
+        text = before.text(self.path)
+        if now.decode(errors="surrogateescape") == self.edited(text, self.wanted):
+            if data is None:
+                durable.remove(self.path)
+                return [f"{self.path}: taken out, as there was none."]
+            durable.write(self.path, data, kept.owner)
+            return [f"{self.path}: put back."]
+        try:
+            mine = self.taken_back(self.read(self.path), self.wanted, text)
+        except Misuse as error:
+            return [f"{error.message} It was left as it is; the one from before is in the backup."]
+        if mine.encode() == now:
+            return []
+        durable.write(self.path, mine.encode())
+        return [f"{self.path}: somebody edited it since the window; only our values were taken back."]
+
+    def _missing_now(self, owner: durable.Owner, data: bytes | None) -> list[str]:
+        if data is None:
+            return []
+        durable.write(self.path, data, owner)
+        return [f"{self.path}: somebody took it away since the window; put back."]
+
+    def is_back(self, before: Before) -> bool:
+        """Whether the file is as it was *before*, or at least without our values."""
+        now = self.path.read_bytes() if self.path.exists() else None
+        if now == before.data(self.path):
+            return True
+        if now is None:
+            return False
+        try:
+            text = self.read(self.path)
+            return self.taken_back(text, self.wanted, before.text(self.path)) == text
+        except Misuse:
+            return True  # a person's own text: it was left as it is
+
+
+def env(wanted: Wanted) -> SettingsFile:
+    """The host's ``.env``."""
+    return SettingsFile(
+        wanted.env_path,
+        wanted.env,
+        wanted.user,
+        env_file.read,
+        env_file.edited,
+        env_file.taken_back,
+        env_file.missing_from,
+        env_file.masked,
+        env_file.has_secrets,
+    )
+
+
+def config(wanted: Wanted) -> SettingsFile | None:
+    """The teacher's old JSON config, where the inventory names one."""
+    if wanted.config_path is None or not wanted.config:
+        return None
+    return SettingsFile(
+        wanted.config_path,
+        wanted.config,
+        wanted.user,
+        json_config.read,
+        json_config.edited,
+        json_config.taken_back,
+        json_config.missing_from,
+        lambda text: json_config.shown(text, wanted.config),
+        lambda _: False,  # two times in milliseconds
+    )
+
+
+def all_of(wanted: Wanted) -> list[SettingsFile]:
+    """In the order in which they are edited."""
+    return [one for one in (config(wanted), env(wanted)) if one is not None]

@@ -1,0 +1,109 @@
+"""The step of the window in which what the old program left becomes the new one's, and its undoing, by role."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.rollout import redis_keys
+from lectern.rollout.backup import database
+from lectern.rollout.takeover import streamer, teacher
+from lectern.rollout.wanted import Wanted
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What would be taken over, in sentences, and why it may not be."""
+
+    said: Sequence[str] = ()
+    refusals: Sequence[str] = ()
+
+
+def planned(wanted: Wanted) -> Adoption:
+    """What `adopt` would do; reads only, also before the keys have their new names."""
+    if wanted.role == "teacher":
+        return _planned_of_teacher(wanted)
+    with database.reading(wanted.database) as connection:
+        found = streamer.planned(
+            connection, **_of_streamer(wanted), now=time.time(), moves_journal=_moves_journal(wanted)
+        )
+    return Adoption([f"{one}." for one in found.said], [f"{one}." for one in found.refusals])
+
+
+def adopt(wanted: Wanted) -> list[str]:
+    """Take over the old program's bookings, files and waiting lists; returns what was done."""
+    if wanted.role == "teacher":
+        return _adopt_of_teacher(wanted)
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        done = streamer.adopt(
+            engine,
+            **_of_streamer(wanted),
+            moves_journal=_moves_journal(wanted),
+            now=time.time(),
+            host=wanted.name,
+        )
+    finally:
+        engine.dispose()
+    return [f"{one}." for one in done]
+
+
+def undo(wanted: Wanted) -> list[str]:
+    """Move a streamer's files back to where they were; the rows stay."""
+    if wanted.role == "teacher":
+        return []
+    return [f"{one}." for one in streamer.undo(_moves_journal(wanted))]
+
+
+def _planned_of_teacher(wanted: Wanted) -> Adoption:
+    rules = redis_keys.rules(wanted)
+    order_key = wanted.order_key and teacher.before(wanted.order_key, rules)
+    with database.reading(wanted.database) as connection, redis_keys.opened(wanted) as client:
+        found = teacher.planned(
+            connection,
+            client,
+            waiting_key=teacher.before(wanted.waiting_key, rules),
+            order_key=order_key,
+            now=time.time(),
+        )
+    return Adoption(found.said, found.refusals)
+
+
+def _adopt_of_teacher(wanted: Wanted) -> list[str]:
+    engine = open_database(f"sqlite:///{wanted.database}")
+    try:
+        with redis_keys.opened(wanted) as client, transaction(engine) as connection:
+            return teacher.adopt(
+                connection,
+                client,
+                waiting_key=wanted.waiting_key,
+                order_key=wanted.order_key,
+                host=wanted.name,
+                transcoding_time_out_s=_transcoding_time_out_s(wanted),
+                now=time.time(),
+            )
+    finally:
+        engine.dispose()
+
+
+def _transcoding_time_out_s(wanted: Wanted) -> float:
+    """As the new program will read it: .env before the JSON config, which has milliseconds."""
+    told = wanted.env.get("TRANSCODING_TIME_OUT_S")
+    if told is not None:
+        return float(told)
+    return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+
+
+def _of_streamer(wanted: Wanted) -> dict[str, Any]:
+    assert wanted.video_root is not None  # a streamer has one, as was checked when it was parsed
+    return {
+        "video_root": wanted.video_root,
+        "old_video_roots": wanted.old_video_roots or [wanted.video_root],
+        "record_patterns": wanted.record_patterns,
+    }
+
+
+def _moves_journal(wanted: Wanted) -> Path:
+    return wanted.backup_dir / "moves.jsonl"

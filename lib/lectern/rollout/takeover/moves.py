@@ -1,0 +1,278 @@
+"""Moves of files that can be taken back: written to a journal before the first, found again after a crash."""
+
+import errno
+import json
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lectern.errors import CallAPerson
+from lectern.rollout.host import durable
+from lectern.rollout.wording import counted, shown, some
+
+MOST_SYNCS = 200
+"""More folders than these are put on the disk by one call for all."""
+
+End = Literal["intended", "done", "undoing", "undone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A folder that is made."""
+
+    folder: str
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A folder that is taken away because it is empty."""
+
+    folder: str
+    uid: int
+    gid: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A file, link or folder that is renamed; *size_bytes* and *mtime_ns* are 0 where it is no file."""
+
+    old: str
+    new: str
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+
+Step = Made | Dropped | Move
+_KINDS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Made, Dropped, Move)}
+
+
+class MovesJournal:
+    """Steps that are intended, and whether they are done or taken back; one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._steps: list[Step] = []
+        self._end: End | None = None
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        begun: list[Step] = []
+        for line in lines:
+            try:
+                fields = json.loads(line)
+                kind = fields.pop("kind")
+                if kind in _KINDS:
+                    begun.append(_KINDS[kind](**fields))
+                    continue
+                number = fields["steps"]
+            except (ValueError, TypeError, KeyError, AttributeError):
+                begun = []  # torn by a crash: nothing of it was done
+                continue
+            self._steps = [] if kind == "undone" else [*self._steps, *(begun if len(begun) == number else [])]
+            self._end = kind
+            begun = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was intended was done, and not taken back."""
+        return self._end == "done"
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether there is nothing to take back."""
+        return self._end in {None, "undone"}
+
+    @property
+    def unfinished(self) -> Sequence[Step]:
+        """What was intended where a crash may have left some of it undone."""
+        return self._steps if self._end in {"intended", "undoing"} else []
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All that was intended since it was last taken back, in its order; a crash may have left some undone."""
+        return self._steps
+
+    def intend(self, steps: Sequence[Step]) -> None:
+        """Note *steps*; they are on the disk when this returns."""
+        self._append(steps, "intended")
+        self._steps = [*self._steps, *steps]
+
+    def end(self, how: End) -> None:
+        """Note that all is done, or taken back."""
+        self._append([], how)
+
+    def _append(self, steps: Sequence[Step], end: End) -> None:
+        lines = [json.dumps({"kind": type(step).__name__} | _fields(step)) for step in steps]
+        lines.append(json.dumps({"kind": end, "steps": len(steps)}))
+        if self._end is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(("\n" + "\n".join(lines) + "\n").encode())  # an empty line closes one that a crash has torn
+            file.flush()
+            os.fsync(file.fileno())
+        durable.sync_folder(self.path.parent)
+        self._end = end
+
+
+def _fields(step: Step) -> dict[str, str | int]:
+    return {name: getattr(step, name) for name in step.__slots__}
+
+
+def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
+    """Do *steps* in their order, so that they are on the disk when this returns.
+
+    Raises CallAPerson where one can not be done; nothing is ever overwritten.
+    """
+    for step in journal.unfinished:
+        if not isinstance(step, Move):
+            _unmake(_part(step.folder))
+    if not steps:
+        return
+    journal.intend(steps)
+    for step in steps:
+        try:
+            if isinstance(step, Made):
+                _make(step)
+            elif isinstance(step, Dropped):
+                _unmake(step.folder)
+            else:
+                _rename(step.old, step.new)
+        except OSError as error:
+            thing = f"{step.old} to {step.new}" if isinstance(step, Move) else step.folder
+            raise CallAPerson(
+                f"{shown(thing)}: can not be moved, made or taken away ({error.strerror}). What was moved before it "
+                f"can be moved back."
+            ) from error
+    _sync(steps)
+
+
+def undo(journal: MovesJournal) -> list[str]:
+    """Take the steps of the journal back, the last one first; returns what was done, and what could not be done.
+
+    Nothing is overwritten: what this program has evicted or replaced since, or what lies in the old place by now,
+    stays as it is. Called again after a crash it goes on, after its end it does nothing.
+    """
+    if journal.is_undone:
+        return []
+    if not journal.unfinished:
+        journal.end("undoing")
+    back: list[str] = []
+    left: dict[str, list[str]] = defaultdict(list)
+    failed: list[str] = []
+    for step in reversed(journal.steps):
+        try:
+            if isinstance(step, Made):
+                _unmake(step.folder)
+                _unmake(_part(step.folder))
+            elif isinstance(step, Dropped):
+                _make(step)
+            elif reason := _move_back(step):
+                left[reason].append(f"{shown(step.old)} ({shown(step.new)})")
+            elif reason is not None:
+                back.append(shown(step.old))
+        except OSError as error:
+            thing = step.new if isinstance(step, Move) else step.folder
+            failed.append(f"{shown(thing)}: {error.strerror}; mend it, and run this again")
+    _sync(journal.steps)
+    if not failed:
+        journal.end("undone")
+    said = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
+    said += [f"{counted(len(those), 'file')} {reason}: {some(those)}" for reason, those in left.items()]
+    return said + failed
+
+
+def _move_back(step: Move) -> str | None:
+    """Why a file can not be moved back; empty where it was, None where it need not be."""
+    there = _look(step.new)
+    old = _look(step.old)
+    if there is None:
+        is_back = old is not None and old.st_ino == step.inode
+        return None if is_back else "can not be moved back, for this program has evicted or moved them"
+    if not _is_same(there, step):
+        # Of a step that a crash has prevented, the old file is where it was.
+        is_back = old is not None and _is_same(old, step)
+        return None if is_back else "can not be moved back, for they were replaced since"
+    if old is not None:
+        return "can not be moved back, for there is something in their old place; they stay in the new one"
+    Path(step.old).parent.mkdir(parents=True, exist_ok=True)
+    _rename(step.new, step.old)
+    return ""
+
+
+def _look(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_same(found: os.stat_result, step: Move) -> bool:
+    if found.st_ino != step.inode:
+        return False
+    return not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) == (step.size_bytes, step.mtime_ns)
+
+
+def _rename(old: str, new: str) -> None:
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, "there is something in its place", new)
+    os.rename(old, new)  # noqa: PTH104 (as text, which is quicker for so many)
+
+
+def _make(step: Made | Dropped) -> None:
+    """Make a folder that appears with its owner and mode; one that is there is left as it is."""
+    if _look(step.folder) is not None:
+        return
+    part = _part(step.folder)
+    with suppress(FileExistsError):
+        os.mkdir(part, 0o700)  # noqa: PTH102 (as text, which is quicker for so many)
+    found = os.lstat(part)
+    if (found.st_uid, found.st_gid) != (step.uid, step.gid):
+        os.chown(part, step.uid, step.gid)
+    if stat.S_IMODE(found.st_mode) != step.mode:
+        os.chmod(part, step.mode)  # noqa: PTH101 (the same)
+    os.rename(part, step.folder)  # noqa: PTH104 (the same)
+
+
+def _part(folder: str) -> str:
+    """Where a folder is until it is as it should be; only one at a time is made."""
+    return f"{os.path.dirname(folder)}/.lectern.part"  # noqa: PTH120 (the same)
+
+
+def _unmake(folder: str) -> None:
+    """Take a folder away; one that is not empty stays, for something was put there since."""
+    try:
+        os.rmdir(folder)  # noqa: PTH106 (as text, which is quicker for so many)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+
+
+def _sync(steps: Iterable[Step]) -> None:
+    """Put the names on the disk in which the steps changed something."""
+    folders: set[str] = set()
+    for step in steps:
+        paths = (step.old, step.new) if isinstance(step, Move) else (step.folder,)
+        folders.update(os.path.dirname(path) for path in paths)  # noqa: PTH120 (as text, which is quicker for so many)
+    if len(folders) > MOST_SYNCS:
+        os.sync()
+        return
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            durable.sync_folder(Path(folder))

@@ -1,0 +1,212 @@
+"""Which classes of the old program are still to be aired, and which of them can not be taken over."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from lectern import stems
+from lectern.effects.rows.old_times import BEYOND, epoch
+from lectern.rollout.takeover.old_tables import ClassRow, TaskRow
+from lectern.rollout.wording import at, shown
+from lectern.states import LIVE_AIRINGS, AiringState, Resolution
+from lectern.stems import Held, stem
+from lectern.wire import HttpUrl, RtmpUrl, is_name
+
+_STEM = re.compile(r"(0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?P<path>/[!-~]{0,1500})")
+_END_OF_PATH = re.compile(r"[?#]")
+_HTTP = TypeAdapter(HttpUrl)
+_RTMP = TypeAdapter(RtmpUrl)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a row of ``task_list`` says of a recording; *stem* is None where neither a record nor a URL names it."""
+
+    class_id: str
+    path: str
+    stem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A class that has not ended; *start* is epoch seconds."""
+
+    class_id: str
+    stem: str
+    start: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All classes of the old program, sorted."""
+
+    tasks: tuple[Task, ...]
+    going: tuple[Going, ...]
+    ended: frozenset[str]
+    urls: Mapping[str, str]
+    """Where each rendition can be downloaded, by the last class that says it."""
+    unreadable: frozenset[str]
+    """Classes whose times can not be read, and that are not to come."""
+    unread: tuple[str, ...]
+    """The same in words."""
+    refused: tuple[str, ...]
+    """Classes that this program has refused before, and that have not ended."""
+    refusals: tuple[str, ...]
+
+
+def is_stem(text: str) -> bool:
+    """Whether *text* is the id of a record's rendition, as this program writes it."""
+    matched = _STEM.fullmatch(text)
+    return matched is not None and int(matched[1]) < 2**63
+
+
+def rendition(patterns: Iterable[str], path: str) -> str | None:
+    """The stem of the rendition that *path* names by the first of the *patterns* that finds a record in it."""
+    for pattern in patterns:
+        matched = re.search(pattern, path)
+        record = matched and matched.groupdict().get("record_id")
+        if not matched or not record or not _DIGITS.fullmatch(record) or int(record) >= 2**63:
+            continue
+        named = matched.groupdict().get("resolution")
+        if not named:
+            return stem(int(record), None)
+        resolution = named.upper() if named[-1] in "pP" else f"{named}P"
+        if resolution in set(Resolution):
+            return stem(int(record), Resolution(resolution))
+    return None
+
+
+def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequence[str], now: float) -> Judged:
+    """Sort the classes of *rows*; a rendition that ``class_list`` names already is that of the class."""
+    judge = _Judge(known, patterns, now)
+    for row in rows:
+        judge.take(row)
+    return Judged(
+        tuple(judge.tasks),
+        tuple(judge.going),
+        frozenset(judge.ended),
+        {stem: url for stem, (_, url) in judge.urls.items()},
+        frozenset(judge.unreadable),
+        tuple(judge.unread),
+        tuple(judge.refused),
+        tuple(judge.refusals),
+    )
+
+
+class _Judge:
+    def __init__(self, known: Mapping[str, ClassRow], patterns: Sequence[str], now: float) -> None:
+        self._known = known
+        self._now = now
+        self._by_pattern = cache(lambda path: rendition(patterns, path))
+        self._held: dict[str, Held] = {}
+        self.tasks: list[Task] = []
+        self.going: list[Going] = []
+        self.ended: set[str] = set()
+        self.urls: dict[str, tuple[float, str]] = {}
+        self.unreadable: set[str] = set()
+        self.unread: list[str] = []
+        self.refused: list[str] = []
+        self.refusals: list[str] = []
+
+    def take(self, row: TaskRow) -> None:
+        """Judge one class, and keep what it says of its recording."""
+        # What is plainly a URL needs no closer look, of which there would be hundreds of thousands.
+        plain, before = _PLAIN_URL.fullmatch(row.video_url), self._known.get(row.class_id)
+        path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
+        found = self._stem(row, path, before.video_id if before else "")
+        start, end = epoch(row.start), epoch(row.end)
+        self.tasks.append(Task(row.class_id, path, found))
+        if found and (plain or _is_good(_HTTP, row.video_url)):
+            self.urls[found] = max((start or 0.0, row.video_url), self.urls.get(found, (0.0, "")))
+        if before and before.state and before.state not in LIVE_AIRINGS:
+            if before.state is AiringState.REFUSED and end and end >= self._now:
+                self.refused.append(f"{shown(row.class_id)} ({before.code}: {before.message})")
+        elif end is not None and end < self._now:
+            self.ended.add(row.class_id)
+        elif start is None or end is None:
+            self._unreadable(row)
+        elif fault := _fault(row, found, start, end):
+            self.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
+        elif found:
+            self.going.append(Going(row.class_id, found, start))
+
+    def _stem(self, row: TaskRow, path: str, known: str) -> str | None:
+        """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
+        found = known if is_stem(known) else self._by_pattern(path)
+        if found is not None or not _is_good(_HTTP, row.video_url):
+            return found
+        is_named = known in {stems.of_url(row.video_url), stems.hashed(row.video_url)}
+        named = known if is_named else stems.chosen(None, None, row.video_url, self._held)
+        self._held.setdefault(named, Held(stems.source(row.video_url)))
+        return named
+
+    def _unreadable(self, row: TaskRow) -> None:
+        said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
+        if _may_come(row.start, self._now) or _may_come(row.end, self._now):
+            self.refusals.append(
+                f"class {said}: its times can not be read, and it may be to come; correct them in the old program "
+                f"(epoch seconds), or cancel the class there"
+            )
+        else:
+            self.unreadable.add(row.class_id)
+            self.unread.append(said)
+
+
+def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
+    """Why a class that has not ended can not be taken over."""
+    if not is_name(row.class_id):
+        return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
+    if end <= start:
+        return f"it ends ({at(end)}) before it begins; correct its times, or cancel it in the old program"
+    if not _is_good(_RTMP, row.push_url):
+        return f"its push_url {address(_split(row.push_url))} is no rtmp address; correct it, or cancel the class"
+    if found is None:
+        return (
+            f"its video_url {address(_split(row.video_url))} names no record; add a pattern to record_patterns, "
+            f"or cancel the class in the old program"
+        )
+    return None
+
+
+def address(parts: SplitResult) -> str:
+    """A URL for people, without what may be a secret in it."""
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else ""
+    text = f"{place}{parts.path}"
+    return shown(text if len(text) <= 160 else f"{text[:80]}...{text[-75:]}")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", url, "", "")
+
+
+def _is_good(kind: TypeAdapter[str], text: str) -> bool:
+    try:
+        kind.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def _may_come(value: str | None, now: float) -> bool:
+    """Whether a time, or the milliseconds that it may be, lies ahead."""
+    seconds = epoch(value)
+    if seconds is None:
+        try:
+            number = float(value or "")
+        except ValueError:
+            return False
+        seconds = number / 1000 if BEYOND <= number < 1000 * BEYOND else 0.0
+    return seconds >= now
+
+
+def _text(value: str | None) -> str:
+    return "NULL" if value is None else shown(value if len(value) <= 40 else f"{value[:40]}...")

@@ -1,0 +1,119 @@
+"""Which old file is which rendition: by the classes that name it, by its place, or not at all."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from lectern import stems
+from lectern.rollout.takeover.old_classes import Task, is_stem, rendition
+from lectern.rollout.takeover.old_files import Ends, Found, ends
+
+_UNKNOWN = ""
+"""Stands for a recording whose record nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The file that is to be the rendition *stem*, in *place*."""
+
+    stem: str
+    found: Found
+    place: str
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """What can be no rendition, and why."""
+
+    found: Found
+    why: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What was found, sorted."""
+
+    recordings: dict[str, Recording]
+    strange: tuple[Strange, ...]
+
+
+class Claims:
+    """Which renditions the classes' files are, as the old program named them: by their URL, or by the class."""
+
+    def __init__(self, tasks: Iterable[Task], patterns: Sequence[str]) -> None:
+        self._names: dict[str, set[str]] = defaultdict(set)
+        self._places: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._by_pattern = cache(lambda path: rendition(patterns, path))
+        for task in tasks:
+            stem = task.stem or _UNKNOWN
+            self._claim(task.class_id, f"{task.class_id}.flv", stem)
+            if task.stem:  # where this program has put it
+                self._places[stems.folder(stem), f"{stem}.flv"].add(stem)
+            for path in {task.path, unquote(task.path)}:
+                above, _, name = path.rpartition("/")
+                if name:
+                    self._claim(task.class_id, name, stem)
+                    self._places[above.rpartition("/")[2], name].add(stem)
+
+    def _claim(self, class_id: str, name: str, stem: str) -> None:
+        self._names[name].add(stem)
+        self._places[class_id, name].add(stem)
+
+    def renditions(self, found: Found, *, is_alone: bool) -> set[str]:
+        """What *found* may be; more than one is none. *is_alone* says that no other file has its name."""
+        own = found.name.removesuffix(".flv") if found.name.endswith(".flv") else ""
+        own = own if is_stem(own) else ""
+        if found.folder is None:
+            return self._names.get(found.name) or self._itself(found, own)
+        if own and found.folder == stems.folder(own):
+            return {own}
+        placed = self._places.get((found.folder, found.name)) or self._itself(found, own)
+        if placed:
+            return placed
+        named = self._names.get(found.name, set())
+        # A folder of digits is that of another record; and of two files of one name only one can be the class's.
+        return named if is_alone and not found.folder.isdecimal() else set()
+
+    def _itself(self, found: Found, own: str) -> set[str]:
+        by_pattern = own or (self._by_pattern(f"/{found.place}") if found.name.endswith(".flv") else None)
+        return {by_pattern} if by_pattern else set()
+
+
+def rendition_place(video_root: Path, stem: str) -> str:
+    """`store.rendition_path` as text, which is quicker for a hundred thousand of them."""
+    return f"{video_root}/{stems.folder(stem)}/{stem}.flv"
+
+
+def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
+    """Find each rendition's file: the newest that is whole, and of these the one that is in its place already."""
+    names = Counter(one.name for one in found)
+    candidates: dict[str, list[tuple[Found, Ends]]] = defaultdict(list)
+    strange: list[Strange] = []
+    for one in found:
+        if one.kind != "file":
+            why = "a download that was not finished" if one.kind == "part" else "no plain file"
+            strange.append(Strange(one, why))
+            continue
+        stems = claims.renditions(one, is_alone=names[one.name] == 1)
+        stem = next(iter(stems)) if len(stems) == 1 else _UNKNOWN
+        looked = ends(one.path, one.size_bytes) if stem else None
+        if looked is None:
+            named = sorted(stems - {_UNKNOWN})
+            why = f"may be {' or '.join(named)}" if named else "no class and no record has it"
+            strange.append(Strange(one, why))
+        elif looked.is_cut_off:
+            strange.append(Strange(one, f"is {stem}, but cut off"))
+        else:
+            candidates[stem].append((one, looked))
+    recordings = {}
+    for stem, several in candidates.items():
+        place = rendition_place(video_root, stem)
+        several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
+        (kept, looked), *others = several
+        recordings[stem] = Recording(stem, kept, place, looked.duration_s)
+        strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
+    return Matched(recordings, tuple(sorted(strange, key=lambda one: one.found.path)))

@@ -1,0 +1,179 @@
+"""Reads what the old program left in Redis: its waiting lists, and the bookings of their classes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import redis
+from pydantic_core import from_json, to_json
+
+from lectern.effects.redis.key_patterns import Pattern
+from lectern.errors import Malformed, Misuse
+from lectern.facts import RenditionKey
+from lectern.messages import MAX_BODY_BYTES, Booking, parse
+from lectern.rollout.wording import shown
+from lectern.states import Resolution
+from lectern.stems import stem
+from lectern.wire import is_name
+
+SLICE = 200
+"""So many classes are looked at together: each booking can have 64 KiB."""
+
+_NOT_TEXT = ("record_id", "start_time", "end_time", "video_url_list")
+"""Fields of a booking that a hash can only hold as JSON."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the old program's keys are named; *orders* is None where it keeps no bookings."""
+
+    waiting: Pattern
+    orders: Pattern | None
+
+    @classmethod
+    def parse(cls, waiting_key: str, order_key: str | None) -> "Names":
+        """Raises Misuse where a pattern has not the fields that it must have."""
+        waiting, orders = Pattern.parse(waiting_key), Pattern.parse(order_key) if order_key else None
+        if set(waiting.fields) != {"record_id", "resolution"}:
+            raise Misuse(f"waiting_key {waiting_key}: write it with {{record_id}} and {{resolution}}.")
+        if orders is not None and orders.fields != ("class_id",):
+            raise Misuse(f"order_key {order_key}: write it with {{class_id}}, or leave it out.")
+        return cls(waiting, orders)
+
+
+@dataclass(frozen=True)
+class WaitingList:
+    """The classes that wait for one rendition; *wrong* says why nobody will ever look at it, else it is empty."""
+
+    name: str
+    key: RenditionKey
+    wrong: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(*self.key)
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A class on a waiting list; what is no class_id is written readably."""
+
+    waiting: WaitingList
+    class_id: str
+
+
+def waiters(client: redis.Redis, names: Names) -> Iterator[list[Waiter]]:
+    """The classes on all waiting lists, some at a time, in the order of each list; a wrong list has one, unnamed."""
+    found = _waiters(client, names)
+    while some := list(islice(found, SLICE)):
+        yield list(dict.fromkeys(some))
+
+
+def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
+    for found in slices_of(client, names.waiting):
+        with client.pipeline(transaction=False) as pipe:
+            for name, _ in found:
+                pipe.type(name)
+                pipe.lrange(name, 0, SLICE - 1)
+            answers = pipe.execute(raise_on_error=False)
+        for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
+            waiting = _list(names.waiting, name, values, kind)
+            if waiting.wrong:
+                yield Waiter(waiting, "")
+            else:
+                yield from (Waiter(waiting, _class(one)) for one in _whole(client, waiting.name, first))
+
+
+def _list(pattern: Pattern, name: bytes, values: dict[str, str], kind: bytes) -> WaitingList:
+    key = int(values["record_id"]), Resolution(values["resolution"])
+    wrong = "" if kind == b"list" else f"it is a {kind.decode()}, not a list"
+    if pattern.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
+        wrong = f"{values['record_id']} is not how a record_id is written"
+    return WaitingList(name.decode(), key, wrong)
+
+
+def _whole(client: redis.Redis, name: str, first: list[bytes]) -> Iterator[bytes]:
+    """The entries of a list of which the *first* are known."""
+    start = 0
+    while first:
+        yield from first
+        start += len(first)
+        first = cast("list[bytes]", client.lrange(name, start, start + SLICE - 1)) if len(first) == SLICE else []
+
+
+def _class(entry: bytes) -> str:
+    if entry.isascii() and is_name(entry.decode()):
+        return entry.decode()
+    return shown(entry[:250].decode(errors="surrogateescape"))
+
+
+def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
+    """The keys that fit, with their fields; some at a time."""
+    scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
+    fitting = ((name, values) for name, values in scanned if values is not None)
+    while found := list(islice(fitting, SLICE)):
+        yield found
+
+
+def booked(client: redis.Redis, names: Names, some: Sequence[Waiter], now: float) -> list[Booking | str]:
+    """The old program's booking of each waiter; where none is there, whole, not over, and for its list, why."""
+    if names.orders is None:
+        return ["no order_key says where its booking is"] * len(some)
+    real = [one.class_id for one in some if is_name(one.class_id)]
+    found = dict(zip(real, bookings(client, names.orders, real), strict=True))
+    return [_for_list(found.get(one.class_id, "that is no class_id"), one.waiting, now) for one in some]
+
+
+def _for_list(found: Booking | str, waiting: WaitingList, now: float) -> Booking | str:
+    if isinstance(found, str):
+        return found
+    if found.stem != waiting.stem:
+        return f"its booking is for {found.stem}"
+    return found if found.end_time > now else f"it ended {now - found.end_time:.0f} s ago"
+
+
+def bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
+    """The old program's booking of each class, a string of JSON or a hash; where there is none, why."""
+    names = [orders.name(class_id=class_id) for class_id in class_ids]
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.type(name)
+        kinds: list[bytes] = pipe.execute()
+        for name, kind in zip(names, kinds, strict=True):
+            if kind == b"hash":
+                pipe.hgetall(name)
+            elif kind == b"string":
+                pipe.getrange(name, 0, MAX_BODY_BYTES)
+            else:
+                pipe.exists(name)  # so that there is an answer for each
+        values = pipe.execute()
+    return [
+        _booking(class_id, name, kind, value)
+        for class_id, name, kind, value in zip(class_ids, names, kinds, values, strict=True)
+    ]
+
+
+def _booking(class_id: str, name: str, kind: bytes, value: Any) -> Booking | str:  # noqa: ANN401 (what Redis holds)
+    if kind not in {b"hash", b"string"}:
+        return f"there is no {name}" if kind == b"none" else f"{name} is a {kind.decode()}, no booking"
+    try:
+        booking = parse(_wire(value), (Booking,))
+    except Malformed as error:
+        return f"{name} is no booking: {error.message}"
+    except ValueError as error:
+        return f"{name} is no booking: {error}"
+    return booking if booking.class_id == class_id else f"{name} is the booking of {booking.class_id}"
+
+
+def _wire(value: bytes | dict[bytes, bytes]) -> bytes:
+    """The booking as a message; it may be kept without its ``cmd``, and a hash holds texts only."""
+    if isinstance(value, bytes):
+        fields = from_json(value, allow_inf_nan=False) if len(value) <= MAX_BODY_BYTES else None
+        return value if not isinstance(fields, dict) or "cmd" in fields else to_json({"cmd": "order", **fields})
+    fields = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in value.items()}
+    for name in _NOT_TEXT:
+        if name in fields:
+            fields[name] = from_json(fields[name], allow_inf_nan=False)
+    return to_json({"cmd": "order", **fields})

@@ -1,0 +1,249 @@
+"""Step 7 of a streamer's rollout: old bookings and old files become classes and cached renditions, and go back."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from lectern.effects.files import store
+from lectern.effects.rows.tables.engine import transaction
+from lectern.errors import Misuse
+from lectern.rollout.host.durable import Owner
+from lectern.rollout.takeover import moves as file_moves
+from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables, places
+from lectern.rollout.takeover import rows as adopted_rows
+from lectern.rollout.takeover.moves import MovesJournal, Step
+from lectern.rollout.takeover.old_classes import Judged
+from lectern.rollout.takeover.old_files import Scan
+from lectern.rollout.takeover.old_recordings import Claims, Matched
+from lectern.rollout.takeover.places import FileMove, Quarantined
+from lectern.rollout.takeover.rows import Changes, Known
+from lectern.rollout.wording import at, counted, shown, some
+from lectern.states import AiringState, FileState
+
+MOST_REFUSALS = 20
+"""So many classes are named one by one; whoever mends these sees the others the next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedClass:
+    """A class that has not ended, and how it is taken over: ready, or waiting for a download."""
+
+    class_id: str
+    stem: str
+    state: AiringState
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What the migration would do; *refusals* say why it may not, *said* what it does and what it leaves alone."""
+
+    moves: tuple[FileMove, ...]
+    strange: tuple[Quarantined, ...]
+    classes: tuple[AdoptedClass, ...]
+    refusals: tuple[str, ...]
+    said: tuple[str, ...]
+    steps: tuple[Step, ...]
+    changes: Changes
+
+
+def planned(
+    connection: Connection,
+    *,
+    video_root: Path,
+    old_video_roots: Sequence[Path],
+    record_patterns: Sequence[str],
+    now: float,
+    moves_journal: Path | None = None,
+) -> Adoption:
+    """What `adopt` would do; reads only, and also before the schema's upgrade.
+
+    *record_patterns* find the record in the path of an old video_url, or in that of a file below its root. With
+    *moves_journal* it is known what an `adopt` has done already. Raises Misuse where a folder can not be read.
+    """
+    journal = MovesJournal(moves_journal) if moves_journal is not None else None
+    return _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
+
+
+def _planned(
+    connection: Connection,
+    video_root: Path,
+    old_video_roots: Sequence[Path],
+    patterns: Sequence[str],
+    now: float,
+    journal: MovesJournal | None,
+) -> Adoption:
+    database = old_tables.database_file(connection)
+    known = Known.read(connection, video_root)
+    judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
+    scan = old_files.scan(video_root, old_video_roots, database)
+    matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
+    is_first = journal is None or not journal.is_done
+    changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now, is_first=is_first)
+    moves, strange = places.moves(matched), places.quarantined(matched, video_root)
+    unfinished = journal.unfinished if journal else []
+    refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
+    return Adoption(
+        moves,
+        strange,
+        tuple(_adopted(judged, matched)),
+        _bounded(refusals),
+        (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
+        places.steps(matched, scan, _owner(video_root, database), moves, strange, unfinished),
+        changes,
+    )
+
+
+def adopt(
+    engine: Engine,
+    *,
+    video_root: Path,
+    old_video_roots: Sequence[Path],
+    record_patterns: Sequence[str],
+    moves_journal: Path,
+    now: float,
+    host: str | None = None,
+) -> list[str]:
+    """Move the files, then write the rows; returns what was done, nothing where nothing was to do.
+
+    Nothing else may use the database or the folders meanwhile. Killed anywhere, the next call finishes it. *host* is
+    the streamer's name in its events. Raises Misuse, before anything is changed, where `planned` has refusals;
+    CallAPerson where a file can not be moved.
+    """
+    journal = MovesJournal(moves_journal)
+    with engine.connect() as connection:
+        plan = _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
+    if plan.refusals:
+        raise Misuse(f"The old classes and recordings can not be taken over: {'; '.join(plan.refusals)}.")
+    file_moves.perform(plan.steps, journal)
+    if plan.changes:
+        with transaction(engine) as connection:
+            adopted_rows.write(connection, video_root, plan.changes, host or socket.gethostname(), now)
+    if not journal.is_done:
+        journal.end("done")
+    return list(plan.said) if plan.steps or plan.changes else []
+
+
+def undo(moves_journal: Path) -> list[str]:
+    """Move all files back where they were; returns what was done and what could not be done, nothing the second time.
+
+    What the new program has evicted or replaced since stays as it is, and so do the rows: the next `adopt` puts them
+    right. Killed anywhere, the next call goes on.
+    """
+    return file_moves.undo(MovesJournal(moves_journal))
+
+
+def _adopted(judged: Judged, matched: Matched) -> Iterator[AdoptedClass]:
+    for one in judged.going:
+        state = AiringState.READY if one.stem in matched.recordings else AiringState.WAITING
+        yield AdoptedClass(one.class_id, one.stem, state)
+
+
+def _owner(video_root: Path, database: Path | None) -> Owner:
+    """Who shall own the folders that are made: who owns the store, or the database while there is no store."""
+    known = video_root if video_root.is_dir() else database
+    found = Owner.of(known) if known is not None else Owner.of(Path.cwd())
+    return Owner(found.uid, found.gid, 0o755)
+
+
+# -- why not -------------------------------------------------------------------------------------------------------
+
+
+def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
+    """Folders that can not be put in order, and rows that can not be named."""
+    if video_root.exists() and not video_root.is_dir():
+        yield f"{shown(video_root)} is no folder; set VIDEO_ROOT to one"
+        return
+    quarantine = video_root / store.QUARANTINE
+    if quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir()):
+        yield f"{shown(quarantine)} is no folder; move it away"
+    if database is not None and video_root.resolve() in database.resolve().parent.parents:
+        yield (
+            f"{shown(database)} lies in a folder of {shown(video_root)}, in which this program puts everything in "
+            f"order; set VIDEO_ROOT to a folder without programs"
+        )
+    for folder in scan.elsewhere:
+        yield (
+            f"{shown(folder)} is on another file system than {shown(video_root)}, and files go there by rename only; "
+            f"take it out of old_video_roots, or set VIDEO_ROOT to a folder on it"
+        )
+    for key in adopted_rows.unwritable(known):
+        yield f"the key {shown(key)} in class_list or video_list is no UTF-8 text; take the row out"
+
+
+def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
+    for one in judged.going:
+        if one.stem not in matched.recordings and one.stem not in judged.urls:
+            yield (
+                f"class {shown(one.class_id)} at {at(one.start)}: its recording {one.stem} is not on this host, and "
+                f"its video_url is no http address; put the file into old_video_roots, or cancel the class in the old "
+                f"program"
+            )
+
+
+def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
+    more = len(refusals) - MOST_REFUSALS
+    return (*refusals[:MOST_REFUSALS], f"and {more} more") if more > 0 else tuple(refusals)
+
+
+# -- what is said --------------------------------------------------------------------------------------------------
+
+
+def _said(
+    moves: Sequence[FileMove], strange: Sequence[Quarantined], changes: Changes, video_root: Path
+) -> Iterator[str]:
+    """One sentence a kind of change."""
+    if moves:
+        named = (f"{shown(one.old)} to {one.new.relative_to(video_root)}" for one in moves)
+        yield f"{counted(len(moves), 'recording')} moved to record-id names: {some(named, len(moves))}"
+    if strange:
+        named = (f"{shown(one.old)} ({one.why})" for one in strange)
+        yield f"{counted(len(strange), 'file')} moved to {video_root / store.QUARANTINE}: {some(named, len(strange))}"
+    yield from _said_of_files(changes)
+    yield from _said_of_classes(changes)
+    if changes.is_recount:
+        yield f"dir_info and num_cite: counted anew for {video_root}"
+
+
+def _said_of_files(changes: Changes) -> Iterator[str]:
+    states = {
+        FileState.READY: "ready, in video_list",
+        FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
+        FileState.BAD: "in video_list, but not here: it takes no room any more",
+    }
+    rows = changes.new_files | changes.files
+    for state, words in states.items():
+        those = [stem for stem, values in rows.items() if values.get("state") is state]
+        if those:
+            yield f"{counted(len(those), 'recording')} {words}: {some(those)}"
+    others = [stem for stem, values in rows.items() if "state" not in values]
+    if others:
+        yield f"{counted(len(others), 'row')} of video_list completed: {some(others)}"
+
+
+def _said_of_classes(changes: Changes) -> Iterator[str]:
+    states = {
+        AiringState.READY: "taken over, ready to be aired",
+        AiringState.WAITING: "taken over, waiting for its recording",
+        AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
+        AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
+    }
+    rows = changes.new_classes | changes.classes
+    for state, words in states.items():
+        those = [shown(class_id) for class_id, values in rows.items() if values.get("state") is state]
+        if those:
+            yield f"{counted(len(those), 'class', 'classes')} {words}: {some(those)}"
+    others = [shown(class_id) for class_id, values in rows.items() if "state" not in values]
+    if others:
+        yield f"{counted(len(others), 'row')} of class_list completed: {some(others)}"
+
+
+def _left_alone(judged: Judged) -> Iterator[str]:
+    if judged.unread:
+        number = counted(len(judged.unread), "row")
+        yield f"{number} of task_list left alone, for their times can not be read: {some(judged.unread)}"
+    if judged.refused:
+        number = counted(len(judged.refused), "class", "classes")
+        yield f"{number} still refused, as this program has answered before: {some(judged.refused)}"

@@ -1,0 +1,277 @@
+"""Honours the waiting lists that the old program left: their classes wait on here, and nothing waits for ever."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import redis
+from sqlalchemy import Connection, inspect
+
+from lectern import errors
+from lectern.decide.booking import Do, Named, action, named_by, source
+from lectern.effects.redis.rekey import Rule, in_words
+from lectern.effects.rows import bookings, events, inbox, renditions
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.facts import Attempt, Rendition, RenditionKey
+from lectern.messages import Booking
+from lectern.rollout.takeover import old_waiting
+from lectern.rollout.takeover.old_waiting import Names, Waiter
+from lectern.rollout.wording import counted
+from lectern.states import Backend, BookingState, RenditionState
+
+ADOPTED = "adopted from the old program"
+NAMED = 200
+"""So many classes at most that can not simply wait on have a sentence of their own."""
+
+_WAIT_ON = frozenset({Do.WAIT, Do.INSERT_REQUEST_WAIT})
+"""Where the booking decision comes to this, a class waits on: the old program has asked for its rendition already."""
+
+
+@dataclass
+class Adoption:
+    """What becomes, or would become, of the classes on old waiting lists that are not known here yet."""
+
+    waiting: int = 0
+    """Classes that wait on here."""
+    decided: int = 0
+    """Classes whose rendition is not under way, or whose booking has its URL: the booking flow decides them."""
+    left: int = 0
+    """Classes without a booking to rely on: they stay on their list."""
+    placed: int = 0
+    """Bookings on no list: the old program has placed them already."""
+    bounded: int = 0
+    """Other transcodings of the old program that got a deadline."""
+    refusals: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
+    unnamed: int = 0
+
+    def name(self, sentence: str) -> None:
+        """Say *sentence*, unless too many were said."""
+        if len(self.named) < NAMED:
+            self.named.append(sentence)
+        else:
+            self.unnamed += 1
+
+    @property
+    def said(self) -> list[str]:
+        """All of it in sentences; none where there is nothing to adopt."""
+        said = list(self.named)
+        if self.unnamed:
+            said.append(f"... and {self.unnamed} more like these.")
+        if self.waiting:
+            said.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
+        if self.bounded:
+            said.append(f"{counted(self.bounded, 'old transcoding')} without a waiting class got a deadline.")
+        if self.placed:
+            said.append(
+                f"{counted(self.placed, 'booking')} of the old program, not over yet and on no waiting list: "
+                f"placed already, and left alone."
+            )
+        return said
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A class of an old list that is not known here; *booking* says why, where there is none to rely on."""
+
+    waiter: Waiter
+    booking: Booking | str
+    rendition: Rendition | None
+
+    @property
+    def state(self) -> RenditionState | None:
+        return self.rendition.state if self.rendition else None
+
+
+@dataclass
+class _Cases:
+    """Some of them, sorted by what becomes of them."""
+
+    all: list[_Case]
+    waits: list[Booking] = field(default_factory=list)
+    decided: list[Booking] = field(default_factory=list)
+
+
+def before(key: str, rules: Sequence[Rule]) -> str:
+    """The pattern under which *key* is found before *rules* are applied: for `planned`."""
+    return next((rule.old.text for rule in rules if rule.new.text == key), key)
+
+
+def planned(
+    connection: Connection, client: redis.Redis, *, waiting_key: str, order_key: str | None, now: float
+) -> Adoption:
+    """What `adopt` would do at *now* (epoch seconds); reads only, also a database that is not upgraded yet.
+
+    Besides, it counts the old program's bookings that are on no list; `adopt` does not, for it is waited for.
+    Raises Misuse where a pattern is none, TryAgain and CallAPerson where Redis will not.
+    """
+    names, adoption = Names.parse(waiting_key, order_key), Adoption()
+    with in_words(lambda: "Nothing was changed."):
+        for _ in _walk(connection, client, names, adoption, now):
+            pass  # it counts and names on its way
+        not_over = _not_over(connection, client, names, now)
+    adoption.placed = max(0, not_over - adoption.waiting - adoption.decided)
+    return adoption
+
+
+def adopt(
+    connection: Connection,
+    client: redis.Redis,
+    *,
+    waiting_key: str,
+    order_key: str | None,
+    host: str,
+    transcoding_time_out_s: float,
+    now: float,
+) -> list[str]:
+    """Take over the classes on the old waiting lists, in *connection*'s transaction; returns sentences.
+
+    A class with a booking waits here as if it had just been booked, and its rendition has until *now* +
+    *transcoding_time_out_s* (epoch seconds): then the sweeper looks for the output, and else refuses with 207. A class
+    whose rendition is not under way is put into the inbox, for the booking flow to decide by its table. One without a
+    booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call changes
+    nothing. Raises as `planned` does.
+    """
+    names, adoption = Names.parse(waiting_key, order_key), Adoption()
+    adopter = _Adopter(connection, host, now + transcoding_time_out_s, now)
+    with in_words(lambda: "Nothing was adopted."):
+        for cases in _walk(connection, client, names, adoption, now):
+            adopter.take_over(cases)
+            adopter.wait_on(cases.waits)
+            adopter.hand_over(cases.decided)
+    adoption.bounded = adopter.bound()
+    return adoption.said
+
+
+def _walk(
+    connection: Connection, client: redis.Redis, names: Names, adoption: Adoption, now: float
+) -> Iterator[_Cases]:
+    """The classes that are not known here, some at a time; what was adopted of those before, is seen."""
+    tables = _has_tables(connection)
+    for some in old_waiting.waiters(client, names):
+        known = bookings.by_id(connection, [one.class_id for one in some]) if tables else {}
+        for one in some:
+            if one.waiting.wrong:
+                adoption.name(f"{one.waiting.name}: {one.waiting.wrong}; it is left alone.")
+        new = [one for one in some if not one.waiting.wrong and one.class_id not in known]
+        booked = old_waiting.booked(client, names, new, now)
+        rows = renditions.states(connection, {one.waiting.key for one in new}) if tables else {}
+        cases = _Cases([_Case(one, b, rows.get(one.waiting.key)) for one, b in zip(new, booked, strict=True)])
+        for case in cases.all:
+            _sort(connection if tables else None, adoption, cases, case)
+        yield cases
+
+
+def _sort(connection: Connection | None, adoption: Adoption, cases: _Cases, case: _Case) -> None:
+    booking = case.booking
+    if isinstance(booking, str):
+        adoption.left += 1
+        adoption.name(_why_left(case))
+    elif action(named_by(booking), case.state) in _WAIT_ON:
+        adoption.waiting += 1
+        cases.waits.append(booking)
+    elif not (connection and _is_handed_over(connection, booking)):
+        adoption.decided += 1
+        cases.decided.append(booking)
+        in_list = named_by(booking) is Named.IN_LIST
+        why = "its booking has the URL of" if in_list else f"already {case.state} is"
+        adoption.name(f"{booking.class_id}: {why} {booking.stem}; the booking flow decides it at the start.")
+
+
+def _why_left(case: _Case) -> str:
+    waiting, class_id = case.waiter.waiting, case.waiter.class_id
+    said = f"{class_id} waits for {waiting.stem}, but {case.booking}. It stays on the list {waiting.name}"
+    if case.state in {None, RenditionState.TRANSCODING}:
+        return f"{said}, and is answered with {errors.ORPHANED_WAITER.number} when the result comes."
+    typed = shlex.join(["redis-cli", "LREM", waiting.name, "0", class_id])
+    return f"{said}, but the rendition is {case.state}, and no result will come. Answer the platform, then: {typed}"
+
+
+def _is_handed_over(connection: Connection, booking: Booking) -> bool:
+    past = events.of_thing(connection, journal, class_id=booking.class_id, stems=[])
+    return any(one.what == ADOPTED for one in past)
+
+
+def _not_over(connection: Connection, client: redis.Redis, names: Names, now: float) -> int:
+    """How many of the old program's bookings are whole, not over, and not known here."""
+    if names.orders is None:
+        return 0
+    number, tables = 0, _has_tables(connection)
+    for found in old_waiting.slices_of(client, names.orders):
+        class_ids = [values["class_id"] for _, values in found]
+        known = bookings.by_id(connection, class_ids) if tables else {}
+        new = [class_id for class_id in class_ids if class_id not in known]
+        booked = old_waiting.bookings(client, names.orders, new)
+        number += sum(1 for one in booked if isinstance(one, Booking) and one.end_time > now)
+    return number
+
+
+def _has_tables(connection: Connection) -> bool:
+    return inspect(connection).has_table(orders.name)
+
+
+def _is_old(rendition: Rendition | None) -> bool:
+    """Whether nobody here has begun it."""
+    return rendition is None or (rendition.state is RenditionState.TRANSCODING and rendition.attempt == 0)
+
+
+@dataclass
+class _Adopter:
+    """Writes what one call of `adopt` finds, with the functions that the flows write with."""
+
+    connection: Connection
+    host: str
+    deadline: float
+    now: float
+    without_source: set[RenditionKey] = field(default_factory=set)
+    """Renditions that were just taken over though no booking told where their recording is."""
+
+    def take_over(self, cases: _Cases) -> None:
+        """See that the renditions are under way, with a deadline; what is settled stays so."""
+        old = {case.waiter.waiting.key for case in cases.all if _is_old(case.rendition)}
+        told: dict[RenditionKey, str] = {}
+        for one in cases.waits:
+            if one.key and (url := source(one, one.key[1])):
+                told[one.key] = url
+        urls = {key: told.get(key, "") for key in old | (self.without_source & told.keys())}
+        self._begin(urls)
+        self.without_source -= told.keys()
+        self.without_source |= {key for key, url in urls.items() if not url}
+
+    def wait_on(self, waits: Sequence[Booking]) -> None:
+        """The bookings wait, as those do that the booking flow makes wait."""
+        bookings.add(self.connection, [(one, BookingState.RECEIVED) for one in waits], self.now)
+        added = bookings.by_id(self.connection, [one.class_id for one in waits])
+        for order in added.values():
+            bookings.close(self.connection, order, BookingState.WAITING, self.now)
+        self._note(waits, "waits")
+
+    def hand_over(self, decided: Sequence[Booking]) -> None:
+        """The bookings come in once more, as messages."""
+        arrived = [Arrived("rollout", one.cmd, one.to_json()) for one in decided]
+        inbox.keep(self.connection, journal, arrived, self.now)
+        self._note(decided, "the booking flow decides it")
+
+    def bound(self) -> int:
+        """Give the old program's other transcodings a deadline too; returns how many there were."""
+        number = 0
+        while endless := [one for one in renditions.under_way(self.connection) if one.deadline is None]:
+            self._begin({one.key: one.source_url or "" for one in endless})
+            number += len(endless)
+        return number
+
+    def _begin(self, urls: Mapping[RenditionKey, str]) -> None:
+        """The old program's transcoding counts as the first attempt of the OSS, which was asked for it already."""
+        attempts = [Attempt(*key, 1, 1, self.now, Backend.OSS, self.deadline, url) for key, url in urls.items()]
+        renditions.begin(self.connection, attempts, self.now)
+        for key in urls:
+            renditions.requested(self.connection, key, self.now)
+        detail = "the old program asked for it"
+        taken = [Event("transcoding taken over", stem=one.stem, detail=detail) for one in attempts]
+        events.note(self.connection, journal, self.host, taken, self.now)
+
+    def _note(self, adopted: Sequence[Booking], detail: str) -> None:
+        noted = [Event(ADOPTED, one.class_id, one.stem, detail) for one in adopted]
+        events.note(self.connection, journal, self.host, noted, self.now)

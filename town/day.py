@@ -1,0 +1,245 @@
+"""A day on the class platform that takes every path."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from town import recordings
+from town.faults import Fault
+from town.oss_transcoder import Behaviour, Rule
+from town.platform import position_s
+from town.stack import CACHE_NUM, TIME_OUT_S, Stack
+from town.table import ANSWER_S, LESSON_S, SLACK_S, Row, Table
+
+NEVER_S = 100_000.0
+
+
+class Day(Table):
+    """The paths, one a method."""
+
+    async def old_booking(self) -> None:
+        """A booking of the old kind."""
+        row = self.row("c-old", "old booking, no resolution", "aired", "1001")
+        booking = self.booking(row.class_id, 1001)
+        await self.book(booking)
+        await self.aired(row, booking)
+
+    async def in_list(self) -> None:
+        """The wanted resolution has its URL in the booking."""
+        row = self.row("c-listed", "resolution in the list", "aired", "1002_480P")
+        booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
+        await self.book(booking)
+        await self.aired(row, booking)
+
+    async def transcoded(self) -> None:
+        """Two classes wait for one transcoding; then a booking without the URL is refused."""
+        rows = [self.row(f"c-oss-{n}", "OSS transcodes, two wait, one POST", "aired", "1003_480P") for n in (1, 2)]
+        booked = [self.booking(row.class_id, 1003, "480P") for row in rows]
+        for booking in booked:
+            await self.book(booking)
+        late = self.row("c-no-url", "transcoded already, but no URL", "refused 501, alarm", "1003_480P")
+        await self.platform.answer(rows[0].class_id, ANSWER_S)
+        await self.book(self.booking(late.class_id, 1003, "480P"))
+        await self.refused(late, 501, alarm=True)
+        await asyncio.gather(*(self.aired(row, one) for row, one in zip(rows, booked, strict=True)))
+        posts = [one for one in self.stack.oss.posts if one.record_id == 1003]
+        if len(posts) != 1:
+            for row in rows:
+                self.judge(row, None, f"{len(posts)} POSTs, not one", result=row.result)
+
+    async def fallback(self) -> None:
+        """The OSS fails, our own server succeeds."""
+        self.stack.oss.behave(Rule(Behaviour.FAIL, record_id=1004))
+        row = self.row("c-ecs", "OSS fails, ECS succeeds", "aired", "1004_480P")
+        booking = self.booking(row.class_id, 1004, "480P", lead_s=40)
+        await self.book(booking)
+        await self.aired(row, booking)
+
+    async def both_fail(self) -> None:
+        """Both transcoders fail; the next booking tries again."""
+        self.stack.oss.behave(Rule(Behaviour.FAIL, record_id=1005, times=1))
+        self.stack.origin.faults.add(Fault("1005/*", method="GET", status=404, times=1))
+        first = self.row("c-both-fail", "OSS and ECS fail", "refused 208, alarm", "1005_480P")
+        await self.book(self.booking(first.class_id, 1005, "480P", lead_s=60))
+        await self.refused(first, 208, alarm=True)
+        again = self.row("c-again", "the next booking tries again", "aired", "1005_480P")
+        booking = self.booking(again.class_id, 1005, "480P")
+        await self.book(booking)
+        await self.aired(again, booking)
+
+    async def silent(self) -> None:
+        """The OSS never answers; the next booking is refused at once."""
+        self.stack.oss.behave(Rule(Behaviour.SILENT, record_id=1006))
+        first = self.row("c-silent", "OSS is silent", "refused 207, alarm", "1006_480P")
+        await self.book(self.booking(first.class_id, 1006, "480P", lead_s=90))
+        await self.refused(first, 207, TIME_OUT_S + ANSWER_S, alarm=True)
+        again = self.row("c-silent-2", "the next booking of it", "refused 207 at once", "1006_480P")
+        await self.book(self.booking(again.class_id, 1006, "480P"))
+        await self.refused(again, 207, 10)
+
+    async def twice(self) -> None:
+        """The same booking comes twice."""
+        row = self.row("c-twice", "the same booking twice", "the same answer twice, one airing", "1001")
+        booking = self.booking(row.class_id, 1001)
+        await self.book(booking)
+        await self.book(booking)
+        await self.aired(row, booking)
+        answers = self.platform.answers[row.class_id]
+        if row.ok and (len(answers) != 2 or answers[0]["code"] != answers[1]["code"]):
+            self.judge(row, answers[0], f"{len(answers)} answers, not the same two", result="aired")
+
+    async def malformed(self) -> None:
+        """Nonsense is answered or put aside; what comes behind it is not harmed."""
+        row = self.row("c-malformed", "malformed booking", "refused 400", "")
+        dead = self.row("(no class_id)", "nonsense on the channel", "dead letter, alarm", "")
+        behind = self.row("c-behind", "the booking behind them", "aired", "1002_480P")
+        booking = self.booking(behind.class_id, 1002, "480P", listed=("480P",))
+        nonsense = 'order me a class, "please"'
+        for message in ({"cmd": "order", "class_id": row.class_id, "record_id": "six"}, nonsense, booking):
+            await self.platform.publish("order", message)
+        await self.refused(row, 400)
+        await _eventually_async(self._buried(nonsense), 10)
+        letters = await self.platform.dead_letters()
+        found = [one for one in letters if one["body"] == nonsense]
+        dead.result, dead.ok = ("dead letter", True) if found else ("lost", False)
+        await self.aired(behind, booking)
+
+    def _buried(self, nonsense: str) -> Callable[[], Awaitable[bool]]:
+        async def buried() -> bool:
+            return any(one["body"] == nonsense for one in await self.platform.dead_letters())
+
+        return buried
+
+    async def cancelled(self) -> None:
+        """A class is cancelled before its time."""
+        row = self.row("c-cancelled", "cancelled before its time", "not aired, released", "1002_480P")
+        booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
+        await self.book(booking)
+        answer = await self.platform.answer(row.class_id, ANSWER_S)
+        await self.platform.publish("cancel", {"cmd": "cancel", "class_id": row.class_id})
+        await asyncio.sleep(max(0.0, booking["start_time"] + 4 - time.time()))
+        pushed = self.platform.received(row.class_id)
+        story = json.loads(await self.stack.lectern("explain", row.class_id, "--json"))
+        released = any(one["what"] == "released" for one in story["events"])
+        fault = "was pushed" if pushed else "" if released else "its citation was not released"
+        self.judge(row, answer, fault, result="cancelled")
+
+    async def receiver_killed(self) -> None:
+        """The receiver dies in the middle of a class; last of the airings, for it cuts them all."""
+        row = self.row("c-cut", "receiver killed in class", "resumed at the clock's position", "1007")
+        booking = self.booking(row.class_id, 1007, lead_s=15, length_s=20)
+        await self.book(booking)
+        await asyncio.sleep(max(0.0, booking["start_time"] + 7 - time.time()))
+        await self.stack.kill_receiver()
+        await self.stack.start_receiver()
+        await self.aired(row, booking, pushes=2)
+        if not row.ok:
+            return
+        second = self.platform.received(row.class_id)[1]
+        source = self.stack.root / "origin" / "1007" / "1007.flv"
+        where = await asyncio.to_thread(position_s, source, self.platform.file(second))
+        clock = (second.first_media_at or second.started_at) - booking["start_time"]
+        fault = (
+            ""
+            if where is not None and abs(where - clock) <= SLACK_S + 0.5
+            else f"resumed at {where}, not {clock:.1f} s"
+        )
+        row.ok, row.why = not fault, fault or f"resumed at {where:.1f} s, the clock said {clock:.1f} s"
+
+    # -- the bounded cache, when everything else is over -----------------------------------------------------------
+
+    async def full_cache(self) -> None:
+        """Fill the cache: first something unpinned must go, then nothing can."""
+        listed = await self._cached()
+        pins = CACHE_NUM - len(listed)
+        await asyncio.gather(*(self._pin(1100 + n) for n in range(pins)))
+        row = self.row("c-lru", "cache full of unpinned ones", "the least recently used goes, aired", "1008")
+        oldest = next(one["stem"] for one in listed if one["num_cite"] == 0)
+        booking = self.booking(row.class_id, 1008, lead_s=12, length_s=8)
+        await self.book(booking)
+        await self.aired(row, booking)
+        now = {one["stem"] for one in await self._cached()}
+        if row.ok and (oldest in now or len(now) != CACHE_NUM):
+            row.ok, row.why = False, f"{oldest} is still there, or more went: {sorted(now)}"
+        await self._unpinned(row)
+        await asyncio.gather(*(self._pin(1100 + n) for n in range(pins, CACHE_NUM)))
+        full = self.row("c-full", "cache full of pinned ones", "refused 316, alarm", "1009")
+        before = await self._cached()
+        await self.book(self.booking(full.class_id, 1009, lead_s=60))
+        await self.refused(full, 316, alarm=True)
+        if full.ok and [one["stem"] for one in await self._cached()] != [one["stem"] for one in before]:
+            full.ok, full.why = False, "something was evicted in vain"
+
+    async def _unpinned(self, row: Row) -> None:
+        """The class that was aired has given its citation back."""
+        for _ in range(50):
+            if all(one["num_cite"] == 0 for one in await self._cached() if one["stem"] == row.rendition):
+                return
+            await asyncio.sleep(0.2)
+        row.ok, row.why = False, "its citation was not released"
+
+    async def _cached(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(await self.stack.lectern("cache", "ls", "--json"))
+        return [one for one in found if one["state"] == "ready"]
+
+    async def _pin(self, record: int) -> None:
+        """Book a class of tomorrow: it stays on the timetable, its rendition stays pinned."""
+        class_id = f"c-tomorrow-{record}"
+        await self.book(self.booking(class_id, record, lead_s=NEVER_S))
+        answer = await self.platform.answer(class_id, ANSWER_S)
+        if answer is None or answer["code"]:
+            raise RuntimeError(f"{class_id} could not be booked: {answer}")
+
+
+async def record(stack: Stack, say: Callable[[str], None]) -> None:
+    """Make the recordings that the day needs, a few at a time."""
+    lessons = {f"{record}/{record}": (LESSON_S, 640, 360) for record in (1001, 1008, 1009)}
+    lessons |= {f"{record}/{record}": (LESSON_S, 854, 480) for record in (1003, 1004, 1005, 1006)}
+    lessons |= {"1007/1007": (20, 640, 360), "1002/1002": (LESSON_S, 640, 480), "1002/1002_480P": (LESSON_S, 640, 480)}
+    say(f"{len(lessons)} recordings and {CACHE_NUM} short ones")
+    gate = asyncio.Semaphore(2)
+
+    async def make(name: str, length_s: int, width: int, height: int) -> None:
+        async with gate:
+            target = stack.root / "origin" / f"{name}.flv"
+            await recordings.make(stack.programs.ffmpeg, target, seconds=length_s, width=width, height=height)
+
+    await asyncio.gather(*(make(name, *shape) for name, shape in lessons.items()))
+    await make("1100/1100", 2, 320, 240)
+    short = (stack.root / "origin" / "1100" / "1100.flv").read_bytes()
+    for record in range(1101, 1100 + CACHE_NUM):
+        target = stack.root / "origin" / str(record) / f"{record}.flv"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(short)
+
+
+async def play(day: Day) -> None:
+    """All paths: those that do not disturb each other side by side, then the cut, then the full cache."""
+    paths = (
+        day.old_booking,
+        day.in_list,
+        day.transcoded,
+        day.fallback,
+        day.both_fail,
+        day.silent,
+        day.twice,
+        day.malformed,
+        day.cancelled,
+    )
+    async with asyncio.TaskGroup() as group:
+        for path in paths:
+            group.create_task(path())
+            await asyncio.sleep(0.3)
+    await day.receiver_killed()
+    await day.full_cache()
+
+
+async def _eventually_async(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not await condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True

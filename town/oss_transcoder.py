@@ -1,0 +1,218 @@
+"""The cloud's transcoder, played: takes signed requests, transcodes in truth, answers on Redis, or misbehaves."""
+
+import asyncio
+import dataclasses
+import hashlib
+import hmac
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import av
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from lectern.errors import LecternError
+from lectern.states import BOXES, Resolution
+from town.ports import HOST, Http, Loopback
+from town.recordings import encode, ffmpeg_path
+
+_FFMPEGS_AT_ONCE = 2
+_MAX_BODY_BYTES = 65_536
+
+
+class Behaviour(StrEnum):
+    """What the transcoder does with a request."""
+
+    OK = "ok"
+    FAIL = "fail"  # answers that it failed
+    SILENT = "silent"  # accepts, and never answers
+    SLOW = "slow"  # begins after delay_s
+    LATE = "late"  # has the output at once, and says so after delay_s
+    TWICE = "twice"  # answers two times
+    QUICK = "quick"  # makes nothing: answers with *url* at once
+    ERROR_500 = "error_500"
+    REJECT_400 = "reject_400"
+
+
+@dataclasses.dataclass
+class Rule:
+    """How requests for a rendition are treated; None stands for any record, or any resolution."""
+
+    behaviour: Behaviour
+    record_id: int | None = None
+    video_resolution: str | None = None
+    times: int | None = None  # for the next so many requests; None: until cleared
+    delay_s: float = 0.0
+    url: str = ""  # of the behaviour quick; {record_id} and {video_resolution} are filled in
+
+    def __post_init__(self) -> None:
+        self.behaviour = Behaviour(self.behaviour)
+
+
+@dataclasses.dataclass(frozen=True)
+class Post:
+    """A request that was accepted."""
+
+    record_id: int
+    video_resolution: str
+    at: float
+
+
+def _sign(fields: dict[str, Any], secret: str) -> str:
+    """The signature, written a second time on purpose: the product's own function is checked against it."""
+    pairs = [f"{name}={fields[name]}" for name in sorted(fields) if name != "sign"]
+    return hashlib.md5("&".join([*pairs, f"key={secret}"]).encode()).hexdigest()
+
+
+class OssTranscoder(Loopback):
+    """Transcodes recordings under *root*, which the origin at *origin_url* serves, and publishes the results."""
+
+    def __init__(
+        self,
+        root: Path,
+        origin_url: str,
+        redis_url: str,
+        secret: str,
+        port: int | None = None,
+        *,
+        channel: str = "transcoding",
+        ffmpeg: str | None = None,
+    ) -> None:
+        super().__init__(port)
+        self.root = root
+        self.rules: list[Rule] = []
+        self.posts: list[Post] = []
+        self._origin_url = origin_url.rstrip("/")
+        self._redis_url = redis_url
+        self._secret = secret
+        self._channel = channel
+        self._ffmpeg = ffmpeg or ffmpeg_path()
+        self._ffmpegs = asyncio.Semaphore(_FFMPEGS_AT_ONCE)
+        self._redis: Redis | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        routes = [Route("/transcode", self._transcode, methods=["POST"])]
+        self._http = Http(Starlette(routes=routes), self.port)
+
+    @property
+    def url(self) -> str:
+        """Where transcodings are requested."""
+        return f"http://{HOST}:{self.port}/transcode"
+
+    async def start(self) -> None:
+        """Listen; Redis is looked for when there is a result."""
+        self._redis = Redis.from_url(self._redis_url)
+        await self._http.start()
+
+    async def stop(self) -> None:
+        """Close the port and end the transcodings under way, without results."""
+        if self._redis is None:
+            return
+        await self._http.stop()
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._redis.aclose()
+        self._redis = None
+
+    def behave(self, rule: Rule) -> Rule:
+        """Treat requests by *rule*, until its times are used up; a later rule goes before an earlier one."""
+        self.rules.insert(0, rule)
+        return rule
+
+    def _rule(self, record_id: int, resolution: str) -> Rule:
+        for rule in self.rules:
+            wanted = rule.record_id in (None, record_id) and rule.video_resolution in (None, resolution)
+            if not wanted or rule.times == 0:
+                continue
+            if rule.times is not None:
+                rule.times -= 1
+            return rule
+        return Rule(Behaviour.OK)
+
+    async def _transcode(self, request: Request) -> JSONResponse:
+        if int(request.headers.get("content-length", _MAX_BODY_BYTES)) >= _MAX_BODY_BYTES:
+            return JSONResponse({"error": "the body is too long, or of unknown length"}, status_code=413)
+        try:
+            body = json.loads(await request.body())
+            record_id, resolution, sign = body["record_id"], Resolution(body["video_resolution"]), body["sign"]
+        except (ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"error": f"not a request: {error!r}"}, status_code=422)
+        if type(record_id) is not int or not isinstance(sign, str):
+            return JSONResponse({"error": "record_id is a number, sign a text"}, status_code=422)
+        if not hmac.compare_digest(sign.encode(), _sign(body, self._secret).encode()):
+            return JSONResponse({"error": "wrong sign"}, status_code=401)
+        rule = self._rule(record_id, resolution)
+        if rule.behaviour is Behaviour.ERROR_500:
+            return JSONResponse({"error": "internal error"}, status_code=500)
+        if rule.behaviour is Behaviour.REJECT_400:
+            return JSONResponse({"error": "rejected"}, status_code=400)
+        self.posts.append(Post(record_id, resolution.value, time.time()))
+        work = asyncio.create_task(self._answer(rule, record_id, resolution))
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        return JSONResponse({"accepted": True})
+
+    async def _answer(self, rule: Rule, record_id: int, resolution: Resolution) -> None:
+        """Do what was accepted, and publish how it went."""
+        behaviour, url = rule.behaviour, ""
+        if behaviour is Behaviour.SILENT:
+            return
+        if behaviour is Behaviour.SLOW:
+            await asyncio.sleep(rule.delay_s)
+        if behaviour is Behaviour.QUICK:
+            url = rule.url.format(record_id=record_id, video_resolution=resolution.value)
+        elif behaviour is not Behaviour.FAIL:
+            url = await self._encode(record_id, resolution)
+        if behaviour is Behaviour.LATE:
+            await asyncio.sleep(rule.delay_s)
+        result = {
+            "cmd": "transcoding",
+            "record_id": record_id,
+            "video_resolution": resolution.value,
+            "result": "sucess" if url else "failed",
+            "transcode_video_url": url,
+            "type": "oss",
+        }
+        for _ in range(2 if behaviour is Behaviour.TWICE else 1):
+            assert self._redis is not None
+            await self._redis.publish(self._channel, json.dumps(result))
+
+    async def _encode(self, record_id: int, resolution: Resolution) -> str:
+        """Make the rendition; its URL, or nothing where it could not be made."""
+        output = self.root / str(record_id) / f"{record_id}_{resolution.value}.flv"
+        source = await asyncio.to_thread(_source, output, BOXES[resolution][1])
+        if source is None:
+            return ""
+        width, height = BOXES[resolution]
+        fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease:force_divisible_by=2"
+        codecs = ("-vf", fit, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy")
+        try:
+            async with self._ffmpegs:
+                await encode(self._ffmpeg, "-i", str(source), *codecs, to=output)
+        except LecternError:
+            return ""
+        return f"{self._origin_url}/{output.parent.name}/{output.name}"
+
+
+def _source(output: Path, wanted_height: int) -> Path | None:
+    """Of the other renditions of a record the smallest that is high enough, else the largest."""
+    heights = [
+        (height, file) for file in output.parent.glob("[!.]*.flv") if file != output if (height := _height(file))
+    ]
+    enough = [found for found in heights if found[0] >= wanted_height]
+    return min(enough)[1] if enough else max(heights)[1] if heights else None
+
+
+def _height(file: Path) -> int:
+    """Pixels, 0 where there is no picture."""
+    try:
+        with av.open(str(file)) as container:
+            return max((stream.height for stream in container.streams.video), default=0)
+    except (OSError, ValueError):  # what av raises for files that are no media
+        return 0
