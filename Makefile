@@ -10,7 +10,7 @@ SHELL := /bin/sh
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
-SOURCES := lib flows tests $(wildcard benchmarks playbooks)
+SOURCES := lib flows town tests $(wildcard benchmarks playbooks)
 
 # Another project's environment has no say here.
 unexport VIRTUAL_ENV
@@ -88,7 +88,7 @@ release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VER
 
 clean: ## remove everything that was built or cached here
 	@rm -rf .venv .uv .demo demo-report.json dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find lib flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find lib flows town tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The peers are in a group of their own, which nothing else needs.
 .venv/.bench: .venv/.built

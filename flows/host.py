@@ -15,14 +15,10 @@ from sqlalchemy import Connection, Engine
 
 from flows.line import Line
 from flows.rounds import Rounds
-from lectern import errors
-from lectern.effects import outgoing
 from lectern.effects.files.fence import Fence
 from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Refused
-from lectern.effects.rows import bookings, incidents, metrics, outbox
-from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.outbox import Kind, Outgoing, Unsent
+from lectern.effects.rows import metrics
+from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
@@ -32,7 +28,6 @@ log = logging.getLogger("lectern")
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
-SEND_BATCH = 5000
 ALARMS_KEPT = 200
 """While Prefect is away so many alarms are kept for it; the channel and the log have them all."""
 
@@ -177,88 +172,6 @@ def lost_tag(streamer: str, session: str | None = None) -> str:
 
 NOT_MOVED = "NotMoved"
 """The state of a run that was to move classes, and has taken nothing."""
-
-
-def patience(host: Host[Any]) -> Patience:
-    """How seldom this host repeats its alarms."""
-    settings = host.settings
-    return Patience(settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s)
-
-
-async def tell(host: Host[Any]) -> bool:
-    """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
-    async with host.send_lock:
-        while batch := await host.commit(_unsent, host):
-            sending = [one.message for one in batch if not one.folded]
-            done = await host.bus.send(sending)
-            if done.number or not sending:
-                told = await host.commit(_sent, host, batch, sending[: done.number], done.refused)
-                for one in told:
-                    if one.target == host.settings.alarm_channel:
-                        log.error("alarm: %s", one.body)
-                        host.alarmed.append(one.body)
-            if done.broke is not None:
-                log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
-                return False
-    return True
-
-
-@dataclass(frozen=True)
-class _Outgoing:
-    message: Unsent
-    folded: bool  # an alarm of an incident that is known already
-
-
-def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
-    now = time.time()
-    found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
-    channel = host.settings.alarm_channel
-    folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
-    return [_Outgoing(one, one.id in folded) for one in found]
-
-
-def _sent(
-    connection: Connection,
-    host: Host[Any],
-    batch: Sequence[_Outgoing],
-    reached: Sequence[Unsent],
-    refused: Sequence[Refused],
-) -> list[Unsent]:
-    """Note what became of the messages that *reached* Redis; returns those that somebody could hear now at first."""
-    now = time.time()
-    rest = {reached[one.index].id: one for one in refused}
-    ids = [one.id for one in reached if one.id not in rest]
-    outbox.sent(connection, host.journal, [*ids, *(one.message.id for one in batch if one.folded)], now)
-    told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
-    if refused:
-        _refused(connection, host, [(reached[one.index], one) for one in refused], now)
-    cried = [one.id for one in told if one.target == host.settings.alarm_channel]
-    incidents.told(connection, host.journal, cried, now)
-    if isinstance(host.settings, TeacherSettings):
-        to = host.settings.order_result_channel
-        heard = [one.id for one in told]
-        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, heard, to), now):
-            metrics.ANSWER_SECONDS.observe(took)
-    return told
-
-
-def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, Refused]], now: float) -> None:
-    """Redis refused messages: each is tried again by itself; a target that refuses is alarmed while it goes on."""
-    outbox.refused(connection, host.journal, [(message, one.rest, one.why) for message, one in refused], now)
-    targets = {message.target: one.why for message, one in refused}
-    for target, why in targets.items():
-        number = sum(message.target == target for message, _ in refused)
-        log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
-        alarm_refusal(connection, host, f"refuses messages for {target}", target, why, now)
-
-
-def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str, now: float) -> None:
-    """Redis refuses something of *target*: an alarm, again while it goes on, so that its incident stays open."""
-    if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
-        return
-    host.refused[target] = now
-    cry = outgoing.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(cry)], now)
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:

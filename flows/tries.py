@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows.host import Host, log, tell
+from flows.host import Host, log
 from flows.labels import class_of
+from flows.tell import tell
 from lectern import errors
 from lectern.body import fields_of
 from lectern.effects import outgoing

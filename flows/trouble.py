@@ -1,7 +1,6 @@
 """A part of a host fails: it is written to the log, alarmed, and tried again; what is on air goes on."""
 
 import asyncio
-import random
 import time
 import traceback
 from typing import Any
@@ -10,7 +9,8 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flows.host import Host, alarm_refusal, log, tell
+from flows.host import Host, log
+from flows.tell import alarm_refusal, tell
 from lectern import errors
 from lectern.effects import outgoing
 from lectern.effects.files import disk
@@ -24,18 +24,12 @@ AGAIN_AFTER_S = 600.0
 ALARM_S = 10.0
 """Seconds that an alarm may take to be written down and sent."""
 
-BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError)
 """Errors that everybody foresaw: somebody is away for a while."""
 
 
 class MustEnd(CallAPerson):
     """This process can not go on: another one serves its queue, or its database can not be written any more."""
-
-
-def backoff_s(tries: int) -> float:
-    """Seconds to wait after *tries* failures in a row: up to 10, with jitter."""
-    return BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
 
 
 async def say(host: Host[Any], what: str, error: BaseException, pause_s: float) -> None:

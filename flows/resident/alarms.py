@@ -11,8 +11,9 @@ from uuid import uuid4
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
-from flows.host import Host, patience, tell
-from flows.resident.prefect_client import AWAY
+from flows.host import Host
+from flows.retry import AWAY
+from flows.tell import patience, tell
 from lectern.effects.rows import incidents, outbox
 
 log = logging.getLogger("lectern")

@@ -10,17 +10,18 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
 from flows.resident import automations
-from flows.resident.prefect_client import AWAY
+from flows.retry import AWAY
 from flows.streamer.broadcast import broadcast
 from flows.streamer.download import download
 from flows.streamer.prepare import prepare
 from flows.streamer.reconcile import reconcile
-from flows.sweep import sweep_streamer, sweep_teacher
+from flows.streamer.sweep import sweep_streamer
 from flows.teacher.booking import booking
 from flows.teacher.moves import move
 from flows.teacher.reports import report
 from flows.teacher.requests import request, transcode
 from flows.teacher.results import settle
+from flows.teacher.sweep import sweep_teacher
 from lectern import __version__
 from lectern.errors import Misuse, TryAgain
 from lectern.settings import Settings, TeacherSettings

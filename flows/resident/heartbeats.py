@@ -12,7 +12,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from flows.host import NOT_MOVED
-from flows.resident.prefect_client import AWAY
+from flows.retry import AWAY
 
 log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"

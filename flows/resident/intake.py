@@ -14,8 +14,9 @@ from flows import labels, tries, trouble
 from flows.host import Host
 from flows.resident.runs import Refused
 from flows.resident.works import Work
-from flows.streamer import releases, stop
-from flows.trouble import MustEnd, backoff_s
+from flows.retry import backoff_s
+from flows.streamer import releases
+from flows.trouble import MustEnd
 from lectern.effects import process
 from lectern.effects.redis.hearing import Entry, Streams
 from lectern.effects.rows import inbox
@@ -201,7 +202,7 @@ class Intake:
 
     async def _take_back(self, kept: Sequence[Kept]) -> None:
         stops = await releases.take_back(self._host, kept)
-        ending = asyncio.create_task(stop.in_prefect(self._host, stops))
+        ending = asyncio.create_task(releases.end_runs(self._host, stops))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 

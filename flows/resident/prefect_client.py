@@ -16,9 +16,9 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import Artifact, FlowRun, State
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus, StateAcceptDetails
 from prefect.context import AsyncClientContext, SyncClientContext
-from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
+from flows.retry import AWAY
 from lectern.errors import TryAgain
 
 T = TypeVar("T")
@@ -26,10 +26,6 @@ BUSY_TRIES = 20
 PAUSE_S = 0.03
 AFTER_S = 0.1
 """How a run went is told so much later: another host is about to make the next one, and the two would meet."""
-
-AWAY = (httpx.HTTPError, PrefectException, ValueError, LookupError, TypeError, RuntimeError, OSError)
-"""What a call of Prefect's API raises where the server is away, refuses, or answers what no Prefect answers: another
-program at its address, a page of a proxy, an older or newer version. Only for calls of the API: it is broad."""
 
 hurried: ContextVar[bool] = ContextVar("hurried", default=False)
 """Whether somebody waits for what is asked of the server."""

@@ -14,23 +14,25 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from flows import readiness, sweep
-from flows.host import Host, tell
-from flows.resident import alarms, deployments, executor, http, prefect_client, run_log
+from flows.host import Host
+from flows.resident import alarms, deployments, http, prefect_client, run_log, sweeps, worker
 from flows.resident.intake import TAKE_BACK, Intake
 from flows.resident.queue_lock import QueueLock
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
 from flows.streamer import guard, lease, reconcile
+from flows.streamer import readiness as streamer_readiness
+from flows.teacher import readiness as teacher_readiness
 from flows.teacher import roll
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
+from flows.tell import tell
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, renditions, schema
+from lectern.effects.rows import inbox, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import open_database
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import LecternError
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -142,7 +144,7 @@ class Resident:
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                more = transcode_api.routes(host, runs) if teaching else []
+                more = transcode_api.routes(host, runs.client.read_flow_run) if teaching else []
                 async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:
@@ -153,7 +155,7 @@ class Resident:
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
         """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
         works, intake = Works(host), self._intake(host)
-        taking = {**intake.works(), "sweeps": lambda: self._sweeps(host, runs)}
+        taking = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, runs)}
         try:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: until the disk is looked through, nobody shall take us for lost.
@@ -182,7 +184,7 @@ class Resident:
     def _beside(self, host: Host[Any], runs: ResidentRuns) -> dict[str, Work]:
         """What is done beside the runs and the messages."""
         works: dict[str, Work] = {
-            "runs": lambda: executor.serve(host, runs),
+            "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
         }
@@ -191,11 +193,11 @@ class Resident:
                 "guard": lambda: guard.guard(host),
                 "timetable": lambda: guard.timetable(host),
                 "plan": lambda: guard.plan(host),
-                "readiness": readiness.Readiness(host, runs.client).run,
+                "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         return works | {
             "streamers": roll.Roll(host).run,
-            "readiness": lambda: readiness.teacher_checks(host, runs.client),
+            "readiness": lambda: teacher_readiness.teacher_checks(host, runs.client),
         }
 
     async def _leave(self, host: Host[Any]) -> None:
@@ -223,26 +225,6 @@ class Resident:
             settings.report_stream: "report",
         }
         return Intake(host, groups, channels, [*channels, settings.report_stream])
-
-    async def _sweeps(self, host: Host[Any], runs: ResidentRuns) -> None:
-        while True:
-            host.rounds.come("sweeps")
-            await asyncio.sleep(await self._until_sweep(host))
-            if not await sweep.due(host):
-                continue
-            try:
-                await runs.start("sweep", {}, name=f"sweep {host.settings.name}")
-            except TryAgain as error:
-                log.warning("sweep: without a run: %s", error.message)
-                await tell(host)
-                await asyncio.sleep(host.settings.sweep_interval_s)
-
-    async def _until_sweep(self, host: Host[Any]) -> float:
-        if not isinstance(host.settings, TeacherSettings):
-            return float(host.settings.sweep_interval_s)
-        deadline = await host.commit(renditions.next_deadline)
-        left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
-        return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 
 
 async def _end_guarded(host: Host[Any], within_s: float) -> None:

@@ -22,8 +22,9 @@ from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
 from flows import tries
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.resident import questions
-from flows.resident.prefect_client import AWAY, ResidentClient, asking, hurried
+from flows.resident.prefect_client import ResidentClient, asking, hurried
 from flows.resident.slots import Slots
+from flows.retry import AWAY
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")

@@ -7,7 +7,8 @@ from typing import Any
 
 from flows import trouble
 from flows.host import Host, log
-from flows.trouble import MustEnd, backoff_s
+from flows.retry import backoff_s
+from flows.trouble import MustEnd
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0

@@ -11,9 +11,10 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows import artifacts
-from flows.host import NOWHERE, Host, log, streamer, tell
+from flows import show
+from flows.host import NOWHERE, Host, log, streamer
 from flows.streamer.pushes import Pushes, Sent
+from flows.tell import tell
 from lectern import errors
 from lectern.decide.broadcast import Over, how_aired, next_push
 from lectern.effects.media import whole
@@ -77,7 +78,7 @@ async def _air(host: Streamer, one: Airing) -> str:
     row = await _checked(host, one)
     duration_s = row.duration_s if row.duration_s is not None else one.end_time - one.start_time
     sent_s, number, first = 0.0, 0, None
-    async with artifacts.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
+    async with show.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air") as bar:
         pushes = Pushes(one, row, bar, duration_s)
         try:
             while True:

@@ -14,10 +14,11 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.host import NOWHERE, Host, log, streamer, tell
+from flows import show
+from flows.host import NOWHERE, Host, log, streamer
 from flows.retry import passing
 from flows.streamer import admission, lost
+from flows.tell import tell
 from lectern import errors, stems
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
@@ -130,7 +131,7 @@ async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
             errors.DOWNLOAD_FAILED,
         )
     await asyncio.to_thread(_begin, part, remote)
-    async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
+    async with show.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = _Growing(part, remote)
 
         def on_progress(size_bytes: int) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from flows.host import Host, log, tell
+from flows.host import Host, log
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import readiness
 from lectern.effects import outgoing

@@ -14,12 +14,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.batch import Apart, apart
-from flows.host import NOWHERE, log, streamer, tell
+from flows import show
+from flows.batch import FAILED, Apart, apart, summary
+from flows.host import NOWHERE, log, streamer
 from flows.streamer import admission, download, push_hosts
 from flows.streamer.admission import Batch, Looked, Streamer
-from flows.teacher.verdicts import FAILED, summary
+from flows.tell import tell
 from flows.trouble import words
 from lectern.effects.files import origin, store
 from lectern.effects.files.origin import Allowed
@@ -69,7 +69,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
                 batch.add(portion)
     for inbox_id, why in failed.failed:
         batch.row(f"inbox {inbox_id}", FAILED, why)
-    await artifacts.table("prepare-batch", batch.table, "What became of each class")
+    await show.table("prepare-batch", batch.table, "What became of each class")
     return failed.state(summary(batch.table), len(ids))
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import artifacts
+from flows import show
 from flows.host import log
 from lectern.decide.broadcast import Push
 from lectern.effects.media import ffmpeg
@@ -37,7 +37,7 @@ class Sent:
 class Pushes:
     """The pushes of *one*, whose recording is *row*."""
 
-    def __init__(self, one: Airing, row: cache.Cached, bar: artifacts.Progress, duration_s: float) -> None:
+    def __init__(self, one: Airing, row: cache.Cached, bar: show.Progress, duration_s: float) -> None:
         self._one, self._bar, self._duration_s = one, bar, duration_s
         self._path = Path(row.site or "")
         self._warm: asyncio.Task[Sent] | None = None

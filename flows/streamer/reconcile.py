@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import artifacts
+from flows import show
 from flows.batch import apart
 from flows.host import NOWHERE, Host, log, streamer
 from flows.streamer import download, lost
@@ -33,7 +33,7 @@ async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
     host = streamer()
     table = await reconciled(host, dry_run=dry_run)
-    await artifacts.table("reconcile", table, "What the disk and the database disagreed about")
+    await show.table("reconcile", table, "What the disk and the database disagreed about")
     return Completed(message=f"{len(table)} differences")
 
 

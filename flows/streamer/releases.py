@@ -8,14 +8,14 @@ from sqlalchemy import Connection
 
 from flows import tries
 from flows.batch import apart
-from flows.host import Host, log, tell
-from flows.streamer import stop
+from flows.host import Host, log
+from flows.tell import tell
 from lectern import errors
 from lectern.effects.rows import airings, events, inbox, leases, outbox, released
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.events import Event
 from lectern.effects.rows.outbox import Kind, Outgoing
-from lectern.errors import Malformed
+from lectern.errors import Malformed, TryAgain
 from lectern.messages import Grant, Release, Report, parse
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
@@ -26,6 +26,27 @@ GRANT_AGAIN_S = 1.0
 """Seconds until a grant is tried again that waits for a release."""
 
 OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
+WHY = "the class was cancelled"
+
+
+def end_pushes(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:
+    """End the pushes of classes that are released in the database already, whoever airs them; nobody is asked."""
+    for one in released:
+        if one.class_id in host.guarded:
+            host.guarded[one.class_id].cancel(WHY)
+        for run_id in {one.run_id, host.aired_by.get(one.class_id)} - {None}:
+            host.runs.end(str(run_id), WHY)
+
+
+async def end_runs(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:
+    """Take the runs of released classes off the timetable; what runs here has been ended by `end_pushes`."""
+    for one in released:
+        if one.run_id is None:
+            continue
+        try:
+            await host.runs.cancel(one.run_id, WHY)
+        except TryAgain as error:
+            log.warning("%s: its run can not be cancelled in the UI: %s", one.class_id, error.message)
 
 
 def release(connection: Connection, host: Streamer, message: Release, now: float) -> list[Airing]:
@@ -71,7 +92,7 @@ async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
     stops = [one for some in found.done for one in some]
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
-        stop.here(host, stops)
+        end_pushes(host, stops)
     if grants and found.failed:
         ids = [one.id for one in grants]
         await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)

@@ -8,7 +8,7 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from flows.host import Host, log
-from flows.streamer import broadcast, stop
+from flows.streamer import broadcast, releases
 from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects.rows import airings, inbox, plans
@@ -131,7 +131,7 @@ class Cancels:
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             why = "cancelled in the UI"
             await broadcast.close(host, one, AiringState.CANCELLED, errors.CANCELLED, why)
-            stop.here(host, [one])
+            releases.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
 

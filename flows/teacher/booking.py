@@ -9,15 +9,13 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.batch import apart
-from flows.host import NOWHERE, log, teacher, tell
+from flows import show
+from flows.batch import FAILED, Batch, apart, summary
+from flows.host import NOWHERE, log, teacher
 from flows.teacher import attempts as begin
 from flows.teacher import cancels
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.verdicts import (
-    FAILED,
-    Batch,
     Refusal,
     Teacher,
     bury,
@@ -26,9 +24,9 @@ from flows.teacher.verdicts import (
     proceed,
     put_back,
     refuse_all,
-    summary,
     waiting_key,
 )
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Plan
@@ -62,12 +60,12 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     for inbox_id, why in found.failed:
         batch.row(f"inbox {inbox_id}", FAILED, detail=why)
     if dry_run:
-        await artifacts.table("booking-plan", batch.table, "What would be done")
+        await show.table("booking-plan", batch.table, "What would be done")
         return Completed(message=f"dry run: {len(batch.table)} messages")
     await tell(host)
     await _keep_waiting_lists(host, batch)
     await _start_transcoding(host, batch.attempts)
-    await artifacts.table("booking-batch", batch.table, "What became of each booking")
+    await show.table("booking-batch", batch.table, "What became of each booking")
     return found.state(summary(batch.table), len(ids))
 
 

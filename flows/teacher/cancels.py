@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from flows.teacher.verdicts import Batch, Teacher, give_answer, to_streamer, waiting_key
+from flows.batch import Batch
+from flows.teacher.verdicts import Teacher, give_answer, to_streamer, waiting_key
 from lectern import errors
 from lectern.effects.rows import bookings, cancels, events, outbox
 from lectern.effects.rows.bookings import Outcome

@@ -5,11 +5,12 @@ import time
 
 from sqlalchemy import Connection
 
-from flows.host import tell
+from flows.batch import Batch
 from flows.teacher import results
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.verdicts import Batch, Teacher, living
+from flows.teacher.verdicts import Teacher, living
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Overdue

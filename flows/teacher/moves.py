@@ -11,10 +11,12 @@ from prefect.states import Completed, Failed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.host import NOT_MOVED, NOWHERE, lost_tag, teacher, tell
+from flows import show
+from flows.batch import Batch, summary
+from flows.host import NOT_MOVED, NOWHERE, lost_tag, teacher
 from flows.teacher.roll import cry, move_key
-from flows.teacher.verdicts import Batch, Teacher, living, place_again, summary
+from flows.teacher.verdicts import Teacher, living, place_again
+from flows.tell import tell
 from lectern.decide import lease as decide
 from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
@@ -60,7 +62,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     batch = await host.commit(_take_all, host, streamer, before.session, alive, force=force)
     await tell(host)
-    await artifacts.table("move-batch", batch.table, f"What became of the classes of {streamer}")
+    await show.table("move-batch", batch.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(batch.table))
 
 

@@ -8,10 +8,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.batch import apart
-from flows.host import NOWHERE, teacher, tell
-from flows.teacher.verdicts import FAILED, Batch, Teacher, answer, bury, living, place_again, put_back, refuse, summary
+from flows import show
+from flows.batch import FAILED, Batch, apart, summary
+from flows.host import NOWHERE, teacher
+from flows.teacher.verdicts import Teacher, answer, bury, living, place_again, put_back, refuse
+from flows.tell import tell
 from lectern import errors
 from lectern.effects import outgoing
 from lectern.effects.rows import bookings, cancels, events, inbox, outbox
@@ -38,7 +39,7 @@ async def report(inbox_ids: str) -> State[None]:
     for inbox_id, why in found.failed:
         batch.row(f"inbox {inbox_id}", FAILED, detail=why)
     await tell(host)
-    await artifacts.table("report-batch", batch.table, "What the streamers reported")
+    await show.table("report-batch", batch.table, "What the streamers reported")
     return found.state(summary(batch.table), len(ids))
 
 

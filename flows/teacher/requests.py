@@ -11,13 +11,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
-from flows import artifacts
+from flows import show
+from flows.batch import Batch
 from flows.host import NOWHERE, log, teacher
 from flows.retry import passing
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now
-from flows.teacher.verdicts import Batch, Teacher
+from flows.teacher.verdicts import Teacher
 from lectern.decide.breaker import Breaker
 from lectern.effects.files import oss
 from lectern.effects.rows import oss_requests
@@ -128,7 +129,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         )
         await settle_now(host, result, batch)
         batch.row(stem(*key), "OSS refused", detail=error.message)
-    await artifacts.table("request-batch", batch.table, "What the OSS would not do")
+    await show.table("request-batch", batch.table, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
     return Completed(message=f"{len(taken)} asked for")

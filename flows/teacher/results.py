@@ -9,12 +9,13 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import artifacts
-from flows.batch import Apart, apart
-from flows.host import NOWHERE, log, teacher, tell
+from flows import show
+from flows.batch import FAILED, Apart, Batch, apart, summary
+from flows.host import NOWHERE, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.verdicts import FAILED, Batch, Refusal, Teacher, bury, living, proceed, put_back, refuse_all, summary
+from flows.teacher.verdicts import Refusal, Teacher, bury, living, proceed, put_back, refuse_all
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
@@ -44,7 +45,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
         found = await _settle(host, results, batch)
     except TryAgain as error:
         return await put_back(host, [inbox_id for inbox_id, _ in results], error)
-    await artifacts.table("settle-batch", batch.table, "What became of each result and its classes")
+    await show.table("settle-batch", batch.table, "What became of each result and its classes")
     return found.state(summary(batch.table), len(ids))
 
 

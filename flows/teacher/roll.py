@@ -11,10 +11,11 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
-from flows.host import log, lost_tag, tell
+from flows.host import log, lost_tag
+from flows.retry import backoff_s
 from flows.teacher import cancels as cancelling
 from flows.teacher.verdicts import Teacher, to_streamer
-from flows.trouble import backoff_s
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import lease as decide
 from lectern.effects import outgoing

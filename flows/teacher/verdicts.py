@@ -1,15 +1,15 @@
 """What a booking comes to: placed on a streamer, refused, answered; shared by the teacher's flows."""
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
+from flows.batch import Batch
 from flows.host import Host, log
 from lectern import errors
 from lectern.decide.placement import place
@@ -19,42 +19,14 @@ from lectern.effects.rows.bookings import Order, Outcome
 from lectern.effects.rows.events import Event
 from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, Malformed, TryAgain
-from lectern.facts import Attempt
 from lectern.messages import Alarm, Message, Release
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
 Teacher = Host[TeacherSettings]
 AGAIN_S = 2.0
-FAILED = "failed"
-"""In the place of a decision: the message could not be handled."""
-
 BEATS = 2
 """After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
-
-
-@dataclass
-class Batch:
-    """What one run did: for its table, and for what it does after the commit."""
-
-    table: list[dict[str, object]] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    leaves: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, other: "Batch") -> None:
-        """Take in what another portion did."""
-        self.table += other.table
-        self.attempts += other.attempts
-        self.leaves += other.leaves
-        for key, class_ids in other.joins.items():
-            self.joins[key] += class_ids
-
-    def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
-        """One line of the batch's table."""
-        self.table.append(
-            {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
-        )
 
 
 async def living(host: Teacher) -> list[str]:
@@ -267,9 +239,3 @@ def bury(connection: Connection, host: Teacher, kept: inbox.Kept, error: Malform
         connection, host.journal, host.settings.name, [Event("malformed", error.class_id, detail=error.message)], now
     )
     batch.row(error.class_id or "?", "malformed", code=code.number, detail=error.message)
-
-
-def summary(table: Sequence[Mapping[str, object]]) -> str:
-    """How often the batch decided what; those that failed are counted elsewhere."""
-    counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
-    return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

@@ -40,7 +40,7 @@ STEPS: Mapping[str, str] = {
     "a run begins": "flows.resident.runs:ResidentRuns.start",
     "a message is read": "lectern.messages:parse",
     # both roles: beside it
-    "a sweep is looked for": "flows.sweep:due",
+    "a sweep is looked for": "flows.resident.sweeps:due",
     "the lock is renewed": "lectern.effects.redis.bus:Bus.hold",
     "alarms are followed up": "flows.resident.alarms:_follow_up",
     "alarms are passed on": "flows.resident.alarms:_emit",
@@ -56,7 +56,7 @@ STEPS: Mapping[str, str] = {
     "streamers are heard": "lectern.effects.redis.bus:Bus.heard",
     "a lease is granted": "flows.teacher.roll:grant",
     "unready classes are looked for": "lectern.effects.rows.bookings:unready",
-    "bookings are shown": "flows.board:show_bookings",
+    "bookings are shown": "flows.teacher.pictures:show_bookings",
     # a streamer
     "the guard looks": "lectern.effects.rows.airings:due",
     "cancelled broadcasts are looked for": "flows.streamer.timetable:Cancels.look",
@@ -64,7 +64,7 @@ STEPS: Mapping[str, str] = {
     "a broadcast is scheduled": "flows.streamer.timetable:Plan._create",
     "live classes are looked at": "lectern.effects.rows.airings:live",
     "a push URL is tried": "lectern.effects.media.push_target:unreachable",
-    "the cache is shown": "flows.board:show_cache",
+    "the cache is shown": "flows.streamer.pictures:show_cache",
     "a beat is sent": "lectern.effects.redis.bus:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:Keeper._read",
     "classes are taken back": "flows.streamer.releases:release",

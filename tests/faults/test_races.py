@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
+from flows.batch import Batch
 from flows.teacher import booking, deadlines, results
-from flows.teacher.verdicts import Batch
 from lectern.decide.transcode import Overdue
 from lectern.effects.rows import bookings, inbox, renditions
 from lectern.effects.rows.inbox import Arrived

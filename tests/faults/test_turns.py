@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from flows import artifacts, sweep
-from flows.teacher import booking, deadlines, results
+from flows import show
+from flows.resident import sweeps
+from flows.teacher import booking, deadlines, results, sweep
 from lectern.effects.rows import renditions
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
@@ -97,7 +98,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     async def nothing(*_: object) -> None:
         return
 
-    monkeypatch.setattr(artifacts, "table", nothing)
+    monkeypatch.setattr(show, "table", nothing)
     return (tmp_path / f"{number}.db" for number in range(1000))
 
 
@@ -125,7 +126,7 @@ def test_a_sweep_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
         second = Run(host, lambda _: sweep.sweep_teacher.fn())
         await second.stop()
         assert second.task.done()
-        assert not await sweep.due(host)
+        assert not await sweeps.due(host)
         first.task.cancel()
         await asyncio.wait({first.task})
         engine.dispose()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.artifacts import Progress
+from flows.show import Progress
 from flows.streamer.pushes import Pushes
 from lectern.decide.broadcast import Push
 from lectern.effects.rows.airings import Airing

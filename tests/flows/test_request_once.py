@@ -15,9 +15,8 @@ import redis
 from sqlalchemy import Engine, select, update
 
 from flows import host as hall
-from flows import sweep
 from flows.host import Host
-from flows.teacher import requests
+from flows.teacher import requests, sweep
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import oss_requests, renditions
 from lectern.effects.rows.tables.engine import open_database, transaction

@@ -8,10 +8,9 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import readiness, sweep
 from flows.host import Host
-from flows.readiness import Readiness
-from flows.streamer import admission, download, timetable
+from flows.streamer import admission, download, readiness, sweep, timetable
+from flows.streamer.readiness import Readiness
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
@@ -139,7 +138,7 @@ def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
             raise ValueError("port out of range 0-65535")
 
     monkeypatch.setattr(push_target, "unreachable", look)
-    monkeypatch.setattr(readiness, "GRACE_S", 0.0)
+    monkeypatch.setattr(readiness, "LATE_AFTER_S", 0.0)
     return Readiness(host, cast("Any", None))
 
 

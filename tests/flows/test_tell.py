@@ -11,7 +11,8 @@ import pytest
 import redis
 from sqlalchemy import select, update
 
-from flows.host import Host, tell
+from flows.host import Host
+from flows.tell import tell
 from lectern.effects import outgoing
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import outbox

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import httpx
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection
@@ -17,7 +18,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows.host import Host
-from flows.resident.runs import ResidentRuns
 from flows.teacher.attempts import ecs_run
 from flows.teacher.booking import limits
 from flows.teacher.ecs import flow as ecs
@@ -76,9 +76,12 @@ class _No(Exception):
         )
 
 
-def routes(host: Teacher, runs: ResidentRuns) -> list[Route]:
-    """The routes of the API."""
-    api = TranscodeApi(host, runs)
+ReadRun = Callable[[UUID], Awaitable[FlowRun]]
+
+
+def routes(host: Teacher, read_run: ReadRun) -> list[Route]:
+    """The routes of the API; *read_run* asks Prefect for a run."""
+    api = TranscodeApi(host, read_run)
     return [
         Route("/transcode", _answering(api.ask), methods=["POST"]),
         Route("/transcode/{id}", _answering(api.look), methods=["GET"]),
@@ -99,9 +102,9 @@ def _answering(work: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 class TranscodeApi:
     """``POST /transcode`` and ``GET /transcode/{id}``."""
 
-    def __init__(self, host: Teacher, runs: ResidentRuns) -> None:
+    def __init__(self, host: Teacher, read_run: ReadRun) -> None:
         self._host = host
-        self._runs = runs
+        self._read_run = read_run
         self._rate = Rate(A_SECOND, BURST)
         self._strangers = Rate(A_SECOND, BURST)
         self._key = host.settings.transcode_sign_key.get_secret_value()
@@ -135,7 +138,7 @@ class TranscodeApi:
             raise self._stranger(_No(401, "the signature is wrong: sign is the md5 of id=ID&key=SECRET"))
         _admit(self._rate)
         try:
-            run = await self._runs.client.read_flow_run(UUID(id_))
+            run = await self._read_run(UUID(id_))
         except (ValueError, ObjectNotFound) as error:
             raise _No(404, f"{id_[:60]}: no such transcoding") from error
         except (httpx.HTTPError, PrefectException) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import artifacts
+from flows import show
 from flows.host import log
 from flows.teacher.ecs.line import LEASE_S, Line, NoLongerOurs, Place, hosts
 from flows.teacher.verdicts import Teacher
@@ -198,7 +198,7 @@ class Attempt:
 
     async def _keep(self, working: "asyncio.Future[Missed]") -> None:
         name = f"{self._job.record_id} {'+'.join(self._job.wanted)}"
-        shown = artifacts.Progress(f"transcode-{self._job.record_id}", f"transcode {name} on {self._place.host.name}")
+        shown = show.Progress(f"transcode-{self._job.record_id}", f"transcode {name} on {self._place.host.name}")
         try:
             async with shown as bar:
                 while self._verdict is None:

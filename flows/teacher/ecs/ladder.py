@@ -8,11 +8,12 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection
 
-from flows.host import log, tell
+from flows.host import log
 from flows.teacher.ecs import attempt as ecs_work
 from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
 from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
 from flows.teacher.verdicts import Teacher
+from flows.tell import tell
 from lectern.decide import ecs as decide
 from lectern.effects import outgoing, process
 from lectern.effects.ecs.job import Made

@@ -9,33 +9,30 @@ from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import board
 from flows.batch import apart
-from flows.board import Board
-from flows.host import Host, log, tell
-from flows.streamer import lost, push_hosts
+from flows.host import Host, log
+from flows.once import LATE_AFTER_S, LOOK_EVERY_S
+from flows.show import Board
+from flows.streamer import lost, pictures, push_hosts
+from flows.tell import tell
 from lectern import errors
 from lectern.decide import readiness as decide
 from lectern.effects import outgoing
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
-from lectern.effects.rows import airings, bookings, cache, outbox
+from lectern.effects.rows import airings, cache, outbox
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.cache import Cached
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
-LOOK_EVERY_S = 15.0
 REACH_S = 5.0
-AT_ONCE = 20
-"""So many push URLs are tried at the same time."""
-
-GRACE_S = 30.0
-"""A class that was just booked is given so long to get ready before it is called late."""
-
 AHEAD_S = 86_400.0
 """The timetable shows the classes of the next day."""
+
+AT_ONCE = 20
+"""So many push URLs are tried at the same time."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Readiness:
         due: dict[str, float] = {}
         for class_id, one in live.items():
             check = decide.check_due(one.start_time, now, self._done.get(class_id))
-            if check is not None and now - self._since[class_id] >= GRACE_S:
+            if check is not None and now - self._since[class_id] >= LATE_AFTER_S:
                 due[class_id] = check
         if not due:
             return
@@ -164,8 +161,8 @@ class Readiness:
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
         bound = self._host.settings.max_bytes
-        await self._board.table(f"cache-{name}", board.cache_lines(rows, bound), f"The cache of {name}")
-        await board.show_cache(self._board, name, list(live.values()), rows, bound, now)
+        await self._board.table(f"cache-{name}", pictures.cache_lines(rows, bound), f"The cache of {name}")
+        await pictures.show_cache(self._board, name, list(live.values()), rows, bound, now)
 
     def line(self, class_id: str) -> dict[str, object]:
         """How a class stands: a line of the timetable in the UI."""
@@ -197,50 +194,3 @@ def _cry(connection: Connection, host: Streamer, red: Sequence[_Red], now: float
         code, name = errors.NOT_READY_FOR_START, host.settings.name
         made = outgoing.alarm(code, one.said, now, name, class_id=one.class_id, record_id=one.record_id)
         outbox.put(connection, host.journal, [host.alarm(made)], now)
-
-
-async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> None:
-    """Classes that no streamer has yet are called late by their teacher."""
-    done: dict[str, float] = {}
-    shown = Board(client)
-    while True:
-        host.rounds.come("readiness")
-        now = time.time()
-        done = await check_of_teacher(host, done, now)
-        await board.show_bookings(shown, host, now)
-        await asyncio.sleep(LOOK_EVERY_S)
-
-
-async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float], now: float) -> dict[str, float]:
-    """Alarm the bookings that are not ready and due; returns which check was made last of each, as *done* is."""
-    found = await host.look(bookings.unready, now - GRACE_S, now, now + decide.CHECKS_S[0])
-    unready = {one.class_id: one for one in found}
-    due = {
-        class_id: check
-        for class_id, one in unready.items()
-        if (check := decide.check_due(one.start_time, now, done.get(class_id))) is not None
-    }
-    if due:
-        late = [unready[class_id] for class_id in due]
-        await apart(late, lambda some: host.commit(_cry_of_teacher, host, some, now), lambda one: one.class_id)
-        await tell(host)
-    return {class_id: at for class_id, at in done.items() if class_id in unready} | due
-
-
-def _cry_of_teacher(
-    connection: Connection, host: Host[TeacherSettings], late: Sequence[bookings.Order], now: float
-) -> None:
-    for one in late:
-        why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
-        said = decide.sentence(one.class_id, one.stem, one.start_time - now, [why])
-        log.warning("%s", said)
-        cry = outgoing.alarm(
-            errors.NOT_READY_FOR_START,
-            said,
-            now,
-            host.settings.name,
-            class_id=one.class_id,
-            record_id=one.record_id,
-            resolution=one.resolution,
-        )
-        outbox.put(connection, host.journal, [host.alarm(cry)], now)

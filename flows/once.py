@@ -1,0 +1,71 @@
+"""What the watchers of both roles have in common: sweeps one at a time, and when they look."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from sqlalchemy import Connection
+
+from flows.host import Host
+from lectern.effects.rows import cancels, events, inbox, leases, outbox
+from lectern.settings import StreamerSettings, TeacherSettings
+
+S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
+GRACE_S = 5.0
+"""What is younger is still being done by the run that began it."""
+
+OVER_S = 30.0
+"""A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
+
+TOLD_AGAIN = "told its streamer again"
+"""Noted once a class: a long download would fill its story with it."""
+
+ASKED = 200
+"""Number of downloads about which Prefect is asked in a sweep."""
+
+UNREPORTED_S = 60.0
+UNENDED_S = 300.0
+"""A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
+
+
+SWEEP = "a sweep"
+"""What is busy while one is at work; no class is called so."""
+
+LOOK_EVERY_S = 15.0
+"""Seconds between two looks at the classes that are about to begin."""
+
+LATE_AFTER_S = 30.0
+"""Seconds that a class which was just booked has to get ready before it is called late."""
+
+SWEEP = "a sweep"
+"""What is busy while one is at work; no class is called so."""
+
+LOOK_EVERY_S = 15.0
+"""Seconds between two looks at the classes that are about to begin."""
+
+LATE_AFTER_S = 30.0
+"""Seconds that a class which was just booked has to get ready before it is called late."""
+
+
+async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
+    """Sweep, unless another run does: where Prefect is slow they would pile up, and make it slower."""
+    if SWEEP in host.busy:
+        return Completed(message="another sweep is at work")
+    host.busy.add(SWEEP)
+    try:
+        return await work(host, dry_run)
+    finally:
+        host.busy.discard(SWEEP)
+
+
+def prune(connection: Connection, host: Host[Any]) -> None:
+    """Forget messages and events that are older than is set."""
+    before = time.time() - host.settings.keep_messages_s
+    inbox.prune(connection, host.journal, before)
+    outbox.prune(connection, host.journal, before)
+    events.prune(connection, host.journal, before)
+    if isinstance(host.settings, TeacherSettings):
+        leases.prune(connection, before)
+        cancels.prune(connection, time.time())

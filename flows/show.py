@@ -1,0 +1,145 @@
+"""What the UI shows: tables and progress of a run, tables and pictures of a host; never in the way of the work."""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+
+from flows.host import log
+from flows.retry import AWAY
+from lectern.effects import chart
+
+ROWS = 500
+FIRST_AFTER_S = 1.0
+"""Work that is over sooner shows no bar."""
+
+PROGRESS_EVERY_S = 4.0
+
+SHOW_S = 8.0
+"""Seconds that a Prefect server has to take a table or a chart: the checks of the classes wait for it."""
+
+CHART_EVERY_S = 60.0
+"""A chart is drawn anew so often at most, and only where its numbers have changed."""
+
+
+async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
+    """Show *rows*; an empty table is not shown, a UI that is away is logged."""
+    if not rows:
+        return
+    try:
+        await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("artifact %s: not shown: %s", key, error)
+
+
+class Progress:
+    """A progress bar in the UI, set from any thread, written every 4 s."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key.lower().replace("_", "-")
+        self._description = description
+        self._percent = 0.0
+        self._writer: asyncio.Task[None] | None = None
+
+    def set(self, percent: float) -> None:
+        """Say how far the work is, in percent."""
+        self._percent = min(max(percent, 0.0), 100.0)
+
+    async def __aenter__(self) -> "Progress":
+        """Begin to write."""
+        self._writer = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop writing."""
+        assert self._writer is not None  # __aenter__ made it
+        self._writer.cancel()
+        await asyncio.wait({self._writer})
+
+    async def _write(self) -> None:
+        if FlowRunContext.get() is None:
+            return  # a class that is aired without a run
+        began = time.monotonic()
+        artifact = None
+        try:
+            await asyncio.sleep(FIRST_AFTER_S)
+            artifact = await acreate_progress_artifact(self._percent, key=self._key, description=self._description)
+            while True:
+                await asyncio.sleep(PROGRESS_EVERY_S)
+                left = (time.monotonic() - began) * (100 - self._percent) / self._percent if self._percent else None
+                eta = f"{self._description}, about {left:.0f} s left" if left is not None else self._description
+                await aupdate_progress_artifact(artifact, self._percent, description=eta)
+        except asyncio.CancelledError:
+            if artifact is not None and self._percent >= 100.0:
+                await aupdate_progress_artifact(artifact, 100.0, description=self._description)
+            raise
+        except (httpx.HTTPError, PrefectException) as error:
+            log.warning("artifact %s: not shown: %s", self._key, error)
+
+
+class Board:
+    """The artifacts of one host.
+
+    An artifact that belongs to no run is deleted by nobody, so one a key is made, and then changed: in a year of
+    15-second looks there is one row.
+    """
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+        self._shown: dict[str, object] = {}
+        self._ids: dict[str, UUID] = {}
+        self._drawn_at: dict[str, float] = {}
+
+    async def table(self, key: str, lines: list[dict[str, object]], description: str) -> None:
+        """Show *lines* under *key*; what is shown already is not sent again."""
+        if self._shown.get(key) != lines and await self._put(key, "table", json.dumps(lines), description):
+            self._shown[key] = lines
+
+    def is_due(self, key: str) -> bool:
+        """Whether a chart may be drawn anew."""
+        return time.monotonic() - self._drawn_at.get(key, -CHART_EVERY_S) >= CHART_EVERY_S
+
+    async def bars(
+        self,
+        key: str,
+        labels: Sequence[str],
+        series: Mapping[str, Sequence[float]],
+        colours: Sequence[str],
+        description: str,
+    ) -> None:
+        """Show stacked bars under *key*."""
+        if not self.is_due(key) or self._shown.get(key) == (labels, series):
+            return
+        image = await asyncio.to_thread(chart.bars, description, labels, series, colours)
+        if await self._put(key, "image", image, description):
+            self._shown[key], self._drawn_at[key] = (labels, series), time.monotonic()
+
+    async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
+        slug = key.lower().replace("_", "-").replace(".", "-").replace(":", "-")
+        try:
+            async with asyncio.timeout(SHOW_S):
+                if key in self._ids:
+                    # Not by the client's own method: it sends all the data once more, as an event.
+                    await self._client.request(
+                        "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json={"data": data}
+                    )
+                else:
+                    wanted: Any = ArtifactCreate(key=slug, type=kind, description=description, data=data)
+                    self._ids[key] = (await self._client.create_artifact(wanted)).id
+        except TimeoutError:
+            log.warning("artifact %s: not shown: %s", slug, f"no answer within {SHOW_S:g} s")
+            return False
+        except AWAY as error:
+            self._ids.pop(key, None)  # somebody may have deleted it
+            log.warning("artifact %s: not shown: %s", slug, error)
+            return False
+        return True

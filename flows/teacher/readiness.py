@@ -1,0 +1,67 @@
+"""Classes that no streamer has yet are called late by their teacher."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from prefect.client.orchestration import PrefectClient
+from sqlalchemy import Connection
+
+from flows.batch import apart
+from flows.host import Host, log
+from flows.once import LATE_AFTER_S, LOOK_EVERY_S
+from flows.show import Board
+from flows.teacher import pictures
+from flows.tell import tell
+from lectern import errors
+from lectern.decide import readiness as decide
+from lectern.effects import outgoing
+from lectern.effects.rows import bookings, outbox
+from lectern.settings import TeacherSettings
+
+
+async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> None:
+    """Classes that no streamer has yet are called late by their teacher."""
+    done: dict[str, float] = {}
+    shown = Board(client)
+    while True:
+        host.rounds.come("readiness")
+        now = time.time()
+        done = await check_of_teacher(host, done, now)
+        await pictures.show_bookings(shown, host, now)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float], now: float) -> dict[str, float]:
+    """Alarm the bookings that are not ready and due; returns which check was made last of each, as *done* is."""
+    found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + decide.CHECKS_S[0])
+    unready = {one.class_id: one for one in found}
+    due = {
+        class_id: check
+        for class_id, one in unready.items()
+        if (check := decide.check_due(one.start_time, now, done.get(class_id))) is not None
+    }
+    if due:
+        late = [unready[class_id] for class_id in due]
+        await apart(late, lambda some: host.commit(_cry_of_teacher, host, some, now), lambda one: one.class_id)
+        await tell(host)
+    return {class_id: at for class_id, at in done.items() if class_id in unready} | due
+
+
+def _cry_of_teacher(
+    connection: Connection, host: Host[TeacherSettings], late: Sequence[bookings.Order], now: float
+) -> None:
+    for one in late:
+        why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
+        said = decide.sentence(one.class_id, one.stem, one.start_time - now, [why])
+        log.warning("%s", said)
+        cry = outgoing.alarm(
+            errors.NOT_READY_FOR_START,
+            said,
+            now,
+            host.settings.name,
+            class_id=one.class_id,
+            record_id=one.record_id,
+            resolution=one.resolution,
+        )
+        outbox.put(connection, host.journal, [host.alarm(cry)], now)
