@@ -10,11 +10,10 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, select, update
 
-from flows import sweep
 from flows.host import Host
 from flows.streamer import prepare as cache
 from flows.streamer import releases
-from flows.teacher import booking, reports, roll
+from flows.teacher import booking, reports, roll, sweep
 from flows.teacher import cancels as cancelling
 from lectern.effects.rows import airings, cancels, inbox
 from lectern.effects.rows.inbox import Arrived
@@ -149,7 +148,7 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     pair.said(pair.teacher)
     assert pair.swept(30) == []
     with transaction(pair.teacher.engine) as connection:
-        assert not sweep._due(connection, pair.teacher)
+        assert not sweep.due(connection, pair.teacher)
     told = pair.swept(61)
     assert commands(told) == ["release"]
     assert pair.swept(100) == [], "it was told just now"

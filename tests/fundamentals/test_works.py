@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
-from flows import trouble
+from flows import retry
 from flows.host import Host
 from flows.resident.works import Works
 from flows.trouble import MustEnd
@@ -32,7 +32,7 @@ class Silence:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Any]]:
-    monkeypatch.setattr(trouble, "BACKOFF_S", (0.01,))
+    monkeypatch.setattr(retry, "BACKOFF_S", (0.01,))
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     found: Host[Any] = hosts.teacher(engine)
     found.bus = cast("Any", Silence())
@@ -197,7 +197,7 @@ def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
 STUBBORN = """
 import asyncio, sys, time
 from contextlib import suppress
-from flows import resident
+from flows.resident import process as resident
 from lectern.settings import TeacherSettings
 
 async def main(self):

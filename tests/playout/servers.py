@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lectern.demo.ports import free_port
 from tests.playout.receiver import HOST, wait_until
+from town.ports import free_port
 
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 HAS_NGINX = shutil.which("nginx") is not None and NGINX_MODULE.exists()
