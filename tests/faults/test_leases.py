@@ -93,7 +93,7 @@ def test_a_lease_that_was_not_asked_for_is_not_held(host: Host[StreamerSettings]
         with transaction(host.engine) as connection:
             inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json())], hosts.now())
             kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
-        asyncio.run(release.take_back(host, kept))
+        asyncio.run(releases.take_back(host, kept))
     with reading(host.engine) as connection:
         assert leases.session(connection, host.settings.name) == "asked"
         assert leases.session(connection, hosts.ALIVE[1]) is None

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from flows.host import Host
-from lectern.effects.tables.engine import open_database
+from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 

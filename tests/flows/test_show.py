@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows import board
-from flows.board import Board
+from flows import show
+from flows.show import Board
 
 
 class Slow:
@@ -28,17 +28,17 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The checks of the classes wait for it no longer than that."""
-    monkeypatch.setattr(board, "SHOW_S", 0.1)
+    monkeypatch.setattr(show, "SHOW_S", 0.1)
     server = Slow()
     shown = Board(cast("Any", server))
 
-    async def show() -> None:
+    async def table() -> None:
         await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
 
     began = time.monotonic()
-    asyncio.run(show())
+    asyncio.run(table())
     assert time.monotonic() - began < 5
     assert "artifact timetable-s1: not shown: no answer within 0.1 s" in caplog.text
     server.pause_s = 0
-    asyncio.run(show())
+    asyncio.run(table())
     assert server.made == 1
