@@ -1,6 +1,7 @@
 """Judges a day from outside: by the answers on the bus, the pushes received, and the rows of the databases."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,13 +150,18 @@ def overlap_s(pushes: list[Publish]) -> float:
 
 
 def _citations(play: Play, who: str) -> list[str]:
-    """What is cited, beside what the teacher's bookings say should be."""
+    """What is cited, beside what the teacher's bookings say should be.
+
+    A class that is broken keeps its citation until its end; that of an odd class may be years ahead.
+    """
     stage = play.world.stage
     booked = stage.rows(
         "teacher",
         "select coalesce(url_stem, record_id) as record, resolution from order_list"
-        " where streamer = ? and state in ('placed', 'ready')",
+        " where streamer = ? and (state in ('placed', 'ready')"
+        " or (state = 'broken' and class_id like 'odd-%' and end_time > ?))",
         stage.name(who),
+        time.time(),
     )
     should = Counter(
         f"{row['record']}_{row['resolution']}" if row["resolution"] else str(row["record"]) for row in booked

@@ -20,7 +20,7 @@ from tests.faults.sight import Sight
 from tests.faults.world import HOSTS, LOST_S, World
 
 FAULT_EVERY_S = 6.0
-ODD_EVERY_S = 3.0
+ODD_EVERY_S = 1.5
 PATIENT = 0.7
 """So many of the faults wait until everybody is well again; the others strike those that begin, too."""
 
