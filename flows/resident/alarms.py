@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -38,12 +39,20 @@ def _follow_up(connection: Connection, host: Host[Any]) -> int:
     return len(due)
 
 
+PASS_ON_S = 8.0
+"""Seconds that a Prefect server has to take the alarms: incidents are followed up after it."""
+
+PORTION = 200
+"""Number of alarms that are passed on at once."""
+
+
 async def _emit(host: Host[Any], client: PrefectClient) -> None:
-    waiting = list(host.alarmed)
+    waiting = list(islice(host.alarmed, PORTION))
     if not waiting:
         return
     try:
-        await client.request("POST", "/events", json=[_event(host.settings.name, body) for body in waiting])
+        async with asyncio.timeout(PASS_ON_S):
+            await client.request("POST", "/events", json=[_event(host.settings.name, body) for body in waiting])
     except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return

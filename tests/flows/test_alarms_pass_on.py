@@ -1,0 +1,49 @@
+"""Alarms are passed on to Prefect beside the work; a Prefect that is slow holds up none of them."""
+
+import asyncio
+import json
+import time
+from collections import deque
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flows.resident import alarms
+
+
+class Slow:
+    """A Prefect server that takes its time."""
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+        self.taken: list[int] = []
+
+    async def request(self, _method: str, _path: str, *, json: list[object]) -> None:
+        await asyncio.sleep(self.pause_s)
+        self.taken.append(len(json))
+
+
+def raised(number: int) -> Any:
+    body = json.dumps({"code": 504, "message": "a message could not be read", "at": 1.8e9})
+    return SimpleNamespace(alarmed=deque([body] * number), settings=SimpleNamespace(name="s1"))
+
+
+def test_a_prefect_that_takes_no_events_in_time_gets_them_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile incidents are followed up."""
+    monkeypatch.setattr(alarms, "PASS_ON_S", 0.1)
+    host, began = raised(3), time.monotonic()
+    asyncio.run(alarms._emit(host, cast("Any", Slow(60))))
+    assert time.monotonic() - began < 5
+    assert len(host.alarmed) == 3
+    quick = Slow(0)
+    asyncio.run(alarms._emit(host, cast("Any", quick)))
+    assert (quick.taken, len(host.alarmed)) == ([3], 0)
+
+
+def test_thousands_of_alarms_are_passed_on_in_portions_that_prefect_can_take() -> None:
+    host, quick = raised(alarms.PORTION + 1), Slow(0)
+    for left in (1, 0):
+        asyncio.run(alarms._emit(host, cast("Any", quick)))
+        assert len(host.alarmed) == left
+    assert quick.taken == [alarms.PORTION, 1]
