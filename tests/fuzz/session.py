@@ -40,7 +40,9 @@ WARM = 5
 """After so many portions the processes are as large as they are to be."""
 
 AIR_EVERY = 10
-BACKLOG = 2_000
+BACKLOG, DOWNLOADS = 2_000, 100
+"""So many messages, and so many downloads, may wait before more are sent."""
+
 ODD_RECORDS = 5_000_000
 """The transcoder answers oddly for records from here on."""
 
@@ -206,9 +208,13 @@ class Session:
 
         def short() -> bool:
             self.look()
-            return all(self._waiting(who) < BACKLOG for who in WHO)
+            return all(self._waiting(who) < BACKLOG for who in WHO) and self._downloads() < DOWNLOADS
 
         wait_until(short, timeout_s=DUE_S, description="what waits in the inboxes becomes less")
+
+    def _downloads(self) -> int:
+        (row,) = self.stage.rows("streamer1", "select count(*) as number from video_list where state = 'downloading'")
+        return int(row["number"])
 
     def _waiting(self, who: str) -> int:
         (row,) = self.stage.rows(who, "select count(*) as number from inbox_list where state = 'new'")
