@@ -12,7 +12,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[2] / "lib"))
 
 from lectern.playout import __main__ as program
-from lectern.playout import child, feed, holder, journal, link, push, reel, session
+from lectern.playout import child, feed, holder, journal, kernel, link, push, reel, session
 
 POINTS = (
     "batch: begun",
@@ -112,6 +112,7 @@ if __name__ == "__main__":
         *((one, "STALL_S", 60.0) for one in (feed, reel)),
         (holder, "HUNG_S", 60.0),
         (journal, "os", DyingOs),
+        (kernel, "HAND_OVER", "NO_HAND_OVER" not in os.environ),
         (link, "send", dying_send),
         (link, "receive", dying_receive),
         (session.Session, "batch", dying_batch),

@@ -3,11 +3,16 @@
 What the receiver gets is the file, in one session: with a socket that takes all, and with one that is full.
 """
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lectern.playout.feed import RECORDING, Feed
+from lectern.playout.files import Files
+from lectern.playout.journal import Mark
 from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -70,3 +75,17 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
         assert [one for one in playout.events if one["event"] not in ("connected", "on_air", "ended")] == []
         assert session.packets() == tags
         assert playout.told("behind") == []
+
+
+def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:
+    """A ping may be answered, and so a batch be written down, while the disk is still asked for the recording."""
+    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 400, 400, 0, 0.0)
+    saved = {"file": 77, "headers": {"9": 13}}
+    with ThreadPoolExecutor(1) as pool:
+        is_open = threading.Event()
+        pool.submit(is_open.wait)
+        feed = Feed(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed.resume(mark, saved, 400.0)
+        assert feed.place() == (RECORDING, 77, 1000, 0, 0, False, 400)
+        assert feed.save() == saved
+        is_open.set()

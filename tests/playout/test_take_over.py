@@ -180,3 +180,13 @@ def test_only_one_playout_runs_in_a_folder(tmp_path: Path) -> None:
         second.start()
         assert second.process.wait(10) == 1
         assert playout.hello()["ok"]
+
+
+def test_where_the_kernel_cannot_hand_over_a_class_gets_a_new_session(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT, NO_HAND_OVER="1") as playout:
+        assert not playout.hello()["hand_over"]
+        names = on_air(playout, receiver, path)
+        os.kill(playout.worker(), signal.SIGKILL)
+        wait_until(lambda: all(len(receiver.of(name)) == 2 for name in names), description="new sessions")
+        assert playout.again("status")["worker"]["taken_over"]["kept"] == 0

@@ -26,6 +26,9 @@ FINAL = ("is broken", "ends after")
 """A recording at fault in this way stays so until another file is in its place."""
 _SOON_MS = 200
 
+Place = tuple[int, int, int, int, int, bool, int]
+"""*source* to *wrap* of a journal's mark."""
+
 
 class Feed:
     """Gives what is due; *tell* hears of `slate` and `back`."""
@@ -45,6 +48,8 @@ class Feed:
         self._bad: Identity | None = None
         self._retry_at = self._come_at = 0.0
         self._heads = Heads()
+        self._resumed: tuple[Place, dict[str, Any]] | None = None
+        """Where the worker before was: all that is known until the file is open again."""
         self._shift_ms = self._from_ms = 0
         self._awaits_key = False
 
@@ -66,6 +71,8 @@ class Feed:
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
         path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
         self._reel = Reel(path, path_of(path), self._pool, at)
+        place = mark.source, mark.file, mark.place, mark.shift_ms, mark.from_ms, mark.awaits_key, mark.wrap
+        self._resumed = place, saved
         if mark.source == SLATE:
             self.lost = "was missing or broken"
 
@@ -165,17 +172,21 @@ class Feed:
             else:
                 self._retry_at = 0.0
 
-    def place(self) -> tuple[int, int, int, int, int, bool, int]:
+    def place(self) -> Place:
         """*source* to *wrap* of a journal's mark."""
         reel = self._reel
         if reel is None:  # nothing is sent now: whoever goes on looks for the clock's position
             return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
+        if reel.identity is None and self._resumed is not None:
+            return self._resumed[0]
         # The wrap may be a tag ahead of the place, which is near enough to tell one turn of 32 bits from another.
         return self.source, reel.fingerprint, reel.place, self._shift_ms, self._from_ms, self._awaits_key, reel.wrap
 
     def save(self) -> dict[str, Any]:
         """Which file is sent, and where its headers lie that are in force, for `resume`."""
         reel = self._reel
+        if reel is not None and reel.identity is None and self._resumed is not None:
+            return self._resumed[1]
         headers = {kind: begins for kind, (begins, _) in reel.headers.items()} if reel else {}
         return {"file": reel.fingerprint if reel else 0, "headers": headers}
 
