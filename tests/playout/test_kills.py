@@ -86,6 +86,6 @@ def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_k
         pool.submit(is_open.wait)
         feed = Feed(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, saved, 400.0)
-        assert feed.place() == (RECORDING, 77, 1000, 0, 0, False, 400)
-        assert feed.save() == saved
+        found = feed.place(), feed.save()
         is_open.set()
+    assert found == ((RECORDING, 77, 1000, 0, 0, False, 400), saved)
