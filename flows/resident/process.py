@@ -62,8 +62,9 @@ def serve(settings: Settings) -> int:
     """
     resident = Resident(settings)
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
+    asked = signals()
     thread.start()
-    if asked_to_end(thread, resident.ending.is_set):
+    if asked_to_end(thread, asked, resident.ending.is_set):
         log.info("%s: asked to stop, draining", settings.name)
         resident.stop()
     thread.join(settings.drain_timeout_s + END_S + SURELY_S)
@@ -76,14 +77,19 @@ def serve(settings: Settings) -> int:
     return resident.exit_code
 
 
-def asked_to_end(thread: threading.Thread, ends: Callable[[], bool] = lambda: False) -> bool:
-    """Wait for SIGTERM or SIGINT, for the end of *thread*, or until it *ends* by itself; whether it was a signal.
+def signals() -> list[int]:
+    """Note SIGTERM and SIGINT from now on; returns the list to which each that comes is added.
 
     The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
     """
     asked: list[int] = []
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda number, _: asked.append(number))
+    return asked
+
+
+def asked_to_end(thread: threading.Thread, asked: list[int], ends: Callable[[], bool] = lambda: False) -> bool:
+    """Wait for a signal, for the end of *thread*, or until it *ends* by itself; whether a signal was *asked*."""
     while thread.is_alive() and not asked and not ends():
         thread.join(0.2)
     return bool(asked)

@@ -6,6 +6,7 @@ _UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*
 _SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
 _URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[^:@]*)(?P<port>:\d*)?")
+_LOGIN = re.compile(r"[\w.-]+@[^\s:@/]+(:\w*)?")  # of SSH: without its user nobody knows what to type
 _PUSH = ("rtmp", "rtmps")  # the last part of their path is the stream key
 _MOST_CHARACTERS = 300
 _SENTENCE_ENDS = ".,:;!)]}'`\""
@@ -35,6 +36,8 @@ def _within(matched: re.Match[str]) -> str:
 
 def _written(matched: re.Match[str]) -> str:
     scheme, rest = matched["scheme"], matched["rest"]
+    if scheme.lower() == "ssh" and _LOGIN.fullmatch(matched["place"]):
+        return f"{scheme}://{matched['place']}"
     place = _PLACE.fullmatch(matched["place"].rpartition("@")[2])
     if place is None or "@" in matched["path"].partition("/")[0]:
         return f"{scheme}://…"  # a password can hold what ends a host, and then nobody can say where it ends

@@ -43,7 +43,7 @@ class Pair:
         urls = {"720P": "http://origin.example/6666_720P.flv"}
         fields = {"cmd": "order", "class_id": class_id, "record_id": 6666, "video_resolution": "720P"}
         fields |= {"video_url": "http://origin.example/6666.flv", "video_url_list": urls, "institution_id": "i-1"}
-        fields |= {"start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/x"}
+        fields |= {"start_time": start, "end_time": start + 600, "push_url": f"rtmp://push.example/live/{class_id}"}
         self.receive(parse(json.dumps(fields), (Booking,)))
 
     def receive(self, *messages: Message) -> None:

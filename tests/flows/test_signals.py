@@ -5,7 +5,7 @@ import sys
 
 EVERY_LINE = """
 import signal, sys, threading, time
-from flows.resident.process import asked_to_end
+from flows.resident.process import asked_to_end, signals
 
 def heard(at: int) -> bool:
     lines = 0
@@ -23,7 +23,7 @@ def heard(at: int) -> bool:
     thread.start()
     sys.settrace(trace)
     try:
-        return asked_to_end(thread)
+        return asked_to_end(thread, signals())
     finally:
         sys.settrace(None)
         over.set()

@@ -41,6 +41,8 @@ def test_a_url_is_shown_without_what_is_secret(url: str, seen: str) -> None:
         ("from 'http://h/a?x' to \"http://u:p@h/b\".", 'from \'http://h/a?… to "http://h/b".'),
         ("http://h/a.flv?…: the origin answered 404", "http://h/a.flv?…: the origin answered 404"),
         ("no URL at all: a?b", "no URL at all: a?b"),
+        ("ssh://media@ecs-1:22: no answer", "ssh://media@ecs-1:22: no answer"),
+        ("ssh://media:secret@ecs-1:22: no answer", "ssh://ecs-1:22: no answer"),
     ],
 )
 def test_urls_in_a_sentence_are_shown_without_what_is_secret(text: str, seen: str) -> None:
