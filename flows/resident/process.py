@@ -31,7 +31,7 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import inbox, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
-from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.engine import close_to_others, open_database
 from lectern.errors import LecternError
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
@@ -136,6 +136,7 @@ class Resident:
             ecs.check(self.settings)
         engine = open_database(self.settings.database_url)
         await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
+        await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())
         run_log.set_up()
         async with prefect_client.connected() as client:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows import schema, status, story
+from lectern.effects.rows.tables.engine import close_to_others, open_database, transaction
+from lectern.errors import Misuse
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,7 @@ def _open_umask() -> Iterator[None]:
 def written(path: Path) -> dict[str, int]:
     """The modes of the database and of what SQLite keeps beside it, while it is open."""
     engine = open_database(f"sqlite:///{path}")
+    close_to_others(engine)
     with transaction(engine) as connection:
         connection.execute(text("create table if not exists t (x)"))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
@@ -61,7 +64,9 @@ def test_what_lies_beside_it_already_is_closed_too(tmp_path: Path) -> None:
 def test_a_database_in_memory_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("sqlite://", "sqlite:///:memory:"):
-        with transaction(open_database(url)) as connection:
+        engine = open_database(url)
+        close_to_others(engine)
+        with transaction(engine) as connection:
             connection.execute(text("create table t (x)"))
     assert list(tmp_path.iterdir()) == []
 
@@ -70,7 +75,34 @@ def test_a_link_leads_to_the_file_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "real" / "task_list.db")
     engine = open_database(f"sqlite:///{tmp_path}/link.db")
+    close_to_others(engine)
     with transaction(engine) as connection:
         connection.execute(text("create table t (x)"))
     assert stat.S_IMODE((tmp_path / "real" / "task_list.db").stat().st_mode) == 0o600
     engine.dispose()
+
+
+def test_a_migration_closes_it_and_who_only_looks_leaves_it_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.db"
+    engine = open_database(f"sqlite:///{path}")
+    assert schema.upgrade(engine, "teacher")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    looks = open_database(f"sqlite:///{path}")
+    schema.plan(looks, "teacher")
+    schema.check(looks, "teacher")
+    status.of_teacher(looks, 0.0)
+    story.story(looks, "teacher", "c-1")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
+    looks.dispose()
+    schema.upgrade(engine, "teacher")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}
+    engine.dispose()
+
+
+def test_a_folder_in_its_place_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "teacher.db").mkdir(mode=0o755)
+    with pytest.raises(Misuse, match="folder"):
+        schema.upgrade(open_database(f"sqlite:///{tmp_path}/teacher.db"), "teacher")
+    assert stat.S_IMODE((tmp_path / "teacher.db").stat().st_mode) == 0o755

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, transaction
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
 from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.effects.rows.tables.teacher import TeacherTable
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
@@ -37,8 +37,9 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
     TryAgain where another program holds the database, Misuse and CallAPerson where it is not what it should be.
     """
     with _in_words(engine):
-        if _file(engine) is not None:
+        if file_of(engine) is not None:
             _refuse_damage(engine)
+        close_to_others(engine)
         with transaction(engine) as connection:
             return _migrate(connection, role)
 
@@ -46,7 +47,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
 def plan(engine: Engine, role: Role) -> list[str]:
     """What `upgrade` would say; changes nothing, raises the same."""
     with _in_words(engine):
-        if _file(engine) is not None:
+        if file_of(engine) is not None:
             _refuse_damage(engine)
         with _rehearsal(engine) as connection:
             return _migrate(connection, role)
@@ -55,7 +56,7 @@ def plan(engine: Engine, role: Role) -> list[str]:
 def check(engine: Engine, role: Role) -> None:
     """Raise Misuse or CallAPerson, in words, unless the database is exactly as far as this code; changes nothing."""
     with _in_words(engine):
-        file = _file(engine)
+        file = file_of(engine)
         if file is not None:
             if not file.exists():
                 raise Misuse("there is no such database. Make it with `lectern init`, or set the database URL.")
@@ -122,16 +123,8 @@ def _refuse_missing(connection: Connection, role: Role) -> None:
         )
 
 
-def _file(engine: Engine) -> Path | None:
-    """The file of a SQLite database; None for one in memory, and for a server."""
-    database = engine.url.database
-    if engine.dialect.name != "sqlite" or not database or database.startswith((":memory:", "file:")):
-        return None
-    return Path(database).absolute()
-
-
 def _name(engine: Engine) -> str:
-    return str(_file(engine) or engine.url.render_as_string(hide_password=True))
+    return str(file_of(engine) or engine.url.render_as_string(hide_password=True))
 
 
 def _open_to_read(file: Path) -> sqlite3.Connection:
@@ -163,7 +156,7 @@ def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
 
 
 def _refuse_damage(engine: Engine) -> None:
-    file = _file(engine)
+    file = file_of(engine)
     assert file is not None
     if file.is_dir():
         raise Misuse("it is a folder; the database URL must name a file.")
@@ -175,7 +168,7 @@ def _refuse_damage(engine: Engine) -> None:
 
 @contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
-    file = _file(engine)
+    file = file_of(engine)
     reader = engine
     if file is not None:
         reader = create_engine("sqlite://", creator=lambda: _open_to_read(file), poolclass=NullPool)
@@ -186,7 +179,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _rehearsal(engine: Engine) -> Iterator[Connection]:
     """A connection on which everything can be tried: to a private copy of a file, elsewhere rolled back."""
-    file = _file(engine)
+    file = file_of(engine)
     if file is None:
         with engine.connect() as connection, connection.begin() as attempt:
             yield connection

@@ -22,6 +22,7 @@ _WRITING = threading.Lock()
 def open_database(url: str) -> Engine:
     """An engine for *url*; SQLite in WAL mode, synchronous, foreign programs waited for up to 20 s.
 
+    The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing.
     Raises Misuse where the URL is wrong or its folder is missing.
     """
     try:
@@ -33,8 +34,6 @@ def open_database(url: str) -> Engine:
         return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE", hide_parameters=True)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
-    if parsed.database and parsed.database != ":memory:":
-        _close_to_others(Path(parsed.database).resolve())
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
     )
@@ -54,24 +53,37 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _close_to_others(path: Path) -> None:
-    """Make the database its owner's alone; of one that is there already, take what everybody may do.
+def file_of(engine: Engine) -> Path | None:
+    """The file of a SQLite database; None for a database in memory, and for a server."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database or database.startswith((":memory:", "file:")):
+        return None
+    return Path(database).absolute()
 
-    It holds push URLs with their keys. The owner and the group of a file that an older program made stay as they are,
-    and so does what the group may do: that program can read it after a rollback. SQLite makes its other files alike.
+
+def close_to_others(engine: Engine) -> None:
+    """Make a SQLite file its owner's alone; of a file that is there already, take what everybody may do.
+
+    Call it before the first transaction of a program that migrates or serves. The database holds push URLs with their
+    keys. The owner and the group of a file that an older program made stay as they are, and so does what the group may
+    do: that program can read it after a rollback. SQLite makes its other files alike.
     """
+    file = file_of(engine)
+    if file is None:
+        return
+    path = file.resolve()
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         pass
     except OSError:
         return  # SQLite says what is wrong with it, in its own words
-    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+    for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         # It is not there, or another user's, whom we can not tell; or its disk takes nothing, as the next write says.
         with suppress(OSError):
-            mode = stat.S_IMODE(file.stat().st_mode)
+            mode = stat.S_IMODE(one.stat().st_mode)
             if mode & stat.S_IRWXO:
-                file.chmod(mode & ~stat.S_IRWXO)
+                one.chmod(mode & ~stat.S_IRWXO)
 
 
 @contextmanager
