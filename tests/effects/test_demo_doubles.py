@@ -68,7 +68,9 @@ async def test_wget_resumes_and_exits_like_wget(origin: Origin, tmp_path: Path, 
     file, url = tmp_path / "6666.flv.part", origin.url_for("6666/6666.flv")
 
     async def wget(url: str) -> int:
-        return (await run(*effects_wget.argv(str(folder / "wget"), url, str(file), "100m")))[0]
+        options, line = effects_wget.asked(url, None)
+        argv = effects_wget.argv(str(folder / "wget"), str(file), "100m", options)
+        return (await run(*argv, given=line))[0]
 
     assert await wget(url) == 0
     assert file.read_bytes() == CONTENT
