@@ -21,6 +21,7 @@ from lectern.settings import Settings, StreamerSettings, TeacherSettings
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
+SIGN_KEY = "CHANGE-ME was changed"
 SETTINGS: dict[str, type[Settings]] = {"teacher": TeacherSettings, "streamer": StreamerSettings}
 ASK = """
 - hosts: teachers:streamers
@@ -67,7 +68,10 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
-    """Each host of the inventories that the project comes with, its secrets those of the examples."""
+    """Each host of the inventories that the project comes with, its secrets those of the examples.
+
+    Only the sign key is changed, as an operator must: no teacher starts with the example's.
+    """
     return [one for name in INVENTORIES for one in _asked(tmp_path_factory.mktemp(name), name)]
 
 
@@ -80,6 +84,7 @@ def _asked(folder: Path, inventory: str) -> Iterator[Asked]:
         name = f"lectern-{role}.conf.j2"
         (folder / "templates" / name).symlink_to(ROLES / role / "templates" / name)
     given = {"out": str(out), "release": "2.0.0", "ansible_connection": "local", "ansible_become": False}
+    given["vault_transcode_sign_key"] = SIGN_KEY
     given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")}
     vault = ROOT / "inventory" / inventory / "group_vars" / "all" / "vault.yml.example"
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", f"inventory/{inventory}"]
@@ -157,6 +162,8 @@ def test_the_program_starts_with_what_is_written_for_it_and_answers_where_it_is_
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(one.wanted.config))
         settings = one.settings.load()
+        if isinstance(settings, TeacherSettings):
+            assert settings.transcode_sign_key.get_secret_value() == SIGN_KEY
         assert settings.name == one.wanted.name
         assert settings.database_url == f"sqlite:///{one.wanted.database}"
         assert settings.redis_url.get_secret_value() == one.wanted.redis_url
