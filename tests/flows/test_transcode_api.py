@@ -47,9 +47,9 @@ def signed(**fields: object) -> dict[str, Any]:
 
 
 def known_record(stage: Stage) -> int:
-    """A record that a booking of the old kind named, so that its recording is known."""
+    """A record that a booking without a resolution names: its recording is known, and nothing is made of it yet."""
     record = stage.town.record()
-    class_id = stage.book(stage.booking(record))
+    class_id = stage.book({**stage.booking(record), "record_id": record})
     wait_until(lambda: stage.order(class_id), description="the booking is kept")
     return record
 
