@@ -3,10 +3,13 @@
 import asyncio
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 
 FILE = "TEST_TASKS_FILE"
 EVERY_S = 1.0
+MOST = 6
+"""Of so many kinds of tasks it is written how many there are."""
 
 
 def watch(path: Path) -> None:
@@ -23,8 +26,10 @@ def watch(path: Path) -> None:
     def write() -> None:
         pause = threading.Event()
         while not pause.wait(EVERY_S):
-            number = sum(len(asyncio.all_tasks(loop)) for loop in loops if not loop.is_closed())
-            path.write_text(str(number))
+            tasks = [task for loop in loops if not loop.is_closed() for task in asyncio.all_tasks(loop)]
+            most = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks).most_common(MOST)
+            path.with_suffix(".new").write_text(f"{len(tasks)} {most}")
+            path.with_suffix(".new").rename(path)
 
     threading.Thread(target=write, name="tasks", daemon=True).start()
 

@@ -80,7 +80,7 @@ def lines(session: Session, seconds: float) -> list[str]:
         before = watch.before.get(who, size)
         said.append(
             f"{who}: {before.rss_bytes / 1024**2:.0f} MiB after the first messages, at most "
-            f"{size.rss_bytes / 1024**2:.0f}; at most {size.tasks} tasks, {size.files} open files"
+            f"{size.rss_bytes / 1024**2:.0f}; at most {size.tasks} tasks {size.most}, {size.files} open files"
         )
     return [*said, f"{seconds:.0f} s"]
 

@@ -31,6 +31,7 @@ class Size:
     rss_bytes: int
     tasks: int
     files: int
+    most: str  # of which tasks there are most
 
     def outgrew(self, before: "Size") -> str:
         """In words, what grew without bound since *before*; empty where nothing did."""
@@ -38,7 +39,7 @@ class Size:
         bounds = (GROWTH_BYTES, TASKS, FILES)
         if all(more <= bound for more, bound in zip(grown, bounds, strict=True)):
             return ""
-        return f"grew by {grown[0] / 1024**2:.0f} MiB, {grown[1]} tasks, {grown[2]} open files"
+        return f"grew by {grown[0] / 1024**2:.0f} MiB, {grown[1]} tasks, {grown[2]} open files: {self.most}"
 
 
 @dataclass
@@ -75,7 +76,8 @@ class Watch:
         found = {who: self._size(who) for who in self.ports}
         for who, size in found.items():
             most = self.largest.get(who, size)
-            self.largest[who] = Size(*map(max, _numbers(most), _numbers(size)))
+            rss_bytes, tasks, files = map(max, _numbers(most), _numbers(size))
+            self.largest[who] = Size(rss_bytes, tasks, files, size.most if tasks == size.tasks else most.most)
         return found
 
     def tasks_file(self, who: str) -> Path:
@@ -85,8 +87,8 @@ class Watch:
     def _size(self, who: str) -> Size:
         process = psutil.Process(self.stage.residents[who].pid)
         file = self.tasks_file(who)
-        said = file.read_text() if file.exists() else ""
-        return Size(process.memory_info().rss, int(said or 0), process.num_fds())
+        number, _, most = (file.read_text() if file.exists() else "0").partition(" ")
+        return Size(process.memory_info().rss, int(number), process.num_fds(), most)
 
     def _probe(self) -> None:
         with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
