@@ -56,8 +56,9 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
     except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return
-    for _ in waiting:
-        host.alarmed.popleft()
+    for body in waiting:  # meanwhile newer ones may have pushed the oldest out
+        if host.alarmed and host.alarmed[0] is body:
+            host.alarmed.popleft()
 
 
 def _event(name: str, body: str) -> dict[str, object]:

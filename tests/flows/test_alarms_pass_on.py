@@ -47,3 +47,16 @@ def test_thousands_of_alarms_are_passed_on_in_portions_that_prefect_can_take() -
         asyncio.run(alarms._emit(host, cast("Any", quick)))
         assert len(host.alarmed) == left
     assert quick.taken == [alarms.PORTION, 1]
+
+
+def test_an_alarm_that_comes_while_others_are_passed_on_is_passed_on_next() -> None:
+    """Also where the newest pushes the oldest out: what was not sent is not taken for sent."""
+    host = raised(0)
+    host.alarmed = deque((json.dumps({"code": 504, "message": f"{n}", "at": 1.8e9}) for n in range(3)), maxlen=3)
+
+    class Meanwhile(Slow):
+        async def request(self, _method: str, _path: str, *, json: list[object]) -> None:
+            host.alarmed.append('{"code": 504, "message": "newer", "at": 1.8e9}')
+
+    asyncio.run(alarms._emit(host, cast("Any", Meanwhile(0))))
+    assert ["newer" in body for body in host.alarmed] == [True]
