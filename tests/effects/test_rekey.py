@@ -143,7 +143,7 @@ def test_a_disk_that_does_not_take_the_journal_is_told(
 KILLED = """
 import os, pathlib, signal, sys
 import redis
-from lectern.effects import rekey
+from lectern.effects.redis import rekey
 url, journal, where, fatal = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 left = [fatal]
 def tick(*_):

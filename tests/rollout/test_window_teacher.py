@@ -139,7 +139,7 @@ def test_a_name_that_is_taken_is_told_by_preflight_and_takes_the_window_back(
 
 
 LOSE_REDIS = """
-from lectern.rollout import keys
+from lectern.rollout import redis_keys as keys
 calls, real = [], keys.opened
 def opened(wanted):
     calls.append(wanted)
