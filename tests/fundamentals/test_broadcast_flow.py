@@ -29,9 +29,9 @@ def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:
 
 def test_its_ffmpeg_is_there_before_its_second_and_speaks_to_nobody(stage: Stage) -> None:
     """It waits; one that was killed while it waited makes no class late, and a class that is cancelled has none."""
-    classes = [stage.book(stage.booking(stage.town.record(), starts_in_s=25, length_s=3)) for _ in range(3)]
+    classes = [stage.book(stage.booking(stage.town.record(), starts_in_s=45, length_s=3)) for _ in range(3)]
     killed, cancelled, _ = classes
-    wait_until(lambda: all(ffmpegs_of(one) for one in classes), description="an ffmpeg waits for each")
+    wait_until(lambda: all(ffmpegs_of(one) for one in classes), description="an ffmpeg waits for each", timeout_s=60)
     assert all(stage.pushes(one) == [] for one in classes)
     os.kill(ffmpegs_of(killed)[0], signal.SIGKILL)
     stage.cancel(cancelled)
