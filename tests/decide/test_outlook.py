@@ -107,7 +107,10 @@ def test_a_class_that_is_only_in_the_inbox_is_known() -> None:
     """Prefect may be away for hours; who asks is not told that his class_id is wrong."""
     said = of_unbooked(NOW - 20, malformed=False, now=NOW)
     waits = "A message about it waits in the inbox, since 20 s"
-    assert said == [f"{waits}: it is handled within a minute, if Prefect and Redis answer."]
+    assert said == [
+        f"{waits}: it is handled within a minute, if Prefect and Redis answer.",
+        "RUNBOOK.md: messages wait in the inbox",
+    ]
     said = of_unbooked(NOW - 600, malformed=False, now=NOW)
     assert "which is too long: ask this host's /health what is wrong" in said[0]
     assert said[-1] == "RUNBOOK.md: messages wait in the inbox"

@@ -244,7 +244,8 @@ def test_redis_is_gone(night: Night) -> None:
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
         done = stage.lectern("teacher", "status")
         assert done.returncode != 0
-        assert runbook.section(done.stderr.removeprefix("lectern: ").partition(":")[0])
+        sentence = done.stderr.removeprefix("lectern: ").partition(":")[0]
+        assert f"*{sentence}* from `lectern status`" in runbook.section("redis: no heartbeat")
         assert "It should be on air now" in night.explained(on_air)
     finally:
         stage.town.background.run(night.redis.start())

@@ -39,6 +39,7 @@ TYPED = {
     "lectern cache reconcile": "",
     "lectern explain CLASS_ID": "placed",
     "lectern explain CLASS_ID --json": '"events"',
+    "lectern explain NEW_CLASS_ID": "placed",
     "lectern init streamer": "",
     "lectern init teacher": "",
     "lectern status": "streamer1",
@@ -47,6 +48,9 @@ TYPED = {
     "nc -vz HOST 1935": "",
     "pgrep -f effects/fence.py": "",
     "redis-cli -u REDIS_URL ping": "PONG",
+    "redis-cli ACL GETUSER NAME": "flags",
+    "redis-cli ACL WHOAMI": "default",
+    "redis-cli INFO memory": "used_memory",
     "redis-cli XREVRANGE dead_letter + - COUNT 5": "not JSON",
     "redis-cli ping": "PONG",
     "sqlite3 /opt/lectern/rollout/backups/ID/silent/task_list.db 'PRAGMA integrity_check'": "ok",
@@ -60,6 +64,10 @@ TYPED = {
 IN_STORIES = {
     "lectern cache evict STEM",
     "lectern cancel CLASS_ID",
+    "redis-cli -u REDIS_URL DEL LIST",
+    "redis-cli -u REDIS_URL LRANGE LIST 0 -1",
+    "redis-cli RENAMENX KEY KEY.old",
+    "redis-cli TYPE KEY",
     "supervisorctl -c /etc/lectern/supervisord.conf start prefect",
     "supervisorctl -c /etc/lectern/supervisord.conf start redis",
     "supervisorctl restart lectern-teacher",
@@ -85,7 +93,7 @@ ELSEWHERE = {
 
 NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl start redis-server", "timedatectl"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
-NAMED = {"curl -I", "dmesg", "fuser -v", "lectern", "lectern deploy", "lectern explain", "lectern init"}
+NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
 NAMED |= {"ansible-playbook", "supervisorctl stop"}
 """In prose, without what they want to be typed with."""
 
@@ -226,6 +234,10 @@ def _words(stage: Stage, folder: Path, prefect_port: int, health_port: int) -> d
         "dead_letter": f"{stage.prefix}:dead_letter",
         "URL": town.origin.url_for(f"{record}/{record}.flv"),
         "CLASS_ID": class_id,
+        "NEW_CLASS_ID": class_id,
+        "KEY": f"{stage.prefix}:key",
+        "LIST": f"{stage.prefix}:list",
+        "GETUSER NAME": "GETUSER default",
         "STEM": str(record),
         "lectern book FILE": f"lectern book {folder}/booking.json",
         "FILE": str(known_hosts),
@@ -268,6 +280,21 @@ def test_a_cancelled_class_lets_its_rendition_go_and_it_can_be_evicted(office: O
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     assert mine.type("lectern cache evict STEM").returncode == 0
     assert str(record) not in mine.type("lectern cache ls").stdout
+
+
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="no redis-cli here")
+def test_a_key_of_a_wrong_type_is_put_aside_and_a_waiting_list_is_read_and_deleted(office: Office) -> None:
+    def said(command: str) -> list[str]:
+        return office.type(command).stdout.split()
+
+    office.type("redis-cli SET KEY odd")
+    assert said("redis-cli TYPE KEY") == ["string"]
+    assert said("redis-cli RENAMENX KEY KEY.old") == ["1"]
+    assert said("redis-cli TYPE KEY") == ["none"]
+    office.type("redis-cli RPUSH LIST c-1 c-2")
+    assert said("redis-cli -u REDIS_URL LRANGE LIST 0 -1") == ["c-1", "c-2"]
+    assert said("redis-cli -u REDIS_URL DEL LIST") == ["1"]
+    assert said("redis-cli -u REDIS_URL LRANGE LIST 0 -1") == []
 
 
 def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:

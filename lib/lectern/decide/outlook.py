@@ -29,7 +29,7 @@ def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> lis
     if kept_since is not None:
         waits = f"A message about it waits in the inbox, since {_span(now - kept_since)}"
         if now - kept_since < LATE_S:
-            return [f"{waits}: it is handled within a minute, if Prefect and Redis answer."]
+            return [f"{waits}: it is handled within a minute, if Prefect and Redis answer.", WAITING]
         return [f"{waits}, which is too long: ask this host's /health what is wrong.", WAITING]
     return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
