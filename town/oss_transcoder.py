@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from lectern.errors import LecternError
-from lectern.states import BOXES, Resolution
+from lectern.states import Resolution
 from town.ports import HOST, Http, Loopback
 from town.recordings import encode, ffmpeg_path
 
@@ -186,10 +186,10 @@ class OssTranscoder(Loopback):
     async def _encode(self, record_id: int, resolution: Resolution) -> str:
         """Make the rendition; its URL, or nothing where it could not be made."""
         output = self.root / str(record_id) / f"{record_id}_{resolution.value}.flv"
-        source = await asyncio.to_thread(_source, output, BOXES[resolution][1])
+        source = await asyncio.to_thread(_source, output, resolution.box[1])
         if source is None:
             return ""
-        width, height = BOXES[resolution]
+        width, height = resolution.box
         fit = f"scale={width}:{height}:force_original_aspect_ratio=decrease:force_divisible_by=2"
         codecs = ("-vf", fit, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "copy")
         try:

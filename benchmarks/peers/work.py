@@ -12,6 +12,7 @@ from pathlib import Path
 import redis
 from sqlalchemy import Connection, Engine
 
+from lectern.commands import parse
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Verdict
 from lectern.decide.placement import place
@@ -22,7 +23,7 @@ from lectern.effects.rows.events import Event
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.messages import Booking, Message, Prepare, Report, parse
+from lectern.messages import Booking, Message, Prepare, Report
 from lectern.states import AiringState, BookingState, FileState, RenditionState
 
 STREAMER = "streamer1"

@@ -17,12 +17,12 @@ from flows.resident.works import Work
 from flows.retry import backoff_s
 from flows.streamer import releases
 from flows.trouble import MustEnd
+from lectern.commands import TAKE_BACK, command_of
 from lectern.effects import process
 from lectern.effects.redis.hearing import Entry, Streams
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived, Kept
 from lectern.errors import TryAgain
-from lectern.messages import command_of
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
@@ -41,9 +41,6 @@ HANGS_S = 2.0
 
 PORTIONS = 20
 """Number of runs that are begun before new messages are looked for: what failed before holds up nothing new."""
-
-TAKE_BACK = "take back"
-"""Stands for a flow where none is: classes are taken from a streamer here and now, whoever is away."""
 
 
 class Intake:

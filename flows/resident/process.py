@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from flows.host import Host
 from flows.resident import alarms, deployments, http, prefect_client, run_log, sweeps, worker
-from flows.resident.intake import TAKE_BACK, Intake
+from flows.resident.intake import Intake
 from flows.resident.queue_lock import QueueLock
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
@@ -27,6 +27,7 @@ from flows.teacher import roll
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
+from lectern.commands import Command, taken_by
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import inbox, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
@@ -36,16 +37,6 @@ from lectern.errors import LecternError
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
-
-TEACHER_GROUPS = {
-    "order": "booking",
-    "cancel": "booking",
-    "transcoding": "settle",
-    "prepared": "report",
-    "ended": "report",
-}
-STREAMER_GROUPS = {"prepare": "prepare", "release": TAKE_BACK, "grant": TAKE_BACK}
-
 
 END_S = 5.0
 """Seconds that what is left has to end after the drain: runs, works, the last words to Redis."""
@@ -220,18 +211,14 @@ class Resident:
 
     def _intake(self, host: Host[Any]) -> Intake:
         settings = host.settings
-        if not isinstance(settings, TeacherSettings):
-            stream = settings.streamer_stream.format(name=settings.name)
-            return Intake(host, {**STREAMER_GROUPS, stream: "prepare"}, [], [stream])
-        channels = [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
-        groups = {
-            **TEACHER_GROUPS,
-            settings.order_channel: "booking",
-            settings.cancel_channel: "booking",
-            settings.transcoding_channel: "settle",
-            settings.report_stream: "report",
-        }
-        return Intake(host, groups, channels, [*channels, settings.report_stream])
+        taken = taken_by(teacher=isinstance(settings, TeacherSettings))
+        groups = {command: one.flow for command, one in taken.items()}
+        sources: dict[str, Command] = {}
+        for one in taken.values():
+            sources.setdefault(getattr(settings, one.source).format(name=settings.name), one)
+        for name, one in sources.items():  # where nobody can read what a message wants, its source says who looks
+            groups.setdefault(name, one.flow)
+        return Intake(host, groups, [name for name, one in sources.items() if one.is_published], list(sources))
 
 
 async def _end_guarded(host: Host[Any], within_s: float) -> None:

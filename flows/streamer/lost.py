@@ -63,7 +63,7 @@ def fetch_again(connection: Connection, host: Streamer, row: Cached, why: str) -
     for one in needing:
         if one.state is AiringState.BROKEN:
             continue  # it is not aired again unless a person retries it
-        airings.wait_again(connection, one.class_id, now)
+        airings.wait_again(connection, one, now)
         if url:
             _alarm(connection, host, one, f"its file is lost: {why}; it is downloaded again", now)
     if needing and not url:

@@ -21,12 +21,13 @@ from flows.streamer import admission, download, push_hosts
 from flows.streamer.admission import Batch, Looked, Streamer
 from flows.tell import tell
 from flows.trouble import words
+from lectern.commands import parse
 from lectern.effects.files import origin, store
 from lectern.effects.files.origin import Allowed
 from lectern.effects.rows import airings, cache, inbox, released
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_PUSH_HOST, LecternError, Malformed, Refuse
 from lectern.facts import Idle
-from lectern.messages import Prepare, parse
+from lectern.messages import Prepare
 from lectern.shown import shown
 from lectern.states import LIVE_AIRINGS, FileState
 from lectern.stems import Held

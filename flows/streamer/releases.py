@@ -11,12 +11,13 @@ from flows.batch import apart
 from flows.host import Host, log
 from flows.tell import tell
 from lectern import errors
+from lectern.commands import parse
 from lectern.effects.rows import airings, events, inbox, leases, outbox, released
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.events import Event
 from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import Malformed, TryAgain
-from lectern.messages import Grant, Release, Report, parse
+from lectern.messages import Grant, Release, Report
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 

@@ -28,6 +28,7 @@ from flows.teacher.verdicts import (
 )
 from flows.tell import tell
 from lectern import errors
+from lectern.commands import parse
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Plan
 from lectern.effects import outgoing
@@ -36,7 +37,7 @@ from lectern.effects.rows.bookings import Order, Outcome
 from lectern.effects.rows.events import Event
 from lectern.errors import Malformed, TryAgain
 from lectern.facts import Attempt
-from lectern.messages import Booking, Cancel, Message, parse
+from lectern.messages import Booking, Cancel, Message
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState
 

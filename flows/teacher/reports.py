@@ -14,13 +14,14 @@ from flows.host import NOWHERE, teacher
 from flows.teacher.verdicts import Teacher, answer, bury, living, place_again, put_back, refuse
 from flows.tell import tell
 from lectern import errors
+from lectern.commands import parse
 from lectern.effects import outgoing
 from lectern.effects.rows import bookings, cancels, events, inbox, outbox
 from lectern.effects.rows.bookings import Order, Outcome
 from lectern.effects.rows.events import Event
 from lectern.effects.rows.outbox import Outgoing
 from lectern.errors import Malformed, TryAgain
-from lectern.messages import Report, parse
+from lectern.messages import Report
 from lectern.states import BookingState
 
 

@@ -17,6 +17,7 @@ from flows.teacher.ecs import flow as ecs
 from flows.teacher.verdicts import Refusal, Teacher, bury, living, proceed, put_back, refuse_all
 from flows.tell import tell
 from lectern import errors
+from lectern.commands import parse
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
 from lectern.effects import outgoing
@@ -26,7 +27,7 @@ from lectern.effects.rows.events import Event
 from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import CallAPerson, ErrorCode, Malformed, TryAgain
 from lectern.facts import RenditionKey, Underway
-from lectern.messages import Alarm, TranscodingResult, parse
+from lectern.messages import Alarm, TranscodingResult
 from lectern.states import RenditionState
 from lectern.stems import stem
 

@@ -189,4 +189,4 @@ class ForbiddenMove(CallAPerson):
     """A state change that the tables of states.py do not have."""
 
     def __init__(self, thing: str, old: str, new: str) -> None:
-        super().__init__(f"{thing}: may not go from {old!r} to {new!r}")
+        super().__init__(f'{thing}: may not go from "{old}" to "{new}"')

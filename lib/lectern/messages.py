@@ -1,14 +1,12 @@
-"""All that travels on the wire: frozen, parsed once, unknown fields kept."""
+"""All that travels on the wire: frozen messages that keep unknown fields; `commands` parses them."""
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from lectern import stems, urls
-from lectern.body import fields_of, holds_nul, in_words, read
-from lectern.errors import Malformed
 from lectern.states import Resolution
 from lectern.stems import stem
 from lectern.wire import (
@@ -26,12 +24,8 @@ from lectern.wire import (
     WireResolution,
     by_resolution,
     is_count,
-    is_name,
     needs_record,
 )
-
-MAX_BODY_BYTES = 64 * 1024
-"""A longer message is malformed; a booking is under 2 KiB."""
 
 
 class Message(BaseModel):
@@ -241,54 +235,3 @@ class DeadLetter(Message):
     error: str
     command: str
     body: str
-
-
-Inbound = Booking | Cancel | TranscodingResult | Prepare | Release | Grant | Report
-
-BY_COMMAND: Mapping[str, type[Inbound]] = {
-    "order": Booking,
-    "cancel": Cancel,
-    "transcoding": TranscodingResult,
-    "prepare": Prepare,
-    "release": Release,
-    "grant": Grant,
-    "prepared": Report,
-    "ended": Report,
-}
-
-
-def command_of(body: str | bytes) -> str:
-    """The ``cmd`` of a message that may be anything; empty where there is none."""
-    command = fields_of(body).get("cmd")
-    return command if isinstance(command, str) else ""
-
-
-M = TypeVar("M", bound=Message)
-
-
-def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
-    """The message in *body*, one of the *expected* kinds.
-
-    Raises Malformed with every fault in words, and with the class_id where one can be read.
-    """
-    if len(body) > MAX_BODY_BYTES:
-        raise Malformed(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES}")
-    try:
-        fields = read(body)
-    except ValueError as error:
-        raise Malformed(f"the message is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise Malformed(f"the message is a JSON {type(fields).__name__}, not an object")
-    found = fields.get("class_id")
-    class_id = found if isinstance(found, str) and is_name(found) else None
-    kind = BY_COMMAND.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
-    matching = [one for one in expected if one is kind]
-    if not matching:
-        wanted = " or ".join(sorted(name for name, one in BY_COMMAND.items() if one in expected))
-        raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", class_id)
-    if holds_nul(body, fields):
-        raise Malformed("a text of the message holds a NUL character", class_id)
-    try:
-        return matching[0].model_validate(fields)
-    except ValidationError as error:
-        raise Malformed(in_words(error), class_id) from error

@@ -9,23 +9,22 @@ from lectern.errors import ForbiddenMove
 
 
 class Resolution(StrEnum):
-    """A wanted picture size; bookings of the old kind name none (``video_resolution`` on the wire)."""
+    """A wanted picture size, smallest first; bookings of the old kind name none (``video_resolution`` on the wire)."""
 
-    P240 = "240P"
-    P480 = "480P"
-    P720 = "720P"
-    P1080 = "1080P"
+    box: tuple[int, int]
+    """Width and height in pixels that its picture is fitted into."""
 
+    def __new__(cls, name: str, width: int = 0, height: int = 0) -> "Resolution":
+        """A member is written as its name on the wire and its box."""
+        made = str.__new__(cls, name)
+        made._value_ = name
+        made.box = width, height
+        return made
 
-BOXES: Mapping[Resolution, tuple[int, int]] = MappingProxyType(
-    {
-        Resolution.P240: (320, 240),
-        Resolution.P480: (640, 480),
-        Resolution.P720: (1280, 720),
-        Resolution.P1080: (1920, 1080),
-    }
-)
-"""Width and height in pixels that a picture of each resolution is fitted into."""
+    P240 = "240P", 320, 240
+    P480 = "480P", 640, 480
+    P720 = "720P", 1280, 720
+    P1080 = "1080P", 1920, 1080
 
 
 class RenditionState(StrEnum):
@@ -131,12 +130,25 @@ BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType
 AIRING_MOVES: Mapping[AiringState, frozenset[AiringState]] = MappingProxyType(
     {
         AiringState.WAITING: frozenset({AiringState.READY, AiringState.REFUSED, AiringState.CANCELLED}),
-        AiringState.READY: frozenset({AiringState.ON_AIR, AiringState.CANCELLED, AiringState.BROKEN}),
-        AiringState.ON_AIR: frozenset({AiringState.AIRED, AiringState.CANCELLED, AiringState.BROKEN}),
+        AiringState.READY: frozenset(
+            {AiringState.ON_AIR, AiringState.CANCELLED, AiringState.BROKEN, AiringState.WAITING}  # its file is lost
+        ),
+        AiringState.ON_AIR: frozenset(
+            {AiringState.AIRED, AiringState.CANCELLED, AiringState.BROKEN, AiringState.WAITING}  # its file is lost
+        ),
         AiringState.AIRED: frozenset(),
         AiringState.REFUSED: frozenset(),
         AiringState.CANCELLED: frozenset(),
         AiringState.BROKEN: frozenset({AiringState.ON_AIR, AiringState.CANCELLED}),
+    }
+)
+
+FILE_MOVES: Mapping[FileState, frozenset[FileState]] = MappingProxyType(
+    {
+        FileState.DOWNLOADING: frozenset({FileState.READY, FileState.BAD}),
+        FileState.READY: frozenset({FileState.EVICTING}),
+        FileState.EVICTING: frozenset(),
+        FileState.BAD: frozenset(),  # its row is deleted before it is downloaded again
     }
 )
 

@@ -9,10 +9,11 @@ from urllib.parse import parse_qsl, urlencode
 from lectern import urls
 from lectern.states import Resolution
 
-_RENDITION = re.compile(r"(?P<record>0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
+_SIZES = "|".join(Resolution)
+_RENDITION = re.compile(rf"(?P<record>0|[1-9][0-9]{{0,18}})(?:_(?:{_SIZES}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 # What a stem means already, or what the store keeps for itself, no file name of a URL may claim.
-_TAKEN = re.compile(r"[0-9]+_(?:240|480|720|1080)P|url-[0-9a-f]{32}|quarantine")
+_TAKEN = re.compile(rf"[0-9]+_(?:{_SIZES})|url-[0-9a-f]{{32}}|quarantine")
 # A signature is made anew for each booking; the recording behind it is the same.
 _SIGNATURES = frozenset(
     {

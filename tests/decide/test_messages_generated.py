@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern.commands import command_of, parse
 from lectern.errors import Malformed
 from lectern.messages import (
     Booking,
@@ -16,8 +17,6 @@ from lectern.messages import (
     Release,
     Report,
     TranscodingResult,
-    command_of,
-    parse,
 )
 from tests import strategies
 from tests.strategies import BOOKING

@@ -18,7 +18,7 @@ from lectern.effects import process
 from lectern.effects.media import ffmpeg, probe
 from lectern.effects.media.ffmpeg import Output, Progress
 from lectern.errors import Misuse, Refuse
-from lectern.states import BOXES, Resolution
+from lectern.states import Resolution
 from tests.effects.conftest import alive
 from town.ports import free_port
 
@@ -41,7 +41,7 @@ def test_a_picture_is_fitted_into_the_box(size: tuple[int, int], resolution: str
 @given(st.integers(1, 8000), st.integers(1, 8000), st.sampled_from(Resolution))
 def test_a_fitted_size_is_even_inside_the_box_and_touches_it(width: int, height: int, resolution: Resolution) -> None:
     fitted = ffmpeg.fitted_size(width, height, resolution)
-    box = BOXES[resolution]
+    box = resolution.box
     assert all(0 < side <= limit and side % 2 == 0 for side, limit in zip(fitted, box, strict=True))
     assert fitted[0] == box[0] or fitted[1] == box[1]
 

@@ -15,12 +15,13 @@ from flows.streamer import prepare as cache
 from flows.streamer import releases
 from flows.teacher import booking, reports, roll, sweep
 from flows.teacher import cancels as cancelling
+from lectern.commands import parse
 from lectern.effects.rows import airings, cancels, inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import cancels as cancel_list
-from lectern.messages import Booking, Cancel, Message, Prepare, parse
+from lectern.messages import Booking, Cancel, Message, Prepare
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from tests.faults import hosts

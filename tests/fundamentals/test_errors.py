@@ -80,7 +80,7 @@ def test_a_malformed_message_is_a_400_and_may_know_its_class() -> None:
 def test_a_forbidden_move_calls_a_person() -> None:
     error = ForbiddenMove("6666_720P", "success", "failed")
     assert isinstance(error, CallAPerson)
-    assert error.message == "6666_720P: may not go from 'success' to 'failed'"
+    assert error.message == '6666_720P: may not go from "success" to "failed"'
 
 
 def test_what_the_caller_should_do_is_told_by_the_class_alone() -> None:

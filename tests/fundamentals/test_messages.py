@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from flows.resident import deployments
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, TAKE_BACK, Command, command_of, parse
 from lectern.errors import MALFORMED, Malformed
 from lectern.messages import (
-    BY_COMMAND,
-    MAX_BODY_BYTES,
     Alarm,
     Booking,
     Cancel,
@@ -19,9 +19,8 @@ from lectern.messages import (
     Release,
     Report,
     TranscodingResult,
-    command_of,
-    parse,
 )
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.stems import stem
 from tests.strategies import BOOKING, RESULT
@@ -321,10 +320,13 @@ def test_a_code_that_is_none_is_passed_over_in_a_result(code: object) -> None:
     assert parse(json.dumps({**RESULT, "result": "failed", "code": code}), (TranscodingResult,)).code is None
 
 
-@pytest.mark.parametrize(("command", "kind"), BY_COMMAND.items())
-def test_a_message_names_the_command_that_reads_it(command: str, kind: type[Booking]) -> None:
-    annotation = kind.model_fields["cmd"].annotation
-    assert command in getattr(annotation, "__args__", ())
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
+def test_a_command_is_one_line_of_the_table(name: str, command: Command) -> None:
+    """Its message class bears its name, a setting names where it comes in, and the flow that handles it is there."""
+    annotation = command.message.model_fields["cmd"].annotation
+    assert name in getattr(annotation, "__args__", ())
+    assert command.source in TeacherSettings.model_fields.keys() & StreamerSettings.model_fields.keys()
+    assert command.flow in {*deployments.TEACHER, *deployments.STREAMER, TAKE_BACK}
 
 
 def test_the_command_of_anything_is_a_word_or_nothing() -> None:

@@ -1,32 +1,42 @@
 """States and the moves between them: a move that no table has is the error."""
 
+import ast
 import itertools
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import pytest
 
+import lectern
 from lectern.errors import CallAPerson, ForbiddenMove
 from lectern.states import (
     AIRING_MOVES,
     BOOKING_MOVES,
-    BOXES,
+    FILE_MOVES,
     LIVE_AIRINGS,
     RENDITION_MOVES,
     AiringState,
     BookingState,
+    FileState,
     RenditionState,
     Resolution,
     check_move,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 Table = Mapping[StrEnum, frozenset[StrEnum]]
 TABLES: list[tuple[Table, type[StrEnum]]] = [
     (RENDITION_MOVES, RenditionState),  # type: ignore[list-item]  # a mapping's key type is invariant
     (BOOKING_MOVES, BookingState),  # type: ignore[list-item]
     (AIRING_MOVES, AiringState),  # type: ignore[list-item]
+    (FILE_MOVES, FileState),  # type: ignore[list-item]
 ]
-CLASSES = TABLES[1:]
+CLASSES = TABLES[1:3]
 """A rendition is never over: it can be asked for again."""
 
 
@@ -55,6 +65,28 @@ def test_a_move_is_allowed_where_the_table_has_it_and_a_sentence_elsewhere(table
         with pytest.raises(ForbiddenMove, match=f"6666_720P: may not go from .*{old}.* to .*{new}") as caught:
             check_move(table, "6666_720P", old, new)
         assert isinstance(caught.value, CallAPerson)
+
+
+def test_a_forbidden_move_is_told_in_words() -> None:
+    """A person reads it in an alarm: it has the states' names, and nothing of Python."""
+    with pytest.raises(ForbiddenMove) as caught:
+        check_move(BOOKING_MOVES, "c-1", BookingState.AIRED, BookingState.PLACED)
+    assert caught.value.message == 'c-1: may not go from "aired" to "placed"'
+
+
+SETS = re.compile(r"(state|status)['\"]?\s*[:=]\s*(bindparam|(Airing|Booking|Rendition|File)State)")
+
+
+def test_no_row_is_moved_past_the_tables() -> None:
+    """Whatever sets a state in an UPDATE checks the move in the same function."""
+    unchecked: list[str] = []
+    for path in (ROOT / "lib/lectern/effects/rows").rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef):
+                text = ast.unparse(function)
+                if SETS.search(text) and "update(" in text and "check_move(" not in text:
+                    unchecked.append(f"{path.name}: {function.name}")
+    assert unchecked == []
 
 
 def test_a_class_is_over_when_it_was_aired_refused_or_cancelled() -> None:
@@ -98,13 +130,58 @@ def test_a_stored_status_is_read_as_it_was_written(state: RenditionState) -> Non
 
 
 def test_the_boxes_are_the_documented_ones() -> None:
-    assert {str(resolution): box for resolution, box in BOXES.items()} == {
+    assert {str(resolution): resolution.box for resolution in Resolution} == {
         "240P": (320, 240),
         "480P": (640, 480),
         "720P": (1280, 720),
         "1080P": (1920, 1080),
     }
-    assert list(BOXES) == list(Resolution), "smallest first: the choice of a source relies on it"
+    assert list(Resolution) == sorted(Resolution, key=lambda one: one.box), "the choice of a source relies on it"
+
+
+NEW_RUNG = """
+import sys
+from pathlib import Path
+
+root = Path(sys.argv[1])
+sys.path.insert(0, str(root))
+from lectern import states, stems
+from lectern.effects.files import store
+from lectern.effects.redis import key_patterns
+from lectern.messages import Booking
+from lectern.rollout.takeover import old_classes
+from lectern.decide import booking as decide
+
+assert Path(states.__file__).is_relative_to(root), states.__file__
+new = states.Resolution("360P")
+booked = Booking(
+    class_id="c", record_id=6666, video_resolution="360", start_time=1, end_time=2, push_url="rtmp://h/live/c",
+    video_url="http://h/6666.flv", video_url_list={"240": "http://h/240.flv", "360P": "http://h/360.flv"},
+)
+assert booked.stem == "6666_360P" and booked.urls[new] == "http://h/360.flv"
+assert decide.source(booked, states.Resolution.P240) == "http://h/240.flv"
+assert decide.source(booked, new) == "http://h/360.flv"
+assert stems.is_stem("6666_360P") and stems.record_of("6666_360P") == 6666
+assert stems.of_url("http://h/7_360P.flv").startswith("url-")
+assert str(store.rendition_path(Path("/v"), "6666_360P")) == "/v/6666/6666_360P.flv"
+assert key_patterns.Pattern.parse("{record_id}_{resolution}").values(b"6666_360P")
+assert old_classes.rendition([sys.argv[2]], "/6666_360P.flv") == "6666_360P"
+"""
+
+
+def test_a_new_rung_of_the_ladder_is_one_line(tmp_path: Path) -> None:
+    """A booking of 360P names its rendition, file, source and waiting list: nothing else lists the sizes."""
+    copied = Path(shutil.copytree(Path(lectern.__file__).parent, tmp_path / "lectern"))
+    table = copied / "states.py"
+    before = '    P480 = "480P", 640, 480\n'
+    assert before in table.read_text()
+    table.write_text(table.read_text().replace(before, '    P360 = "360P", 480, 360\n' + before))
+    role = (ROOT / "playbooks/roles/streamer/defaults/main.yml").read_text()
+    pattern = re.findall(r"^  - '(.*P<resolution>.*)'$", role, re.MULTILINE)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", NEW_RUNG, tmp_path, pattern], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_class_cites_its_rendition_until_it_is_over() -> None:

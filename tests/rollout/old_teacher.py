@@ -7,11 +7,12 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
+from lectern.commands import parse
 from lectern.effects.rows import bookings, inbox, renditions, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt
-from lectern.messages import Booking, parse
+from lectern.messages import Booking
 from lectern.rollout.takeover import teacher
 from lectern.rollout.takeover.teacher import Adoption
 from lectern.states import Backend, RenditionState, Resolution

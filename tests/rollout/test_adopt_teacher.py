@@ -7,10 +7,11 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
+from lectern.commands import parse
 from lectern.effects.rows import bookings, events, oss_requests, renditions
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
-from lectern.messages import Booking, parse
+from lectern.messages import Booking
 from lectern.rollout.takeover import old_waiting, teacher
 from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState

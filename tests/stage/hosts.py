@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lectern.commands import COMMANDS
 from tests.stage.children import Child
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
@@ -34,7 +35,7 @@ class Hosts:
         self.launcher: Sequence[str] = _LECTERN
         self._initialised: set[str] = set()
         self._children: list[Child] = []
-        channels = ("order", "cancel", "transcoding", "order_result", "alarm")
+        channels = [*(name for name, one in COMMANDS.items() if one.is_published), "order_result", "alarm"]
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
         self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
         self.oss = self.transcoder(

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lectern.cli.terms import Json, on_bus, read, say
+from lectern.commands import parse
 from lectern.effects.redis import rekey as renaming
 from lectern.errors import Malformed, Misuse
-from lectern.messages import Booking, Cancel, parse
+from lectern.messages import Booking, Cancel
 from lectern.settings import Common
 
 app = typer.Typer()

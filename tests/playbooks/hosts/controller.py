@@ -164,7 +164,7 @@ def variables(places: Places, **more: Any) -> dict[str, Any]:
             "max_video_size": 0.5,
             "record_patterns": [
                 r"(?:^|/)video_(?P<record_id>[0-9]+)_[0-9]+\.flv$",
-                r"(?:^|/)(?P<record_id>[0-9]+)(?:_(?P<resolution>240P|480P|720P|1080P))?\.flv$",
+                r"(?:^|/)(?P<record_id>[0-9]+)(?:_(?P<resolution>[0-9]{3,4}P))?\.flv$",
             ],
         }
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lectern import urls
 from lectern.effects import process
 from lectern.errors import MALFORMED, Misuse, Refuse
-from lectern.states import BOXES, Resolution
+from lectern.states import Resolution
 
 PUSH_STALL_S = 5.0
 """A push whose ffmpeg says nothing, or whose connection moves nothing, for so long is ended."""
@@ -87,7 +87,7 @@ def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, i
     """The largest even size of the picture's shape inside the resolution's box."""
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width}x{height}")
-    box_width, box_height = BOXES[resolution]
+    box_width, box_height = resolution.box
     if width * box_height >= height * box_width:  # the width is what limits it
         return box_width, min(box_height, _even(box_width * height / width))
     return min(box_width, _even(box_height * width / height)), box_height

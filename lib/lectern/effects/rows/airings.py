@@ -255,9 +255,10 @@ def report(
     )
 
 
-def wait_again(connection: Connection, class_id: str, now: float) -> None:
+def wait_again(connection: Connection, airing: Airing, now: float) -> None:
     """The file that a class cites is gone from the disk: it waits for a second download."""
-    row = classes.c.class_id == class_id
+    check_move(AIRING_MOVES, airing.class_id, airing.state, AiringState.WAITING)
+    row = classes.c.class_id == airing.class_id
     values = {"state": AiringState.WAITING, "run_id": None, "updated_at": now, "lost_at": now}
     connection.execute(update(classes).where(row).values(**values))
 

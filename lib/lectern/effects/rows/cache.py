@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select,
 
 from lectern.effects.rows.tables.streamer import dirs, files
 from lectern.facts import Idle, Usage
-from lectern.states import FileState
+from lectern.states import FILE_MOVES, FileState, check_move
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) 
 def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
     """The renditions leave the sums; their files go next."""
     for one in evictions:
-        connection.execute(update(files).where(files.c.id == one.stem).values(state=FileState.EVICTING))
+        check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
+        connection.execute(update(files).where(files.c.id == one.stem, _HERE).values(state=FileState.EVICTING))
         _add(connection, root, size=-one.size_bytes, num=-1)
 
 
@@ -213,6 +214,7 @@ def arrived(
     mtime: float | None = None,
 ) -> None:
     """A download is in place: its reservation becomes use."""
+    check_move(FILE_MOVES, before.stem, before.state, FileState.READY)
     connection.execute(
         update(files)
         .where(files.c.id == before.stem)
@@ -233,6 +235,7 @@ def arrived(
 
 def failed(connection: Connection, root: Path, before: Cached, reason: str) -> None:
     """A download failed for good: its reservation is given back, the reason kept."""
+    check_move(FILE_MOVES, before.stem, before.state, FileState.BAD)
     connection.execute(
         update(files).where(files.c.id == before.stem).values(state=FileState.BAD, num_cite=0, reason=reason)
     )

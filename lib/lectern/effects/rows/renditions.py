@@ -101,12 +101,7 @@ def underway(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Rendi
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
     """Insert or set the rows to *transcoding*, as the plan's attempts say."""
-    there = {
-        (row.record_id, row.resolution)
-        for row in connection.execute(
-            select(videos.c.record_id, videos.c.resolution).where(among((a.record_id, a.resolution) for a in attempts))
-        )
-    }
+    there = states(connection, [(one.record_id, one.resolution) for one in attempts])
     for one in attempts:
         values = {
             "status": RenditionState.TRANSCODING,
@@ -122,7 +117,9 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
             "reason": None,
             "updated_at": now,
         }
-        if (one.record_id, one.resolution) in there:
+        before = there.get((one.record_id, one.resolution))
+        if before is not None:
+            check_move(RENDITION_MOVES, one.stem, before.state, RenditionState.TRANSCODING)
             _set(connection, (one.record_id, one.resolution), **values)
         else:
             connection.execute(insert(videos).values(record_id=one.record_id, resolution=one.resolution, **values))
@@ -149,7 +146,10 @@ def requested(connection: Connection, key: RenditionKey, now: float) -> None:
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
     """A person wants failed or timed-out renditions tried again: the cap does not count."""
-    failed = among(keys) & videos.c.status.in_([RenditionState.FAILED, RenditionState.TIMED_OUT])
+    those = (RenditionState.FAILED, RenditionState.TIMED_OUT)
+    for old in those:
+        check_move(RENDITION_MOVES, "a rendition", old, RenditionState.TRANSCODING)
+    failed = among(keys) & videos.c.status.in_(those)
     connection.execute(
         update(videos)
         .where(failed)

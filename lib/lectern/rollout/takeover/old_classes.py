@@ -16,7 +16,6 @@ from lectern.states import LIVE_AIRINGS, AiringState, Resolution
 from lectern.stems import Held, stem
 from lectern.wire import HttpUrl, RtmpUrl, is_name
 
-_STEM = re.compile(r"(0|[1-9][0-9]{0,18})(?:_(?:240|480|720|1080)P)?")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?P<path>/[!-~]{0,1500})")
 _END_OF_PATH = re.compile(r"[?#]")
@@ -62,8 +61,7 @@ class Judged:
 
 def is_stem(text: str) -> bool:
     """Whether *text* is the id of a record's rendition, as this program writes it."""
-    matched = _STEM.fullmatch(text)
-    return matched is not None and int(matched[1]) < 2**63
+    return stems.record_of(text) is not None
 
 
 def rendition(patterns: Iterable[str], path: str) -> str | None:

@@ -8,10 +8,11 @@ from typing import Any, cast
 import redis
 from pydantic_core import from_json, to_json
 
+from lectern.commands import MAX_BODY_BYTES, parse
 from lectern.effects.redis.key_patterns import Pattern
 from lectern.errors import Malformed, Misuse
 from lectern.facts import RenditionKey
-from lectern.messages import MAX_BODY_BYTES, Booking, parse
+from lectern.messages import Booking
 from lectern.rollout.wording import shown
 from lectern.states import Resolution
 from lectern.stems import stem
