@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -123,16 +123,61 @@ def test_a_table_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "order_list" not in old.columns(path)
 
 
-def test_a_newer_database_is_refused(tmp_path: Path) -> None:
-    """A revision that this program does not know calls a person, whoever asks."""
-    path = tmp_path / "teacher.db"
+def _newer(path: Path, *statements: str) -> Engine:
+    """A database that a newer release has migrated by *statements*."""
     upgraded(path)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'teacher_9999'")
-    engine = open_database(f"sqlite:///{path}")
+        for one in ("UPDATE alembic_version SET version_num = 'teacher_9999'", *statements):
+            connection.execute(one)
+    return open_database(f"sqlite:///{path}")
+
+
+def test_a_newer_database_serves_an_older_program_if_changes_only_added(tmp_path: Path) -> None:
+    """What this program does not know stays as it is, and nothing of it is in its way."""
+    path = tmp_path / "teacher.db"
+    engine = _newer(
+        path,
+        "ALTER TABLE order_list ADD COLUMN mood VARCHAR(20)",
+        "ALTER TABLE order_list ADD COLUMN loud INTEGER NOT NULL DEFAULT 0",
+        "CREATE TABLE moods (mood VARCHAR(20) PRIMARY KEY)",
+    )
+    schema.check(engine, "teacher")
+    assert schema.plan(engine, "teacher") == schema.upgrade(engine, "teacher") == []
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("teacher_9999",)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("statements", "why"),
+    [
+        (
+            ["CREATE TABLE oldest_reader (revision VARCHAR(32))", "INSERT INTO oldest_reader VALUES ('teacher_9000')"],
+            "only a program that knows revision teacher_9000",
+        ),
+        (
+            ["DROP TABLE inbox_list", "CREATE TABLE inbox_list (id INTEGER PRIMARY KEY, mood TEXT NOT NULL)"],
+            "inbox_list.mood must have a value",
+        ),
+        (["ALTER TABLE video_list DROP COLUMN owner"], "no column owner of video_list"),
+    ],
+)
+def test_a_newer_database_that_an_older_program_cannot_use_is_refused(
+    tmp_path: Path, statements: list[str], why: str
+) -> None:
+    """A mark of the newer release, a needed value, or a lost column calls a person, whoever asks."""
+    engine = _newer(tmp_path / "teacher.db", *statements)
     for attempt in (schema.check, schema.plan, schema.upgrade):
-        with pytest.raises(CallAPerson, match=r"teacher_9999 .* a newer release"):
+        with pytest.raises(CallAPerson, match=why):
             attempt(engine, "teacher")
+    engine.dispose()
+
+
+def test_a_mark_that_is_known_here_is_no_obstacle(tmp_path: Path) -> None:
+    """The newest program that the mark lets in is the one that knows its revision."""
+    mark = "INSERT INTO oldest_reader VALUES ('teacher_0002')"
+    engine = _newer(tmp_path / "teacher.db", "CREATE TABLE oldest_reader (revision VARCHAR(32))", mark)
+    schema.check(engine, "teacher")
     engine.dispose()
 
 

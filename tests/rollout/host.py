@@ -69,8 +69,10 @@ class Host:
     def stage_release(self, version: str) -> None:
         """A complete release whose `lectern` is the stand-in."""
         release = self.root / "releases" / version
-        (release / "bin").mkdir(parents=True)
-        (release / "bin" / "lectern").write_text((HERE / "new_program.py").read_text())
+        program = release / "venv/bin/lectern"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!{sys.executable} -S\n{(HERE / 'new_program.py').read_text()}")
+        program.chmod(0o755)
         manifest = json.dumps({"version": version})
         (release / "manifest.json").write_text(manifest)
         (release / ".complete").write_text(hashlib.sha256(manifest.encode()).hexdigest())
@@ -85,7 +87,7 @@ class Host:
         """What the playbook would send."""
         version = other.get("version", "2.0.0")
         name, bind = f"{self.role}1", f"127.0.0.1:{self.health_port}"
-        command = f"{sys.executable} -S {self.root}/current/bin/lectern serve {self.role}"
+        command = f"{sys.executable} -S {self.root}/current/venv/bin/lectern serve {self.role}"
         env = {
             "streamer": {
                 "STREAMER_NAME": name,

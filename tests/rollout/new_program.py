@@ -1,6 +1,7 @@
 """Stands in for the resident process where only the rollout is tested: reads .env, answers with its version.
 
 Started as `lectern serve ROLE` in the code folder. It refuses to start where the rollout has not done its part.
+`lectern init ROLE --check` refuses where there is a file `refuses-VERSION`.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-VERSION = Path(__file__).resolve().parents[1].name
+VERSION = Path(__file__).resolve().parents[2].name
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -46,5 +47,10 @@ def main(role: str) -> None:
     http.server.ThreadingHTTPServer((host, int(port)), Page).serve_forever()
 
 
+def check(role: str) -> None:
+    if Path(f"refuses-{VERSION}").exists():
+        sys.exit(f"a newer release wrote the database of this {role}")
+
+
 if __name__ == "__main__":
-    main(sys.argv[2])
+    {"serve": main, "init": check}[sys.argv[1]](sys.argv[2])

@@ -1,5 +1,6 @@
 """The window: wholly new, or wholly as before."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from tests.rollout.host import Host, a_host
+from tests.rollout.steps import Fields
 from tests.rollout.test_window_killed import NOTES, killed
 from tests.stage import wait_until
 
@@ -209,6 +211,89 @@ def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
     assert "2.0.1" in host.step("rollback").fields["said"][1]  # the older one does not stand on top
     host.done("rollback", wanted=newer)
     host.is_new()
+
+
+def upgraded(host: Host) -> Fields:
+    """2.0.1 stands upon 2.0.0; returns what is wanted of it."""
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1")
+    for wanted in (host.wanted(), newer):
+        host.done("backup", wanted=wanted)
+        host.done("window", wanted=wanted)
+    return newer
+
+
+def test_a_release_that_could_not_start_again_is_asked_before_anything_is_stopped(host: Host) -> None:
+    newer = upgraded(host)
+    (host.code / "refuses-2.0.0").touch()
+    for option in ("--check", None):
+        answered = host.step("rollback", *([option] if option else []), wanted=newer)
+        assert answered.code == 1
+        assert "lectern 2.0.0, which a rollback would start, cannot use the database as it is now" in answered.msg
+        assert "a newer release wrote the database" in answered.msg
+    host.done("verify", wanted=newer)
+    host.done("rollback", wanted={**newer, "restore_database": True})
+    host.is_new()
+
+
+def test_a_release_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
+    newer = upgraded(host)
+    gone = host.root / "releases/2.0.0"
+    gone.rename(host.root / "elsewhere")
+    assert "the release that a rollback would start is gone" in host.step("rollback", wanted=newer).msg
+    host.done("verify", wanted=newer)
+
+
+def test_the_rollback_names_what_it_ends_at(host: Host) -> None:
+    newer = upgraded(host)
+    assert "lectern (streamer-2.0.0-" in host.done("rollback", "--check", wanted=newer)["said"][-1]
+    assert "lectern (streamer-2.0.0-" in host.done("rollback", wanted=newer)["said"][-1]
+    assert "the old program" in host.done("rollback")["said"][-1]
+
+
+def test_a_backup_of_each_rollout_that_stands_is_kept(host: Host) -> None:
+    """Whatever `keep` says: the first one holds the only copy of the old program's supervisor file."""
+    before = host.tree()
+    for version in ("2.0.0", "2.0.1", "2.0.2"):
+        if version != "2.0.0":
+            host.stage_release(version)
+        wanted = host.wanted(version=version, keep=1)
+        host.done("backup", wanted=wanted)
+        host.done("window", wanted=wanted)
+    for version in ("2.0.2", "2.0.1", "2.0.0"):
+        host.done("rollback", wanted=host.wanted(version=version))
+    host.is_old(before)
+
+
+def test_a_class_on_air_is_cut_by_a_rollback_only_if_that_is_said(host: Host) -> None:
+    host.done("backup")
+    host.done("window")
+    now = int(time.time())
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute(
+            f"INSERT INTO task_list (class_id, start_time, end_time) VALUES ('live', {now - 9}, {now + 900})"
+        )
+        connection.commit()
+    for option in ("--check", None):
+        answered = host.step("rollback", *([option] if option else []))
+        assert "class 'live'" in answered.msg
+        assert "-e even_on_air=true" in answered.msg
+    host.is_new()
+    host.done("rollback", wanted=host.wanted(even_on_air=True))
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_a_journal_and_a_backup_of_a_newer_release_can_be_read(host: Host) -> None:
+    """The older release goes on from what a newer one has written, whatever was added there."""
+    before = host.tree()
+    host.done("backup")
+    host.done("window")
+    log = host.root / "rollout/journal.jsonl"
+    log.write_text(log.read_text().replace('"step":', '"mood": "glad", "step":'))
+    (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
+    host.done("rollback", "--last", wanted=host.wanted(keep=7, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "5"}))
+    host.is_old(before)
 
 
 def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:

@@ -185,3 +185,22 @@ def test_a_class_that_is_due_and_not_placed_is_in_the_way_of_the_next_release(ho
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1", "quiet_minutes": 600}
     assert "not yet placed on a streamer" in host.step("preflight", wanted=newer).msg
+
+
+def test_an_upgrade_and_its_way_back_leave_the_keys_and_requests_of_the_release_behind_alone(
+    host: Host, wanted: Fields, client: redis.Redis
+) -> None:
+    """What the first rollout took over is ours: nothing is renamed once more, and no request counts as made."""
+    host.done("backup", wanted=wanted)
+    host.done("window", wanted=wanted)
+    with closing(sqlite3.connect(host.database)) as connection, connection:
+        connection.execute("UPDATE video_list SET attempt = 1, deadline = NULL, requested_at = NULL")
+    before, asked = keys(client), rows(host, "SELECT * FROM video_list")
+    host.stage_release("2.0.1")
+    newer = {**wanted, "version": "2.0.1"}
+    host.done("backup", wanted=newer)
+    host.done("window", wanted=newer)
+    assert (keys(client), rows(host, "SELECT * FROM video_list")) == (before, asked)
+    host.done("rollback", wanted=newer)
+    assert keys(client) == before
+    is_new(host, wanted, client)

@@ -38,12 +38,12 @@ class Refused(LecternError):
 def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
     """How far this host is and what is to be done; raises Refused with everything that is in the way.
 
-    A *check* is made also before the release is staged.
+    A *check* is made also before the release is staged, and before wget is installed.
     """
     journal = Journal(wanted.rollout_dir / "journal.jsonl")
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state, "id": wanted.id})
-    skipped = {release} if check and not wanted.release.exists() else set()
+    skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     if found:
         answer.say(*found)
@@ -87,8 +87,9 @@ def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
     for one in files.all_of(wanted):
         answer.diff += one.pending()
     said += [f"{one.path}: changes." for one in answer.diff]
-    said += redis_keys.rename(wanted, dry_run=True)
-    said += both.planned(wanted).said
+    if _is_first(wanted):
+        said += redis_keys.rename(wanted, dry_run=True)
+        said += both.planned(wanted).said
     return [*said, f"Reload supervisord; {wanted.program} must be ready within {wanted.health_timeout_s:g} s."]
 
 
@@ -198,7 +199,8 @@ def redis(wanted: Wanted) -> Iterator[str]:
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
-    redis_keys.rename(wanted, dry_run=True)
+    if _is_first(wanted):
+        redis_keys.rename(wanted, dry_run=True)
 
 
 def prefect(wanted: Wanted) -> Iterator[str]:
@@ -224,7 +226,12 @@ def classes(wanted: Wanted) -> Iterator[str]:
 
 def adoptable(wanted: Wanted) -> Iterator[str]:
     """Nothing of the old program's that could not be taken over."""
-    yield from both.planned(wanted).refusals
+    if _is_first(wanted):
+        yield from both.planned(wanted).refusals
+
+
+def _is_first(wanted: Wanted) -> bool:
+    return Journal(wanted.rollout_dir / "journal.jsonl").behind(wanted.id) is None
 
 
 _ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)

@@ -31,6 +31,12 @@ class Note:
     detail: Any = None
 
 
+def _parsed(fields: dict[str, Any]) -> Note:
+    """A note; what a newer release adds to it is left out."""
+    known = ("at", "id", "step", "state", "detail")
+    return Note(**{name: fields[name] for name in known if name in fields})
+
+
 class Journal:
     """Append-only lines of JSON; a line that a crash has torn is as if it had never been begun."""
 
@@ -47,7 +53,7 @@ class Journal:
         found: list[Note] = []
         for number, line in enumerate(whole, 1):
             try:
-                found.append(Note(**json.loads(line)))
+                found.append(_parsed(json.loads(line)))
             except (ValueError, TypeError) as error:
                 if line:  # an empty one closes a torn line
                     raise CallAPerson(
@@ -88,6 +94,13 @@ class Journal:
     def history(self) -> "History":
         """The meaning of all lines together."""
         return History.of(self.notes())
+
+    def behind(self, id_: str) -> str | None:
+        """The rollout on which *id_* was, or would be, put; None if it takes the place of the old program."""
+        notes = self.notes()
+        begun = [at for at, note in enumerate(notes) if (note.id, note.step, note.state) == (id_, "window", "begin")]
+        standing = History.of(notes[: begun[-1]] if begun else notes).standing
+        return next((one for one in reversed(standing) if one != id_), None)
 
     def round(self, id_: str) -> list[Note]:
         """The lines of *id_* since its window was begun last; a resumed window is the same round."""

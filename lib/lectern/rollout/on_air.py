@@ -15,7 +15,9 @@ _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState
 
 def refusals(wanted: Wanted, now: float) -> list[str]:
     """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none."""
-    found = sorted(_of_streamer(wanted, now) if wanted.role == "streamer" else _of_teacher(wanted, now))
+    found = sorted(
+        _of_streamer(wanted, now, wanted.quiet_minutes * 60) if wanted.role == "streamer" else _of_teacher(wanted, now)
+    )
     if not found:
         return []
     what = "on air or due" if wanted.role == "streamer" else "not yet placed on a streamer, and due"
@@ -27,8 +29,21 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
     return [told]
 
 
-def _of_streamer(wanted: Wanted, now: float) -> Iterator[tuple[float, float, str]]:
-    soon = now + wanted.quiet_minutes * 60
+def cut_now(wanted: Wanted, now: float) -> list[str]:
+    """A sentence for the classes that a rollback at *now* (epoch seconds) would cut; none if there are none."""
+    found = sorted(_of_streamer(wanted, now, within_s=0)) if wanted.role == "streamer" else []
+    if not found:
+        return []
+    last = max(until for _, until, _ in found)
+    told = (
+        f"{some([name for _, _, name in found], len(found))}: on air, and would be cut. Roll back after {at(last)}, or "
+        f"now with -e even_on_air=true."
+    )
+    return [told]
+
+
+def _of_streamer(wanted: Wanted, now: float, within_s: float) -> Iterator[tuple[float, float, str]]:
+    soon = now + within_s
     with database.reading(wanted.database) as connection:
         known = old_tables.classes(connection)
         for row in old_tables.tasks(connection):

@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from lectern.errors import CallAPerson, LecternError
-from lectern.rollout import redis_keys
+from lectern.errors import CallAPerson, LecternError, TryAgain
+from lectern.rollout import behind, on_air, redis_keys
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import database, make
-from lectern.rollout.backup.make import Backup
+from lectern.rollout.backup import make, restore
 from lectern.rollout.host import durable, supervisor, switch
 from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
@@ -33,18 +31,34 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     journal = Journal(wanted.rollout_dir / "journal.jsonl")
     if check:
         answer.changed = _is_due(wanted, journal, answer)
+        if answer.changed and journal.state(wanted.id) == "finished":
+            refuse_harm(wanted, journal)
         if answer.changed:
-            answer.say(f"{wanted.id} would be rolled back.")
+            answer.say(f"{wanted.id} would be rolled back, to {_words(journal.behind(wanted.id))}.")
         return answer
     if not wanted.rollout_dir.exists():
         answer.say(f"{wanted.id} has never been on this host; nothing was changed.")
         return answer
     with Interruption(), locked(wanted.rollout_dir):
         if _is_due(wanted, journal, answer):
+            if journal.state(wanted.id) == "finished":
+                refuse_harm(wanted, journal)
             take_back(wanted, journal, answer)
             history = journal.history()
             answer.more |= {"state": history.state(wanted.id), "standing": list(history.standing)}
     return answer
+
+
+def refuse_harm(wanted: Wanted, journal: Journal) -> None:
+    """Raise, before anything is stopped, if what is behind cannot start, or a class on air would be cut."""
+    copied = make.silent(wanted)
+    if copied is None:
+        return  # it is missed, in words, by the way back itself
+    if journal.behind(wanted.id) is not None and not wanted.restore_database:
+        behind.refuse_unready(wanted, copied.before)
+    said = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
+    if said:
+        raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
 
 
 def last_one(wanted: Wanted) -> Wanted:
@@ -54,7 +68,7 @@ def last_one(wanted: Wanted) -> Wanted:
         return wanted
     stored = wanted.backups_dir / last / make.WANTED
     try:
-        found = Wanted.parse(stored.read_text(encoding="utf-8"))
+        found = Wanted.stored(stored.read_text(encoding="utf-8"))
     except OSError as error:
         raise CallAPerson(f"{stored}: it can not be read ({error.strerror}). Find the backup of {last}.") from error
     return found.model_copy(update={"restore_database": wanted.restore_database})
@@ -99,6 +113,7 @@ class _Way:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
         self.silent = make.silent(self.wanted)
         self.states = states_before(self.notes)
+        self.behind = self.journal.behind(self.wanted.id)
 
     def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:
         """Whether the journal of this round has the step."""
@@ -124,6 +139,8 @@ class _Way:
 
     def put_back_elsewhere(self) -> None:
         """Keys and recordings; where that fails, the rest is done first: an old program that runs is worth more."""
+        if self.behind is not None:
+            return  # the release behind has the same keys and recordings
         for title, name, work in (("keys", "rekey", redis_keys.rename_back), ("recordings", "adopt", both.undo)):
             if self.has(name) and not self.has(name, "done", since_rollback=True):
                 try:
@@ -142,7 +159,7 @@ class _Way:
         durable.sweep(wanted.database)
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
-            self.answer.say(*restore(wanted, copied))
+            self.answer.say(*restore.restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
         for one in files.all_of(wanted):
             self.answer.say(*one.take_back(copied.before))
@@ -168,7 +185,9 @@ class _Way:
         folder = self.wanted.backup_dir
         aside = make.set_aside(folder, "used") if folder.exists() else folder
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
-        self.answer.say(f"{self.wanted.id} is rolled back; its backup is kept as {aside}.")
+        self.answer.say(
+            f"{self.wanted.id} is rolled back: {_words(self.behind)} is at work again. The backup is kept as {aside}."
+        )
 
 
 def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
@@ -194,38 +213,12 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
     way.finish()
 
 
+def _words(behind_id: str | None) -> str:
+    """What a rollback ends at, for people."""
+    return "the old program" if behind_id is None else f"lectern ({behind_id})"
+
+
 def states_before(notes: list[Note]) -> States:
     """What ran before the window, as its first line in the journal says."""
     begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
     return {} if begun is None else begun.detail["states"]
-
-
-def restore(wanted: Wanted, copied: Backup) -> list[str]:
-    """The last resort: keep what was written since the copy as JSON, then put the copy in the database's place."""
-    folder = wanted.backup_dir
-    file = copied.database_in(folder / make.SILENT)
-    said: list[str] = []
-    if wanted.database.exists():
-        if file is not None and database.sha256(file) == database.sha256(wanted.database):
-            return [f"{wanted.database}: it is the copy already."]
-        since = database.rows_since(wanted.database, file)
-        target = next(path for path in _exports(folder) if not path.exists())
-        durable.write_json(target, since)
-        # The folder gets another name at the end, which the last sentence of the answer says.
-        said.append(f"{target.name} in the backup: {sum(map(len, since.values()))} rows written since the copy.")
-        owner = durable.Owner.of(wanted.database)
-    else:
-        owner = durable.Owner.user(wanted.user, 0o640)
-    if file is None:
-        for side in ("", *database.SIDES):
-            durable.remove(wanted.database.with_name(wanted.database.name + side))
-        return [*said, f"{wanted.database}: taken away, as there was none."]
-    assert copied.database is not None  # its file was just named
-    if database.proved(file) != copied.database:
-        raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
-    database.put_back(file, wanted.database, owner)
-    return [*said, f"{wanted.database}: restored from {file}."]
-
-
-def _exports(folder: Path) -> list[Path]:
-    return [folder / f"rows-since{number}.json" for number in ("", *(f"-{n}" for n in range(2, 1000)))]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lectern.errors import Misuse
 
-_HOW_NOT_WHAT = frozenset({"restore_database", "health_timeout_s", "quiet_minutes", "keep"})
+_HOW_NOT_WHAT = frozenset({"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air"})
 """Fields that say how to go about it: with others of them it is still the same rollout."""
 
 
@@ -81,6 +81,7 @@ class Wanted(BaseModel):
     quiet_minutes: float = Field(30, ge=0)
     keep: int = Field(5, ge=1)
     restore_database: bool = False
+    even_on_air: bool = False
 
     @field_validator("env")
     @classmethod
@@ -123,6 +124,15 @@ class Wanted(BaseModel):
                 for one in error.errors(include_url=False, include_input=False, include_context=False)
             )
             raise Misuse(f"What is wanted of this host can not be read: {faults}. Correct the inventory.") from error
+
+    @classmethod
+    def stored(cls, text: str) -> "Wanted":
+        """Read the `wanted.json` of a backup; what a newer release has put there besides is left out."""
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            return cls.parse(text)  # it says what is wrong
+        return cls.parse(json.dumps({name: value for name, value in fields.items() if name in cls.model_fields}))
 
     @cached_property
     def digest(self) -> str:

@@ -99,10 +99,16 @@ class Window:
         self.answer.say(*(found.apply() if found is not None else []))
 
     def _rekey(self) -> None:
-        self.answer.say(*redis_keys.rename(self.wanted))
+        if self._is_first():
+            self.answer.say(*redis_keys.rename(self.wanted))
 
     def _adopt(self) -> None:
-        self.answer.say(*both.adopt(self.wanted))
+        if self._is_first():
+            self.answer.say(*both.adopt(self.wanted))
+
+    def _is_first(self) -> bool:
+        """Whether the old program is behind this rollout: what an earlier release has taken over is ours already."""
+        return self.journal.behind(self.wanted.id) is None
 
     def _reload(self) -> None:
         self.supervisor.reload()

@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from lectern.effects.rows import newer
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
 from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.effects.rows.tables.teacher import TeacherTable
@@ -54,7 +55,7 @@ def plan(engine: Engine, role: Role) -> list[str]:
 
 
 def check(engine: Engine, role: Role) -> None:
-    """Raise Misuse or CallAPerson, in words, unless the database is exactly as far as this code; changes nothing."""
+    """Raise Misuse or CallAPerson, in words, unless this code can work on the database as it is; changes nothing."""
     with _in_words(engine):
         file = file_of(engine)
         if file is not None:
@@ -92,20 +93,37 @@ def _migrate(connection: Connection, role: Role) -> list[str]:
 
 
 def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> bool:
-    """Whether revisions wait; raises CallAPerson where the database has one that is not known here."""
+    """Whether revisions wait; a database that a newer release wrote is not behind if this program can use it."""
     heads = script.get_heads()
     current = MigrationContext.configure(connection).get_current_heads()
-    unknown = set(current) - {known.revision for known in script.walk_revisions()}
-    if unknown or len(current) > 1:
+    known = {one.revision for one in script.walk_revisions()}
+    unknown = set(current) - known
+    if len(current) > 1 or any(not one.startswith(f"{role}_") for one in unknown):
         raise CallAPerson(
-            f"its revision {', '.join(sorted(current))} is not one of the {role}'s that this program knows (the newest "
-            f"is {', '.join(heads)}): a newer release wrote it, or it is another role's database. Nothing was changed. "
-            f"Install the newer release, or set the right database URL."
+            f"its revision {', '.join(sorted(current))} is none of the {role}'s: it is another role's database. "
+            f"Nothing was changed. Set the right database URL."
         )
-    return list(current) != heads
+    if not unknown:
+        return list(current) != heads
+    obstacles = newer.obstacles(connection, known, _TABLES[role])
+    if obstacles := [*obstacles, *(f"there is no {one}" for one in _missing(connection, role))]:
+        raise CallAPerson(
+            f"a newer release wrote it (revision {current[0]}; this program knows revisions up to {heads[0]}), and "
+            f"{'; '.join(obstacles)}. Nothing was changed. Install the newer release, or restore the backup that was "
+            f"made before it."
+        )
+    return False
 
 
 def _refuse_missing(connection: Connection, role: Role) -> None:
+    if missing := _missing(connection, role):
+        raise CallAPerson(
+            f"all was there once, but there is no {', no '.join(missing)}: somebody took it away. Restore the backup; "
+            f"or, to have it made anew, type `drop table alembic_version;` into the database and run `lectern init`."
+        )
+
+
+def _missing(connection: Connection, role: Role) -> list[str]:
     missing: list[str] = []
     for table in _TABLES[role].tables.values():
         found = shape(connection, table.name)
@@ -116,11 +134,7 @@ def _refuse_missing(connection: Connection, role: Role) -> None:
         key = table.primary_key.columns.keys()
         if not found.lacks(key) and frozenset(key) not in found.keys:
             missing.append(f"unique index on {table.name} ({', '.join(key)})")
-    if missing:
-        raise CallAPerson(
-            f"all was there once, but there is no {', no '.join(missing)}: somebody took it away. Restore the backup; "
-            f"or, to have it made anew, type `drop table alembic_version;` into the database and run `lectern init`."
-        )
+    return missing
 
 
 def _name(engine: Engine) -> str:

@@ -197,8 +197,9 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _prune(wanted: Wanted, journal: Journal) -> list[str]:
-    """Take away the oldest backups beyond `keep`, but none that a rollback of what stands now would need."""
-    needed = {wanted.id, journal.history().last}
+    """Take away the oldest backups beyond `keep`, but none of a rollout that stands: each can still be taken back."""
+    history = journal.history()
+    needed = {wanted.id, history.half, *history.standing}
     made = sorted(
         ((found.made_at, folder) for folder in wanted.backups_dir.iterdir() if (found := read(folder)) is not None),
         reverse=True,

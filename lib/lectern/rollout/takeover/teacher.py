@@ -217,6 +217,11 @@ def _is_old(rendition: Rendition | None) -> bool:
     return rendition is None or (rendition.state is RenditionState.TRANSCODING and rendition.attempt == 0)
 
 
+def _is_endless(rendition: renditions.Due) -> bool:
+    """Whether the old program began it, and nobody here: what this program has not asked for yet, it still will."""
+    return rendition.deadline is None and rendition.attempt == 0
+
+
 @dataclass
 class _Adopter:
     """Writes what one call of `adopt` finds, with the functions that the flows write with."""
@@ -257,7 +262,7 @@ class _Adopter:
     def bound(self) -> int:
         """Give the old program's other transcodings a deadline too; returns how many there were."""
         number = 0
-        while endless := [one for one in renditions.under_way(self.connection) if one.deadline is None]:
+        while endless := [one for one in renditions.under_way(self.connection) if _is_endless(one)]:
             self._begin({one.key: one.source_url or "" for one in endless})
             number += len(endless)
         return number
