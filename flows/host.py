@@ -18,10 +18,10 @@ from flows.rounds import Rounds
 from lectern.effects.files.fence import Fence
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import metrics
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")

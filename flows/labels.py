@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lectern.body import fields_of
-from lectern.effects.rows.inbox import Kept
+from lectern.facts import Kept
 from lectern.states import Resolution
 from lectern.wire import is_name, read_resolution
 

@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows.host import Host, log
-from lectern import errors
-from lectern.effects import outgoing
+from lectern import errors, outgoing
 from lectern.effects.redis.sending import Refused
 from lectern.effects.rows import bookings, incidents, metrics, outbox
 from lectern.effects.rows.incidents import Patience

@@ -15,16 +15,14 @@ from sqlalchemy.exc import OperationalError
 from flows.host import Host, log
 from flows.labels import class_of
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.body import fields_of
-from lectern.effects import outgoing
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, bookings, events, inbox, outbox
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.inbox import Kept
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import TryAgain
+from lectern.facts import Event, Kept
 from lectern.messages import Report
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 
 COMPANY = (5000, 64, 8)

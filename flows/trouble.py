@@ -11,8 +11,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, log
 from flows.tell import alarm_refusal, tell
-from lectern import errors
-from lectern.effects import outgoing
+from lectern import errors, outgoing
 from lectern.effects.files import disk
 from lectern.effects.rows import outbox
 from lectern.errors import CallAPerson, LecternError, TryAgain

@@ -12,17 +12,17 @@ from pathlib import Path
 import redis
 from sqlalchemy import Connection, Engine
 
+from lectern import outgoing
 from lectern.commands import parse
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Verdict
 from lectern.decide.placement import place
-from lectern.effects import outgoing
 from lectern.effects.rows import airings, bookings, events, renditions
 from lectern.effects.rows import cache as cached
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.facts import Event
 from lectern.messages import Booking, Message, Prepare, Report
 from lectern.states import AiringState, BookingState, FileState, RenditionState
 

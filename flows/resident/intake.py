@@ -21,8 +21,9 @@ from lectern.commands import TAKE_BACK, command_of
 from lectern.effects import process
 from lectern.effects.redis.hearing import Entry, Streams
 from lectern.effects.rows import inbox
-from lectern.effects.rows.inbox import Arrived, Kept
+from lectern.effects.rows.inbox import Arrived
 from lectern.errors import TryAgain
+from lectern.facts import Kept
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000

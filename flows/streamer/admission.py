@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from flows.host import Host, log
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide import cache as decide
 from lectern.decide import readiness
 from lectern.decide.cache import Admit, Bound, Wanted
-from lectern.effects import outgoing
 from lectern.effects.files import disk, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache, events, metrics, outbox, released
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, LecternError, Refuse
-from lectern.facts import Idle, Usage
+from lectern.facts import Event, Idle, Usage
 from lectern.messages import Prepare, Report
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 

@@ -20,10 +20,10 @@ from lectern.decide.broadcast import Over, how_aired, next_push
 from lectern.effects.media import whole
 from lectern.effects.rows import airings, cache, events, metrics, outbox
 from lectern.effects.rows.airings import Airing
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import ErrorCode, LecternError
+from lectern.facts import Event
 from lectern.messages import Alarm
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 

@@ -26,9 +26,9 @@ from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.effects.media import probe
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, events, metrics, outbox
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import LecternError, Refuse, TryAgain
+from lectern.facts import Event
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.shown import shown
 from lectern.states import AiringState, FileState

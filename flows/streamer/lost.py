@@ -8,16 +8,15 @@ from sqlalchemy import Connection
 
 from flows.host import Host, log
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide import readiness
-from lectern.effects import outgoing
 from lectern.effects.files import store
 from lectern.effects.rows import airings, cache, events, outbox
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.cache import Cached
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import LecternError, Refuse
+from lectern.facts import Event
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 

@@ -26,7 +26,7 @@ from lectern.effects.files import origin, store
 from lectern.effects.files.origin import Allowed
 from lectern.effects.rows import airings, cache, inbox, released
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_PUSH_HOST, LecternError, Malformed, Refuse
-from lectern.facts import Idle
+from lectern.facts import Idle, Kept
 from lectern.messages import Prepare
 from lectern.shown import shown
 from lectern.states import LIVE_AIRINGS, FileState
@@ -42,7 +42,7 @@ PORTION_S = 1.0
 @dataclass
 class _Parsed:
     prepares: list[tuple[int, Prepare]] = field(default_factory=list)
-    bad: list[tuple[inbox.Kept, Malformed]] = field(default_factory=list)
+    bad: list[tuple[Kept, Malformed]] = field(default_factory=list)
 
     def ids(self) -> list[int]:
         """Of the messages, in their order of arrival."""

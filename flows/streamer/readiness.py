@@ -15,9 +15,8 @@ from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import lost, pictures, push_hosts
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide import readiness as decide
-from lectern.effects import outgoing
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, outbox

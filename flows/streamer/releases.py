@@ -14,10 +14,10 @@ from lectern import errors
 from lectern.commands import parse
 from lectern.effects.rows import airings, events, inbox, leases, outbox, released
 from lectern.effects.rows.airings import Airing
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import Malformed, TryAgain
+from lectern.facts import Event, Kept
 from lectern.messages import Grant, Release, Report
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 
@@ -82,7 +82,7 @@ def grant(connection: Connection, host: Streamer, message: Grant, now: float) ->
     events.note(connection, host.journal, host.settings.name, [Event("lease granted")], now)
 
 
-async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
+async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
     Their pushes have ended when a lease is granted: it would let them go on. So a grant waits for a release that
@@ -105,11 +105,11 @@ async def take_back(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
     return stops
 
 
-def _name(kept: inbox.Kept) -> str:
+def _name(kept: Kept) -> str:
     return f"inbox {kept.id}"
 
 
-async def _handled(host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
+async def _handled(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     return await host.commit(_handle, host, kept)
 
 
@@ -129,7 +129,7 @@ def _confirm(connection: Connection, host: Streamer, message: Release, now: floa
     outbox.put(connection, host.journal, [Outgoing(host.settings.report_stream, Kind.STREAM, said, said.class_id)], now)
 
 
-def _handle(connection: Connection, host: Streamer, kept: Sequence[inbox.Kept]) -> list[Airing]:
+def _handle(connection: Connection, host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     now = time.time()
     stops: list[Airing] = []
     for one in kept:

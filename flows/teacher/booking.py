@@ -27,21 +27,19 @@ from flows.teacher.verdicts import (
     waiting_key,
 )
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.commands import parse
 from lectern.decide import booking as decide
 from lectern.decide.booking import Limits, Plan
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, events, inbox, outbox, renditions
-from lectern.effects.rows.bookings import Order, Outcome
-from lectern.effects.rows.events import Event
+from lectern.effects.rows.bookings import Outcome
 from lectern.errors import Malformed, TryAgain
-from lectern.facts import Attempt
+from lectern.facts import Attempt, Event, Kept, Order
 from lectern.messages import Booking, Cancel, Message
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState
 
-Read = dict[int, tuple[inbox.Kept, Message | Exception]]
+Read = dict[int, tuple[Kept, Message | Exception]]
 """Messages by their id in the inbox, and what is wrong with those that are none."""
 
 
@@ -121,12 +119,12 @@ def _handle(
 
 
 def _sorted(
-    messages: Sequence[tuple[inbox.Kept, Message | Exception]],
-) -> tuple[list[Booking], list[Cancel], list[tuple[inbox.Kept, Malformed]]]:
+    messages: Sequence[tuple[Kept, Message | Exception]],
+) -> tuple[list[Booking], list[Cancel], list[tuple[Kept, Malformed]]]:
     """The bookings, cancels and malformed messages; raises what nobody foresaw of a message."""
     booked: list[Booking] = []
     cancelled: list[Cancel] = []
-    malformed: list[tuple[inbox.Kept, Malformed]] = []
+    malformed: list[tuple[Kept, Malformed]] = []
     for one, message in messages:
         if isinstance(message, Booking):
             booked.append(message)

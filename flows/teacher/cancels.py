@@ -9,10 +9,9 @@ from flows.teacher.verdicts import Teacher, give_answer, to_streamer, waiting_ke
 from lectern import errors
 from lectern.effects.rows import bookings, cancels, events, outbox
 from lectern.effects.rows.bookings import Outcome
-from lectern.effects.rows.cancels import Unconfirmed
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Outgoing
+from lectern.facts import Event, Unconfirmed
 from lectern.messages import Booking, Cancel, Release
+from lectern.outgoing import Outgoing
 from lectern.states import BookingState
 
 EARLY_S = 600.0

@@ -15,9 +15,8 @@ from lectern import errors
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Overdue
 from lectern.effects.rows import events, inbox, metrics, renditions
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.renditions import Due
-from lectern.facts import RenditionKey
+from lectern.facts import Event, RenditionKey
 from lectern.states import RenditionState
 
 RESULTS_FIRST_S = 60.0

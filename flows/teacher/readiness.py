@@ -13,10 +13,10 @@ from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.teacher import pictures
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide import readiness as decide
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, outbox
+from lectern.facts import Order
 from lectern.settings import TeacherSettings
 
 
@@ -48,9 +48,7 @@ async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float
     return {class_id: at for class_id, at in done.items() if class_id in unready} | due
 
 
-def _cry_of_teacher(
-    connection: Connection, host: Host[TeacherSettings], late: Sequence[bookings.Order], now: float
-) -> None:
+def _cry_of_teacher(connection: Connection, host: Host[TeacherSettings], late: Sequence[Order], now: float) -> None:
     for one in late:
         why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
         said = decide.sentence(one.class_id, one.stem, one.start_time - now, [why])

@@ -13,15 +13,14 @@ from flows.batch import FAILED, Batch, apart, summary
 from flows.host import NOWHERE, teacher
 from flows.teacher.verdicts import Teacher, answer, bury, living, place_again, put_back, refuse
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.commands import parse
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, cancels, events, inbox, outbox
-from lectern.effects.rows.bookings import Order, Outcome
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Outgoing
+from lectern.effects.rows.bookings import Outcome
 from lectern.errors import Malformed, TryAgain
+from lectern.facts import Event, Order
 from lectern.messages import Report
+from lectern.outgoing import Outgoing
 from lectern.states import BookingState
 
 

@@ -16,18 +16,15 @@ from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.verdicts import Refusal, Teacher, bury, living, proceed, put_back, refuse_all
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.commands import parse
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Settled
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, events, inbox, metrics, outbox, renditions
-from lectern.effects.rows.bookings import Order
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.errors import CallAPerson, ErrorCode, Malformed, TryAgain
-from lectern.facts import RenditionKey, Underway
+from lectern.facts import Event, Kept, Order, RenditionKey, Underway
 from lectern.messages import Alarm, TranscodingResult
+from lectern.outgoing import Kind, Outgoing
 from lectern.states import RenditionState
 from lectern.stems import stem
 
@@ -58,9 +55,9 @@ async def settle_now(host: Teacher, result: TranscodingResult, batch: Batch) -> 
 
 def _read(
     connection: Connection, host: Teacher, ids: list[int]
-) -> tuple[list[tuple[int, TranscodingResult]], list[tuple[inbox.Kept, Malformed]]]:
+) -> tuple[list[tuple[int, TranscodingResult]], list[tuple[Kept, Malformed]]]:
     results: list[tuple[int, TranscodingResult]] = []
-    bad: list[tuple[inbox.Kept, Malformed]] = []
+    bad: list[tuple[Kept, Malformed]] = []
     for kept in inbox.read(connection, host.journal, ids):
         try:
             results.append((kept.id, parse(kept.body, (TranscodingResult,))))
@@ -69,7 +66,7 @@ def _read(
     return results, bad
 
 
-def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[inbox.Kept, Malformed]], batch: Batch) -> None:
+def _bury_all(connection: Connection, host: Teacher, bad: Sequence[tuple[Kept, Malformed]], batch: Batch) -> None:
     for kept, error in bad:
         bury(connection, host, kept, error, batch, time.time())
 

@@ -16,13 +16,12 @@ from flows.retry import backoff_s
 from flows.teacher import cancels as cancelling
 from flows.teacher.verdicts import Teacher, to_streamer
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide import lease as decide
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, cancels, events, leases, outbox
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
+from lectern.facts import Event
 from lectern.messages import Grant, Release
 
 LOOK_S = 1.0

@@ -15,11 +15,10 @@ from flows.teacher import attempts, deadlines
 from flows.teacher import cancels as cancelling
 from flows.teacher.verdicts import Teacher, refuse, to_streamer
 from flows.tell import tell
-from lectern import errors
-from lectern.effects import outgoing
+from lectern import errors, outgoing
 from lectern.effects.rows import bookings, cancels, events, oss_requests, outbox, renditions
-from lectern.effects.rows.events import Event
 from lectern.errors import TryAgain
+from lectern.facts import Event, Order
 from lectern.states import BookingState
 
 TOLD_AGAIN = "told its streamer again"
@@ -76,12 +75,12 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     return Completed(message=done if sent else f"{done}; Redis is away")
 
 
-def _late(connection: Connection, host: Teacher, now: float) -> tuple[list[bookings.Order], list[bookings.Order]]:
+def _late(connection: Connection, host: Teacher, now: float) -> tuple[list[Order], list[Order]]:
     late = bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
     return late, bookings.unreported(connection, now - UNREPORTED_S, now)
 
 
-def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> None:
+def _warn(connection: Connection, host: Teacher, late: list[Order]) -> None:
     now = time.time()
     for order in late:
         span = outgoing.span(host.settings.order_warn_time_out_s)
@@ -99,7 +98,7 @@ def _warn(connection: Connection, host: Teacher, late: list[bookings.Order]) -> 
     bookings.warned(connection, [order.class_id for order in late], now)
 
 
-def _tell_again(connection: Connection, host: Teacher, silent: list[bookings.Order]) -> None:
+def _tell_again(connection: Connection, host: Teacher, silent: list[Order]) -> None:
     now = time.time()
     for order in silent:
         prepare = outgoing.prepare(order.payload, order.url or "", order.placement)
@@ -115,7 +114,7 @@ def _cancel_again(connection: Connection, host: Teacher) -> None:
     cancelling.tell_again(connection, host, cancels.untold(connection, now), now)
 
 
-def _unended(connection: Connection, now: float) -> list[bookings.Order]:
+def _unended(connection: Connection, now: float) -> list[Order]:
     over = bookings.unended(connection, now - GRACE_S)
     return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
 

@@ -11,15 +11,14 @@ from sqlalchemy import Connection
 
 from flows.batch import Batch
 from flows.host import Host, log
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.decide.placement import place
-from lectern.effects import outgoing
 from lectern.effects.rows import bookings, events, inbox, leases, outbox
-from lectern.effects.rows.bookings import Order, Outcome
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
+from lectern.effects.rows.bookings import Outcome
 from lectern.errors import ErrorCode, Malformed, TryAgain
+from lectern.facts import Event, Kept, Order
 from lectern.messages import Alarm, Message, Release
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -223,7 +222,7 @@ def waiting_key(host: Teacher, order: Order) -> str:
     return host.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
 
 
-def bury(connection: Connection, host: Teacher, kept: inbox.Kept, error: Malformed, batch: Batch, now: float) -> None:
+def bury(connection: Connection, host: Teacher, kept: Kept, error: Malformed, batch: Batch, now: float) -> None:
     """A malformed message: a 400 answer where its class can be read and is not booked, else a dead letter."""
     known = bookings.by_id(connection, [error.class_id]) if error.class_id else {}
     answerable = error.class_id is not None and not known and kept.command == "order"

@@ -131,3 +131,69 @@ class Cited:
     code: int | None
     message: str | None
     lost: bool = False  # it was ready, and lacks its file
+
+
+@dataclass(frozen=True)
+class Order:
+    """A booking as the database has it."""
+
+    class_id: str
+    state: BookingState
+    payload: str
+    record_id: int | None
+    resolution: Resolution | None
+    start_time: float
+    end_time: float
+    code: int | None = None
+    message: str | None = None
+    streamer: str | None = None
+    deliveries: int = 1
+    url: str | None = None
+    placement: int = 0
+    promised_at: float | None = None
+    url_stem: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return self.url_stem or (stem(self.record_id, self.resolution) if self.record_id is not None else "")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A message in the inbox that is not handled yet."""
+
+    id: int
+    command: str
+    body: str
+    tries: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; *stem* is the rendition's."""
+
+    what: str
+    class_id: str | None = None
+    stem: str | None = None
+    detail: str = ""
+
+
+TOLD_AGAIN_S = 60.0
+TOLD_AGAIN_WITHIN_S = 3600.0
+"""A cancel is told again after as long as it waits already, but at least and at most after these seconds."""
+
+
+@dataclass(frozen=True)
+class Unconfirmed:
+    """A class that *streamer* was told to give up, and has not confirmed; times are epoch seconds."""
+
+    class_id: str
+    streamer: str
+    cancelled_at: float
+    told_at: float
+
+    @property
+    def told_again_at(self) -> float:
+        """When it is to be told again, if it is not confirmed before."""
+        return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)

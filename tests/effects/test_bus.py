@@ -8,7 +8,8 @@ import redis
 
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import SEND_AT_ONCE, Sent
-from lectern.effects.rows.outbox import Kind, Rest, Unsent
+from lectern.effects.rows.outbox import Rest, Unsent
+from lectern.outgoing import Kind
 from tests.effects.redis_servers import url_of
 
 pytestmark = pytest.mark.asyncio

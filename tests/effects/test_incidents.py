@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from lectern.effects import outgoing
+from lectern import outgoing
 from lectern.effects.rows import incidents, outbox, schema
 from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.messages import Alarm
+from lectern.outgoing import Kind, Outgoing
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
 

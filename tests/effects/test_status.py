@@ -7,11 +7,11 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from lectern.effects.rows import events, schema, status
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.story import story
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import Misuse
+from lectern.facts import Event
 
 NOW = 1_764_010_800.0
 

@@ -20,6 +20,7 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.effects.rows.tables.streamer import classes, files, journal
 from lectern.effects.rows.tables.teacher import journal as of_teacher
 from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.facts import Order
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
@@ -170,7 +171,7 @@ def teacher(tmp_path: Path) -> Iterator[Teacher]:
     engine.dispose()
 
 
-def hears(host: Teacher, alive: list[str], placement: int = 1) -> bookings.Order:
+def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
     """Its streamer says that it cannot have the recording any more."""
     said = Report(
         cmd="prepared",

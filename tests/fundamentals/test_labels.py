@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.labels import TAGS, class_of, labels
-from lectern.effects.rows.inbox import Kept
+from lectern.facts import Kept
 
 ODD = [
     "[" * 1100,

@@ -16,8 +16,8 @@ from flows.resident import orphans, questions
 from flows.resident.intake import Intake
 from flows.resident.prefect_client import ResidentClient, asking
 from flows.resident.runs import Refused, ResidentRuns
-from lectern.effects.rows.inbox import Kept
 from lectern.errors import TryAgain
+from lectern.facts import Kept
 
 
 class Prefect:

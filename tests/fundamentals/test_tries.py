@@ -18,8 +18,9 @@ from flows import tries
 from flows.host import Host
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
-from lectern.effects.rows.inbox import Arrived, Kept
+from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.facts import Kept
 from lectern.messages import Message, Prepare
 from lectern.settings import TeacherSettings
 from tests import strategies

@@ -11,7 +11,7 @@ from lectern.commands import parse
 from lectern.effects.rows import bookings, inbox, renditions, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
-from lectern.facts import Attempt
+from lectern.facts import Attempt, Order
 from lectern.messages import Booking
 from lectern.rollout.takeover import teacher
 from lectern.rollout.takeover.teacher import Adoption
@@ -61,7 +61,7 @@ def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY)
         return teacher.planned(connection, client, waiting_key=waiting_key, order_key=ORDER_KEY, now=NOW)
 
 
-def orders_of(engine: Engine, *class_ids: str) -> dict[str, bookings.Order]:
+def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
     with transaction(engine) as connection:
         return bookings.by_id(connection, class_ids)
 

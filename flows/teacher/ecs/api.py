@@ -26,8 +26,8 @@ from lectern.decide import booking as decide
 from lectern.effects.files import oss
 from lectern.effects.rate import Rate
 from lectern.effects.rows import bookings, events, renditions
-from lectern.effects.rows.events import Event
 from lectern.errors import Refuse, TryAgain
+from lectern.facts import Event
 from lectern.messages import Booking
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution

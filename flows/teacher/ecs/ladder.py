@@ -14,17 +14,17 @@ from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
 from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
 from flows.teacher.verdicts import Teacher
 from flows.tell import tell
+from lectern import outgoing
 from lectern.decide import ecs as decide
-from lectern.effects import outgoing, process
+from lectern.effects import process
 from lectern.effects.ecs.job import Made
 from lectern.effects.ecs.ssh import Host, Lost
 from lectern.effects.rows import ecs_hosts, events, outbox, renditions
-from lectern.effects.rows.events import Event
-from lectern.effects.rows.outbox import Kind, Outgoing
 from lectern.effects.rows.renditions import Due
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, LecternError, Refuse
-from lectern.facts import EcsHost
+from lectern.facts import EcsHost, Event
 from lectern.messages import TranscodingResult
+from lectern.outgoing import Kind, Outgoing
 from lectern.states import Backend, RenditionState, Resolution
 
 _NONE: Mapping[Resolution, str] = MappingProxyType({})

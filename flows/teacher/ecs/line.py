@@ -14,10 +14,9 @@ from flows.teacher.verdicts import Teacher
 from lectern.decide import ecs as decide
 from lectern.effects.ecs.ssh import Host
 from lectern.effects.rows import ecs_hosts, events, renditions
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.renditions import Due
 from lectern.errors import FallBack
-from lectern.facts import EcsHost, RenditionKey
+from lectern.facts import EcsHost, Event, RenditionKey
 from lectern.settings import TeacherSettings
 
 LEASE_S = 60.0

@@ -7,10 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from lectern.effects.rows.tables.teacher import orders
-from lectern.facts import Known, Slot
+from lectern.facts import Known, Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
-from lectern.stems import stem
 
 MAX_DELIVERIES = 10
 """So many answers at most are sent for one booking, however often it is delivered."""
@@ -20,32 +19,6 @@ LOADING = (BookingState.PLACED, BookingState.READY)
 
 OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
 """States of a class that will not be pushed."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """A booking as the database has it."""
-
-    class_id: str
-    state: BookingState
-    payload: str
-    record_id: int | None
-    resolution: Resolution | None
-    start_time: float
-    end_time: float
-    code: int | None = None
-    message: str | None = None
-    streamer: str | None = None
-    deliveries: int = 1
-    url: str | None = None
-    placement: int = 0
-    promised_at: float | None = None
-    url_stem: str | None = None
-
-    @property
-    def stem(self) -> str:
-        """The rendition's id on a streamer."""
-        return self.url_stem or (stem(self.record_id, self.resolution) if self.record_id is not None else "")
 
 
 _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))

@@ -1,31 +1,12 @@
 """Cancels that are not done with: a streamer has not confirmed them, or their booking has not come."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows.tables.teacher import cancels
-
-AGAIN_S = 60.0
-AGAIN_WITHIN_S = 3600.0
-"""A cancel is told again after as long as it waits already, but at least and at most after these seconds."""
-
-
-@dataclass(frozen=True)
-class Unconfirmed:
-    """A class that *streamer* was told to give up, and has not confirmed; times are epoch seconds."""
-
-    class_id: str
-    streamer: str
-    cancelled_at: float
-    told_at: float
-
-    @property
-    def told_again_at(self) -> float:
-        """When it is to be told again, if it is not confirmed before."""
-        return self.told_at + min(max(self.told_at - self.cancelled_at, AGAIN_S), AGAIN_WITHIN_S)
+from lectern.facts import TOLD_AGAIN_S, Unconfirmed
 
 
 def tell(connection: Connection, class_id: str, streamer: str, until: float, now: float) -> None:
@@ -67,7 +48,7 @@ def booked(connection: Connection, class_ids: Sequence[str]) -> None:
 
 def untold(connection: Connection, now: float) -> list[Unconfirmed]:
     """What is to be told again now."""
-    which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - AGAIN_S)
+    which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
     return [one for one in _read(connection, which) if one.told_again_at <= now]
 
 

@@ -7,20 +7,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
 
 from lectern.effects.rows.tables.shared import Journal
+from lectern.facts import Event
 from lectern.shown import masked
 
 MOST = 500
 """Number of events of a record that are shown; it may have been aired a thousand times."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened; *stem* is the rendition's."""
-
-    what: str
-    class_id: str | None = None
-    stem: str | None = None
-    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from lectern.effects.rows import outbox
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
+from lectern.facts import Kept
 from lectern.messages import DeadLetter
+from lectern.outgoing import Kind, Outgoing
 from lectern.states import InboxState
 
 MAX_IDS = 100_000
@@ -21,16 +23,6 @@ class Arrived:
     source: str
     command: str
     body: str
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A message in the inbox that is not handled yet."""
-
-    id: int
-    command: str
-    body: str
-    tries: int
 
 
 def spell(ids: Sequence[int]) -> str:
@@ -176,4 +168,4 @@ def bury(connection: Connection, journal: Journal, kept: Kept, error: str, dead_
     """Mark a message as dead and put it, with the reason, on the stream *dead_letters*."""
     dead(connection, journal, kept.id, error)
     letter = DeadLetter(error=error, body=kept.body, command=kept.command)
-    outbox.put(connection, journal, [outbox.Outgoing(dead_letters, outbox.Kind.STREAM, letter)], now)
+    outbox.put(connection, journal, [Outgoing(dead_letters, Kind.STREAM, letter)], now)

@@ -9,27 +9,10 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows.tables.shared import Journal
-from lectern.messages import Message
+from lectern.outgoing import Kind, Outgoing
 
 AGAIN_WITHIN_S = 60.0
 """Seconds at most until a message that Redis refused is tried again."""
-
-
-class Kind(StrEnum):
-    """How a message is sent."""
-
-    CHANNEL = "channel"  # PUBLISH, and a bounded stream of the same name
-    STREAM = "stream"  # XADD
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message for *target*, a channel or stream."""
-
-    target: str
-    kind: Kind
-    message: Message
-    class_id: str | None = None
 
 
 class Rest(StrEnum):

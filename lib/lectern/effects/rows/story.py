@@ -12,7 +12,7 @@ from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
-from lectern.facts import Booked, Cited, Making
+from lectern.facts import Booked, Cited, Making, Order
 from lectern.states import Backend, InboxState, RenditionState
 
 
@@ -71,7 +71,7 @@ def booked(engine: Engine, class_id: str) -> tuple[Booked, Making | None] | None
         return found, _making(connection, one)
 
 
-def _making(connection: Connection, one: bookings.Order) -> Making | None:
+def _making(connection: Connection, one: Order) -> Making | None:
     columns = (videos.c.status, videos.c.backend, videos.c.attempt, videos.c.deadline)
     mine = (videos.c.record_id == one.record_id) & (videos.c.resolution == one.resolution)
     row = connection.execute(select(*columns).where(mine)).one_or_none()

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Table, bindparam, insert, update
 
 from lectern import stems
 from lectern.effects.rows import airings, cache, events
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.tables import streamer as tables
+from lectern.facts import Event
 from lectern.rollout.takeover import old_tables
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_recordings import Recording, rendition_place

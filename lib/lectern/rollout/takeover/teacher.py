@@ -11,10 +11,9 @@ from lectern import errors
 from lectern.decide.booking import Do, Named, action, named_by, source
 from lectern.effects.redis.rekey import Rule, in_words
 from lectern.effects.rows import bookings, events, inbox, renditions
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.teacher import journal, orders
-from lectern.facts import Attempt, Rendition, RenditionKey
+from lectern.facts import Attempt, Event, Rendition, RenditionKey
 from lectern.messages import Booking
 from lectern.rollout.takeover import old_waiting
 from lectern.rollout.takeover.old_waiting import Names, Waiter

@@ -1,25 +1,52 @@
-"""The messages that go out for a booking: our answer, what its streamer is told, a cry for a person."""
+"""Messages that go out: what is put in the outbox, our answer, what a streamer is told, an alarm."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
 
 from pydantic_core import from_json
 
 from lectern import errors
 from lectern.errors import ErrorCode
-from lectern.messages import Alarm, OrderResult, Prepare
+from lectern.messages import Alarm, Message, OrderResult, Prepare
 from lectern.states import Resolution
+from lectern.wire import read_resolution
+
+
+class Kind(StrEnum):
+    """How a message is sent."""
+
+    CHANNEL = "channel"  # PUBLISH, and a bounded stream of the same name
+    STREAM = "stream"  # XADD
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message for *target*, a channel or stream."""
+
+    target: str
+    kind: Kind
+    message: Message
+    class_id: str | None = None
+
+
+# The values of these messages are our own, or were checked when they came in: none is checked a second time.
 
 
 def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
     """Our answer to a booking: a success has code 0."""
-    return OrderResult(
-        class_id=class_id, result="fail" if code else "success", code=code, message=message, streamer=streamer
-    )
+    result: Literal["success", "fail"] = "fail" if code else "success"
+    return OrderResult.model_construct(class_id=class_id, result=result, code=code, message=message, streamer=streamer)
 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:
     """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
     fields = {name: value for name, value in from_json(payload).items() if value is not None}
     fields.pop("video_url_list", None)
-    return Prepare.model_validate({**fields, "cmd": "prepare", "video_url": url, "placement": placement})
+    if "video_resolution" in fields:
+        fields["video_resolution"] = Resolution(str(read_resolution(fields["video_resolution"])))
+    fields |= {"cmd": "prepare", "video_url": url, "placement": placement}
+    return Prepare.model_construct(**fields)
 
 
 def alarm(
@@ -32,7 +59,7 @@ def alarm(
     record_id: int | None = None,
     resolution: Resolution | None = None,
 ) -> Alarm:
-    """A cry for a person."""
+    """An alarm for a person."""
     return Alarm(
         code=code.number,
         message=message,
