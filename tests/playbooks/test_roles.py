@@ -15,6 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from pydantic import SecretStr
 
+from lectern.rollout.backup import store
 from lectern.rollout.wanted import Wanted
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
@@ -75,7 +76,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
     return [one for name in INVENTORIES for one in _asked(tmp_path_factory.mktemp(name), name)]
 
 
-def _asked(folder: Path, inventory: str) -> Iterator[Asked]:
+def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
     playbook, out, there = folder / "ask.yml", folder / "out", folder / "there"
     playbook.write_text(ASK)
     for made in (out, there, folder / "templates"):
@@ -85,7 +86,7 @@ def _asked(folder: Path, inventory: str) -> Iterator[Asked]:
         (folder / "templates" / name).symlink_to(ROLES / role / "templates" / name)
     given = {"out": str(out), "release": "2.0.0", "ansible_connection": "local", "ansible_become": False}
     given["vault_transcode_sign_key"] = SIGN_KEY
-    given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")}
+    given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")} | more
     vault = ROOT / "inventory" / inventory / "group_vars" / "all" / "vault.yml.example"
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", f"inventory/{inventory}"]
     done = subprocess.run(
@@ -179,6 +180,19 @@ def test_every_secret_is_blotted_out_of_what_is_shown(asked: list[Asked]) -> Non
         for name, value in one.wanted.env.items():
             if SecretStr.__name__ in str(one.settings.model_fields[name.lower()].annotation) and "CHANGE-ME" in value:
                 assert any(secret in value for secret in one.secrets), name
+
+
+def test_the_password_of_a_database_and_the_key_of_a_bucket_are_written_and_blotted_out(tmp_path: Path) -> None:
+    more = {
+        "teacher_database_url": "postgresql+psycopg://lectern:of-the-database@db.example/lectern",
+        "teacher_oss_access_key_id": "of-the-key",
+        "teacher_oss_access_key_secret": "of-the-secret",
+    }
+    teacher = next(one for one in _asked(tmp_path, "production", **more) if one.wanted.role == "teacher")
+    assert {"of-the-database", "of-the-key", "of-the-secret"} <= {*teacher.secrets}
+    assert teacher.wanted.env["TEACHER_DATABASE_URL"] == more["teacher_database_url"]
+    assert teacher.wanted.env["OSS_ACCESS_KEY_SECRET"] == "of-the-secret"
+    assert store.of(teacher.wanted).shown == "db.example/lectern"
 
 
 # -- supervisord's file -------------------------------------------------------------------------------------------

@@ -36,10 +36,11 @@ def main(role: str) -> None:
     settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     if Path("broken").exists():
         sys.exit("the new program is broken: no such module")
-    with sqlite3.connect("task_list.db" if role == "streamer" else "teacher.db") as connection:
-        connection.execute(
-            "select class_id, institution_id from task_list" if role == "streamer" else "select * from order_list"
-        )
+    if not settings.get("TEACHER_DATABASE_URL", "").startswith("postgresql"):
+        with sqlite3.connect("task_list.db" if role == "streamer" else "teacher.db") as connection:
+            connection.execute(
+                "select class_id, institution_id from task_list" if role == "streamer" else "select * from order_list"
+            )
     name = settings["STREAMER_NAME" if role == "streamer" else "TEACHER_NAME"]
     Page.answer = {"version": VERSION, "role": role, "name": name, "ready": True}
     host, port = settings["HEALTH_BIND" if role == "streamer" else "API_BIND"].split(":")

@@ -9,11 +9,10 @@ import httpx
 
 from lectern.effects.redis import rekey
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import on_air, redis_keys, rollback
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import database, make
+from lectern.rollout.backup import database, make, store
 from lectern.rollout.host import durable, switch
 from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
@@ -94,12 +93,9 @@ def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
 
 
 def _schema_plan(wanted: Wanted) -> list[str]:
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
-        with database.traceless(wanted.database):
-            return schema.plan(engine, wanted.role)
-    finally:
-        engine.dispose()
+    found = store.of(wanted)
+    with found.untouched(), store.opened(found) as engine:
+        return schema.plan(engine, wanted.role)
 
 
 # -- the gates ----------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from sqlalchemy import text
+
 from lectern.effects.rows.old_times import epoch
 from lectern.migrations.look import shape
-from lectern.rollout.backup import database
+from lectern.rollout.backup import store
 from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
 from lectern.rollout.wording import at, shown, some
@@ -44,7 +46,7 @@ def cut_now(wanted: Wanted, now: float) -> list[str]:
 
 def _of_streamer(wanted: Wanted, now: float, within_s: float) -> Iterator[tuple[float, float, str]]:
     soon = now + within_s
-    with database.reading(wanted.database) as connection:
+    with store.of(wanted).reading() as connection:
         known = old_tables.classes(connection)
         for row in old_tables.tasks(connection):
             start, end = epoch(row.start), epoch(row.end)
@@ -57,12 +59,12 @@ def _of_streamer(wanted: Wanted, now: float, within_s: float) -> Iterator[tuple[
 
 def _of_teacher(wanted: Wanted, now: float) -> Iterator[tuple[float, float, str]]:
     soon = now + wanted.quiet_minutes * 60
-    with database.reading(wanted.database) as connection:
+    with store.of(wanted).reading() as connection:
         if shape(connection, "order_list") is None:
             return
-        wanted_rows = (
-            "SELECT class_id, start_time, end_time, state FROM order_list WHERE start_time <= ? AND end_time > ?"
+        due = text(
+            "SELECT class_id, start_time, end_time, state FROM order_list WHERE start_time <= :soon AND end_time > :now"
         )
-        for class_id, start, end, state in connection.exec_driver_sql(wanted_rows, (soon, now)):
+        for class_id, start, end, state in connection.execute(due, {"soon": soon, "now": now}):
             if state in _UNPLACED:
                 yield start, end, f"class {shown(class_id)} ({at(start)}, {state})"

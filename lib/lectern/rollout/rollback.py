@@ -8,7 +8,7 @@ from functools import partial
 from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.rollout import behind, on_air, redis_keys
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import make, restore
+from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import durable, supervisor, switch
 from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
@@ -156,7 +156,7 @@ class _Way:
         wanted, copied = self.wanted, self.silent
         if copied is None:
             return  # the window had not come to its first change
-        durable.sweep(wanted.database)
+        store.of(wanted).sweep()
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*restore.restore(wanted, copied))

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import LecternError
 from lectern.rollout import rollback
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import database, make
+from lectern.rollout.backup import database, make, store
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import Health
 from lectern.rollout.host.supervisor import Supervisor
@@ -62,14 +61,11 @@ def faults_of_new(wanted: Wanted) -> Iterator[str]:
 
 
 def _schema(wanted: Wanted) -> list[str]:
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
-        with database.traceless(wanted.database):
-            schema.check(engine, wanted.role)
-    finally:
-        engine.dispose()
+    found = store.of(wanted)
+    with found.untouched(), store.opened(found) as engine:
+        schema.check(engine, wanted.role)
     if wanted.role == "streamer":
-        with database.reading(wanted.database) as connection:
+        with found.reading() as connection:
             connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
     return []
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import make
+from lectern.rollout.backup import make, store
 from lectern.rollout.backup.make import Backup
-from lectern.rollout.host import durable, health, supervisor, switch
+from lectern.rollout.host import health, supervisor, switch
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked
@@ -73,20 +72,17 @@ class Window:
     def _say_rows(self, made: Backup) -> None:
         rows = made.database.rows if made.database is not None else {}
         told = ", ".join(f"{n} in {table}" for table, n in rows.items()) or "none"
-        self.answer.say(f"Copied {self.wanted.database.name} in silence; rows: {told}.")
+        self.answer.say(f"Copied {store.of(self.wanted).shown} in silence; rows: {told}.")
 
     def _schema(self) -> None:
-        engine = open_database(f"sqlite:///{self.wanted.database}")
-        try:
+        with store.opened(store.of(self.wanted)) as engine:
             self.answer.say(*(f"{change}." for change in schema.upgrade(engine, self.wanted.role)))
             if self.wanted.role == "streamer":
                 with engine.connect() as connection:
                     connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
-        finally:
-            engine.dispose()
         copied = make.silent(self.wanted)
         if copied is None or copied.database is None:  # it is new, and ours
-            durable.give(self.wanted.database, durable.Owner.user(self.wanted.user, 0o640))
+            store.of(self.wanted).give(self.wanted.user)
 
     def _switch(self) -> None:
         self.answer.say(*switch.apply(self.wanted))

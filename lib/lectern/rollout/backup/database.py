@@ -24,6 +24,9 @@ SIDES = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database."""
 _CHUNK_BYTES = 1 << 20
 
+Row = dict[str, Any]
+"""A row of any table, by its columns, as JSON can hold it."""
+
 
 class Copy(BaseModel):
     """A proved copy: its size, its SHA-256, and the rows of each table."""
@@ -192,21 +195,21 @@ def put_back(copied: Path, database: Path, owner: durable.Owner) -> None:
     durable.sync_folder(database.parent)
 
 
-def rows_since(database: Path, copied: Path | None) -> dict[str, list[dict[str, Any]]]:
+def rows_since(database: Path, copied: Path | None) -> dict[str, list[Row]]:
     """The rows of *database* that are not, or not so, in the copy: what a restore of it would lose."""
     with _in_words(database), closing(opened(database)) as connection:
         before: dict[str, list[str]] = {}
         if copied is not None:
             connection.execute("ATTACH ? AS copied", [f"{copied.as_uri()}?mode=ro&immutable=1"])
             before = {name: _columns(connection, "copied", name) for name in _tables(connection, "copied")}
-        found: dict[str, list[dict[str, Any]]] = {}
+        found: dict[str, list[Row]] = {}
         for table in _tables(connection, "main"):
             here = _columns(connection, "main", table)
             among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
             if table in before:
                 same = " AND ".join(f"new.{quoted(one)} IS old.{quoted(one)}" for one in here if one in before[table])
                 among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
-            new = [dict(zip(here, map(_jsonable, row), strict=True)) for row in connection.execute(among)]
+            new = [dict(zip(here, map(jsonable, row), strict=True)) for row in connection.execute(among)]
             if new:
                 found[table] = new
         return found
@@ -220,5 +223,6 @@ def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[st
     return [row[0] for row in connection.execute("SELECT name FROM pragma_table_xinfo(?, ?)", [table, schema])]
 
 
-def _jsonable(value: object) -> object:
+def jsonable(value: object) -> object:
+    """*value* as JSON can hold it."""
     return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

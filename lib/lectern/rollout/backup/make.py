@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import archive, before, database
+from lectern.rollout.backup import archive, before, store
 from lectern.rollout.backup.archive import Archive
 from lectern.rollout.backup.before import Before
 from lectern.rollout.backup.database import Copy
@@ -63,15 +63,14 @@ def silent(wanted: Wanted) -> Backup | None:
 
 def left_out(wanted: Wanted) -> list[Path]:
     """What of the code folder is not archived: the database, copied by SQLite instead, and the recordings."""
-    sides = [wanted.database.with_name(wanted.database.name + side) for side in database.SIDES]
     roots = [*wanted.old_video_roots, *([wanted.video_root] if wanted.video_root else [])]
-    return [wanted.database, *sides, *roots, wanted.root]
+    return [*store.of(wanted).files, *roots, wanted.root]
 
 
 def refuse_small_disk(wanted: Wanted) -> None:
     """Raise Misuse where the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
     code = archive.size_bytes(wanted.code_dir, left_out(wanted))
-    size = wanted.database.stat().st_size if wanted.database.exists() else 0
+    size = store.of(wanted).needs_bytes
     needed = code + 2 * size + SLACK_BYTES
     place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
     free = shutil.disk_usage(place).free
@@ -124,7 +123,7 @@ def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
         )
     else:
         answer.changed = True
-        answer.say(f"{wanted.backup_dir}: the code folder and {wanted.database.name} would be backed up.")
+        answer.say(f"{wanted.backup_dir}: the code folder and {store.of(wanted).shown} would be backed up.")
 
 
 def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
@@ -148,12 +147,12 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
     if part.exists():
         shutil.rmtree(part)
     durable.make_folder(part)
-    copied = None
-    if wanted.database.exists():
+    copied, found = None, store.of(wanted)
+    if found.exists():
         with answer.timed("1 copy the database"):
-            copied = database.copy(wanted.database, part / wanted.database.name)
+            copied = found.copy(part)
             if live:
-                database.try_restore(copied, part)
+                found.try_restore(copied, part)
     code = None
     if live:
         with answer.timed("1 archive the code folder"):
@@ -173,9 +172,9 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
     durable.sync_folder(part)
     part.rename(target)
     durable.sync_folder(target.parent)
-    found = read(target)
-    assert found is not None  # it was just renamed to there
-    return found
+    written = read(target)
+    assert written is not None  # it was just renamed to there
+    return written
 
 
 def set_aside(folder: Path, why: str) -> Path:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.rollout import redis_keys
-from lectern.rollout.backup import database
+from lectern.rollout.backup import store
 from lectern.rollout.takeover import streamer, teacher
 from lectern.rollout.wanted import Wanted
 
@@ -25,7 +25,7 @@ def planned(wanted: Wanted) -> Adoption:
     """What `adopt` would do; reads only, also before the keys have their new names."""
     if wanted.role == "teacher":
         return _planned_of_teacher(wanted)
-    with database.reading(wanted.database) as connection:
+    with store.of(wanted).reading() as connection:
         found = streamer.planned(
             connection, **_of_streamer(wanted), now=time.time(), moves_journal=_moves_journal(wanted)
         )
@@ -36,8 +36,7 @@ def adopt(wanted: Wanted) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     if wanted.role == "teacher":
         return _adopt_of_teacher(wanted)
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
+    with store.opened(store.of(wanted)) as engine:
         done = streamer.adopt(
             engine,
             **_of_streamer(wanted),
@@ -45,8 +44,6 @@ def adopt(wanted: Wanted) -> list[str]:
             now=time.time(),
             host=wanted.name,
         )
-    finally:
-        engine.dispose()
     return [f"{one}." for one in done]
 
 
@@ -60,7 +57,7 @@ def undo(wanted: Wanted) -> list[str]:
 def _planned_of_teacher(wanted: Wanted) -> Adoption:
     rules = redis_keys.rules(wanted)
     order_key = wanted.order_key and teacher.before(wanted.order_key, rules)
-    with database.reading(wanted.database) as connection, redis_keys.opened(wanted) as client:
+    with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
         found = teacher.planned(
             connection,
             client,
@@ -72,20 +69,20 @@ def _planned_of_teacher(wanted: Wanted) -> Adoption:
 
 
 def _adopt_of_teacher(wanted: Wanted) -> list[str]:
-    engine = open_database(f"sqlite:///{wanted.database}")
-    try:
-        with redis_keys.opened(wanted) as client, transaction(engine) as connection:
-            return teacher.adopt(
-                connection,
-                client,
-                waiting_key=wanted.waiting_key,
-                order_key=wanted.order_key,
-                host=wanted.name,
-                transcoding_time_out_s=_transcoding_time_out_s(wanted),
-                now=time.time(),
-            )
-    finally:
-        engine.dispose()
+    with (
+        store.opened(store.of(wanted)) as engine,
+        redis_keys.opened(wanted) as client,
+        transaction(engine) as connection,
+    ):
+        return teacher.adopt(
+            connection,
+            client,
+            waiting_key=wanted.waiting_key,
+            order_key=wanted.order_key,
+            host=wanted.name,
+            transcoding_time_out_s=_transcoding_time_out_s(wanted),
+            now=time.time(),
+        )
 
 
 def _transcoding_time_out_s(wanted: Wanted) -> float:

@@ -1,0 +1,199 @@
+"""Teachers on PostgreSQL: copies that are proved by a restore, and a rollout there and back."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import URL, text
+
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.rollout.backup import database, make, postgres, store
+from tests.effects.redis_servers import redis_server, url_of
+from tests.rollout.host import Host, a_host
+from tests.rollout.steps import Fields
+from tests.stage.postgres import made, postgres_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[URL]:
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def live(server: URL) -> URL:
+    """A database with two tables of 200 rows."""
+    url = made(server, "live")
+    with postgres.connected(url) as connection, connection.begin():
+        for table in ("a", 'odd "name"'):
+            connection.execute(text(f"CREATE TABLE {database.quoted(table)} (n integer primary key, body bytea)"))
+            connection.execute(
+                text(f"INSERT INTO {database.quoted(table)} SELECT n, '\\x00ff' FROM generate_series(1, 200) n")
+            )
+    return url
+
+
+def execute(url: URL, statement: str) -> None:
+    with postgres.connected(url) as connection, connection.begin():
+        connection.execute(text(statement))
+
+
+def names(server: URL) -> set[str]:
+    with postgres.connected(server) as connection:
+        return set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
+
+
+def test_a_copy_is_of_one_instant_and_its_restore_has_the_rows_that_were_counted(live: URL, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 1000
+        while not stop.is_set():
+            number += 1
+            with postgres.connected(live) as connection, connection.begin():
+                connection.execute(text("INSERT INTO a VALUES (:n)"), {"n": number})
+                connection.execute(text('INSERT INTO "odd ""name""" VALUES (:n)'), {"n": number})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            copied = postgres.copy(live, tmp_path / f"{number}.dump")
+            assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
+            postgres.try_restore(live, copied, tmp_path)
+    finally:
+        stop.set()
+        writer.join()
+    assert copied.sha256 == database.sha256(tmp_path / "2.dump")
+    assert (tmp_path / "2.dump").stat().st_mode & 0o777 == 0o600
+    assert not [name for name in names(live) if name.startswith("lectern_scratch")]
+
+
+def test_a_copy_whose_restore_has_other_rows_is_no_backup(live: URL, tmp_path: Path) -> None:
+    copied = postgres.copy(live, tmp_path / "x.dump").model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
+    with pytest.raises(CallAPerson, match="other rows"):
+        postgres.try_restore(live, copied, tmp_path)
+    assert not [name for name in names(live) if name.startswith("lectern_scratch")]
+
+
+def test_a_damaged_copy_is_no_backup(live: URL, tmp_path: Path) -> None:
+    copied = postgres.copy(live, tmp_path / "x.dump")
+    data = (tmp_path / "x.dump").read_bytes()
+    (tmp_path / "x.dump").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(CallAPerson, match="pg_restore failed"):
+        postgres.try_restore(live, copied, tmp_path)
+
+
+def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL, tmp_path: Path) -> None:
+    execute(live, "DROP ROLE IF EXISTS poor")
+    execute(live, "CREATE ROLE poor LOGIN")
+    execute(live, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO poor")
+    poor = live.set(username="poor")
+    copied = postgres.copy(poor, tmp_path / "x.dump")
+    with pytest.raises(Misuse, match="alter role poor createdb"):
+        postgres.try_restore(poor, copied, tmp_path)
+    execute(live, "DROP OWNED BY poor")
+
+
+def test_a_server_that_is_away_is_said_in_words_and_without_the_password(tmp_path: Path) -> None:
+    away = URL.create("postgresql+psycopg", "lectern", "hidden", "127.0.0.1", 1, "lectern")
+    with pytest.raises(TryAgain) as error:
+        postgres.copy(away, tmp_path / "x.dump")
+    assert "127.0.0.1/lectern" in error.value.message
+    assert "hidden" not in error.value.message
+
+
+def test_scratch_databases_of_killed_processes_are_dropped_a_day_later(live: URL, tmp_path: Path) -> None:
+    with postgres.connected(live, isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE lectern_scratch_1000000_ab"))
+        connection.execute(text("CREATE DATABASE lectern_scratch_9999999999_ab"))
+    postgres.try_restore(live, postgres.copy(live, tmp_path / "x.dump"), tmp_path)
+    assert {name for name in names(live) if name.startswith("lectern_scratch")} == {"lectern_scratch_9999999999_ab"}
+    with postgres.connected(live, isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE lectern_scratch_9999999999_ab"))
+
+
+def test_a_restore_brings_back_what_was_copied_and_what_it_loses_is_known_before(live: URL, tmp_path: Path) -> None:
+    found = store.at(live.render_as_string(hide_password=False))
+    copied = found.copy(tmp_path)
+    execute(live, "UPDATE a SET body = '\\x01' WHERE n = 7")
+    execute(live, "DELETE FROM a WHERE n = 8")
+    execute(live, "CREATE TABLE newer AS SELECT 1 AS n")
+    assert found.rows_since(tmp_path / copied.file) == {
+        "a": [{"n": 7, "body": {"base64": "AQ=="}}],
+        "newer": [{"n": 1}],
+    }
+    found.put_back(tmp_path / copied.file, copied.rows, "root")
+    with found.reading() as connection:
+        assert postgres.rows(connection) == copied.rows
+    assert found.rows_since(tmp_path / copied.file) == {}
+
+
+def test_nothing_is_put_back_under_another_teacher_at_work(live: URL, tmp_path: Path) -> None:
+    found = store.at(live.render_as_string(hide_password=False))
+    copied = found.copy(tmp_path)
+    execute(live, "DELETE FROM a")
+    with (
+        postgres.connected(live.update_query_dict({"application_name": "teacher2"})),
+        pytest.raises(Misuse, match="teacher2"),
+    ):
+        found.put_back(tmp_path / copied.file, copied.rows, "root")
+    assert len(found.rows_since(None)) == 1  # the other table: nothing was put back
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as client:
+        yield client
+
+
+@pytest.fixture
+def teacher(server: URL, tmp_path: Path) -> Iterator[Host]:
+    made(server, "lectern")
+    with a_host(tmp_path, "teacher") as host:
+        yield host
+
+
+def wanted_of(host: Host, server: URL, client: redis.Redis, **other: object) -> Fields:
+    url = server.set(database="lectern").render_as_string(hide_password=False)
+    env = {**host.wanted()["env"], "TEACHER_DATABASE_URL": url}
+    return host.wanted(env=env, redis_url=url_of(client), **other)
+
+
+def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
+    server: URL, client: redis.Redis, teacher: Host
+) -> None:
+    client.flushall()
+    wanted, address = wanted_of(teacher, server, client), server.set(database="lectern")
+    parsed = teacher.parsed(**json.loads(json.dumps(wanted)))
+    before = teacher.tree()
+
+    teacher.done("backup", wanted=wanted)
+    assert "would" not in str(teacher.done("window", "--check", wanted=wanted)["changed"])
+    teacher.done("window", wanted=wanted)
+    assert teacher.done("verify", wanted=wanted)["state"] == "finished"
+    with postgres.reading(address) as connection:
+        assert "order_list" in postgres.tables(connection)
+    assert not (teacher.code / "teacher.db").exists(), "the file of the inventory is not its database"
+
+    execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (1, 'h', 'x', 'c-1')")
+    second = wanted_of(teacher, server, client, version="2.0.1")
+    teacher.stage_release("2.0.1")
+    teacher.done("backup", wanted=second)
+    teacher.done("window", wanted=second)
+    execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (2, 'h', 'x', 'c-2')")
+    rolled = teacher.done("rollback", wanted={**second, "restore_database": True})
+    assert any("1 rows written since the copy" in one for one in rolled["said"])
+    with postgres.reading(address) as connection:
+        assert connection.execute(text("SELECT class_id FROM event_list")).scalars().all() == ["c-1"]
+    assert teacher.done("verify", wanted=wanted)["state"] == "finished"
+
+    teacher.done("rollback", wanted=wanted)
+    assert teacher.tree() == before
+    aside = next(parsed.backups_dir.glob(f"{parsed.id}.used-*"))
+    copied = make.read(aside)
+    assert copied is not None
+    assert copied.database is None, "there was nothing in it before the first rollout"
