@@ -92,7 +92,7 @@ clean: ## remove everything that was built or cached here
 
 # The peers are in a group of their own, which nothing else needs.
 .venv/.bench: .venv/.built
-	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --group bench
+	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --extra postgresql --group bench
 	@touch $@
 
 # Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
@@ -125,5 +125,5 @@ clean: ## remove everything that was built or cached here
 		fi; \
 	fi; \
 	if [ -n "$(PYTHON)" ] || ! [ -x $(BIN)/python ]; then UV_PYTHON=$$python; export UV_PYTHON; fi; \
-	"$$uv" sync --frozen --quiet; \
+	"$$uv" sync --frozen --quiet --extra postgresql; \
 	touch $@
