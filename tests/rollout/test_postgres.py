@@ -60,14 +60,14 @@ def test_a_copy_is_of_one_instant_and_its_restore_has_the_rows_that_were_counted
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for number in range(3):
-            copied = postgres.copy(live, tmp_path / f"{number}.dump")
-            assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
-            postgres.try_restore(live, copied, tmp_path)
+        copies = [postgres.copy(live, tmp_path / f"{number}.dump") for number in range(3)]
     finally:
         stop.set()
         writer.join()
-    assert copied.sha256 == database.sha256(tmp_path / "2.dump")
+    for copied in copies:
+        assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
+        assert copied.sha256 == database.sha256(tmp_path / copied.file)
+        postgres.try_restore(live, copied, tmp_path)
     assert (tmp_path / "2.dump").stat().st_mode & 0o777 == 0o600
     assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
