@@ -9,7 +9,7 @@ from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.rollout import behind, on_air, redis_keys
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
-from lectern.rollout.host import durable, supervisor, switch
+from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, Note, locked
