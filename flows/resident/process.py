@@ -20,7 +20,7 @@ from flows.resident.intake import Intake
 from flows.resident.queue_lock import QueueLock
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
-from flows.streamer import guard, lease, reconcile
+from flows.streamer import guard, lease, reconcile, word
 from flows.streamer import readiness as streamer_readiness
 from flows.teacher import readiness as teacher_readiness
 from flows.teacher import roll
@@ -191,6 +191,7 @@ class Resident:
                 "guard": lambda: guard.guard(host),
                 "timetable": lambda: guard.timetable(host),
                 "plan": lambda: guard.plan(host),
+                "word": lambda: word.say(host),
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         return works | {

@@ -19,9 +19,10 @@ from lectern import errors, outgoing
 from lectern.decide import readiness as decide
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
-from lectern.effects.rows import airings, cache, outbox
+from lectern.effects.rows import airings, cache, events, outbox, sent
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.cache import Cached
+from lectern.facts import Event
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
@@ -84,7 +85,9 @@ class Readiness:
         if not due:
             return
         lost_files: dict[str, str] = {}
-        self._reds |= await self._look([live[class_id] for class_id in due], lost_files)
+        looked = [live[class_id] for class_id in due]
+        self._reds |= await self._look(looked, lost_files)
+        await host.commit(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
         red = [live[class_id] for class_id in due if self._reds[class_id]]
         await self._alarm([_Red(one.class_id, one.record_id, self._sentence(one, now)) for one in red], now)
         for stem, why in lost_files.items():
@@ -185,6 +188,14 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
         return found
     log.error("%s: its check failed: %r", one.class_id, found)
     return [f"its check failed: {type(found).__name__}: {found}"]
+
+
+def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing, Sequence[str]]], now: float) -> None:
+    noted = [
+        Event(sent.NOT_READY if reds else sent.CHECKED, one.class_id, one.stem, "; ".join(reds))
+        for one, reds in checked
+    ]
+    events.note(connection, host.journal, host.settings.name, noted, now)
 
 
 def _cry(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:

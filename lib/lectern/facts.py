@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lectern.states import AiringState, Backend, BookingState, RenditionState, Resolution
+from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.stems import stem
 
 RenditionKey = tuple[int, Resolution]
@@ -91,46 +91,6 @@ class Idle:
 
     stem: str
     size_bytes: int
-
-
-@dataclass(frozen=True)
-class Booked:
-    """A class as its teacher has it, for people; times are epoch seconds."""
-
-    class_id: str
-    state: BookingState
-    stem: str
-    start_time: float
-    end_time: float
-    code: int | None
-    message: str | None
-    streamer: str | None
-    answered: bool
-    lost_since: float | None = None  # its streamer
-
-
-@dataclass(frozen=True)
-class Making:
-    """The rendition that a class waits for."""
-
-    state: RenditionState
-    backend: Backend | None
-    attempt: int
-    deadline: float | None
-
-
-@dataclass(frozen=True)
-class Cited:
-    """A class as its streamer has it, for people."""
-
-    class_id: str
-    state: AiringState
-    stem: str
-    start_time: float
-    end_time: float
-    code: int | None
-    message: str | None
-    lost: bool = False  # it was ready, and lacks its file
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from lectern.effects.rows import events, schema, status
-from lectern.effects.rows.story import story
+from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import Misuse
@@ -59,7 +59,15 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(tmp_pa
     with transaction(engine) as connection:
         for class_id, stem in (("c-1", "6666"), ("c-2", "6666_720P"), ("c-3", "66660"), ("c-4", "lesson-7")):
             events.note(connection, journal, "teacher", [Event("waits", class_id, stem)], NOW)
-    told = {thing: [one["class_id"] for one in story(engine, "teacher", thing)] for thing in ("6666", "lesson-7", "6")}
-    assert told == {"6666": ["c-1", "c-2"], "lesson-7": ["c-4"], "6": []}
-    assert [one["class_id"] for one in story(engine, "teacher", "c-3")] == ["c-3"]
+    with reading(engine) as connection:
+
+        def told(thing: str) -> list[str | None]:
+            return [one.class_id for one in events_of(connection, "teacher", thing)]
+
+        assert {thing: told(thing) for thing in ("6666", "lesson-7", "6")} == {
+            "6666": ["c-1", "c-2"],
+            "lesson-7": ["c-4"],
+            "6": [],
+        }
+        assert told("c-3") == ["c-3"]
     engine.dispose()

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from lectern.effects.rows import schema, status, story
-from lectern.effects.rows.tables.engine import close_to_others, open_database, transaction
+from lectern.effects.rows.tables.engine import close_to_others, open_database, reading, transaction
 from lectern.errors import Misuse
 
 
@@ -92,8 +92,9 @@ def test_a_migration_closes_it_and_who_only_looks_leaves_it_as_it_is(tmp_path: P
     looks = open_database(f"sqlite:///{path}")
     schema.plan(looks, "teacher")
     schema.check(looks, "teacher")
-    status.of_teacher(looks, 0.0)
-    story.story(looks, "teacher", "c-1")
+    with reading(looks) as connection:
+        status.of_teacher(connection, 0.0)
+        story.at_teacher(connection, "teacher", "c-1")
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
     looks.dispose()
     schema.upgrade(engine, "teacher")

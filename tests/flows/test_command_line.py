@@ -83,7 +83,7 @@ def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
     assert (row["state"], row["num_cite"]) == ("ready", 1)
     pinned = pair.lectern(where, "cache", "evict", str(record))
     assert pinned.returncode == 2
-    assert "1 classes need it" in pinned.stderr
+    assert "1 class needs it" in pinned.stderr
 
     pair.cancel(class_id)
     wait_until(lambda: pair.num_cite(where, str(record)) == 0, description="nothing needs it")

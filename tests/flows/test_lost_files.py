@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from flows.host import Host
 from flows.streamer import lost, reconcile, releases
 from flows.teacher import reports
-from lectern.decide import outlook
+from lectern.decide import account
 from lectern.effects.files import store
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, story
 from lectern.effects.rows.inbox import Arrived
@@ -133,9 +133,9 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> No
             if sample.name == "lectern_classes_not_on_air"
         ]
         assert missing == 1
-    cited = story.cited(host.engine, "class")
-    assert cited is not None
-    said = outlook.of_airing(cited, time.time())
+    with reading(host.engine) as connection:
+        found = story.at_streamer(connection, "streamer1", "class", time.time())
+    said = account.account(found, time.time()).following
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
     with transaction(host.engine) as connection:

@@ -275,7 +275,7 @@ def test_a_cancelled_class_lets_its_rendition_go_and_it_can_be_evicted(office: O
     mine = Office(stage, {**office.words, "CLASS_ID": class_id, "STEM": str(record)}, office.folder)
     refused = mine.type("lectern cache evict STEM")
     assert refused.returncode == 2
-    assert "1 classes need it" in refused.stderr
+    assert "1 class needs it" in refused.stderr
     assert mine.type("lectern cancel CLASS_ID").returncode == 0
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     assert mine.type("lectern cache evict STEM").returncode == 0

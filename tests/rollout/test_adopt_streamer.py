@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Connection
 
 from lectern import stems
-from lectern.effects.rows import airings, cache, events, plans, status
-from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows import airings, cache, events, holdings, plans
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.rollout.backup import database
 from lectern.rollout.takeover import streamer
@@ -109,7 +109,8 @@ def test_the_disk_and_the_database_agree_afterwards(host: OldStreamer) -> None:
     (host.video_root / "link").symlink_to("/etc")
     host.adopt()
     engine = host.engine()
-    assert status.differences(engine, host.video_root) == []
+    with reading(engine) as connection:
+        assert holdings.differences(connection, host.video_root) == []
     engine.dispose()
 
 

@@ -1,23 +1,79 @@
-"""All commands together, and how an error is said."""
+"""All commands together, each loaded when it is typed; and how an error is said."""
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from lectern.cli import look, playout, serving, wire
+from lectern import __version__
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import commands as rollout
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
+    "status": ("lectern.cli.status", "How things stand: what is on air, what comes next, what waits."),
+    "explain": ("lectern.cli.explain", "What happened to a class or a record, and what comes next or is to be typed."),
+    "book": ("lectern.cli.wire", "Book a class by hand."),
+    "cancel": ("lectern.cli.wire", "Cancel a class by hand."),
+    "cache": ("lectern.cli.cache", "A streamer's cache."),
+    "init": ("lectern.cli.serving", "Migrate this host's database and make its deployments; safe to repeat."),
+    "deploy": ("lectern.cli.serving", "Make this host's deployments in Prefect, and nothing else."),
+    "rekey": ("lectern.cli.wire", "Rename Redis keys by rules, never over another key."),
+    "playout": ("lectern.cli.playout", "The process that airs classes; its status, and its upgrade."),
+    "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
+}
+"""Each command: the module whose ``app`` has it, and what it is for. A module is imported when its command is typed,
+for all of them together take seconds."""
+
+
+class Commands(TyperGroup):
+    """The commands of the table; ``lectern --help`` loads none of them."""
+
+    def __init__(self, **attrs: Any) -> None:  # noqa: ANN401 (whatever typer gives)
+        super().__init__(**attrs)
+        names: Any = dict.fromkeys(COMMANDS)  # for a suggestion to somebody who mistypes one
+        self.commands.update(names)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own class of a context is private)
+        """Their names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 (as above)
+        """The command of that name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        app: typer.Typer = import_module(COMMANDS[cmd_name][0]).app
+        loaded = typer.main.get_group(app)
+        return loaded.commands.get(cmd_name, loaded)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as above)
+        """The lines of the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Airs recorded lessons as live classes. Settings come from the environment and .env; see README.md.",
 )
-for part in (serving.app, look.app, wire.app):
-    app.add_typer(part)
-app.add_typer(rollout.app, name="rollout")
-app.add_typer(playout.app, name="playout")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lectern {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Say which release.", callback=_say_version, is_eager=True),
+) -> None:
+    """Options of `lectern` itself."""
 
 
 def main() -> None:

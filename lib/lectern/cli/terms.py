@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -63,9 +64,20 @@ def read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise Misuse(f"{file}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise Misuse(f"{file}: {why}") from error
 
 
 def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
     """Print for a program, or for people."""
     print(json.dumps(fields) if as_json else "\n".join(lines))
+
+
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
+
+
+def painted(text: str, style: str | None) -> str:
+    """*text* in a colour on a terminal, and plain everywhere else; NO_COLOR keeps it plain there, too."""
+    if style is None or not text or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"

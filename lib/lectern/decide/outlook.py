@@ -1,17 +1,32 @@
-"""What will happen next to a class, or what a person should type: the last lines of ``lectern explain``."""
+"""What will happen next to a class, or what a person should type: the last lines of its account."""
 
 from typing import assert_never
 
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST
-from lectern.facts import Booked, Cited, Making
 from lectern.states import AiringState, Backend, BookingState, RenditionState
+from lectern.told import Booked, Cited, Making
+from lectern.words import span
 
 LATE_S = 120.0
 """Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
 
+ANSWERED_S = 15.0
+"""Seconds within which an answer leaves, if Redis takes it."""
+
 WAITING = "RUNBOOK.md: messages wait in the inbox"
 SOON_S = 600.0
 """A class that begins so soon and is not ready is in danger: the platform can still move it."""
+
+
+def of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
+    """What comes next for a class, in one voice: its streamer knows more of what it has, its teacher of the rest."""
+    if booked is None:
+        return [] if cited is None else of_airing(cited, now)
+    said = of_booking(booked, making, now)
+    if cited is not None and booked.state in {BookingState.PLACED, BookingState.READY} and booked.lost_since is None:
+        own = of_airing(cited, now)
+        return own + [one for one in said[1:] if one not in own]
+    return said
 
 
 def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
@@ -20,16 +35,23 @@ def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
     if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         said += _danger(one.class_id, one.start_time, now)
     if one.code is not None and not one.answered:
-        said.append("Its answer is not sent yet: is Redis there? It is sent as soon as it is.")
+        said.append(_unanswered(one, now))
     return said
+
+
+def _unanswered(one: Booked, now: float) -> str:
+    waits_s = ANSWERED_S if one.decided_at is None else now - one.decided_at
+    if waits_s < ANSWERED_S:
+        return "Its answer is being sent."
+    return f"Its answer has not left for {span(waits_s)}: see whether Redis answers. It is sent as soon as it does."
 
 
 def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """The same for a class of which only messages are known, not a booking."""
     if kept_since is not None:
-        waits = f"A message about it waits in the inbox, since {_span(now - kept_since)}"
+        waits = f"A message about it has waited in the inbox for {span(now - kept_since)}"
         if now - kept_since < LATE_S:
-            return [f"{waits}: it is handled within a minute, if Prefect and Redis answer.", WAITING]
+            return [f"{waits}: it is handled within a minute if its servers answer.", WAITING]
         return [f"{waits}, which is too long: ask this host's /health what is wrong.", WAITING]
     return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
@@ -39,17 +61,15 @@ def of_airing(one: Cited, now: float) -> list[str]:
     match one.state:
         case AiringState.REFUSED if one.lost:
             said = _refused(one.code, one.message, over=now >= one.end_time)
-            moves = "It was ready and lost its file: its teacher gives it to another streamer, or alarms 323."
+            moves = "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323."
             return [moves, *said, *_danger(one.class_id, one.start_time, now)]
         case AiringState.WAITING:
-            said = [f"{one.stem} is downloaded; then it is ready. `lectern cache ls` shows the download."]
+            said = [f"{one.stem} is being downloaded; then it is ready. `lectern cache ls` shows the download."]
             return said + _danger(one.class_id, one.start_time, now)
-        case AiringState.READY:
-            return [_begins(one.start_time, one.end_time, now)]
-        case AiringState.ON_AIR:
-            return [f"It is pushed now, for {_span(one.end_time - now)} more. To end it: lectern cancel {one.class_id}"]
+        case AiringState.READY | AiringState.ON_AIR:
+            return _begins(one.start_time, one.end_time, now)
         case AiringState.AIRED:
-            return ["It was aired to its end."]
+            return ["It was aired to its end. Nothing is to be done."]
         case AiringState.CANCELLED:
             return ["It was cancelled; its rendition is released."]
         case AiringState.REFUSED | AiringState.BROKEN:
@@ -58,19 +78,17 @@ def of_airing(one: Cited, now: float) -> list[str]:
 
 def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
     if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
-        silent = (
-            f"{one.streamer} is lost, since {_span(now - one.lost_since)}: its classes go to others, where they can."
-        )
-        return [silent, f"RUNBOOK.md: {STREAMER_LOST.runbook}"]
+        silent = f"{one.streamer} is lost: nothing was heard of it for {span(now - one.lost_since)} and more."
+        return [f"{silent} Its classes are moved to other streamers if possible.", _HEADING.format(STREAMER_LOST)]
     match one.state:
         case BookingState.RECEIVED:
-            return ["It is about to be decided. Should this stay so for a minute, restart the teacher."]
+            return ["It is about to be decided. If this stays so for a minute, restart the teacher."]
         case BookingState.WAITING:
             return [_making(one.stem, making, now)]
         case BookingState.PLACED:
             return [f"{one.streamer} prepares it; its answer comes then. The sweeper asks again until it does."]
         case BookingState.READY:
-            return [_on_the_timetable(one, now)]
+            return [f"{one.streamer} has {one.stem}. {' '.join(_begins(one.start_time, one.end_time, now))}".strip()]
         case BookingState.AIRED:
             return ["It was aired to its end. Nothing is to be done."]
         case BookingState.CANCELLED:
@@ -81,29 +99,26 @@ def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
             assert_never(one.state)
 
 
+_HEADING = "RUNBOOK.md: {0.runbook}"
+
+
 def _making(stem: str, making: Making | None, now: float) -> str:
     if making is None or making.state is not RenditionState.TRANSCODING:
-        return f"It waits for {stem}, which nobody makes: the sweeper settles it within a minute."
+        return f"It waits for {stem}, which nobody is making: the sweeper settles it within a minute."
     by = "the OSS transcoder" if making.backend is Backend.OSS else "an ECS host"
     if making.deadline is None:
         return f"It waits for {stem}: attempt {making.attempt}, by {by}."
     left = making.deadline - now
-    when = f"in {_span(left)}" if left > 0 else f"since {_span(-left)}, so within a minute"
+    when = f"in {span(left)}" if left > 0 else f"since {span(-left)}, so within a minute"
     return (
         f"It waits for {stem}: attempt {making.attempt}, by {by}; without a result {when} it is settled as timed out."
     )
 
 
-def _on_the_timetable(one: Booked, now: float) -> str:
-    return f"{one.streamer} has {one.stem}. {_begins(one.start_time, one.end_time, now)}"
-
-
-def _begins(start: float, end: float, now: float) -> str:
+def _begins(start: float, end: float, now: float) -> list[str]:
     if now < start:
-        return f"It is aired in {_span(start - now)}."
-    if now < end:
-        return "It should be on air now: look at its broadcast run, and at RUNBOOK.md under 321."
-    return "Its time is over; its end will be noted within a minute."
+        return [f"It is aired in {span(start - now)}."]
+    return [] if now < end else ["Its time is over; its end will be noted within a minute."]
 
 
 def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
@@ -111,7 +126,7 @@ def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     said = [f"Cause: {message}"] if message else []
     if known is None:
         return [*said, "Nothing comes next."]
-    said.append(f"RUNBOOK.md: {known.runbook}")
+    said.append(_HEADING.format(known))
     return said if over else [*said, f"The platform should: {known.platform_should}"]
 
 
@@ -119,16 +134,5 @@ def _danger(class_id: str, start: float, now: float) -> list[str]:
     left = start - now
     if left > SOON_S:
         return []
-    begins = f"begins in {_span(left)}" if left > 0 else f"should have begun {_span(-left)} ago"
+    begins = f"begins in {span(left)}" if left > 0 else f"should have begun {span(-left)} ago"
     return [f"In danger: it {begins}. To have it moved, cancel it (lectern cancel {class_id}) and tell the platform."]
-
-
-def _span(seconds: float) -> str:
-    """A duration for people: 45 s, 12 min, 3 h 5 min, 2 d 4 h."""
-    whole = max(int(seconds), 0)
-    if whole < 120:
-        return f"{whole} s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"

@@ -10,10 +10,12 @@ from typing import Any, TypeGuard
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
+from lectern.effects.redis import word
 from lectern.effects.redis.hearing import Hearing, Streams
 from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
+from lectern.told import Word
 from lectern.wire import is_name
 
 log = logging.getLogger("lectern")
@@ -193,6 +195,14 @@ class Bus:
             for name, one in sorted(said.items())
             if now - one["at"] <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
         }
+
+    async def say(self, key: str, name: str, own: Word) -> None:
+        """Say how things stand with streamer *name*; nothing depends on it but what people see."""
+        await word.say(self._client, key, name, own)
+
+    async def words(self, key: str, lost_after_s: float) -> dict[str, Word]:
+        """The last word of each streamer."""
+        return await word.said(self._client, key, lost_after_s)
 
     async def grant(self, key: str, name: str, session: str) -> None:
         """The lease of streamer *name* is that of *session*."""

@@ -88,14 +88,22 @@ def usage(connection: Connection, root: Path) -> Usage:
     if row is None:
         connection.execute(insert(dirs).values(dir=str(root), size=0, num=0, reserved_bytes=0, reserved_num=0))
         return Usage(0, 0)
-    return Usage(int(row.size) + (row.reserved_bytes or 0), row.num + (row.reserved_num or 0))
+    return _usage(row)
 
 
 def used_bytes(connection: Connection, root: Path) -> int:
     """Used and reserved together; only looks."""
-    wanted = select(dirs.c.size, dirs.c.reserved_bytes).where(dirs.c.dir == str(root))
-    row = connection.execute(wanted).one_or_none()
-    return 0 if row is None else int(row.size) + (row.reserved_bytes or 0)
+    return used(connection, root).size_bytes
+
+
+def used(connection: Connection, root: Path) -> Usage:
+    """The same with the number of renditions."""
+    row = connection.execute(select(dirs).where(dirs.c.dir == str(root))).one_or_none()
+    return Usage(0, 0) if row is None else _usage(row)
+
+
+def _usage(row) -> Usage:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    return Usage(int(row.size) + (row.reserved_bytes or 0), row.num + (row.reserved_num or 0))
 
 
 def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: int) -> list[Idle]:

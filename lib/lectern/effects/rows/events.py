@@ -1,7 +1,6 @@
 """What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
@@ -9,21 +8,10 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
 from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
 from lectern.shown import masked
+from lectern.told import Past
 
 MOST = 500
 """Number of events of a record that are shown; it may have been aired a thousand times."""
-
-
-@dataclass(frozen=True)
-class Past:
-    """An event as it was kept; *at* is epoch seconds."""
-
-    at: float
-    what: str
-    class_id: str | None
-    stem: str | None
-    host: str
-    detail: str
 
 
 def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:

@@ -1,10 +1,11 @@
 """Alarms of one code within a time are one incident: told at once, then seldom, and at its end."""
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,9 @@ from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
 from lectern.messages import Alarm
+from lectern.told import OpenAlarm
+
+_WORDS = re.compile(r"[\s,;:]+")
 
 NAMES_SAID = 20
 """Classes that the sentence of an alarm names; its field *classes* has all of them."""
@@ -163,3 +167,21 @@ def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
         }
         for row in connection.execute(wanted)
     ]
+
+
+def alarms(connection: Connection, journal: Journal, host: str) -> list[OpenAlarm]:
+    """The same for the accounts of classes."""
+    return [
+        OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
+        for one in open_now(connection, journal)
+    ]
+
+
+def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
+    """The same with at most *number* of its classes, the newest ones."""
+    return replace(alarm, classes=alarm.classes[-number:])
+
+
+def names(alarm: OpenAlarm, *, class_id: str, stem: str) -> bool:
+    """Whether *alarm* is about a class or its rendition."""
+    return class_id in alarm.classes or not {class_id, stem}.isdisjoint(_WORDS.split(alarm.message))

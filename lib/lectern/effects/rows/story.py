@@ -1,77 +1,111 @@
-"""The whole story of a class or a record, as a host's database has it, and how things stand."""
+"""What a host's database knows of a class or a record: the facts of its account, and its events."""
 
 import json
-import time
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from pydantic_core import from_json
+from sqlalchemy import Connection, select
 
-from lectern.effects.rows import airings, bookings, events
+from lectern.effects.rows import airings, bookings, events, incidents, sent
 from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
-from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
-from lectern.facts import Booked, Cited, Making, Order
+from lectern.facts import Order
+from lectern.shown import shown
 from lectern.states import Backend, InboxState, RenditionState
+from lectern.told import Booked, Cited, Found, Making, Past
 
 
-def story(engine: Engine, role: Role, thing: str) -> list[dict[str, Any]]:
-    """The events of a class and its rendition, or of a record's renditions."""
-    journal = teacher_tables.journal if role == "teacher" else streamer_tables.journal
-    with transaction(engine) as connection:
-        stems: set[str] = set()
-        if role == "teacher":
-            stems = {one.stem for one in bookings.by_id(connection, [thing]).values()}
-        else:
-            stems = {one.stem for one in airings.by_id(connection, [thing]).values()}
-        found = events.of_thing(connection, journal, class_id=thing, stems=stems)
-        if not stems:
-            found += events.of_record(connection, journal, thing)
-    return [
-        {
-            "at": one.at,
-            "host": one.host,
-            "what": one.what,
-            "class_id": one.class_id,
-            "rendition": one.stem,
-            "detail": one.detail,
-        }
-        for one in found
-    ]
+def journal_of(role: Role) -> Journal:
+    """The tables of messages, events and incidents of a role."""
+    return teacher_tables.journal if role == "teacher" else streamer_tables.journal
 
 
-def event_line(event: dict[str, Any]) -> str:
-    """One event for people."""
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
-    thing = event["class_id"] or event["rendition"] or ""
-    return f"{at}  {event['host']}  {thing}: {event['what']}{'. ' + event['detail'] if event['detail'] else ''}"
+def events_of(connection: Connection, role: Role, thing: str) -> list[Past]:
+    """The events of a class and its rendition, or of a record's renditions, in time order."""
+    journal = journal_of(role)
+    read = bookings.by_id if role == "teacher" else airings.by_id
+    stems = {one.stem for one in read(connection, [thing]).values()}
+    found = events.of_thing(connection, journal, class_id=thing, stems=stems)
+    if not stems:
+        found += events.of_record(connection, journal, thing)
+    return sorted(found, key=lambda one: one.at)
 
 
-def booked(engine: Engine, class_id: str) -> tuple[Booked, Making | None] | None:
-    """How a class stands at its teacher, and the rendition that it names; None where it is not known."""
-    with transaction(engine) as connection:
-        one = bookings.by_id(connection, [class_id]).get(class_id)
-        if one is None:
-            return None
-        answered = select(orders.c.answered_at).where(orders.c.class_id == class_id)
-        lost = select(streamers.c.lost_at).where(streamers.c.name == one.streamer)
-        found = Booked(
-            class_id,
-            one.state,
-            one.stem,
-            one.start_time,
-            one.end_time,
-            one.code,
-            one.message,
-            one.streamer,
-            connection.execute(answered).scalar_one() is not None,
-            connection.execute(lost).scalar_one_or_none(),
-        )
-        return found, _making(connection, one)
+def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
+    """A class as its teacher, *host*, knows it."""
+    one = bookings.by_id(connection, [class_id]).get(class_id)
+    told = tuple(events_of(connection, "teacher", class_id))
+    if one is None:
+        since = kept_since(connection, "teacher", class_id)
+        is_malformed = any(event.what == "malformed" for event in told)
+        return Found(class_id, kept_since=since, is_malformed=is_malformed, events=told)
+    known = incidents.alarms(connection, teacher_tables.journal, host)
+    mine = tuple(alarm for alarm in known if incidents.names(alarm, class_id=class_id, stem=one.stem))
+    return Found(class_id, booked(connection, one), making(connection, one), alarms=mine, events=told)
 
 
-def _making(connection: Connection, one: Order) -> Making | None:
+def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> Found:
+    """A class as the streamer *host* knows it."""
+    one = airings.by_id(connection, [class_id]).get(class_id)
+    told = tuple(events_of(connection, "streamer", class_id))
+    if one is None:
+        return Found(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
+    known = incidents.alarms(connection, streamer_tables.journal, host)
+    mine = tuple(alarm for alarm in known if incidents.names(alarm, class_id=class_id, stem=one.stem))
+    return Found(
+        class_id,
+        cited=_cited(connection, one),
+        streamer=host,
+        sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
+        check=sent.checks(connection, [class_id]).get(class_id),
+        alarms=mine,
+        events=told,
+    )
+
+
+def booked(connection: Connection, one: Order) -> Booked:
+    """A booking with its times and places, as people may see them."""
+    columns = (orders.c.institution_id, orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
+    row = connection.execute(select(*columns).where(orders.c.class_id == one.class_id)).one()
+    lost = select(streamers.c.lost_at).where(streamers.c.name == one.streamer)
+    said = _fields(one.payload)
+    source = one.url or said.get("video_url")
+    push = said.get("push_url")
+    return Booked(
+        one.class_id,
+        one.state,
+        one.stem,
+        one.start_time,
+        one.end_time,
+        one.code,
+        one.message,
+        one.streamer,
+        row.answered_at is not None,
+        connection.execute(lost).scalar_one_or_none(),
+        institution=row.institution_id,
+        source=shown(str(source)) if source else None,
+        push=shown(str(push)) if push else None,
+        received_at=row.received_at,
+        placement=one.placement,
+        decided_at=row.updated_at,
+    )
+
+
+def _fields(payload: str) -> Mapping[str, Any]:
+    """What a booking said; an old program's need not be readable."""
+    try:
+        found = from_json(payload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def making(connection: Connection, one: Order) -> Making | None:
+    """The rendition that a booking names; None if it has no row."""
     columns = (videos.c.status, videos.c.backend, videos.c.attempt, videos.c.deadline)
     mine = (videos.c.record_id == one.record_id) & (videos.c.resolution == one.resolution)
     row = connection.execute(select(*columns).where(mine)).one_or_none()
@@ -81,19 +115,29 @@ def _making(connection: Connection, one: Order) -> Making | None:
     return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline)
 
 
-def cited(engine: Engine, class_id: str) -> Cited | None:
-    """How a class stands at its streamer; None where it is not known."""
-    with transaction(engine) as connection:
-        one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is None:
-        return None
-    return Cited(class_id, one.state, one.stem, one.start_time, one.end_time, one.code, one.message, one.lost)
+def _cited(connection: Connection, one: airings.Airing) -> Cited:
+    tasks = streamer_tables.tasks
+    columns = (tasks.c.institution_id, tasks.c.video_url)
+    row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()
+    return Cited(
+        one.class_id,
+        one.state,
+        one.stem,
+        one.start_time,
+        one.end_time,
+        one.code,
+        one.message,
+        one.lost,
+        institution=row.institution_id,
+        source=shown(row.video_url) if row.video_url else None,
+        push=shown(one.push_url) if one.push_url else None,
+        placement=one.placement,
+    )
 
 
-def kept_since(engine: Engine, role: Role, class_id: str) -> float | None:
-    """Since when (epoch seconds) a message about a class waits in the inbox; None where none does."""
-    journal = teacher_tables.journal if role == "teacher" else streamer_tables.journal
-    table = journal.inbox
-    with transaction(engine) as connection:
-        new = connection.execute(select(table.c.received_at, table.c.body).where(table.c.state == InboxState.NEW))
-        return min((float(at) for at, body in new if json.dumps(class_id) in body), default=None)
+def kept_since(connection: Connection, role: Role, class_id: str) -> float | None:
+    """Since when (epoch seconds) a message about a class waits in the inbox; None if none does."""
+    table = journal_of(role).inbox
+    named = table.c.body.contains(json.dumps(class_id), autoescape=True)
+    oldest = select(table.c.received_at).where(table.c.state == InboxState.NEW, named).order_by(table.c.id).limit(1)
+    return connection.execute(oldest).scalar_one_or_none()

@@ -67,7 +67,7 @@ class OrderRow(TeacherTable, table=True):
     record_id: int | None = Field(default=None, index=True)
     url_stem: str | None = Field(default=None, max_length=250)  # where no record is named
     resolution: str | None = Field(default=None, max_length=10)
-    start_time: float
+    start_time: float = Field(index=True)
     end_time: float
     stream: str | None = Field(
         default=None, sa_type=Text, index=True

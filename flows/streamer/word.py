@@ -1,0 +1,45 @@
+"""A streamer says beside its heartbeat what it sends, what its checks found, and what is wrong: for its teacher."""
+
+import asyncio
+import time
+
+from sqlalchemy import Connection
+
+from flows.host import Host
+from lectern.effects.rows import airings, cache, incidents, sent
+from lectern.effects.rows.tables.streamer import journal
+from lectern.facts import Usage
+from lectern.settings import StreamerSettings
+from lectern.told import Word
+
+SOON_S = 3600.0
+ALARMS, CLASSES = 10, 20
+"""Number of its open alarms that it says, the newest ones, and of the classes of each."""
+
+
+async def say(host: Host[StreamerSettings]) -> None:
+    """Say it at each heartbeat, until cancelled."""
+    settings = host.settings
+    while True:
+        host.rounds.come("word")
+        own = await host.look(word, settings, time.time())
+        await host.bus.say(settings.streamers_key, settings.name, own)
+        await asyncio.sleep(settings.heartbeat_interval_s)
+
+
+def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
+    """What is true of this streamer at *now* (epoch seconds)."""
+    live = airings.live(connection)
+    due = [one for one in live if one.start_time <= now < one.end_time]
+    soon = [one.class_id for one in live if one.start_time < now + SOON_S]
+    alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
+    return Word(
+        at=now,
+        sendings=sent.sendings(connection, due),
+        checks=sent.checks(connection, soon),
+        alarms=[incidents.shortened(one, CLASSES) for one in alarms[:ALARMS]],
+        alarms_number=len(alarms),
+        due=len(due),
+        used=cache.used(connection, settings.video_root),
+        bound=Usage(settings.max_bytes, settings.max_video_num),
+    )

@@ -1,0 +1,91 @@
+"""``lectern explain``: how a class stands, what happened to it, and what comes next or is to be typed."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from lectern.cli import places
+from lectern.cli.places import Place
+from lectern.cli.terms import Json, painted, say
+from lectern.decide import account as decide
+from lectern.decide import tale
+from lectern.decide.account import Account, Standing
+from lectern.effects.rows import story
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import LecternError, Misuse
+from lectern.settings import StreamerSettings
+from lectern.told import Found, Past
+
+app = typer.Typer()
+COLOURS = {
+    Standing.ON_AIR: "green",
+    Standing.READY: "green",
+    Standing.AIRED: "green",
+    Standing.NOT_ON_AIR: "bold red",
+    Standing.SILENT: "bold red",
+    Standing.BROKEN: "red",
+    Standing.REFUSED: "red",
+    Standing.CANCELLED: "yellow",
+}
+
+
+@app.command()
+def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_id.")], as_json: Json = False) -> None:
+    """What happened to a class or a record, in time order, and what comes next or is to be typed.
+
+    Run it on the teacher's or the streamer's host.
+    """
+    now = time.time()
+    found, trouble = _found(places.here(), thing, now)
+    known = decide.account(found, now)
+    following = list(known.following) + ([trouble] if trouble else [])
+    if not found.events and not known.header and not known.following:
+        raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
+    fields = {
+        "thing": thing,
+        "standing": known.standing,
+        "header": [{"what": what, "is": text} for what, text in known.header],
+        "events": [_fields(one) for one in found.events],
+        "next": following,
+    }
+    say(as_json, fields, [] if as_json else lines(thing, known, found.events, following))
+
+
+def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | None]:
+    """What is known of *thing* here, and in words what could not be asked."""
+    teacher = streamer = None
+    for place in here:
+        with looking(place.engine, place.role) as connection:
+            if isinstance(place.settings, StreamerSettings):
+                streamer = story.at_streamer(connection, place.settings.name, thing, now)
+            else:
+                teacher = story.at_teacher(connection, place.settings.name, thing)
+    found = decide.joined(teacher, streamer)
+    if found.booked is None and found.cited is None:
+        return found, None
+    try:
+        return decide.with_word(found, places.words(here[0].settings)), None
+    except LecternError as error:
+        rows = " What is said of the streamer is what its rows say, and may be old." if found.cited else ""
+        return decide.with_word(found, None), error.message + rows
+
+
+def lines(thing: str, known: Account, events: Sequence[Past], following: Sequence[str]) -> list[str]:
+    """The account for people."""
+    said = [painted(thing, "bold")] if known.header else []
+    for what, text in known.header:
+        said.append(f"  {what:<12}{painted(text, COLOURS.get(known.standing) if what == 'state' else None)}")
+    said += ["", *(one.written() for one in tale.lines(events))]
+    return said + [painted(f"--> {sentence}", "bold") for sentence in following]
+
+
+def _fields(one: Past) -> dict[str, Any]:
+    told = asdict(one)
+    return {"at": told["at"], "host": told["host"], "what": told["what"]} | {
+        "class_id": told["class_id"],
+        "rendition": told["stem"],
+        "detail": told["detail"],
+    }

@@ -1,0 +1,76 @@
+"""Where a command looks: the databases of this host, opened only to look, and what Redis knows of streamers."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from lectern.cli.terms import on_bus
+from lectern.effects.rows.schema import Role
+from lectern.effects.rows.tables.look import open_to_look
+from lectern.errors import LecternError, Misuse
+from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.told import Word
+
+LOOK_S = 3.0
+"""Seconds that Redis has to answer somebody who only looks."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A role that this host has, and its database."""
+
+    role: Role
+    settings: Settings
+    engine: Engine
+
+
+def teacher() -> Place:
+    """The teacher's database; raises Misuse if it is not here."""
+    settings = TeacherSettings.to_look()
+    return Place("teacher", settings, open_to_look(settings.database_url, "teacher"))
+
+
+def streamer() -> Place:
+    """The streamer's database; raises Misuse if it is not here."""
+    settings = StreamerSettings.load()
+    return Place("streamer", settings, open_to_look(settings.database_url, "streamer"))
+
+
+def here() -> list[Place]:
+    """The roles that have a database here, the teacher first; raises Misuse if there is none."""
+    found: list[Place] = []
+    missing: list[str] = []
+    for look in (teacher, streamer):
+        try:
+            found.append(look())
+        except Misuse as error:
+            missing.append(error.message)
+    if not found:
+        raise Misuse(f"No database is here. {' '.join(missing)}")
+    return found
+
+
+def words(settings: Common) -> Mapping[str, Word]:
+    """What each streamer said of itself last. Raises LecternError where Redis does not answer."""
+    return asked(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)))  # type: ignore[no-any-return]
+
+
+def lost_after_s(settings: Common) -> float:
+    """Seconds of silence after which a streamer's word is too old to be believed."""
+    return 3 * settings.heartbeat_interval_s + 2
+
+
+def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bus, and its answer)
+    """What Redis says within three seconds. Raises LecternError where it does not answer."""
+
+    async def ask() -> Any:  # noqa: ANN401 (as above)
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await on_bus(settings, work)
+        except TimeoutError as error:
+            raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up?") from error
+
+    return asyncio.run(ask())

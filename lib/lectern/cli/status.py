@@ -1,0 +1,178 @@
+"""``lectern status``: what is on air and what should be, what comes next, what is under way, what waits."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from lectern import words
+from lectern.cli import places
+from lectern.cli.places import Place
+from lectern.cli.terms import Json, painted, say
+from lectern.decide.tally import tally
+from lectern.effects.rows import status, timetable
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import LecternError
+from lectern.told import Word
+
+app = typer.Typer()
+WATCH_S = 2.0
+MISSING = 10
+"""Number of classes that are named which should be on air and are not."""
+
+
+@app.command("status")
+def status_(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 s, until Ctrl-C.")] = False,
+) -> None:
+    """What is on air, what comes next, what is under way and what waits. Run it on the teacher's host."""
+    place = places.teacher()
+    if watch:
+        _watch(place)
+        return
+    found, trouble = _standing(place)
+    say(as_json, found, [] if as_json else lines(found))
+    if trouble is not None:
+        raise trouble
+
+
+def _watch(place: Place) -> None:
+    from rich.console import Console  # noqa: PLC0415 (only here is a screen wanted, and it takes long to load)
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with Live(console=Console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        for said in _again(place):
+            live.update(Text.from_ansi("\n".join(said)), refresh=True)
+            time.sleep(WATCH_S)
+
+
+def _again(place: Place) -> Iterator[list[str]]:
+    while True:
+        at = words.clock(time.time())
+        try:
+            found, trouble = _standing(place)
+        except LecternError as error:
+            yield [f"{at}  {error.message}"]
+            continue
+        more = [painted(trouble.message, "red")] if trouble else []
+        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found), *more]
+
+
+def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
+    """How things stand, and what Redis did not say; without it nobody knows what is on air."""
+    now, trouble = time.time(), None
+    said: Mapping[str, Word] | None = None
+    alive: Mapping[str, Any] = {}
+    with looking(place.engine, "teacher") as connection:
+        found = status.of_teacher(connection, now)
+        due = timetable.due(connection, now)
+    try:
+        said = places.words(place.settings)
+        lost_after_s = getattr(place.settings, "streamer_lost_after_s", 60.0)
+        alive = places.asked(place.settings, lambda bus: bus.alive(place.settings.streamers_key, lost_after_s))
+    except LecternError as error:
+        trouble = error
+    counted = tally(due, said, now)
+    found["on_air"] = sum(counted.on_air.values())
+    found["missing"] = [asdict(one) for one in counted.missing]
+    found["due"] = len(due)
+    found["streamers"] = {
+        name: {**beat, **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0))}
+        for name, beat in alive.items()
+    }
+    found["streamer_incidents"] = [
+        {"streamer": name, **asdict(alarm)} for name, word in (said or {}).items() for alarm in word.alarms
+    ]
+    return found, trouble
+
+
+def _streamer(word: Word | None, booked: int, on_air: int) -> dict[str, Any]:
+    if word is None:
+        return {"booked": booked, "on_air": on_air}
+    return {
+        "booked": booked,
+        "on_air": on_air,
+        "due": word.due,
+        "alarms": word.alarms_number,
+        "used_bytes": word.used.size_bytes,
+        "max_bytes": word.bound.size_bytes,
+        "used_num": word.used.num,
+        "max_num": word.bound.num,
+    }
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    said = [_on_air(found), *_missing(found["missing"])]
+    if (following := found["next"]) is not None:
+        where = f" on {following['streamer']}" if following["streamer"] else ""
+        state = painted(following["state"], None if following["state"] == "ready" else "yellow")
+        said.append(f"next        {following['class_id']} in {words.span(following['in_s'])}{where}, {state}")
+    said += [f"bookings    {_counted(found['bookings'])}", f"renditions  {_counted(found['renditions'])}"]
+    said += _under_way(found)
+    if found["oldest_waiting"]:
+        waiting = found["oldest_waiting"]
+        said.append(f"waiting     the oldest is {waiting['class_id']}, for {words.span(waiting['s'])}")
+    said += _incidents(found)
+    messages = "1 message waits" if found["inbox"] == 1 else f"{found['inbox']:,} messages wait"
+    said.append(f"inbox       {messages}")
+    if found["oldest_unsent_s"] is not None:
+        said.append(f"outbox      the oldest unsent message is {words.span(found['oldest_unsent_s'])} old")
+    said += [f"streamer    {name}: {_of_streamer(one)}" for name, one in found["streamers"].items()]
+    return said if found["streamers"] else [*said, painted("streamer    none is alive", "red")]
+
+
+def _on_air(found: Mapping[str, Any]) -> str:
+    number = len(found["missing"])
+    missing = f"; {words.counted(number, 'class', 'classes')} should be on air and {_are(number)} not" if number else ""
+    return f"on air      {words.counted(found['on_air'], 'class', 'classes')}{painted(missing, 'bold red')}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _missing(missing: list[dict[str, Any]]) -> list[str]:
+    said = [f"  {one['class_id']}: {one['why']}" for one in missing[:MISSING]]
+    return said + ([f"  and {len(missing) - MISSING:,} more"] if len(missing) > MISSING else [])
+
+
+def _counted(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {state}" for state, number in sorted(numbers.items())) or "none"
+
+
+def _under_way(found: Mapping[str, Any]) -> list[str]:
+    number = found["under_way_number"]
+    if not number:
+        return []
+    nearest = "the nearest to their deadline" if number > len(found["under_way"]) else "by their deadline"
+    said = [f"under way   {words.counted(number, 'rendition')}, {nearest}:"]
+    for one in found["under_way"]:
+        left = "no deadline" if one["slack_s"] is None else f"{words.span(one['slack_s'])} to its deadline"
+        said.append(f"  {one['rendition']}: {one['backend']}, attempt {one['attempt']}, {left}")
+    return said
+
+
+def _incidents(found: Mapping[str, Any]) -> list[str]:
+    own = [("", one) for one in found["incidents"]]
+    theirs = [(f" on {one['streamer']}", one) for one in found["streamer_incidents"]]
+    said = []
+    for where, one in (*own, *theirs):
+        times = "" if one["count"] == 1 else f" ×{one['count']:,}"
+        last = f"last at {words.clock(one['last_at'])}"
+        said.append(painted(f"incident    {one['code']}{times}{where}, {last}: {one['message']}", "red"))
+    return said
+
+
+def _of_streamer(one: Mapping[str, Any]) -> str:
+    on_air = f"{one['on_air']:,} on air"
+    booked = f"{words.counted(one['booked'], 'class', 'classes')} booked"
+    used = f"{words.size(one['used_bytes'])} of {words.size(one['max_bytes'])}"
+    number = f", {one['used_num']:,} of {words.counted(one['max_num'], 'rendition')}" if "max_num" in one else ""
+    alarms = f"; {words.counted(one['alarms'], 'open alarm')}" if one.get("alarms") else ""
+    return f"{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"

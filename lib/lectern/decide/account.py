@@ -1,0 +1,250 @@
+"""The one account of a class: how it stands, its times and places, what happened, and what comes next.
+
+``lectern explain``, the page, and the counts of ``lectern status`` say what this module finds, and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lectern import words
+from lectern.decide import outlook
+from lectern.errors import AIRING_BROKEN, CODES, NOT_READY_FOR_START, STREAMER_LOST
+from lectern.states import AiringState, BookingState
+from lectern.told import Booked, Cited, Found, OpenAlarm, Sending, Word
+
+
+class Standing(StrEnum):
+    """How a class stands, in one word or two."""
+
+    UNKNOWN = "not booked"
+    COMING = "on its way"
+    READY = "ready"
+    ON_AIR = "on air"
+    NOT_ON_AIR = "not on air"
+    SILENT = "not known"
+    AIRED = "aired"
+    BROKEN = "broken"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
+"""A class that should be on air, and is not, or of which nobody knows."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What people are told of a class."""
+
+    standing: Standing
+    header: tuple[tuple[str, str], ...]
+    following: tuple[str, ...]
+
+
+def joined(teacher: Found | None, streamer: Found | None) -> Found:
+    """What a host knows that is a teacher, a streamer, or both; one of them at least is there."""
+    if teacher is None or streamer is None:
+        known = teacher or streamer
+        assert known is not None  # whoever asks has looked somewhere
+        return known
+    events = (*teacher.events, *streamer.events)
+    booked, cited = teacher.booked, streamer.cited
+    is_here = cited is not None and (booked is None or booked.streamer == streamer.streamer)
+    if not is_here:
+        since = teacher.kept_since if teacher.kept_since is not None else streamer.kept_since
+        return replace(teacher, events=events, kept_since=since)
+    alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
+    known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
+    return replace(known, alarms=alarms, events=events)
+
+
+def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
+    """*found* with what the streamer of the class said of itself last; its own rows, if they are here, say more.
+
+    *said* is None if nobody could be asked.
+    """
+    name = found.streamer or (found.booked.streamer if found.booked else None)
+    if name is None:
+        return found
+    if said is None:
+        return found if found.cited is not None else replace(found, unheard="Redis does not answer")
+    word = said.get(name)
+    if word is None or word.silent_s is not None:
+        silent = f"has been silent for {words.span(word.silent_s or 0)}" if word else "has said nothing yet"
+        return replace(found, unheard=f"{name} {silent}")
+    if found.cited is not None:
+        return found
+    alarms = [one for one in word.alarms if found.class_id in one.classes]
+    known = replace(found, sending=word.sendings.get(found.class_id), alarms=(*found.alarms, *alarms))
+    return replace(known, check=word.checks.get(found.class_id))
+
+
+def account(found: Found, now: float) -> Account:
+    """The account of a class at *now* (epoch seconds)."""
+    known = standing(found, now)
+    header = tuple((label, text) for label, text in _header(found, known, now) if text)
+    return Account(known, header, tuple(_following(found, known, now)))
+
+
+_OVER = {
+    BookingState.REFUSED: Standing.REFUSED,
+    BookingState.CANCELLED: Standing.CANCELLED,
+    BookingState.AIRED: Standing.AIRED,
+    BookingState.BROKEN: Standing.BROKEN,
+    AiringState.REFUSED: Standing.REFUSED,
+    AiringState.CANCELLED: Standing.CANCELLED,
+    AiringState.AIRED: Standing.AIRED,
+    AiringState.BROKEN: Standing.BROKEN,
+}
+
+
+def standing(found: Found, now: float) -> Standing:
+    """How the class stands: *on air* only if its streamer says that a receiver takes it."""
+    booked, cited = found.booked, found.cited
+    known = booked or cited
+    if known is None:
+        return Standing.UNKNOWN
+    is_its_time = known.start_time <= now < known.end_time
+    is_sent = found.sending is not None and found.sending.on_air
+    if is_its_time and (is_sent or (cited is not None and cited.state is AiringState.ON_AIR)):
+        return _in_its_time(found)  # a person may have retried a class that its teacher calls broken
+    for state in (booked.state if booked else None, cited.state if cited else None):
+        if state in _OVER:
+            return _OVER[state]
+    if is_its_time:
+        return _in_its_time(found)
+    is_ready = booked.state is BookingState.READY if booked else cited is not None and cited.state in _THERE
+    return Standing.READY if is_ready else Standing.COMING
+
+
+_THERE = frozenset({AiringState.READY, AiringState.ON_AIR})
+
+
+def _in_its_time(found: Found) -> Standing:
+    if found.sending is not None and found.sending.on_air and found.unheard is None:
+        return Standing.ON_AIR
+    has_streamer = found.cited is not None or (found.booked is not None and found.booked.streamer is not None)
+    return Standing.SILENT if found.unheard is not None and has_streamer else Standing.NOT_ON_AIR
+
+
+def state_sentence(found: Found, known: Standing, now: float) -> str:
+    """How the class stands, in a sentence without its subject."""
+    one = found.booked or found.cited
+    begins = f"begins in {words.span(one.start_time - now)}" if one and now < one.start_time else "its time is over"
+    match known:
+        case Standing.ON_AIR:
+            return _on_air(found)
+        case Standing.NOT_ON_AIR:
+            return f"not on air: {_why_not(found)}"
+        case Standing.SILENT:
+            return f"{found.unheard}: nobody here knows whether the class is on air"
+        case Standing.READY:
+            return f"ready on {found.host}; {begins}"
+        case Standing.COMING:
+            return f"{one.state.value if one else known.value}; {begins}"
+        case _:
+            return known.value
+
+
+def _on_air(found: Found) -> str:
+    sending = found.sending or Sending(on_air=True)
+    since = f" since {words.clock(sending.since)}" if sending.since is not None else ""
+    place = f", at {words.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
+    cuts = f"; {_times('reconnected', sending.cuts)}" if sending.cuts else ""
+    what = "the slate is on air" if sending.slate else "on air"
+    return f"{what} on {found.host}{since}{place}{cuts}"
+
+
+def _why_not(found: Found) -> str:
+    sending, booked, cited = found.sending, found.booked, found.cited
+    if sending is not None and sending.failures:
+        refused = words.counted(sending.failures, "attempt")
+        return f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
+    if sending is not None and sending.why:
+        return sending.why
+    if booked is not None and booked.state in {BookingState.RECEIVED, BookingState.WAITING}:
+        return f"it waits for {booked.stem}"
+    if (cited is not None and cited.state is AiringState.WAITING) or (
+        cited is None and booked is not None and booked.state is BookingState.PLACED
+    ):
+        return f"{found.host} does not have its recording yet"
+    return f"nothing of it was sent yet by {found.host}"
+
+
+def _times(what: str, number: int) -> str:
+    return f"{what} once" if number == 1 else f"{what} {number:,} times"
+
+
+def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
+    one = found.booked or found.cited
+    if one is None:
+        return []
+    making = found.booked is not None and found.booked.streamer is None
+    return [
+        ("state", state_sentence(found, known, now)),
+        ("time", words.period(one.start_time, one.end_time)),
+        ("institution", one.institution or ""),
+        ("recording", one.source or ""),
+        ("push URL", one.push or ""),
+        ("streamer", "" if making else found.host),
+        ("rendition", one.stem),
+        ("last error", _last_error(found, one)),
+        ("readiness", _readiness(found, known)),
+        *(("open alarm", _open(alarm)) for alarm in found.alarms),
+    ]
+
+
+def _last_error(found: Found, one: Booked | Cited) -> str:
+    sending = found.sending
+    if sending is not None and sending.why:
+        at = f"{words.clock(sending.why_at)}: " if sending.why_at is not None else ""
+        return f"{at}{sending.why}"
+    is_bad = one.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
+    return f"{one.code}: {one.message}" if is_bad and one.code else ""
+
+
+def _readiness(found: Found, known: Standing) -> str:
+    if found.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
+        return ""
+    checked = f"checked at {words.clock(found.check.at)}"
+    return f"not ready, {checked}: {found.check.reds}" if found.check.reds else f"ready, {checked}"
+
+
+def _open(alarm: OpenAlarm) -> str:
+    times = "" if alarm.count == 1 else f" ×{alarm.count:,}"
+    return f"{alarm.code}{times} on {alarm.host}, last at {words.clock(alarm.last_at)}: {alarm.message}"
+
+
+def _following(found: Found, known: Standing, now: float) -> list[str]:
+    said: list[str] = []
+    if known is Standing.SILENT:
+        runs = f"On the host of {found.host}, see whether its program runs: supervisorctl status."
+        said += [f"{runs} There, lectern explain {found.class_id} says more.", _heading(STREAMER_LOST.number)]
+    elif known is Standing.NOT_ON_AIR:
+        said += _missing(found)
+    if known is not Standing.ON_AIR:
+        said += outlook.of_class(found.booked, found.making, found.cited, now)
+    else:
+        said.append(f"It is on air for another {words.span(found.end_time - now)}. {_ending(found)}")
+    if found.check is not None and found.check.reds and known in {Standing.READY, Standing.COMING}:
+        said = [f"It is not ready for its start: {found.check.reds}", _heading(NOT_READY_FOR_START.number), *said]
+    if found.booked is None and found.cited is None:
+        said += outlook.of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
+    said += [_heading(alarm.code) for alarm in found.alarms if alarm.code in CODES]
+    return list(dict.fromkeys(said))
+
+
+def _missing(found: Found) -> list[str]:
+    said = [f"It should be on air now: {_why_not(found)}.", _heading(AIRING_BROKEN.number)]
+    if found.sending is not None and found.sending.failures:
+        said.append(f"See whether the push host answers, on {found.host}: nc -vz HOST PORT. {_ending(found)}")
+    return said
+
+
+def _ending(found: Found) -> str:
+    return f"To end it: lectern cancel {found.class_id}"
+
+
+def _heading(code: int) -> str:
+    return f"RUNBOOK.md: {CODES[code].runbook}"

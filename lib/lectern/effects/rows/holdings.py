@@ -1,0 +1,59 @@
+"""A streamer's cache for people: what it holds, what of it can go, and where disk and database disagree."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from lectern import words
+from lectern.effects.files import store
+from lectern.effects.rows import cache
+from lectern.effects.rows.tables.engine import transaction
+from lectern.errors import Misuse
+from lectern.facts import Idle
+from lectern.states import FileState
+
+
+def cached(connection: Connection) -> list[dict[str, Any]]:
+    """The rows of the cache, least recently used first."""
+    rows = cache.everything(connection)
+    return [
+        {
+            "stem": one.stem,
+            "state": one.state,
+            "size_bytes": one.size_bytes,
+            "num_cite": one.num_cite,
+            "last_used": words.moment(one.update_time),
+            "reason": one.reason,
+        }
+        for one in rows
+    ]
+
+
+def evict(engine: Engine, root: Path, stem: str) -> int:
+    """Delete one unpinned rendition; returns its size in bytes. Raises Misuse where a class needs it."""
+    with transaction(engine) as connection:
+        row = cache.by_stem(connection, [stem]).get(stem)
+        if row is None or row.state is not FileState.READY:
+            raise Misuse(f"{stem}: is not in the cache. See: lectern cache ls")
+        if row.num_cite > 0:
+            raise Misuse(f"{stem}: {_need(row.num_cite)}. Cancel them first, or wait for their end.")
+        cache.mark_evicting(connection, root, [Idle(stem, row.size_bytes)])
+    store.remove(store.rendition_path(root, stem))
+    with transaction(engine) as connection:
+        cache.forget(connection, [stem])
+    return row.size_bytes
+
+
+def differences(connection: Connection, root: Path) -> list[str]:
+    """What the disk and the database disagree about, in words."""
+    found = store.scan(root)
+    there = {one.stem for one in found if one.kind == "rendition"}
+    ready = {one.stem for one in cache.everything(connection) if one.state is FileState.READY}
+    strange = [f"{one.path}: no row knows it" for one in found if one.kind == "unknown"]
+    strange += [f"{stem}: no row knows its file" for stem in sorted(str(one) for one in there - ready)]
+    return strange + [f"{stem}: its file is missing" for stem in sorted(ready - there)]
+
+
+def _need(number: int) -> str:
+    return "1 class needs it" if number == 1 else f"{number:,} classes need it"

@@ -1,0 +1,69 @@
+"""What a streamer's rows say of classes in their time, and of their last check before it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from lectern.effects.rows import airings
+from lectern.effects.rows.airings import Airing
+from lectern.effects.rows.tables.streamer import journal
+from lectern.states import AiringState
+from lectern.told import Check, Past, Sending
+
+ON_AIR = "on air"
+BROKE_OFF = ("push broke off", "push refused", "nothing to send")
+SLATE, RECORDING = "slate", "recording again"
+CHECKED, NOT_READY = "checked: ready", "checked: not ready"
+_MOST = 5_000
+"""Number of events of each look: a push host that refuses a class for an hour makes some thousands."""
+
+
+def now_due(connection: Connection, now: float) -> list[Airing]:
+    """The classes whose time it is at *now* (epoch seconds), and that are not over."""
+    return [one for one in airings.live(connection) if one.start_time <= now < one.end_time]
+
+
+def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
+    """What becomes of each class of *due*; a class of which nothing was tried yet is not among them."""
+    told: dict[str, list[Past]] = {one.class_id: [] for one in due}
+    for event in _latest(connection, list(told), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
+        told[event.class_id or ""].append(event)
+    return {one.class_id: _sending(one.state, told[one.class_id]) for one in due if told[one.class_id]}
+
+
+def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
+    tries = [one for one in newest_first if one.what == ON_AIR or one.what in BROKE_OFF]
+    begins = [one for one in tries if one.what == ON_AIR]
+    broken = [one for one in tries if one.what != ON_AIR]
+    failures = next((number for number, one in enumerate(tries) if one.what == ON_AIR), len(tries))
+    shown = next((one.what for one in newest_first if one.what in {SLATE, RECORDING}), RECORDING)
+    is_on_air = state is AiringState.ON_AIR and bool(tries) and failures == 0
+    return Sending(
+        on_air=is_on_air,
+        since=begins[-1].at if begins else None,
+        failures=0 if is_on_air else failures,
+        cuts=max(len(begins) - 1, 0),
+        why=broken[0].detail if broken else None,
+        why_at=broken[0].at if broken else None,
+        slate=shown == SLATE,
+    )
+
+
+def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
+    """What the last check of each class found."""
+    found: dict[str, Check] = {}
+    for event in _latest(connection, list(class_ids), (CHECKED, NOT_READY)):
+        reds = (event.detail or "no reason was kept") if event.what == NOT_READY else ""
+        found.setdefault(event.class_id or "", Check(event.at, reds))
+    return found
+
+
+def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[Past]:
+    events = journal.events
+    columns: tuple[Any, ...] = (
+        *(events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail),
+    )
+    mine = events.c.class_id.in_(class_ids) & events.c.what.in_(whats)
+    wanted = select(*columns).where(mine).order_by(events.c.id.desc()).limit(_MOST)
+    return [Past(*row) for row in connection.execute(wanted)] if class_ids else []

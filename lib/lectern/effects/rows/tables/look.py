@@ -1,0 +1,65 @@
+"""Opens a database only to look: makes no file, changes no file, and says in words what is not there."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, file_of, open_database, reading
+from lectern.errors import LecternError, Misuse
+
+INIT = "Make it with `lectern init`, or set the database URL; in which folder were you?"
+
+
+def open_to_look(url: str, role: str) -> Engine:
+    """An engine for *url* that only reads. Raises Misuse if there is no such database."""
+    engine = open_database(url)
+    file = file_of(engine)
+    if file is None:
+        return engine
+    if not file.is_file():
+        raise Misuse(f"{file}: the {role}'s database is not there. {INIT}")
+    looks = create_engine("sqlite://", creator=lambda: _connected(file), poolclass=NullPool, hide_parameters=True)
+    event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return looks
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; with the right to write, it also takes its side files away at its end."""
+    error: sqlite3.Error | None = None
+    for mode in ("rw", "ro"):
+        opened = None
+        try:
+            opened = sqlite3.connect(
+                f"{file.as_uri()}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            opened.execute("PRAGMA query_only = ON")
+            opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as refused:
+            if opened is not None:
+                opened.close()
+            error = refused
+        else:
+            return opened
+    assert error is not None  # neither of the two modes was let in
+    raise error
+
+
+@contextmanager
+def looking(engine: Engine, role: str) -> Iterator[Connection]:
+    """One transaction that only reads; raises LecternError, in words, where the database is not what it should be."""
+    try:
+        with reading(engine) as connection:
+            yield connection
+    except DBAPIError as error:
+        found = str(error.orig)
+        if isinstance(error, OperationalError) and ("no such table" in found or "no such column" in found):
+            raise Misuse(f"this is no {role}'s database of this release ({found}). {INIT}") from error
+        raise LecternError(f"the {role}'s database cannot be read: {found}") from error

@@ -1,0 +1,74 @@
+"""The teacher's timetable: the classes of a time, for people."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select
+
+from lectern.effects.rows.bookings import OVER
+from lectern.effects.rows.tables.teacher import orders
+from lectern.facts import Order
+from lectern.states import BookingState, Resolution
+from lectern.told import Booked, Found
+
+_COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
+
+
+def due(connection: Connection, now: float) -> list[Found]:
+    """The classes whose time it is at *now* (epoch seconds), and that were neither refused nor cancelled, nor ended."""
+    its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & orders.c.state.not_in(OVER)
+    return _found(connection, _selected(its_time))
+
+
+def following(connection: Connection, now: float) -> Booked | None:
+    """The class that begins next after *now* (epoch seconds)."""
+    later = (orders.c.start_time > now) & orders.c.state.not_in((*OVER, BookingState.BROKEN))
+    found = _found(connection, _selected(later).limit(1))
+    return found[0].booked if found else None
+
+
+def of_time(
+    connection: Connection, since: float, until: float, institution: str | None, limit: int, offset: int = 0
+) -> list[Found]:
+    """The classes that begin in a time (epoch seconds), of one institution or of all, by their start."""
+    return _found(connection, _selected(_begin(since, until, institution)).limit(limit).offset(offset))
+
+
+def outcomes(connection: Connection, since: float, until: float, institution: str | None) -> Mapping[str, int]:
+    """How many of them are in which state."""
+    counted = select(orders.c.state, func.count()).where(_begin(since, until, institution)).group_by(orders.c.state)
+    return {str(state): int(number) for state, number in connection.execute(counted)}
+
+
+def _begin(since: float, until: float, institution: str | None) -> ColumnElement[bool]:
+    begins = (orders.c.start_time >= since) & (orders.c.start_time < until)
+    return begins if institution is None else begins & (orders.c.institution_id == institution)
+
+
+def _selected(which: ColumnElement[bool]) -> Select[Any]:
+    columns = (*_COLUMNS, orders.c.institution_id)
+    return select(*columns).where(which).order_by(orders.c.start_time, orders.c.class_id)
+
+
+def _found(connection: Connection, wanted: Select[Any]) -> list[Found]:
+    return [Found(row.class_id, _booked(row)) for row in connection.execute(wanted)]
+
+
+def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
+    given = {name: value for name, value in row._mapping.items() if name != "institution_id"}
+    resolution = Resolution(row.resolution) if row.resolution else None
+    one = Order(**{**given, "state": BookingState(row.state), "resolution": resolution})
+    times = (one.start_time, one.end_time)
+    return Booked(
+        one.class_id,
+        one.state,
+        one.stem,
+        *times,
+        one.code,
+        one.message,
+        one.streamer,
+        answered=True,
+        institution=row.institution_id,
+        placement=one.placement,
+    )

@@ -1,0 +1,147 @@
+"""What people are told of a class, as values: read from databases and heard of streamers, then made an account."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lectern.facts import Usage
+from lectern.states import AiringState, Backend, BookingState, RenditionState
+
+
+@dataclass(frozen=True)
+class Booked:
+    """A class as its teacher has it, for people; times are epoch seconds, URLs are as people may see them."""
+
+    class_id: str
+    state: BookingState
+    stem: str
+    start_time: float
+    end_time: float
+    code: int | None
+    message: str | None
+    streamer: str | None
+    answered: bool
+    lost_since: float | None = None  # its streamer
+    institution: str | None = None
+    source: str | None = None
+    push: str | None = None
+    received_at: float | None = None
+    placement: int = 0
+    decided_at: float | None = None  # when the row last changed
+
+
+@dataclass(frozen=True)
+class Making:
+    """The rendition that a class waits for."""
+
+    state: RenditionState
+    backend: Backend | None
+    attempt: int
+    deadline: float | None
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A class as its streamer has it, for people; URLs are as people may see them."""
+
+    class_id: str
+    state: AiringState
+    stem: str
+    start_time: float
+    end_time: float
+    code: int | None
+    message: str | None
+    lost: bool = False  # it was ready, and lacks its file
+    institution: str | None = None
+    source: str | None = None
+    push: str | None = None
+    placement: int = 1
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What becomes of a class in its time, as its streamer saw it last; times are epoch seconds."""
+
+    on_air: bool
+    since: float | None = None
+    position_s: float | None = None  # in the recording
+    failures: int = 0  # attempts to connect since it was last on air
+    cuts: int = 0  # how often it was cut after it had been on air
+    why: str | None = None  # the last thing that went wrong
+    why_at: float | None = None
+    slate: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the last check before the start found; no reds is ready."""
+
+    at: float
+    reds: str
+
+
+@dataclass(frozen=True)
+class OpenAlarm:
+    """An incident that is not over, and that names the class or its rendition."""
+
+    code: int
+    host: str
+    count: int
+    last_at: float
+    message: str
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Past:
+    """An event as it was kept; *at* is epoch seconds."""
+
+    at: float
+    what: str
+    class_id: str | None
+    stem: str | None
+    host: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a class where somebody asks."""
+
+    class_id: str
+    booked: Booked | None = None
+    making: Making | None = None
+    cited: Cited | None = None
+    streamer: str | None = None  # the host whose rows *cited* and *sending* are
+    sending: Sending | None = None
+    unheard: str | None = None  # why nobody here knows what the streamer does; None if it was heard of lately
+    check: Check | None = None
+    alarms: Sequence[OpenAlarm] = ()
+    kept_since: float | None = None
+    is_malformed: bool = False
+    events: Sequence[Past] = field(default=())
+
+    @property
+    def end_time(self) -> float:
+        """When the class ends, epoch seconds."""
+        known = self.booked or self.cited
+        return known.end_time if known else 0.0
+
+    @property
+    def host(self) -> str:
+        """The streamer that has the class, for a sentence."""
+        return self.streamer or (self.booked.streamer if self.booked else None) or "its streamer"
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a streamer said of itself last: what it sends, what its checks found, its open alarms, and its limits."""
+
+    at: float  # epoch seconds of the clock that all hosts share
+    sendings: Mapping[str, Sending]  # of the classes that should be on air
+    checks: Mapping[str, Check]  # of those that begin soon
+    alarms: Sequence[OpenAlarm]  # the newest ones
+    alarms_number: int = 0
+    due: int = 0  # classes that should be on air
+    used: Usage = field(default=Usage(0, 0))
+    bound: Usage = field(default=Usage(0, 0))
+    silent_s: float | None = None  # for how long it has said nothing, if that is too long

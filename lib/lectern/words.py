@@ -1,0 +1,61 @@
+"""How times, lengths and amounts are written for people: in the host's own time, in units that people use."""
+
+import time
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def moment(at: float) -> str:
+    """The date and the second of *at* (epoch seconds): ``2026-11-26 19:00:00``."""
+    return _written("%Y-%m-%d %H:%M:%S", at)
+
+
+def clock(at: float) -> str:
+    """The second of *at* (epoch seconds) on the day that the reader knows: ``19:00:00``."""
+    return _written("%H:%M:%S", at)
+
+
+def period(start: float, end: float) -> str:
+    """From *start* to *end* (epoch seconds), with the zone: ``2026-11-26 19:00:00 to 19:45:00 CST (45 min)``."""
+    same_day = _written("%F", start) == _written("%F", end)
+    until = clock(end) if same_day else moment(end)
+    return f"{moment(start)} to {until} {_written('%Z', start)} ({span(end - start)})"
+
+
+def span(seconds: float) -> str:
+    """A length of time: ``45 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    whole = max(int(seconds), 0)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"
+
+
+def position(seconds: float) -> str:
+    """A place in a recording: ``4:03``, ``1:04:03``."""
+    whole = max(int(seconds), 0)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def size(number_of_bytes: float) -> str:
+    """An amount of data: ``0.9 MB``, ``1,074 GB``."""
+    if number_of_bytes < 1000:
+        return f"{number_of_bytes:.0f} bytes"
+    unit, name = next(((unit, name) for unit, name in _UNITS if number_of_bytes >= unit * 0.1), _UNITS[-1])
+    found = number_of_bytes / unit
+    return f"{found:,.1f} {name}" if found < 100 else f"{found:,.0f} {name}"
+
+
+def counted(number: int, thing: str, things: str | None = None) -> str:
+    """A number and what it counts: ``1 class``, ``1,200 classes``."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def _written(form: str, at: float) -> str:
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (ValueError, OverflowError, OSError):  # no clock shows it; an old database can hold anything
+        return f"{at:g} (no time)"

@@ -1,0 +1,162 @@
+"""A class has one account, and it says what the world is: on air only if a receiver takes it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide.account import Standing, account, joined, standing, with_word
+from lectern.states import AiringState, BookingState
+from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Sending, Word
+
+NOW = 1_764_010_000.0
+START, END = NOW - 120, NOW + 600
+
+
+def booked(state: BookingState = BookingState.READY, **fields: object) -> Booked:
+    one = Booked("c-1", state, "6666_720P", START, END, None, None, "streamer1", answered=True)
+    return replace(one, institution="inst-1", push="rtmp://push/…", source="http://o/6666.flv", **fields)  # type: ignore[arg-type]
+
+
+def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> Cited:
+    return replace(Cited("c-1", state, "6666_720P", START, END, None, None), **fields)  # type: ignore[arg-type]
+
+
+ON_AIR = Sending(on_air=True, since=START, position_s=123)
+REFUSED = Sending(on_air=False, failures=17, why="Connection refused", why_at=NOW - 3)
+
+
+def word(**fields: object) -> Word:
+    return Word(**{"at": NOW, "sendings": {}, "checks": {}, "alarms": (), **fields})  # type: ignore[arg-type]
+
+
+def told(found: Found, now: float = NOW) -> str:
+    known = account(found, now)
+    return "\n".join([*(f"{what}: {text}" for what, text in known.header), *known.following])
+
+
+def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
+    found = Found("c-1", cited=cited(AiringState.READY), streamer="streamer1", sending=REFUSED)
+    assert standing(found, NOW) is Standing.NOT_ON_AIR
+    said = told(found)
+    assert "not on air: 17 attempts to connect failed, the last because: Connection refused" in said
+    assert "RUNBOOK.md: 321: the class could not be aired to its end" in said
+    assert "nc -vz HOST PORT" in said
+    assert "on air for" not in said
+
+
+def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() -> None:
+    found = with_word(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
+    said = told(found)
+    assert standing(found, NOW) is Standing.ON_AIR
+    assert "on air on streamer1 since" in said
+    assert "at 2:03 of the recording" in said
+    assert "should be on air" not in said
+    assert "321" not in said
+
+
+def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
+    """Its rows say *on air* still: its process was killed."""
+    own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    for half in (own, Found("c-1", booked())):
+        found = with_word(half, {"streamer1": word(sendings={"c-1": ON_AIR}, silent_s=34.0)})
+        assert standing(found, NOW) is Standing.SILENT
+        assert "streamer1 has been silent for 34 s: nobody here knows whether the class is on air" in told(found)
+        assert "RUNBOOK.md: 322: a streamer is lost" in told(found)
+
+
+def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> None:
+    assert "Redis does not answer: nobody here knows" in told(with_word(Found("c-1", booked()), None))
+    own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    assert standing(with_word(own, None), NOW) is Standing.ON_AIR  # its own rows say it
+
+
+def test_the_last_check_is_part_of_the_account() -> None:
+    check = Check(NOW - 60, "its push URL can not be reached: refused")
+    found = with_word(Found("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
+    said = told(found, START - 240)
+    assert "readiness: not ready, checked at" in said
+    assert "It is not ready for its start: its push URL can not be reached: refused" in said
+    assert "RUNBOOK.md: 324: a class is not ready for its start" in said
+    assert "readiness: ready, checked at" in told(replace(found, check=Check(NOW, "")), START - 240)
+
+
+def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
+    alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
+    other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
+    said = told(with_word(Found("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
+    assert "open alarm: 321 ×3 on streamer1" in said
+    assert "318" not in said
+
+
+def test_the_header_has_the_booking_itself() -> None:
+    said = told(Found("c-1", booked(BookingState.WAITING, streamer=None)))
+    for words in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
+        assert words in said
+    assert "streamer:" not in said
+
+
+def test_on_one_host_each_sentence_is_said_once() -> None:
+    broken = {"code": 318, "message": "the origin says 404"}
+    teacher = Found("c-1", booked(BookingState.REFUSED, **broken))
+    streamer = Found("c-1", cited=cited(AiringState.REFUSED, **broken), streamer="streamer1")
+    found = joined(teacher, streamer)
+    following = account(found, NOW).following
+    assert sorted(set(following)) == sorted(following)
+    assert sum("Cause: " in one for one in following) == 1
+
+
+def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> None:
+    teacher = Found("c-1", booked(streamer="streamer2"))
+    streamer = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    found = with_word(joined(teacher, streamer), {"streamer2": word()})
+    assert standing(found, NOW) is Standing.NOT_ON_AIR
+    assert found.host == "streamer2"
+
+
+def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
+    found = with_word(
+        Found("c-1", booked(BookingState.BROKEN, code=321)), {"streamer1": word(sendings={"c-1": ON_AIR})}
+    )
+    assert standing(found, NOW) is Standing.ON_AIR
+
+
+@given(
+    st.sampled_from(BookingState) | st.none(),
+    st.sampled_from(AiringState) | st.none(),
+    st.sampled_from([None, ON_AIR, REFUSED]),
+    st.sampled_from([None, "streamer1 has been silent for 9 s"]),
+    st.sampled_from([START - 1000, NOW, END + 1000]),
+)
+def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(
+    of_booking: BookingState | None,
+    of_airing: AiringState | None,
+    sending: Sending | None,
+    unheard: str | None,
+    now: float,
+) -> None:
+    found = Found(
+        "c-1",
+        booked(of_booking) if of_booking else None,
+        cited=cited(of_airing) if of_airing else None,
+        streamer="streamer1" if of_airing else None,
+        sending=sending,
+        unheard=unheard,
+    )
+    known = account(found, now)
+    is_sent = sending is ON_AIR and unheard is None and now == NOW
+    assert (known.standing is Standing.ON_AIR) <= is_sent
+    if of_booking or of_airing:
+        assert known.header
+        assert all(text and not text.isspace() for _, text in known.header)
+        assert known.following
+    assert "It is on air" not in " ".join(known.following) or known.standing is Standing.ON_AIR
+
+
+@pytest.mark.parametrize("state", [BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED])
+def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> None:
+    streamer = "streamer1" if state is BookingState.PLACED else None
+    found = with_word(Found("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
+    assert standing(found, NOW) is Standing.NOT_ON_AIR
+    assert "not on air: " in told(found)

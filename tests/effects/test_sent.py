@@ -1,0 +1,113 @@
+"""What a streamer's rows say of a class in its time, and how its teacher hears of it."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from flows.streamer.word import word
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import airings, events, incidents, schema, sent
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import journal
+from lectern.facts import Event
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+from lectern.told import OpenAlarm, Sending
+from tests.effects.redis_servers import redis_server, url_of
+
+NOW = 1_764_010_000.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """A streamer with a class that should be on air."""
+    made = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(made, "streamer")
+    wanted = Prepare(
+        class_id="c-1",
+        record_id=1,
+        video_url="http://origin.example/1.flv",
+        push_url="rtmp://push.example/live/secret",
+        start_time=NOW - 60,
+        end_time=NOW + 600,
+    )
+    with transaction(made) as connection:
+        airings.add(connection, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
+    yield made
+    made.dispose()
+
+
+def happens(engine: Engine, *whats: str) -> Sending:
+    with transaction(engine) as connection:
+        for number, what in enumerate(whats):
+            at = NOW - 50 + number
+            events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
+        (due,) = sent.now_due(connection, NOW)
+        return sent.sendings(connection, [due])["c-1"]
+
+
+def test_a_class_is_on_air_from_when_its_receiver_took_it(engine: Engine) -> None:
+    assert happens(engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
+
+
+def test_refused_pushes_are_counted_with_their_last_reason(engine: Engine) -> None:
+    found = happens(engine, *["push refused"] * 17)
+    assert (found.on_air, found.failures, found.why, found.why_at) == (False, 17, "because 16", NOW - 34)
+
+
+def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(engine: Engine) -> None:
+    assert not happens(engine, "on air", "push broke off", "push refused").on_air
+    again = happens(engine, "on air")
+    assert (again.on_air, again.cuts, again.failures, again.why) == (True, 1, 0, "because 2")
+
+
+def test_the_slate_is_told(engine: Engine) -> None:
+    assert happens(engine, "on air", "slate").slate
+    assert not happens(engine, "recording again").slate
+
+
+def test_a_class_of_which_nothing_was_tried_has_no_sending(engine: Engine) -> None:
+    with reading(engine) as connection:
+        assert sent.sendings(connection, sent.now_due(connection, NOW)) == {}
+
+
+def test_the_last_check_counts(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        for what, why in ((sent.NOT_READY, "its file is gone"), (sent.CHECKED, "")):
+            events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", why)], NOW)
+            assert sent.checks(connection, ["c-1"])["c-1"].reds == why
+
+
+def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(engine: Engine, tmp_path: Path) -> None:
+    happens(engine, "push refused")
+    settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
+    with reading(engine) as connection:
+        own = word(connection, settings, NOW)
+    assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
+
+    async def told(url: str) -> None:
+        bus = Bus.open(url)
+        await bus.say("streamers", "streamer1", own)
+        found = await bus.words("streamers", 5)
+        assert list(found) == ["streamer1"]  # the other one cannot be read
+        heard = found["streamer1"]
+        assert abs(heard.at - time.time()) < 5
+        assert (heard.sendings, heard.silent_s) == (own.sendings, None)
+        await asyncio.sleep(2.1)
+        old = (await bus.words("streamers", 1))["streamer1"]
+        assert old.silent_s is not None
+        await bus.close()
+
+    with redis_server(tmp_path) as client:
+        client.hset("streamers:words", "streamer2", "not JSON")
+        asyncio.run(told(url_of(client)))
+
+
+def test_of_an_alarm_with_many_classes_the_newest_are_told() -> None:
+    many = OpenAlarm(321, "s", 1, NOW, "m", tuple(map(str, range(99))))
+    assert incidents.shortened(many, 20).classes == tuple(map(str, range(79, 99)))
