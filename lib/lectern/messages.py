@@ -144,7 +144,7 @@ class OrderResult(Message):
 
 
 class Alarm(Message):
-    """A cry for a person; *runbook* is the heading in RUNBOOK.md."""
+    """Calls a person; *runbook* is the heading in RUNBOOK.md."""
 
     cmd: Literal["alarm"] = "alarm"
     code: int

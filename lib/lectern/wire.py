@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from lectern import urls
 from lectern.states import Backend, Resolution
@@ -93,9 +93,16 @@ def _record(value: object) -> object:
 
 
 UrlList = Annotated[Mapping[str, str | None], BeforeValidator(lambda listed: {} if listed is None else listed)]
-Name = Annotated[str, AfterValidator(_name)]
-HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text)]
-RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text)]
+
+
+def _pattern(regex: str) -> WithJsonSchema:
+    """What the JSON Schema of the messages says of a text; the check itself is a function."""
+    return WithJsonSchema({"type": "string", "pattern": f"^({regex})$"})
+
+
+Name = Annotated[str, AfterValidator(_name), _pattern(NAME.pattern)]
+HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]
+RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text), _pattern("[rR][tT][mM][pP][sS]?://.+")]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=COUNT_BOUND)]
 RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]

@@ -1,0 +1,103 @@
+// How a platform talks to lectern: sends bookings and cancels, reads answers, asks for a transcoding.
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { text } from "node:stream/consumers";
+import { createClient } from "redis";
+
+const ANSWER_TIMEOUT_MS = 60_000;
+const { env } = process;
+const ORDER = env.ORDER_CHANNEL ?? "order";
+const CANCEL = env.CANCEL_CHANNEL ?? "cancel";
+const ANSWERS = env.ORDER_RESULT_CHANNEL ?? "order_result";
+
+async function connected(work) {
+  const bus = createClient({ url: env.REDIS_URL ?? "redis://127.0.0.1:6379/0" });
+  bus.on("error", (error) => console.error(String(error)));
+  await bus.connect();
+  try {
+    return await work(bus);
+  } finally {
+    bus.destroy();
+  }
+}
+
+// A message on a stream waits also while the teacher restarts.
+const send = (bus, stream, message) => bus.xAdd(stream, "*", { body: JSON.stringify(message) });
+
+async function newest(bus) {
+  const [last] = await bus.xRevRange(ANSWERS, "+", "-", { COUNT: 1 });
+  return last?.id ?? "0";
+}
+
+async function* answers(bus, after, until) {
+  while (Date.now() < until) {
+    const BLOCK = Math.max(1, Math.min(until - Date.now(), 5000));
+    const found = await bus.xRead({ key: ANSWERS, id: after }, { BLOCK, COUNT: 100 });
+    for (const { messages } of found ?? []) {
+      for (const { id, message } of messages) {
+        after = id;
+        yield [id, JSON.parse(message.body)];
+      }
+    }
+  }
+}
+
+async function book(path) {
+  const booking = JSON.parse(path === "-" ? await text(process.stdin) : await readFile(path, "utf8"));
+  return connected(async (bus) => {
+    const after = await newest(bus); // before the booking is sent, so that a quick answer is not missed
+    await send(bus, ORDER, booking);
+    for await (const [, answer] of answers(bus, after, Date.now() + ANSWER_TIMEOUT_MS)) {
+      if (answer.class_id === booking.class_id) {
+        console.log(JSON.stringify(answer));
+        return answer.result === "success" ? 0 : 1;
+      }
+    }
+    console.error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s: send the booking again, that changes nothing`);
+    return 1;
+  });
+}
+
+const cancel = (classId) =>
+  connected(async (bus) => {
+    await send(bus, CANCEL, { cmd: "cancel", class_id: classId });
+    return 0;
+  });
+
+// Keep the last id that was printed, and give it as --after after a restart.
+const follow = (after) =>
+  connected(async (bus) => {
+    for await (const [id, answer] of answers(bus, after ?? (await newest(bus)), Infinity)) {
+      console.log(id, JSON.stringify(answer));
+    }
+    return 0;
+  });
+
+// The signature of a request: MD5 of its fields in the order of their names, then the key.
+function sign(fields, key) {
+  const listed = Object.keys(fields).sort().map((name) => `${name}=${fields[name]}`).join("&");
+  return createHash("md5").update(`${listed}&key=${key}`).digest("hex");
+}
+
+async function transcode(recordId, resolution) {
+  const fields = { record_id: Number(recordId), video_resolution: resolution };
+  const answer = await fetch(`${env.TEACHER_API ?? "http://127.0.0.1:8800"}/transcode`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...fields, sign: sign(fields, env.TRANSCODE_SIGN_KEY) }),
+    signal: AbortSignal.timeout(20_000),
+  });
+  console.log(answer.status, await answer.text());
+  return answer.ok ? 0 : 1;
+}
+
+const [command, ...given] = process.argv.slice(2);
+if (command === "book" && given.length === 1) process.exitCode = await book(given[0]);
+else if (command === "cancel" && given.length === 1) process.exitCode = await cancel(given[0]);
+else if (command === "answers" && given.length === 0) process.exitCode = await follow();
+else if (command === "answers" && given[0] === "--after" && given.length === 2) process.exitCode = await follow(given[1]);
+else if (command === "transcode" && given.length === 2) process.exitCode = await transcode(...given);
+else {
+  console.error("usage: platform-client.mjs book FILE|- | cancel CLASS_ID | answers [--after ID] | transcode RECORD_ID RESOLUTION");
+  process.exitCode = 2;
+}

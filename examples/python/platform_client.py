@@ -1,0 +1,118 @@
+"""How a platform talks to lectern: sends bookings and cancels, reads answers, asks for a transcoding."""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import redis
+
+ANSWER_TIMEOUT_S = 60
+ORDER = os.environ.get("ORDER_CHANNEL", "order")
+CANCEL = os.environ.get("CANCEL_CHANNEL", "cancel")
+ANSWERS = os.environ.get("ORDER_RESULT_CHANNEL", "order_result")
+
+
+def connect() -> redis.Redis:
+    """A connection to the Redis that the teacher uses."""
+    return redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"), decode_responses=True)
+
+
+def send(bus: redis.Redis, stream: str, message: dict) -> None:
+    """Put a message on a stream, where it waits also while the teacher restarts."""
+    bus.xadd(stream, {"body": json.dumps(message)})
+
+
+def answers(bus: redis.Redis, after: str, until: float):
+    """Yield ``(id, answer)`` of every answer behind the id *after*, until the time *until*."""
+    last = after
+    while (left_s := until - time.time()) > 0:
+        found = bus.xread({ANSWERS: last}, block=max(1, int(min(left_s, 5) * 1000)), count=100)
+        for _stream, entries in found:
+            for entry_id, fields in entries:
+                last = entry_id
+                yield entry_id, json.loads(fields["body"])
+
+
+def newest(bus: redis.Redis) -> str:
+    """The id of the newest answer there is; what comes later is behind it."""
+    found = bus.xrevrange(ANSWERS, count=1)
+    return found[0][0] if found else "0"
+
+
+def book(path: str) -> int:
+    """Send a booking and print its answer; 0 if the class was taken, 1 if it was refused or nobody answered."""
+    with sys.stdin if path == "-" else open(path, encoding="utf-8") as file:
+        booking = json.load(file)
+    bus = connect()
+    after = newest(bus)  # before the booking is sent, so that a quick answer is not missed
+    send(bus, ORDER, booking)
+    for _id, answer in answers(bus, after, time.time() + ANSWER_TIMEOUT_S):
+        if answer["class_id"] == booking["class_id"]:
+            print(json.dumps(answer, ensure_ascii=False))
+            return 0 if answer["result"] == "success" else 1
+    print(f"no answer within {ANSWER_TIMEOUT_S} s: send the booking again, that changes nothing", file=sys.stderr)
+    return 1
+
+
+def cancel(class_id: str) -> int:
+    """Cancel a class; there is no answer to it."""
+    send(connect(), CANCEL, {"cmd": "cancel", "class_id": class_id})
+    return 0
+
+
+def follow(after: str | None) -> int:
+    """Print each answer with its id; keep the last id, and give it as ``--after`` after a restart."""
+    bus = connect()
+    for entry_id, answer in answers(bus, after or newest(bus), float("inf")):
+        print(entry_id, json.dumps(answer, ensure_ascii=False), flush=True)
+    return 0
+
+
+def sign(fields: dict, key: str) -> str:
+    """The signature of a request: MD5 of its fields in the order of their names, then the key."""
+    text = "&".join(f"{name}={fields[name]}" for name in sorted(fields))
+    return hashlib.md5(f"{text}&key={key}".encode(), usedforsecurity=False).hexdigest()
+
+
+def transcode(record_id: int, resolution: str) -> int:
+    """Ask for a rendition of a record; 202 means that it is being made or was made already."""
+    fields = {"record_id": record_id, "video_resolution": resolution}
+    body = json.dumps({**fields, "sign": sign(fields, os.environ["TRANSCODE_SIGN_KEY"])}).encode()
+    base = os.environ.get("TEACHER_API", "http://127.0.0.1:8800")
+    request = urllib.request.Request(f"{base}/transcode", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            print(answer.status, answer.read().decode())
+            return 0
+    except urllib.error.HTTPError as refused:
+        print(refused.code, refused.read().decode(), file=sys.stderr)
+        return 1
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("book").add_argument("path")
+    commands.add_parser("cancel").add_argument("class_id")
+    commands.add_parser("answers").add_argument("--after")
+    wanted = commands.add_parser("transcode")
+    wanted.add_argument("record_id", type=int)
+    wanted.add_argument("resolution")
+    given = parser.parse_args()
+    if given.command == "book":
+        return book(given.path)
+    if given.command == "cancel":
+        return cancel(given.class_id)
+    if given.command == "answers":
+        return follow(given.after)
+    return transcode(given.record_id, given.resolution)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The JSON Schema of all messages on the wire, for those who write the other end."""
+
+import json
+import sys
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from lectern.messages import Alarm, Booking, Cancel, Message, OrderResult, TranscodingResult
+
+SENT = (Booking, Cancel, TranscodingResult)
+"""What the platform and the transcoders send to lectern."""
+
+READ = (OrderResult, Alarm)
+"""What they read. What teacher and streamers tell each other is theirs alone."""
+
+_RENAMED = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}
+
+
+def schema() -> dict[str, Any]:
+    """One document: a message is any of the kinds, told apart by its ``cmd``."""
+    kinds: tuple[type[Message], ...] = SENT + READ
+    _, found = models_json_schema([(kind, "validation") for kind in kinds])
+    for kind in kinds:
+        found["$defs"][kind.__name__].setdefault("required", []).insert(0, "cmd")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Messages of lectern",
+        "oneOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds],
+        "$defs": _plain(found["$defs"]),
+    }
+
+
+def _plain(found: object) -> object:
+    """The same without titles and absent defaults, and with the standard's names of bounds."""
+    if isinstance(found, list):
+        return [_plain(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    kept = {
+        _RENAMED.get(key, key): _plain(one)
+        for key, one in found.items()
+        if not (key == "title" and isinstance(one, str)) and not (key == "default" and one is None)
+    }
+    if "const" in kept:
+        kept.pop("default", None)
+    return kept
+
+
+def main() -> None:
+    """Print the document: ``python -m lectern.message_schema > examples/messages.schema.json``."""
+    sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

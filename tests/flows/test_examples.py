@@ -1,0 +1,121 @@
+"""The programs in examples/ do what their README says, against a real teacher and streamer."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lectern import message_schema
+from tests.stage import Stage, Town, staged, wait_until
+from tests.stage.hosts import SECRET
+from town.ports import HOST, free_port
+
+pytestmark = pytest.mark.timeout(300)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def day(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A teacher whose API is open, and a streamer."""
+    with staged(town, tmp_path_factory.mktemp("examples"), API_BIND=f"{HOST}:{free_port()}") as found:
+        found.up("teacher", "streamer1")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The Node.js program, with its library installed beside it."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is missing: the Node.js example is not run")
+    folder = tmp_path_factory.mktemp("node") / "nodejs"
+    shutil.copytree(EXAMPLES / "nodejs", folder, ignore=shutil.ignore_patterns("node_modules"))
+    subprocess.run([npm, "install", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=180)
+    return ["node", str(folder / "platform-client.mjs")]
+
+
+@pytest.fixture(params=["python", "nodejs"])
+def run(request: pytest.FixtureRequest, day: Stage) -> Run:
+    """Runs one of the two programs with the settings of the day."""
+    if request.param == "nodejs":
+        argv = request.getfixturevalue("node")
+    else:
+        argv = [sys.executable, str(EXAMPLES / "python" / "platform_client.py")]
+    settings = {
+        "REDIS_URL": day.town.redis_url,
+        "TRANSCODE_SIGN_KEY": SECRET,
+        "TEACHER_API": f"http://{day.settings['API_BIND']}",
+        **{f"{name.upper()}_CHANNEL": day.channels[name] for name in ("order", "cancel", "order_result")},
+    }
+
+    def with_arguments(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*argv, *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            env={"PATH": os.environ["PATH"], **settings},
+        )
+
+    return with_arguments
+
+
+def test_a_booking_is_answered_and_a_cancel_ends_it(day: Stage, run: Run) -> None:
+    """The program waits for the answer and prints it; what it sent is of the schema, and so is what it got."""
+    booking = day.booking(day.town.record("480P"), "480P", listed=("480P",), length_s=3600)
+    done = run("book", "-", given=json.dumps(booking))
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["class_id"], answer["result"], answer["code"]) == (booking["class_id"], "success", 0)
+    for message in (booking, answer):
+        jsonschema.validate(message, message_schema.schema())
+    assert run("cancel", booking["class_id"]).returncode == 0
+    wait_until(lambda: day.order(booking["class_id"])["state"] == "cancelled", description="the class is cancelled")
+
+
+def test_a_refused_booking_is_told_by_the_exit_code(day: Stage, run: Run) -> None:
+    """The answer is printed as it came."""
+    booking = day.booking(day.town.record(), starts_in_s=-7200, length_s=60)
+    done = run("book", "-", given=json.dumps(booking))
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 410
+
+
+def test_a_transcoding_is_asked_for_with_a_signature_that_the_teacher_accepts(day: Stage, run: Run) -> None:
+    """A record that nobody booked has no source, so the API refuses it: for that reason, not for its signature."""
+    done = run("transcode", "999999", "480P")
+    assert "401" not in done.stdout + done.stderr
+    assert "404" in done.stdout + done.stderr
+
+
+def test_a_wrong_command_is_told_how_to_call_it(run: Run) -> None:
+    done = run("nonsense")
+    assert done.returncode == 2
+    assert "usage" in done.stderr
+
+
+def test_the_schema_in_the_folder_is_that_of_the_messages() -> None:
+    """``python -m lectern.message_schema > examples/messages.schema.json`` writes it anew."""
+    assert json.loads((EXAMPLES / "messages.schema.json").read_text()) == message_schema.schema()
+
+
+def test_the_booking_in_the_folder_is_of_the_schema() -> None:
+    booking = json.loads((EXAMPLES / "booking.json").read_text())
+    jsonschema.validate(booking, message_schema.schema())
+
+
+@pytest.mark.parametrize("field", ["class_id", "push_url", "start_time", "cmd"])
+def test_the_schema_refuses_a_booking_without_what_it_needs(field: str) -> None:
+    booking = json.loads((EXAMPLES / "booking.json").read_text())
+    del booking[field]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(booking, message_schema.schema())
