@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from flows.host import Host
 from lectern import __version__
+from lectern.effects.files import backups
 from lectern.effects.rows import inbox, metrics
 from lectern.errors import Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
@@ -122,9 +123,10 @@ class Metrics:
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _text(self, connection: Connection, settings: Settings) -> bytes:
-        if isinstance(settings, StreamerSettings):
-            return metrics.exposition("streamer", settings.name, connection, settings.max_bytes)
-        return metrics.exposition("teacher", settings.name, connection)
+        role: metrics.Role = "streamer" if isinstance(settings, StreamerSettings) else "teacher"
+        ages_s = backups.ages_s(settings.backup_dir, f"{role}-{settings.name}", time.time())
+        max_bytes = settings.max_bytes if isinstance(settings, StreamerSettings) else 0
+        return metrics.exposition(role, settings.name, connection, max_bytes, ages_s)
 
 
 @asynccontextmanager

@@ -16,6 +16,8 @@ from lectern.places import Places
 from lectern.wire import is_name
 
 GIBIBYTE = 1024**3
+BACKUP_DIR = Path("/var/backups/lectern")
+"""Where `lectern backup` writes, if nobody says otherwise."""
 _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
 _MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
 
@@ -86,6 +88,7 @@ class Common(BaseSettings):
     alarm_escalate_s: float = Field(900, gt=0)
     alarm_quiet_s: float = Field(300, gt=0)
     keep_messages_s: float = Field(7 * 86400, gt=0)
+    backup_dir: Path = BACKUP_DIR
     http_timeout_s: float = Field(10, gt=0)
 
     @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)

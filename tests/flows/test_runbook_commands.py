@@ -34,6 +34,7 @@ TYPED = {
     "df -i": "%",
     "ffprobe URL": "Audio",
     "fuser -v teacher.db": "teacher.db",
+    "lectern backup teacher --into FOLDER": "Its restore was tried",
     "lectern book FILE": "booked",
     "lectern cache ls": "STEM",
     "lectern cache reconcile": "",
@@ -41,9 +42,11 @@ TYPED = {
     "lectern explain CLASS_ID --json": '"events"',
     "lectern explain NEW_CLASS_ID": "placed",
     "lectern init streamer": "",
+    "lectern init teacher --check": "as it should be",
     "lectern init teacher": "",
     "lectern status": "streamer1",
     "ls /opt/lectern/rollout/backups": "ID",
+    "ls /var/backups/lectern": "ID",
     "mount | grep 'ro,'": "",
     "nc -vz HOST 1935": "",
     "pgrep -f effects/fence.py": "",
@@ -92,9 +95,10 @@ ELSEWHERE = {
 }
 
 NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl start redis-server", "timedatectl"}
+NEEDS_SYSTEMD |= {"systemctl status lectern-backup"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
 NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
-NAMED |= {"ansible-playbook", "supervisorctl stop"}
+NAMED |= {"ansible-playbook", "supervisorctl stop", "lectern backup streamer", "lectern backup teacher"}
 """In prose, without what they want to be typed with."""
 
 PROGRAMS = "ansible-playbook ansible-vault apt-get cat chronyc cp curl date df dmesg ffmpeg ffprobe fuser journalctl"
@@ -247,6 +251,8 @@ def _words(stage: Stage, folder: Path, prefect_port: int, health_port: int) -> d
         "PORT": str(town.ssh.port),
         "/opt/lectern/rollout/backups": str(folder / "backups"),
         "ID": "made",
+        "/var/backups/lectern": str(folder / "backups"),
+        "FOLDER": str(folder / "nightly"),
         "/root/firstleaprecord/code/task_list.db": str(folder / "restored.db"),
         "/home/video": str(folder / "streamer1"),
         "teacher.db": str(stage.database("teacher")),

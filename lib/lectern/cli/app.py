@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("lectern.cli.serving", "Migrate this host's database and make its deployments; safe to repeat."),
     "deploy": ("lectern.cli.serving", "Make this host's deployments in Prefect, and nothing else."),
     "rekey": ("lectern.cli.wire", "Rename Redis keys by rules, never over another key."),
+    "backup": ("lectern.cli.backup", "Back a database up while it is at work, and prove the backup."),
     "playout": ("lectern.cli.playout", "The process that airs classes; its status, and its upgrade."),
     "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
 }

@@ -1,7 +1,7 @@
 """What a resident process exports to Prometheus: its rows, counted when asked, and what only it has seen."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import (
@@ -54,11 +54,16 @@ DEAF = Counter(
 RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=_seen)
 
 
-def exposition(role: Role, name: str, connection: Connection, max_bytes: int = 0) -> bytes:
-    """All metrics of a host in Prometheus' text format; *connection* reads its database."""
+def exposition(
+    role: Role, name: str, connection: Connection, max_bytes: int = 0, backup_ages_s: Mapping[str, float] | None = None
+) -> bytes:
+    """All metrics of a host in Prometheus' text format; *connection* reads its database.
+
+    *backup_ages_s* is the age of its newest backup by where it is.
+    """
     now = time.time()
     rows = CollectorRegistry()
-    rows.register(_Read([_info(role, name), *_of(role, connection, now, max_bytes)]))
+    rows.register(_Read([_info(role, name), *_of(role, connection, now, max_bytes), _backups(backup_ages_s or {})]))
     return generate_latest(rows) + generate_latest(_seen)
 
 
@@ -88,6 +93,17 @@ def _of(role: Role, connection: Connection, now: float, max_bytes: int) -> Itera
         yield from _cache(connection, max_bytes)
         yield from _airings(connection, now)
         yield from _messages(connection, at_streamer.journal, now)
+
+
+def _backups(ages_s: Mapping[str, float]) -> Metric:
+    found = GaugeMetricFamily(
+        "lectern_backup_age_seconds",
+        "How old the newest proved backup is, on this host and off it; +Inf if there is none.",
+        labels=("where",),
+    )
+    for where, age_s in ages_s.items():
+        found.add_metric([where], age_s)
+    return found
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:

@@ -1,0 +1,92 @@
+"""``lectern backup``: a proved backup of this host's databases, at any time."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lectern.cli.terms import Json, Role, say, settings_of
+from lectern.errors import LecternError, Misuse
+from lectern.rollout.backup import away, nightly, store
+from lectern.rollout.backup.nightly import Made
+from lectern.settings import Common
+
+app = typer.Typer()
+
+_Into = Annotated[Path | None, typer.Option("--into", help="The folder of the backups, if not BACKUP_DIR.")]
+_Keep = Annotated[int, typer.Option("--keep", envvar="BACKUP_KEEP", min=1, help="How many of each database stay.")]
+_To = Annotated[
+    str | None,
+    typer.Option("--to", envvar="BACKUP_TO", help="Copy it off this host, too: sftp://user@host/folder."),
+]
+_Key = Annotated[Path | None, typer.Option("--key", envvar="BACKUP_SSH_KEY", help="The SSH key for --to.")]
+_Known = Annotated[
+    Path | None,
+    typer.Option("--known-hosts", envvar="BACKUP_KNOWN_HOSTS", help="The file with the host key of --to."),
+]
+_Role = Annotated[Role | None, typer.Argument(help="Whose database; its URL comes from the settings.")]
+_Database = Annotated[
+    str | None,
+    typer.Option("--database", envvar="BACKUP_DATABASE_URL", help="Another database, such as the Prefect server's."),
+]
+_Name = Annotated[str | None, typer.Option("--name", help="How the backups of --database are called.")]
+
+
+@app.command()
+def backup(
+    role: _Role = None,
+    database: _Database = None,
+    name: _Name = None,
+    into: _Into = None,
+    keep: _Keep = 14,
+    to: _To = None,
+    key: _Key = None,
+    known_hosts: _Known = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a database while it is at work, prove the copy, try its restore; then prune the oldest backups."""
+    target = away.Target.parse(to, key, known_hosts) if to else None
+    found, called = _wanted(role, database, name)
+    into = (into or Common.load().backup_dir).absolute()
+    with nightly.alone(into):
+        made = nightly.make(found, called, into)
+        pruned = nightly.prune(called, into, keep)
+        failure = None
+        try:
+            if target is not None:
+                away.copy(made.path, target)
+                made = nightly.noted(made, str(target))
+                pruned += [f"{one} at {target}" for one in away.prune(called, target, keep)]
+        except LecternError as error:
+            failure = error
+    say(
+        as_json,
+        {**asdict(made), "pruned": pruned, "failed": failure.message if failure else None},
+        _lines(made, pruned),
+    )
+    if failure is not None:
+        raise LecternError(f"The backup is here, and no copy of it is off this host: {failure.message}") from failure
+
+
+def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[store.Store, str]:
+    if (role is None) == (database is None):
+        raise Misuse("Say of what: lectern backup teacher, lectern backup streamer, or --database URL --name NAME.")
+    if role is not None:
+        settings = settings_of(role, name)
+        return store.at(settings.database_url), f"{role.value}-{settings.name}"
+    assert database is not None  # one of the two is given
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise Misuse("--database wants --name NAME, of letters, digits, - and _.")
+    return store.at(database), name
+
+
+def _lines(made: Made, pruned: list[str]) -> list[str]:
+    rows = sum(made.rows.values())
+    tables = f"{len(made.rows)} {'table' if len(made.rows) == 1 else 'tables'}"
+    return [
+        f"{made.folder}: {made.database} is backed up ({made.size_bytes / 1e6:,.1f} MB, {rows:,} rows in {tables}).",
+        f"Its restore was tried. SHA-256 {made.sha256}",
+        *([f"A copy is at {made.copied_to}."] if made.copied_to else []),
+        *([f"Took away: {', '.join(pruned)}."] if pruned else []),
+    ]

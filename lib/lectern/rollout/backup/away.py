@@ -1,0 +1,101 @@
+"""Backups are copied off the host by SFTP, to a machine whose host key is known."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from lectern.effects import process
+from lectern.errors import CallAPerson, Misuse, TryAgain
+
+COPY_TIMEOUT_S = 3600.0
+CONNECT_TIMEOUT_S = 20
+_PLAIN = re.compile(r"[A-Za-z0-9_./@:-]+")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder on another machine; *key* and *known_hosts* are files, None for those of the user's own ~/.ssh."""
+
+    user: str
+    host: str
+    port: int
+    folder: str
+    key: Path | None = None
+    known_hosts: Path | None = None
+
+    @classmethod
+    def parse(cls, url: str, key: Path | None = None, known_hosts: Path | None = None) -> Self:
+        """Of ``sftp://user@host:port/folder``; raises Misuse where it is something else."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 22
+        except ValueError:
+            parts, port = urlsplit(""), 0
+        fits = parts.scheme == "sftp" and parts.hostname and parts.username and not parts.password
+        if not fits or not parts.path.strip("/") or not _PLAIN.fullmatch(url):
+            raise Misuse(f"{url!r:.200} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.")
+        assert parts.username  # it fits
+        assert parts.hostname
+        return cls(parts.username, parts.hostname, port, parts.path.rstrip("/"), key, known_hosts)
+
+    def __str__(self) -> str:
+        return f"sftp://{self.user}@{self.host}:{self.port}{self.folder}"
+
+
+def copy(folder: Path, target: Target) -> None:
+    """Copy the backup in *folder*; it has its name there when all of it has come, in its full size.
+
+    Raises TryAgain where the machine does not answer or does not let us in, CallAPerson where less has come.
+    """
+    there = f"{target.folder}/{folder.name}"
+    _sftp(target, f"-mkdir {target.folder}", f"put -pR {folder} {there}.part")
+    come = _sizes(_sftp(target, f"ls -ln {there}.part"))
+    sent = {one.name: one.stat().st_size for one in folder.iterdir()}
+    if come != sent:
+        raise CallAPerson(f"{target}: of {folder.name} {come} has come, and {sent} was sent. Is its disk full?")
+    _sftp(target, f"rename {there}.part {there}")
+
+
+def prune(name: str, target: Target, keep: int) -> list[str]:
+    """Take the oldest copies of *name* beyond the newest *keep* away; returns their names."""
+    listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
+    named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z")
+    found = sorted({one.rpartition("/")[2] for one in map(str.strip, listed)})
+    gone = [one for one in found if named.fullmatch(one)][:-keep]
+    for one in gone:
+        _sftp(target, f"rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
+    return gone
+
+
+def _sizes(listed: str) -> dict[str, int]:
+    lines = [line.split() for line in listed.splitlines() if not line.startswith("sftp>")]
+    return {words[-1].rpartition("/")[2]: int(words[4]) for words in lines if len(words) >= 9 and words[0][0] == "-"}
+
+
+def _sftp(target: Target, *commands: str) -> str:
+    """What the commands say; the first that fails is the end, but for those that begin with a dash."""
+    options = {
+        "StrictHostKeyChecking": "yes",
+        "PasswordAuthentication": "no",
+        "ForwardAgent": "no",
+        "ConnectTimeout": CONNECT_TIMEOUT_S,
+        "ServerAliveInterval": 15,
+    }
+    if target.key is not None:
+        options |= {"IdentityFile": str(target.key), "IdentitiesOnly": "yes"}
+    if target.known_hosts is not None:
+        options |= {"UserKnownHostsFile": str(target.known_hosts)}
+    argv = ["sftp", "-b", "-", "-P", str(target.port)]
+    argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+    async def given() -> bytes:
+        return "".join(f"{one}\n" for one in commands).encode()
+
+    done = asyncio.run(process.run([*argv, f"{target.user}@{target.host}"], timeout_s=COPY_TIMEOUT_S, stdin=given))
+    if done.returncode != 0:
+        said = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
+        raise TryAgain(f"{target}: {commands[-1].partition(' ')[0]} failed ({said or 'no reason'}).")
+    return done.output

@@ -1,0 +1,120 @@
+"""A proved backup of one database at any time, and the older ones that may go."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lectern import __version__
+from lectern.effects.files import backups
+from lectern.errors import Misuse, TryAgain
+from lectern.rollout.backup.make import SLACK_BYTES
+from lectern.rollout.backup.store import Store
+from lectern.rollout.host import durable
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished backup; its manifest says the same."""
+
+    name: str
+    folder: str
+    database: str
+    file: str
+    size_bytes: int
+    sha256: str
+    rows: dict[str, int]
+    made_at: float
+    version: str = __version__
+    copied_to: str = ""
+    copied_at: float = 0.0
+    pruned: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.folder)
+
+
+def make(found: Store, name: str, into: Path) -> Made:
+    """Copy the database of *name* into a new folder of *into*, prove the copy, and try its restore.
+
+    Raises Misuse where there is no such database or no room, TryAgain where another backup is under way, CallAPerson
+    where the database or its copy is damaged.
+    """
+    if not found.exists():
+        raise Misuse(f"{found.shown}: there is no such database. Set the database URL, or go to its folder.")
+    _refuse_small_disk(found, into)
+    at = time.time()
+    target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
+    if target.exists():
+        raise TryAgain(f"{target}: a backup of this second is there already.")
+    part = target.with_name(f"{target.name}.part")
+    durable.make_folder(part)
+    copied = found.copy(part)
+    found.try_restore(copied, part)
+    fields = copied.model_dump()
+    made = Made(name=name, folder=str(target), database=found.shown, made_at=at, **fields)
+    _write(made, part)
+    durable.sync_folder(part)
+    part.rename(target)
+    durable.sync_folder(into)
+    return made
+
+
+def noted(made: Made, where: str) -> Made:
+    """Write into its manifest that a copy of it is at *where*, too."""
+    told = Made(**{**asdict(made), "copied_to": where, "copied_at": time.time()})
+    _write(told, made.path)
+    return told
+
+
+def _write(made: Made, folder: Path) -> None:
+    durable.write_json(folder / backups.MANIFEST, asdict(made))
+
+
+def prune(name: str, into: Path, keep: int) -> list[str]:
+    """Take the oldest backups of *name* beyond the newest *keep* away, and what killed ones left; returns names.
+
+    What a rollback needs is not here: each rollout keeps its own copies, in its own folder.
+    """
+    for half in into.glob(f"{name}-*.part"):
+        shutil.rmtree(half)  # the lock is ours: nobody is at work in it
+    gone = [*backups.manifests(into, name)][keep:]
+    for folder in gone:
+        (folder / backups.MANIFEST).unlink()  # from now on it is no backup
+        shutil.rmtree(folder)
+    return [folder.name for folder in gone]
+
+
+@contextmanager
+def alone(into: Path) -> Iterator[None]:
+    """Nobody else makes or prunes backups in *into* meanwhile; raises TryAgain where somebody does."""
+    try:
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(into / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Misuse(
+            f"{into}: backups cannot be written there ({error.strerror}). Name another folder by --into, or run this "
+            f"as the user that owns it."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise TryAgain(f"{into}: another backup is under way. Wait until it has ended.") from error
+    finally:
+        os.close(lock)
+
+
+def _refuse_small_disk(found: Store, into: Path) -> None:
+    needed, free = 2 * found.needs_bytes + SLACK_BYTES, shutil.disk_usage(into).free
+    if free < needed:
+        raise Misuse(
+            f"{into}: a backup and its tried restore need {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free. "
+            f"Free some (du -xh {into} | sort -h | tail), keep fewer, or name another folder by --into."
+        )

@@ -1,0 +1,242 @@
+"""`lectern backup`: proved copies while the program writes, pruned, copied off the host, their age told."""
+
+import asyncio
+import json
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import asyncssh
+import pytest
+from sqlalchemy import URL
+from typer.testing import CliRunner, Result
+
+from lectern.cli.app import app
+from lectern.effects.files import backups
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.rollout.backup import away, database, nightly, store
+from tests.stage.postgres import made, postgres_server
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a streamer, with its database."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("STREAMER_NAME", "streamer1")
+    monkeypatch.setenv("BACKUP_DIR", str(tmp_path / "backups"))
+    with closing(sqlite3.connect(folder / "task_list.db")) as connection:
+        connection.execute("CREATE TABLE task_list (class_id TEXT PRIMARY KEY)")
+        connection.executemany("INSERT INTO task_list VALUES (?)", [(f"c-{n}",) for n in range(100)])
+        connection.commit()
+    return folder / "task_list.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(app, ["backup", *words])
+
+
+def told(*words: str) -> dict[str, object]:
+    done = typed(*words, "--json")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.output
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: Path, folder: Path) -> None:
+    found = told("streamer")
+    path = Path(str(found["folder"]))
+    assert path.parent == folder
+    assert path.name.startswith("streamer-streamer1-2")
+    assert found["rows"] == {"task_list": 100}
+    assert found["sha256"] == database.sha256(path / "task_list.db")
+    assert [one.name for one in sorted(path.iterdir())] == ["manifest.json", "task_list.db"], "no scratch file is left"
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert (path / "task_list.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_people_are_told_sizes_rows_and_where_it_is(live: Path, folder: Path) -> None:
+    said = typed("streamer").stdout
+    assert f"{folder}/streamer-streamer1-" in said
+    assert "100 rows in 1 table" in said
+    assert "Its restore was tried." in said
+
+
+def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(live: Path, folder: Path) -> None:
+    for number in range(4):
+        (folder / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
+        manifest = {"name": "streamer-streamer1", "made_at": number}
+        (folder / f"streamer-streamer1-2020010{number}T000000Z" / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "streamer-streamer1-20200109T000000Z.part").mkdir()
+    (folder / "teacher-t-20200101T000000Z").mkdir()
+    found = told("streamer", "--keep", "2")
+    assert found["pruned"] == [f"streamer-streamer1-2020010{n}T000000Z" for n in (2, 1, 0)]
+    assert {one.name for one in folder.iterdir() if one.is_dir()} == {
+        Path(str(found["folder"])).name,
+        "streamer-streamer1-20200103T000000Z",
+        "teacher-t-20200101T000000Z",
+    }
+
+
+def test_a_damaged_database_makes_no_backup_and_the_older_ones_stay(live: Path, folder: Path) -> None:
+    told("streamer")
+    time.sleep(1.1)  # a backup is named by its second
+    data = bytearray(live.read_bytes())
+    data[4096:4196] = bytes(100)
+    live.write_bytes(data)
+    done = typed("streamer")
+    assert isinstance(done.exception, CallAPerson)
+    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
+
+
+def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
+    with nightly.alone(folder):
+        done = typed("streamer")
+    assert isinstance(done.exception, TryAgain)
+    assert "under way" in done.exception.message
+
+
+def test_a_folder_that_cannot_be_written_a_database_that_is_not_there_and_nothing_named_are_misuse(
+    live: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
+        assert isinstance(typed(*words).exception, Misuse), words
+    live.unlink()
+    assert isinstance(typed("streamer").exception, Misuse)
+
+
+def test_the_prefect_servers_database_is_backed_up_by_its_own_url(live: Path, folder: Path) -> None:
+    found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
+    assert Path(str(found["folder"])).name.startswith("prefect-2")
+    assert found["rows"] == {"task_list": 100}
+
+
+def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path) -> None:
+    with postgres_server() as server:
+        url: URL = made(server, "lectern")
+        found = store.at(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+        with pytest.raises(Misuse, match="no such database"):
+            nightly.make(found, "teacher-t", Path("/tmp"))
+        with store.opened(found) as engine, engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE order_list AS SELECT n FROM generate_series(1, 50) n")
+        folder.mkdir()
+        assert nightly.make(found, "teacher-t", folder).rows == {"order_list": 50}
+
+
+# -- its age ------------------------------------------------------------------------------------------------------
+
+
+def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_are_made(folder: Path) -> None:
+    assert backups.ages_s(folder, "streamer-s", 100) == {}
+    folder.mkdir()
+    assert backups.ages_s(folder, "streamer-s", 100) == {"here": math.inf}
+    for number, copied_at in ((10, 0), (20, 25), (30, 0)):
+        (folder / f"streamer-s-{number}").mkdir()
+        manifest = {"name": "streamer-s", "made_at": number, "copied_at": copied_at}
+        (folder / f"streamer-s-{number}" / "manifest.json").write_text(json.dumps(manifest))
+    assert backups.ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
+    (folder / "streamer-s-30" / "manifest.json").write_text("{")
+    assert backups.ages_s(folder, "streamer-s", 100) == {"here": math.inf}, "what cannot be read is no backup"
+
+
+# -- off the host -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def sftp_server(root: Path) -> Iterator[away.Target]:
+    """A machine that lets one key in, by SFTP only, and sees *root* as its /."""
+    keys = root.parent / "keys"
+    keys.mkdir()
+    client, host = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
+    (keys / "id").touch(mode=0o600)
+    client.write_private_key(keys / "id")
+    begun, loop = threading.Event(), asyncio.new_event_loop()
+    port: list[int] = []
+
+    async def serve() -> asyncssh.SSHAcceptor:
+        listener = await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host],
+            authorized_client_keys=asyncssh.import_authorized_keys(client.export_public_key().decode()),
+            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(root).encode()),
+        )
+        port.append(listener.get_port())
+        begun.set()
+        return listener
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        listener = loop.run_until_complete(serve())
+        loop.run_forever()
+        listener.close()
+        loop.run_until_complete(listener.wait_closed())
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        line = f"[127.0.0.1]:{port[0]} {host.export_public_key().decode()}"
+        (keys / "known_hosts").write_text(line)
+        url = f"sftp://backup@127.0.0.1:{port[0]}/lectern"
+        yield away.Target.parse(url, keys / "id", keys / "known_hosts")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+
+
+def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    for number in range(3):
+        (there / "lectern" / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
+        (there / "lectern" / f"streamer-streamer1-2020010{number}T000000Z" / "task_list.db").touch()
+    (there / "lectern" / "streamer-streamer10-20200101T000000Z").mkdir()
+    with sftp_server(there) as target:
+        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
+        found = told("streamer", "--keep", "2", *words)
+    path = Path(str(found["folder"]))
+    assert database.sha256(there / "lectern" / path.name / "task_list.db") == found["sha256"]
+    assert {one.name for one in (there / "lectern").iterdir()} == {
+        path.name,
+        "streamer-streamer1-20200102T000000Z",
+        "streamer-streamer10-20200101T000000Z",
+    }
+    assert found["copied_to"] == str(target)
+    assert backups.ages_s(path.parent, "streamer-streamer1", time.time())["away"] < 60
+
+
+def test_a_machine_whose_key_is_not_known_gets_nothing_and_the_backup_here_is_kept(
+    live: Path, folder: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    with sftp_server(there) as target:
+        assert target.known_hosts is not None
+        target.known_hosts.write_text("")
+        done = typed(
+            "streamer", "--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts)
+        )
+    assert isinstance(done.exception, LecternError)
+    assert "no copy of it is off this host" in done.exception.message
+    assert "Host key verification failed" in done.exception.message
+    assert [*there.iterdir()] == []
+    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
+
+
+@pytest.mark.parametrize("url", ["/a", "scp://a@b/c", "sftp://b/c", "sftp://a:p@b/c", "sftp://a@b", "sftp://a@b/c d"])
+def test_a_place_that_is_none_is_refused_before_anything(live: Path, folder: Path, url: str) -> None:
+    assert isinstance(typed("streamer", "--to", url).exception, Misuse)
+    assert not folder.exists()
