@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.stage import STAGES, Stage, Town, staged
+from tests.stage.postgres import Databases, postgres_server
 from town import programs
 
 
@@ -27,6 +28,13 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         yield SLEEPER.watch(found)
     finally:
         found.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Databases]:
+    """A PostgreSQL server, of which each test takes a database of its own."""
+    with postgres_server() as url:
+        yield Databases(url)
 
 
 @pytest.fixture(scope="session")

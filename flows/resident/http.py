@@ -119,7 +119,7 @@ class Metrics:
     async def answer(self, _request: Request) -> Response:
         """The rows are counted anew for each answer."""
         settings = self._host.settings
-        text = await self._host.commit(self._text, settings)
+        text = await self._host.look(self._text, settings)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _text(self, connection: Connection, settings: Settings) -> bytes:

@@ -2,16 +2,14 @@
 
 import itertools
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event
 
 from lectern import outgoing
-from lectern.effects.rows import incidents, outbox, schema
+from lectern.effects.rows import incidents, outbox
 from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.messages import Alarm
@@ -65,11 +63,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    yield Desk(engine)
-    engine.dispose()
+def desk(teacher_engine: Engine) -> Desk:
+    return Desk(teacher_engine)
 
 
 def test_an_outage_of_500_classes_is_one_alarm_and_one_word_more_and_its_end(desk: Desk) -> None:

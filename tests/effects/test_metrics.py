@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
 from lectern.effects.rows import metrics, schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import journal, orders, videos
 
@@ -33,7 +33,7 @@ def engine_of(folder: Path, role: schema.Role) -> Iterator[Engine]:
 
 def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]:
     """Sample values by name and label values."""
-    with transaction(engine) as connection:
+    with reading(engine) as connection:
         text = metrics.exposition(role, f"{role}1", connection, max_bytes=1000).decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
@@ -43,9 +43,8 @@ def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Engine]:
-    with engine_of(tmp_path, "teacher") as engine:
-        yield engine
+def teacher(teacher_engine: Engine) -> Engine:
+    return teacher_engine
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """Who makes which renditions, and which of them in one job: one owner at a time, whoever comes, goes and is killed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from lectern.effects.rows import ecs_hosts, renditions, schema
+from lectern.effects.rows import ecs_hosts, renditions
 from lectern.effects.rows.renditions import Due
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.facts import Attempt
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW
@@ -19,16 +18,13 @@ ORIGINAL = "http://origin/6666.flv"
 
 
 @pytest.fixture
-def rows(tmp_path: Path) -> Iterator[Connection]:
+def rows(teacher_engine: Engine) -> Iterator[Connection]:
     """Three renditions of a record are wanted of our own servers, the last one from a larger source."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         sources = {P240: ORIGINAL, P480: ORIGINAL, P720: "http://origin/6666_1080P.flv"}
         attempts = [Attempt(RECORD, one, 1, 1, NOW, Backend.ECS, NOW + 3600, url) for one, url in sources.items()]
         renditions.begin(connection, attempts, NOW)
         yield connection
-    engine.dispose()
 
 
 def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NOW) -> list[Due]:

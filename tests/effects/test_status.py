@@ -1,12 +1,10 @@
 """What is read of a database for people; and what its errors do not say."""
 
-from pathlib import Path
-
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.effects.rows import events, schema, status
+from lectern.effects.rows import events, status
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
@@ -21,28 +19,22 @@ def row(class_id: str, came: float, state: str) -> dict[str, object]:
     return {"class_id": class_id, "state": state, "payload": '{"push_url": "rtmp://push/secret-stream"}', **times}
 
 
-def test_bookings_are_counted_by_the_hour_in_which_they_came(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+def test_bookings_are_counted_by_the_hour_in_which_they_came(teacher_engine: Engine) -> None:
     came = {"a": -1.0, "b": 0.0, "c": 3599.9, "d": 3600.0, "e": 3601.0, "f": 7300.0}
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         rows = [row(name, NOW + at, "refused" if name == "e" else "ready") for name, at in came.items()]
         connection.execute(insert(orders), rows)
-    with reading(engine) as connection:
+    with reading(teacher_engine) as connection:
         found = sorted(status.by_hour(connection, NOW, 3))
     assert found == [(0, "ready", 2), (1, "ready", 1), (1, "refused", 1), (2, "ready", 1)]
-    engine.dispose()
 
 
-def test_an_error_of_the_database_says_nothing_of_what_was_written(tmp_path: Path) -> None:
+def test_an_error_of_the_database_says_nothing_of_what_was_written(teacher_engine: Engine) -> None:
     """Its text goes into logs and states of runs; a booking's push URL is a key to the live service."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    with pytest.raises(IntegrityError) as caught, transaction(engine) as connection:
+    with pytest.raises(IntegrityError) as caught, transaction(teacher_engine) as connection:
         connection.execute(insert(orders), [row("a", NOW, "ready"), row("a", NOW, "ready")])
     assert "order_list" in str(caught.value)
     assert "secret-stream" not in str(caught.value)
-    engine.dispose()
 
 
 def test_a_wrong_database_url_is_named_without_its_password() -> None:
@@ -52,14 +44,12 @@ def test_a_wrong_database_url_is_named_without_its_password() -> None:
     assert "database URL" in str(caught.value)
 
 
-def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(tmp_path: Path) -> None:
+def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teacher_engine: Engine) -> None:
     """And so has a recording that no record names."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         for class_id, stem in (("c-1", "6666"), ("c-2", "6666_720P"), ("c-3", "66660"), ("c-4", "lesson-7")):
             events.note(connection, journal, "teacher", [Event("waits", class_id, stem)], NOW)
-    with reading(engine) as connection:
+    with reading(teacher_engine) as connection:
 
         def told(thing: str) -> list[str | None]:
             return [one.class_id for one in events_of(connection, "teacher", thing)]
@@ -70,4 +60,3 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(tmp_pa
             "6": [],
         }
         assert told("c-3") == ["c-3"]
-    engine.dispose()

@@ -1,5 +1,6 @@
 """A PostgreSQL server for tests, where this machine has one; in the CI it must."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,3 +29,16 @@ def made(server_url: URL, name: str) -> URL:
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         connection.execute(text(f'CREATE DATABASE "{name}"'))
     return server_url.set(database=name)
+
+
+class Databases:
+    """Empty databases of a server, one after the other."""
+
+    def __init__(self, server_url: URL) -> None:
+        self._server = server_url
+        self._numbers = itertools.count(1)
+
+    def fresh(self) -> str:
+        """The URL of a new one, as an operator writes it."""
+        found = made(self._server, f"lectern{next(self._numbers)}").set(drivername="postgresql")
+        return found.render_as_string(hide_password=False)

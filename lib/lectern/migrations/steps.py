@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from alembic import op
-from sqlalchemy import Column, Table, func, select
+from sqlalchemy import BigInteger, Column, Integer, Table, func, inspect, select, text
 
 from lectern.errors import CallAPerson, Misuse
 from lectern.migrations.look import Shape, shape
@@ -77,3 +77,20 @@ def _ensure_key(table: Table, found: Shape) -> None:
         )
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
     say(f"{table.name}: new unique index on {', '.join(names)}")
+
+
+def widen(table: str, *columns: str) -> None:
+    """Let PostgreSQL keep whole numbers of 64 bits in *columns*, and count as far; SQLite always does."""
+    bind = op.get_bind()
+    if bind.dialect.name != "postgresql":
+        return
+    kinds = {column["name"]: column["type"] for column in inspect(bind).get_columns(table)}
+    for name in columns:
+        if not isinstance(kinds[name], Integer) or isinstance(kinds[name], BigInteger):
+            continue
+        op.alter_column(table, name, type_=BigInteger())
+        serial = text("SELECT pg_get_serial_sequence(:table, :column)")
+        sequence = bind.execute(serial, {"table": table, "column": name}).scalar_one()
+        if sequence is not None:
+            op.execute(f"ALTER SEQUENCE {sequence} AS bigint")
+        say(f"{table}: {name} takes numbers of 64 bits")

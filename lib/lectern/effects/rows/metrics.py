@@ -1,6 +1,7 @@
 """What a resident process exports to Prometheus: its rows, counted when asked, and what only it has seen."""
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -113,11 +114,12 @@ def _gauge(name: str, what: str, value: float) -> Metric:
 def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     orders = at_teacher.orders
     by_code = GaugeMetricFamily("lectern_bookings", "Bookings by state and code.", labels=("state", "code"))
-    counted = select(orders.c.state, func.coalesce(orders.c.code, 0), func.count()).group_by(
-        orders.c.state, func.coalesce(orders.c.code, 0)
-    )
+    counted = select(orders.c.state, orders.c.code, func.count()).group_by(orders.c.state, orders.c.code)
+    numbers: Counts[tuple[str, str]] = Counts()
     for state, code, number in connection.execute(counted):
-        by_code.add_metric([str(state), str(code)], number)
+        numbers[str(state), str(code or 0)] += number  # a code of none and one of 0 are the same to people
+    for labels, number in numbers.items():
+        by_code.add_metric(labels, number)
     yield by_code
     waiting = orders.c.state == BookingState.WAITING
     oldest = select(func.count(), func.min(orders.c.received_at), func.min(orders.c.start_time)).where(waiting)

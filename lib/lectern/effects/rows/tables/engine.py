@@ -12,15 +12,20 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
+from lectern.effects.rows.tables.postgresql import open_server
 from lectern.errors import Misuse
 
 BUSY_TIMEOUT_S = 20
 READS = "lectern_reads"
+WRITERS = 7365
+"""The advisory lock that each writing transaction of a PostgreSQL database takes first."""
+
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _WRITING = threading.Lock()
 
 
 def open_database(url: str) -> Engine:
-    """An engine for *url*; SQLite in WAL mode, synchronous, foreign programs waited for up to 20 s.
+    """An engine for *url*: PostgreSQL, or SQLite in WAL mode, synchronous, that waits up to 20 s for other programs.
 
     The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing.
     Raises Misuse where the URL is wrong or its folder is missing.
@@ -29,11 +34,11 @@ def open_database(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError:
         raise Misuse("The database URL is none. Write for example sqlite:///teacher.db") from None
-    # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, isolation_level="SERIALIZABLE", hide_parameters=True)
+        return open_server(parsed)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
+    # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
     )
@@ -90,12 +95,13 @@ def close_to_others(engine: Engine) -> None:
 def transaction(engine: Engine) -> Iterator[Connection]:
     """One writing transaction: committed at the end, rolled back on any exception.
 
-    In SQLite it is the only writer (BEGIN IMMEDIATE), so that what was read in it stays true until the commit;
-    the lock keeps our own threads from the busy wait, which sleeps longer than a transaction takes.
+    It is the only writer, in SQLite by BEGIN IMMEDIATE, in PostgreSQL by the lock of all writers: what was read in it
+    stays true until the commit. Our own lock keeps our threads from SQLite's busy wait, which sleeps longer than a
+    transaction takes.
     """
     with _WRITING, engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(7365)"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITERS})
         yield connection
 
 
@@ -103,6 +109,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads: it waits for no writer, and a disk that takes nothing does not stop it."""
     with engine.connect() as plain:
-        connection = plain.execution_options(**{READS: True})
+        snapshot = _SNAPSHOT if plain.dialect.name == "postgresql" else {}
+        connection = plain.execution_options(**{READS: True}, **snapshot)
         with connection.begin():
             yield connection

@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Table, Text
+from sqlalchemy import BigInteger, Dialect, Integer, Table, Text, TypeDecorator
+from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from lectern.states import InboxState
 
 
+class Whole(TypeDecorator[int]):
+    """A whole number of 64 bits, as SQLite keeps any."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
+        """SQLite numbers the rows of a table itself only where their key is called INTEGER."""
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
 class InboxColumns(SQLModel):
     """A message as it came, until it is handled; pruned after a week."""
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     source: str = Field(max_length=250)
     command: str = Field(default="", max_length=20)
     body: str = Field(sa_type=Text)
@@ -25,7 +37,7 @@ class InboxColumns(SQLModel):
 class OutboxColumns(SQLModel):
     """A message to be sent: committed first, sent after, sent again until it was."""
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     target: str = Field(max_length=250)
     kind: str = Field(max_length=10)  # "channel": PUBLISH and a bounded stream of the same name; "stream": XADD
     body: str = Field(sa_type=Text)
@@ -41,7 +53,7 @@ class OutboxColumns(SQLModel):
 class EventColumns(SQLModel):
     """What happened to a class or a rendition, when, where, why."""
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     at: float
     what: str = Field(max_length=60)
     class_id: str | None = Field(default=None, max_length=250, index=True)
@@ -53,15 +65,15 @@ class EventColumns(SQLModel):
 class IncidentColumns(SQLModel):
     """Alarms of one code, told as one; *first_id* and *last_id* are rows of the outbox, *classes* a JSON list."""
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     code: int = Field(index=True)
     first_at: float
     last_at: float
     number: int
     classes: str = Field(default="[]", sa_type=Text)
     message: str = Field(default="", sa_type=Text)
-    first_id: int = 0
-    last_id: int = 0
+    first_id: int = Field(default=0, sa_type=Whole)
+    last_id: int = Field(default=0, sa_type=Whole)
     told_at: float | None = None
     told_number: int = 0
     told_classes: int = 0  # how many of *classes*, from its beginning, people have been told

@@ -9,6 +9,7 @@ from lectern.effects.rows.tables.shared import (
     IncidentColumns,
     Journal,
     OutboxColumns,
+    Whole,
     table_of,
 )
 from lectern.states import BookingState
@@ -24,7 +25,7 @@ class RenditionRow(TeacherTable, table=True):
     """A record at a resolution, and how far its transcoding is. The first three columns are documented."""
 
     __tablename__ = "video_list"
-    record_id: int = Field(primary_key=True)
+    record_id: int = Field(primary_key=True, sa_type=Whole)
     resolution: str = Field(primary_key=True, max_length=10)
     status: str | None = Field(default=None, max_length=20)
     url: str | None = Field(default=None, sa_type=Text)
@@ -64,7 +65,7 @@ class OrderRow(TeacherTable, table=True):
     __tablename__ = "order_list"
     class_id: str = Field(primary_key=True, max_length=250)
     institution_id: str | None = Field(default=None, max_length=250)
-    record_id: int | None = Field(default=None, index=True)
+    record_id: int | None = Field(default=None, index=True, sa_type=Whole)
     url_stem: str | None = Field(default=None, max_length=250)  # where no record is named
     resolution: str | None = Field(default=None, max_length=10)
     start_time: float = Field(index=True)
@@ -102,7 +103,7 @@ class MoveRow(TeacherTable, table=True):
     """A class that was taken from a streamer, which may not know it yet."""
 
     __tablename__ = "move_list"
-    id: int | None = Field(default=None, primary_key=True)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     class_id: str = Field(max_length=250, index=True)
     streamer: str = Field(max_length=250, index=True)
     placement: int

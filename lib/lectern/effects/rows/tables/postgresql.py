@@ -1,0 +1,84 @@
+"""A PostgreSQL database: which URLs name one, what its sessions may do, and which of its errors pass."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event
+from sqlalchemy.exc import OperationalError
+
+from lectern.errors import Misuse
+
+DRIVER = "postgresql+psycopg"
+FORM = "postgresql://host/lectern, with user and password before the host"
+SESSIONS = 10
+"""Number of connections of a process: as many as its threads that do nothing but transactions, and two more."""
+
+LIMITS: Mapping[str, int] = {
+    "idle_in_transaction_session_timeout": 10_000,  # a teacher that stands still in a transaction stops the others
+    "statement_timeout": 60_000,
+    "tcp_user_timeout": 15_000,
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 3,
+    "tcp_keepalives_count": 3,
+}
+"""What the server ends a session for, in milliseconds; of keepalives in seconds."""
+
+CLIENT: Mapping[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""The same at our end: a server that is gone is noticed within 15 s."""
+
+_PASSING = frozenset({"25P03", "25P04", "25006"})
+"""SQLSTATEs that the driver calls faults of the program: a session that was ended, a server that is only a copy."""
+
+
+def open_server(url: URL) -> Engine:
+    """An engine for *url*; raises Misuse where it names another database or another driver, or ours is missing."""
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
+    if url.drivername not in {"postgresql", "postgres", DRIVER}:
+        raise Misuse(f"{url.drivername}: lectern does not use this driver of PostgreSQL. Write {FORM}")
+    if not url.database:
+        raise Misuse(f"The database URL names no database. Write {FORM}")
+    theirs = url.query.get("options", "")
+    options = [f"-c {name}={value}" for name, value in LIMITS.items()]
+    options += [theirs] if isinstance(theirs, str) else theirs  # what stands last is what counts
+    try:
+        engine = create_engine(
+            url.set(drivername=DRIVER),
+            isolation_level="READ COMMITTED",  # each statement after the writers' lock sees all that was committed
+            pool_pre_ping=True,
+            pool_size=SESSIONS,
+            max_overflow=0,
+            hide_parameters=True,
+            connect_args={**CLIENT, "application_name": "lectern", "options": " ".join(options).strip()},
+        )
+    except ImportError as error:
+        raise Misuse(
+            f'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"'
+        ) from error
+    event.listen(engine, "connect", _spare_odd_texts)
+    event.listen(engine, "handle_error", _pass)
+    return engine
+
+
+def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver may not be installed)
+    """Write what no text of PostgreSQL can hold as a sign for it: output of programs may have anything in it."""
+    from psycopg.types.string import StrDumper  # noqa: PLC0415 (an extra: it is there when this is called)
+
+    class Dumper(StrDumper):
+        def dump(self, obj: str) -> bytes:
+            return obj.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace")
+
+    connection.adapters.register_dumper(str, Dumper)
+
+
+def _pass(context: ExceptionContext) -> None:
+    """Raise what passes by itself as what is waited for everywhere."""
+    error = context.original_exception
+    if getattr(error, "sqlstate", None) in _PASSING and not isinstance(context.sqlalchemy_exception, OperationalError):
+        raise OperationalError(context.statement, None, error, connection_invalidated=context.is_disconnect) from error

@@ -1,0 +1,208 @@
+"""A teacher's database on PostgreSQL: what its URL may be, what its sessions bear, and what its columns can hold."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
+
+from lectern.effects.rows import bookings, events, inbox, schema, tables
+from lectern.effects.rows.events import Event
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.errors import CallAPerson, Misuse
+from lectern.messages import Booking
+from lectern.states import BookingState
+from tests.stage.postgres import Databases
+
+NOW = 1_764_010_800.0
+LARGEST = 2**63 - 1
+
+
+@pytest.fixture
+def url(postgresql: Databases) -> str:
+    return postgresql.fresh()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    found = open_database(url)
+    schema.upgrade(found, "teacher")
+    yield found
+    found.dispose()
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of this test stand for processes: they do not wait for each other here, but in the database."""
+    monkeypatch.setattr(tables.engine, "_WRITING", nullcontext())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("mysql://root:hidden@host/db", "mysql: lectern keeps no rows there"),
+        ("postgresql+asyncpg://u:hidden@host/db", r"postgresql\+asyncpg: lectern does not use this driver"),
+        ("postgresql+psycopg2://u:hidden@host/db", r"postgresql\+psycopg2: lectern does not use this driver"),
+        ("postgresql://u:hidden@host", "names no database"),
+    ],
+)
+def test_a_url_that_names_no_database_of_ours_is_refused_in_words(wrong: str, said: str) -> None:
+    with pytest.raises(Misuse, match=said) as caught:
+        open_database(wrong)
+    assert "postgresql://host/lectern, with user and password" in caught.value.message
+    assert "hidden" not in caught.value.message
+
+
+def test_the_driver_is_named_with_what_to_type_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(Misuse, match=r'Type: pip install "lectern\[postgresql\]"'):
+        open_database("postgresql://u@host/db")
+
+
+@pytest.mark.parametrize("form", ["postgres://", "postgresql://", "postgresql+psycopg://"])
+def test_each_usual_spelling_of_the_url_opens(url: str, form: str) -> None:
+    engine = open_database(url.replace("postgresql://", form))
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_what_the_server_refuses_is_said_in_words(url: str) -> None:
+    engine = open_database(f"{url}-is-not-there")
+    with pytest.raises(CallAPerson, match="does not exist") as caught:
+        schema.upgrade(engine, "teacher")
+    assert "Traceback" not in caught.value.message
+    engine.dispose()
+
+
+def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first_did(url: str) -> None:
+    engine = open_database(url)
+    with pytest.raises(Misuse, match="Run `lectern init`"):
+        schema.check(engine, "teacher")
+    planned = schema.plan(engine, "teacher")
+    assert schema.upgrade(engine, "teacher") == planned != []
+    assert schema.upgrade(engine, "teacher") == []
+    schema.check(engine, "teacher")
+    engine.dispose()
+
+
+def test_numbers_that_were_narrow_are_widened_once_with_all_that_was_in_them(url: str, engine: Engine) -> None:
+    """As an earlier release left them: INTEGER, and a sequence that ends there."""
+    with transaction(engine) as connection:
+        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}")], NOW)
+        connection.execute(text("ALTER TABLE inbox_list ALTER COLUMN id TYPE INTEGER"))
+        connection.execute(text("ALTER SEQUENCE inbox_list_id_seq AS integer"))
+        connection.execute(text("ALTER TABLE order_list ALTER COLUMN record_id TYPE INTEGER"))
+        connection.execute(text("UPDATE alembic_version SET version_num = 'teacher_0007'"))
+    said = schema.upgrade(engine, "teacher")
+    assert "order_list: record_id takes numbers of 64 bits" in said
+    assert "inbox_list: id takes numbers of 64 bits" in said
+    with transaction(engine) as connection:
+        connection.execute(text("SELECT setval('inbox_list_id_seq', 3000000000)"))
+        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}")], NOW)
+    with reading(engine) as connection:
+        ids = list(connection.execute(select(journal.inbox.c.id).order_by(journal.inbox.c.id)).scalars())
+    assert ids == [1, 3_000_000_001]
+
+
+def test_the_largest_record_of_the_wire_is_booked(engine: Engine) -> None:
+    url = "http://origin/lesson.flv"
+    booking = Booking(
+        class_id="c-1", video_url=url, start_time=NOW, end_time=NOW + 60, push_url="rtmp://live/c-1", record_id=LARGEST
+    )
+    with transaction(engine) as connection:
+        bookings.add(connection, [(booking, BookingState.RECEIVED)], NOW)
+    with reading(engine) as connection:
+        assert connection.execute(select(orders.c.record_id)).scalar_one() == LARGEST
+
+
+def test_a_text_that_the_database_cannot_hold_is_written_with_a_sign_for_it(engine: Engine) -> None:
+    """A program of ours can print a NUL byte: the note of what it did must not fail for it."""
+    with transaction(engine) as connection:
+        events.note(connection, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
+    with reading(engine) as connection:
+        assert connection.execute(select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
+
+
+@pytest.mark.usefixtures("processes")
+def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: Engine, url: str) -> None:
+    """Each reads what the one before it wrote: its statements see all that was committed before it had its turn."""
+    others = [engine, open_database(url)]
+    with transaction(engine) as connection:
+        connection.execute(text("CREATE TABLE counted (number integer)"))
+        connection.execute(text("INSERT INTO counted VALUES (0)"))
+    failed: list[Exception] = []
+
+    def count(own: Engine) -> None:
+        try:
+            for _ in range(100):
+                with transaction(own) as connection:
+                    number = connection.execute(text("SELECT number FROM counted")).scalar_one()
+                    connection.execute(text("UPDATE counted SET number = :number"), {"number": number + 1})
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is to be none)
+            failed.append(error)
+
+    threads = [threading.Thread(target=count, args=(own,)) for own in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with reading(engine) as connection:
+        assert (failed, connection.execute(text("SELECT number FROM counted")).scalar_one()) == ([], 200)
+    others[1].dispose()
+
+
+@pytest.mark.usefixtures("processes")
+def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(url: str, engine: Engine) -> None:
+    """The server ends its session; what it does next is a database that is away, which is waited for everywhere."""
+    hangs = open_database(f"{url}?options=-c%20idle_in_transaction_session_timeout%3D500")
+    with pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (both at the same time)
+        began = time.monotonic()
+        thread = threading.Thread(target=_write, args=(url,))
+        thread.start()
+        thread.join(8)
+        assert time.monotonic() - began < 8
+        still.execute(text("SELECT 1"))
+    with reading(engine) as connection:
+        assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
+    hangs.dispose()
+
+
+def _write(url: str) -> None:
+    other = open_database(url)
+    with transaction(other) as connection:
+        inbox.keep(connection, journal, [Arrived("stream:order", "order", "written meanwhile")], NOW)
+    other.dispose()
+
+
+def test_each_session_has_limits_and_a_readers_writes_nothing(url: str, engine: Engine) -> None:
+    with transaction(engine) as connection:
+        limits = {
+            name: connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("idle_in_transaction_session_timeout", "statement_timeout", "transaction_isolation")
+        }
+    assert limits == {
+        "idle_in_transaction_session_timeout": "10s",
+        "statement_timeout": "1min",
+        "transaction_isolation": "read committed",
+    }
+    with pytest.raises(OperationalError, match="read-only"), reading(engine) as connection:
+        connection.execute(text("DELETE FROM inbox_list"))
+
+
+def test_a_reader_waits_for_no_writer_and_sees_one_state(url: str, engine: Engine) -> None:
+    with psycopg.connect(url) as writer:
+        writer.execute("SELECT pg_advisory_xact_lock(7365)")
+        with reading(engine) as connection:
+            before = inbox.waiting(connection, journal)
+            writer.execute("INSERT INTO inbox_list (source, body, received_at) VALUES ('stream:order', '{}', 1)")
+            writer.commit()
+            assert inbox.waiting(connection, journal) == before == 0
+    with reading(engine) as connection:
+        assert inbox.waiting(connection, journal) == 1
