@@ -17,6 +17,7 @@ from flows.resident.works import Work
 from flows.retry import backoff_s
 from flows.streamer import releases
 from flows.trouble import MustEnd
+from lectern.body import as_text
 from lectern.commands import TAKE_BACK, command_of
 from lectern.effects import process
 from lectern.effects.redis.hearing import Entry, Streams
@@ -141,6 +142,7 @@ class Intake:
 
     def _arrived(self, kind: str, name: str, body: str) -> Arrived:
         """The command decides which flow handles a message; one that can not be read goes where its channel goes."""
+        body = as_text(body)
         command = command_of(body)
         if command not in self._groups:
             command = name if name in self._groups else next(iter(self._groups))

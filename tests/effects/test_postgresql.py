@@ -11,12 +11,13 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
 from lectern.effects.rows import bookings, events, inbox, schema, tables
-from lectern.effects.rows.events import Event
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse
+from lectern.facts import Event
 from lectern.messages import Booking
+from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
 from lectern.states import BookingState
 from tests.stage.postgres import Databases
 
@@ -99,7 +100,7 @@ def test_numbers_that_were_narrow_are_widened_once_with_all_that_was_in_them(url
         connection.execute(text("ALTER TABLE inbox_list ALTER COLUMN id TYPE INTEGER"))
         connection.execute(text("ALTER SEQUENCE inbox_list_id_seq AS integer"))
         connection.execute(text("ALTER TABLE order_list ALTER COLUMN record_id TYPE INTEGER"))
-        connection.execute(text("UPDATE alembic_version SET version_num = 'teacher_0007'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :one"), {"one": wide.down_revision})
     said = schema.upgrade(engine, "teacher")
     assert "order_list: record_id takes numbers of 64 bits" in said
     assert "inbox_list: id takes numbers of 64 bits" in said
@@ -128,6 +129,14 @@ def test_a_text_that_the_database_cannot_hold_is_written_with_a_sign_for_it(engi
         events.note(connection, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
     with reading(engine) as connection:
         assert connection.execute(select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
+
+
+def test_an_event_may_have_a_long_name(engine: Engine) -> None:
+    """SQLite looks at no length of a column, so none is kept to."""
+    with transaction(engine) as connection:
+        events.note(connection, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
+    with reading(engine) as connection:
+        assert len(connection.execute(select(journal.events.c.what)).scalar_one()) > 150
 
 
 @pytest.mark.usefixtures("processes")

@@ -112,6 +112,11 @@ class Hosts:
         """The database of *who*."""
         return self.folder / f"{who}.db"
 
+    def server_url(self, who: str) -> str | None:
+        """Where the database of *who* is, if it is one of a server."""
+        found = self.environment(who)["TEACHER_DATABASE_URL"]
+        return found if _role(who) == "teacher" and found.startswith("postgresql:") else None
+
     def lectern(self, who: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run ``lectern …`` on the host *who* to its end."""
         return subprocess.run(

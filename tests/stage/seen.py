@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import stamina
+from psycopg.rows import dict_row
 
 from tests.stage.ear import Fields
 from tests.stage.platform import Platform
@@ -23,12 +25,19 @@ class Stage(Platform):
 
     def rows(self, who: str, sql: str, *values: object) -> list[Fields]:
         """Rows of the database of *who*."""
+        if url := self.server_url(who):
+            with psycopg.connect(url, row_factory=dict_row) as server:
+                return server.execute(sql.replace("?", "%s"), values).fetchall()
         with closing(sqlite3.connect(f"file:{self.database(who)}?mode=ro", uri=True, timeout=20)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(sql, values)]
 
     def alter(self, who: str, sql: str) -> None:
         """Do something to the database of *who*."""
+        if url := self.server_url(who):
+            with psycopg.connect(url) as server:
+                server.execute(sql)
+            return
         with closing(sqlite3.connect(self.database(who), timeout=20)) as connection, connection:
             connection.execute(sql)
 

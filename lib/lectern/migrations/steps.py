@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Integer, Table, func, inspect, select, text
+from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, func, inspect, select, text
 
 from lectern.errors import CallAPerson, Misuse
 from lectern.migrations.look import Shape, shape
@@ -94,3 +94,16 @@ def widen(table: str, *columns: str) -> None:
         if sequence is not None:
             op.execute(f"ALTER SEQUENCE {sequence} AS bigint")
         say(f"{table}: {name} takes numbers of 64 bits")
+
+
+def lengthen(table: str, *columns: str) -> None:
+    """Let PostgreSQL keep texts of any length in *columns*; SQLite has never looked at it."""
+    bind = op.get_bind()
+    if bind.dialect.name != "postgresql":
+        return
+    kinds = {column["name"]: column["type"] for column in inspect(bind).get_columns(table)}
+    for name in columns:
+        kind = kinds[name]
+        if isinstance(kind, String) and kind.length is not None:
+            op.alter_column(table, name, type_=Text())
+            say(f"{table}: {name} takes texts of any length")
