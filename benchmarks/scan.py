@@ -10,7 +10,7 @@ from benchmarks import streamer
 from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Stand
 from flows.streamer.reconcile import reconciled
-from lectern.effects.files import store
+from lectern.effects.files import scan
 from lectern.states import Resolution
 
 WHAT = (
@@ -46,7 +46,7 @@ def _measured(stand: Stand, number: int) -> dict[str, float]:
 
         ways: dict[str, Callable[[], object]] = {
             "du": lambda: subprocess.run(["du", "-sb", str(root)], check=True, capture_output=True, timeout=600),
-            "disk": lambda: store.scan(root),
+            "disk": lambda: scan.scan(root),
             "all": everything,
         }
         times: dict[str, list[float]] = {name: [] for name in ways}

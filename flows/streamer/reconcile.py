@@ -14,13 +14,13 @@ from flows import show
 from flows.batch import apart
 from flows.host import NOWHERE, Host, log, streamer
 from flows.streamer import download, lost
-from lectern.effects.files import quarantine, store
+from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
-from lectern.effects.files.store import Found
+from lectern.effects.files.scan import Found
 from lectern.effects.media import probe, whole
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.cache import Cached
-from lectern.effects.rows.differences import Difference, Odd, differences
+from lectern.effects.rows.differences import Difference, Odd, differences, doubtful
 from lectern.errors import LecternError
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
@@ -41,8 +41,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str,
     """Do it; returns one row a difference. With *dry_run* only look."""
     root = host.settings.video_root
     async with host.cache_lock:
-        found = await asyncio.to_thread(store.scan, root)
-        rows = {row.stem: row for row in await host.look(cache.everything)}
+        found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, root))
         odd = differences(found, rows)
         if dry_run:
             return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lectern.effects.files import origin as origins
-from lectern.effects.files import store
+from lectern.effects.files import scan, store
 from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 from tests.effects.conftest import Origin
@@ -94,7 +94,7 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
     put(tmp_path / "quarantine/6666/6666.flv")
     put(tmp_path / "readme")
     (tmp_path / "6666/6666_240P.flv").symlink_to("/etc/passwd")
-    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in store.scan(tmp_path)}
+    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in scan.scan(tmp_path)}
     assert found == {
         "6666/6666.flv": ("rendition", "6666"),
         "6666/6666_720P.flv.part": ("part", "6666_720P"),
@@ -103,11 +103,11 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
         "7/6666_480P.flv": ("unknown", None),
         "readme": ("unknown", None),
     }
-    assert store.scan(tmp_path)[0].size_bytes == 3
+    assert scan.scan(tmp_path)[0].size_bytes == 3
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
-    assert store.scan(tmp_path / "none") == []
+    assert scan.scan(tmp_path / "none") == []
 
 
 def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:

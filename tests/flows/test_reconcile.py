@@ -11,10 +11,10 @@ from sqlalchemy import insert, select, update
 
 from flows.host import Host
 from flows.streamer import reconcile
-from lectern.effects.files import quarantine, store
+from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.differences import Odd, differences
+from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.facts import Idle
@@ -242,10 +242,15 @@ def test_a_start_with_many_files_is_short(host: Streamer) -> None:
             rows.append({**its, "duration_s": 1.0, "num_cite": 0, "tries": 0})
         connection.execute(insert(files), rows)
     path.unlink()
-    found = store.scan(root)
+    found = scan.scan(root)
     with reading(host.engine) as connection:
         known = {one.stem: one for one in cache.everything(connection)}
     assert differences(found, known) == []
     assert len(differences(found[1:], known)) == 1
     touched = [replace(found[0], mtime=1.0), *found[1:]]
     assert [one.odd for one in differences(touched, known)] == [Odd.TOUCHED]
+    with reading(host.engine) as connection:
+        assert doubtful(connection, found) == ([], {}), "what agrees is not looked at again"
+        odd, doubted = doubtful(connection, [replace(found[0], mtime=1.0), *found[2:]])
+    assert ([one.stem for one in odd], set(doubted)) == ([found[0].stem], {found[0].stem, found[1].stem})
+    assert {one.odd for one in differences(odd, doubted)} == {Odd.TOUCHED, Odd.MISSING}

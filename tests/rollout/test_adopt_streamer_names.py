@@ -200,9 +200,9 @@ def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:
     engine = host.engine()
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-        from lectern.effects.files import store
+        from lectern.effects.files import scan
 
-        assert [one.kind for one in store.scan(host.video_root)] == ["rendition"]
+        assert [one.kind for one in scan.scan(host.video_root)] == ["rendition"]
     engine.dispose()
 
 

@@ -3,10 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastcrc import crc64 as _crc64
 
@@ -16,24 +15,9 @@ from lectern.errors import Misuse
 from lectern.shown import shown
 
 QUARANTINE = "quarantine"
-_KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
-_DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
 _FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
 _CHUNK_BYTES = 4 * 1024 * 1024
 _LOOK_BYTES = 64 * 1024
-
-Kind = Literal["rendition", "part", "unknown"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Something in the store; *stem* is None where it is unknown, *size_bytes* 0 where it is a folder."""
-
-    path: Path
-    stem: str | None
-    size_bytes: int
-    kind: Kind
-    mtime: float = 0.0
 
 
 def crc64(path: Path) -> int:
@@ -93,69 +77,6 @@ def quarantine(root: Path, path: Path) -> Path:
         target = wanted.with_name(f"{wanted.name}.{number}")
     path.rename(target)
     return target
-
-
-def scan(root: Path) -> list[Found]:
-    """All that is in the store, by path, without hidden things, databases at its top, and the quarantine."""
-    return sorted(_entries(root), key=lambda found: found.path) if root.is_dir() else []
-
-
-def _entries(root: Path) -> Iterator[Found]:
-    with os.scandir(root) as top:
-        for entry in top:
-            if entry.name in _KEPT_ALONE or _is_not_ours(entry):
-                continue
-            if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
-                with os.scandir(entry.path) as folder:
-                    names = {inner.name: inner for inner in folder}
-                for name, inner in names.items():
-                    if not _is_hidden(name) and not (
-                        name.endswith(".origin") and name.removesuffix(".origin") in names
-                    ):
-                        yield _found(inner, entry.name)
-            else:
-                yield _found(entry, None)
-
-
-def _is_not_ours(entry: os.DirEntry[str]) -> bool:
-    """Whether nobody put it here as a recording: a hidden thing, a database (it may be ours), a folder of no files."""
-    if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
-        return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
-    return not _is_folder_of_ours(entry) and _is_bare(entry.path)
-
-
-def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
-    """Whether a folder is that of a record, or of the rendition whose file, or part of it, it has."""
-    if folder.name.isdecimal():
-        return True
-    if not stems.is_stem(folder.name):
-        return False
-    own = [f"{folder.path}/{folder.name}.flv{ending}" for ending in ("", ".part", ".part.origin")]
-    return any(os.path.lexists(path) for path in own)
-
-
-def _is_bare(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return all(
-            _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
-        )
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _found(entry: os.DirEntry[str], record: str | None) -> Found:
-    path = Path(entry.path)
-    if not entry.is_file(follow_symlinks=False):
-        return Found(path, None, 0, "unknown")
-    looked = entry.stat(follow_symlinks=False)
-    matched = _FILE.fullmatch(entry.name)
-    is_ours = matched is not None and stems.is_stem(matched["stem"]) and record == stems.folder(matched["stem"])
-    if matched is None or not is_ours:
-        return Found(path, None, looked.st_size, "unknown", looked.st_mtime)
-    kind: Kind = "part" if matched["part"] else "rendition"
-    return Found(path, matched["stem"], looked.st_size, kind, looked.st_mtime)
 
 
 def size_bytes(path: Path) -> int:

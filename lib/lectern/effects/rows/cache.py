@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, or_, select, update
 
 from lectern.effects.rows.tables.streamer import dirs, files
 from lectern.facts import Idle, Usage
@@ -45,7 +45,7 @@ _COLUMNS = (
     files.c.mtime,
     files.c.run_id,
 )
-_HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
+HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
 
 _UNPINNED = files.c.num_cite == 0
@@ -75,6 +75,11 @@ def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
     """The rows of *stems*."""
     found = connection.execute(select(*_COLUMNS).where(files.c.id.in_(list(stems))))
     return {row.id: _cached(row) for row in found}
+
+
+def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
+    """The rows that are *such*."""
+    return [_cached(row) for row in connection.execute(select(*_COLUMNS).where(such))]
 
 
 def everything(connection: Connection) -> list[Cached]:
@@ -110,7 +115,7 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
     """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
     wanted = (
         select(files.c.id, files.c.size_bytes)
-        .where(_HERE, _UNPINNED, files.c.id.not_in(list(but)))
+        .where(HERE, _UNPINNED, files.c.id.not_in(list(but)))
         .order_by(files.c.update_time, files.c.id)
     )
     found: list[Idle] = []
@@ -174,14 +179,13 @@ def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle])
     """The renditions leave the sums; their files go next."""
     for one in evictions:
         check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
-        connection.execute(update(files).where(files.c.id == one.stem, _HERE).values(state=FileState.EVICTING))
+        connection.execute(update(files).where(files.c.id == one.stem, HERE).values(state=FileState.EVICTING))
         _add(connection, root, size=-one.size_bytes, num=-1)
 
 
 def evicting(connection: Connection) -> list[Cached]:
     """What a crash left between leaving the sums and leaving the disk."""
-    found = connection.execute(select(*_COLUMNS).where(files.c.state == FileState.EVICTING))
-    return [_cached(row) for row in found]
+    return where(connection, files.c.state == FileState.EVICTING)
 
 
 def forget(connection: Connection, stems: Sequence[str]) -> None:
@@ -205,8 +209,7 @@ def tried(connection: Connection, stem: str) -> int:
 def downloading(connection: Connection, before: float) -> list[Cached]:
     """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
     begun = (files.c.state == FileState.DOWNLOADING) & (func.coalesce(files.c.update_time, 0) < before)
-    found = connection.execute(select(*_COLUMNS).where(begun))
-    return [_cached(row) for row in found]
+    return where(connection, begun)
 
 
 def arrived(
@@ -277,7 +280,7 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
     for stem, number in citations.items():
         connection.execute(update(files).where(files.c.id == stem).values(num_cite=number))
     sums = select(func.coalesce(func.sum(files.c.size_bytes), 0), func.count())
-    used, num = connection.execute(sums.where(_HERE)).one()
+    used, num = connection.execute(sums.where(HERE)).one()
     reserved, reserved_num = connection.execute(sums.where(files.c.state == FileState.DOWNLOADING)).one()
     connection.execute(
         update(dirs)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from lectern import words
-from lectern.effects.files import store
+from lectern.effects.files import scan, store
 from lectern.effects.rows import cache
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
@@ -47,7 +47,7 @@ def evict(engine: Engine, root: Path, stem: str) -> int:
 
 def differences(connection: Connection, root: Path) -> list[str]:
     """What the disk and the database disagree about, in words."""
-    found = store.scan(root)
+    found = scan.scan(root)
     there = {one.stem for one in found if one.kind == "rendition"}
     ready = {one.stem for one in cache.everything(connection) if one.state is FileState.READY}
     strange = [f"{one.path}: no row knows it" for one in found if one.kind == "unknown"]

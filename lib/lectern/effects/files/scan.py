@@ -1,0 +1,106 @@
+"""What lies in the streamer's folder of renditions, told from what nobody knows: one look at each file."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lectern import stems
+from lectern.effects.files.store import QUARANTINE
+from lectern.states import Resolution
+
+_KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
+_DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
+_FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
+_ENDINGS = (".flv", *(f"_{one}.flv" for one in Resolution))
+
+Kind = Literal["rendition", "part", "unknown"]
+
+
+@dataclass(slots=True)
+class Found:
+    """Something in the store, at *site*; *stem* is None where it is unknown, *size_bytes* 0 where it is a folder."""
+
+    site: str
+    stem: str | None
+    size_bytes: int
+    kind: Kind
+    mtime: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where it is. Made when it is asked for: a hundred thousand paths take a second."""
+        return Path(self.site)
+
+
+def scan(root: Path) -> list[Found]:
+    """All that is in the store, by path, without hidden things, databases at its top, and the quarantine."""
+    return sorted(_entries(root), key=lambda found: found.site) if root.is_dir() else []
+
+
+def _entries(root: Path) -> Iterator[Found]:
+    with os.scandir(root) as top:
+        for entry in top:
+            if entry.name in _KEPT_ALONE or _is_not_ours(entry):
+                continue
+            if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
+                yield from _of_folder(entry)
+            else:
+                yield _found(entry, None)
+
+
+def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
+    with os.scandir(entry.path) as folder:
+        inside = {inner.name: inner for inner in folder}
+    is_record = stems.record_of(entry.name) is not None and stems.folder(entry.name) == entry.name
+    for ending in _ENDINGS if is_record else ():  # nearly all files are of this kind: they need no look at their names
+        inner = inside.get(entry.name + ending)
+        if inner is not None and inner.is_file(follow_symlinks=False):
+            del inside[inner.name]
+            looked = inner.stat(follow_symlinks=False)
+            yield Found(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
+    for name, inner in inside.items():
+        if not _is_hidden(name) and not (name.endswith(".origin") and name.removesuffix(".origin") in inside):
+            yield _found(inner, entry.name)
+
+
+def _is_not_ours(entry: os.DirEntry[str]) -> bool:
+    """Whether nobody put it here as a recording: a hidden thing, a database (it may be ours), a folder of no files."""
+    if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
+    return not _is_folder_of_ours(entry) and _is_bare(entry.path)
+
+
+def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
+    """Whether a folder is that of a record, or of the rendition whose file, or part of it, it has."""
+    if folder.name.isdecimal():
+        return True
+    if not stems.is_stem(folder.name):
+        return False
+    own = [f"{folder.path}/{folder.name}.flv{ending}" for ending in ("", ".part", ".part.origin")]
+    return any(os.path.lexists(path) for path in own)
+
+
+def _is_bare(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return all(
+            _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
+        )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _found(entry: os.DirEntry[str], record: str | None) -> Found:
+    if not entry.is_file(follow_symlinks=False):
+        return Found(entry.path, None, 0, "unknown")
+    looked = entry.stat(follow_symlinks=False)
+    matched = _FILE.fullmatch(entry.name)
+    is_ours = matched is not None and stems.is_stem(matched["stem"]) and record == stems.folder(matched["stem"])
+    if matched is None or not is_ours:
+        return Found(entry.path, None, looked.st_size, "unknown", looked.st_mtime)
+    kind: Kind = "part" if matched["part"] else "rendition"
+    return Found(entry.path, matched["stem"], looked.st_size, kind, looked.st_mtime)
