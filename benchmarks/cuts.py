@@ -94,7 +94,7 @@ def _cut(stage: Stage, gate: Gate, name: str, number: int) -> None:
     for i in range(number):
         _on_air(stage, name, i + 1)
         time.sleep(2.5 + (i * 0.37) % 2)
-        if i % 2:
+        if i % 2 or not ffmpegs_of(f"/live/{name}"):
             stage.town.background.run(gate.stop())
             stage.town.background.run(gate.start())
         else:

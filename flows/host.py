@@ -14,8 +14,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 from sqlalchemy import Connection, Engine
 
 from flows.line import Line
+from flows.playout import Playout
 from flows.rounds import Rounds
-from lectern.effects.files.fence import Fence
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import metrics
 from lectern.effects.rows.tables.engine import reading, transaction
@@ -87,9 +87,7 @@ class Host(Generic[S]):
     journal: Journal
     bus: Bus
     runs: Runs
-    busy: set[str] = field(default_factory=set)  # stems and class_ids that a run here works on
-    guarded: dict[str, asyncio.Task[str]] = field(default_factory=dict)  # class_ids that are aired without a run
-    aired_by: dict[str, str] = field(default_factory=dict)  # class_ids on air, and the run that pushes each
+    busy: set[str] = field(default_factory=set)  # stems that a run here works on, and names of works
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
@@ -99,7 +97,7 @@ class Host(Generic[S]):
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     line: Line = field(default_factory=Line)  # a streamer's: the downloads that wait for their turn
     claim: str = ""  # a streamer's: the session of the lease that it asks for
-    fence: Fence = field(default_factory=Fence)  # a streamer's: until when it may push
+    playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed

@@ -9,7 +9,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows.host import Host
-from lectern.effects.rows import cancels, events, inbox, leases, outbox
+from lectern.effects.rows import as_run, cancels, events, inbox, leases, outbox
 from lectern.settings import StreamerSettings, TeacherSettings
 
 S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
@@ -48,6 +48,9 @@ LOOK_EVERY_S = 15.0
 LATE_AFTER_S = 30.0
 """Seconds that a class which was just booked has to get ready before it is called late."""
 
+AS_RUN_KEPT_S = 400 * 86_400.0
+"""Seconds for which it is known what was really sent of a class: a year, and the month in which it is reported."""
+
 
 async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
     """Sweep, unless another run does: where Prefect is slow they would pile up, and make it slower."""
@@ -69,3 +72,5 @@ def prune(connection: Connection, host: Host[Any]) -> None:
     if isinstance(host.settings, TeacherSettings):
         leases.prune(connection, before)
         cancels.prune(connection, time.time())
+    else:
+        as_run.prune(connection, time.time() - AS_RUN_KEPT_S)

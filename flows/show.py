@@ -42,10 +42,10 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
 
 
 class Progress:
-    """A progress bar in the UI, set from any thread, written every 4 s."""
+    """A progress bar in the UI, set from any thread, written every 4 s, or as often as is said."""
 
-    def __init__(self, key: str, description: str) -> None:
-        self._key = key.lower().replace("_", "-")
+    def __init__(self, key: str, description: str, every_s: float = PROGRESS_EVERY_S) -> None:
+        self._key, self._every_s = key.lower().replace("_", "-"), every_s
         self._description = description
         self._percent = 0.0
         self._writer: asyncio.Task[None] | None = None
@@ -74,7 +74,7 @@ class Progress:
             await asyncio.sleep(FIRST_AFTER_S)
             artifact = await acreate_progress_artifact(self._percent, key=self._key, description=self._description)
             while True:
-                await asyncio.sleep(PROGRESS_EVERY_S)
+                await asyncio.sleep(self._every_s)
                 left = (time.monotonic() - began) * (100 - self._percent) / self._percent if self._percent else None
                 eta = f"{self._description}, about {left:.0f} s left" if left is not None else self._description
                 await aupdate_progress_artifact(artifact, self._percent, description=eta)

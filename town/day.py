@@ -10,7 +10,8 @@ from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.platform import position_s
-from town.stack import CACHE_NUM, TIME_OUT_S, Stack
+from town.settings import CACHE_NUM, TIME_OUT_S
+from town.stack import Stack
 from town.table import ANSWER_S, LESSON_S, SLACK_S, Row, Table
 
 NEVER_S = 100_000.0

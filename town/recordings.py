@@ -123,6 +123,7 @@ class Publish:
     bytes: int = 0
     video_frames: int = 0
     ended_at: float | None = None
+    largest_gap_s: float = 0.0  # between two pictures or sounds, as they came
 
 
 def read_publishes(root: Path) -> list[Publish]:
@@ -190,7 +191,10 @@ class Take:
         if not _is_media(kind, payload):
             return
         publish.video_frames += kind == _VIDEO_TAG
-        publish.last_media_at, publish.last_timestamp_ms = time.time(), timestamp_ms
+        now = time.time()
+        if publish.last_media_at is not None:
+            publish.largest_gap_s = max(publish.largest_gap_s, now - publish.last_media_at)
+        publish.last_media_at, publish.last_timestamp_ms = now, timestamp_ms
         if publish.first_media_at is None:
             publish.first_media_at, publish.first_timestamp_ms = publish.last_media_at, timestamp_ms
 

@@ -1,7 +1,6 @@
 """All that a class platform has, on this machine's loopback: started in order, ended by process id."""
 
 import asyncio
-import os
 import secrets
 import shutil
 import signal
@@ -15,27 +14,13 @@ from pathlib import Path
 import httpx
 import redis.asyncio as redis
 
-from town import ports, programs
+from town import playout, ports, programs, settings
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
 from town.programs import Programs
 from town.sshd import SshServer
 
-STREAMER = "streamer1"
-CACHE_NUM = 12
-"""How many renditions the demo's streamer may keep: few, so that its cache can be filled."""
-
-TIME_OUT_S = 20
 GRACE_S = 25.0
-_BATCHES = (
-    "TASK_RUN_RECORDER_BATCH_SIZE",
-    "TASK_RUN_RECORDER_READ_BATCH_SIZE",
-    "EVENT_PERSISTER_BATCH_SIZE",
-    "EVENT_PERSISTER_READ_BATCH_SIZE",
-    "TRIGGERS_READ_BATCH_SIZE",
-)
-"""The server's own batches: with one row a transaction, SQLite is the bottleneck."""
-
 Say = Callable[[str], None]
 
 
@@ -106,6 +91,18 @@ class Stack:
         child.process.kill()
         await child.process.wait()
 
+    async def start_playout(self) -> None:
+        """The playout is a process of its own, which outlives the streamer's resident."""
+        folder = self.root / "playout"
+        folder.mkdir(exist_ok=True)
+        await self.spawn("playout", *playout.argv(folder, self.playout_socket))
+        await until(self.playout_socket.exists, 30, "the playout is there", self.children["playout"])
+
+    @property
+    def playout_socket(self) -> Path:
+        """Where the streamer's playout answers."""
+        return Path(self.environment["PLAYOUT_SOCKET"])
+
     async def lectern(self, *arguments: str) -> str:
         """Run ``lectern …`` to its end; returns what it printed."""
         process = await asyncio.create_subprocess_exec(
@@ -149,59 +146,6 @@ def _listens(port: int) -> bool:
         return False
 
 
-def _environment(root: Path, found: Programs, redis_port: int, prefect_port: int) -> dict[str, str]:
-    """What all processes of the demo see: nothing of the user's settings, everything below *root*."""
-    home = root / "home"
-    home.mkdir(parents=True, exist_ok=True)
-    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
-    return {
-        **kept,
-        "PATH": programs.path(found),
-        "HOME": str(home),
-        "PREFECT_HOME": str(root / "prefect"),
-        "PREFECT_API_URL": f"http://{ports.HOST}:{prefect_port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        **{f"PREFECT_SERVER_SERVICES_{name}": "50" for name in _BATCHES},
-        "REDIS_URL": f"redis://{ports.HOST}:{redis_port}/0",
-    }
-
-
-def _settings(
-    root: Path, found: Programs, origin: Origin, oss: OssTranscoder, ssh: SshServer, key: str
-) -> dict[str, str]:
-    """The settings of the demo's teacher and streamer."""
-    return {
-        "TEACHER_DATABASE_URL": f"sqlite:///{root}/teacher.db",
-        "OSS_TRANSCODE_URL": oss.url,
-        "TRANSCODE_SIGN_KEY": key,
-        "TRANSCODING_TIME_OUT_S": str(TIME_OUT_S),
-        "ECS_HOSTS": ssh.url,
-        "ECS_SSH_KEY": str(ssh.client_key),
-        "ECS_KNOWN_HOSTS": str(ssh.known_hosts),
-        "ECS_WORK_ROOT": str(root / "ecs"),
-        "ECS_FFMPEG": found.ffmpeg,
-        "ECS_WGET": found.wget,
-        "UPLOAD_URL": origin.url,
-        "PUBLIC_URL": origin.url,
-        "STREAMER_NAME": STREAMER,
-        "STREAMER_DATABASE_URL": f"sqlite:///{root}/task_list.db",
-        "VIDEO_ROOT": str(root / "video"),
-        "WGET_PATH": found.wget,
-        "DOWNLOAD_RATE": "20m",
-        "MAX_VIDEO_NUM": str(CACHE_NUM),
-        "ALLOWED_ORIGINS": ports.HOST,
-        "ALLOWED_PUSH_HOSTS": ports.HOST,
-        "BROADCAST_LEAD_S": "12",
-        "SWEEP_INTERVAL_S": "5",
-        "STREAMER_LOST_AFTER_S": "30",
-        "DRAIN_TIMEOUT_S": "5",
-        "API_BIND": f"{ports.HOST}:{ports.free_port()}",
-        "HEALTH_BIND": f"{ports.HOST}:{ports.free_port()}",
-    }
-
-
 @asynccontextmanager
 async def running(
     root: Path, say: Say, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
@@ -210,16 +154,17 @@ async def running(
     _clear(root)
     found = programs.gather(root / "bin")
     redis_port, prefect_port, key = ports.free_port(), ports.free_port(), secrets.token_hex(16)
-    environment = _environment(root, found, redis_port, prefect_port)
+    environment = settings.environment(root, found, redis_port, prefect_port)
     async with AsyncExitStack() as stack:
         origin = await stack.enter_async_context(Origin(root / "origin", put_prefixes=("1",)))
         oss = await stack.enter_async_context(
             OssTranscoder(root / "origin", origin.url, environment["REDIS_URL"], key, ffmpeg=found.ffmpeg)
         )
         ssh = await stack.enter_async_context(SshServer(root / "ssh", environment={"PATH": environment["PATH"]}))
-        environment |= _settings(root, found, origin, oss, ssh, key)
+        environment |= settings.of_hosts(root, found, origin, oss, ssh, key)
         ui = f"http://{ports.HOST}:{prefect_port}"
         running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment)
+        stack.callback(shutil.rmtree, running.playout_socket.parent, ignore_errors=True)
         stack.push_async_callback(_end_all, running.children)
         async with asyncio.TaskGroup() as group:
             group.create_task(meanwhile(running, say))
@@ -259,7 +204,8 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     await _prefect_up(f"{stack.ui_url}/api/health", prefect)
     say("lectern init, for the teacher and the streamer")
     await asyncio.gather(stack.lectern("init", "teacher"), stack.lectern("init", "streamer"))
-    say("lectern serve, the teacher and the streamer")
+    say("lectern playout, then lectern serve, the teacher and the streamer")
+    await stack.start_playout()
     for role in ("teacher", "streamer"):
         child = await stack.serve(role)
         await until(lambda child=child: "started!" in child.last_words(), 60, f"the {role} is up", child)  # type: ignore[misc]

@@ -29,6 +29,9 @@ START_S = 10.0
 LATE_S = 60.0
 """Seconds after which a loop that has not come round stands still."""
 
+AWAY_S = 3.0
+"""Seconds that the playout may be away: an upgrade takes less."""
+
 OLD_S = 120.0
 """Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
 
@@ -48,7 +51,7 @@ class Health:
         self._host: Host[Any] | None = None
         self._ending: str | None = None
         self._found: tuple[float, list[str]] = (0.0, [])  # until when it is said, monotonic, and what is wrong
-        self._has_held = False
+        self._has_held = self._has_aired = False
 
     def begins(self, host: Host[Any]) -> None:
         """The works of *host* have begun."""
@@ -78,7 +81,7 @@ class Health:
             return ["it begins"]
         until, found = self._found
         if time.monotonic() >= until:
-            found = [*self._standing_still(self._host), *await self._old(self._host), *self._unleased(self._host)]
+            found = [*self._standing_still(self._host), *await self._old(self._host), *self._unaired(self._host)]
             self._found = time.monotonic() + FRESH_S, found
         return found
 
@@ -99,15 +102,20 @@ class Health:
         waits_s = time.time() - oldest if oldest is not None else 0.0
         return [f"inbox: a message waits since {waits_s:.0f} s"] if waits_s > OLD_S else []
 
-    def _unleased(self, host: Host[Any]) -> list[str]:
-        """A streamer that is new, or whose teacher is not there yet, has a while until it must hold a lease."""
+    def _unaired(self, host: Host[Any]) -> list[str]:
+        """Why a streamer airs nothing. One that is new has a while until it must hold a lease, and have its playout."""
         if not isinstance(host.settings, StreamerSettings):
             return []
-        if host.fence.held():
+        wrong, is_new = [], time.time() - self._since < LATE_S
+        if host.playout.held():
             self._has_held = True
-            return []
-        is_new = not self._has_held and time.time() - self._since < LATE_S
-        return [] if is_new else ["lease: is not held, so nothing is pushed; does the teacher run?"]
+        elif self._has_held or not is_new:
+            wrong.append("lease: is not held, so nothing is pushed; does the teacher run?")
+        if host.playout.why is None:
+            self._has_aired = True
+        elif host.playout.away_s() > AWAY_S and (self._has_aired or not is_new):
+            wrong.append(f"playout: is not there, so nothing is aired: {host.playout.why}")
+        return wrong
 
 
 class Metrics:

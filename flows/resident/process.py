@@ -20,7 +20,7 @@ from flows.resident.intake import Intake
 from flows.resident.queue_lock import QueueLock
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
-from flows.streamer import guard, lease, reconcile, word
+from flows.streamer import handing, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
 from flows.teacher import readiness as teacher_readiness
 from flows.teacher import roll
@@ -158,7 +158,7 @@ class Resident:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: until the disk is looked through, nobody shall take us for lost.
                 keeper = lease.Keeper(host)
-                works.begin({"lease": keeper.run, "fence": keeper.watch_fence})
+                works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host))
             works.begin({**self._beside(host, runs), **taking})
             gc.collect()
@@ -174,7 +174,6 @@ class Resident:
             await works.end(taking, END_S)  # what is not taken now, is taken after the start
             await intake.close()
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
-            await _end_guarded(host, END_S / 2)
             await works.end_all(END_S / 2)
         if works.why is not None:
             raise works.why
@@ -188,9 +187,8 @@ class Resident:
         }
         if isinstance(host.settings, StreamerSettings):
             return works | {
-                "guard": lambda: guard.guard(host),
-                "timetable": lambda: guard.timetable(host),
-                "plan": lambda: guard.plan(host),
+                "timetable": lambda: timetable.cancels(host),
+                "plan": lambda: timetable.plan(host),
                 "word": lambda: word.say(host),
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
@@ -220,15 +218,6 @@ class Resident:
         for name, one in sources.items():  # where nobody can read what a message wants, its source says who looks
             groups.setdefault(name, one.flow)
         return Intake(host, groups, [name for name, one in sources.items() if one.is_published], list(sources))
-
-
-async def _end_guarded(host: Host[Any], within_s: float) -> None:
-    """End the pushes that have no run; the next process goes on with them."""
-    pushes = set(host.guarded.values())
-    for one in pushes:
-        one.cancel("drained")
-    if pushes:
-        await asyncio.wait(pushes, timeout=within_s)
 
 
 def _slots(settings: Settings) -> int:

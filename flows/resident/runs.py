@@ -37,6 +37,9 @@ CREATE_S = 10.0
 UNHEARD_KEPT = 200
 """Number of runs that are looked for later because Prefect did not say whether it has created them."""
 
+ONLY_WATCHES = frozenset({"broadcast"})
+"""Flows whose runs do nothing but watch: the end of the process waits for none of them."""
+
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 
 
@@ -53,6 +56,7 @@ def _is_unknown(error: Exception) -> bool:
 class _Active:
     task: "asyncio.Task[State[Any] | None]"
     name: str
+    only_watches: bool = False
     verdict: str | None = None  # why we cancel it: "cancelled" or "drained"
 
 
@@ -192,7 +196,8 @@ class ResidentRuns:
         if flow is None:
             log.error("%s: its deployment is not one of this host", run.name)
             return
-        active = _Active(asyncio.create_task(self._engine(flow, run), context=self._context.copy()), run.name)
+        engine = asyncio.create_task(self._engine(flow, run), context=self._context.copy())
+        active = _Active(engine, run.name, flow.name in ONLY_WATCHES)
         self._active[run.id] = active
         try:
             await asyncio.wait({active.task})
@@ -287,7 +292,7 @@ class ResidentRuns:
     async def drain(self, timeout_s: float, rest_s: float) -> None:
         """Wait for the runs at work, then put the rest to AwaitingRetry, for which there are *rest_s*."""
         self.close()
-        tasks = {active.task for active in self._active.values()}
+        tasks = {active.task for active in self._active.values() if not active.only_watches}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         for active in self._active.values():

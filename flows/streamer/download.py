@@ -79,6 +79,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     ready = await host.commit(arrive, host, stem, remote, found)
     await tell(host)
     host.unplanned.set()
+    host.playout.wanted.set()
     return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
 
 

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import trouble
 from flows.host import Host, log
+from flows.playout import boot_now
 from lectern.decide import lease as decide
-from lectern.effects.files import fence
-from lectern.effects.rows import cache, leases
-from lectern.errors import LecternError, TryAgain
+from lectern.effects.rows import airings, cache, leases
+from lectern.errors import TryAgain
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
@@ -37,7 +37,7 @@ class Keeper:
         self._trouble = False
         self._was_held = False
         self._looking: asyncio.Task[None] | None = None
-        self._fields: dict[str, Any] = {"used_bytes": 0}
+        self._fields: dict[str, Any] = {"used_bytes": 0, "on_air": 0}
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -47,22 +47,10 @@ class Keeper:
             self._say_whether_held()
             await asyncio.sleep(pause_s)
 
-    async def watch_fence(self) -> None:
-        """The process that ends pushes whose lease has run out is always there."""
-        while True:
-            try:
-                await self._host.fence.watch(
-                    lambda pid: log.error("push of process %s: ended, for the lease has run out", pid)
-                )
-            except LecternError as error:
-                log.error("fence: can not be watched: %s", error.message)
-            log.error("fence: the process that watches it has ended; it is started again")
-            await asyncio.sleep(AGAIN_S)
-
     async def _once(self) -> float:
         """One beat; returns after how many seconds the next one is due."""
         settings = self._host.settings
-        asked_at = fence.now()
+        asked_at = boot_now()
         await self._look()
         if self._session == self._host.claim:
             # A claim to the lease that we have would be granted before we have read what was taken from us under it.
@@ -107,11 +95,11 @@ class Keeper:
         settings = self._host.settings
         self._fields |= {
             "max_bytes": settings.max_bytes,
-            "on_air": len(self._host.aired_by.keys() | self._host.guarded),
             "full": self._is_full(),
         }
         try:
-            self._session, self._fields["used_bytes"] = await self._host.look(_facts, settings)
+            self._session, facts = await self._host.look(_facts, settings)
+            self._fields |= facts
         except DBAPIError as error:
             log.error("database: can not be read: %s", error.orig)
 
@@ -124,7 +112,7 @@ class Keeper:
         """Redis is away, for all or for us alone: while nobody takes our classes, they are ours."""
         if not self._ours or self._host.settings.lease_s == 0:
             return
-        asked_at = fence.now()
+        asked_at = boot_now()
         try:
             async with asyncio.timeout(ASK_S):
                 taken = await self._host.runs.is_taken_from(self._host.settings.name, self._session)
@@ -137,22 +125,22 @@ class Keeper:
     def _say_trouble(self, what: str) -> None:
         if not self._trouble:
             self._trouble = True
-            left_s = self._host.fence.until - fence.now()
+            left_s = self._host.playout.until - boot_now()
             log.warning("%s; unless Prefect says that nobody takes them, pushes end in %.0f s", what, max(left_s, 0))
 
     def _refused(self, asked_at: float) -> None:
         """The lease is taken, or Redis has forgotten it: a new one is asked for, under another name."""
         if self._host.settings.lease_s == 0 and self._ours:
-            self._host.fence.hold(asked_at + decide.WITNESS_S)
+            self._host.playout.hold(asked_at + decide.WITNESS_S)
         if self._ours:
             self._say_trouble("lease: is not ours any more, a new one is asked for")
         self._ours = False
 
     def _hold(self, until: float) -> None:
-        self._host.fence.hold(max(until, self._host.fence.until))
+        self._host.playout.hold(max(until, self._host.playout.until))
 
     def _say_whether_held(self) -> None:
-        held = self._host.fence.held()
+        held = self._host.playout.held()
         if held and not self._was_held:
             log.info("lease: held")
         elif self._was_held and not held:
@@ -160,6 +148,7 @@ class Keeper:
         self._was_held = held
 
 
-def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, int]:
+def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
     session = leases.session(connection, settings.name)
-    return session or "", cache.used_bytes(connection, settings.video_root)
+    used_bytes = cache.used_bytes(connection, settings.video_root)
+    return session or "", {"used_bytes": used_bytes, "on_air": airings.on_air(connection)}

@@ -230,3 +230,4 @@ async def follow(host: Streamer, batch: Batch) -> None:
         await download.start(host, stem)
     if batch.ready:
         host.unplanned.set()
+        host.playout.wanted.set()

@@ -142,7 +142,7 @@ class Readiness:
                 one.push_url, timeout_s=REACH_S, allowed=await push_hosts.allowed(self._host)
             ),
             skew_s=skew_s,
-            lease=self._host.fence.held(),
+            lease=self._host.playout.held(),
         )
 
     async def _skew(self) -> float | None:

@@ -30,12 +30,12 @@ OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED}
 WHY = "the class was cancelled"
 
 
-def end_pushes(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:
-    """End the pushes of classes that are released in the database already, whoever airs them; nobody is asked."""
+async def end_pushes(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:
+    """Take classes off the air that are released in the database already, and end the runs that watch them."""
     for one in released:
-        if one.class_id in host.guarded:
-            host.guarded[one.class_id].cancel(WHY)
-        for run_id in {one.run_id, host.aired_by.get(one.class_id)} - {None}:
+        await host.playout.cancel(one.class_id)
+        watching = host.playout.watches.get(one.class_id)
+        for run_id in {one.run_id, watching.run_id if watching else None} - {None}:
             host.runs.end(str(run_id), WHY)
 
 
@@ -93,7 +93,7 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     stops = [one for some in found.done for one in some]
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
-        end_pushes(host, stops)
+        await end_pushes(host, stops)
     if grants and found.failed:
         ids = [one.id for one in grants]
         await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)

@@ -12,13 +12,18 @@ from sqlalchemy import Connection
 
 from flows.host import NOWHERE, Host, log, streamer
 from flows.once import GRACE_S, alone, prune
-from flows.streamer import broadcast, download
+from flows.streamer import download, ends
 from flows.streamer import prepare as cache
 from flows.tell import tell
 from lectern.effects.rows import airings
 from lectern.effects.rows import cache as rows
+from lectern.errors import TryAgain
 from lectern.facts import Idle
 from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+
+UNKNOWN_S = 300.0
+"""Seconds after its end in which a class waits for the playout to say how it was aired."""
 
 OVER_S = 30.0
 """A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
@@ -63,7 +68,7 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
     for stem in left.downloads.keys() - await _cancelled(host, left.downloads):
         await download.start(host, stem)
     for one in left.over:
-        await broadcast.close_late(host, one)
+        await _close_late(host, one)
     await host.commit(prune, host)
     sent = await tell(host)
     return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
@@ -85,6 +90,20 @@ async def _cancelled(host: Host[StreamerSettings], downloads: Mapping[str, str |
     return {by_run[run_id] for run_id in found}
 
 
+async def _close_late(host: Host[StreamerSettings], one: airings.Airing) -> None:
+    """Close a class whose end nobody wrote down, as the playout has it; for a while, one that is away is waited for."""
+    try:
+        found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
+    except TryAgain:
+        if host.settings.playout != "ffmpeg" and time.time() - one.end_time < UNKNOWN_S:
+            return
+        found = []
+    if found and found[0]["state"] == "ended" and one.state is not AiringState.WAITING:
+        await ends.ended(host, one.class_id, found[0])
+    else:
+        await ends.close_late(host, one)
+
+
 class _Left:
     def __init__(self, evicting: list[Idle], downloads: dict[str, str | None], over: list[airings.Airing]) -> None:
         self.evicting, self.downloads, self.over = evicting, downloads, over
@@ -98,7 +117,7 @@ def _left(connection: Connection, host: Host[StreamerSettings]) -> _Left:
     return _Left(
         [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
         {one.stem: one.run_id for one in rows.downloading(connection, before) if one.stem not in host.busy},
-        [one for one in airings.over(connection, time.time() - OVER_S) if one.class_id not in host.busy],
+        airings.over(connection, time.time() - OVER_S),
     )
 
 
@@ -106,5 +125,4 @@ def due(connection: Connection, host: Host[StreamerSettings]) -> bool:
     """Whether a sweep of this streamer would find anything to do."""
     now = time.time()
     idle = [one for one in rows.downloading(connection, now - GRACE_S) if one.stem not in host.busy]
-    late = [one for one in airings.over(connection, now - OVER_S) if one.class_id not in host.busy]
-    return bool(idle or late or rows.evicting(connection))
+    return bool(idle or airings.over(connection, now - OVER_S) or rows.evicting(connection))

@@ -8,7 +8,8 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from flows.host import Host, log
-from flows.streamer import broadcast, releases
+from flows.playout import Watch
+from flows.streamer import ends, releases
 from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects.rows import airings, inbox, plans
@@ -18,6 +19,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 
 Streamer = Host[StreamerSettings]
+EVERY_S = 3.0
 AT_ONCE_S = 2.0
 PLANNED = 20
 """After so many new runs it is looked again which class is the next."""
@@ -126,20 +128,37 @@ class Cancels:
         host = self._host
         try:
             one = (await host.look(airings.by_id, [class_id])).get(class_id)
-            if one is None or one.run_id != run_id or not _is_its_end(one, host.aired_by.get(class_id)):
-                return  # released, moved, or aired by a run that has a cancel of its own
+            if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
+                return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             why = "cancelled in the UI"
-            await broadcast.close(host, one, AiringState.CANCELLED, errors.CANCELLED, why)
-            releases.end_pushes(host, [one])
+            await ends.close(host, one, AiringState.CANCELLED, errors.CANCELLED, why)
+            await releases.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
 
 
-def _is_its_end(one: Airing, aired_by: str | None) -> bool:
+def _is_its_end(one: Airing, watching: Watch | None) -> bool:
     if one.state is AiringState.READY:
-        return aired_by != one.run_id
-    return one.state is AiringState.ON_AIR and aired_by is None
+        return watching is None or watching.run_id != one.run_id
+    return one.state is AiringState.ON_AIR and watching is None
+
+
+async def cancels(host: Streamer) -> None:
+    """A class whose run was cancelled in the UI is not aired, and gives its citation back."""
+    looking = Cancels(host)
+    while True:
+        host.rounds.come("timetable")
+        try:
+            await looking.look()
+        except TryAgain as error:
+            log.warning("prefect: can not ask for cancelled broadcasts: %s", error.message)
+        await asyncio.sleep(EVERY_S)
+
+
+async def plan(host: Streamer) -> None:
+    """Give ready classes their runs until cancelled, the next one first."""
+    await keep_up(Plan(host), host, EVERY_S)
 
 
 async def keep_up(plan: Plan, host: Streamer, every_s: float) -> None:

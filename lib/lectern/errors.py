@@ -76,6 +76,10 @@ NOT_READY_FOR_START = ErrorCode(
     endangers=True,
 )
 FORBIDDEN_PUSH_HOST = ErrorCode(325, "the push host is not allowed", Severity.WARNING, _CORRECT)
+NO_RECORDING = ErrorCode(
+    326, "a class is on air without its recording", Severity.CRITICAL, "Call the operations team.", endangers=True
+)
+PLAYOUT_AWAY = ErrorCode(327, "the playout of a streamer is not there", Severity.CRITICAL, "Call the operations team.")
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
@@ -124,6 +128,8 @@ CODES: dict[int, ErrorCode] = {
         NOT_MOVED,
         NOT_READY_FOR_START,
         FORBIDDEN_PUSH_HOST,
+        NO_RECORDING,
+        PLAYOUT_AWAY,
         MALFORMED,
         CONFLICT,
         ENDED,

@@ -157,3 +157,20 @@ class Unconfirmed:
     def told_again_at(self) -> float:
         """When it is to be told again, if it is not confirmed before."""
         return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)
+
+
+@dataclass(frozen=True)
+class AsRun:
+    """A part of a class that was really sent; times are epoch seconds.
+
+    *url* is the number of the push URL, *session* that of the RTMP session, *source* is `recording` or `slate`.
+    *position_s* is where in the recording it began.
+    """
+
+    url: int
+    session: int
+    source: str
+    begins: float
+    ends: float
+    position_s: float
+    sent_s: float

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -226,6 +226,8 @@ class Report(Message):
     code: Count = 0
     message: str = ""
     placement: Count = 1
+    as_run: list[dict[str, Any]] | None = None
+    """What was really sent of a class that ended, part by part; see `lectern.facts.AsRun`."""
 
 
 class DeadLetter(Message):

@@ -220,7 +220,9 @@ class StreamerSettings(Common):
     allowed_origins: str = ""
     allowed_push_hosts: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
-    reconnect_after_s: float = Field(1.0, gt=0, le=3)
+    playout: Literal["own", "ffmpeg"] = "own"
+    playout_dir: Path = Path("playout")
+    playout_socket: Path | None = None
     lease_s: float = Field(45, ge=0)  # 0: without end
     health_bind: str = "127.0.0.1:8801"
 
@@ -245,6 +247,11 @@ class StreamerSettings(Common):
     def database_url(self) -> str:
         """SQLAlchemy URL."""
         return self.streamer_database_url.get_secret_value()
+
+    @property
+    def playout_socket_path(self) -> Path:
+        """Where the playout answers."""
+        return self.playout_socket or self.playout_dir / "playout.sock"
 
     @property
     def download_rate_bytes(self) -> float:

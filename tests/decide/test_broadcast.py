@@ -1,44 +1,17 @@
-"""When a class is pushed, and from which position."""
+"""How it is said what was aired of a class, and what happens to one that is on air."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.broadcast import FROM_THE_START_S, SPENT_S, Over, Push, how_aired, lead_time, next_push, without_run
+from lectern.decide.broadcast import MISSING_S, Sums, as_run, how_aired, lead_time, not_aired, said
+from lectern.facts import AsRun
 
-START, END = 1_000.0, 1_600.0
-
-
-def test_before_its_start_a_class_is_pushed_at_its_start_from_the_beginning() -> None:
-    assert next_push(START, END, 900, now=700) == Push(at=START, position_s=0, length_s=600)
+START = 1_000.0
 
 
-def test_after_its_start_a_class_is_pushed_at_once_from_the_clocks_position() -> None:
-    assert next_push(START, END, 900, now=1_100) == Push(at=1_100, position_s=100, length_s=500)
-
-
-def test_a_moment_after_its_start_a_class_still_begins_at_its_beginning() -> None:
-    """A seek goes to the next key picture, which can be ten seconds away: the class would open on a black screen."""
-    assert next_push(START, END, 900, now=START + 0.05) == Push(START + 0.05, 0, END - START - 0.05)
-
-
-def test_a_recording_shorter_than_the_class_ends_the_push_early() -> None:
-    assert next_push(START, END, 300, now=1_100) == Push(at=1_100, position_s=100, length_s=200)
-
-
-def test_a_class_that_has_ended_is_not_pushed() -> None:
-    assert next_push(START, END, 900, now=END) == Over("the class has ended")
-
-
-def test_a_recording_that_is_over_is_not_connected_again_for_its_last_frames() -> None:
-    assert next_push(START, END, 300, now=START + 300 - SPENT_S) == Over("the recording is over")
-
-
-def test_a_very_short_recording_is_still_pushed_from_its_start() -> None:
-    assert next_push(START, END, 0.5, now=700) == Push(START, 0, 0.5)
-
-
-def test_an_empty_recording_is_over_before_it_begins() -> None:
-    assert next_push(START, END, 0, now=700) == Over("the recording is over")
+def part(begins: float, ends: float, source: str = "recording", session: int = 1) -> AsRun:
+    return AsRun(0, session, source, begins, ends, begins - START, ends - begins)
 
 
 def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
@@ -46,38 +19,67 @@ def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
     assert lead_time(START, 300, now=900) == 900
 
 
-def test_a_class_whose_run_does_not_come_is_made_ready_without_one_in_the_last_moment() -> None:
-    """Prefect has all the lead for it; a class that was booked late waits for its run a little."""
-    assert not without_run(START, idle_since=START - 300, now=START - 2)
-    assert without_run(START, idle_since=START - 300, now=START - 1)
-    assert not without_run(START, idle_since=START + 20, now=START + 24)
-    assert without_run(START, idle_since=START + 20, now=START + 25)
+def test_a_class_that_was_sent_from_its_second_to_its_end_was_aired_whole() -> None:
+    assert how_aired([part(1_000.1, 1_600)], Sums(599.9, 0, 0.1, 1), START, 600) == "aired whole; 1 session"
 
 
-seconds = st.floats(0, 1e6)
+def test_a_class_that_was_booked_late_was_aired_from_there_on() -> None:
+    assert how_aired([part(1_090, 1_600)], Sums(510, 0, 90, 1), START, 600) == "aired from 90 s on; 1 session"
 
 
-@given(seconds, st.floats(0.1, 1e5), seconds, st.floats(0, 2e6))
-def test_a_push_lies_within_the_class_and_within_the_recording(
-    start: float, length: float, duration_s: float, now: float
-) -> None:
-    end = start + length
-    match next_push(start, end, duration_s, now):
-        case Push(at, position_s, length_s):
-            assert at == max(start, now)
-            assert position_s == (at - start if at - start >= FROM_THE_START_S else 0)
-            assert length_s > 0
-            assert at + length_s <= end + 1e-6
-            assert position_s + length_s <= duration_s + 1e-6
-        case Over(reason):
-            assert now >= end or duration_s - max(0, now - start) <= SPENT_S
-            assert reason
+def test_what_was_not_sent_of_a_class_is_said_and_how_much_of_it_was_the_slate() -> None:
+    parts = [part(1_000, 1_300), part(1_300, 1_340, "slate"), part(1_360, 1_600, session=2)]
+    said = how_aired(parts, Sums(540, 40, 20, 2), START, 600)
+    assert said == "aired but for 60 s (40 s of them the slate); 2 sessions"
 
 
-def test_what_is_said_of_a_class_is_what_was_sent() -> None:
-    """Only a class of which all was sent was aired whole."""
-    whole, late = Push(START, 0, 600), Push(START + 90, 90, 510)
-    assert how_aired(whole, 599.0, 1) == "aired whole; 1 push"
-    assert how_aired(whole, 580.4, 3) == "aired but for 20 s; 3 pushes"
-    assert how_aired(late, 509.0, 1) == "aired from 90 s on; 1 push"
-    assert how_aired(late, 100.0, 2) == "aired but for 410 s; 2 pushes"
+def test_a_class_of_which_nothing_was_sent_was_not_aired_although_its_slate_was() -> None:
+    total = Sums(0, 600, 0, 1)
+    assert how_aired([part(1_000, 1_600, "slate")], total, START, 600) is None
+    assert not_aired(total, "the recording is missing") == (
+        "not aired; the slate was sent for 600 s: the recording is missing"
+    )
+    assert not_aired(Sums(0, 0, 600, 0), None) == "not aired"
+
+
+@given(st.floats(0, 600), st.floats(0, 600))
+def test_aired_whole_is_said_of_nothing_that_lacks_more_than_a_moment(sent_s: float, late_s: float) -> None:
+    words = how_aired([part(START + late_s, 1_600)], Sums(sent_s, 0, 0, 1), START, 600)
+    if words is not None and words.startswith("aired whole"):
+        assert sent_s > 600 - late_s - MISSING_S
+        assert late_s < MISSING_S
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"event": "connected", "session": 1}, ("connected", "session 1 is ready to publish")),
+        ({"event": "on_air", "session": 2, "position_s": 12.34}, ("on air", "at 12.3 s, session 2")),
+        ({"event": "broke_off", "was_on_air": True, "why": "reset"}, ("push broke off", "reset")),
+        ({"event": "broke_off", "was_on_air": False, "why": "no such app"}, ("push refused", "no such app")),
+        ({"event": "slate", "slate": "/s.flv", "why": "it is missing"}, ("slate", "it is missing")),
+        ({"event": "slate", "slate": None, "why": "it is missing"}, ("nothing to send", "it is missing")),
+        (
+            {"event": "back", "why": "it is there", "position_s": 5},
+            ("recording again", "it is there; it goes on at 5.0 s"),
+        ),
+        ({"event": "behind", "behind_s": 3.0}, ("fell behind", "3.0 s late; it goes on at the clock's position")),
+        ({"event": "lease_over"}, None),
+    ],
+)
+def test_an_event_of_the_playout_is_said_in_words(event: dict[str, object], words: tuple[str, str] | None) -> None:
+    assert said(event) == words
+
+
+def test_the_parts_of_a_class_are_read_as_the_playout_writes_them() -> None:
+    row = {
+        "url": 0,
+        "session": 3,
+        "source": "slate",
+        "from": 1.0,
+        "to": 2.5,
+        "position_s": 7.0,
+        "sent_s": 1.5,
+        "open": True,
+    }
+    assert as_run([row]) == [AsRun(0, 3, "slate", 1.0, 2.5, 7.0, 1.5)]

@@ -58,7 +58,8 @@ STEPS: Mapping[str, str] = {
     "unready classes are looked for": "lectern.effects.rows.bookings:unready",
     "bookings are shown": "flows.teacher.pictures:show_bookings",
     # a streamer
-    "the guard looks": "lectern.effects.rows.airings:due",
+    "classes to be aired are looked at": "lectern.effects.rows.airings:due",
+    "an event of the playout is taken": "flows.streamer.following:Following.take",
     "cancelled broadcasts are looked for": "flows.streamer.timetable:Cancels.look",
     "broadcasts are planned": "lectern.effects.rows.plans:unscheduled",
     "a broadcast is scheduled": "flows.streamer.timetable:Plan._create",
@@ -77,7 +78,7 @@ AT_START: Mapping[str, str] = {
     "a channel is subscribed": "lectern.effects.redis.bus:Bus.subscribed",
     "deployments are read": "flows.resident.deployments:read",
     "orphans are adopted": "flows.resident.orphans:adopt",
-    "the fence is watched": "lectern.effects.files.fence:Fence.watch",
+    "the playout is connected": "flows.playout:Playout.connect",
     "the disk is looked through": "flows.streamer.reconcile:reconciled",
 }
 """What is done when a process begins, and once more only after a failure."""

@@ -83,14 +83,14 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
     async def main() -> None:
         begun = asyncio.Event()
 
-        async def forever(*_: object) -> str:
-            streamer.aired_by["c-1"] = RUN
+        async def forever(*_: object) -> airings.Airing:
+            streamer.playout.watches["c-1"].run_id = RUN
             begun.set()
             await asyncio.sleep(60)
-            return "aired"
+            return one
 
-        monkeypatch.setattr(broadcast, "_air", forever)
-        await cut(broadcast.air(streamer, one), begun)
+        monkeypatch.setattr(broadcast, "_watched", forever)
+        await cut(broadcast.watch(streamer, one), begun)
 
     asyncio.run(main())
     with reading(streamer.engine) as connection:

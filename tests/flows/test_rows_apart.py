@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from flows.host import Host
+from flows.playout import Watch
 from flows.streamer import admission, download, readiness, sweep, timetable
 from flows.streamer.readiness import Readiness
 from lectern.effects.files import store
@@ -78,7 +79,7 @@ def host(tmp_path: Path) -> Iterator[Streamer]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     made = hosts.streamer(engine, root, 10_000_000, 1000)
     made.bus, made.runs = cast("Any", Bus()), cast("Any", Runs())
-    made.fence.hold(float("inf"))
+    made.playout.hold(float("inf"))
     yield made
     engine.dispose()
 
@@ -229,15 +230,15 @@ def planned(host: Streamer, class_id: str, state: AiringState = AiringState.READ
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_run_of_a_class_on_air_that_nobody_pushes_ends_the_class(host: Streamer) -> None:
+async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(host: Streamer) -> None:
     """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
-    for class_id in ("died", "pushed", "ready"):
+    for class_id in ("died", "watched", "ready"):
         add(host, class_id, starts_in_s=-20)
         planned(host, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
-    host.aired_by["pushed"] = "run-pushed"  # the run that pushes it is ended by its own cancel
-    cast("Runs", host.runs).cancelled_ids = {"run-died", "run-pushed", "run-ready"}
+    host.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
+    cast("Runs", host.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
     await timetable.Cancels(host).look()
-    assert states(host) == {"died": "cancelled", "pushed": "on air", "ready": "cancelled"}
+    assert states(host) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
 @pytest.mark.asyncio

@@ -49,7 +49,6 @@ TYPED = {
     "ls /var/backups/lectern": "ID",
     "mount | grep 'ro,'": "",
     "nc -vz HOST 1935": "",
-    "pgrep -f effects/fence.py": "",
     "redis-cli -u REDIS_URL ping": "PONG",
     "redis-cli ACL GETUSER NAME": "flags",
     "redis-cli ACL WHOAMI": "default",

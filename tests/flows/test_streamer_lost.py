@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.stage import Gate, Stage, Town, ffmpegs_of, staged, wait_until
+from tests.stage import Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
 
@@ -105,12 +105,12 @@ def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stag
     class_id, stopped, other = on_air()
     record = pair.order(class_id)["url_stem"]
     pair.residents[stopped].pause()
-    wait_until(lambda: ffmpegs_of(class_id) == [], timeout_s=LEASE_S + 5, description="its push has ended")
+    pair.off_air(class_id, timeout_s=LEASE_S + 5)
     taken_over(pair, class_id, other, LOST_S + 60)
     pair.residents[stopped].go_on()
     wait_until(lambda: pair.num_cite(stopped, str(record)) == 0, timeout_s=60, description="it hears of it")
     assert pair.airing(stopped, class_id)["state"] == "cancelled"
-    assert len(ffmpegs_of(class_id)) == 1
+    assert sum(one.ended_at is None for one in pair.pushes(class_id)) == 1
     assert not any(one.concurrent for one in pair.pushes(class_id))
     assert pair.order(class_id)["streamer"] == pair.name(other)
     pair.cancel(class_id)

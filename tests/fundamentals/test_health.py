@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host
+from flows.playout import boot_now
 from flows.resident import http
 from flows.trouble import MustEnd
-from lectern.effects.files import fence
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -23,7 +23,8 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
     engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
     teaching = request.param == "teacher"
     found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    found.fence.hold(fence.now() + 60)
+    found.playout.hold(boot_now() + 60)
+    found.playout.is_there()
     yield found
     engine.dispose()
 
@@ -77,15 +78,30 @@ def test_a_message_that_waits_too_long_makes_its_host_not_ready(
 
 def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.Health) -> None:
     assert said(health)[0] == 200
-    host.fence.hold(0)
+    host.playout.hold(0)
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
 
 
 def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.Health) -> None:
     """A rollout asks its health before there is a teacher that could grant one."""
-    host.fence.hold(0)
+    host.playout.hold(0)
     assert said(health)[0] == 200
     health._since -= 1000
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
+
+
+def test_a_streamer_whose_playout_is_not_there_is_not_ready(
+    host: Host[Any], health: http.Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade of it is not noticed; one that has just begun, as in a rollout, has a while until it must be there."""
+    teaching = host.settings.name == "teacher"
+    host.playout.is_away("no playout answers there")
+    assert said(health)[0] == 200, "it was there a moment ago"
+    monkeypatch.setattr(http, "AWAY_S", -1.0)
+    assert said(health)[0] == 200, "the process is new"
+    health._since -= 1000
+    status, wrong = said(health)
+    assert status == (200 if teaching else 503)
+    assert wrong == ([] if teaching else ["playout: is not there, so nothing is aired: no playout answers there"])

@@ -2,11 +2,14 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lectern.commands import COMMANDS
 from tests.stage.children import Child
@@ -14,6 +17,7 @@ from tests.stage.ear import Ear
 from tests.stage.leases import grant
 from tests.stage.town import Town
 from tests.stage.waiting import wait_until
+from town import playout
 from town.oss_transcoder import OssTranscoder
 from town.ports import HOST
 
@@ -31,6 +35,8 @@ class Hosts:
         self.town, self.folder = town, folder
         self.prefix = f"s{next(_numbers)}"
         self.residents: dict[str, Child] = {}
+        self.playouts: dict[str, Child] = {}
+        self._sockets = Path(tempfile.mkdtemp(prefix="playout-"))  # a socket's path has to be short
         self.own: dict[str, dict[str, str]] = {}  # settings of one host
         self.launcher: Sequence[str] = _LECTERN
         self._initialised: set[str] = set()
@@ -104,6 +110,8 @@ class Hosts:
                 "STREAMER_NAME": self.name(who),
                 "STREAMER_DATABASE_URL": f"sqlite:///{self.database(who)}",
                 "VIDEO_ROOT": str(self.folder / who),
+                "PLAYOUT_DIR": str(self.folder / f"playout-{who}"),
+                "PLAYOUT_SOCKET": str(self._sockets / who),
             }
         )
         return {**self.town.environment, **self.settings, **own, **self.own.get(who, {})}
@@ -155,9 +163,28 @@ class Hosts:
         grant(self.town.redis, name, key=f"{self.prefix}:streamers", stream=f"{self.prefix}:to:{name}")
 
     def serve(self, who: str, **extra: str) -> Child:
-        """Start the resident process of *who*, and wait for nothing."""
+        """Start the resident process of *who*, and its playout if that does not run; wait for nothing."""
+        if who != "teacher":
+            self.play(who)
         self.residents[who] = self._begin(who, "serve", _role(who), **extra)
         return self.residents[who]
+
+    def play(self, who: str) -> Child:
+        """Start the playout of a streamer, if it does not run: it outlives the resident process."""
+        living = self.playouts.get(who)
+        if living is None or living.exit_code is not None:
+            environment = self.environment(who)
+            folder = Path(environment["PLAYOUT_DIR"])
+            folder.mkdir(exist_ok=True)
+            log = self.folder / f"{len(self._children):03}-playout-{who}.log"
+            argv = playout.argv(folder, Path(environment["PLAYOUT_SOCKET"]))
+            self.playouts[who] = Child(argv, environment, log)
+            self._children.append(self.playouts[who])
+        return self.playouts[who]
+
+    def playing(self, who: str) -> dict[str, Any]:
+        """What the playout of a streamer says of itself and its classes."""
+        return playout.status(Path(self.environment(who)["PLAYOUT_SOCKET"]))
 
     def _begin(self, who: str, *arguments: str, **extra: str) -> Child:
         log = self.folder / f"{len(self._children):03}-{arguments[0]}-{who}.log"
@@ -178,6 +205,7 @@ class Hosts:
     def close(self) -> None:
         """End all residents, by their ids."""
         self._end([child for child in self._children if child.exit_code is None])
+        shutil.rmtree(self._sockets, ignore_errors=True)
         self.town.background.run(self.oss.stop())
         self.ear.close()
 

@@ -1,70 +1,96 @@
-"""When a class is pushed, from which position, and for how long."""
+"""What is said of a class that is aired: how an event of the playout reads, and how the whole class went."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-SPENT_S = 1.0
-"""A recording with less than this left is over: the last frames are not worth a new connection."""
+from lectern.facts import AsRun
 
-FROM_THE_START_S = 1.0
-"""Less late than this, a class begins at its beginning: a seek skips to the next key picture, seconds away."""
+FROM_THE_START_S = 1.5
+"""A class that begins less late than this was aired from its beginning."""
 
 MISSING_S = 2.0
 """A class of which fewer seconds were not sent counts as aired whole."""
 
-RUN_GRACE_S = 5.0
-"""A class that is due gets its run within so long, unless Prefect is away or slow."""
+NOT_ON_AIR_S = 5.0
+"""Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
 
-LAST_MOMENT_S = 1.5
-"""A class whose run has not come so shortly before its start is made ready without one."""
+SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
+"""Of a series of the same event, these are said."""
 
-
-@dataclass(frozen=True)
-class Push:
-    """Push at *at* (epoch seconds), from *position_s* in the recording, for *length_s*."""
-
-    at: float
-    position_s: float
-    length_s: float
+Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Over:
-    """Nothing is left to push; *reason* in words."""
+class Sums:
+    """Seconds in which the recording, the slate, and nothing was sent, and the number of RTMP sessions."""
 
-    reason: str
-
-
-def next_push(start: float, end: float, duration_s: float, now: float) -> Push | Over:
-    """The next push of a class: at its start, or at once at the clock's position when it should be on air.
-
-    *start*, *end*, *now* are epoch seconds. A recording that is shorter than the class ends the push early.
-    """
-    if now >= end:
-        return Over("the class has ended")
-    at = max(start, now)
-    late_s = at - start
-    position_s = late_s if late_s >= FROM_THE_START_S else 0.0
-    left_s = duration_s - position_s
-    if left_s <= (SPENT_S if position_s > 0 else 0):
-        return Over("the recording is over")
-    return Push(at, position_s, min(end - at, left_s))
+    sent_s: float
+    slate_s: float
+    gap_s: float
+    sessions: int
 
 
-def how_aired(first: Push, sent_s: float, number: int) -> str:
-    """What was aired of a class in *number* pushes that sent *sent_s* in all; *first* is what there was to send."""
-    missing_s = first.length_s - sent_s
-    if missing_s >= MISSING_S:
+def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
+    """The parts of a class as the playout tells them."""
+    return [
+        AsRun(
+            url=int(row["url"]),
+            session=int(row["session"]),
+            source=str(row["source"]),
+            begins=float(row["from"]),
+            ends=float(row["to"]),
+            position_s=float(row["position_s"]),
+            sent_s=float(row["sent_s"]),
+        )
+        for row in rows
+    ]
+
+
+def sums(told: Mapping[str, Any]) -> Sums:
+    """The sums of a class, from its `status` or its event `ended`."""
+    return Sums(float(told["sent_s"]), float(told["slate_s"]), float(told["gap_s"]), int(told["sessions"]))
+
+
+def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float) -> str | None:
+    """What was aired of a class that began at *start* and had *length_s* to be sent; None where nothing was."""
+    if total.sent_s <= 0:
+        return None
+    begins = min(one.begins for one in parts) if parts else start
+    late_s = max(0.0, begins - start)
+    missing_s = length_s - total.sent_s
+    if missing_s - late_s >= MISSING_S:
         said = f"aired but for {missing_s:.0f} s"
+        said += f" ({total.slate_s:.0f} s of them the slate)" if total.slate_s >= 1 else ""
     else:
-        said = f"aired from {first.position_s:.0f} s on" if first.position_s > 0 else "aired whole"
-    return f"{said}; {number} {'push' if number == 1 else 'pushes'}"
+        said = f"aired from {late_s:.0f} s on" if late_s >= FROM_THE_START_S else "aired whole"
+    return f"{said}; {total.sessions} {'session' if total.sessions == 1 else 'sessions'}"
+
+
+def not_aired(total: Sums, why: str | None) -> str:
+    """What is said of a class of whose recording nothing was sent."""
+    slate = f"; the slate was sent for {total.slate_s:.0f} s" if total.slate_s >= 1 else ""
+    return f"not aired{slate}{': ' + why if why else ''}"
+
+
+def said(event: Event) -> tuple[str, str] | None:
+    """What happened, and the details; None for what is told elsewhere."""
+    match event["event"]:
+        case "connected":
+            return "connected", f"session {event['session']} is ready to publish"
+        case "on_air":
+            return "on air", f"at {event['position_s']:.1f} s, session {event['session']}"
+        case "broke_off":
+            return ("push broke off" if event["was_on_air"] else "push refused"), str(event["why"])
+        case "slate":
+            return ("slate" if event["slate"] else "nothing to send"), str(event["why"])
+        case "back":
+            return "recording again", f"{event['why']}; it goes on at {event['position_s']:.1f} s"
+        case "behind":
+            return "fell behind", f"{event['behind_s']:.1f} s late; it goes on at the clock's position"
+    return None
 
 
 def lead_time(start: float, lead_s: float, now: float) -> float:
     """When the run of a class begins: *lead_s* before it, or now."""
     return max(start - lead_s, now)
-
-
-def without_run(start: float, idle_since: float, now: float) -> bool:
-    """Whether a class that is due (within its lead) and idle since *idle_since* is to be aired without a run."""
-    return now - idle_since >= RUN_GRACE_S and now >= start - LAST_MOMENT_S

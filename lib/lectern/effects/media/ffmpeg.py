@@ -1,19 +1,14 @@
-"""The command lines of ffmpeg, what it reports, and the push of a recording to a live URL."""
+"""The command lines of ffmpeg, and what it reports."""
 
-import asyncio
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from lectern import urls
-from lectern.effects import process
-from lectern.errors import MALFORMED, Misuse, Refuse
+from lectern.errors import Misuse
 from lectern.states import Resolution
 
 PUSH_STALL_S = 5.0
-"""A push whose ffmpeg says nothing, or whose connection moves nothing, for so long is ended."""
+"""Seconds after which a push whose connection moves nothing ends."""
 
 LOCAL = (
     *("-protocol_whitelist", "file"),
@@ -105,69 +100,15 @@ def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe
     return argv
 
 
-def push_argv(ffmpeg: str, path: Path | None, url: str, *, position_s: float, length_s: float) -> list[str]:
-    """The run of ffmpeg that sends *path* from *position_s* on, for *length_s*, in real time.
+def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[str]:
+    """The run of ffmpeg that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
 
-    Without *path* it reads on stdin, once it is loaded, what it is to send: ``file_list``.
+    A connection that moves nothing ends by itself after 5 s. Raises Misuse where there is no ffmpeg.
     """
-    argv = [ffmpeg, "-hide_banner", "-nostdin", *_REPORTS]
-    if path is None:
-        # Its list may name any file, and is ours; packets stay as they are in the recording.
-        argv += ["-protocol_whitelist", "file,pipe", "-f", "concat", "-safe", "0", "-auto_convert", "0"]
-    else:
-        argv += ["-protocol_whitelist", "file"]
-    argv += ["-re", *(["-ss", f"{position_s:.3f}"] if path else [])]
-    argv += ["-i", f"file:{path.absolute()}" if path else "pipe:0", "-c", "copy"]
-    # Otherwise all since the keyframe before would be sent at once, and every viewer be late by so much.
-    argv += ["-copypriorss", "0"] if position_s > 0 else []
+    argv = [executable(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-re"]
+    # Without it, all since the keyframe before would be sent at once, and every viewer be late by so much.
+    argv += ["-ss", f"{position_s:.3f}", "-i", f"file:{path}", "-c", "copy", "-copypriorss", "0"]
     return [*argv, "-t", f"{length_s:.3f}", "-f", "flv", "-rw_timeout", str(int(PUSH_STALL_S * 1_000_000)), url]
-
-
-def file_list(path: Path) -> bytes:
-    """The list for ffmpeg's concat demuxer in which *path* is all there is."""
-    quoted = str(path.absolute()).replace("'", "'\\''")
-    return os.fsencode(f"ffconcat version 1.0\nfile 'file:{quoted}'\n")
-
-
-async def push(
-    ffmpeg: str,
-    path: Path,
-    url: str,
-    *,
-    position_s: float,
-    length_s: float,
-    timeout_s: float,
-    on_progress: Callable[[Progress], None] | None = None,
-    on_start: Callable[[int], None] | None = None,
-    go: asyncio.Event | None = None,
-) -> process.Finished:
-    """Send the recording to *url* as if it were live; any return code is returned, the caller judges it.
-
-    Where *go* is given, which is for a push from the beginning, ffmpeg is loaded now and begins when it is set.
-    A silent ffmpeg is ended after 5 s, a connection that moves nothing ends by itself as soon. Raises process.TimedOut,
-    process.Stalled, or Refuse for what is no push URL: an output takes no protocol whitelist.
-    """
-    try:
-        url = urls.push(url).text
-    except ValueError as error:
-        raise Refuse(f"the push URL {error}", MALFORMED) from None
-    reader = ProgressReader()
-
-    def on_line(line: str) -> None:
-        progress = reader.progress(line)
-        if progress is not None and on_progress is not None:
-            on_progress(progress)
-
-    async def told() -> bytes:
-        assert go is not None
-        await go.wait()
-        return file_list(path)
-
-    argv = push_argv(ffmpeg, None if go else path, url, position_s=position_s, length_s=length_s)
-    stdin = told if go else None
-    return await process.run(
-        argv, timeout_s=timeout_s, stall_s=PUSH_STALL_S, on_line=on_line, on_start=on_start, stdin=stdin
-    )
 
 
 def _even(size: float) -> int:

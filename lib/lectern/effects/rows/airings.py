@@ -10,8 +10,12 @@ from sqlalchemy import Connection, Select, delete, func, insert, or_, select, up
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson, ErrorCode
+from lectern.facts import AsRun
 from lectern.messages import Prepare, Report
 from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
+
+AS_RUN_TOLD = 200
+"""Number of parts of a class that its teacher is told: a message has a bound."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,11 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
     return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
 
 
+def on_air(connection: Connection) -> int:
+    """How many classes are on air."""
+    return connection.execute(select(func.count()).where(classes.c.state == AiringState.ON_AIR)).scalar_one()
+
+
 def citations(connection: Connection) -> dict[str, int]:
     """How many live classes cite each rendition: what ``num_cite`` should be."""
     counted = (
@@ -242,8 +251,9 @@ def report(
     streamer: str,
     code: ErrorCode | None = None,
     message: str = "",
+    parts: Sequence[AsRun] = (),
 ) -> Report:
-    """What the teacher is told of a Prepare, or at the end of an airing."""
+    """What the teacher is told of a Prepare, or at the end of an airing, of which *parts* were sent."""
     return Report(
         cmd=cmd,
         class_id=airing.class_id,
@@ -252,6 +262,7 @@ def report(
         code=code.number if code else 0,
         message=message,
         placement=airing.placement,
+        as_run=[vars(one) for one in parts[-AS_RUN_TOLD:]] or None,
     )
 
 

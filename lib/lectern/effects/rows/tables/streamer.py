@@ -82,6 +82,21 @@ class LeaseRow(StreamerTable, table=True):
     granted_at: float
 
 
+class AsRunRow(StreamerTable, table=True):
+    """A part of a class that was really sent; times are epoch seconds."""
+
+    __tablename__ = "as_run_list"
+    id: int | None = Field(default=None, primary_key=True)
+    class_id: str = Field(max_length=250, index=True)
+    url: int
+    session: int
+    source: str = Field(max_length=20)
+    begins: float
+    ends: float = Field(index=True)
+    position_s: float
+    sent_s: float
+
+
 class DirRow(StreamerTable, table=True):
     """The sums of the cache: bytes and renditions used, and reserved by downloads under way."""
 
@@ -122,6 +137,7 @@ files = table_of(FileRow)
 classes = table_of(ClassRow)
 dirs = table_of(DirRow)
 leases = table_of(LeaseRow)
+as_runs = table_of(AsRunRow)
 journal = Journal(
     table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent), table_of(StreamerIncident)
 )

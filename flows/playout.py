@@ -1,0 +1,148 @@
+"""The way to the playout of a streamer: its control socket, the lease it is given, and who watches which class."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lectern.errors import LecternError, TryAgain
+from lectern.playout.client import Client, Refused, Unreachable
+
+FOR_EVER_S = 10 * 365 * 86_400.0
+"""A lease without end, for the playout, which takes numbers only."""
+
+LINES = 200
+"""Number of lines that wait for the run that watches a class."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_now() -> float:
+    """Seconds since the machine started: all its processes agree on it, and no correction of the clock moves it."""
+    return time.clock_gettime(_CLOCK)
+
+
+class NotTaken(LecternError):
+    """The playout answers that it does not do what it is asked."""
+
+
+@dataclass
+class Watch:
+    """The run that watches a class: what it is to say in its log, and whether the class is over."""
+
+    run_id: str
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
+
+
+@dataclass
+class Playout:
+    """What this process knows of the playout, and asks of it."""
+
+    client: Client | None = None
+    why: str | None = "it was not reached yet"
+    """Why it is not there; None while it is."""
+
+    away_since: float = field(default_factory=time.monotonic)
+    until: float = 0.0
+    """The end of the lease, as `boot_now` counts."""
+
+    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when classes got ready that the playout does not know."""
+
+    watches: dict[str, Watch] = field(default_factory=dict)
+    """By class_id."""
+
+    children: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    """The classes that an ffmpeg of this process airs."""
+
+    sync: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the playout is brought up to date, so that no cancel comes before the class that it cancels."""
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
+
+    def hold(self, until: float) -> None:
+        """The lease ends at *until*, as `boot_now` counts; infinity has no end. The playout is told at once."""
+        self.until = until
+        self.renewed.set()
+
+    def held(self) -> bool:
+        """Whether this streamer may push."""
+        return boot_now() < self.until
+
+    async def pass_on_lease(self) -> None:
+        """Tell the playout when the lease ends; raises TryAgain where it is not there."""
+        self.renewed.clear()
+        if self.until:
+            await self.ask("lease", until=min(self.until, boot_now() + FOR_EVER_S))
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    async def connect(self, socket: Path) -> Client:
+        """Connect to its control socket; raises TryAgain where it is not there."""
+        try:
+            self.client = await Client.connect(socket)
+        except Unreachable as error:
+            self.is_away(str(error))
+            raise TryAgain(str(error)) from error
+        return self.client
+
+    async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+        """What the playout answers; raises TryAgain where it is not there, NotTaken where it refuses."""
+        if self.client is None:
+            raise TryAgain(f"the playout is not there: {self.why}")
+        try:
+            return await self.client.ask(do, **fields)
+        except Unreachable as error:
+            raise TryAgain(str(error)) from error
+        except Refused as error:
+            raise NotTaken(str(error)) from error
+
+    async def cancel(self, class_id: str) -> None:
+        """Take a class off the air; where the playout is not there, it is told as soon as it is back."""
+        if (child := self.children.get(class_id)) is not None:
+            child.cancel()
+        async with self.sync:
+            with suppress(TryAgain):
+                await self.ask("cancel", class_id=class_id)
+
+    # -- whether it is there -------------------------------------------------------------------------------------------
+
+    def is_there(self) -> None:
+        """It answers, and knows what it must know."""
+        self.why, self.away_since = None, math.inf
+
+    def is_away(self, why: str) -> None:
+        """It does not answer, or its worker has ended."""
+        self.client = None
+        if self.why is None:
+            self.away_since = time.monotonic()
+        self.why = why
+
+    def away_s(self) -> float:
+        """Seconds since which it is not there; 0 while it is."""
+        return max(0.0, time.monotonic() - self.away_since)
+
+    # -- who watches ---------------------------------------------------------------------------------------------------
+
+    def tell(self, class_id: str, line: str) -> bool:
+        """Pass a line on to the run that watches the class; False where none does."""
+        watch = self.watches.get(class_id)
+        if watch is None:
+            return False
+        watch.lines.append(line)
+        watch.news.set()
+        return True
+
+    def over(self, class_id: str) -> None:
+        """The class is over: the run that watches it may end."""
+        watch = self.watches.get(class_id)
+        if watch is not None:
+            watch.over = True
+            watch.news.set()

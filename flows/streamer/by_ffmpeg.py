@@ -1,0 +1,105 @@
+"""A class that the playout cannot air is pushed by an ffmpeg of this process: it ends with it, and begins again."""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from flows.host import Host, log
+from lectern.effects import process
+from lectern.effects.media import ffmpeg
+from lectern.effects.rows.airings import Airing
+from lectern.errors import LecternError
+from lectern.settings import StreamerSettings
+
+if TYPE_CHECKING:
+    from flows.streamer.following import Following
+
+Streamer = Host[StreamerSettings]
+LOOK_S = 0.25
+GOOD_S = 1.5
+"""A push that lived for this long is taken for one that its receiver takes."""
+
+AGAIN_S = 1.0
+SLACK_S = 10.0
+
+
+def begin(host: Streamer, one: Airing, wanted: dict[str, Any], following: "Following") -> None:
+    """Air a class; one that is aired so already begins again, with what is wanted now."""
+    before = host.playout.children.get(one.class_id)
+    task = asyncio.create_task(_ByFfmpeg(host, one, wanted, following).run(before))
+    host.playout.children[one.class_id] = task
+
+
+class _ByFfmpeg:
+    """One class; what it tells are the playout's own events."""
+
+    def __init__(self, host: Streamer, one: Airing, wanted: dict[str, Any], following: "Following") -> None:
+        self._host, self._wanted, self._following = host, wanted, following
+        self._class_id = one.class_id
+        self._rows: list[dict[str, Any]] = []
+
+    async def run(self, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            before.cancel()
+            await asyncio.wait({before})
+        end = self._wanted["end"]
+        try:
+            await asyncio.sleep(self._wanted["start"] - time.time())
+            while (now := time.time()) < end - 1:
+                if self._host.playout.held() and await self._pushed(now):
+                    break
+                await asyncio.sleep(AGAIN_S)
+            await self._tell("ended", why="its end has come", as_run=self._rows, **self._sums())
+        except LecternError as error:
+            log.error("%s: %s", self._class_id, error.message)
+        finally:
+            if self._host.playout.children.get(self._class_id) is asyncio.current_task():
+                del self._host.playout.children[self._class_id]
+
+    async def _pushed(self, began: float) -> bool:
+        """Push once; returns whether ffmpeg came to its end by itself and well."""
+        position_s = began - self._wanted["start"]
+        argv = ffmpeg.push_argv(
+            self._wanted["file"], self._wanted["push_urls"][0], position_s, self._wanted["end"] - began
+        )
+        session = len(self._rows) + 1
+        row = {
+            "url": 0,
+            "session": session,
+            "source": "recording",
+            "from": began,
+            "position_s": position_s,
+            "open": True,
+        }
+        pushing = asyncio.create_task(process.run(argv, timeout_s=self._wanted["end"] - began + SLACK_S))
+        is_good = False
+        try:
+            while not pushing.done() and self._host.playout.held():
+                await asyncio.wait({pushing}, timeout=LOOK_S)
+                now = time.time()
+                if now - began >= GOOD_S:
+                    if not is_good:
+                        self._rows.append(row)
+                        await self._tell("on_air", session=session, position_s=position_s)
+                    is_good = True
+                    row |= {"to": min(now, self._wanted["end"]), "sent_s": now - began}
+        finally:
+            pushing.cancel()
+            await asyncio.wait({pushing})
+        why = "the lease is over"
+        with suppress(asyncio.CancelledError):
+            finished = pushing.result()
+            if finished.returncode == 0:
+                return True
+            why = finished.last_words
+        await self._tell("broke_off", session=session, why=why, was_on_air=is_good, retry_in_s=AGAIN_S)
+        return False
+
+    def _sums(self) -> dict[str, float]:
+        sent_s = sum(row["to"] - row["from"] for row in self._rows)
+        length_s = self._wanted["end"] - self._wanted["start"]
+        return {"sent_s": sent_s, "slate_s": 0.0, "gap_s": max(0.0, length_s - sent_s), "sessions": len(self._rows)}
+
+    async def _tell(self, event: str, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
+        await self._following.take({"event": event, "class_id": self._class_id, "at": time.time(), "url": 0, **more})

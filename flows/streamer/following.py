@@ -1,0 +1,159 @@
+"""What the playout tells of a class becomes rows, lines in the log of its run, and alarms."""
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from flows.host import Host, log
+from flows.streamer import ends
+from flows.tell import tell
+from lectern import errors, outgoing
+from lectern.decide import broadcast as decide
+from lectern.effects.rows import airings, events, metrics, outbox
+from lectern.errors import ErrorCode
+from lectern.facts import Event
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+
+Streamer = Host[StreamerSettings]
+ALARM_EVERY_S = 60.0
+"""The same of a class is alarmed again at most this often."""
+
+_NOT_ENDED = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
+
+
+class Following:
+    """Follows the events of all classes of one streamer; what it remembers is only for what is said again."""
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same was told of a class
+        self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
+        self._why: dict[str, str] = {}  # the last thing that went wrong with a class
+        self._alarmed: dict[tuple[str, int], float] = {}
+
+    async def take(self, event: Mapping[str, Any]) -> None:
+        """Write down one event; a disk that takes nothing ends no class."""
+        class_id = event.get("class_id")
+        if class_id is None:
+            return  # the end of the lease, which the keeper of the lease sees by itself
+        try:
+            if event["event"] == "ended":
+                await ends.ended(self._host, class_id, {**event, "last": self._why.get(class_id)})
+                self._forget(class_id)
+            else:
+                await self._note(class_id, event)
+                await self._look(class_id, event)
+        except DBAPIError as error:
+            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
+
+    async def catch_up(self, status: Mapping[str, Any]) -> None:
+        """Take in how a class stands that this process did not follow, or not to now."""
+        class_id, state = str(status["class_id"]), status["state"]
+        try:
+            if state == "ended":
+                await ends.ended(self._host, class_id, status)
+            elif state == "on_air":
+                await self._host.commit(_on_air, class_id)
+            if state != "ended" and status["slate"]:
+                await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
+        except DBAPIError as error:
+            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
+
+    async def refused(self, class_id: str, why: str) -> None:
+        """The playout does not take a class."""
+        await self._alarm(class_id, errors.AIRING_BROKEN, f"the playout does not take it: {why}")
+
+    def only(self, class_ids: Collection[str]) -> None:
+        """Forget all other classes."""
+        for class_id in {key[0] for key in self._said} - set(class_ids):
+            self._forget(class_id)
+
+    def _forget(self, class_id: str) -> None:
+        for key in [key for key in self._said if key[0] == class_id]:
+            del self._said[key]
+        self._off_since.pop(class_id, None)
+        self._why.pop(class_id, None)
+        self._alarmed = {key: at for key, at in self._alarmed.items() if key[0] != class_id}
+
+    async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
+        """Say what happened, in the log and in the class's story; of a series of the same, few are said."""
+        found = decide.said(event)
+        if found is None:
+            return
+        what, detail = found
+        why = str(event.get("why") or "")
+        if event["event"] == "on_air":  # what comes after it is news again
+            self._said = Counter({key: n for key, n in self._said.items() if key[0] != class_id or not key[2]})
+        elif (number := self._count(class_id, what, why)) not in decide.SAME_AGAIN:
+            return
+        elif number > 1:
+            detail = f"{detail} (so far {number:,} times)"
+        if not self._host.playout.tell(class_id, f"{what}: {detail}"):
+            log.info("%s: %s: %s", class_id, what, detail)
+        await self._host.commit(_noted, self._host, class_id, what, detail)
+
+    def _count(self, class_id: str, what: str, why: str) -> int:
+        self._said[class_id, what, why] += 1
+        return self._said[class_id, what, why]
+
+    async def _look(self, class_id: str, event: Mapping[str, Any]) -> None:
+        """Do what follows from an event."""
+        kind = event["event"]
+        if kind == "on_air":
+            self._off_since.pop(class_id, None)
+            await self._host.commit(_on_air, class_id)
+        elif kind == "broke_off":
+            metrics.RECONNECTS.inc()
+            self._why[class_id] = event["why"]
+            await self._off(class_id, event["at"], event["why"])
+        elif kind == "slate":
+            self._why[class_id] = event["why"]
+            sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
+            await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {event['why']}")
+
+    async def _off(self, class_id: str, at: float, why: str) -> None:
+        """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
+        since = self._off_since.setdefault(class_id, at)
+        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+        if one is None or one.state not in _NOT_ENDED:
+            return
+        if at - max(since, one.start_time) >= decide.NOT_ON_AIR_S:
+            said = f"it is not on air: {why}; it is tried again until its end"
+            await self._alarm(class_id, errors.AIRING_BROKEN, said)
+
+    async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
+        now = time.monotonic()
+        if now - self._alarmed.get((class_id, code.number), -ALARM_EVERY_S) < ALARM_EVERY_S:
+            return
+        if await self._host.commit(_alarm, self._host, class_id, code, why):
+            self._alarmed[class_id, code.number] = now
+            await tell(self._host)
+
+
+def _noted(connection: Connection, host: Streamer, class_id: str, what: str, detail: str) -> None:
+    found = airings.by_id(connection, [class_id]).get(class_id)
+    stem = found.stem if found is not None else None
+    events.note(connection, host.journal, host.settings.name, [Event(what, class_id, stem, detail)], time.time())
+
+
+def _on_air(connection: Connection, class_id: str) -> None:
+    """A receiver takes it. One that is over here, or was never ready, is left as it is."""
+    current = airings.by_id(connection, [class_id]).get(class_id)
+    if current is not None and current.state in {AiringState.READY, AiringState.BROKEN}:
+        airings.move(connection, current, AiringState.ON_AIR, time.time())
+
+
+def _alarm(connection: Connection, host: Streamer, class_id: str, code: ErrorCode, why: str) -> bool:
+    one = airings.by_id(connection, [class_id]).get(class_id)
+    if one is None or one.state not in _NOT_ENDED | {AiringState.WAITING}:
+        return False  # it is over, or was never this streamer's
+    now, said, name = time.time(), f"{class_id}: {why}", host.settings.name
+    made = outgoing.alarm(code, said, now, name, class_id=class_id, record_id=one.record_id)
+    outbox.put(connection, host.journal, [host.alarm(made)], now)
+    events.note(connection, host.journal, name, [Event("alarm", class_id, one.stem, said)], now)
+    return True

@@ -1,0 +1,219 @@
+"""The playout is told which classes it is to air, and followed; the resident process may come and go meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from flows.host import Host, log
+from flows.playout import NotTaken
+from flows.streamer import by_ffmpeg
+from flows.streamer.following import Following
+from flows.tell import tell
+from lectern import errors, outgoing, urls
+from lectern.effects.files import store
+from lectern.effects.rows import airings, cache, outbox
+from lectern.effects.rows.airings import Airing
+from lectern.effects.rows.cache import Cached
+from lectern.errors import TryAgain
+from lectern.playout.client import Client
+from lectern.settings import StreamerSettings
+
+Streamer = Host[StreamerSettings]
+Lesson = dict[str, Any]
+AHEAD_S = 2 * 3600.0
+"""The playout is told the classes that begin within this: a lease is over long before it would need more."""
+
+LOOK_EVERY_S = 3.0
+"""Seconds after which the classes are looked at, although nobody said that one got ready."""
+
+ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
+"""Seconds without a playout after which an alarm is raised, and raised again."""
+
+_AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between two tries to reach the playout; the last one goes on."""
+
+
+class Handing:
+    """Keeps the playout of one streamer up to date, and follows it."""
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._following = Following(host)
+        self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
+        self._refused: dict[str, Lesson] = {}
+        self._alarmed_at = -ALARM_AGAIN_S
+
+    async def run(self) -> None:
+        """Connect, follow, and connect again when the worker has ended, until cancelled."""
+        if self._host.settings.playout == "ffmpeg":
+            await self._without()
+        tries = 0
+        while True:
+            self._host.rounds.come("playout")
+            try:
+                client = await self._host.playout.connect(self._host.settings.playout_socket_path)
+                tries = 0
+                await self._followed(client)
+            except TryAgain as error:
+                self._host.playout.is_away(error.message)
+            tries += 1
+            await self._say_away()
+            await asyncio.sleep(_AGAIN_S[min(tries, len(_AGAIN_S)) - 1])
+
+    async def _without(self) -> None:
+        """All classes are aired by children of this process."""
+        self._host.playout.is_there()
+        while True:
+            self._host.rounds.come("playout")
+            await self._hand_over()
+            await self._wait()
+
+    async def _followed(self, client: Client) -> None:
+        """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
+        ours = {
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("events", self._events(client)),
+                ("hand over", self._keep_handing_over()),
+                ("lease", self._keep_lease()),
+            )
+        }
+        try:
+            await self._bring_up_to_date()
+            done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+        finally:
+            for one in ours:
+                one.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            await client.close()
+        raise TryAgain("the worker of the playout ended")
+
+    async def _bring_up_to_date(self) -> None:
+        """Take in what was missed; tell it all classes, and to leave what is not ours any more; then the lease.
+
+        A lease that it got before could let a class go on that another streamer was given meanwhile.
+        """
+        host, playout = self._host, self._host.playout
+        async with playout.sync:
+            hello = await playout.ask("hello", events=True)
+            found = await playout.ask("status")
+            if hello["lease_until"] > max(playout.until, hello["boot_now"]):
+                playout.until = hello["lease_until"]
+            live = await host.look(_live)
+            self._following.only(live)
+            self._handed.clear()
+            self._refused.clear()
+            for one in found["classes"]:
+                if one["class_id"] in live:
+                    await self._following.catch_up(one)
+                elif one["state"] != "ended":
+                    log.info("%s: is not to be aired here any more, the playout is told", one["class_id"])
+                    await playout.ask("cancel", class_id=one["class_id"])
+            await self._hand_over()
+            await playout.pass_on_lease()
+        playout.is_there()
+        log.info("playout: release %s, %d classes", found["release"], len(self._handed))
+
+    async def _events(self, client: Client) -> None:
+        async for event in client.events():
+            await self._following.take(event)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await self._host.playout.renewed.wait()
+            async with self._host.playout.sync:
+                await self._host.playout.pass_on_lease()
+
+    async def _keep_handing_over(self) -> None:
+        while True:
+            await self._wait()
+            self._host.rounds.come("playout")
+            async with self._host.playout.sync:
+                await self._hand_over()
+
+    async def _wait(self) -> None:
+        self._host.playout.wanted.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await self._host.playout.wanted.wait()
+
+    # -- one class -----------------------------------------------------------------------------------------------------
+
+    async def _hand_over(self) -> None:
+        """Tell the playout the classes that are new or have changed; raises TryAgain where it is not there."""
+        host = self._host
+        found = await host.look(_due, time.time())
+        self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
+        self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
+        for class_id, (one, row) in found.items():
+            wanted = self._lesson(one, row)
+            if wanted in (self._handed.get(class_id), self._refused.get(class_id)):
+                continue
+            if host.settings.playout == "ffmpeg" or "@" in urlsplit(one.push_url).netloc:
+                by_ffmpeg.begin(host, one, wanted, self._following)
+                self._handed[class_id] = wanted
+            else:
+                await self._tell(class_id, wanted)
+
+    async def _tell(self, class_id: str, wanted: Lesson) -> None:
+        try:
+            await self._host.playout.ask("air", **wanted)
+        except NotTaken as error:
+            self._refused[class_id] = wanted
+            log.error("%s: the playout does not take it: %s", class_id, error.message)
+            await self._following.refused(class_id, error.message)
+        else:
+            self._handed[class_id] = wanted
+
+    def _lesson(self, one: Airing, row: Cached | None) -> Lesson:
+        """A class as the playout wants it."""
+        path = Path(row.site) if row and row.site else store.rendition_path(self._host.settings.video_root, one.stem)
+        with suppress(ValueError):
+            return {
+                "class_id": one.class_id,
+                "file": str(path.absolute()),
+                "push_urls": [urls.push(one.push_url).text],
+                "start": one.start_time,
+                "end": one.end_time,
+                "duration_s": row.duration_s if row is not None else None,
+            }
+        return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which it refuses in words
+
+    # -- it is not there -----------------------------------------------------------------------------------------------
+
+    async def _say_away(self) -> None:
+        playout, now = self._host.playout, time.monotonic()
+        if playout.away_s() < ALARM_AFTER_S or now - self._alarmed_at < ALARM_AGAIN_S:
+            return
+        log.error("playout: is not there, so nothing is aired: %s", playout.why)
+        await self._host.commit(_alarm_away, self._host, str(playout.why))
+        self._alarmed_at = now
+        await tell(self._host)
+
+
+def _live(connection: Connection) -> set[str]:
+    """The classes that are to be aired here, or may be again; those whose rows nobody can read among them."""
+    return {one.class_id for one in airings.live(connection)} | airings.unreadable(connection).keys()
+
+
+def _due(connection: Connection, now: float) -> Mapping[str, tuple[Airing, Cached | None]]:
+    """The classes that begin soon, or are on air, each with its rendition."""
+    found = airings.due(connection, now + AHEAD_S, now)
+    rows = cache.by_stem(connection, {one.stem for one in found})
+    return {one.class_id: (one, rows.get(one.stem)) for one in found}
+
+
+def _alarm_away(connection: Connection, host: Streamer, why: str) -> None:
+    now = time.time()
+    on_air = airings.due(connection, now, now)
+    said = f"{host.settings.name}: {why}; {len(on_air)} classes should be on air"
+    made = outgoing.alarm(errors.PLAYOUT_AWAY, said, now, host.settings.name)
+    outbox.put(connection, host.journal, [host.alarm(made)], now)

@@ -1,0 +1,26 @@
+"""The playout of a streamer, as the demo and the tests start it and ask it."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from lectern.playout import child
+from lectern.playout.client import Client
+
+
+def argv(folder: Path, socket: Path) -> list[str]:
+    """The program that airs classes, with its files in *folder*."""
+    program = [sys.executable, "-I", "-S", str(child.PROGRAM), "holder"]
+    return [*program, "--dir", str(folder), "--socket", str(socket)]
+
+
+def status(socket: Path) -> dict[str, Any]:
+    """What it says of itself and its classes; raises Unreachable."""
+    return asyncio.run(asked(socket))
+
+
+async def asked(socket: Path) -> dict[str, Any]:
+    """The same, for who has a loop."""
+    async with await Client.connect(socket) as client:
+        return await client.ask("status")
