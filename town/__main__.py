@@ -3,9 +3,12 @@
 import argparse
 import asyncio
 import contextlib
+import os
+import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -110,11 +113,27 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
+def next_steps(ui_url: str, root: Path, environment: Mapping[str, str]) -> str:
+    """Write the demo's settings to ``env`` below *root*; returns what to look at next."""
+    file = root / "env"
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(environment.items())))
+    file.chmod(0o600)
+    return f"""Everything runs on; Ctrl-C ends it. In another terminal, in this folder:
+
+  . {os.path.relpath(file)}; PATH="$PWD/.venv/bin:$PATH"
+  lectern status                 what is on air, what comes next, what waits
+  lectern explain c-both-fail    a class that was refused: why, and what the platform should do
+  lectern explain c-cut          a class that was cut, and went on at the clock's position
+  lectern doctor                 what the host needs, a line each
+
+The page: http://{environment["API_BIND"]}/   Prefect's UI: {ui_url}   Logs: {root}/logs"""
+
+
 async def _keep(stack: Stack) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    console.print(f"Everything runs on. Prefect UI: {stack.ui_url}   Logs: {stack.root}/logs   Ctrl-C ends it.")
+    console.print(next_steps(stack.ui_url, stack.root, stack.environment), soft_wrap=True, highlight=False)
     await stop.wait()
 
 

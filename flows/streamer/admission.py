@@ -73,7 +73,7 @@ def admit(
             code, why = _why_not(found)
             refuse(connection, host, one, code, why, batch, now)
     usage = cache.usage(connection, settings.video_root)
-    bound = Bound(min(settings.max_bytes, _room_bytes(connection, settings, usage)), settings.max_video_num)
+    bound = _bound(connection, settings, usage)
     need = sum(one.size_bytes for one in wanted) + max(0, usage.size_bytes - bound.max_bytes)
     idle = cache.idle(
         connection,
@@ -106,18 +106,23 @@ def sized(connection: Connection, host: Streamer, before: cache.Cached, size_byt
     settings = host.settings
     usage = cache.usage(connection, settings.video_root)
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
-    bound = Bound(min(settings.max_bytes, _room_bytes(connection, settings, usage)), settings.max_video_num)
+    bound = _bound(connection, settings, usage)
     over_bytes = max(0, others.size_bytes + size_bytes - bound.max_bytes)
     idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
     gone = decide.evictions(size_bytes, others, bound, idle)
     if gone is None:
-        needs = f"{before.stem} needs {size_bytes} bytes"
-        raise Refuse(f"{needs}; the disk is full, or all that is cached is pinned by classes", errors.DISK_FULL)
+        raise Refuse(decide.no_room(before.stem, size_bytes, others, bound), errors.DISK_FULL)
     cache.mark_evicting(connection, settings.video_root, gone)
     metrics.EVICTIONS.inc(len(gone))
     noted = [Event("evicted", stem=one.stem) for one in gone]
     events.note(connection, host.journal, settings.name, noted, time.time())
     cache.resize(connection, settings.video_root, before, size_bytes)
+
+
+def _bound(connection: Connection, settings: StreamerSettings, usage: Usage) -> Bound:
+    room_bytes = _room_bytes(connection, settings, usage)
+    by_disk = room_bytes < settings.max_bytes
+    return Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
 
 
 def _room_bytes(connection: Connection, settings: StreamerSettings, usage: Usage) -> int:
@@ -144,9 +149,7 @@ def _cite(
     for one, admission in admitted:
         site = sites[one.stem]
         if admission.admit is Admit.FULL:
-            needs = f"{one.stem} needs {admission.wanted.size_bytes} bytes"
-            why = f"{needs}; the disk is full, or all that is cached is pinned by classes"
-            refuse(connection, host, one, errors.DISK_FULL, why, batch, now)
+            refuse(connection, host, one, errors.DISK_FULL, admission.why, batch, now)
             continue
         if admission.admit is Admit.RESERVE:
             size_bytes, source = admission.wanted.size_bytes, one.source

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions
+from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions, no_room
 from lectern.facts import Idle, Usage
 from lectern.states import FileState
 from tests import strategies
@@ -120,3 +120,19 @@ def test_evictions_are_the_shortest_prefix_that_makes_room(
     shortest = next((idle[:count] for count in range(len(idle) + 1) if fits(idle[:count])), None)
     found = evictions(size_bytes, usage, bound, idle)
     assert (None if found is None else list(found)) == shortest
+
+
+def test_a_refusal_names_the_bound_that_it_met_and_how_near_the_cache_is_to_it() -> None:
+    of_number = no_room("1009", 419_481, Usage(6_000_000, 12), Bound(10**12, 12))
+    assert of_number == (
+        "no room for 1009 (0.4 MB): 12 of 12 renditions (MAX_VIDEO_NUM) are cached, "
+        "and booked classes need too many of them"
+    )
+    of_size = no_room("1009", 5 * 10**9, Usage(96 * 10**9, 12), Bound(100 * 10**9, 1000))
+    assert "96.0 GB of 100 GB (MAX_VIDEO_SIZE) are used" in of_size
+    assert "100 GB that the disk has room for" in no_room("1", 5 * 10**9, Usage(96 * 10**9, 1), Bound(10**11, 9, True))
+
+
+def test_what_is_refused_for_want_of_room_has_its_reason() -> None:
+    (full,) = admit([Wanted("c", "1", 10)], {}, Usage(0, 1), Bound(100, 1), [])
+    assert (full.admit, "MAX_VIDEO_NUM" in full.why) == (Admit.FULL, True)

@@ -14,12 +14,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
     "status": ("lectern.cli.status", "How things stand: what is on air, what comes next, what waits."),
     "explain": ("lectern.cli.explain", "What happened to a class or a record, and what comes next or is to be typed."),
-    "book": ("lectern.cli.wire", "Book a class by hand."),
-    "cancel": ("lectern.cli.wire", "Cancel a class by hand."),
+    "doctor": ("lectern.cli.doctor", "Look at all that this host needs; a line each, with what to type."),
+    "book": ("lectern.cli.booking", "Book a class by hand."),
+    "cancel": ("lectern.cli.booking", "Cancel a class by hand."),
     "cache": ("lectern.cli.cache", "A streamer's cache."),
     "init": ("lectern.cli.serving", "Migrate this host's database and make its deployments; safe to repeat."),
     "deploy": ("lectern.cli.serving", "Make this host's deployments in Prefect, and nothing else."),
-    "rekey": ("lectern.cli.wire", "Rename Redis keys by rules, never over another key."),
+    "rekey": ("lectern.cli.rekey", "Rename Redis keys by rules, never over another key."),
     "backup": ("lectern.cli.backup", "Back a database up while it is at work, and prove the backup."),
     "playout": ("lectern.cli.playout", "The process that airs classes; its status, and its upgrade."),
     "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
@@ -80,7 +81,7 @@ def _options(
 def main() -> None:
     """Do what was typed: an error is one sentence and what to do; misuse exits with 2."""
     try:
-        app()
+        app(prog_name="lectern")
     except Misuse as error:
         sys.exit(_complain(error, 2))
     except LecternError as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lectern import words
 from lectern.facts import Idle, Usage
 from lectern.states import FileState
 
@@ -23,6 +24,7 @@ class Bound:
 
     max_bytes: int
     max_num: int
+    by_disk: bool = False  # the disk has no room for as many bytes as the setting allows
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Admission:
     wanted: Wanted
     admit: Admit
     evictions: tuple[Idle, ...] = ()
+    why: str = ""  # of a refusal
 
 
 def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> tuple[Idle, ...] | None:
@@ -58,6 +61,17 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
         over_bytes -= one.size_bytes
         over_num -= 1
     return tuple(chosen) if over_bytes <= 0 and over_num <= 0 else None
+
+
+def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound) -> str:
+    """Why *stem* does not fit although all that can go goes: which bound it is, and how near the cache is to it."""
+    said = f"no room for {stem} ({words.size(size_bytes)}): "
+    if usage.num >= bound.max_num:
+        number = words.counted(bound.max_num, "rendition")
+        return f"{said}{usage.num:,} of {number} (MAX_VIDEO_NUM) are cached, and booked classes need too many of them"
+    limit = "that the disk has room for" if bound.by_disk else "(MAX_VIDEO_SIZE)"
+    used = f"{words.size(usage.size_bytes)} of {words.size(bound.max_bytes)} {limit} are used"
+    return f"{said}{used}, and booked classes need too much of it"
 
 
 def admit(
@@ -85,7 +99,7 @@ def admit(
             continue
         gone = evictions(one.size_bytes, now_usage, bound, now_idle)
         if gone is None:
-            decided.append(Admission(one, Admit.FULL))
+            decided.append(Admission(one, Admit.FULL, why=no_room(one.stem, one.size_bytes, now_usage, bound)))
             continue
         decided.append(Admission(one, Admit.RESERVE, gone))
         now_idle = now_idle[len(gone) :]

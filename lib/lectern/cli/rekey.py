@@ -1,7 +1,5 @@
-"""``lectern book``, ``cancel`` and ``rekey``: what is put into Redis by hand."""
+"""``lectern rekey``: Redis keys are renamed by rules."""
 
-import asyncio
-import json
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -12,39 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from lectern.cli.terms import Json, on_bus, read, say
-from lectern.commands import parse
+from lectern.cli.terms import Json, read, say
 from lectern.effects.redis import rekey as renaming
-from lectern.errors import Malformed, Misuse
-from lectern.messages import Booking, Cancel
 from lectern.settings import Common
 
 app = typer.Typer()
-
-
-@app.command()
-def book(file: Annotated[Path, typer.Argument(help="A JSON file with one booking, or - for standard input.")]) -> None:
-    """Book a class by hand: put a booking on the order stream."""
-    text = sys.stdin.read() if str(file) == "-" else read(file)
-    try:
-        booking = parse(text, (Booking,))
-    except Malformed as error:
-        raise Misuse(f"{file}: {error.message}") from error
-    settings = Common.load()
-    asyncio.run(_add(settings, settings.order_channel, booking.to_json()))
-    print(f"{booking.class_id}: booked; watch it with: lectern explain {booking.class_id}")
-
-
-@app.command()
-def cancel(class_id: str) -> None:
-    """Cancel a class by hand."""
-    try:
-        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id}), (Cancel,))
-    except Malformed as error:
-        raise Misuse(error.message) from error
-    settings = Common.load()
-    asyncio.run(_add(settings, settings.cancel_channel, message.to_json()))
-    print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
 
 
 @app.command()
@@ -65,7 +35,3 @@ def rekey(
         found = renaming.renamed(client, rules, dry_run=dry_run, journal=journal, on_slice=looked)
     say(as_json, asdict(found), found.lines())
     raise typer.Exit(1 if found.clash_count else 0)
-
-
-async def _add(settings: Common, stream: str, body: str) -> None:
-    await on_bus(settings, lambda bus: bus.add(stream, body))

@@ -1,0 +1,157 @@
+"""``lectern book`` and ``cancel``: what the platform does, by hand."""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lectern.cli import places
+from lectern.cli.terms import Json, on_bus, read, say, set_prefect
+from lectern.commands import parse
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import bookings, renditions
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import LecternError, Malformed, Misuse
+from lectern.messages import Booking, Cancel
+from lectern.settings import Common, TeacherSettings
+from lectern.states import BookingState
+
+app = typer.Typer()
+WAIT_S = 600.0
+OVER = {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED}
+File = Annotated[Path | None, typer.Argument(help="A JSON file with one booking, or - for standard input.")]
+
+
+@app.command()
+def book(
+    file: File = None,
+    example: Annotated[bool, typer.Option("--example", help="Print a booking that begins in ten minutes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be decided now; send nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer; exit code 1 if it is refused.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Book a class by hand: put a booking on the order stream."""
+    if example:
+        print(json.dumps(_example(time.time()), indent=1))
+        return
+    booking = _read(file)
+    if dry_run:
+        said = _plan(booking)
+        say(as_json, {"class_id": booking.class_id, "plan": said}, said)
+        return
+    settings = Common.load()
+    answer = asyncio.run(on_bus(settings, lambda bus: _send(bus, settings, booking, wait=wait)))
+    if answer is None:
+        how = "whether it is taken, says"
+        print(f"{booking.class_id}: sent to be booked; {how}: lectern explain {booking.class_id}")
+        return
+    said = [f"{booking.class_id}: {answer['result']}, {answer['code']}: {answer['message']}"]
+    say(as_json, answer, said)
+    raise typer.Exit(0 if answer["result"] == "success" else 1)
+
+
+def _read(file: Path | None) -> Booking:
+    if file is None:
+        raise Misuse("Missing argument: name a JSON file with one booking, or - ; lectern book --example prints one.")
+    name = "standard input" if str(file) == "-" else str(file)
+    text = sys.stdin.read() if str(file) == "-" else read(file)
+    try:
+        return parse(text, (Booking,))
+    except Malformed as error:
+        raise Misuse(f"{name}: {error.message}") from error
+
+
+def _example(now: float) -> dict[str, Any]:
+    start = int(now // 60 + 10) * 60
+    return {
+        "cmd": "order",
+        "class_id": f"c-{time.strftime('%m%d-%H%M%S', time.localtime(now))}",
+        "institution_id": "inst-1",
+        "video_url": "https://origin.example/6666/6666.flv",
+        "start_time": start,
+        "end_time": start + 2700,
+        "push_url": "rtmp://push.example/live/STREAM",
+        "record_id": 6666,
+        "video_resolution": "720P",
+        "video_url_list": {"720P": "https://origin.example/6666/6666_720P.flv"},
+    }
+
+
+async def _send(bus: Bus, settings: Common, booking: Booking, *, wait: bool) -> dict[str, Any] | None:
+    if not wait:
+        await bus.add(settings.order_channel, booking.to_json())
+        return None
+    try:
+        async with asyncio.timeout(WAIT_S), bus.subscribed([settings.order_result_channel]) as heard:
+            await bus.add(settings.order_channel, booking.to_json())
+            async for one in heard:
+                answer = _answer(one[1], booking.class_id) if one is not None else None
+                if answer is not None:
+                    return answer
+    except TimeoutError:
+        pass
+    raise LecternError(
+        f"{booking.class_id}: no answer within {WAIT_S:g} s. See: lectern explain {booking.class_id}, lectern status"
+    )
+
+
+def _answer(body: str, class_id: str) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        return None  # somebody else's message
+    is_ours = isinstance(fields, dict) and fields.get("class_id") == class_id and {"result", "code"} <= fields.keys()
+    return {"message": "", **fields} if is_ours else None
+
+
+def _plan(booking: Booking) -> list[str]:
+    """What the teacher would decide now; of the disk of a streamer nobody knows before it is asked."""
+    from lectern.decide import booking as decide  # noqa: PLC0415 (only here)
+
+    place = places.teacher()
+    settings = place.settings
+    assert isinstance(settings, TeacherSettings)
+    set_prefect(settings)
+    from flows.teacher.booking import limits  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+
+    now = time.time()
+    with looking(place.engine, "teacher") as connection:
+        known = bookings.known(connection, [booking.class_id])
+        states = renditions.states(connection, {booking.key} if booking.key else set())
+        taken = bookings.taken(connection, decide.contenders([booking], known, states, now), now)
+    return decide.plan([booking], known, states, limits(settings), now, taken).lines()
+
+
+@app.command()
+def cancel(class_id: str) -> None:
+    """Cancel a class by hand; exit code 1 if nobody has booked it, or if it is over."""
+    try:
+        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id}), (Cancel,))
+    except Malformed as error:
+        raise Misuse(error.message) from error
+    state = _state(class_id)
+    if isinstance(state, BookingState) and state in OVER:
+        raise LecternError(f"{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.")
+    settings = Common.load()
+    asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))
+    if state == "unknown":
+        raise LecternError(
+            f"{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
+            f"ten minutes, it is cancelled. Is the class_id right?"
+        )
+    print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
+
+
+def _state(class_id: str) -> BookingState | str:
+    """The state of its booking; ``unknown`` if it has none, ``elsewhere`` if the teacher's database is not here."""
+    try:
+        place = places.teacher()
+    except Misuse:
+        return "elsewhere"
+    with looking(place.engine, "teacher") as connection:
+        found = bookings.by_id(connection, [class_id]).get(class_id)
+    return "unknown" if found is None else found.state

@@ -1,0 +1,165 @@
+"""What ``lectern doctor`` looks at on a host: each finding says how it is, and what to type if it is not well."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from lectern import words
+from lectern.cli import origins
+from lectern.cli.terms import on_bus
+from lectern.effects.files import disk
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import airings, cache, schema
+from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.look import looking, open_to_look
+from lectern.errors import LecternError
+from lectern.playout import client as playout
+from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.shown import shown
+
+LOOK_S = 5.0
+MAX_SKEW_S = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """*what* was looked at, how it is, and what to type if it is not *well*."""
+
+    what: str
+    is_well: bool
+    said: str
+    to_type: str = ""
+
+
+def of_settings(settings: Settings) -> Iterator[Finding]:
+    """Where each setting came from."""
+    sources = origins.by_source(origins.origins(settings))
+    if not sources:
+        said = f"all are the defaults; {origins.ENV_FILE.absolute()} is not there or sets nothing"
+        yield Finding("settings", is_well=False, said=said, to_type="cd to the folder of the host's .env, or set them")
+    for source, named in sources.items():
+        yield Finding("settings", is_well=True, said=f"from {source}: {', '.join(named)}")
+
+
+def of_database(settings: Settings) -> Finding:
+    """Whether the database is there, sound, and as far as this release."""
+    role: schema.Role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
+    try:
+        schema.check(open_database(settings.database_url), role)
+    except LecternError as error:
+        return Finding("database", is_well=False, said=error.message, to_type=f"lectern init {role}")
+    return Finding("database", is_well=True, said=f"{_where(settings.database_url)} is as this release needs it")
+
+
+def _where(url: str) -> str:
+    return str(Path(url.removeprefix("sqlite:///")).absolute()) if url.startswith("sqlite:///") else shown(url)
+
+
+def of_redis(settings: Common) -> Iterator[Finding]:
+    """Whether Redis answers, and how far this host's clock is from its."""
+    where = shown(settings.redis_url.get_secret_value())
+
+    async def now(bus: Bus) -> float:
+        async with asyncio.timeout(LOOK_S):
+            return await bus.now()
+
+    before = time.time()
+    try:
+        shared = asyncio.run(on_bus(settings, now))
+    except (LecternError, TimeoutError) as error:
+        said = f"{where}: {str(error) or 'no answer in time'}"
+        yield Finding("redis", is_well=False, said=said, to_type="redis-cli -u REDIS_URL ping")
+        return
+    yield Finding("redis", is_well=True, said=f"{where} answers")
+    skew_s = (before + time.time()) / 2 - shared
+    said = f"{abs(skew_s):.1f} s from the clock of Redis' host"
+    yield Finding("clock", is_well=abs(skew_s) <= MAX_SKEW_S, said=said, to_type="timedatectl")
+
+
+def of_prefect(settings: Common) -> Finding:
+    """Whether the Prefect server answers, and lets this host in."""
+    url = settings.prefect_api_url.rstrip("/")
+    secret = settings.prefect_api_auth_string
+    user, _, password = secret.get_secret_value().partition(":") if secret else ("", "", "")
+    try:
+        auth = httpx.BasicAuth(user, password) if secret else None
+        answer = httpx.get(f"{url}/admin/version", auth=auth, timeout=LOOK_S)
+        answer.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        said = f"{shown(url)}: {str(error) or type(error).__name__}. Classes are aired without it."
+        return Finding("prefect", is_well=False, said=said, to_type="curl PREFECT_API_URL/health")
+    return Finding("prefect", is_well=True, said=f"{shown(url)} answers, version {answer.json()}")
+
+
+def of_process(settings: Settings) -> Finding:
+    """Whether this host's resident process runs and is well."""
+    role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
+    to_type = f"supervisorctl status; supervisorctl start lectern-{role}"
+    if not settings.bind or settings.bind.endswith(":0"):
+        return Finding("process", is_well=True, said="answers nowhere, by its settings: it was not asked")
+    try:
+        said = httpx.get(f"http://{settings.bind}/health", timeout=LOOK_S).json()
+        wrong = "; ".join(said["wrong"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        why = f"http://{settings.bind}/health does not answer: {str(error) or type(error).__name__}"
+        return Finding("process", is_well=False, said=why, to_type=to_type)
+    version = f"release {said.get('version')}, up since {words.moment(float(said.get('since', 0)))}"
+    return Finding("process", is_well=not wrong, said=wrong or version, to_type=to_type)
+
+
+def of_programs(settings: StreamerSettings) -> Iterator[Finding]:
+    """Whether the programs that a streamer starts are there."""
+    for name, program in (("wget", settings.wget_path), ("ffmpeg", "ffmpeg")):
+        found = shutil.which(program)
+        to_type = f"apt-get install {name}"
+        said = f"{found or program}{'' if found else ' cannot be run'}"
+        yield Finding(f"program {name}", is_well=found is not None, said=said, to_type=to_type)
+
+
+def of_disk(settings: StreamerSettings) -> Finding:
+    """Whether the cache can grow as far as its bound says."""
+    root = settings.video_root
+    if not root.is_dir():
+        return Finding("disk", is_well=False, said=f"{root} is no folder", to_type=f"mkdir -p {root}")
+    free, used = disk.free_bytes(root), 0
+    try:
+        engine = open_to_look(settings.database_url, "streamer")
+        with looking(engine, "streamer") as connection:
+            used = cache.used_bytes(connection, root)
+    except LecternError:
+        pass  # its own line says what is wrong with the database
+    wanted = max(settings.max_bytes - used, 0)
+    said = f"{root}: {words.size(free)} free; the cache has {words.size(used)} of {words.size(settings.max_bytes)}"
+    if free >= wanted:
+        return Finding("disk", is_well=True, said=said)
+    why = f"{said}: it is full {words.size(wanted - free)} before MAX_VIDEO_SIZE" if free else f"{root} takes nothing"
+    return Finding("disk", is_well=False, said=why, to_type="df -h; then lower MAX_VIDEO_SIZE, or make room")
+
+
+def of_playout(folder: Path) -> Finding:
+    """Whether the process that airs classes answers."""
+
+    async def ask() -> dict[str, object]:
+        async with asyncio.timeout(LOOK_S), await playout.Client.connect(folder / "playout.sock") as ours:
+            return await ours.ask("status", timeout_s=LOOK_S)
+
+    try:
+        found = asyncio.run(ask())
+    except (playout.Unreachable, playout.Refused, TimeoutError) as error:
+        why = str(error) or "no answer in time"
+        return Finding("playout", is_well=False, said=why, to_type="systemctl status lectern-playout")
+    return Finding("playout", is_well=True, said=f"release {found.get('release')} answers at {folder}")
+
+
+def push_urls(settings: StreamerSettings) -> list[str]:
+    """The push URLs of classes that are not over, one a server."""
+    try:
+        with looking(open_to_look(settings.database_url, "streamer"), "streamer") as connection:
+            return [one.push_url for one in airings.live(connection)]
+    except LecternError:
+        return []  # its own line says what is wrong with the database

@@ -1,0 +1,173 @@
+"""What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lectern import __version__
+from lectern.cli.app import COMMANDS
+from lectern.commands import parse
+from lectern.effects.rows import bookings, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.messages import Booking
+from lectern.states import BookingState
+from town.__main__ import next_steps
+
+CODE = "from lectern.cli import main; main()"
+HEAVY = ("sqlalchemy", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko")
+
+
+def lectern(folder: Path, *arguments: str, text: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", CODE, *arguments],
+        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0", "TRANSCODE_SIGN_KEY": "made up", **more},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        input=text,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A folder with a teacher's database, and in it a class that was aired."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    done = Booking(
+        class_id="c-aired",
+        video_url="http://o.example/1.flv",
+        push_url="rtmp://p.example/live/x",
+        start_time=1.0,
+        end_time=2.0,
+    )
+    with transaction(engine) as connection:
+        bookings.add(connection, [(done, BookingState.AIRED)], 1.0)
+    engine.dispose()
+    return tmp_path
+
+
+@pytest.mark.parametrize("option", ["--help", "-h", "--version"])
+def test_the_first_word_loads_nothing_that_takes_long(tmp_path: Path, option: str) -> None:
+    """Measured on an idle machine it comes within 0.2 s; what is loaded is the same on a busy one."""
+    loaded = f"import atexit, sys; atexit.register(lambda: print(*sorted(set({HEAVY!r}) & sys.modules.keys())))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{loaded}; {CODE}", option],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == ""
+    assert ("lectern " + __version__ if option == "--version" else "Usage: lectern") in done.stdout
+
+
+def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:
+    said = lectern(tmp_path, "--help").stdout
+    assert all(f"  {name} " in said for name in COMMANDS)
+    for name in COMMANDS:
+        done = lectern(tmp_path, name, "--help")
+        assert (done.returncode, f"lectern {name}" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_mistyped_command_is_guessed(tmp_path: Path) -> None:
+    done = lectern(tmp_path, "statsu")
+    assert done.returncode == 2
+    assert "Did you mean 'status'?" in done.stderr
+
+
+def test_a_shell_can_complete_the_commands(tmp_path: Path) -> None:
+    asked = {"_LECTERN_COMPLETE": "complete_bash", "COMP_WORDS": "lectern st", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lectern")],
+        env={"PATH": "/usr/bin:/bin", **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["status"]
+
+
+def test_the_example_is_a_booking_of_ten_minutes_from_now(tmp_path: Path) -> None:
+    booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
+    assert 9 * 60 <= booking.start_time - time.time() <= 11 * 60
+
+
+def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -> None:
+    """Redis is not there, so whatever was sent would fail."""
+    example = lectern(teacher, "book", "--example").stdout
+    done = lectern(teacher, "book", "-", "--dry-run", text=example)
+    assert done.returncode == 0, done.stderr
+    assert "6666_720P" in done.stdout
+    asked = {**json.loads(example), "start_time": 1, "end_time": 2}
+    assert "410" in lectern(teacher, "book", "-", "--dry-run", text=json.dumps(asked)).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("book",), "Missing argument"),
+        (("book", "-"), "standard input: the message is not JSON"),
+        (("book", "no-such.json"), "lectern: no-such.json: No such file or directory\n"),
+        (("cancel", "not a name"), "class_id"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
+)
+def test_misuse_is_said_once_and_in_words(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = lectern(tmp_path, *arguments, text="?")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Errno" not in done.stderr
+
+
+def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: Path) -> None:
+    done = lectern(teacher, "cancel", "c-aired")
+    assert done.returncode == 1
+    assert "c-aired: it is aired already" in done.stderr
+
+
+def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
+    (teacher / ".env").write_text("TEACHER_NAME=teacher7\nPREFECT_API_URL=http://127.0.0.1:1/api\n")
+    done = lectern(teacher, "doctor")
+    assert done.returncode == 1
+    for line in (
+        "✓ teacher: teacher7",
+        f"✓ settings: from {teacher}/.env: PREFECT_API_URL=http://127.0.0.1:1/api, TEACHER_NAME=teacher7",
+        "TRANSCODE_SIGN_KEY=(secret)",
+        f"✓ database: {teacher}/teacher.db is as this release needs it",
+        "✗ redis: redis://127.0.0.1:1",
+        "    --> redis-cli -u REDIS_URL ping",
+        "✗ prefect: http://127.0.0.1:1/api",
+        "✗ process: http://127.0.0.1:8800/health does not answer",
+    ):
+        assert line in done.stdout
+    assert "made up" not in done.stdout
+    found = json.loads(lectern(teacher, "doctor", "--json").stdout)
+    assert found["well"] is False
+    assert {one["what"] for one in found["findings"]} >= {"database", "redis", "prefect", "process", "settings"}
+
+
+def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
+    done = lectern(tmp_path, "doctor", "streamer", VIDEO_ROOT=str(tmp_path), WGET_PATH="/no/wget")
+    assert done.returncode == 1
+    assert "✗ database: " in done.stdout
+    assert "✗ program wget: /no/wget cannot be run" in done.stdout
+    assert f"disk: {tmp_path}: " in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:
+    said = next_steps("http://127.0.0.1:4200", tmp_path, {"API_BIND": "127.0.0.1:1", "ODD": "it's $HOME"})
+    assert "lectern status" in said
+    shown = subprocess.run(
+        ["sh", "-c", f'. {tmp_path}/env; printf %s "$ODD"'], capture_output=True, text=True, timeout=10, check=True
+    )
+    assert shown.stdout == "it's $HOME"
+    assert (tmp_path / "env").stat().st_mode & 0o077 == 0
