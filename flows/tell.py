@@ -1,5 +1,6 @@
 """Sends what was committed: answers, alarms, orders to streamers; each once, whatever Redis refuses beside it."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ async def tell(host: Host[Any]) -> bool:
     """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
     async with host.send_lock:
         while batch := await host.commit(_unsent, host):
+            if time.monotonic() > batch[0].until:  # this process stood still meanwhile; another may have sent it
+                continue
             sending = [one.message for one in batch if not one.folded]
             done = await host.bus.send(sending)
             if done.number or not sending:
@@ -38,6 +41,8 @@ async def tell(host: Host[Any]) -> bool:
                         host.alarmed.append(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
+                if host.settings.shared:
+                    await host.commit(outbox.unclaim, host.journal, [one.id for one in sending[done.number :]])
                 return False
     return True
 
@@ -46,14 +51,20 @@ async def tell(host: Host[Any]) -> bool:
 class _Outgoing:
     message: Unsent
     folded: bool  # an alarm of an incident that is known already
+    until: float  # monotonic: later it is sent only if it is still ours
 
 
 def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
     now = time.time()
-    found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
+    until = math.inf
+    if host.settings.shared:
+        until = time.monotonic() + outbox.SENDING_S / 2
+        found = outbox.claim(connection, host.journal, host.settings.name, limit=SEND_BATCH, now=now)
+    else:
+        found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
     channel = host.settings.alarm_channel
     folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
-    return [_Outgoing(one, one.id in folded) for one in found]
+    return [_Outgoing(one, one.id in folded, until) for one in found]
 
 
 def _sent(

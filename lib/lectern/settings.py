@@ -1,6 +1,5 @@
 """Settings of both roles: defaults, the teacher's old JSON config, .env, environment; later wins."""
 
-import json
 import math
 import socket
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from lectern import urls
 from lectern.errors import Misuse
+from lectern.old_config import OldConfig
 from lectern.places import Places
 from lectern.wire import is_name
 
@@ -19,36 +19,12 @@ GIBIBYTE = 1024**3
 BACKUP_DIR = Path("/var/backups/lectern")
 """Where `lectern backup` writes, if nobody says otherwise."""
 _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
-_MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
 
 
-class OldConfig(PydanticBaseSettingsSource):
-    """The teacher's old JSON config, named by TEACHER_CONFIG; its times are milliseconds, as documented."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401 (its signature)
-        """Unused: all fields are read at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """The two documented fields, in seconds."""
-        path = self.current_state.get("teacher_config")
-        if not path:
-            return {}
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
-        if not isinstance(found, dict):
-            raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
-        return {
-            ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found
-        }
-
-
-def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
-        raise Misuse(f"TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
-    return milliseconds / 1000
+def _a_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    return name
 
 
 class Common(BaseSettings):
@@ -130,11 +106,27 @@ class Common(BaseSettings):
             raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
 
 
+def _is_shared(url: SecretStr) -> bool:
+    return url.get_secret_value().startswith("postgres")
+
+
+def _teacher_name(given: dict[str, Any]) -> str:
+    """Several teachers on one database have several names; the only one has always been called so."""
+    shared = "teacher_database_url" in given and _is_shared(given["teacher_database_url"])
+    return socket.gethostname() if shared else "teacher"
+
+
+def _teacher_queue(given: dict[str, Any]) -> str:
+    shared = "teacher_database_url" in given and _is_shared(given["teacher_database_url"])
+    return "teacher" if shared else str(given.get("teacher_name", "teacher"))
+
+
 class TeacherSettings(Common):
     """The control host."""
 
-    teacher_name: str = "teacher"
     teacher_database_url: SecretStr = SecretStr("sqlite:///teacher.db")  # can hold a password
+    teacher_name: str = Field(default_factory=_teacher_name)
+    teacher_queue: str = Field(default_factory=_teacher_queue)
     teacher_config: Path | None = None
     oss_transcode_url: str | None = None
     transcode_sign_key: SecretStr
@@ -188,10 +180,25 @@ class TeacherSettings(Common):
             raise ValueError("must have no user and no password: the platform fetches recordings by it")
         return url
 
+    @field_validator("teacher_name", "teacher_queue")
+    @classmethod
+    def _nameable(cls, name: str) -> str:
+        return _a_name(name)
+
     @property
     def name(self) -> str:
-        """The host's name: its work queue."""
+        """The host's name."""
         return self.teacher_name
+
+    @property
+    def queue(self) -> str:
+        """Its work queue in Prefect; teachers that share a database share it."""
+        return self.teacher_queue
+
+    @property
+    def shared(self) -> bool:
+        """Whether other teachers may be at work on the same rows."""
+        return _is_shared(self.teacher_database_url)
 
     @property
     def bind(self) -> str:
@@ -229,14 +236,22 @@ class StreamerSettings(Common):
     @field_validator("streamer_name")
     @classmethod
     def _nameable(cls, name: str) -> str:
-        if not is_name(name):
-            raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-        return name
+        return _a_name(name)
 
     @property
     def name(self) -> str:
-        """The host's name: its work queue and its stream."""
+        """The host's name: its stream."""
         return self.streamer_name
+
+    @property
+    def queue(self) -> str:
+        """Its work queue in Prefect."""
+        return self.streamer_name
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may be at work on the same rows: never."""
+        return False
 
     @property
     def bind(self) -> str:

@@ -187,14 +187,14 @@ def test_what_somebody_took_away_is_named(tmp_path: Path) -> None:
     upgraded(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("ALTER TABLE video_list DROP COLUMN owner")
-        connection.execute("DROP TABLE inbox_list")
+        connection.execute("DROP TABLE cancel_list")
     engine = open_database(f"sqlite:///{path}")
     for attempt in (schema.check, schema.upgrade):
-        with pytest.raises(CallAPerson, match=r"no column owner of video_list, no table inbox_list"):
+        with pytest.raises(CallAPerson, match=r"no column owner of video_list, no table cancel_list"):
             attempt(engine, "teacher")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DROP TABLE alembic_version")
-    assert schema.upgrade(engine, "teacher") == ["video_list: new column owner", "inbox_list: new table"]
+    assert schema.upgrade(engine, "teacher") == ["video_list: new column owner", "cancel_list: new table"]
     schema.check(engine, "teacher")
     engine.dispose()
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from lectern.effects.rows import outbox
 from lectern.effects.rows.tables.shared import Journal
@@ -18,11 +18,16 @@ MAX_IDS = 100_000
 
 @dataclass(frozen=True)
 class Arrived:
-    """A message as it came; *source* names the channel or stream, *command* the flow's group."""
+    """A message as it came; *source* names the channel or stream, *command* the flow's group.
+
+    *entry* is its id in a stream, *at* when it was heard (epoch seconds): teachers that share an inbox pair by them.
+    """
 
     source: str
     command: str
     body: str
+    entry: str = ""
+    at: float | None = None
 
 
 def spell(ids: Sequence[int]) -> str:
@@ -67,11 +72,18 @@ def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], n
 
 
 def claim(
-    connection: Connection, journal: Journal, commands: Sequence[str], *, limit: int, lease_s: float, now: float
+    connection: Connection,
+    journal: Journal,
+    commands: Sequence[str],
+    *,
+    limit: int,
+    lease_s: float,
+    now: float,
+    owner: str | None = None,
 ) -> list[Kept]:
     """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again.
 
-    This counts no try: a message whose process died is not at fault.
+    This counts no try: a message whose process died is not at fault. *owner* is named where several share the inbox.
     """
     inbox = journal.inbox
     due = (
@@ -82,9 +94,8 @@ def claim(
     )
     kept = [Kept(*row) for row in connection.execute(due)]
     if kept:
-        connection.execute(
-            update(inbox).where(inbox.c.id.in_([one.id for one in kept])).values(not_before=now + lease_s)
-        )
+        values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
+        connection.execute(update(inbox).where(inbox.c.id.in_([one.id for one in kept])).values(**values))
     return kept
 
 
@@ -126,10 +137,16 @@ def put_off(connection: Connection, journal: Journal, ids: Iterable[int], not_be
     _mark(connection, journal, list(ids), not_before=not_before)
 
 
-def free_all(connection: Connection, journal: Journal) -> int:
-    """At the start of the only process of a host: whatever was claimed, is free. Returns how many wait."""
+def free_all(connection: Connection, journal: Journal, owner: str | None = None) -> int:
+    """At the start of a host's only process: what it had claimed is free. Returns how many wait.
+
+    Without *owner* all is its own; where several share the inbox, what *owner* had claimed, or nobody of them.
+    """
     inbox = journal.inbox
-    connection.execute(update(inbox).where(inbox.c.state == InboxState.NEW).values(not_before=0))
+    mine = inbox.c.state == InboxState.NEW
+    if owner is not None:
+        mine &= or_(inbox.c.owner == owner, inbox.c.owner.is_(None))
+    connection.execute(update(inbox).where(mine).values(not_before=0))
     return waiting(connection, journal)
 
 

@@ -11,6 +11,9 @@ from sqlalchemy.sql.elements import ColumnElement
 from lectern.effects.rows.tables.shared import Journal
 from lectern.outgoing import Kind, Outgoing
 
+SENDING_S = 20.0
+"""Seconds for which a claimed message is its teacher's; one that is not known to be sent by then, another may send."""
+
 AGAIN_WITHIN_S = 60.0
 """Seconds at most until a message that Redis refused is tried again."""
 
@@ -63,9 +66,31 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
 
 def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
     """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
+    return _read(connection, journal, _due(journal, now), limit)
+
+
+def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
+    """What `unsent` returns, for teacher *me* to send; nothing for a target to which another is just sending."""
+    outbox = journal.outbox
+    others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
+    is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
+    found = _read(connection, journal, _due(journal, now) & is_free, limit)
+    if found:
+        mine = update(outbox).where(outbox.c.id.in_([one.id for one in found]))
+        connection.execute(mine.values(owner=me, lease_until=now + SENDING_S))
+    return found
+
+
+def unclaim(connection: Connection, journal: Journal, ids: Sequence[int]) -> None:
+    """The messages could not be sent now; any teacher may send them."""
+    outbox = journal.outbox
+    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(owner=None, lease_until=0))
+
+
+def _read(connection: Connection, journal: Journal, which: ColumnElement[bool], limit: int) -> list[Unsent]:
     outbox = journal.outbox
     columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
-    wanted = select(*columns).where(_due(journal, now)).order_by(outbox.c.id).limit(limit)
+    wanted = select(*columns).where(which).order_by(outbox.c.id).limit(limit)
     return [
         Unsent(row.id, row.target, Kind(row.kind), row.body, Rest(row.rest) if row.rest else None, row.tries)
         for row in connection.execute(wanted)

@@ -122,16 +122,38 @@ class CancelRow(TeacherTable, table=True):
     until: float = Field(index=True)  # forgotten after it
 
 
+class TeacherRow(TeacherTable, table=True):
+    """A teacher of those that share the rows, and when it was there last."""
+
+    __tablename__ = "teacher_list"
+    name: str = Field(primary_key=True, max_length=250)
+    seen_at: float
+
+
+class DutyRow(TeacherTable, table=True):
+    """What one teacher of several does for all, and until when it is its own."""
+
+    __tablename__ = "duty_list"
+    name: str = Field(primary_key=True, max_length=60)
+    owner: str = Field(max_length=250)
+    lease_until: float
+
+
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
-    """Messages to the teacher."""
+    """Messages to the teacher; where several share the rows, who has claimed one, and who heard it."""
 
     __tablename__ = "inbox_list"
+    owner: str | None = Field(default=None, max_length=250)
+    digest: str | None = Field(default=None, max_length=64)  # of where it came from and what it says
+    heard_by: str = Field(default="", sa_type=Text)  # of a channel: the teachers, each between two blanks
 
 
 class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
-    """Messages from the teacher."""
+    """Messages from the teacher; where several share the rows, who sends one, and until when it is its own."""
 
     __tablename__ = "outbox_list"
+    owner: str | None = Field(default=None, max_length=250)
+    lease_until: float = 0
 
 
 class TeacherEvent(EventColumns, TeacherTable, table=True):
@@ -152,4 +174,6 @@ orders = table_of(OrderRow)
 streamers = table_of(StreamerRow)
 moves = table_of(MoveRow)
 cancels = table_of(CancelRow)
+teachers = table_of(TeacherRow)
+duties = table_of(DutyRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

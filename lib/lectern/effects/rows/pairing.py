@@ -1,0 +1,61 @@
+"""What several teachers heard is one row: each hearing pairs with one row that its teacher has not heard yet."""
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, insert, select, update
+
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.teacher import journal
+from lectern.states import InboxState
+
+SAME_S = 30.0
+"""Seconds within which two teachers hear the same message; what comes later was sent again."""
+
+AGAIN_S = 600.0
+"""Seconds in which an entry of a stream can come again, because its first reader died before it acknowledged it."""
+
+
+def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float) -> list[Arrived]:
+    """Add what teacher *me* read, but for what a row says already; returns what is new.
+
+    A channel brings each message to every teacher: the k-th hearing of it pairs with the k-th row, so that a platform
+    that sends twice is answered twice. A stream brings an entry to one of them, and again after that one's death.
+    """
+    inbox = journal.inbox
+    digests = [_digest(one) for one in arrived]
+    rows = _rows(connection, set(digests), me, min((one.at or now for one in arrived), default=now))
+    new: list[dict[str, object]] = []
+    heard: list[int] = []
+    added: list[Arrived] = []
+    for one, digest in zip(arrived, digests, strict=True):
+        if rows[digest]:
+            if not one.entry:
+                heard.append(rows[digest].popleft())
+            continue
+        added.append(one)
+        fields = {"source": one.source, "command": one.command, "body": one.body, "received_at": one.at or now}
+        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if one.entry else f" {me} "})
+    if heard:
+        known = inbox.c.heard_by + f" {me} "
+        connection.execute(update(inbox).where(inbox.c.id.in_(heard)).values(heard_by=known))
+    if new:
+        connection.execute(insert(inbox), new)
+    return added
+
+
+def _digest(one: Arrived) -> str:
+    return hashlib.sha256("\0".join((one.source, one.entry, one.body)).encode()).hexdigest()
+
+
+def _rows(connection: Connection, digests: set[str], me: str, since: float) -> dict[str, deque[int]]:
+    """The rows that say the same, oldest first; of channels those that *me* has not heard."""
+    inbox = journal.inbox
+    unheard = ~inbox.c.heard_by.contains(f" {me} ", autoescape=True) & (inbox.c.received_at > since - SAME_S)
+    again = (inbox.c.heard_by == "") & (inbox.c.received_at > since - AGAIN_S)
+    wanted = select(inbox.c.id, inbox.c.digest).where(inbox.c.digest.in_(digests), unheard | again)
+    found: dict[str, deque[int]] = defaultdict(deque)
+    for id_, digest in connection.execute(wanted.order_by(inbox.c.id)):
+        found[digest].append(id_)
+    return found

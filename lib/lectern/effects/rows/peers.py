@@ -1,0 +1,59 @@
+"""Teachers that share one database: who is there, what a dead one had claimed, and who does what only one shall do."""
+
+from sqlalchemy import Connection, delete, insert, or_, select, union, update
+
+from lectern.effects.rows.tables.teacher import duties, journal, teachers
+from lectern.states import InboxState
+
+SWEEPING = "sweep"
+PRUNING = "prune"
+
+
+def present(connection: Connection, name: str, now: float) -> list[str]:
+    """Note that the teacher *name* is there; returns the others that ever were, by name."""
+    seen = update(teachers).where(teachers.c.name == name).values(seen_at=now)
+    if not connection.execute(seen).rowcount:
+        connection.execute(insert(teachers).values(name=name, seen_at=now))
+    others = select(teachers.c.name).where(teachers.c.name != name).order_by(teachers.c.name)
+    return [str(one) for one in connection.execute(others).scalars()]
+
+
+def free(connection: Connection, name: str) -> int:
+    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how many messages."""
+    inbox, outbox = journal.inbox, journal.outbox
+    mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
+    found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
+    sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
+    found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
+    connection.execute(delete(duties).where(duties.c.owner == name))
+    return found
+
+
+def take(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
+    """Whether the *duty* is the teacher *name*'s for *lease_s* from now on; it is not while another has it."""
+    free_ = or_(duties.c.owner == name, duties.c.lease_until <= now)
+    values = {"owner": name, "lease_until": now + lease_s}
+    if connection.execute(update(duties).where(duties.c.name == duty, free_).values(**values)).rowcount:
+        return True
+    if connection.execute(select(duties.c.name).where(duties.c.name == duty)).first() is not None:
+        return False
+    connection.execute(insert(duties).values(name=duty, **values))
+    return True
+
+
+def let_go(connection: Connection, duty: str, name: str) -> None:
+    """Give the *duty* back."""
+    connection.execute(delete(duties).where(duties.c.name == duty, duties.c.owner == name))
+
+
+def forget(connection: Connection, before: float) -> None:
+    """Forget the teachers that have not been there since *before* (epoch seconds)."""
+    connection.execute(delete(teachers).where(teachers.c.seen_at < before))
+
+
+def claiming(connection: Connection) -> set[str]:
+    """Who has claimed messages that are not handled, or not sent, or has a duty, by name."""
+    inbox, outbox = journal.inbox, journal.outbox
+    handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
+    sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
+    return {str(one) for one in connection.execute(union(handling, sending, select(duties.c.owner))).scalars()}

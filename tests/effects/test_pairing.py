@@ -1,0 +1,100 @@
+"""What several teachers hear is as many rows as messages were sent, whoever hears what, when, and in which order."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, delete, select
+
+from lectern.effects.rows import pairing
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.teacher import journal
+
+NOW = 1_764_010_800.0
+BODIES = ("order 1", "order 2", "order 3")
+
+
+def said(*bodies: str, at: float = NOW) -> list[Arrived]:
+    return [Arrived("channel:order", "order", body, at=at) for body in bodies]
+
+
+def read(id_: str, body: str) -> Arrived:
+    return Arrived("stream:order", "order", body, entry=id_)
+
+
+def keep(engine: Engine, me: str, arrived: list[Arrived], now: float = NOW) -> int:
+    """Returns how many of *arrived* were new."""
+    with transaction(engine) as connection:
+        return len(pairing.keep(connection, arrived, me, now))
+
+
+def rows(engine: Engine) -> list[str]:
+    with reading(engine) as connection:
+        return list(connection.execute(select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
+
+
+def test_what_two_hear_is_one_row(teacher_engine: Engine) -> None:
+    assert keep(teacher_engine, "a", said("order 1", "order 2")) == 2
+    assert keep(teacher_engine, "b", said("order 2", "order 1")) == 0
+    assert rows(teacher_engine) == ["order 1", "order 2"]
+
+
+def test_what_the_platform_sends_twice_is_two_rows_however_many_hear_it(teacher_engine: Engine) -> None:
+    for me in ("a", "b", "c"):
+        keep(teacher_engine, me, said("order 1", "order 1"))
+    assert rows(teacher_engine) == ["order 1", "order 1"]
+
+
+def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwhile(teacher_engine: Engine) -> None:
+    """It writes a minute later what it heard at the same time as the others."""
+    keep(teacher_engine, "a", said("order 1"))
+    assert keep(teacher_engine, "b", said("order 1"), now=NOW + 60) == 0
+
+
+def test_what_comes_again_later_was_sent_again(teacher_engine: Engine) -> None:
+    keep(teacher_engine, "a", said("order 1"))
+    assert keep(teacher_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
+
+
+def test_one_name_is_no_part_of_another(teacher_engine: Engine) -> None:
+    """A name may hold what is a wildcard to SQL."""
+    keep(teacher_engine, "t_1", said("order 1"))
+    assert keep(teacher_engine, "tx1", said("order 1")) == 0
+    assert keep(teacher_engine, "t_1", said("order 1")) == 1
+
+
+def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engine) -> None:
+    """Its first reader was stopped between its commit and its acknowledgement."""
+    assert keep(teacher_engine, "a", [read("1-0", "order 1"), read("2-0", "order 1")]) == 2
+    assert keep(teacher_engine, "b", [read("1-0", "order 1"), read("2-0", "order 1"), read("3-0", "order 1")]) == 1
+    assert len(rows(teacher_engine)) == 3
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.sampled_from(BODIES), max_size=6), min_size=1, max_size=4), st.randoms(use_true_random=False)
+)
+def test_there_are_as_many_rows_of_a_message_as_the_best_ear_heard(
+    teacher_engine: Engine, heard: list[list[str]], chance: random.Random
+) -> None:
+    """Whatever each of the teachers hears and misses, and in whatever order they write it down."""
+    with transaction(teacher_engine) as connection:
+        connection.execute(delete(journal.inbox))
+    waiting = {f"teacher{number}": list(bodies) for number, bodies in enumerate(heard)}
+    while any(waiting.values()):
+        me = chance.choice([name for name, bodies in waiting.items() if bodies])
+        number = chance.randint(1, len(waiting[me]))
+        keep(teacher_engine, me, said(*waiting[me][:number]))
+        del waiting[me][:number]
+    best = {body: max(bodies.count(body) for bodies in heard) for body in BODIES}
+    assert Counter(rows(teacher_engine)) == Counter(best)
+
+
+@pytest.mark.parametrize("number", [5000])
+def test_a_whole_batch_pairs(teacher_engine: Engine, number: int) -> None:
+    bodies = [f"order {one}" for one in range(number)]
+    assert keep(teacher_engine, "a", said(*bodies)) == number
+    assert keep(teacher_engine, "b", said(*reversed(bodies))) == 0

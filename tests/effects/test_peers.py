@@ -1,0 +1,89 @@
+"""Teachers that share their rows: what each has claimed is its own until it is done, over, or its owner dead."""
+
+from sqlalchemy import Engine
+
+from lectern.effects.rows import inbox, outbox, peers
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.teacher import journal
+from lectern.messages import OrderResult
+from lectern.outgoing import Kind, Outgoing
+
+NOW = 1_764_010_800.0
+
+
+def answers(engine: Engine, *class_ids: str, target: str = "order_result") -> None:
+    made = [OrderResult(class_id=one, result="success", code=0, message="") for one in class_ids]
+    with transaction(engine) as connection:
+        outbox.put(connection, journal, [Outgoing(target, Kind.CHANNEL, one) for one in made], NOW)
+
+
+def claimed(engine: Engine, me: str, now: float = NOW) -> list[int]:
+    with transaction(engine) as connection:
+        return [one.id for one in outbox.claim(connection, journal, me, limit=100, now=now)]
+
+
+def test_what_one_sends_no_other_sends_nor_anything_behind_it(teacher_engine: Engine) -> None:
+    """Two that sent to one channel at the same time could tell of a class in the wrong order."""
+    answers(teacher_engine, "c-1", "c-2")
+    assert claimed(teacher_engine, "a") == [1, 2]
+    answers(teacher_engine, "c-3")
+    answers(teacher_engine, "c-4", target="alarm")
+    assert claimed(teacher_engine, "b") == [4]
+    with transaction(teacher_engine) as connection:
+        outbox.sent(connection, journal, [1, 2, 4], NOW)
+    assert claimed(teacher_engine, "b") == [3]
+
+
+def test_what_was_not_sent_in_its_time_is_sent_by_another(teacher_engine: Engine) -> None:
+    answers(teacher_engine, "c-1")
+    assert claimed(teacher_engine, "a") == [1]
+    assert claimed(teacher_engine, "b", NOW + outbox.SENDING_S - 1) == []
+    assert claimed(teacher_engine, "b", NOW + outbox.SENDING_S) == [1]
+
+
+def test_what_could_not_be_sent_is_anybodys_at_once(teacher_engine: Engine) -> None:
+    answers(teacher_engine, "c-1")
+    assert claimed(teacher_engine, "a") == [1]
+    with transaction(teacher_engine) as connection:
+        outbox.unclaim(connection, journal, [1])
+    assert claimed(teacher_engine, "b") == [1]
+
+
+def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not(teacher_engine: Engine) -> None:
+    answers(teacher_engine, "c-1")
+    claimed(teacher_engine, "a")
+    with transaction(teacher_engine) as connection:
+        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}") for _ in range(3)], NOW)
+        for me, limit in (("a", 1), ("b", 1)):
+            inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
+        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW)
+        assert peers.claiming(connection) == {"a", "b"}
+        assert peers.free(connection, "a") == 2
+        assert peers.claiming(connection) == {"b"}
+        free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
+        assert [one.id for one in free] == [1, 3]
+        assert peers.take(connection, peers.SWEEPING, "b", 60, NOW)
+    assert claimed(teacher_engine, "b") == [1]
+
+
+def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
+        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW)
+        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW + 1)
+        assert not peers.take(connection, peers.SWEEPING, "b", 60, NOW + 60)
+        assert peers.take(connection, peers.PRUNING, "b", 60, NOW)
+        assert peers.take(connection, peers.SWEEPING, "b", 60, NOW + 61)
+        peers.let_go(connection, peers.SWEEPING, "a")
+        assert not peers.take(connection, peers.SWEEPING, "a", 60, NOW + 62)
+        peers.let_go(connection, peers.SWEEPING, "b")
+        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW + 62)
+
+
+def test_each_knows_the_others_until_they_are_long_gone(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
+        assert peers.present(connection, "a", NOW) == []
+        assert peers.present(connection, "b", NOW) == ["a"]
+        assert peers.present(connection, "a", NOW + 9) == ["b"]
+        peers.forget(connection, NOW + 5)
+        assert peers.present(connection, "a", NOW + 10) == []
