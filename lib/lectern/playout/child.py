@@ -18,6 +18,15 @@ LOAD_S = 30.0
 """A worker that is not loaded by then never will be."""
 
 
+def program() -> Path:
+    """The program that `PROGRAM` leads to now; the next release may be for another version of Python."""
+    if PROGRAM.exists():
+        return PROGRAM
+    library = PROGRAM.parents[3]  # …/lib/python3.13/site-packages/lectern/playout/__main__.py
+    found = sorted(library.parent.glob(f"python3*/{PROGRAM.relative_to(library)}"))
+    return found[-1] if found else PROGRAM
+
+
 class Child:
     """A worker that was started; `loaded` is what it said when it was ready to go on air."""
 

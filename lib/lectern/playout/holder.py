@@ -58,7 +58,7 @@ class Holder:
         self.standby: Child | None = None
         self.next: Child | None = None
         self._why, self._why_at = "start", time.monotonic()
-        self._program = child.PROGRAM
+        self._program = child.program()
         self._good: Path | None = None
         self._deaths: list[float] = []
         self._start_at, self._pause_s = 0.0, 0.0
@@ -130,7 +130,7 @@ class Holder:
             elif message["say"] == "over":
                 self._forget(message["key"])
             elif message["say"] == "upgrade" and self.next is None:
-                self.next = self._child(child.PROGRAM)
+                self.next = self._child(child.program())
 
     def _forget(self, key: str) -> None:
         if (held := self.sessions.pop(key, None)) is not None:
@@ -187,7 +187,7 @@ class Holder:
             if self.standby is not None:
                 self.standby.close()
                 self.standby = None
-            self._program = child.PROGRAM
+            self._program = child.program()
             self._why, self._why_at = "upgrade", time.monotonic()
             self._on_air(new)
         elif new.is_over or new.is_late:
