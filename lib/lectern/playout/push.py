@@ -26,6 +26,8 @@ BATCH_BYTES = 128 * 1024
 """No message is added to a batch that has as much."""
 BATCHES = 16
 """Of a class, in one tick."""
+SPACING_S = 0.03
+"""A class sends no more often: with a tick of 20 ms it rests for one tick, which saves a third of the processor."""
 _WATCH_S = 1.0
 _DEFAULT_BUFFER_BYTES = 128 * 1024
 
@@ -53,7 +55,7 @@ class Push:
         self._zero: float | None = None
         self._base_ms = 0
         self._media_at: float | None = None
-        self._watched_at = self._skipped_at = 0.0
+        self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
 
     @property
@@ -69,12 +71,14 @@ class Push:
 
     def tick(self, now: Now) -> str | None:
         """Do what is due; returns why the push is over, once it is."""
+        if now.mono < self._rests_until and self._station.is_held:
+            return None
         position_ms = self.position_ms(now)
         if position_ms >= (self.lesson.end - self.lesson.start) * 1000:
             return "its end has come"
         if position_ms < -self._lead_s * 1000:
             return None
-        if not self._station.shared.held():
+        if not self._station.is_held:
             self._fence()
             return None
         if not self._opened:
@@ -142,9 +146,8 @@ class Push:
         if now.mono - self._watched_at > _WATCH_S:
             self._watched_at = now.mono
             session.watch(now.mono)
-        if session.step is Step.READY and now.wall >= self.lesson.start and self.feed.reel is not None:
-            self._zero = now.mono - (now.wall - self.lesson.start)
-            session.publish()
+        if session.step is Step.READY:
+            self._publish(session, now)
         elif session.step is Step.LIVE:
             self._pump(session, now, position_ms)
         else:
@@ -167,6 +170,12 @@ class Push:
         self._watch_socket(self._session)
         with suppress(Broken):  # the next tick finds it, too
             self._session.flush()
+
+    def _publish(self, session: Session, now: Now) -> None:
+        """Begin at the class's second, or at once after it: a cut leaves a gap that no tick makes longer."""
+        if now.wall >= self.lesson.start and self.feed.reel is not None:
+            self._zero = now.mono - (now.wall - self.lesson.start)
+            session.publish()
 
     def _watch_socket(self, session: Session) -> None:
         asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
@@ -198,6 +207,7 @@ class Push:
         session.flush()
         if session.step is Step.READY:
             self.say("connected", now, session=self.sessions)
+            self._publish(session, now)
 
     def _pump(self, session: Session, now: Now, position_ms: float) -> None:
         """Send what is due, a batch after another as long as the kernel takes them."""
@@ -234,7 +244,11 @@ class Push:
             session.batch(media, self._mark)
         if media:
             self._sent(session, now, size, source)
-        return size >= BATCH_BYTES
+        if size >= BATCH_BYTES:
+            return True
+        if media and session.is_clear:
+            self._rests_until = now.mono + SPACING_S
+        return False
 
     def _mark(self, offset: int, size: int, paid: int) -> Mark:
         feed = self.feed

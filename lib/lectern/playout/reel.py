@@ -36,6 +36,8 @@ class Reel:
         self.headers: dict[int, tuple[int, bytes]] = {}
         self.metadata: bytes | None = None
         self.identity: Identity | None = None
+        self.fingerprint = fingerprint(None)
+        """A number that tells the file from others."""
         self.begins_ms = self.first = self.place = 0
         self.is_elsewhere = False
         """Whether the byte to begin at was of another file."""
@@ -51,11 +53,6 @@ class Reel:
         self._block_bytes, self._asked_at = BLOCK_BYTES, 0.0
         self._unwrap = flv.Unwrap()
         self._next: Tag | None = None
-
-    @property
-    def fingerprint(self) -> int:
-        """A number that tells the file from others."""
-        return fingerprint(self.identity)
 
     @property
     def is_open(self) -> bool:
@@ -77,6 +74,7 @@ class Reel:
             self.fault = _words(error)
         else:
             self._file, self.identity, self.first, self.place = found.file, found.identity, found.first, found.place
+            self.fingerprint = fingerprint(found.identity)
             self.begins_ms, self.metadata, self.headers = found.begins_ms, found.metadata, found.headers
             self.is_elsewhere = found.is_elsewhere
             self.knows_headers = self.knows_headers or found.is_elsewhere

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lectern.playout.session import Session
-from lectern.playout.shared import Shared
 
 
 class Now(NamedTuple):
@@ -37,11 +36,12 @@ class Station:
     """The worker's means: threads for files, the lease, whom to tell, who keeps a copy of each connection."""
 
     pool: Executor
-    shared: Shared
     tell: Callable[[dict[str, Any]], None]
     keep: Callable[[str, Session], None]
     drop: Callable[[str], None]
     ca_file: str | None = None
+    is_held: bool = False
+    """Whether anything may be sent in this tick."""
     totals: Totals = field(default_factory=Totals)
     chance: random.Random = field(default_factory=random.Random)
     _trusted: ssl.SSLContext | None = None

@@ -49,7 +49,6 @@ class Worker:
         self.airings: dict[str, Airing] = {}
         self.station = Station(
             pool=ThreadPoolExecutor(THREADS, "file"),
-            shared=self.shared,
             tell=self._tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
@@ -82,7 +81,7 @@ class Worker:
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
-        is_held = self.shared.held()
+        is_held = self.station.is_held = self.shared.held()
         for airing in list(self.airings.values()):
             airing.tick(now)
         if self._was_held and not is_held:
