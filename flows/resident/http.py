@@ -72,6 +72,8 @@ class Health:
             "wrong": wrong,
             "since": self._since,
         }
+        if self._host is not None and isinstance(self._settings, StreamerSettings):
+            body["lease"] = self._host.playout.held()
         return JSONResponse(body, 503 if wrong else 200)
 
     async def _wrong(self) -> list[str]:

@@ -24,6 +24,9 @@ from lectern.states import BookingState
 
 Teacher = Host[TeacherSettings]
 AGAIN_S = 2.0
+FIRST_STREAMER_S = 300.0
+"""Seconds for which a teacher that never had a streamer keeps bookings: a rollout brings the first one after it."""
+
 BEATS = 2
 """After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
 
@@ -31,7 +34,8 @@ BEATS = 2
 async def living(host: Teacher) -> list[str]:
     """The streamers that were heard of lately, by name.
 
-    Raises TryAgain where that can not be known: while Redis is away, and in the first seconds after it came back.
+    Raises TryAgain where that can not be known: while Redis is away, in the first seconds after it came back, and for
+    some minutes where there was never a streamer yet.
     """
     settings = host.settings
     try:
@@ -40,8 +44,11 @@ async def living(host: Teacher) -> list[str]:
         raise TryAgain(f"the streamers' heartbeats can not be read: {error}") from error
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
-    if not alive and time.monotonic() - host.listens_since < BEATS * settings.heartbeat_interval_s:
+    listened_s = time.monotonic() - host.listens_since
+    if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain("no streamer was heard of yet")
+    if not alive and listened_s < FIRST_STREAMER_S and not await host.look(leases.holders):
+        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
     return alive
 
 

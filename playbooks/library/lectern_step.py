@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from typing import IO, Any
@@ -19,28 +20,39 @@ description:
   - Calls C(lectern rollout STEP) of a staged release, hands over what is wanted as JSON on standard input,
     and gives back its answer. All logic is in that command, where it is tested.
   - The step C(deploy) calls C(lectern deploy ROLE) instead, in the folder and with the settings that are wanted.
+  - The steps of the silence are asked of the process that C(open) has left on the host, by its socket; only where it
+    is no longer there, C(lectern rollout ended STEP) says what became of them.
   - In check mode the command says what it would do, and does nothing.
 options:
   lectern:
     description: The release's command, an absolute path on the host.
     type: path
-    required: true
   step:
     description: What is to be done.
     type: str
     required: true
-    choices: [preflight, backup, deploy, window, rollback, verify, status]
   wanted:
     description: The state that is wanted, a JSON object. It holds secrets and is never shown.
     type: str
-    required: true
   secrets:
     description: Texts that are blotted out wherever they appear in the answer.
     type: list
     elements: str
     default: []
-  last:
-    description: Of a rollback, whether it takes back what was rolled out last, whatever is wanted.
+  plan:
+    description:
+      - What C(open) said that each step of the silence would do. A check answers with that, and so does a host that
+        is finished already.
+    type: dict
+    default: {}
+  standing:
+    description:
+      - Of C(rollback) and C(verify), whether they mean what was rolled out on the host last. Then nothing is read of
+        C(wanted) but role, root and version.
+    type: bool
+    default: false
+  by_hand:
+    description: Of C(open), whether a person confirms each step; then it waits, and takes all back where nobody comes.
     type: bool
     default: false
   timeout_s:
@@ -55,7 +67,7 @@ EXAMPLES = r"""
   lectern_step:
     step: preflight
     lectern: /opt/lectern/releases/2.0.0/venv/bin/lectern
-    wanted: "{{ streamer_wanted | to_json }}"
+    wanted: "{{ host_wanted | to_json }}"
 """
 
 RETURN = r"""
@@ -69,8 +81,26 @@ steps:
   returned: by window and rollback
 """
 
-READERS = ("preflight", "verify", "status")
-CHANGERS = ("backup", "deploy", "window", "rollback")
+READERS = ("preflight", "verify", "status", "healthy")
+CHANGERS = (
+    "backup",
+    "deploy",
+    "open",
+    "window",
+    "rollback",
+    "stop",
+    "alter",
+    "create",
+    "switch",
+    "rekey",
+    "adopt",
+    "config",
+    "env",
+    "reload",
+    "commit",
+)
+SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
+"""Steps of the silence, which the process does that `open` has left on the host."""
 GRACE_S = 60
 LAST_LINES = 12
 
@@ -79,11 +109,13 @@ def main() -> None:
     """Parse, run, answer."""
     module = AnsibleModule(
         argument_spec={
-            "lectern": {"type": "path", "required": True},
+            "lectern": {"type": "path"},
             "step": {"type": "str", "required": True, "choices": [*READERS, *CHANGERS]},
-            "wanted": {"type": "str", "required": True, "no_log": True},
+            "wanted": {"type": "str", "no_log": True},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
-            "last": {"type": "bool", "default": False},
+            "plan": {"type": "dict", "default": {}},
+            "standing": {"type": "bool", "default": False},
+            "by_hand": {"type": "bool", "default": False},
             "timeout_s": {"type": "int", "default": 900},
         },
         supports_check_mode=True,
@@ -101,12 +133,42 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
     """The command's JSON; without one, its exit status and its last lines are the failure."""
     step, lectern = module.params["step"], module.params["lectern"]
     wanted = _object(module.params["wanted"])
-    if wanted is None:
-        return _failure("wanted is no JSON object. Write: wanted: '{{ streamer_wanted | to_json }}'")
+    if wanted is None or not lectern:
+        return _failure("lectern and wanted must be given. Write: wanted: '{{ host_wanted | to_json }}'")
+    if step in SILENT and step in module.params["plan"]:
+        return dict(module.params["plan"][step])
     if not os.access(lectern, os.X_OK):
         return _not_staged(step, lectern, check=module.check_mode)
+    if step in SILENT:
+        if module.check_mode:
+            return {"changed": step in CHANGERS, "said": [f"{step}: what `open` has said cannot be foreseen here."]}
+        told = _asked(f"{wanted['root']}/rollout", step, module.params["timeout_s"])
+        if told is not None:
+            return told
+    return _called(module, step, lectern, wanted)
+
+
+def _asked(folder: str, step: str, timeout_s: float) -> dict[str, Any] | None:
+    """The answer of the process on the host, None where it is no longer there."""
+    try:
+        os.chdir(folder)  # a socket's path may have no more than 108 bytes
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect("holder.sock")
+            connection.sendall(json.dumps({"task": step}).encode() + b"\n")
+            with connection.makefile("r", encoding="utf-8") as file:
+                told = _object(file.readline())
+    except TimeoutError:
+        return _failure(f"{step}: not done after {timeout_s} s. The host goes on by itself.")
+    except OSError:
+        return None
+    return told
+
+
+def _called(module: AnsibleModule, step: str, lectern: str, wanted: dict[str, Any]) -> dict[str, Any]:
     command, folder, environment, given = _call(step, lectern, wanted, module.params["wanted"])
-    command += ["--last"] if step == "rollback" and module.params["last"] else []
+    command += ["--standing"] if module.params["standing"] else []
+    command += ["--by-hand"] if step == "open" and module.params["by_hand"] else []
     command += ["--check"] if module.check_mode else []
     timeout_s = module.params["timeout_s"]
     try:
@@ -127,7 +189,8 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
 def _call(step: str, lectern: str, wanted: dict[str, Any], text: str) -> tuple[list[str], str, dict[str, str], str]:
     """Command, working folder, environment and standard input of a step."""
     if step != "deploy":
-        return [lectern, "rollout", step], "/", dict(os.environ), text
+        words = ["ended", step] if step in SILENT else [step]
+        return [lectern, "rollout", *words], "/", dict(os.environ), text
     # Here, and not by Ansible's `environment:`, which would put the secrets on a command line.
     settings = {name: str(value) for name, value in wanted["env"].items()}
     return [lectern, "deploy", wanted["role"], "--json"], wanted["code_dir"], {**os.environ, **settings}, ""
@@ -182,9 +245,9 @@ def _last(text: str) -> str:
     return " Its last lines:\n" + "\n".join(lines) if lines else " It wrote nothing."
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _object(text: str | None) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        found = json.loads(text or "")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

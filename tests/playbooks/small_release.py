@@ -56,7 +56,7 @@ class Small:
             digest = hashlib.sha256(content.read()).hexdigest()
         told = {name: self.manifest[name] for name in ("version", "python", "platform", "glibc")}
         into = root / "releases" / self.version
-        return {"root": str(root), "at": str(root), "into": str(into), "digest": digest, "needs_bytes": 1} | told | more
+        return {"root": str(root), "into": str(into), "digest": digest, "needs_bytes": 1} | told | more
 
     def tampered(self, folder: Path, name: str) -> "Small":
         """The same, but with other content in the file *name*, of which the manifest does not know."""

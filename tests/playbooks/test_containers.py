@@ -105,7 +105,7 @@ def test_a_window_ends_by_itself_though_the_controller_lost_its_host_and_the_nex
     hosts.reset(*streamers)
     first, second = hosts.hosts["streamer1"], hosts.hosts["streamer2"].snapshot()
     hosts.controller.cut = first.container.cut
-    fault = {"kind": "cut", "task": "Streamer 2-8", "command": hosts.controller.cut}
+    fault = {"kind": "cut", "task": "Streamer 5", "command": hosts.controller.cut}
     played = hosts.run("rollout", "--limit", "streamers", fault=fault)
     first.container.mend()
 

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,35 @@ class Host:
         log = self.folder / "called.jsonl"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
+    @contextlib.contextmanager
+    def holder(self, told: dict[str, Any]) -> Iterator[list[str]]:
+        """The process that `open` leaves on a host, as far as one question goes; yields what it was asked for."""
+        folder, wishes = self.folder / "rollout", list[str]()
+        folder.mkdir()
+        with socket.socket(socket.AF_UNIX) as listener:
+            with contextlib.chdir(folder):
+                listener.bind("holder.sock")
+            listener.listen()
+
+            def serve() -> None:
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rw") as file:
+                    wishes.append(json.loads(file.readline())["task"])
+                    file.write(json.dumps(told) + "\n")
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            yield wishes
+            thread.join(10)
+
     def begin(self, step: str, *more: str, **options: Any) -> "subprocess.Popen[str]":
         """`ansible -m lectern_step` on this machine, in a process group of its own."""
-        wanted = {"role": "streamer", "code_dir": str(self.folder), "env": {"TOKEN": SECRET, "MAX_VIDEO_NUM": "7"}}
+        wanted = {
+            "role": "streamer",
+            "root": str(self.folder),
+            "code_dir": str(self.folder),
+            "env": {"TOKEN": SECRET, "MAX_VIDEO_NUM": "7"},
+        }
         arguments: dict[str, Any] = {
             "step": step,
             "lectern": str(self.lectern),
@@ -181,11 +209,46 @@ def test_where_the_release_is_not_staged_a_check_says_so_and_a_run_is_refused(ho
     assert "--tags prepare" in answer(shown)["msg"]
 
 
-def test_a_rollback_of_the_last_one_says_so_to_the_command(host: Host) -> None:
+def test_a_rollback_of_what_stands_says_so_to_the_command(host: Host) -> None:
     host.orders(out='{"changed": false, "said": []}')
-    host.run("rollback", last=True)
-    host.run("window", last=True)
-    assert [call["argv"] for call in host.calls()] == [["rollout", "rollback", "--last"], ["rollout", "window"]]
+    host.run("rollback", standing=True)
+    host.run("rollback")
+    assert [call["argv"] for call in host.calls()] == [["rollout", "rollback", "--standing"], ["rollout", "rollback"]]
+
+
+def test_a_step_of_the_silence_is_asked_of_the_process_on_the_host(host: Host) -> None:
+    with host.holder({"changed": True, "said": ["a column"], "steps": []}) as wishes:
+        status, shown = host.run("alter")
+    assert status == 0
+    assert (answer(shown)["changed"], answer(shown)["said"]) == (True, ["a column"])
+    assert wishes == ["alter"]
+    assert host.calls() == []
+
+
+def test_a_step_of_the_silence_that_fails_is_the_failure_in_its_own_words(host: Host) -> None:
+    with host.holder({"failed": True, "msg": "The window failed in step 5.", "said": []}):
+        status, shown = host.run("switch")
+    assert status != 0
+    assert answer(shown)["msg"] == "The window failed in step 5."
+
+
+def test_where_the_process_has_ended_the_command_says_what_became_of_a_step(host: Host) -> None:
+    host.orders(out=json.dumps({"changed": False, "said": ["the host went on by itself"]}))
+    status, shown = host.run("alter")
+    assert status == 0
+    assert answer(shown)["said"] == ["the host went on by itself"]
+    assert [call["argv"] for call in host.calls()] == [["rollout", "ended", "alter"]]
+
+
+@pytest.mark.parametrize("options", [("--check", "--diff"), ()])
+def test_a_step_that_is_planned_answers_with_its_plan(host: Host, options: Sequence[str]) -> None:
+    """A check changes nothing, and on a finished host nothing is asked."""
+    plan = {"alter": {"changed": True, "said": ["one column"], "diff": [{"before": "", "after": "the column"}]}}
+    status, shown = host.run("alter", *options, plan=plan)
+    assert status == 0
+    assert answer(shown)["changed"] is True
+    assert ("the column" in shown) is bool(options)
+    assert host.calls() == []
 
 
 def test_deployments_are_made_in_the_code_folder_with_the_settings_and_no_secret_on_a_command_line(host: Host) -> None:

@@ -46,8 +46,8 @@ def test_bookings_and_waiting_lists_go_out_and_back_by_what_the_runbook_says(
 ) -> None:
     scene.reset()
     host, before, read_out = scene.host("teacher1"), scene.before["teacher1"], scene.controller.read_out
-    read_out("How do I roll out?", "rollout.yml", "--check --diff").assert_ok()
     read_out("How do I roll out?", "rollout.yml", "--tags prepare").assert_ok()
+    read_out("How do I roll out?", "rollout.yml", "--check --diff").assert_ok()
     assert before.not_old() == []
 
     with host.probed() as changes:

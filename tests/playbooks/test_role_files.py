@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
+from lectern.rollout.plan import TASKS
 from lectern.rollout.wanted import Wanted
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
 ROLE_NAMES = ("teacher", "streamer")
-DOCUMENTED = {"teacher": ["1", "1-6", *"123456"], "streamer": ["1", "2-8", *"2345678"]}
+DOCUMENTED = {"teacher": [*"1123445566"], "streamer": [*"1234567888"]}
+STEPS = {
+    "teacher": ["backup", "stop", "switch", "create", "rekey", "adopt", "config", "env", "reload", "healthy"],
+    "streamer": ["backup", "stop", "alter", "create", "switch", "env", "adopt", "reload", "healthy"],
+}
 
 
 def _yaml(path: Path) -> Any:
@@ -51,17 +56,24 @@ def _imports(task: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
-def test_the_numbers_of_the_documented_steps_stand_in_the_names_in_their_order(role: str) -> None:
-    names = [task["name"] for task in _flat(_yaml(ROLES / role / "tasks" / "main.yml"), ROLES / role / "tasks")]
-    found = [match[1] for name in names if (match := re.match(rf"{role.capitalize()} ([\d-]+) · \w", name))]
-    assert found == DOCUMENTED[role]
+def test_each_documented_step_is_a_task_that_does_what_its_name_says(role: str) -> None:
+    """The numbers of the note in their order, and behind each name the step and no other."""
+    tasks = list(_flat(_yaml(ROLES / role / "tasks" / "steps.yml"), ROLES / role / "tasks"))
+    numbered = [
+        (match[1], task) for task in tasks if (match := re.match(rf"{role.capitalize()} (\d) · \w", task["name"]))
+    ]
+    assert [number for number, _ in numbered] == DOCUMENTED[role]
+    steps = [task["lectern_step"]["step"] for _, task in numbered if "lectern_step" in task]
+    assert steps == STEPS[role]
+    assert set(TASKS[role]) - {"commit"} == set(steps) - {"backup"}
+    assert [task["name"] for _, task in numbered if "ansible.builtin.debug" in task] == []
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_every_input_is_declared_and_has_a_default_unless_it_is_required(role: str) -> None:
     entries = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]
     defaults = set(_yaml(ROLES / role / "defaults" / "main.yml"))
-    assert set(entries) == {"main", "rollback", "verify"}
+    assert set(entries) == {"before"}
     for entry in entries.values():
         required = {name for name, option in entry["options"].items() if option.get("required")}
         assert defaults <= set(entry["options"])
@@ -70,7 +82,7 @@ def test_every_input_is_declared_and_has_a_default_unless_it_is_required(role: s
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_every_variable_of_the_inventories_is_an_input_of_its_role(role: str) -> None:
-    declared = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    declared = _yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]["before"]["options"]
     for path in (ROOT / "inventory").glob(f"*/group_vars/{role}s/main.yml"):
         assert [name for name in _yaml(path) if name not in declared] == []
 
@@ -81,8 +93,12 @@ def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> No
         "teacher": {"video_root", "old_video_roots", "record_patterns"},
         "streamer": {"config_file", "config", "rekey", "order_key"},
     }
-    given = set(_yaml(ROLES / role / "vars" / "main.yml")[f"{role}_wanted"])
-    assert given == set(Wanted.model_fields) - others[role]
+    own = set(_yaml(ROLES / role / "vars" / "main.yml")[f"{role}_wanted"])
+    shared = set(
+        re.findall(r"^       '(\w+)':", (ROLES / "host/vars/main.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert own & shared == set()
+    assert own | shared == set(Wanted.model_fields) - others[role] - {"restore_database", "even_on_air"}
 
 
 def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:
@@ -113,20 +129,48 @@ def test_every_command_says_when_it_has_changed_something() -> None:
 
 
 def test_every_step_on_a_host_blots_out_the_secrets() -> None:
-    steps = [task["lectern_step"] for _, task in _all_tasks() if "lectern_step" in task]
-    assert steps
-    assert [step for step in steps if "_secrets" not in step.get("secrets", "")] == []
+    """By the defaults of the rollout's plays; what a rollback hands over has none."""
+    plays = [one for one in _yaml(ROOT / "playbooks/rollout.yml") if "host_role" in one.get("vars", {})]
+    given = [play["module_defaults"]["lectern_step"] for play in plays]
+    assert [one["secrets"] for one in given] == ["{{ host_secrets }}"] * 4
+    own = [task["lectern_step"] for _, task in _all_tasks() if "secrets" in task.get("lectern_step", {})]
+    assert own
+    assert {one["wanted"] for one in own} == {"{{ host_standing | to_json }}"}
+
+
+def test_nothing_is_stopped_before_nothing_is_in_the_way_of_any_host() -> None:
+    plays = [one for one in _yaml(ROOT / "playbooks/rollout.yml") if "tasks" in one]
+    assert [(one["hosts"], one.get("serial")) for one in plays] == [
+        ("teachers", None),
+        ("streamers", None),
+        ("teachers", 1),
+        ("streamers", 1),
+    ]
+    gates = [(ROLES / role / "tasks/before.yml").read_text(encoding="utf-8") for role in ROLE_NAMES]
+    assert all("tasks_from: gates" in one for one in gates)
+    assert not any("tasks_from: open" in one for one in gates)
+
+
+def test_preparing_changes_nothing_in_prefect() -> None:
+    """The deployments of a release replace those of the one that runs: they are made when it is about to be stopped."""
+    deploys = [path.name for path, task in _all_tasks() if task.get("lectern_step", {}).get("step") == "deploy"]
+    assert deploys == ["open.yml"]
 
 
 @pytest.mark.parametrize("playbook", ["rollout", "rollback"])
-def test_one_host_at_a_time_and_a_lost_one_is_never_followed_by_the_next(playbook: str) -> None:
+def test_one_host_at_a_time(playbook: str) -> None:
     plays = _yaml(ROOT / "playbooks" / f"{playbook}.yml")
-    assert [play.get("serial") for play in plays[1:]] == [1, 1]
+    assert [play["serial"] for play in plays if "serial" in play] == [1, 1]
     assert "any_errors_fatal" not in (ROOT / "playbooks" / f"{playbook}.yml").read_text()
 
 
+def test_a_step_is_never_sent_twice() -> None:
+    """Sent again after its connection broke it would be told that all is done: a failure would not be taken back."""
+    assert "\nretries = 0\n" in (ROOT / "ansible.cfg").read_text()
+
+
 def test_a_host_that_fails_goes_back_by_the_tasks_of_the_rollback_and_ends_the_roll() -> None:
-    for play in _yaml(ROOT / "playbooks" / "rollout.yml")[1:]:
+    for play in (one for one in _yaml(ROOT / "playbooks" / "rollout.yml") if "serial" in one):
         first, block = play["tasks"]
         assert first["ansible.builtin.import_role"]["tasks_from"] == "unbroken"
         assert first["tags"] == ["always"]

@@ -28,14 +28,15 @@ ASK = """
 - hosts: teachers:streamers
   gather_facts: false
   vars:
-    role: "{{ 'streamer' if 'streamers' in group_names else 'teacher' }}"
+    host_role: "{{ 'streamer' if 'streamers' in group_names else 'teacher' }}"
   tasks:
-    - ansible.builtin.include_role: {name: "{{ role }}", tasks_from: look, public: true}
+    - ansible.builtin.include_role: {name: "{{ host_role }}", tasks_from: before, public: true, apply: {when: false}}
+    - ansible.builtin.import_role: {name: host, tasks_from: look}
     - ansible.builtin.copy:
         dest: "{{ out }}/{{ inventory_hostname }}.json"
         mode: "0600"
         content: >-
-          {{ {'wanted': lookup('vars', role ~ '_wanted'), 'secrets': lookup('vars', role ~ '_secrets')} | to_json }}
+          {{ {'wanted': host_wanted, 'secrets': host_secrets} | to_json }}
 """
 
 
@@ -79,11 +80,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
 def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
     playbook, out, there = folder / "ask.yml", folder / "out", folder / "there"
     playbook.write_text(ASK)
-    for made in (out, there, folder / "templates"):
+    for made in (out, there):
         made.mkdir()
-    for role in SETTINGS:  # outside of a role, templates are looked for beside the playbook
-        name = f"lectern-{role}.conf.j2"
-        (folder / "templates" / name).symlink_to(ROLES / role / "templates" / name)
+    (folder / "roles").symlink_to(ROLES)  # the program's file is found beside the playbook
     given = {"out": str(out), "release": "2.0.0", "ansible_connection": "local", "ansible_become": False}
     given["vault_transcode_sign_key"] = SIGN_KEY
     given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")} | more

@@ -131,7 +131,7 @@ def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Ho
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
     standing = host.parsed(keep=1)
     make.make(standing)
-    note = Journal(standing.rollout_dir / "journal.jsonl").note
+    note = Journal(standing.rollout_dir / "journal.jsonl", "streamer").note
     note(standing.id, "window", "begin")
     note(standing.id, "committed", "done")
     said: list[str] = []

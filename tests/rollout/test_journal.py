@@ -16,7 +16,7 @@ from lectern.rollout.journal import History, Journal, Note, locked
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.jsonl")
+    return Journal(tmp_path / "journal.jsonl", "streamer")
 
 
 def noted(journal: Journal, *lines: str) -> None:
@@ -26,17 +26,17 @@ def noted(journal: Journal, *lines: str) -> None:
         journal.note(id_, step, state)  # type: ignore[arg-type]  # the lines below have the words of the type
 
 
-WINDOW, COMMITTED = "a window begin", "a committed done"
-BACK, ROLLEDBACK = "a rollback begin", "a rolledback done"
+WINDOW, COMMITTED = "streamer-a window begin", "streamer-a committed done"
+BACK, ROLLEDBACK = "streamer-a rollback begin", "streamer-a rolledback done"
 
 
 @pytest.mark.parametrize(
     ("lines", "state"),
     [
         ((), "untouched"),
-        (("a backup begin", "a backup done"), "untouched"),
+        (("streamer-a backup begin", "streamer-a backup done"), "untouched"),
         ((WINDOW,), "half"),
-        ((WINDOW, "a stop begin", "a stop done"), "half"),
+        ((WINDOW, "streamer-a stop begin", "streamer-a stop done"), "half"),
         ((WINDOW, COMMITTED), "finished"),
         ((WINDOW, BACK), "half"),
         ((WINDOW, BACK, ROLLEDBACK), "rolledback"),
@@ -44,31 +44,40 @@ BACK, ROLLEDBACK = "a rollback begin", "a rolledback done"
         ((WINDOW, COMMITTED, BACK, ROLLEDBACK), "rolledback"),
         ((WINDOW, BACK, ROLLEDBACK, WINDOW), "half"),
         ((WINDOW, BACK, ROLLEDBACK, WINDOW, COMMITTED), "finished"),
-        ((WINDOW, COMMITTED, "b window begin", "b committed done"), "untouched"),
-        ((WINDOW, COMMITTED, "b window begin", "b rollback begin", "b rolledback done"), "finished"),
-        (("b window begin",), "untouched"),
+        ((WINDOW, COMMITTED, "streamer-b window begin", "streamer-b committed done"), "untouched"),
+        (
+            (WINDOW, COMMITTED, "streamer-b window begin", "streamer-b rollback begin", "streamer-b rolledback done"),
+            "finished",
+        ),
+        (("streamer-b window begin",), "untouched"),
     ],
 )
 def test_how_far_a_rollout_is(journal: Journal, lines: tuple[str, ...], state: str) -> None:
     """A finished one that another stands upon does not stand here any more: it would have to be done anew."""
     noted(journal, *lines)
-    assert journal.state("a") == state
+    assert journal.state("streamer-a") == state
 
 
 def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: Journal) -> None:
-    noted(journal, WINDOW, COMMITTED, "b window begin", "b committed done")
-    assert journal.history().last == "b"
-    noted(journal, "b rollback begin")
-    assert (journal.history().half, journal.history().taking_back) == ("b", True)
-    noted(journal, "b rolledback done")
-    assert journal.history().last == "a"
+    noted(journal, WINDOW, COMMITTED, "streamer-b window begin", "streamer-b committed done")
+    assert journal.history().last == "streamer-b"
+    noted(journal, "streamer-b rollback begin")
+    assert (journal.history().half, journal.history().taking_back) == ("streamer-b", True)
+    noted(journal, "streamer-b rolledback done")
+    assert journal.history().last == "streamer-a"
 
 
 def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> None:
-    journal.note("a", "window", "begin", {"states": {"x": "RUNNING"}})
+    journal.note("streamer-a", "window", "begin", {"states": {"x": "RUNNING"}})
     (line,) = journal.path.read_text().splitlines()
     found = json.loads(line)
-    assert found == {**found, "id": "a", "step": "window", "state": "begin", "detail": {"states": {"x": "RUNNING"}}}
+    assert found == {
+        **found,
+        "id": "streamer-a",
+        "step": "window",
+        "state": "begin",
+        "detail": {"states": {"x": "RUNNING"}},
+    }
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
 
 
@@ -77,14 +86,14 @@ def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> 
 def test_wherever_a_crash_tears_the_last_line_the_others_stand(
     cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl")
-    noted(journal, WINDOW, "a stop begin")
+    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl", "streamer")
+    noted(journal, WINDOW, "streamer-a stop begin")
     whole = journal.path.read_bytes()
-    journal.note("a", "stop", "done", "x" * 100)
+    journal.note("streamer-a", "stop", "done", "x" * 100)
     torn = journal.path.read_bytes()[: len(whole) + cut]
     journal.path.write_bytes(torn.rstrip(b"\n") + rest)
     assert [note.step for note in journal.notes()] == ["window", "stop"]
-    journal.note("a", "copy", "begin")
+    journal.note("streamer-a", "copy", "begin")
     assert [note.step for note in journal.notes()] == ["window", "stop", "copy"]
 
 
@@ -109,18 +118,27 @@ def test_a_note_is_on_the_disk_when_it_returns(journal: Journal, monkeypatch: py
 
 
 def test_the_round_of_a_rollout_begins_with_its_last_window(journal: Journal) -> None:
-    noted(journal, WINDOW, "a stop begin", BACK, ROLLEDBACK, "b backup done", WINDOW, "a copy begin")
-    assert [note.step for note in journal.round("a")] == ["window", "copy"]
+    noted(
+        journal,
+        WINDOW,
+        "streamer-a stop begin",
+        BACK,
+        ROLLEDBACK,
+        "streamer-b backup done",
+        WINDOW,
+        "streamer-a copy begin",
+    )
+    assert [note.step for note in journal.round("streamer-a")] == ["window", "copy"]
 
 
 def test_reading_makes_no_file(journal: Journal) -> None:
-    assert journal.state("a") == "untouched"
+    assert journal.state("streamer-a") == "untouched"
     assert not journal.path.exists()
 
 
 def test_no_history_at_all() -> None:
     assert History.of([]).last is None
-    assert History.of([Note(1, "a", "backup", "done")]).last is None
+    assert History.of([Note(1, "streamer-a", "backup", "done")]).last is None
 
 
 def _hold(folder: str, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:

@@ -166,8 +166,8 @@ def test_with_other_values_in_the_inventory_the_last_rollout_can_still_be_taken_
     other["env"] = {**other["env"], "MAX_VIDEO_NUM": "5"}
     answer = host.done("rollback", wanted=other)
     assert not answer["changed"]
-    assert "-e last=true" in answer["said"][1]
-    assert host.done("rollback", "--last", wanted=other)["changed"]
+    assert "-e release=2.0.0" in answer["said"][1]
+    assert host.done("rollback", "--standing", wanted=other)["changed"]
     host.is_old(before)
 
 

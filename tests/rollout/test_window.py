@@ -38,7 +38,7 @@ def test_a_streamer_becomes_new_and_then_old_again(host: Host) -> None:
     host.done("backup")
     answer = host.done("window")
     assert answer["changed"]
-    assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "5", "6", "7", "8", "8"]
+    assert [one["step"].split()[0] for one in answer["steps"]] == ["2", "1", "3", "4", "5", "6", "7", "8", "8"]
     rounding_s = 0.0005 * (len(answer["steps"]) + 1)  # each is told in milliseconds
     assert 0 < answer["downtime_s"] <= sum(one["seconds"] for one in answer["steps"]) + rounding_s
     host.is_new()
@@ -292,7 +292,7 @@ def test_a_journal_and_a_backup_of_a_newer_release_can_be_read(host: Host) -> No
     log.write_text(log.read_text().replace('"step":', '"mood": "glad", "step":'))
     (stored,) = (host.root / "rollout/backups").glob("*/wanted.json")
     stored.write_text(json.dumps({**json.loads(stored.read_text()), "mood": "glad"}))
-    host.done("rollback", "--last", wanted=host.wanted(keep=7, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "5"}))
+    host.done("rollback", "--standing", wanted=host.wanted(keep=7, env={**host.wanted()["env"], "MAX_VIDEO_NUM": "5"}))
     host.is_old(before)
 
 
@@ -309,7 +309,7 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     assert "half done" in answered.msg
     assert "half done" in host.step("preflight", wanted=newer).msg
     assert "half done" in host.step("rollback", wanted=newer).msg
-    assert host.done("rollback", "--last", wanted=newer)["changed"]
+    assert host.done("rollback", "--standing", wanted=newer)["changed"]
     assert host.states() == {"idc_client": "RUNNING"}
 
 

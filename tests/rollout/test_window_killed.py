@@ -6,7 +6,7 @@ import pytest
 
 from tests.rollout.host import Host, a_host
 
-NOTES = 18
+NOTES = 20
 """So many lines does the window of a streamer write."""
 
 KILL = """

@@ -56,8 +56,8 @@ def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Pat
     code.mkdir()
     schema.upgrade(open_database(f"sqlite:///{code}/rows.db"), role)
     (code / ".env").write_text(f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n")
-    template = (ROOT / f"playbooks/roles/{role}/templates/lectern-{role}.conf.j2").read_text(encoding="utf-8")
-    own = {f"{role}_code_dir": code, f"{role}_root": root}
+    template = (ROOT / "playbooks/roles/host/templates/lectern.conf.j2").read_text(encoding="utf-8")
+    own = {"host_code_dir": code, "host_root": root, "host_role": role}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
     (tmp_path / f"lectern-{role}.conf").write_text(conf)
     program = Path(

@@ -48,6 +48,11 @@ class Answer:
         finally:
             self.steps.append((step, time.monotonic() - began))
 
+    def since(self, already: tuple[int, int, int], *, changed: bool) -> "Answer":
+        """What was added after so many sentences, differences and steps; what is told besides is told as a whole."""
+        said, diff, steps = already
+        return Answer(changed, self.said[said:], self.diff[diff:], self.steps[steps:], dict(self.more))
+
     def to_dict(self) -> dict[str, Any]:
         """The one JSON object of the contract."""
         return {

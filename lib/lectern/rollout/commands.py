@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -24,8 +24,9 @@ app = typer.Typer(
 )
 
 Check = Annotated[bool, typer.Option("--check", help="Say what would be done, change nothing.")]
-Last = Annotated[
-    bool, typer.Option("--last", help="Take back what was rolled out on this host last, whatever is wanted now.")
+Stands = Annotated[
+    bool,
+    typer.Option("--standing", help="What was rolled out here last: only role, root and version are read."),
 ]
 
 
@@ -45,27 +46,68 @@ def backup(check: Check = False) -> None:
     _answer(lambda wanted: make.make(wanted, check=check))
 
 
+@app.command(name="open")
+def open_(
+    check: Check = False,
+    by_hand: Annotated[bool, typer.Option("--by-hand", help="A person confirms each task: wait for them.")] = False,
+) -> None:
+    """Leave a process on this host that does the tasks of the window as they are asked for, and goes on by itself."""
+    from lectern.rollout import holder
+
+    _answer(_planned if check else lambda wanted: holder.open_(wanted, _failure, by_hand=by_hand))
+
+
+@app.command()
+def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
+    """Say what became of a TASK of the window when the process that did it is no longer there."""
+    from lectern.rollout import holder
+
+    _answer(lambda wanted: holder.ended(wanted, task))
+
+
 @app.command()
 def window(check: Check = False) -> None:
-    """Stop, switch and start again; undone by itself where anything fails."""
-    from lectern.rollout import gates, window
+    """Do all tasks of the window at once; undone by itself where anything fails."""
+    from lectern.rollout import window
 
-    _answer(gates.window_check if check else window.run)
+    _answer(_planned if check else window.run)
+
+
+def _planned(wanted: "Wanted") -> "Answer":
+    """What each task would do, for the tasks of a check to show as theirs."""
+    from lectern.rollout import plan
+    from lectern.rollout.answer import Answer
+    from lectern.rollout.journal import Journal
+
+    found = plan.of(wanted, Journal.of(wanted))
+    diff = [one for answer in found.values() for one in answer.diff]
+    changed = any(one.changed for one in found.values())
+    return Answer(
+        changed,
+        [said for one in found.values() for said in one.said],
+        diff,
+        more={"plan": {task: one.to_dict() for task, one in found.items()}},
+    )
 
 
 @app.command()
-def rollback(check: Check = False, last: Last = False) -> None:
+def rollback(check: Check = False, stands: Stands = False) -> None:
     """Take the rollout back, from wherever it has come to."""
     from lectern.rollout import rollback
+    from lectern.rollout.standing import Standing
 
-    _answer(lambda wanted: rollback.run(rollback.last_one(wanted) if last else wanted, check=check))
+    if stands:
+        _print_answer(lambda text: rollback.of_standing(Standing.parse(text), check=check))
+    _answer(lambda wanted: rollback.run(wanted, check=check))
 
 
 @app.command()
-def verify(check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
+def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG001 (it changes nothing anyway)
     """Look whether all is as the last step should have left it; changes nothing."""
-    from lectern.rollout import verify
+    from lectern.rollout import standing, verify
 
+    if stands:
+        _print_answer(lambda text: verify.run(standing.looked_at(standing.Standing.parse(text))))
     _answer(verify.run)
 
 
@@ -77,26 +119,32 @@ def status(check: Check = False) -> None:  # noqa: ARG001 (it changes nothing an
     _answer(verify.status)
 
 
-def _answer(step: "Callable[[Wanted], Answer]") -> None:
-    """Do *step* and print its answer; a failure is one too, with exit code 1, or 2 where it was called wrongly."""
+def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
+    """Do *step* with what is wanted of this host."""
     from lectern.rollout.wanted import Wanted
 
+    _print_answer(lambda text: step(Wanted.parse(text)))
+
+
+def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:
+    """Do *step* and print its answer; a failure is one too, with exit code 1, or 2 where it was called wrongly."""
     try:
-        fields, code = step(Wanted.parse(sys.stdin.read())).to_dict(), 0
+        fields, code = step(sys.stdin.read()).to_dict(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
     _print(fields)
     raise typer.Exit(code)
 
 
-def _failure(error: LecternError | OSError) -> dict[str, Any]:
+def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, OSError):
         error = CallAPerson(
             f"{error.filename or 'the system'}: {error.strerror or error}. Mend it, then run this again."
         )
+    message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
     answer: Answer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
-    return {**fields, "failed": True, "msg": error.message}
+    return {**fields, "failed": True, "msg": message}
 
 
 def _print(fields: dict[str, Any]) -> None:

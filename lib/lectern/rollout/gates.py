@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 import httpx
 
 from lectern.effects.redis import rekey
-from lectern.effects.rows import schema
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import on_air, redis_keys, rollback
+from lectern.rollout import on_air, plan, redis_keys, rollback
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import database, make, store
-from lectern.rollout.host import durable, switch
+from lectern.rollout.backup import database, make
+from lectern.rollout.host import durable
 from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
 from lectern.rollout.settings import files
@@ -39,7 +38,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
 
     A *check* is made also before the release is staged, and before wget is installed.
     """
-    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    journal = Journal.of(wanted)
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
@@ -49,8 +48,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
         told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
         raise Refused(f"{count} in the way of {wanted.id}: {told}", answer)
-    answer.more["plan"] = plan(wanted, state, answer)
-    answer.say(*answer.more["plan"])
+    answer.say(*(said for one in plan.of(wanted, journal).values() for said in one.said))
     return answer
 
 
@@ -63,53 +61,18 @@ def _asked(gate: Gate, wanted: Wanted) -> list[str]:
         return [f"{error.filename or gate.__name__}: {error.strerror or error}. Run this as root."]
 
 
-def window_check(wanted: Wanted) -> Answer:
-    """What the window would do; changes nothing."""
-    state = Journal(wanted.rollout_dir / "journal.jsonl").state(wanted.id)
-    answer = Answer()
-    answer.say(*plan(wanted, state, answer))
-    answer.changed = state != "finished"
-    return answer
-
-
-def plan(wanted: Wanted, state: State, answer: Answer) -> list[str]:
-    """What is still to be done, in sentences; the differences go into *answer*."""
-    if state == "finished":
-        return [f"{wanted.id} is finished; nothing is to be done."]
-    said = (
-        [f"{wanted.id} was begun and goes on."]
-        if state == "half"
-        else ["Stop all programs of supervisord, copy the database."]
-    )
-    said += [f"{change}." for change in _schema_plan(wanted)]
-    answer.diff += switch.pending(wanted)
-    for one in files.all_of(wanted):
-        answer.diff += one.pending()
-    said += [f"{one.path}: changes." for one in answer.diff]
-    if _is_first(wanted):
-        said += redis_keys.rename(wanted, dry_run=True)
-        said += both.planned(wanted).said
-    return [*said, f"Reload supervisord; {wanted.program} must be ready within {wanted.health_timeout_s:g} s."]
-
-
-def _schema_plan(wanted: Wanted) -> list[str]:
-    found = store.of(wanted)
-    with found.untouched(), store.opened(found) as engine:
-        return schema.plan(engine, wanted.role)
-
-
 # -- the gates ----------------------------------------------------------------------------------------------------
 
 
 def other_rollout(wanted: Wanted) -> Iterator[str]:
     """Another rollout that is half done, or this one's rollback."""
-    history = Journal(wanted.rollout_dir / "journal.jsonl").history()
+    history = Journal.of(wanted).history()
     if history.half is not None and history.taking_back:
         yield f"The rollback of {history.half} was begun and did not end. Finish it first: {rollback.TYPE}."
     elif history.half not in {None, wanted.id}:
         yield (
             f"Another rollout, {history.half}, is half done here. Run it again with its inventory, or take it back: "
-            f"{rollback.TYPE} -e last=true."
+            f"{rollback.TYPE}."
         )
 
 
@@ -119,7 +82,7 @@ def places(wanted: Wanted) -> Iterator[str]:
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield f"{folder}: there is no such folder. Correct `{name}`."
-    first = Journal(wanted.rollout_dir / "journal.jsonl").history().last is None
+    first = Journal.of(wanted).history().last is None
     missing = [str(one) for one in wanted.old_confs if not one.exists()]
     if first and missing:
         yield (
@@ -165,7 +128,7 @@ def room(wanted: Wanted) -> Iterator[str]:
 
 def database_schema(wanted: Wanted) -> Iterator[str]:
     """A database that can be brought up to this release."""
-    _schema_plan(wanted)
+    plan.schema_changes(wanted)
     yield from ()
 
 
@@ -195,7 +158,7 @@ def redis(wanted: Wanted) -> Iterator[str]:
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
-    if _is_first(wanted):
+    if plan.is_first(wanted):
         redis_keys.rename(wanted, dry_run=True)
 
 
@@ -222,12 +185,8 @@ def classes(wanted: Wanted) -> Iterator[str]:
 
 def adoptable(wanted: Wanted) -> Iterator[str]:
     """Nothing of the old program's that could not be taken over."""
-    if _is_first(wanted):
+    if plan.is_first(wanted):
         yield from both.planned(wanted).refusals
-
-
-def _is_first(wanted: Wanted) -> bool:
-    return Journal(wanted.rollout_dir / "journal.jsonl").behind(wanted.id) is None
 
 
 _ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.host import durable
+from lectern.rollout.wanted import Wanted
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -38,13 +39,21 @@ def _parsed(fields: dict[str, Any]) -> Note:
 
 
 class Journal:
-    """Append-only lines of JSON; a line that a crash has torn is as if it had never been begun."""
+    """Append-only lines of JSON, a history for each role; a line that a crash has torn was never begun."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, role: str) -> None:
+        self.path, self._role = path, role
+
+    @classmethod
+    def of(cls, wanted: Wanted) -> "Journal":
+        """The journal of the host and role of *wanted*."""
+        return cls(wanted.rollout_dir / "journal.jsonl", wanted.role)
 
     def notes(self) -> list[Note]:
-        """All whole lines, in their order; raises CallAPerson where a line that is not the last can not be read."""
+        """All whole lines of this role, in their order.
+
+        Raises CallAPerson where a line that is not the last can not be read.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -53,13 +62,16 @@ class Journal:
         found: list[Note] = []
         for number, line in enumerate(whole, 1):
             try:
-                found.append(_parsed(json.loads(line)))
+                note = _parsed(json.loads(line))
             except (ValueError, TypeError) as error:
                 if line:  # an empty one closes a torn line
                     raise CallAPerson(
                         f"{self.path}: line {number} can not be read ({error}). Look at it with a person who knows "
                         f"what was done here; take the line out, then run this again."
                     ) from error
+                continue
+            if note.id.startswith(f"{self._role}-"):
+                found.append(note)
         return found
 
     def note(self, id_: str, step: str, state: Phase, detail: Any = None) -> None:  # noqa: ANN401 (any JSON)

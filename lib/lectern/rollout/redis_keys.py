@@ -32,17 +32,20 @@ def rules(wanted: Wanted) -> list[Rule]:
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]
 
 
-def rename(wanted: Wanted, *, dry_run: bool = False) -> list[str]:
-    """Give the old keys their new names; raises CallAPerson where new names are taken."""
+def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
+    """Give the old keys their new names; returns how many got one, and a sentence.
+
+    Raises CallAPerson where new names are taken.
+    """
     if not wanted.rekey:
-        return []
+        return 0, []
     with opened(wanted) as client:
         done = rekey.renamed(
             client, rules(wanted), dry_run=dry_run, journal=None if dry_run else wanted.backup_dir / "keys.tsv"
         )
     if done.clash_count:
         raise CallAPerson(f"{_clashes(done)} Look at both keys, delete the one that is wrong, then run this again.")
-    return [f"{done.lines()[0]}."]
+    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}."]
 
 
 def rename_back(wanted: Wanted) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, on_air, redis_keys
+from lectern.rollout import behind, on_air, redis_keys, standing
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
@@ -14,6 +14,7 @@ from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, Note, locked
 from lectern.rollout.settings import files
+from lectern.rollout.standing import Standing
 from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
@@ -28,7 +29,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     then the rollback is half done, and goes on when it is called again.
     """
     answer = Answer()
-    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    journal = Journal.of(wanted)
     if check:
         answer.changed = _is_due(wanted, journal, answer)
         if answer.changed and journal.state(wanted.id) == "finished":
@@ -61,17 +62,13 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
         raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
 
 
-def last_one(wanted: Wanted) -> Wanted:
-    """What was rolled out on this host last, as its backup has it; *wanted* itself where nothing was."""
-    last = Journal(wanted.rollout_dir / "journal.jsonl").history().last
-    if last is None or last == wanted.id:
-        return wanted
-    stored = wanted.backups_dir / last / make.WANTED
-    try:
-        found = Wanted.stored(stored.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CallAPerson(f"{stored}: it can not be read ({error.strerror}). Find the backup of {last}.") from error
-    return found.model_copy(update={"restore_database": wanted.restore_database})
+def of_standing(asked: Standing, *, check: bool = False) -> Answer:
+    """The same for what was rolled out on this host last, whatever the inventory says now."""
+    found = standing.last(asked)
+    if isinstance(found, str):
+        history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+        return Answer(said=[found], more={"standing": list(history.standing)})
+    return run(found, check=check)
 
 
 def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
@@ -83,7 +80,7 @@ def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
     if history.half is not None:
         raise CallAPerson(
             f"{history.half} is half done on this host, and {wanted.id} is not what stands here; nothing was changed. "
-            f"Take that back: {TYPE} with the inventory that it was rolled out with, or with -e last=true."
+            f"Take that back: {TYPE}."
         )
     answer.say(
         f"{wanted.id} is rolled back already; nothing was changed."
@@ -92,8 +89,7 @@ def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
     )
     if history.last is not None:
         answer.say(
-            f"What stands here is {history.last}. To take that back, run the rollback with the inventory that it was "
-            f"rolled out with, or with any: {TYPE} -e last=true."
+            f"What stands here is {history.last}. To take that back: {TYPE} -e release={_version(history.last)}."
         )
     return False
 
@@ -215,7 +211,12 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
 
 def _words(behind_id: str | None) -> str:
     """What a rollback ends at, for people."""
-    return "the old program" if behind_id is None else f"lectern ({behind_id})"
+    return "the old program" if behind_id is None else f"lectern {_version(behind_id)} ({behind_id})"
+
+
+def _version(id_: str) -> str:
+    """The version in the name of a rollout: role, version, digest."""
+    return id_.partition("-")[2].rpartition("-")[0]
 
 
 def states_before(notes: list[Note]) -> States:

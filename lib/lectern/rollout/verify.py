@@ -27,7 +27,7 @@ class NotAsWanted(LecternError):
 
 def run(wanted: Wanted) -> Answer:
     """See that a finished rollout is wholly there, one that was rolled back wholly gone; raises NotAsWanted."""
-    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    journal = Journal.of(wanted)
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state})
     faults = list(_FAULTS[state](wanted, journal))
@@ -121,7 +121,7 @@ _FAULTS: dict[str, Callable[[Wanted, Journal], Iterator[str]]] = {
 
 def status(wanted: Wanted) -> Answer:
     """The journal in sentences, the last line last, and how far this rollout is."""
-    journal = Journal(wanted.rollout_dir / "journal.jsonl")
+    journal = Journal.of(wanted)
     answer = Answer(more={"state": journal.state(wanted.id), "id": wanted.id})
     for note in journal.notes()[-60:]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note.at))

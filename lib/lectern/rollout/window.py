@@ -1,29 +1,26 @@
 """The silent part of a rollout: from the stop of the old program until the new one is well, undone on any failure."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
-from lectern.effects.rows import schema
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import make, store
-from lectern.rollout.backup.make import Backup
-from lectern.rollout.host import health, supervisor, switch
+from lectern.rollout.backup import make
+from lectern.rollout.host import supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked
-from lectern.rollout.settings import files
-from lectern.rollout.takeover import both
+from lectern.rollout.order import Step, order
 from lectern.rollout.wanted import Wanted
 
-Step = tuple[str, str, Callable[[], None]]
-"""Its title, its name in the journal, and what it does."""
-CHANGING = frozenset({"schema", "switch", "env", "config", "rekey", "adopt"})
-"""Steps that change what the copy in silence holds: once one was begun, the copy is not taken again."""
+COMMIT = "commit"
+"""The last task: the other programs are as they were, and the journal says that all is done."""
 
 
 class Undone(LecternError):
@@ -34,6 +31,26 @@ class Undone(LecternError):
         self.answer = answer
 
 
+class Pace(Protocol):
+    """Says when the next task of the window may be done, and hears what became of it."""
+
+    def wait(self, task: str) -> None:
+        """Return when *task* may be done; raises TryAgain if all is to be taken back instead."""
+
+    def tell(self, task: str, answer: Answer) -> None:
+        """Hear what was done."""
+
+
+class Unattended:
+    """One task after the other, without a pause."""
+
+    def wait(self, task: str) -> None:
+        """Any task may be done at once."""
+
+    def tell(self, task: str, answer: Answer) -> None:
+        """Nobody asks for a single task."""
+
+
 @dataclass
 class Window:
     """One window, as far as it has come."""
@@ -41,6 +58,7 @@ class Window:
     wanted: Wanted
     journal: Journal
     interruption: Interruption
+    pace: Pace = field(default_factory=Unattended)
     answer: Answer = field(default_factory=Answer)
     silent_since: float = 0.0
 
@@ -48,70 +66,26 @@ class Window:
         self.supervisor = supervisor.Supervisor(self.wanted.supervisorctl)
 
     @contextmanager
-    def step(self, title: str, name: str) -> Iterator[None]:
+    def step(self, step: Step) -> Iterator[None]:
         """One step: noted before and after, and timed; not begun if someone asked for the end."""
         self.interruption.check()
-        with self.answer.timed(title):
-            self.journal.note(self.wanted.id, name, "begin")
+        with self.answer.timed(step.title):
+            self.journal.note(self.wanted.id, step.name, "begin")
             yield
-            self.journal.note(self.wanted.id, name, "done")
+            self.journal.note(self.wanted.id, step.name, "done")
 
-    # -- the steps ----------------------------------------------------------------------------------------------
-
-    def _stop(self) -> None:
-        self.silent_since = time.monotonic()
-        self.supervisor.stop_all()
-
-    def _copy(self) -> None:
-        changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
-        found = make.silent(self.wanted)
-        if found is not None and changing:
-            return  # it was copied before a crash, and holds what was there before the first change
-        self._say_rows(make.copy_in_silence(self.wanted))
-
-    def _say_rows(self, made: Backup) -> None:
-        rows = made.database.rows if made.database is not None else {}
-        told = ", ".join(f"{n} in {table}" for table, n in rows.items()) or "none"
-        self.answer.say(f"Copied {store.of(self.wanted).shown} in silence; rows: {told}.")
-
-    def _schema(self) -> None:
-        with store.opened(store.of(self.wanted)) as engine:
-            self.answer.say(*(f"{change}." for change in schema.upgrade(engine, self.wanted.role)))
-            if self.wanted.role == "streamer":
-                with engine.connect() as connection:
-                    connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
-        copied = make.silent(self.wanted)
-        if copied is None or copied.database is None:  # it is new, and ours
-            store.of(self.wanted).give(self.wanted.user)
-
-    def _switch(self) -> None:
-        self.answer.say(*switch.apply(self.wanted))
-
-    def _env(self) -> None:
-        self.answer.say(*files.env(self.wanted).apply())
-
-    def _config(self) -> None:
-        found = files.config(self.wanted)
-        self.answer.say(*(found.apply() if found is not None else []))
-
-    def _rekey(self) -> None:
-        if self._is_first():
-            self.answer.say(*redis_keys.rename(self.wanted))
-
-    def _adopt(self) -> None:
-        if self._is_first():
-            self.answer.say(*both.adopt(self.wanted))
-
-    def _is_first(self) -> bool:
-        """Whether the old program is behind this rollout: what an earlier release has taken over is ours already."""
-        return self.journal.behind(self.wanted.id) is None
-
-    def _reload(self) -> None:
-        self.supervisor.reload()
-
-    def _healthy(self) -> None:
-        health.wait_until_well(self.wanted, self.supervisor, self.interruption.check)
-        self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
+    def do(self, task: str, steps: list[Step]) -> None:
+        """The steps of one task, and what is told of it."""
+        already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
+        changed = False
+        for one in steps:
+            if one.name == "stop":
+                self.silent_since = time.monotonic()
+            with self.step(one):
+                changed = one.work(self.answer) or changed
+        if task == "healthy" and self.silent_since:
+            self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
+        self.pace.tell(task, self.answer.since(already, changed=changed))
 
     def is_almost_done(self) -> bool:
         """Whether a crash came behind the reload, and all is as wanted: then nothing is to be stopped once more."""
@@ -119,12 +93,27 @@ class Window:
         reloaded = any((note.step, note.state) == ("reload", "done") for note in notes)
         return reloaded and self.journal.state(self.wanted.id) == "half" and not any(verify.faults_of_new(self.wanted))
 
+    def begin(self) -> None:
+        """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
+        if self.journal.state(self.wanted.id) == "half":
+            return
+        said = on_air.refusals(self.wanted, time.time())  # preflight has looked, but that was a while ago
+        if said:
+            raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
+        before = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
+        self.journal.note(self.wanted.id, "window", "begin", before)
+
     def finish(self) -> None:
         """The other programs are as they were; then the window is committed."""
+        already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         others = self._neighbours()
         self.answer.say(*supervisor.as_before(self.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
         self.answer.say(f"{self.wanted.id} is finished.")
+        took = [f"{title}: {seconds:.2f} s" for title, seconds in self.answer.steps]
+        down = [f"Down for {self.answer.more['downtime_s']} s."] if "downtime_s" in self.answer.more else []
+        self.answer.more["did"] = [*self.answer.said, *took, *down]
+        self.pace.tell(COMMIT, self.answer.since(already, changed=True))
 
     def _neighbours(self) -> States:
         """What ran before and is neither the old program nor ours."""
@@ -137,32 +126,6 @@ class Window:
         assert found is not None  # the step before has made it
         return supervisor.programs_in(found.before.text(conf))
 
-    def order(self) -> list[Step]:
-        """The steps in the order and with the numbers of the rollout note."""
-        if self.wanted.role == "streamer":
-            return [
-                ("2 stop all", "stop", self._stop),
-                ("1 copy the database", "copy", self._copy),
-                ("3 alter task_list, 4 create tables", "schema", self._schema),
-                ("5 switch to the release", "switch", self._switch),
-                ("6 .env", "env", self._env),
-                ("7 adopt old bookings and files", "adopt", self._adopt),
-                ("8 reload", "reload", self._reload),
-                ("8 healthy", "healthy", self._healthy),
-            ]
-        return [
-            ("1 stop all", "stop", self._stop),
-            ("1 copy the database", "copy", self._copy),
-            ("2 switch to the release", "switch", self._switch),
-            ("3 create tables", "schema", self._schema),
-            ("4 rename keys", "rekey", self._rekey),
-            ("4 adopt waiting lists", "adopt", self._adopt),
-            ("5 config", "config", self._config),
-            ("5 .env", "env", self._env),
-            ("6 reload", "reload", self._reload),
-            ("6 healthy", "healthy", self._healthy),
-        ]
-
 
 def run(wanted: Wanted) -> Answer:
     """Do all of the window, or undo it; one that is committed is not done again, one that was killed goes on.
@@ -171,25 +134,18 @@ def run(wanted: Wanted) -> Answer:
     change where it may not begin.
     """
     with Interruption() as interruption, locked(wanted.rollout_dir):
-        journal = Journal(wanted.rollout_dir / "journal.jsonl")
+        journal = Journal.of(wanted)
         window = Window(wanted, journal, interruption)
         if journal.state(wanted.id) == "finished":
             window.answer.say(f"{wanted.id} is finished already; nothing was stopped.")
             return window.answer
-        _refuse(wanted, journal)
-        window.answer.changed = True
-        if window.is_almost_done():
-            _through(window, [])
-            return window.answer
-        if journal.state(wanted.id) != "half":
-            _refuse_harm(wanted)
-            before = {"digest": wanted.digest, "states": dict(window.supervisor.states())}
-            journal.note(wanted.id, "window", "begin", before)
-        _through(window, window.order())
+        refuse(wanted, journal)
+        through(window)
         return window.answer
 
 
-def _refuse(wanted: Wanted, journal: Journal) -> None:
+def refuse(wanted: Wanted, journal: Journal) -> None:
+    """Raise Misuse or TryAgain, before any change, if the window may not begin."""
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):
         raise Misuse(
@@ -202,32 +158,43 @@ def _refuse(wanted: Wanted, journal: Journal) -> None:
         redis_keys.refuse_silence(wanted)
 
 
-def _refuse_harm(wanted: Wanted) -> None:
-    """What preflight has looked at, but can have changed since."""
-    said = on_air.refusals(wanted, time.time())
-    if said:
-        raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
-
-
-def _through(window: Window, steps: list[Step]) -> None:
+def through(window: Window) -> None:
+    """Do what is left of the window at its pace; raises as `run` does."""
+    steps = (
+        []
+        if window.is_almost_done()
+        else order(window.wanted, window.journal, window.supervisor, window.interruption.check)
+    )
+    tasks = [(task, list(some)) for task, some in groupby(steps, lambda step: step.task)]
+    window.pace.wait(tasks[0][0] if tasks else COMMIT)
+    window.begin()
+    window.answer.changed = True
     try:
-        for title, name, work in steps:
-            with window.step(title, name):
-                work()
+        for number, (task, some) in enumerate(tasks):
+            if number > 0:
+                window.pace.wait(task)
+            window.do(task, some)
+        if tasks:
+            window.pace.wait(COMMIT)
         window.finish()
     except BaseException as error:
-        cause = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
-        failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
-        try:
-            rollback.take_back(window.wanted, window.journal, window.answer)
-        except LecternError as second:
-            raise CallAPerson(
-                f"The window failed in step {failed_in}: {cause} Then the rollback failed too: {second.message} "
-                f"The host is half done. Mend what is named, then {rollback.TYPE}."
-            ) from error
-        silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
-        window.answer.more["downtime_s"] = round(silent_s, 3)
-        raise Undone(
-            f"The window failed in step {failed_in}: {cause} The host was rolled back and is as it was before.",
-            window.answer,
-        ) from error
+        raise _undone(window, error) from error
+
+
+def _undone(window: Window, error: BaseException) -> LecternError:
+    """Take back what was done, whatever *error* is; returns what is to be told."""
+    cause = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+    failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
+    why = f"The window failed in step {failed_in}: {cause}"
+    try:
+        window.journal.note(window.wanted.id, "failed", "done", {"why": why})
+        rollback.take_back(window.wanted, window.journal, window.answer)
+    except (LecternError, OSError) as second:
+        told = second.message if isinstance(second, LecternError) else str(second)
+        return CallAPerson(
+            f"{why} Then the rollback failed too: {told} The host is half done. Mend what is named, then "
+            f"{rollback.TYPE}."
+        )
+    silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
+    window.answer.more["downtime_s"] = round(silent_s, 3)
+    return Undone(f"{why} The host was rolled back and is as it was before.", window.answer)

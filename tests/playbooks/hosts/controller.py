@@ -91,7 +91,6 @@ class Controller:
             # As in ansible.cfg, but a host that is lost is noticed within seconds.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 "
             "-o ServerAliveCountMax=3 -o ForwardAgent=no",
-            "ANSIBLE_SSH_RETRIES": "1",
         }
 
     def write(self, inventory: Mapping[str, Any]) -> None:
@@ -162,6 +161,7 @@ def variables(places: Places, **more: Any) -> dict[str, Any]:
             "wget_path": places.wget,
             "health_bind": bind,
             "max_video_size": 0.5,
+            "lease_timeout_s": 0,
             "record_patterns": [
                 r"(?:^|/)video_(?P<record_id>[0-9]+)_[0-9]+\.flv$",
                 r"(?:^|/)(?P<record_id>[0-9]+)(?:_(?P<resolution>[0-9]{3,4}P))?\.flv$",

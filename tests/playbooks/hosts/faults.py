@@ -52,7 +52,7 @@ class Case:
 def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]) -> list[Case]:
     """All cases of a playbook on one host, found by playing it without any fault, once for each step."""
     thens: tuple[Then, ...] = ("resume", "roll back") if playbook == "rollout" else ("roll back",)
-    steps = ("backup", "window") if playbook == "rollout" else ("rollback",)
+    steps = ("backup", "open") if playbook == "rollout" else ("rollback",)
     watched = {step: _watched(ground, host, playbook, step) for step in steps}
     cases: list[Case] = []
     for step, (_, done) in watched.items():

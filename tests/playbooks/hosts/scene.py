@@ -53,9 +53,11 @@ class Scene:
     def inventory(self, **hosts: Mapping[str, Any]) -> dict[str, Any]:
         """The inventory; *hosts* have some variables differently."""
         groups: dict[str, Any] = {"teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
+        leased = {"streamer_lease_timeout_s": 90} if any(one.startswith("teacher") for one in self.hosts) else {}
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
                 **variables(host.places, allowed_origins=HOST, allowed_push_hosts=HOST, more_settings=dict(SETTINGS)),
+                **(leased if host.places.role == "streamer" else {}),
                 **self._always.get(name, {}),
                 **hosts.get(name, {}),
             }
@@ -67,7 +69,6 @@ class Scene:
                 "release": "2.0.0",
                 "release_file": str(self.release),
                 "release_python": next(iter(self.hosts.values())).places.python,
-                "release_scratch": str(self.folder),
                 "lectern_redis_url": self.redis_url,
                 "lectern_prefect_api_url": str(self.town.api.base_url).rstrip("/"),
             }

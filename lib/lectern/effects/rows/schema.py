@@ -37,7 +37,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
     All of it is one transaction: killed anywhere, nothing has happened, and the next call does it. Raises
     TryAgain where another program holds the database, Misuse and CallAPerson where it is not what it should be.
     """
-    with _in_words(engine):
+    with in_words(engine):
         if file_of(engine) is not None:
             _refuse_damage(engine)
         close_to_others(engine)
@@ -47,7 +47,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
 
 def plan(engine: Engine, role: Role) -> list[str]:
     """What `upgrade` would say; changes nothing, raises the same."""
-    with _in_words(engine):
+    with in_words(engine):
         if file_of(engine) is not None:
             _refuse_damage(engine)
         with _rehearsal(engine) as connection:
@@ -56,7 +56,7 @@ def plan(engine: Engine, role: Role) -> list[str]:
 
 def check(engine: Engine, role: Role) -> None:
     """Raise Misuse or CallAPerson, in words, unless this code can work on the database as it is; changes nothing."""
-    with _in_words(engine):
+    with in_words(engine):
         file = file_of(engine)
         if file is not None:
             if not file.exists():
@@ -215,7 +215,7 @@ def _damaged(found: str) -> str:
 
 
 @contextmanager
-def _in_words(engine: Engine) -> Iterator[None]:
+def in_words(engine: Engine) -> Iterator[None]:
     """Turn the driver's errors into ours, and put the database's name before them."""
     try:
         yield

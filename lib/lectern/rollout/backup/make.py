@@ -90,10 +90,10 @@ def make(wanted: Wanted, *, check: bool = False) -> Answer:
     """Back up the host while it works; a finished backup of this rollout is never written again."""
     answer = Answer()
     if check:
-        _say_what_is_due(wanted, Journal(wanted.rollout_dir / "journal.jsonl"), answer)
+        _say_what_is_due(wanted, Journal.of(wanted), answer)
         return answer
     with locked(wanted.rollout_dir):
-        journal = Journal(wanted.rollout_dir / "journal.jsonl")
+        journal = Journal.of(wanted)
         _say_what_is_due(wanted, journal, answer)
         if not answer.changed:
             return answer

@@ -123,7 +123,7 @@ def _in_use(root: Path) -> set[Path]:
 
 
 def _no_room(asked: dict[str, Any]) -> Iterator[str]:
-    where = Path(asked["at"])
+    where = Path(asked["root"])
     while not where.exists():
         where = where.parent
     free, needs = shutil.disk_usage(where).free, asked["needs_bytes"] + _SLACK_BYTES

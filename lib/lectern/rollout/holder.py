@@ -1,0 +1,233 @@
+"""The process that holds a host's silence: the playbook's tasks set the pace, and whatever is lost, it goes on.
+
+`open` leaves it behind on the host, with everything imported and the rollout's lock. It listens on a socket of root's
+and does one task of the window when it is asked to. If no word comes for a while it goes on by itself, or takes all
+back if the tasks are confirmed by hand.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.rollout import plan, window
+from lectern.rollout.answer import Answer
+from lectern.rollout.interruption import Interruption
+from lectern.rollout.journal import Journal, locked
+from lectern.rollout.wanted import Wanted
+
+SOCKET = "holder.sock"
+FIRST_WORD_S = 60.0
+"""Without a first word for so long the holder ends: nothing was stopped, and nobody seems to want it."""
+PACE_S = 3.0
+"""Without a further word for so long it goes on by itself."""
+BY_HAND_S = 600.0
+"""If a person confirms each task: after so long without a word all is taken back."""
+OPEN_TIMEOUT_S = 60.0
+_READ_S = 5.0
+
+Failure = Callable[[BaseException], dict[str, Any]]
+
+
+@dataclass
+class Holder:
+    """The pace of one window: a word on the socket, or the end of patience."""
+
+    listener: socket.socket
+    by_hand: bool
+    check: Callable[[], None]
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asking: socket.socket | None = None
+    spoken: bool = False
+
+    def wait(self, task: str) -> None:
+        """Return when *task* is asked for, or is to be done anyway; raises TryAgain if all is to be taken back."""
+        patience_s = FIRST_WORD_S if not self.spoken else BY_HAND_S if self.by_hand else PACE_S
+        give_up_at = time.monotonic() + patience_s
+        while (asked := self._next(give_up_at)) is not None:
+            self.spoken = True
+            give_up_at = time.monotonic() + (BY_HAND_S if self.by_hand else PACE_S)
+            connection, wish = asked
+            if wish == task:
+                self.asking = connection
+                return
+            if wish in self.told:
+                _reply(connection, {**self.told[wish], "changed": False})
+            else:
+                _reply(connection, {"failed": True, "msg": f"The next task is {task}, not {wish}.", "said": []})
+        if not self.spoken or self.by_hand:
+            raise TryAgain(f"No word came for {patience_s:g} s before the task {task}.")
+
+    def tell(self, task: str, answer: Answer) -> None:
+        """Give the answer to whoever asked, and keep it for who asks later."""
+        self.told[task] = answer.to_dict()
+        self.reply(self.told[task])
+
+    def reply(self, fields: dict[str, Any]) -> None:
+        """Answer whoever waits for one."""
+        if self.asking is not None:
+            _reply(self.asking, fields)
+            self.asking = None
+
+    def _next(self, give_up_at: float) -> tuple[socket.socket, str] | None:
+        """The next wish, None when patience has ended; who says nothing is not waited for."""
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            self.check()
+            ready, _, _ = select.select([self.listener], [], [], min(left_s, 0.5))
+            if not ready:
+                continue
+            connection, _ = self.listener.accept()
+            connection.settimeout(_READ_S)
+            try:
+                with connection.makefile("r", encoding="utf-8") as file:
+                    return connection, str(json.loads(file.readline())["task"])
+            except (OSError, ValueError, KeyError, TypeError):
+                connection.close()
+        return None
+
+
+def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
+    with suppress(OSError):  # who asked is gone: what was done is done all the same
+        connection.sendall(json.dumps(fields).encode() + b"\n")
+    connection.close()
+
+
+@contextmanager
+def _address(folder: Path) -> Iterator[str]:
+    """A short name for the socket in *folder*: a socket's path may have no more than 108 bytes."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
+    """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
+    journal = Journal.of(wanted)
+    if journal.state(wanted.id) == "finished":
+        nothing = {task: one.to_dict() for task, one in plan.of(wanted, journal).items()}
+        said = [f"{wanted.id} is finished already; nothing is stopped."]
+        return Answer(said=said, more={"opened": False, "plan": nothing})
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(reading)
+        _hold(wanted, journal, failure, writing, by_hand=by_hand)
+    os.close(writing)
+    with os.fdopen(reading, "r", encoding="utf-8") as file:
+        ready, _, _ = select.select([file], [], [], OPEN_TIMEOUT_S)
+        told = file.readline() if ready else ""
+    if not told:
+        raise CallAPerson(f"The process that holds the silence did not begin. See {wanted.rollout_dir / 'holder.log'}.")
+    fields = json.loads(told)
+    if "msg" in fields:
+        raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
+    how = f"Process {fields['pid']} holds the silence; it goes on by itself {PACE_S:g} s after the last word."
+    if by_hand:
+        how = f"Process {fields['pid']} waits up to {BY_HAND_S / 60:g} min for each word, then takes all back."
+    return Answer(changed=True, said=[how], more={"opened": True})
+
+
+def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by_hand: bool) -> None:
+    """The holder's whole life; it never returns."""
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    said, code = os.fdopen(opened, "w", encoding="utf-8"), 1
+    try:
+        with Interruption() as interruption, locked(wanted.rollout_dir), _listening(wanted) as listener:
+            window.refuse(wanted, journal)
+            _let_go(wanted.rollout_dir / "holder.log")
+            said.write(json.dumps({"pid": os.getpid()}) + "\n")
+            said.close()
+            code = _through(wanted, journal, failure, Holder(listener, by_hand, interruption.check), interruption)
+    except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
+        message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError, ValueError):  # closed, if it was opened: then the log is the place
+            said.write(json.dumps({"msg": message, "misuse": isinstance(error, Misuse)}) + "\n")
+            said.close()
+        with suppress(OSError):
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+    os._exit(code)
+
+
+def _through(wanted: Wanted, journal: Journal, failure: Failure, holder: Holder, interruption: Interruption) -> int:
+    """Do the window at the pace of *holder*; whoever waits for an answer hears of a failure."""
+    try:
+        window.through(window.Window(wanted, journal, interruption, pace=holder))
+    except BaseException as error:
+        holder.reply(failure(error))
+        raise
+    return 0
+
+
+@contextmanager
+def _listening(wanted: Wanted) -> Iterator[socket.socket]:
+    """The socket, which only its owner may use; it goes with the holder."""
+    path = wanted.rollout_dir / SOCKET
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.umask(0o177)
+        try:
+            with _address(wanted.rollout_dir) as address:
+                listener.bind(address)
+        finally:
+            os.umask(before)
+        listener.listen(8)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _let_go(log: Path) -> None:
+    """Hold none of the caller's files open: whoever called must not wait for us."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, target in ((0, nothing), (1, descriptor), (2, descriptor)):
+        os.dup2(target, number)
+
+
+def asked(wanted: Wanted, task: str, timeout_s: float) -> dict[str, Any]:
+    """Ask the holder for *task*; returns its answer, or what the journal says if it has ended."""
+    try:
+        with _address(wanted.rollout_dir) as address, socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(address)
+            connection.sendall(json.dumps({"task": task}).encode() + b"\n")
+            with connection.makefile("r", encoding="utf-8") as file:
+                told = file.readline()
+    except TimeoutError as error:
+        raise TryAgain(f"{task}: not done after {timeout_s:g} s; it goes on, on the host.") from error
+    except OSError:
+        told = ""  # it has ended
+    if told:
+        found: dict[str, Any] = json.loads(told)
+        return found
+    return ended(wanted, task).to_dict()
+
+
+def ended(wanted: Wanted, task: str) -> Answer:
+    """What became of *task* when the holder is no longer there; raises if the window is not finished."""
+    journal = Journal.of(wanted)
+    state = journal.state(wanted.id)
+    if state == "finished":
+        return Answer(said=[f"{task}: {wanted.id} is finished; the host went on by itself."])
+    why = next((note.detail["why"] for note in reversed(journal.round(wanted.id)) if note.step == "failed"), None)
+    if state == "rolledback":
+        raise CallAPerson(f"{task}: {why or f'{wanted.id} was taken back.'} The host is as it was before.")
+    if state == "half":
+        raise TryAgain(
+            f"{task}: the process that held the silence is gone in the middle{f'. {why}' if why else ''} Run the same "
+            f"rollout again, which goes on; or take it back."
+        )
+    raise Misuse(f"{task}: nothing was begun on this host, or the holder has given up. Nothing was stopped.")

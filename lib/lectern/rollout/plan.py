@@ -1,0 +1,85 @@
+"""What each task of the window would do on this host, with its differences; changes nothing."""
+
+from lectern.effects.rows import schema
+from lectern.migrations.look import shape
+from lectern.rollout import redis_keys
+from lectern.rollout.answer import Answer, Difference
+from lectern.rollout.backup import store
+from lectern.rollout.host import switch
+from lectern.rollout.journal import Journal
+from lectern.rollout.order import COLUMN
+from lectern.rollout.settings import files
+from lectern.rollout.settings.files import SettingsFile
+from lectern.rollout.takeover import both
+from lectern.rollout.wanted import Wanted
+from lectern.rollout.window import COMMIT
+
+TASKS = {
+    "streamer": ("stop", "alter", "create", "switch", "env", "adopt", "reload", "healthy", COMMIT),
+    "teacher": ("stop", "switch", "create", "rekey", "adopt", "config", "env", "reload", "healthy", COMMIT),
+}
+
+
+def is_first(wanted: Wanted) -> bool:
+    """Whether the old program is behind this rollout, so that it is to be taken over."""
+    return Journal.of(wanted).behind(wanted.id) is None
+
+
+def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
+    """An answer for each task of the window; of one that is finished, nothing changes any more."""
+    tasks = TASKS[wanted.role]
+    state = journal.state(wanted.id)
+    if state == "finished":
+        done = Answer(said=[f"{wanted.id} is finished; nothing is to be done."])
+        return {task: done if task == tasks[0] else Answer() for task in tasks}
+    found = {task: Answer() for task in tasks}
+    begun = f"{wanted.id} was begun and goes on."
+    found["stop"] = Answer(
+        changed=True, said=[begun if state == "half" else "Stop all programs of supervisord, copy the database."]
+    )
+    _database(wanted, found)
+    switching = switch.pending(wanted)
+    found["switch"] = Answer(bool(switching), [f"{one.path}: changes." for one in switching], switching)
+    found["env"] = _file(files.env(wanted))
+    if (config := files.config(wanted)) is not None:
+        found["config"] = _file(config)
+    if is_first(wanted):
+        number, said = redis_keys.rename(wanted, dry_run=True)
+        if wanted.role == "teacher":
+            found["rekey"] = Answer(number > 0, said)
+        adopted = list(both.planned(wanted).said)
+        found["adopt"] = Answer(bool(adopted), adopted)
+    found["reload"] = Answer(changed=True, said=["Reload supervisord."])
+    found["healthy"] = Answer(said=[f"{wanted.program} must be ready within {wanted.health_timeout_s:g} s."])
+    found[COMMIT] = Answer(changed=True)
+    return found
+
+
+def _database(wanted: Wanted, found: dict[str, Answer]) -> None:
+    if wanted.role == "streamer" and _lacks_institution(wanted):
+        found["alter"] = _changes(wanted, [COLUMN])
+    changes = [one for one in schema_changes(wanted) if "institution_id" not in one]
+    found["create"] = _changes(wanted, changes)
+
+
+def _changes(wanted: Wanted, changes: list[str]) -> Answer:
+    diff = [Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes))] if changes else []
+    return Answer(bool(changes), [f"{one}." for one in changes], diff)
+
+
+def _file(file: SettingsFile) -> Answer:
+    diff = file.pending()
+    return Answer(bool(diff), [f"{one.path}: changes." for one in diff], diff)
+
+
+def _lacks_institution(wanted: Wanted) -> bool:
+    with store.of(wanted).reading() as connection:
+        table = shape(connection, "task_list")
+    return table is not None and bool(table.lacks(["institution_id"]))
+
+
+def schema_changes(wanted: Wanted) -> list[str]:
+    """What the migration would change; raises if the database cannot be brought up to this release."""
+    found = store.of(wanted)
+    with found.untouched(), store.opened(found) as engine:
+        return schema.plan(engine, wanted.role)

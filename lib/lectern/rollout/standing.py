@@ -1,0 +1,81 @@
+"""What stands on a host, as its own backups have it: what a rollback and a look need no inventory for."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lectern.errors import CallAPerson, Misuse
+from lectern.rollout.backup import make
+from lectern.rollout.journal import Journal, Note
+from lectern.rollout.wanted import Absolute, Wanted
+
+
+class Standing(BaseModel):
+    """Which rollout is meant: the last one of a role on this host, if it is of *version* or none is named."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["teacher", "streamer"]
+    root: Absolute
+    version: str = ""
+    restore_database: bool = False
+    even_on_air: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Standing":
+        """Read the JSON that the playbook sends; raises Misuse that names each fault."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise Misuse(f"What is asked of this host cannot be read: {faults}. Correct the inventory.") from error
+
+    @property
+    def rollout_dir(self) -> Path:
+        """Where the journal, the lock and the backups are."""
+        return self.root / "rollout"
+
+
+def last(asked: Standing) -> Wanted | str:
+    """What was rolled out last, and stands or is half done; or, in a sentence, why there is nothing to take back.
+
+    Raises Misuse if the version that is asked for stands, but another one upon it.
+    """
+    history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+    if history.last is None:
+        return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
+    found = _stored(asked.rollout_dir / "backups" / history.last)
+    if asked.version in {"", found.version}:
+        options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
+        return found.model_copy(update=options)
+    if any(one.startswith(f"{asked.role}-{asked.version}-") for one in history.standing):
+        raise Misuse(
+            f"lectern {found.version} stands upon {asked.version} on this host, and goes first. Nothing was changed. "
+            f"Type: ansible-playbook playbooks/rollback.yml -e release={found.version}."
+        )
+    return f"lectern {asked.version} does not stand on this host; what does is {found.version}. Nothing was changed."
+
+
+def looked_at(asked: Standing) -> Wanted:
+    """What stands on this host or, if nothing does, what was taken back last; raises Misuse if there was never any."""
+    journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
+    history = journal.history()
+    if history.last is not None:
+        return _stored(asked.rollout_dir / "backups" / history.last)
+    back = [note for note in journal.notes() if note.step == "rolledback"]
+    if not back:
+        raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
+    return _stored(asked.rollout_dir / "backups" / _folder(back[-1]))
+
+
+def _folder(rolledback: Note) -> str:
+    return str(rolledback.detail["backup"])
+
+
+def _stored(folder: Path) -> Wanted:
+    stored = folder / make.WANTED
+    try:
+        return Wanted.stored(stored.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CallAPerson(f"{stored}: it cannot be read ({error.strerror}). Find the backup {folder.name}.") from error

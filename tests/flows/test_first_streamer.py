@@ -1,0 +1,53 @@
+"""A teacher that is rolled out before its streamers keeps the bookings that come in between."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from flows.host import Host
+from flows.teacher.verdicts import FIRST_STREAMER_S, Teacher, living
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import leases, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
+from lectern.errors import TryAgain
+from lectern.settings import TeacherSettings
+
+
+class Beats:
+    """A Redis in which some streamers have said that they are alive."""
+
+    def __init__(self, *alive: str) -> None:
+        self._alive = alive
+
+    async def alive(self, _key: str, _within_s: float) -> Mapping[str, Any]:
+        return dict.fromkeys(self._alive)
+
+
+def teacher(folder: Path, *alive: str, listened_s: float) -> Teacher:
+    url = f"sqlite:///{folder}/teacher.db"
+    engine = open_database(url)
+    schema.upgrade(engine, "teacher")
+    settings = TeacherSettings(teacher_name="t1", teacher_database_url=url, transcode_sign_key="made-up")
+    host = Host(settings, engine, journal, cast("Bus", Beats(*alive)), cast("Any", None))
+    host.listens_since = time.monotonic() - listened_s
+    return host
+
+
+@pytest.mark.asyncio
+async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_then_refused(tmp_path: Path) -> None:
+    with pytest.raises(TryAgain, match="about to be rolled out"):
+        await living(teacher(tmp_path, listened_s=60))
+    assert await living(teacher(tmp_path, listened_s=FIRST_STREAMER_S + 1)) == []
+    assert await living(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
+
+
+@pytest.mark.asyncio
+async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(tmp_path: Path) -> None:
+    host = teacher(tmp_path, listened_s=60)
+    with transaction(host.engine) as connection:
+        leases.grant(connection, "s1", "session", 60, time.time())
+    assert await living(host) == []

@@ -1,0 +1,146 @@
+"""A process on the host does the window task by task, goes on by itself, and takes back what fails."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.rollout import holder
+from lectern.rollout.plan import TASKS
+from tests.rollout.host import Host, a_host
+from tests.stage import wait_until
+
+PATIENCE = "from lectern.rollout import holder\nholder.{name} = {seconds}\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path) as found:
+        found.done("backup")
+        yield found
+        wait_until(lambda: not socket_of(found).exists(), timeout_s=60, description="no holder is left behind")
+
+
+def socket_of(host: Host) -> Path:
+    return host.root / "rollout" / holder.SOCKET
+
+
+def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
+    answered = host.step("open", *options, fault=fault)
+    assert answered.code == 0, answered
+    return answered.fields
+
+
+def ask(host: Host, task: str) -> dict[str, Any]:
+    return holder.asked(host.parsed(), task, 60)
+
+
+def process_of(host: Host) -> int:
+    return int((host.root / "rollout" / "lock").read_text())
+
+
+def state_of(host: Host) -> str:
+    found: str = host.done("status")["state"]
+    return found
+
+
+def test_each_task_does_what_its_name_says_and_tells_it(host: Host) -> None:
+    assert opened(host)["opened"]
+    answers = {task: ask(host, task) for task in TASKS["streamer"]}
+    assert [task for task, one in answers.items() if not one["changed"]] == ["healthy"]
+    assert all(one["steps"] for task, one in answers.items() if task != "commit")
+    assert "institution_id VARCHAR(250)" in answers["alter"]["diff"][0]["after"]
+    assert not any("institution_id" in one for one in answers["create"]["said"])
+    assert answers["commit"]["downtime_s"] > 0
+    host.is_new()
+    again = opened(host)
+    assert not again["changed"]
+    assert [one["changed"] for one in again["plan"].values()] == [False] * len(TASKS["streamer"])
+
+
+def test_where_no_further_word_comes_the_host_goes_on_by_itself(host: Host) -> None:
+    opened(host, fault=PATIENCE.format(name="PACE_S", seconds=0.3))
+    assert ask(host, "stop")["changed"]
+    wait_until(lambda: state_of(host) == "finished", timeout_s=60, description="the host has done the rest")
+    host.is_new()
+    late = ask(host, "create")
+    assert not late["changed"]
+    assert "went on by itself" in late["said"][0]
+
+
+def test_what_is_done_already_is_answered_and_not_done_again(host: Host) -> None:
+    opened(host)
+    assert ask(host, "stop")["changed"]
+    assert not ask(host, "stop")["changed"]
+    assert "The next task is alter, not switch" in ask(host, "switch")["msg"]
+    assert ask(host, "alter")["changed"]
+    os.kill(process_of(host), signal.SIGTERM)
+
+
+def test_without_a_first_word_nothing_is_stopped(host: Host) -> None:
+    before = host.tree()
+    opened(host, fault=PATIENCE.format(name="FIRST_WORD_S", seconds=0.3))
+    wait_until(lambda: not socket_of(host).exists(), description="the holder has given up")
+    host.is_old(before)
+    with pytest.raises(Misuse, match="nothing was begun"):
+        ask(host, "stop")
+
+
+def test_who_confirms_by_hand_and_goes_away_gets_the_old_host(host: Host) -> None:
+    before = host.tree()
+    opened(host, "--by-hand", fault=PATIENCE.format(name="BY_HAND_S", seconds=1.5))
+    ask(host, "stop")
+    ask(host, "alter")
+    wait_until(lambda: state_of(host) == "rolledback", timeout_s=60, description="all is taken back")
+    host.is_old(before)
+    with pytest.raises(CallAPerson, match=r"No word came for 1\.5 s before the task create"):
+        ask(host, "create")
+
+
+def test_a_task_that_fails_says_why_and_takes_all_back(host: Host) -> None:
+    before = host.tree()
+    opened(host, fault="from lectern.rollout.host import switch\nswitch.apply = lambda _: 1 / 0\n")
+    for task in ("stop", "alter", "create"):
+        ask(host, task)
+    answer = ask(host, "switch")
+    assert answer["failed"]
+    assert "5 switch to the release: ZeroDivisionError" in answer["msg"]
+    host.is_old(before)
+    with pytest.raises(CallAPerson, match="ZeroDivisionError"):
+        ask(host, "env")
+
+
+@pytest.mark.parametrize("last", ["stop", "switch", "reload"])
+def test_a_holder_that_is_killed_is_followed_by_the_next_one(host: Host, last: str) -> None:
+    opened(host)
+    for task in TASKS["streamer"][: TASKS["streamer"].index(last) + 1]:
+        ask(host, task)
+    os.kill(process_of(host), signal.SIGKILL)
+    with pytest.raises(TryAgain, match="is gone in the middle"):
+        ask(host, "healthy")
+    opened(host, fault=PATIENCE.format(name="PACE_S", seconds=0.1))
+    ask(host, "stop")
+    wait_until(lambda: state_of(host) == "finished", timeout_s=60, description="the next one has done the rest")
+    host.is_new()
+
+
+def test_what_keeps_the_window_from_beginning_is_told_at_once(host: Host) -> None:
+    (backup,) = (host.root / "rollout" / "backups").iterdir()
+    backup.rename(host.folder / "elsewhere")
+    answered = host.step("open")
+    assert answered.code == 2
+    assert "no backup" in answered.msg
+    assert host.states() == {"idc_client": "RUNNING"}
+
+
+def test_a_check_has_an_answer_for_each_task_and_changes_nothing(host: Host) -> None:
+    host.ctl("stop", "idc_client")
+    before = host.everything()
+    told = host.done("open", "--check")["plan"]
+    assert [task for task, one in told.items() if not one["changed"]] == ["healthy"]
+    assert "********" in told["env"]["diff"][0]["before"]
+    assert host.everything() == before
