@@ -60,6 +60,9 @@ async def apart(
     return found
 
 
+PUT_BACK = "PutBack"
+"""The name of the state of a run whose messages went back to the inbox: nothing came of it yet."""
+
 FAILED = "failed"
 """In the place of a decision: the message could not be handled."""
 

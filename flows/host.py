@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
-from flows.line import Line
+from flows.beside import Beside
 from flows.playout import Playout
 from flows.rounds import Rounds
 from lectern.effects.redis.bus import Bus
@@ -38,10 +38,13 @@ class Runs(Protocol):
     async def start(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
-        """Create a run in state Running and execute it here, at once. Returns its id."""
+        """Create a run and execute it here, at once. Returns its id."""
 
-    async def room(self, flow: str, at_work: int, telling: int, patience_s: float) -> None:
-        """Wait until fewer than *at_work* runs of *flow* are at work, and but for *telling* all have told of it."""
+    async def without(self, flow: str, parameters: Mapping[str, Any]) -> None:
+        """Do the work of *flow* here, without a run."""
+
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether a run is being executed here."""
 
     async def schedule(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
@@ -95,14 +98,14 @@ class Host(Generic[S]):
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
     rounds: Rounds = field(default_factory=Rounds)
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
-    line: Line = field(default_factory=Line)  # a streamer's: the downloads that wait for their turn
+    unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: downloads were asked for, or ended
+    beside: Beside = field(default_factory=Beside)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work* in one transaction, in a thread."""

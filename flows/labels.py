@@ -1,44 +1,59 @@
 """What a run of messages is called, and by which tags it is found: only what may stand anywhere is taken from them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lectern.body import fields_of
 from lectern.facts import Kept
 from lectern.states import Resolution
 from lectern.wire import is_name, read_resolution
 
-TAGS = 40
-"""Number of messages whose tags a run has, and of its tags."""
+CLASSES = 80
+TAGS = 90
+"""Number of classes that a run is found by, and of its tags: Prefect refuses a run of about a hundred."""
 
 
-def labels(flow: str, kept: Sequence[Kept]) -> tuple[str, list[str]]:
-    """The name of a run of *flow* that handles *kept*, for the person who searches, and its tags; raises nothing."""
-    tags: dict[str, None] = {}
-    names: list[str] = []
-    for one in kept[:TAGS]:
-        class_id, record = class_of(one), _record(one)
-        if class_id:
-            tags[f"class:{class_id}"] = None
-        if record:
-            tags[f"record:{record[0]}"] = None
-        names += [class_id] if class_id else [f"{record[0]} {record[1]}"] if record else []
-    return plain(flow, kept) if len(kept) > 1 or not names else f"{flow} {names[0]}", list(tags)[:TAGS]
+@dataclass(frozen=True)
+class Label:
+    """What a message is about, where that can be read and may be a name."""
+
+    class_id: str | None = None
+    record_id: int | None = None
+    resolution: str = ""
+
+    @property
+    def name(self) -> str:
+        """For the person who searches; empty where nothing can be said."""
+        return self.class_id or (f"{self.record_id} {self.resolution}" if self.record_id is not None else "")
 
 
-def plain(flow: str, kept: Sequence[Kept]) -> str:
-    """The name of a run whose messages say nothing that could be its name."""
-    return f"{flow} 1 message" if len(kept) == 1 else f"{flow} {len(kept)} messages"
+def label_of(kept: Kept) -> Label:
+    """What a message is about; raises nothing."""
+    fields = fields_of(kept.body)
+    class_id, record_id = fields.get("class_id"), fields.get("record_id")
+    size = read_resolution(fields.get("video_resolution"))
+    is_record = type(record_id) is int and 0 <= record_id < 2**63
+    return Label(
+        class_id if isinstance(class_id, str) and is_name(class_id) else None,
+        record_id if is_record else None,
+        size if is_record and isinstance(size, str) and size in set(Resolution) else "",
+    )
 
 
 def class_of(kept: Kept) -> str | None:
     """The class that a message is about, where that can be read and may be a name."""
-    found = fields_of(kept.body).get("class_id")
-    return found if isinstance(found, str) and is_name(found) else None
+    return label_of(kept).class_id
 
 
-def _record(kept: Kept) -> tuple[int, str] | None:
-    fields = fields_of(kept.body)
-    found, size = fields.get("record_id"), read_resolution(fields.get("video_resolution"))
-    if type(found) is not int or not 0 <= found < 2**63:
-        return None
-    return found, size if isinstance(size, str) and size in set(Resolution) else ""
+def name_of(flow: str, labels: Sequence[Label], number: int) -> str:
+    """The name of a run of *number* messages."""
+    if number == 1 and labels and labels[0].name:
+        return f"{flow} {labels[0].name}"
+    return f"{flow} 1 message" if number == 1 else f"{flow} {number} messages"
+
+
+def tags_of(labels: Sequence[Label]) -> list[str]:
+    """The tags by which a run is found: all its classes, and as many of its records as there is room for."""
+    classes = dict.fromkeys(f"class:{one.class_id}" for one in labels[:CLASSES] if one.class_id)
+    records = dict.fromkeys(f"record:{one.record_id}" for one in labels[:CLASSES] if one.record_id is not None)
+    return [*classes, *records][:TAGS]

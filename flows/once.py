@@ -16,29 +16,6 @@ S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
 GRACE_S = 5.0
 """What is younger is still being done by the run that began it."""
 
-OVER_S = 30.0
-"""A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
-
-TOLD_AGAIN = "told its streamer again"
-"""Noted once a class: a long download would fill its story with it."""
-
-ASKED = 200
-"""Number of downloads about which Prefect is asked in a sweep."""
-
-UNREPORTED_S = 60.0
-UNENDED_S = 300.0
-"""A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
-
-
-SWEEP = "a sweep"
-"""What is busy while one is at work; no class is called so."""
-
-LOOK_EVERY_S = 15.0
-"""Seconds between two looks at the classes that are about to begin."""
-
-LATE_AFTER_S = 30.0
-"""Seconds that a class which was just booked has to get ready before it is called late."""
-
 SWEEP = "a sweep"
 """What is busy while one is at work; no class is called so."""
 

@@ -3,11 +3,7 @@
 import random
 
 import httpx
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
-from prefect.tasks import Task
-
-from lectern.errors import TryAgain
 
 AWAY = (httpx.HTTPError, PrefectException, ValueError, LookupError, TypeError, RuntimeError, OSError)
 """What a call of Prefect's API raises where the server is away, refuses, or answers what no Prefect answers: another
@@ -19,8 +15,3 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 def backoff_s(tries: int) -> float:
     """Seconds to wait after *tries* failures in a row: up to 10, with jitter."""
     return BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
-
-
-def passing(_task: "Task[..., object]", _run: TaskRun, state: "State[object]") -> bool:
-    """For ``retry_condition_fn``: whether the task ended with TryAgain."""
-    return isinstance(getattr(state.data, "exception", state.data), TryAgain)

@@ -14,6 +14,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
+from flows.handled import of_batch
 from flows.host import log
 from flows.retry import AWAY
 from lectern.effects import chart
@@ -32,8 +33,11 @@ CHART_EVERY_S = 60.0
 
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-    """Show *rows*; an empty table is not shown, a UI that is away is logged."""
-    if not rows:
+    """Show *rows*; an empty table is not shown, a UI that is away is logged. A batch keeps them for the recorder."""
+    if (batch := of_batch.get()) is not None:
+        batch.show(key, rows, description)
+        return
+    if not rows or FlowRunContext.get() is None:
         return
     try:
         await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import PrefectException
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, log
 from flows.labels import class_of
@@ -31,6 +31,7 @@ COMPANY = (5000, 64, 8)
 PAUSES_S = (1.0, 3.0, 8.0, 20.0)
 """Seconds until a message is tried again that has failed 1, 2, 3, 4 times."""
 
+AGAIN_S = 2.0
 AWAY_S = 5.0
 """Seconds until messages are tried again whose run met a database, a Redis or a Prefect that was away."""
 
@@ -47,42 +48,83 @@ def portions(kept: Sequence[Kept]) -> list[list[Kept]]:
     return found
 
 
-async def after(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
-    """Count a try of each message that *run*, which has ended by itself, has not handled; raises nothing."""
+async def after(host: Host[Any], ids: Sequence[int], error: Exception, *, passes: bool) -> set[int]:
+    """Put back those of *ids* that are not handled, and return them; a try is counted unless the *error* passes."""
+    if not passes:
+        return await failed(host, ids)
+    pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
+    return await host.commit(_put_off, host, ids, time.time() + pause_s)
+
+
+async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
+    """A run that somebody began in the UI has ended by itself: count its tries, and its messages are shown."""
     text = run.parameters.get("inbox_ids")
     if not isinstance(text, str) or task.cancelled():
         return
     error, state = task.exception(), None if task.exception() else task.result()
-    if error is None and (state is None or not (state.is_failed() or state.is_crashed())):
-        return
+    is_bad = error is not None or (state is not None and (state.is_failed() or state.is_crashed()))
     found = error if error is not None else getattr(state.data, "result", state.data) if state else None
     try:
-        if isinstance(found, AWAY) or (isinstance(found, Exception) and disk.takes_nothing(found)):
-            await host.commit(inbox.put_off, host.journal, inbox.ids_of(text), time.time() + AWAY_S)
-        else:
+        if is_bad and isinstance(found, Exception):
+            await after(host, inbox.ids_of(text), found, passes=await is_away(host, found))
+        elif is_bad:
             await failed(host, inbox.ids_of(text))
+        await host.commit(inbox.recorded, host.journal, inbox.ids_of(text), time.time())
     except Exception:  # noqa: BLE001 (whatever it is, the run has ended: its place must be free again)
         log.exception("%s: its messages are tried again later, for their lease ends", run.name)
 
 
-async def failed(host: Host[Any], ids: Sequence[int]) -> None:
-    """A run of the messages *ids* has failed: those that it has not handled are tried again, or given up."""
-    if await host.commit(_failed, host, ids):
+PASSES = ("locked", "busy", "disk i/o", "unable to open", "readonly", "read-only", "is full")
+"""What SQLite says of a database that is in use, or of its disk: no message is at fault."""
+
+
+async def is_away(host: Host[Any], error: Exception) -> bool:
+    """Whether somebody was away; a database that answers, and only refuses what is done with a message, is not."""
+    if disk.takes_nothing(error):
+        return True
+    if not isinstance(error, OperationalError):
+        return isinstance(error, AWAY)
+    if error.connection_invalidated or any(one in str(error.orig).lower() for one in PASSES):
+        return True
+    try:
+        await host.commit(inbox.answers, host.journal)
+    except DBAPIError:
+        return True
+    return False
+
+
+async def left(host: Host[Any], ids: Sequence[int]) -> set[int]:
+    """Those of *ids* that are not handled."""
+    return await host.look(inbox.unhandled, host.journal, ids)
+
+
+def _put_off(connection: Connection, host: Host[Any], ids: Sequence[int], until: float) -> set[int]:
+    left = inbox.unhandled(connection, host.journal, ids)
+    inbox.put_off(connection, host.journal, left, until)
+    return left
+
+
+async def failed(host: Host[Any], ids: Sequence[int]) -> set[int]:
+    """A batch of the messages *ids* has failed: those that it has not handled are tried again, or given up."""
+    left, given_up = await host.commit(_failed, host, ids)
+    if given_up:
         await tell(host)
+    return left
 
 
-def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> bool:
-    """Whether one was given up, which only happens to a message that was alone in its run."""
+def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tuple[set[int], bool]:
+    """What was left, and whether one was given up, which only happens to a message that was alone in its run."""
     now = time.time()
     given_up = False
-    for one in inbox.read(connection, host.journal, ids):
+    left = inbox.read(connection, host.journal, ids)
+    for one in left:
         if len(ids) == 1 and one.tries + 1 >= host.settings.inbox_tries:
             _give_up(connection, host, one, now)
             given_up = True
         else:
             pause_s = PAUSES_S[min(one.tries, len(PAUSES_S) - 1)]
             inbox.failed(connection, host.journal, [one.id], now + pause_s)
-    return given_up
+    return {one.id for one in left}, given_up
 
 
 def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> None:

@@ -17,7 +17,8 @@ LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 
 async def adopt(runs: ResidentRuns, pool: str, queue: str) -> int:
     """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
-    orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in runs.alive()]
+    ours = runs.alive().keys() | runs.shown
+    orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in ours]
     for run in orphans:
         cancelling = run.state is not None and run.state.is_cancelling()
         state: State[Any] = (
@@ -35,12 +36,12 @@ async def take_unheard(runs: ResidentRuns) -> None:
 
     What they were to handle is handled by now, or is handled here: each flow passes over what is done.
     """
-    keys = list(runs.unheard)
+    keys = list(runs.created.unheard)
     if not keys:
         return
-    found = await questions.running(runs.client, keys)
+    found = await questions.begun(runs.client, keys)
     for key in keys:
-        runs.unheard.remove(key)
+        runs.created.unheard.remove(key)
     for run in found:
         log.info("%s: Prefect had created it without our hearing of it", run.name)
         runs.take(run)

@@ -15,19 +15,21 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flows.host import Host
-from flows.resident import alarms, deployments, http, prefect_client, run_log, sweeps, worker
+from flows.resident import alarms, deployments, groups, http, prefect_client, run_log, sweeps, worker
+from flows.resident.handler import Handler
 from flows.resident.intake import Intake
 from flows.resident.queue_lock import QueueLock
+from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
 from flows.streamer import handing, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
+from flows.streamer.fetching import Fetching
 from flows.teacher import readiness as teacher_readiness
 from flows.teacher import roll
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
-from lectern.commands import Command, taken_by
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import inbox, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
@@ -134,7 +136,6 @@ class Resident:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal
             host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
-            host.slots = asyncio.Semaphore(_slots(self.settings))
             runs.host = host
             if not await self._lock.take(bus, self._stop):
                 await bus.close()
@@ -152,15 +153,17 @@ class Resident:
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
         """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
-        works, intake = Works(host), self._intake(host)
-        taking = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, runs)}
+        works, recorder = Works(host), Recorder(host, runs)
+        handler = Handler(host, deployments.of(self.settings), recorder)
+        intake = self._intake(host, handler)
+        taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: until the disk is looked through, nobody shall take us for lost.
                 keeper = lease.Keeper(host)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host))
-            works.begin({**self._beside(host, runs), **taking})
+            works.begin({**self._beside(host, runs), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
             self._health.begins(host)
@@ -172,8 +175,11 @@ class Resident:
             runs.close()
             until = time.monotonic() + host.settings.drain_timeout_s
             await works.end(taking, END_S)  # what is not taken now, is taken after the start
-            await intake.close()
+            await intake.close(END_S / 2)
+            await host.beside.close(END_S / 2)
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
+            await works.end(["recorder"], END_S / 2)
+            await recorder.close(END_S / 2)
             await works.end_all(END_S / 2)
         if works.why is not None:
             raise works.why
@@ -190,6 +196,7 @@ class Resident:
                 "timetable": lambda: timetable.cancels(host),
                 "plan": lambda: timetable.plan(host),
                 "word": lambda: word.say(host),
+                "downloads": Fetching(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         return works | {
@@ -208,17 +215,7 @@ class Resident:
 
     # -- what runs side by side ------------------------------------------------------------------------------------
 
-    def _intake(self, host: Host[Any]) -> Intake:
-        settings = host.settings
-        taken = taken_by(teacher=isinstance(settings, TeacherSettings))
-        groups = {command: one.flow for command, one in taken.items()}
-        sources: dict[str, Command] = {}
-        for one in taken.values():
-            sources.setdefault(getattr(settings, one.source).format(name=settings.name), one)
-        for name, one in sources.items():  # where nobody can read what a message wants, its source says who looks
-            groups.setdefault(name, one.flow)
-        return Intake(host, groups, [name for name, one in sources.items() if one.is_published], list(sources))
-
-
-def _slots(settings: Settings) -> int:
-    return settings.max_ecs_jobs if isinstance(settings, TeacherSettings) else settings.max_downloads
+    @staticmethod
+    def _intake(host: Host[Any], handler: Handler) -> Intake:
+        names = groups.sources(host.settings)
+        return Intake(host, handler, [name for name, one in names.items() if one.is_published], list(names))

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
@@ -17,6 +19,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.resident.prefect_client import asking
 
@@ -60,11 +63,18 @@ async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[s
             return found
 
 
-async def running(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
-    """The runs that were created with one of these *keys* and look as if they were at work."""
+async def begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
+    """The runs that were created with one of these *keys* and look as if they were about to begin."""
     wanted = FlowRunFilter(
         idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
     )
     with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
+
+
+async def newest(client: PrefectClient, deployments: Sequence[UUID], limit: int) -> list[FlowRun]:
+    """The runs of *deployments* that were begun last."""
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))
+    with asking():
+        return await client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit)

@@ -1,4 +1,4 @@
-"""What a host writes into its log while a run is at work is in that run's own log, too, where the UI shows it."""
+"""What a host writes into its log while a run or a batch is at work is in that run's own log in the UI, too."""
 
 import logging
 
@@ -6,9 +6,21 @@ from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from flows.handled import Line, of_batch
 from lectern.logs import without_secrets
 
 log = logging.getLogger("lectern")
+LONGEST = 10_000
+"""Characters of a line, with its traceback."""
+
+
+class _OfBatch(logging.Handler):
+    """Keeps the lines of a batch that is handled without a run, for the recorder."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line, at its own time."""
+        if (batch := of_batch.get()) is not None:
+            batch.say(Line(record.created, record.levelno, self.format(record)[:LONGEST]))
 
 
 def _of_a_run(_record: logging.LogRecord) -> bool:
@@ -36,5 +48,6 @@ def set_up() -> None:
         return
     handler = APILogHandler()
     handler.addFilter(_of_a_run)
-    handler.addFilter(without_secrets)
-    logger.addHandler(handler)
+    for one in (handler, _OfBatch()):
+        one.addFilter(without_secrets)
+        logger.addHandler(one)

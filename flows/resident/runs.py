@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -11,45 +10,32 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import runtime
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import AwaitingRetry, Cancelled, Running, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 
 from flows import tries
+from flows.handled import of_batch
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
-from flows.resident import questions
-from flows.resident.prefect_client import ResidentClient, asking, hurried
-from flows.resident.slots import Slots
+from flows.resident import groups, questions
+from flows.resident.creation import CREATE_S, Creation
+from flows.resident.prefect_client import asking
 from flows.retry import AWAY
+from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
 """How often the server is asked whether somebody cancelled one of our runs."""
 
-CREATE_S = 10.0
-"""A Prefect server that takes no run within so long is away."""
-
-UNHEARD_KEPT = 200
-"""Number of runs that are looked for later because Prefect did not say whether it has created them."""
-
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
-
-
-class Refused(TryAgain):
-    """Prefect answers, and does not take this run: it may take another one."""
-
-
-def _is_unknown(error: Exception) -> bool:
-    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-    return status == httpx.codes.NOT_FOUND or isinstance(error, ObjectNotFound)
 
 
 @dataclass
@@ -63,30 +49,19 @@ class _Active:
 class ResidentRuns:
     """The runs of one host: created through the API, executed here as asyncio tasks."""
 
-    def __init__(self, client: ResidentClient, flows: Mapping[str, Flow[..., Any]]) -> None:
+    def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
+        self.created = Creation(client)
         self._by_name = flows
-        self._deployments: dict[str, UUID] = {}
-        self._flows: dict[UUID, Flow[..., Any]] = {}
         self._active: dict[UUID, _Active] = {}
-        self._slots = Slots()
-        client.on_telling = self._slots.tells
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._draining = False
-        self.outdated = asyncio.Event()
-        """Set where Prefect does not know the deployments, whose ids must be read anew."""
-
-        self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
-        """Keys of runs that Prefect may have created, which then nobody executes."""
+        self.shown: set[UUID] = set()
+        """Runs by which the recorder shows what is at work without one: they are nobody's orphans."""
 
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None
-
-    def know(self, deployments: Mapping[str, UUID]) -> None:
-        """The ids of our deployments; before them, no run can begin."""
-        self.outdated.clear()
-        self._deployments = dict(deployments)
-        self._flows = {id_: self._by_name[name] for name, id_ in deployments.items()}
 
     def draining(self) -> bool:
         """Whether the process is going down."""
@@ -100,73 +75,37 @@ class ResidentRuns:
     async def start(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
     ) -> str:
-        """Create a run in state Running and execute it here, at once; raises TryAgain where Prefect is away."""
+        """Create a run and execute it here, at once; raises TryAgain where Prefect is away."""
         if self._draining:
             raise TryAgain(f"{name}: the process is going down")
-        self._check(name)
-        hurry = hurried.set(True)  # somebody waits for what a new run does, and nobody for how the last one ended
-        try:
-            run = await self._create(flow, parameters, Running(), name=name, tags=tags, key=key)
-        finally:
-            hurried.reset(hurry)
+        run = await self.created.create(flow, parameters, Pending(), name=name, tags=tags, key=key)
         self.take(run)
         return str(run.id)
 
-    async def _create(
-        self,
-        flow: str,
-        parameters: Mapping[str, Any],
-        state: State[Any],
-        *,
-        name: str,
-        tags: Sequence[str],
-        key: str | None,
-    ) -> FlowRun:
-        # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
-        try:
-            async with asyncio.timeout(CREATE_S):
-                return await self.client.create_flow_run_from_deployment(
-                    self._deployments[flow],
-                    parameters=dict(parameters),
-                    name=name,
-                    tags=list(tags),
-                    state=state,
-                    idempotency_key=key,
-                )
-        except AWAY as error:
-            if _is_unknown(error):
-                self._deployments = {}
-                self.outdated.set()
-                raise TryAgain(f"{name}: Prefect does not know its deployment, all are read anew") from error
-            said = f"{name}: Prefect does not take the run: {error!r}"
-            if isinstance(error, httpx.HTTPStatusError):
-                raise Refused(said) from error
-            if key is not None and state.is_running():
-                self.unheard.append(key)
-            raise TryAgain(said) from error
+    async def without(self, flow: str, parameters: Mapping[str, Any]) -> None:
+        """Do the work of *flow* without a run; Prefect is away, and the work is not to wait for it."""
+        current.set(self.host)  # type: ignore[arg-type]  # set before the first run
+        of_batch.set(None)
+        await self._by_name[flow].fn(**parameters)
+
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether a run is being executed here."""
+        return UUID(run_id) in self._tasks
 
     def take(self, run: FlowRun) -> None:
         """Execute a run in the background; one that is at work here already is passed over."""
-        if self._draining or run.id in self._active:
+        if self._draining or run.id in self._tasks:
             return
         task = asyncio.create_task(self.execute(run), context=self._context.copy())
-        self._slots.take(run.id, run.deployment_id, task)
-
-    async def room(self, flow: str, at_work: int, telling: int, patience_s: float) -> None:
-        """Wait until another run of *flow* may begin, as ``Slots.room`` says."""
-        await self._slots.room(self._deployments.get(flow), at_work, telling, patience_s)
-
-    def _check(self, name: str) -> None:
-        if not self._deployments:
-            raise TryAgain(f"{name}: Prefect was not reached yet")
+        self._tasks[run.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run.id))
 
     async def schedule(
         self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
     ) -> str:
         """Create a run that begins at *at*; the same *key* again gives the same run."""
-        self._check(name)
         state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
-        return str((await self._create(flow, parameters, state, name=name, tags=tags, key=key)).id)
+        return str((await self.created.create(flow, parameters, state, name=name, tags=tags, key=key)).id)
 
     def end(self, run_id: str, reason: str) -> bool:
         """Cancel a run that is at work here; False where it is not."""
@@ -192,18 +131,17 @@ class ResidentRuns:
         """Run the flow of *run* to its end, say how it ended where the engine can not, and count what it left."""
         if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
             return
-        flow = self._flows.get(run.deployment_id)
+        flow = self.created.flow(run.deployment_id)
         if flow is None:
             log.error("%s: its deployment is not one of this host", run.name)
             return
         engine = asyncio.create_task(self._engine(flow, run), context=self._context.copy())
-        active = _Active(engine, run.name, flow.name in ONLY_WATCHES)
+        active = _Active(engine, run.name, flow in ONLY_WATCHES)
         self._active[run.id] = active
         try:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
-            self.client.forget(run.id)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
             state: State[Any] = (
@@ -219,17 +157,28 @@ class ResidentRuns:
         if not active.task.cancelled() and (failed := active.task.exception()) is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
         if self.host is not None:
-            await tries.after(self.host, run, active.task)
+            await tries.after_run(self.host, run, active.task)
 
-    async def _engine(self, flow: Flow[..., Any], run: FlowRun) -> State[Any] | None:
+    async def _engine(self, name: str, run: FlowRun) -> State[Any] | None:
+        flow = self._by_name[name]
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         # With its deployment the engine would open a thread and a websocket for each run.
         alone = run.model_copy(update={"deployment_id": None, "name": await self._named(flow, run)})
-        if run.state is not None and run.state.is_running() and run.run_count == 1:  # as ``start`` has made it
-            self.client.know(alone)
-        parameters = flow.validate_parameters(run.parameters)
+        parameters = await self._own(name, flow.validate_parameters(run.parameters))
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
+
+    async def _own(self, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Of the inbox only what is this flow's: after a restore, an old run's ids are messages of other flows."""
+        text = parameters.get("inbox_ids")
+        if self.host is None or not isinstance(text, str):
+            return parameters
+        asked = inbox.ids_of(text)
+        mine = groups.commands(self.host.settings, name)
+        its = await self.host.look(inbox.of_commands, self.host.journal, asked, mine)
+        if len(its) < len(asked):
+            log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))
+        return {**parameters, "inbox_ids": inbox.spell(its)}
 
     async def _named(self, flow: Flow[..., Any], run: FlowRun) -> str:
         """The name of *run*; only a quick run has to be given one, which the engine would do again for each."""
@@ -298,6 +247,6 @@ class ResidentRuns:
         for active in self._active.values():
             active.verdict = active.verdict or "drained"
             active.task.cancel("drained")
-        left = self._slots.tasks() | {active.task for active in self._active.values()}
+        left = set(self._tasks.values()) | {active.task for active in self._active.values()}
         if left:
             await asyncio.wait(left, timeout=rest_s)

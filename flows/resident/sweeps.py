@@ -7,29 +7,22 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows import once
-from flows.host import Host, log
-from flows.resident.runs import ResidentRuns
+from flows.handled import Handled
+from flows.host import Host
+from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from flows.tell import tell
 from lectern.effects.rows import outbox, renditions
-from lectern.errors import TryAgain
 from lectern.settings import TeacherSettings
 
 
-async def sweeps(host: Host[Any], runs: ResidentRuns) -> None:
-    """Begin a sweep as often as is set, and at each deadline, where there is anything to do."""
+async def sweeps(host: Host[Any], handler: Handler) -> None:
+    """Sweep as often as is set, and at each deadline, where there is anything to do."""
     while True:
         host.rounds.come("sweeps")
         await asyncio.sleep(await _until(host))
-        if not await due(host):
-            continue
-        try:
-            await runs.start("sweep", {}, name=f"sweep {host.settings.name}")
-        except TryAgain as error:
-            log.warning("sweep: without a run: %s", error.message)
-            await tell(host)
-            await asyncio.sleep(host.settings.sweep_interval_s)
+        if await due(host):
+            await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
 
 
 async def _until(host: Host[Any]) -> float:
@@ -51,4 +44,4 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
         return True
     if isinstance(host.settings, TeacherSettings):
         return of_teacher.due(connection, host)
-    return of_streamer.due(connection, host)
+    return of_streamer.due(connection)

@@ -19,7 +19,7 @@ from lectern.settings import Settings
 
 STEADY_S = 60.0
 ALARM_AFTER_S = 60.0
-"""Seconds for which Prefect may be away before that is alarmed: meanwhile no booking is answered."""
+"""Seconds for which Prefect may be away before that is alarmed: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
 
@@ -75,7 +75,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
         began = time.monotonic()
         host.rounds.note("runs")
         try:
-            runs.know(await deployments.read(runs.client, settings))
+            runs.created.know(await deployments.read(runs.client, settings))
             await orphans.adopt(runs, settings.work_pool, settings.name)
             well_at = time.monotonic()
             await _work(host, runs)
@@ -113,7 +113,7 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
         host.rounds.come("runs")
         try:
             async with asyncio.timeout(UNHEARD_EVERY_S):
-                await runs.outdated.wait()
+                await runs.created.outdated.wait()
         except TimeoutError:
             await orphans.take_unheard(runs)
         else:

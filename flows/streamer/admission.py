@@ -157,8 +157,6 @@ def _cite(
             batch.downloads.append(one.stem)
             reports += _warn(host, one, size_bytes, now)
         state = AiringState.WAITING
-        if admission.admit is Admit.JOIN:
-            host.line.sooner(one.stem, one.start_time)
         if admission.admit is Admit.READY:
             state = AiringState.READY
             reports.append(_outgoing(host, airings.report("prepared", one, name, message="cached")))

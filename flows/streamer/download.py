@@ -1,25 +1,20 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
-import math
 import time
 from pathlib import Path
 
-import httpx
-from prefect import flow, runtime, task
-from prefect.cache_policies import NO_CACHE
+import stamina
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
-from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 
 from flows import show
 from flows.host import NOWHERE, Host, log, streamer
-from flows.retry import passing
 from flows.streamer import admission, lost
 from flows.tell import tell
-from lectern import errors, stems
+from lectern import errors
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
 from lectern.effects.files.origin import Allowed, RemoteFile
@@ -35,18 +30,9 @@ from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
 SYNC_BYTES = 64 * 1024**2
+FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 MAX_RUNS = 5
 """A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
-
-
-async def start(host: Streamer, stem: str) -> None:
-    """Begin the run that downloads *stem*; where it can not begin, the sweeper does it."""
-    try:
-        tags = [f"record:{stems.folder(stem)}"]
-        run_id = await host.runs.start("download", {"stem": stem}, name=f"download {stem}", tags=tags)
-        await host.commit(cache.begun_by, stem, run_id)
-    except (httpx.HTTPError, PrefectException, TryAgain) as error:
-        log.warning("%s: its download's run can not begin, the sweeper tries again: %s", stem, error)
 
 
 @flow(name="download", persist_result=False, result_storage=NOWHERE)
@@ -62,11 +48,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     try:
         if await host.commit(cache.tried, stem) > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
-        needed_at = await host.look(_needed_at, stem)
-        async with host.line.place(stem, needed_at, host.settings.max_downloads):
-            delays = exponential_backoff(2)(host.settings.download_tries - 1)
-            trying = fetch.with_options(retries=len(delays), retry_delay_seconds=delays)
-            remote, found = await trying(stem)
+        remote, found = await _fetched(host, stem)
     except LecternError as error:
         await give_up(host, stem, error)
         return Failed(message=f"{stem}: {error.message}")
@@ -76,16 +58,12 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         raise
     finally:
         host.busy.discard(stem)
+        host.unfetched.set()
     ready = await host.commit(arrive, host, stem, remote, found)
     await tell(host)
     host.unplanned.set()
     host.playout.wanted.set()
     return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
-
-
-def _needed_at(connection: Connection, stem: str) -> float:
-    """When the first class begins that waits for a rendition (epoch seconds); at last, where none does."""
-    return min((one.start_time for one in airings.citing(connection, stem, AiringState.WAITING)), default=math.inf)
 
 
 def cancelled(stem: str) -> Refuse:
@@ -104,18 +82,19 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     await tell(host)
 
 
-@task(
-    name="fetch",
-    task_run_name="fetch {stem}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    result_storage=NOWHERE,
-    retry_jitter_factor=0.5,
-    retry_condition_fn=passing,
-)
-async def fetch(stem: str) -> tuple[RemoteFile, Probe]:
+async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+    """Try until it is there; the pauses between the tries double."""
+    tries = host.settings.download_tries
+    async for attempt in stamina.retry_context(
+        on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=LAST_PAUSE_S
+    ):
+        with attempt:
+            return await _fetch(host, stem)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
-    host = streamer()
     row = (await host.commit(cache.by_stem, [stem]))[stem]
     settings = host.settings
     final = store.rendition_path(settings.video_root, stem)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.batch import FAILED, Apart, apart, summary
 from flows.host import NOWHERE, log, streamer
-from flows.streamer import admission, download, push_hosts
+from flows.streamer import admission, push_hosts
 from flows.streamer.admission import Batch, Looked, Streamer
 from flows.tell import tell
 from flows.trouble import words
@@ -84,7 +84,7 @@ async def _take(host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> A
         await remove_files(host, [gone for portion in found.done for gone in portion.gone])
     await tell(host)
     for portion in found.done:
-        await follow(host, portion)
+        follow(host, portion)
     return found
 
 
@@ -224,10 +224,10 @@ def _unlink(paths: Sequence[Path]) -> None:
         store.remove(path)
 
 
-async def follow(host: Streamer, batch: Batch) -> None:
-    """Begin the downloads; who plans the broadcasts is told."""
-    for stem in batch.downloads:
-        await download.start(host, stem)
+def follow(host: Streamer, batch: Batch) -> None:
+    """Who begins downloads is told, and who plans broadcasts."""
+    if batch.downloads:
+        host.unfetched.set()
     if batch.ready:
         host.unplanned.set()
         host.playout.wanted.set()

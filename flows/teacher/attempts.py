@@ -1,13 +1,9 @@
-"""Begins the runs that make renditions; where one can not begin, the sweeper does it later."""
+"""Begins the runs that make renditions, beside the work that asks for them."""
 
 from collections.abc import Sequence
 
-import httpx
-
-from flows.host import log
 from flows.teacher.verdicts import Teacher
 from lectern.decide.transcode import by_record
-from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.states import Resolution
 
@@ -17,7 +13,7 @@ async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
     if keys:
         name = f"request {words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
         wanted = [[record_id, str(resolution)] for record_id, resolution in keys]
-        await _start(host, "request", {"renditions": wanted}, name, [record_id for record_id, _ in keys])
+        _start(host, "request", {"renditions": wanted}, name, [record_id for record_id, _ in keys])
 
 
 async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
@@ -25,7 +21,7 @@ async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
     for record_id, resolutions in by_record(keys).items():
         name = f"transcode {record_id} {'+'.join(resolutions)}"
         parameters = {"record_id": record_id, "resolutions": [str(one) for one in resolutions]}
-        await _start(host, "transcode", parameters, name, [record_id])
+        _start(host, "transcode", parameters, name, [record_id])
 
 
 async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
@@ -37,12 +33,9 @@ async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolutio
     return await host.runs.start("transcode", parameters, name=name, tags=[f"record:{record_id}"], key=key)
 
 
-async def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
+def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
     tags = [f"record:{record_id}" for record_id in records[:20]]
-    try:
-        await host.runs.start(which, parameters, name=name, tags=tags)
-    except (httpx.HTTPError, TryAgain) as error:
-        log.warning("%s: its run can not begin, the sweeper tries again: %s", name, error)
+    host.beside.begin(host.runs, which, parameters, name=name, tags=tags)
 
 
 def words(key: RenditionKey) -> str:

@@ -4,17 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
-from prefect import flow, runtime, task
-from prefect.cache_policies import NO_CACHE
+import stamina
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from prefect.tasks import exponential_backoff
 
 from flows import show
 from flows.batch import Batch
 from flows.host import NOWHERE, log, teacher
-from flows.retry import passing
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now
@@ -23,6 +22,7 @@ from lectern.decide.breaker import Breaker
 from lectern.effects.files import oss
 from lectern.effects.rows import oss_requests
 from lectern.errors import FallBack, LecternError, TryAgain
+from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
@@ -31,7 +31,7 @@ from lectern.stems import stem
 # -- the request -------------------------------------------------------------------------------------------------------
 
 
-POSTS_AT_ONCE = 16
+POSTS, POSTS_AT_ONCE = 4, 16
 LEASE_S = 60.0
 """Seconds for which a run has what it is to ask for, renewed while it lives: another takes over only after its end."""
 
@@ -68,22 +68,18 @@ class _Door:
 _door = _Door()
 
 
-@task(
-    name="post",
-    task_run_name="post {record_id} {resolution}",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    result_storage=NOWHERE,
-    retries=3,
-    retry_delay_seconds=exponential_backoff(1),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=passing,
-)
-async def post(record_id: int, resolution: str, attempt: int, owner: str) -> None:
+async def _ask(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> None:
+    """Ask until the OSS has answered; the pauses between the tries double."""
+    async for trying in stamina.retry_context(
+        on=TryAgain, attempts=POSTS, timeout=None, wait_initial=1.0, wait_max=8.0
+    ):
+        with trying:
+            await _post(host, key, attempt, owner)
+
+
+async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> None:
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
-    host = teacher()
     assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
-    key = record_id, Resolution(resolution)
     async with _door.passed(host.settings, stem(*key)):
         if not await host.commit(oss_requests.may_ask, key, attempt, owner, LEASE_S, time.time()):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
@@ -111,7 +107,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         return Completed(message=f"dry run: would ask for {', '.join(words(key) for key, _ in open_) or 'nothing'}")
     taken = await host.commit(oss_requests.take, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
-        asked = [post(record_id, str(resolution), attempt, owner) for (record_id, resolution), attempt in taken]
+        asked = [_ask(host, key, attempt, owner) for key, attempt in taken]
         found = await asyncio.gather(*asked, return_exceptions=True)
     refused = [(one, error) for one, error in zip(taken, found, strict=True) if isinstance(error, LecternError)]
     for error in found:
@@ -136,8 +132,8 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
 
 
 def run_id() -> str:
-    """The run that is at work: what it takes is its own."""
-    return str(runtime.flow_run.id)
+    """The run that is at work, or a name for what is done without one: what it takes is its own."""
+    return str(runtime.flow_run.id or uuid4())
 
 
 @asynccontextmanager

@@ -20,7 +20,6 @@ from lectern import errors, outgoing
 from lectern.decide import lease as decide
 from lectern.effects.rows import bookings, cancels, events, leases, outbox
 from lectern.effects.rows.leases import Holder
-from lectern.errors import TryAgain
 from lectern.facts import Event
 from lectern.messages import Grant, Release
 
@@ -92,7 +91,7 @@ class Roll:
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
         if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
-            await self._announce(name)
+            self._announce(name)
         if silent_s > settings.streamer_lost_after_s:
             await self._miss(name, number, holder, movable=limit_s < math.inf)
         elif holder is not None and holder.lost_at is not None:
@@ -111,17 +110,20 @@ class Roll:
             await self.host.commit(cry, self.host, name, number, others, movable=movable)
             await tell(self.host)
 
-    async def _announce(self, name: str) -> None:
+    def _announce(self, name: str) -> None:
         """Begin the run that moves the classes, if the silence goes on."""
         others = [one for one in self.host.living_now() if one != name]
         if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
         self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
-        try:
-            title = f"move classes of {name}"
-            await self.host.runs.start("move", {"streamer": name}, name=title, tags=[lost_tag(name)])
-        except TryAgain as error:
-            log.warning("%s: is silent, its classes can not be moved yet: %s", name, error.message)
+        self.host.beside.begin(
+            self.host.runs,
+            "move",
+            {"streamer": name},
+            name=f"move classes of {name}",
+            tags=[lost_tag(name)],
+            needs_run=True,
+        )
 
 
 def move_key(streamer: str) -> str:

@@ -24,24 +24,9 @@ from lectern.states import BookingState
 TOLD_AGAIN = "told its streamer again"
 """Noted once a class: a long download would fill its story with it."""
 
-ASKED = 200
-"""Number of downloads about which Prefect is asked in a sweep."""
-
 UNREPORTED_S = 60.0
 UNENDED_S = 300.0
 """A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
-
-
-SWEEP = "a sweep"
-"""What is busy while one is at work; no class is called so."""
-
-UNREPORTED_S = 60.0
-UNENDED_S = 300.0
-"""A class that ended so long ago, and of which no streamer said how, was not aired to its end."""
-
-
-SWEEP = "a sweep"
-"""What is busy while one is at work; no class is called so."""
 
 
 @flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)

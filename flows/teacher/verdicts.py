@@ -9,7 +9,7 @@ from prefect.states import Completed
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows.batch import Batch
+from flows.batch import PUT_BACK, Batch
 from flows.host import Host, log
 from lectern import errors, outgoing
 from lectern.decide.placement import place
@@ -56,7 +56,7 @@ async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain) -> 
     """Messages that can not be handled before Redis is back go back to the inbox, as if they had just come."""
     log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)
     await host.commit(inbox.put_off, host.journal, inbox_ids, time.time() + AGAIN_S)
-    return Completed(message=f"{len(inbox_ids)} messages wait: {error.message}")
+    return Completed(name=PUT_BACK, message=f"{len(inbox_ids)} messages wait: {error.message}")
 
 
 def proceed(

@@ -46,19 +46,29 @@ def deployments(stage: Stage) -> set[str]:
     return {str(one["id"]) for one in found}
 
 
+def finds(stage: Stage, class_id: str) -> None:
+    """The UI finds the booking by its class, although it was handled before the new deployments were there."""
+    wait_until(
+        lambda: any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200)),
+        timeout_s=60,
+        description="it is shown",
+    )
+
+
 def test_a_deployment_that_was_made_anew_is_used_by_the_living_process(own: Stage) -> None:
     """Its id is another one: the server's 404 has the ids read anew."""
     class_id = put_on_air(own)
     before = deployments(own)
     for one in before:
         own.delete(f"/deployments/{one}")
-    waits = own.book(own.booking(own.town.record()))
+    answered = own.book(own.booking(own.town.record()))
     own.residents["teacher"].wait_for("Type: lectern init teacher")
     wait_until(lambda: 507 in {one["code"] for one in own.ear.alarms}, description="it is alarmed")
     own._initialised.clear()
     own.init("teacher", "streamer1")
     assert deployments(own).isdisjoint(before)
-    assert own.answer(waits, timeout_s=90)["result"] == "success"
+    assert own.answer(answered, timeout_s=90)["result"] == "success"
+    finds(own, answered)
     assert is_on_air(own, class_id)
     assert [one.exit_code for one in own.residents.values()] == [None, None]
 
@@ -70,7 +80,7 @@ def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     for file in (own.town.folder / "prefect").glob("prefect.db*"):
         file.unlink()
     own.town._wait_for_prefect(own.town.begin("prefect"))
-    waits = own.book(own.booking(own.town.record()))
+    answered = own.book(own.booking(own.town.record()))
     for who, role in (("teacher", "teacher"), ("streamer1", "streamer")):
         said = len(own.residents[who].said())
         wait_until(
@@ -80,6 +90,7 @@ def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
         )
     own._initialised.clear()
     own.init("teacher", "streamer1")
-    assert own.answer(waits, timeout_s=120)["result"] == "success"
+    assert own.answer(answered, timeout_s=120)["result"] == "success"
+    finds(own, answered)
     assert is_on_air(own, class_id)
     assert [one.exit_code for one in own.residents.values()] == [None, None]

@@ -89,7 +89,6 @@ async def teacher(
     host.runs = cast("Any", RunsHere())
     numbers = itertools.count(1)
     monkeypatch.setattr(requests, "run_id", lambda: f"owner-{next(numbers)}")
-    monkeypatch.setattr(requests, "post", requests.post.fn)  # without Prefect there are no retries of a task
     monkeypatch.setattr(requests, "_door", requests._Door())
     token = hall.current.set(host)
     try:
@@ -169,7 +168,7 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
         with transaction(host.engine) as connection:
             ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
             renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
-        await requests.post(*key, attempt, "mine")
+        await requests._post(host, key, attempt, "mine")
         assert oss.asked == Counter()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.labels import TAGS, class_of, labels
+from flows.labels import CLASSES, TAGS, class_of, label_of, name_of, tags_of
 from lectern.facts import Kept
 
 ODD = [
@@ -22,6 +22,11 @@ ODD = [
     "null",
     "",
 ]
+
+
+def labels(flow: str, messages: list[Kept]) -> tuple[str, list[str]]:
+    found = [label_of(one) for one in messages]
+    return name_of(flow, found, len(found)), tags_of(found)
 
 
 def kept(*bodies: str) -> list[Kept]:
@@ -61,4 +66,6 @@ def test_whatever_a_body_holds_a_run_can_be_called(body: str) -> None:
 
 def test_a_storm_has_a_bounded_number_of_tags() -> None:
     storm = [json.dumps({"class_id": f"c-{number}", "record_id": number}) for number in range(500)]
-    assert len(labels("booking", kept(*storm))[1]) <= TAGS
+    tags = labels("booking", kept(*storm))[1]
+    assert len(tags) == TAGS
+    assert sum(tag.startswith("class:") for tag in tags) == CLASSES

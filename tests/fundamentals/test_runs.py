@@ -1,39 +1,33 @@
 """Runs that Prefect refuses, forgets, or creates without our hearing of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Running
+from prefect.states import Pending, Running
 
 from flows.resident import orphans, questions
-from flows.resident.intake import Intake
-from flows.resident.prefect_client import ResidentClient, asking
-from flows.resident.runs import Refused, ResidentRuns
+from flows.resident.prefect_client import asking
+from flows.resident.runs import ResidentRuns
 from lectern.errors import TryAgain
-from lectern.facts import Kept
 
 
 class Prefect:
     """A server that answers what a test says."""
 
-    def __init__(self, create: Callable[[Mapping[str, Any]], FlowRun] | None = None) -> None:
-        self.create = create
-        self.asked: list[dict[str, Any]] = []
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
         self.states: dict[UUID, str | None] = {}
         self.there: list[FlowRun] = []
-        self.on_telling: Callable[[UUID], None] = lambda _: None
 
-    async def create_flow_run_from_deployment(self, _id: UUID, **fields: Any) -> FlowRun:
-        self.asked.append(fields)
-        assert self.create is not None
-        return self.create(fields)
+    async def request(self, *_: Any, **__: Any) -> httpx.Response:
+        assert self.error is not None
+        raise self.error
 
     async def read_flow_runs(self, *, limit: int | None = None, offset: int = 0, **_: Any) -> list[FlowRun]:
         return self.there[offset:][:limit]
@@ -43,16 +37,9 @@ class Prefect:
 
 
 def runs(server: Prefect) -> ResidentRuns:
-    found = ResidentRuns(cast("ResidentClient", server), {"booking": cast("Any", None)})
-    found.know({"booking": uuid4()})
+    found = ResidentRuns(cast("PrefectClient", server), {"booking": cast("Any", None)})
+    found.created.know({"booking": uuid4()})
     return found
-
-
-def failing(error: Exception) -> Callable[[Mapping[str, Any]], FlowRun]:
-    def create(_: Mapping[str, Any]) -> FlowRun:
-        raise error
-
-    return create
 
 
 def status(code: int) -> httpx.HTTPStatusError:
@@ -60,46 +47,16 @@ def status(code: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError("no", request=request, response=httpx.Response(code, request=request))
 
 
-@pytest.mark.parametrize("code", [422, 503])
-def test_a_run_that_prefect_refuses_is_tried_without_labels(code: int) -> None:
-    """Whatever it is in them that the server can not take, it takes the messages."""
-
-    def create(fields: Mapping[str, Any]) -> FlowRun:
-        if fields["tags"]:
-            raise status(code)
-        return FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=None, state=Running())
-
-    async def scene() -> Prefect:
-        server = Prefect(create)
-        settings = SimpleNamespace(name="teacher")
-        host = SimpleNamespace(runs=runs(server), settings=settings)
-        intake = Intake(cast("Any", host), {"order": "booking"}, [], [])
-        mine = [Kept(1, "order", '{"class_id": "c-1"}', 0)]
-        with pytest.raises(Refused):
-            await intake._begin("booking", mine)
-        await intake._begin("booking", mine)
-        with pytest.raises(Refused):
-            await intake._begin("booking", mine)
-        return server
-
-    server = asyncio.run(scene())
-    assert [(one["name"], one["tags"]) for one in server.asked] == [
-        ("booking c-1", ["class:c-1"]),
-        ("booking 1 message", []),
-        ("booking c-1", ["class:c-1"]),
-    ]
-
-
 @pytest.mark.parametrize("error", [ObjectNotFound(Exception("404")), status(404)], ids=repr)
 def test_a_deployment_that_is_gone_has_the_ids_read_anew(error: Exception) -> None:
     async def scene() -> None:
-        mine = runs(Prefect(failing(error)))
-        assert not mine.outdated.is_set()
+        mine = runs(Prefect(error))
+        assert not mine.created.outdated.is_set()
         with pytest.raises(TryAgain):
             await mine.start("booking", {}, name="booking c-1")
-        assert mine.outdated.is_set()
-        mine.know({"booking": uuid4()})
-        assert not mine.outdated.is_set()
+        assert mine.created.outdated.is_set()
+        mine.created.know({"booking": uuid4()})
+        assert not mine.created.outdated.is_set()
 
     asyncio.run(scene())
 
@@ -119,7 +76,7 @@ def test_whatever_prefect_answers_that_is_no_answer_it_is_away(error: Exception)
 
     async def scene() -> None:
         with pytest.raises(TryAgain):
-            await runs(Prefect(failing(error))).start("booking", {}, name="booking c-1")
+            await runs(Prefect(error)).start("booking", {}, name="booking c-1")
         with pytest.raises(TryAgain), asking():
             raise error
 
@@ -130,15 +87,15 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
     """Else it looks alive in the UI until the process begins anew."""
 
     async def scene() -> list[UUID]:
-        server = Prefect(failing(httpx.ReadTimeout("late")))
+        server = Prefect(httpx.ReadTimeout("late"))
         mine, taken = runs(server), []
         with pytest.raises(TryAgain):
             await mine.start("booking", {}, name="booking c-1", key="k-1")
-        assert list(mine.unheard) == ["k-1"]
-        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Running())]
+        assert list(mine.created.unheard) == ["k-1"]
+        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())]
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
         await orphans.take_unheard(mine)
-        assert list(mine.unheard) == []
+        assert list(mine.created.unheard) == []
         assert taken == [server.there[0].id]
         return taken
 

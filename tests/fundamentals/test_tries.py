@@ -65,12 +65,12 @@ def sent(host: Host[Any]) -> list[dict[str, Any]]:
 
 
 def ended(host: Host[Any], some: list[Kept], how: Any) -> None:
-    """A run of these messages has ended so."""
+    """A run of these messages, which somebody began in the UI, has ended so."""
     task = SimpleNamespace(cancelled=lambda: False, exception=lambda: None, result=lambda: how)
     if isinstance(how, Exception):
         task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
     run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some])})
-    asyncio.run(tries.after(host, run, cast("Any", task)))
+    asyncio.run(tries.after_run(host, run, cast("Any", task)))
 
 
 def message(host: Host[Any], class_id: str) -> Message:

@@ -42,6 +42,8 @@ def set_prefect(settings: Common) -> None:
     # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
     os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
+    # A host begins its work although Prefect is away: it asks for no version first.
+    os.environ["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")

@@ -117,6 +117,38 @@ def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> s
     return {int(one) for one in connection.execute(wanted).scalars()}
 
 
+def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
+    """Those of *ids* that are messages of *commands*, in order."""
+    inbox = journal.inbox
+    wanted = inbox.c.id.in_(ids) & inbox.c.command.in_(list(commands))
+    return list(connection.execute(select(inbox.c.id).where(wanted).order_by(inbox.c.id)).scalars())
+
+
+def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+    """A run shows these messages; one that is not handled yet will be shown again when it is."""
+    inbox = journal.inbox
+    its = inbox.c.id.in_(ids) & (inbox.c.state != InboxState.NEW)
+    connection.execute(update(inbox).where(its).values(recorded_at=now))
+
+
+def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
+    """The messages that were handled and that no run shows, among the newest *limit* of all, oldest first.
+
+    Where several share the inbox, only those of *owner*: the others may be about to show theirs.
+    """
+    inbox = journal.inbox
+    newest = select(inbox.c.id).order_by(inbox.c.id.desc()).limit(limit).subquery()
+    since = select(func.min(newest.c.id)).scalar_subquery()
+    wanted = (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+        .where(inbox.c.id >= since, inbox.c.state != InboxState.NEW, inbox.c.recorded_at.is_(None))
+        .order_by(inbox.c.id)
+    )
+    if owner is not None:
+        wanted = wanted.where(inbox.c.owner == owner)
+    return [Kept(*row) for row in connection.execute(wanted)]
+
+
 def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
     """The messages are handled."""
     _mark(connection, journal, list(ids), state=InboxState.DONE)
@@ -168,6 +200,11 @@ def waits(connection: Connection, journal: Journal, command: str) -> bool:
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
     return connection.execute(wanted).first() is not None
+
+
+def answers(connection: Connection, journal: Journal) -> None:
+    """Read in a transaction that may write: whether the database does what is asked of it."""
+    connection.execute(select(journal.inbox.c.id).limit(1)).first()
 
 
 def prune(connection: Connection, journal: Journal, before: float) -> None:

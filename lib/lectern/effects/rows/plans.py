@@ -1,4 +1,4 @@
-"""Which classes of a streamer have a run that will air them, and which still need one."""
+"""Which classes of a streamer have a run that will air them, which need one yet, and what is to be downloaded next."""
 
 from collections.abc import Collection
 
@@ -6,8 +6,8 @@ from sqlalchemy import Connection, func, select, update
 
 from lectern.effects.rows import airings
 from lectern.effects.rows.airings import Airing
-from lectern.effects.rows.tables.streamer import classes, tasks
-from lectern.states import AiringState
+from lectern.effects.rows.tables.streamer import classes, files, tasks
+from lectern.states import AiringState, FileState
 
 
 def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
@@ -43,3 +43,21 @@ def planned(connection: Connection) -> dict[str, str]:
         .order_by(tasks.c.start_time)
     )
     return {str(row.run_id): str(row.class_id) for row in connection.execute(wanted)}
+
+
+def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> list[tuple[str, str | None]]:
+    """The next *limit* recordings to download, by the start of the first class that waits for each, and their runs.
+
+    Those of *but* are left out.
+    """
+    waits = (classes.c.video_id == files.c.id) & (classes.c.state == AiringState.WAITING)
+    needed_at = func.min(tasks.c.start_time)
+    wanted = (
+        select(files.c.id, files.c.run_id)
+        .select_from(files.outerjoin(classes, waits).outerjoin(tasks, tasks.c.class_id == classes.c.class_id))
+        .where(files.c.state == FileState.DOWNLOADING, files.c.id.not_in(list(but)))
+        .group_by(files.c.id, files.c.run_id)
+        .order_by(needed_at.is_(None), needed_at, files.c.id)
+        .limit(limit)
+    )
+    return [(str(row.id), row.run_id) for row in connection.execute(wanted)]

@@ -32,6 +32,7 @@ class InboxColumns(SQLModel):
     received_at: float
     tries: int = 0
     not_before: float = 0
+    recorded_at: float | None = None  # when it was shown as part of a run; empty until then
 
 
 class OutboxColumns(SQLModel):

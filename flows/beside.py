@@ -1,0 +1,95 @@
+"""Live runs are begun beside the work that asks for them: nobody who handles messages waits for Prefect."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from flows.handled import of_batch
+from flows.retry import backoff_s
+from lectern.errors import TryAgain
+
+if TYPE_CHECKING:
+    from flows.host import Runs
+
+log = logging.getLogger("lectern")
+WAITING = 1000
+"""Number of runs that may wait to be begun; what comes on top of them the sweeper begins."""
+
+AT_ONCE = 4
+TRIES = 3
+
+
+class Beside:
+    """A few runs are begun at a time, those of the same parameters once; each is tried again, and none for ever."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._working: set[asyncio.Task[None]] = set()
+
+    def begin(
+        self,
+        runs: "Runs",
+        flow: str,
+        parameters: Mapping[str, Any],
+        *,
+        name: str,
+        tags: Sequence[str] = (),
+        needs_run: bool = False,
+    ) -> None:
+        """Begin a run of *flow* soon; where Prefect takes none, its work is done without, unless it *needs_run*."""
+        what = f"{flow} {parameters}"
+        if what in self._tasks:
+            return
+        if len(self._tasks) >= WAITING:
+            log.warning("%s: its run can not begin, the sweeper tries again: %d others wait", name, WAITING)
+            return
+        work = self._do(runs, flow, parameters, name, tags, needs_run)
+        self._tasks[what] = asyncio.create_task(work, name=name)
+        self._tasks[what].add_done_callback(lambda _: self._tasks.pop(what))
+
+    async def close(self, within_s: float) -> None:
+        """Begin no more, and end what works without a run."""
+        tasks = {*self._tasks.values(), *self._working}
+        for task in tasks:
+            task.cancel("drained")
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+
+    async def _do(
+        self,
+        runs: "Runs",
+        flow: str,
+        parameters: Mapping[str, Any],
+        name: str,
+        tags: Sequence[str],
+        needs_run: bool,
+    ) -> None:
+        of_batch.set(None)  # what is logged here is of no batch
+        key = f"{name} {uuid4().hex}"
+        why = ""
+        async with self._places:
+            for tries in range(TRIES):
+                try:
+                    await runs.start(flow, parameters, name=name, tags=tags, key=key)
+                except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
+                    why = error.message if isinstance(error, TryAgain) else repr(error)
+                    await asyncio.sleep(backoff_s(tries))
+                else:
+                    return
+        if runs.draining() or needs_run:
+            log.warning("%s: needs a run, which can not begin yet: %s", name, why)
+            return
+        log.warning("%s: has no run, its work is done without: %s", name, why)
+        working = asyncio.create_task(self._without(runs, flow, parameters, name), name=name)
+        self._working.add(working)
+        working.add_done_callback(self._working.discard)
+
+    @staticmethod
+    async def _without(runs: "Runs", flow: str, parameters: Mapping[str, Any], name: str) -> None:
+        try:
+            await runs.without(flow, parameters)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)
+            log.error("%s: failed without a run, the sweeper tries again: %r", name, error)

@@ -1,0 +1,66 @@
+"""What a batch did that was handled without a run: the recorder shows it as one, afterwards."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from lectern.effects.rows.inbox import spell
+from lectern.facts import Kept
+
+LINES = 500
+"""Number of log lines that are kept of a batch; the host's own log has them all."""
+
+
+class Line(NamedTuple):
+    """A line of the log, at its own time (epoch seconds)."""
+
+    at: float
+    level: int
+    text: str
+
+
+@dataclass(eq=False)
+class Handled:
+    """One batch of *flow*: its messages (a sweep has none), and what became of them."""
+
+    flow: str
+    kept: Sequence[Kept] = ()
+    began: float = field(default_factory=time.time)
+    ended: float | None = None
+    message: str = ""
+    failed: str | None = None  # why, where it did not end well
+    undone: frozenset[int] = frozenset()  # the ids that are not handled
+    silent: bool = False  # what is undone waits for Redis or the database; it is shown when it is handled
+    lines: list[Line] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    table: tuple[str, str] = ("", "")  # key and description of *rows*
+    key: str = field(default_factory=lambda: uuid4().hex)
+    run_id: str | None = None  # of the run that shows it while it is at work
+    is_open: bool = False  # Prefect was asked for that run, and may have made it
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of its messages."""
+        return [one.id for one in self.kept]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the flow is called with."""
+        return {"inbox_ids": spell(self.ids)} if self.kept else {}
+
+    def say(self, line: Line) -> None:
+        """Keep a line of the log."""
+        if len(self.lines) < LINES:
+            self.lines.append(line)
+
+    def show(self, key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:
+        """Keep the lines of its table."""
+        self.rows += [dict(row) for row in rows]
+        self.table = key, description
+
+
+of_batch: ContextVar[Handled | None] = ContextVar("of_batch", default=None)
+"""The batch that is being handled without a run."""

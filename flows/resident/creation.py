@@ -1,0 +1,110 @@
+"""Runs are created of the deployments of this host, whose ids Prefect may forget."""
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentFlowRunCreate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import to_state_create
+
+from flows.retry import AWAY
+from lectern.errors import TryAgain
+
+JSON = {"content-type": "application/json"}
+BUSY_TRIES, BUSY_PAUSE_S = 8, 0.05
+CREATE_S = 10.0
+"""A Prefect server that takes no run within so long is away."""
+
+UNHEARD_KEPT = 200
+"""Number of runs that are looked for later because Prefect did not say whether it has created them."""
+
+
+class Creation:
+    """The ids of the deployments, and the way to a new run."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self.client = client
+        self.outdated = asyncio.Event()
+        """Set where Prefect does not know the deployments, whose ids must be read anew."""
+
+        self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
+        """Keys of runs that Prefect may have created, which then nobody executes."""
+
+        self._ids: dict[str, UUID] = {}
+        self._flows: dict[UUID, str] = {}
+
+    def know(self, deployments: Mapping[str, UUID]) -> None:
+        """The ids of our deployments; before them, no run can begin."""
+        self.outdated.clear()
+        self._ids = dict(deployments)
+        self._flows = {id_: flow for flow, id_ in deployments.items()}
+
+    def deployment(self, flow: str) -> UUID:
+        """The id of a flow's deployment; raises TryAgain while none is known."""
+        if flow not in self._ids:
+            raise TryAgain(f"{flow}: Prefect was not reached yet")
+        return self._ids[flow]
+
+    def flow(self, deployment: UUID) -> str | None:
+        """The flow of a deployment; None where it is not ours."""
+        return self._flows.get(deployment)
+
+    def failed(self, what: str, error: Exception) -> TryAgain:
+        """The error to raise where the API failed with *error*; unknown deployments are read anew from now on."""
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+        if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
+            return TryAgain(f"{what}: Prefect does not take the run: {error!r}")
+        self._ids = {}
+        self.outdated.set()
+        return TryAgain(f"{what}: Prefect does not know its deployment, all are read anew")
+
+    async def create(
+        self,
+        flow: str,
+        parameters: Mapping[str, Any],
+        state: State[Any],
+        *,
+        name: str,
+        tags: Sequence[str],
+        key: str | None,
+    ) -> FlowRun:
+        """A new run in *state*; the same *key* again gives the same run. Raises TryAgain where Prefect is away."""
+        wanted = DeploymentFlowRunCreate(
+            name=name, parameters=dict(parameters), tags=list(tags), state=to_state_create(state), idempotency_key=key
+        )
+        # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
+        try:
+            async with asyncio.timeout(CREATE_S):
+                (found,) = await self.bulk(flow, [wanted.model_dump(mode="json", exclude_unset=True)])
+                if isinstance(found, str):
+                    raise TryAgain(f"{name}: Prefect does not take the run: {found}")
+                return await self.client.read_flow_run(found)
+        except AWAY as error:
+            if key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError):
+                self.unheard.append(key)
+            raise self.failed(name, error) from error
+
+    async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
+        """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.
+
+        A server on SQLite creates nothing where two writers meet, and says so; it is asked again at once. For one run
+        alone it would answer 503, after which Prefect's client waits for seconds.
+        """
+        path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
+        content = json.dumps(list(runs), default=str).encode(errors="replace")
+        for tries in range(BUSY_TRIES):
+            response = await self.client.request("POST", path, content=content, headers=JSON)
+            results = response.raise_for_status().json()["results"]
+            failed = [str(one["error"])[:500] for one in results if one["status"] != "CREATED"]
+            if not any("locked" in one for one in failed):
+                return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
+            await asyncio.sleep(BUSY_PAUSE_S * 2**tries * random.uniform(0.5, 1.5))  # noqa: S311 (no secret)
+        raise TryAgain("the database of the Prefect server is locked")

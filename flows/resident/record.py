@@ -1,0 +1,204 @@
+"""The recorder: shows in Prefect, afterwards, what was handled; nobody waits for it, and nothing is shown twice."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from flows.handled import Handled
+from flows.host import Host, log
+from flows.resident import groups, pages, questions
+from flows.resident.pages import Kind, Page
+from flows.resident.runs import ResidentRuns
+from flows.resident.showing import Showing
+from flows.retry import AWAY
+from lectern.commands import TAKE_BACK
+from lectern.effects.rows import inbox
+from lectern.errors import Misuse, TryAgain
+from lectern.facts import Kept
+
+ROUND_S = 1.0
+GATHER_S = 0.05
+"""Seconds between two rounds, and until the first one after a silence: what comes meanwhile is shown together."""
+
+LONG_S = 2.0
+"""Seconds after which a batch is shown although it is still at work."""
+
+BULK = 25
+"""Number of runs that are created in one request: a server on SQLite lets nobody else write meanwhile."""
+
+KEPT = 1000
+"""Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""
+
+BACK = 50_000
+"""Number of messages, from the newest back, that are looked through for what no run shows."""
+
+NEWEST = 200
+SAY_EVERY_S = 60.0
+
+
+class Recorder:
+    """What was handled, until runs show it."""
+
+    def __init__(self, host: Host[Any], runs: ResidentRuns) -> None:
+        self._host = host
+        self._runs = runs
+        self._at_work: set[Handled] = set()
+        self._pages: deque[Page] = deque()
+        self._tables: deque[Page] = deque(maxlen=KEPT)
+        self._came = asyncio.Event()
+        self._is_behind = True  # the inbox may have what no run shows
+        self._said_at = -SAY_EVERY_S
+        self._telling = asyncio.Lock()
+        self._showing = Showing(runs, host.settings.name)
+
+    def begin(self, batch: Handled) -> None:
+        """A batch is at work."""
+        self._at_work.add(batch)
+
+    def end(self, batch: Handled) -> None:
+        """It has ended, and is to be shown."""
+        self._at_work.discard(batch)
+        try:
+            for page in pages.pages_of(batch, self._host.settings.name):
+                if not any(pages.merged(one, page) for one in self._open_pages()):
+                    self._keep(page)
+        except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and its answers are to leave)
+            log.exception("recorder: a batch of %s cannot be shown", batch.flow)
+        self._came.set()
+
+    def drop(self, batch: Handled) -> None:
+        """It was cut off: what it has done is shown after the next start."""
+        self._at_work.discard(batch)
+
+    def _open_pages(self) -> list[Page]:
+        """The pages that were begun last, in which there may be room."""
+        return list(self._pages)[-2 * len(Kind) :]
+
+    def _keep(self, page: Page) -> None:
+        if len(self._pages) < KEPT:
+            self._pages.append(page)
+        elif not self._is_behind:
+            self._is_behind = True
+            log.warning("recorder: %d runs wait for Prefect; more are shown from the inbox, without their logs", KEPT)
+
+    async def run(self) -> None:
+        """Show what was handled, until cancelled."""
+        tries = 0
+        while True:
+            self._host.rounds.come("recorder")
+            await self._something()
+            try:
+                await self.tell()
+                tries, pause_s = 0, ROUND_S
+            except (TryAgain, *AWAY) as error:
+                tries += 1
+                pause_s = min(GATHER_S * 2**tries, 10.0) * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+                self._say(error)
+            await asyncio.sleep(pause_s)
+
+    async def close(self, within_s: float) -> None:
+        """Show what there is, if Prefect is quick; the rest is shown after the next start."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.tell()
+        except (TryAgain, *AWAY) as error:
+            log.info("recorder: the rest is shown after the next start: %r", error)
+
+    def _say(self, error: BaseException) -> None:
+        if self._pages and time.monotonic() - self._said_at >= SAY_EVERY_S:
+            self._said_at = time.monotonic()
+            why = error.message if isinstance(error, TryAgain) else repr(error)
+            log.warning("recorder: %d runs are not shown yet: %s", len(self._pages), why)
+
+    async def _something(self) -> None:
+        """Wait until there is something to show; a batch at work becomes that after a while."""
+        while not self._pages and not self._tables and not self._is_behind and not self._long():
+            self._came.clear()
+            try:
+                async with asyncio.timeout(LONG_S / 4 if self._at_work else ROUND_S):
+                    await self._came.wait()
+            except TimeoutError:
+                self._host.rounds.come("recorder")
+                continue
+            await asyncio.sleep(GATHER_S)
+
+    def _long(self) -> list[Handled]:
+        return [one for one in self._at_work if not one.is_open and time.time() - one.began > LONG_S]
+
+    # -- one round -------------------------------------------------------------------------------------------------
+
+    async def tell(self) -> None:
+        """Show all that waits; raises what the client raises where Prefect is away, and goes on there later."""
+        async with self._telling:
+            if self._is_behind and not self._pages:
+                await self._look_back()
+            for batch in self._long():
+                await self._showing.begin(batch)
+            while self._pages:
+                self._host.rounds.note("recorder")
+                first = self._pages[0]
+                await self._show([one for one in self._pages if one.flow == first.flow][:BULK])
+            while self._tables:
+                self._host.rounds.note("recorder")
+                await self._showing.table(self._tables[0])
+                self._tables.popleft()
+
+    async def _show(self, some: Sequence[Page]) -> None:
+        for page in some:
+            page.is_sealed = True
+        if missing := [one for one in some if one.run_id is None]:
+            await self._showing.create(missing)
+        shown = [one for one in some if one.run_id is not None]
+        for page in shown:
+            if page.is_open:
+                await self._showing.end(page)
+        await self._showing.lines(shown)
+        ids = sorted({id_ for page in some for id_ in page.ids})
+        await self._host.commit(inbox.recorded, self._host.journal, ids, time.time())
+        for page in some:
+            self._pages.remove(page)
+        self._tables.extend(page for page in shown if page.rows and page.table[0])
+
+    # -- what a process before this one has left --------------------------------------------------------------------
+
+    async def _look_back(self) -> None:
+        """Make pages of what was handled and no run shows: its process ended first, or there was no room for it."""
+        host, flow_of = self._host, groups.of(self._host.settings)
+        flows = sorted({flow for flow in flow_of.values() if flow != TAKE_BACK})
+        ids = [self._runs.created.deployment(flow) for flow in flows]
+        newest = await questions.newest(self._runs.client, ids, NEWEST)
+        by_deployment = dict(zip(ids, flows, strict=True))
+        named = {
+            (by_deployment[run.deployment_id], id_)
+            for run in newest
+            if run.deployment_id in by_deployment
+            for id_ in _named(run.parameters)
+        }
+        busy = {id_ for batch in self._at_work for id_ in batch.ids} | {id_ for page in self._pages for id_ in page.ids}
+        left: dict[str, list[Kept]] = {flow: [] for flow in flows}
+        shown: list[int] = []
+        self._is_behind = False
+        for one in await host.look(
+            inbox.unrecorded, host.journal, BACK, host.settings.name if host.settings.shared else None
+        ):
+            flow = flow_of.get(one.command, TAKE_BACK)
+            if one.id in busy:
+                continue
+            if flow == TAKE_BACK or (flow, one.id) in named:
+                shown.append(one.id)
+            else:
+                left[flow].append(one)
+        await host.commit(inbox.recorded, host.journal, shown, time.time())
+        for flow, kept in left.items():
+            for page in pages.late(flow, kept):
+                self._keep(page)
+
+
+def _named(parameters: dict[str, Any]) -> list[int]:
+    try:
+        return inbox.ids_of(str(parameters.get("inbox_ids", "")))
+    except Misuse:
+        return []

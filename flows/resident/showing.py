@@ -1,0 +1,95 @@
+"""Pages become runs through Prefect's API: many in one request, each in its final state."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from flows.handled import Handled
+from flows.host import log
+from flows.resident import pages
+from flows.resident.creation import JSON
+from flows.resident.pages import Page
+from flows.resident.runs import ResidentRuns
+
+ASK_S = 30.0
+LINES_AT_ONCE = 500
+REFUSES = frozenset({400, 409, 413, 422, 500})
+"""What the API answers where it will not take this, however often it is asked."""
+
+
+class Showing:
+    """Each method raises what Prefect's client raises where Prefect is away; what was done is not done twice."""
+
+    def __init__(self, runs: ResidentRuns, host: str) -> None:
+        self._runs = runs
+        self._host = host
+
+    async def create(self, some: Sequence[Page]) -> list[Page]:
+        """Create the runs of pages of one flow; returns those that Prefect refuses, with and without their labels."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                found = await self._runs.created.bulk(some[0].flow, [one.request() for one in some])
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                raise self._runs.created.failed("recorder", error) from error
+            if error.response.status_code not in REFUSES:
+                raise
+            found = [str(error)]
+        ids = [one for one in found if isinstance(one, UUID)]
+        if len(ids) == len(some):
+            for page, run_id in zip(some, ids, strict=True):
+                page.run_id = str(run_id)
+            return []
+        if len(some) > 1:  # it was one transaction: what is said of the others is not to be believed either
+            return [refused for page in some for refused in await self.create([page])]
+        (page,) = some
+        if not page.is_plain:
+            page.is_plain = True
+            return await self.create(some)
+        log.error("%s: its run cannot be shown: %s", page.name, found[0])
+        return [page]
+
+    async def begin(self, batch: Handled) -> None:
+        """Show a batch that is at work; what it comes to, is said by `end`."""
+        batch.is_open = True
+        async with asyncio.timeout(ASK_S):
+            (found,) = await self._runs.created.bulk(batch.flow, [pages.at_work(batch, self._host)])
+        if isinstance(found, UUID):
+            batch.run_id = str(found)
+            self._runs.shown.add(found)
+
+    async def end(self, page: Page) -> None:
+        """Say how a batch ended that was shown while it was at work."""
+        await self._ask("POST", f"/flow_runs/{page.run_id}/set_state", {"state": page.state(), "force": True})
+        page.is_open = False
+        self._runs.shown.discard(UUID(page.run_id))
+
+    async def lines(self, some: Sequence[Page]) -> None:
+        """Send what was logged, at its own times."""
+        lines = [page.said_line(line) for page in some for line in page.lines]
+        for first in range(0, len(lines), LINES_AT_ONCE):
+            await self._ask("POST", "/logs/", lines[first : first + LINES_AT_ONCE])
+        for page in some:
+            page.lines = []
+
+    async def table(self, page: Page) -> None:
+        """Send the table; one that Prefect will not take is logged."""
+        key, description = page.table
+        data = json.dumps(page.rows, default=str)
+        wanted = {"key": key, "type": "table", "description": description, "data": data, "flow_run_id": page.run_id}
+        try:
+            await self._ask("POST", "/artifacts/", wanted)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in REFUSES:
+                raise
+            log.warning("artifact %s: not shown: %s", key, error)
+
+    async def _ask(self, method: Any, path: Any, body: object) -> None:  # noqa: ANN401 (Prefect's literals)
+        content = json.dumps(body, default=str).encode(errors="replace")
+        async with asyncio.timeout(ASK_S):
+            response = await self._runs.client.request(method, path, content=content, headers=JSON)
+            response.raise_for_status()

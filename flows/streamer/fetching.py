@@ -1,0 +1,124 @@
+"""The line of downloads: rows that wait; only a download that gets its place gets a run."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from uuid import uuid4
+
+from flows import trouble
+from flows.host import Host, log
+from flows.streamer import download
+from lectern import stems
+from lectern.effects.rows import cache, plans
+from lectern.errors import TryAgain
+from lectern.settings import StreamerSettings
+
+Streamer = Host[StreamerSettings]
+LOOK_S = 5.0
+"""Seconds after which the rows are looked at although nobody has asked for it."""
+
+AGAIN_S = 5.0
+"""Seconds until a download is begun again that ended and is not there, and those in which its run may be taken up that
+the process before this one has left."""
+
+
+@dataclass
+class _Begun:
+    run: "str | asyncio.Task[object]"
+    was_busy: bool = False
+
+
+class Fetching:
+    """Begins the downloads of a streamer, as many at a time as it may, those first whose class begins first."""
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._begun: dict[str, _Begun] = {}
+        self._aside: dict[str, float] = {}  # until when, monotonic
+        self._known: set[str] = set()  # the runs that this process has begun, or has waited for
+
+    async def run(self) -> None:
+        """Begin downloads until cancelled."""
+        try:
+            while True:
+                self._host.rounds.come("downloads")
+                self._host.unfetched.clear()
+                await self.step()
+                try:
+                    async with asyncio.timeout(min([LOOK_S, *(self._rest_s())])):
+                        await self._host.unfetched.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for one in self._begun.values():
+                if isinstance(one.run, asyncio.Task):
+                    one.run.cancel("drained")
+
+    def _rest_s(self) -> list[float]:
+        now = time.monotonic()
+        return [max(0.05, until - now) for until in self._aside.values()]
+
+    async def step(self) -> None:
+        """Begin the downloads for which there is a place."""
+        now = time.monotonic()
+        for stem in [stem for stem, one in self._begun.items() if self._is_over(stem, one)]:
+            del self._begun[stem]
+            self._aside[stem] = now + AGAIN_S
+        self._aside = {stem: until for stem, until in self._aside.items() if until > now}
+        free = self._host.settings.max_downloads - len(self._begun)
+        if free <= 0:
+            return
+        passed_over = [*self._begun, *self._aside, *self._host.busy]
+        found = await self._host.look(plans.unfetched, free, passed_over)
+        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in found), return_exceptions=True)
+        for (stem, _), error in zip(found, ended, strict=True):
+            if isinstance(error, Exception):  # whatever it is, it is this recording's alone
+                self._aside[stem] = time.monotonic() + AGAIN_S
+                await trouble.say(self._host, f"the download of {stem}", error, AGAIN_S)
+
+    def _is_over(self, stem: str, one: _Begun) -> bool:
+        if stem in self._host.busy:
+            one.was_busy = True
+            return False
+        if isinstance(one.run, asyncio.Task):
+            return one.run.done()
+        return one.was_busy or not self._host.runs.is_at_work(one.run)
+
+    async def _take_up(self, stem: str, run_id: str | None) -> None:
+        """Begin a download; the run that had it before, where there was one, goes first, or was cancelled."""
+        if run_id is not None and run_id not in self._known:
+            self._known.add(run_id)
+            self._aside[stem] = time.monotonic() + AGAIN_S
+        elif run_id is not None and await self._was_cancelled(run_id):
+            await download.give_up(self._host, stem, download.cancelled(stem))
+        else:
+            await self._begin(stem)
+
+    async def _was_cancelled(self, run_id: str) -> bool:
+        """Whether a person cancelled the run while no process was at it; not where Prefect cannot be asked."""
+        try:
+            return bool(await self._host.runs.cancelled([run_id]))
+        except TryAgain as error:
+            log.warning("prefect: can not ask for cancelled downloads: %s", error.message)
+            return False
+
+    async def _begin(self, stem: str) -> None:
+        name, tags = f"download {stem}", [f"record:{stems.folder(stem)}"]
+        try:
+            run_id = await self._host.runs.start(
+                "download", {"stem": stem}, name=name, tags=tags, key=f"{name} {uuid4().hex}"
+            )
+        except TryAgain as error:
+            if not self._host.runs.draining():
+                log.warning("%s: has no run, its work is done without: %s", name, error.message)
+                self._begun[stem] = _Begun(asyncio.create_task(self._without(stem), name=name))
+            return
+        self._begun[stem] = _Begun(run_id)
+        self._known.add(run_id)
+        await self._host.commit(cache.begun_by, stem, run_id)
+
+    async def _without(self, stem: str) -> None:
+        try:
+            await self._host.runs.without("download", {"stem": stem})
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is begun again)
+            log.error("download %s: failed without a run, it is begun again: %r", stem, error)

@@ -1,0 +1,11 @@
+"""A handled message is shown in Prefect's UI afterwards; the inbox says which ones are shown."""
+
+from lectern.migrations.recorded import add_recorded
+
+revision = "teacher_0011"
+down_revision = "teacher_0010"
+
+
+def upgrade() -> None:
+    """Add the column, and mark what an older release has handled."""
+    add_recorded()

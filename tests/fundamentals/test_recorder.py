@@ -1,0 +1,382 @@
+"""What was handled is shown afterwards: once, found by every class, and never in the way of an answer."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Failed
+from sqlalchemy import select
+
+from flows import show
+from flows.handled import Handled, of_batch
+from flows.host import Host
+from flows.resident import record, run_log
+from flows.resident.handler import Handler
+from flows.resident.record import Recorder
+from flows.resident.runs import ResidentRuns
+from lectern.effects.rows import inbox
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.facts import Kept
+from lectern.settings import TeacherSettings
+from tests.faults import hosts
+from tests.fundamentals.test_tries import Silence
+
+pytestmark = pytest.mark.asyncio
+DEPLOYMENTS = {name: uuid4() for name in ("booking", "settle", "report", "sweep")}
+
+
+class Prefect:
+    """A server that keeps the runs that it is told of; it is away, locked, or refuses some, where a test says so."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}  # by idempotency key
+        self.logs: list[dict[str, Any]] = []
+        self.tables: list[dict[str, Any]] = []
+        self.locked = 0  # how often it will say that its database is
+        self.away = False
+        self.refuses = ""  # a text in the name or the tags of a run
+        self.asked = 0
+
+    async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
+        self.asked += 1
+        if self.away:
+            raise httpx.ConnectError("away")
+        body = json.loads(content)
+        if path.endswith("/bulk"):
+            return self._answer(path, {"results": self._create(path.split("/")[2], body)})
+        if path.endswith("/set_state"):
+            (run,) = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
+            run["state"] = body["state"]
+        elif path == "/logs/":
+            self.logs += body
+        else:
+            self.tables.append(body)
+        return self._answer(path, {})
+
+    @staticmethod
+    def _answer(path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.Response(200, json=body, request=httpx.Request("POST", f"http://prefect/api{path}"))
+
+    def _create(self, deployment: str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert len(asked) <= 100
+        if self.locked:
+            self.locked -= 1
+            said = {"flow_run_id": None, "status": "FAILED", "error": "(sqlite3.OperationalError) database is locked"}
+            return [said] * len(asked)
+        bad = [bool(self.refuses) and self.refuses in f"{one['name']} {one['tags']}" for one in asked]
+        if any(bad):  # one transaction: none of them was created, whatever is said of the others
+            return [
+                {"flow_run_id": None, "status": "FAILED", "error": "no such run"}
+                if one
+                else {"flow_run_id": str(uuid4()), "status": "CREATED", "error": None}
+                for one in bad
+            ]
+        for one in asked:
+            self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4()), "deployment": deployment})
+        return [
+            {"flow_run_id": self.runs[one["idempotency_key"]]["id"], "status": "CREATED", "error": None}
+            for one in asked
+        ]
+
+    async def read_flow_runs(self, **_: Any) -> list[FlowRun]:
+        if self.away:
+            raise httpx.ConnectError("away")
+        return [
+            FlowRun(flow_id=uuid4(), deployment_id=UUID(one["deployment"]), parameters=one["parameters"])
+            for one in self.runs.values()
+        ]
+
+    def ids(self) -> list[int]:
+        """Of the inbox, in all runs together."""
+        return sorted(id_ for one in self.runs.values() for id_ in inbox.ids_of(one["parameters"].get("inbox_ids", "")))
+
+
+class Desk:
+    """A teacher whose flow a test writes, and its recorder."""
+
+    def __init__(self, host: Host[TeacherSettings]) -> None:
+        self.host = host
+        self.prefect = Prefect()
+        self.decisions: dict[str, str] = {}  # by class_id; the others proceed
+        self.error: Exception | None = None
+        self.takes_s = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """The next process."""
+        self.runs = ResidentRuns(cast("PrefectClient", self.prefect), {})
+        self.runs.host = self.host
+        self.runs.created.know(DEPLOYMENTS)
+        self.recorder = Recorder(self.host, self.runs)
+        self.handler = Handler(self.host, {"booking": self._flow(), "sweep": self._flow()}, self.recorder)
+
+    def _flow(self) -> Any:
+        @flow(name="booking")
+        async def booking(inbox_ids: str = "") -> State[None]:
+            await asyncio.sleep(self.takes_s)
+            ids = inbox.ids_of(inbox_ids)
+            kept = await self.host.look(inbox.read, self.host.journal, ids)
+            if self.error is not None:
+                raise self.error
+            names = [json.loads(one.body)["class_id"] for one in kept] or list(self.decisions)
+            rows = [
+                {"class": one, "decision": self.decisions.get(one, "proceed"), "code": "", "detail": ""}
+                for one in names
+            ]
+            await show.table("booking-batch", rows, "What became of each")
+            logging.getLogger("lectern").warning("%s: looked at", names[0])
+            await self.host.commit(inbox.done, self.host.journal, ids)
+            return Completed(message="all done")
+
+        return booking
+
+    def book(self, *class_ids: str) -> list[Kept]:
+        """The messages come, and are claimed."""
+        with transaction(self.host.engine) as connection:
+            bodies = [json.dumps({"cmd": "order", "class_id": one, "record_id": 7}) for one in class_ids]
+            inbox.keep(connection, self.host.journal, [Arrived("test", "order", body) for body in bodies], time.time())
+            return inbox.claim(connection, self.host.journal, ["order"], limit=5000, lease_s=60, now=time.time())
+
+    async def handle(self, *class_ids: str, flow: str = "booking") -> Handled:
+        """One batch."""
+        batch = Handled(flow, self.book(*class_ids) if class_ids else ())
+        await asyncio.create_task(self.handler.handle(batch))
+        return batch
+
+    def unrecorded(self) -> int:
+        """How many handled messages no run shows."""
+        with reading(self.host.engine) as connection:
+            return len(inbox.unrecorded(connection, self.host.journal, 100_000))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host = hosts.teacher(engine)
+    host.bus = cast("Any", Silence())
+    run_log.set_up()
+    yield Desk(host)
+    engine.dispose()
+
+
+async def test_a_booking_is_a_run_of_its_name_with_its_true_times(desk: Desk) -> None:
+    before = time.time()
+    batch = await desk.handle("c-1")
+    assert desk.prefect.asked == 0, "nobody has waited for it"
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert (run["name"], run["tags"]) == ("booking c-1", ["class:c-1", "record:7"])
+    assert run["parameters"] == {"inbox_ids": "1"}
+    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Completed")
+    assert run["state"]["message"].startswith("1 proceed; handled 2")
+    assert before - 1 <= batch.began <= (batch.ended or 0) <= time.time()
+    assert set(run["labels"]) == {"lectern.began", "lectern.ended"}
+    (line,) = desk.prefect.logs
+    assert (line["message"], line["flow_run_id"]) == ("c-1: looked at", run["id"])
+    (table,) = desk.prefect.tables
+    assert [row["class"] for row in json.loads(table["data"])] == ["c-1"]
+    assert desk.unrecorded() == 0
+    await desk.recorder.tell()
+    assert len(desk.prefect.runs) == 1
+
+
+async def test_batches_that_went_well_are_one_run(desk: Desk) -> None:
+    """And one that failed stands alone, with what it did not handle."""
+    await desk.handle("c-1", "c-2")
+    await desk.handle("c-3")
+    desk.error = RuntimeError("boo")
+    await desk.handle("c-4")
+    await desk.recorder.tell()
+    found = {one["name"]: one["state"]["type"] for one in desk.prefect.runs.values()}
+    assert found == {"booking 3 messages": "COMPLETED", "booking c-4": "FAILED"}
+    (failed,) = [one for one in desk.prefect.runs.values() if one["state"]["type"] == "FAILED"]
+    assert "RuntimeError" in failed["state"]["message"]
+    assert "RuntimeError: boo" in "".join(line["message"] for line in desk.prefect.logs), "its traceback is in its log"
+
+
+async def test_every_class_of_a_storm_is_found_and_refused_ones_stand_out(desk: Desk) -> None:
+    """However many there are: no run has more tags than Prefect takes."""
+    names = [f"c-{number}" for number in range(500)]
+    desk.decisions = {"c-17": "refuse", "c-300": "refuse"}
+    await desk.handle(*names)
+    await desk.recorder.tell()
+    runs = list(desk.prefect.runs.values())
+    assert {tag for one in runs for tag in one["tags"] if tag.startswith("class:")} == {f"class:{one}" for one in names}
+    assert max(len(one["tags"]) for one in runs) <= 92
+    assert desk.prefect.ids() == list(range(1, 501)), "each is in one run"
+    (refused,) = [one for one in runs if one["state"]["name"] == "Refused"]
+    assert {"class:c-17", "class:c-300", "lectern:refused"} <= set(refused["tags"])
+    assert refused["state"]["type"] != "COMPLETED"
+    assert refused["parameters"] == {"inbox_ids": "18,301"}
+
+
+async def test_a_class_that_a_sweep_refuses_is_found(desk: Desk) -> None:
+    desk.decisions = {"c-9": "refuse", "6666_720P": "TIME_OUT"}
+    await desk.handle(flow="sweep")
+    await desk.recorder.tell()
+    found = {one["state"]["name"]: one for one in desk.prefect.runs.values()}
+    assert set(found) == {"Refused", "Completed"}
+    assert {"class:c-9", "lectern:refused"} <= set(found["Refused"]["tags"])
+    assert found["Completed"]["tags"] == []
+    assert found["Completed"]["name"] == f"sweep {desk.host.settings.name}"
+
+
+async def test_a_locked_database_inside_a_200_is_asked_again_with_the_same_keys(desk: Desk) -> None:
+    desk.prefect.locked = 3
+    await desk.handle("c-1")
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == [1]
+    assert desk.prefect.asked >= 4
+
+
+async def test_a_run_that_prefect_refuses_is_set_aside_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """First without its labels, then wholly; the others are shown, although one transaction had said that they were."""
+    desk.error = RuntimeError("boo")
+    for name in ("c-1", "c-bad", "c-3"):
+        await desk.handle(name)
+    desk.prefect.refuses = "c-bad"
+    await desk.recorder.tell()
+    assert {one["name"] for one in desk.prefect.runs.values()} == {"booking c-1", "booking 1 message", "booking c-3"}
+    await desk.handle("c-5")
+    desk.prefect.refuses = "booking"
+    await desk.recorder.tell()
+    assert "its run cannot be shown: no such run" in caplog.text
+    desk.prefect.refuses = ""
+    desk.error = None
+    await desk.handle("c-6")
+    await desk.recorder.tell()
+    assert "booking c-6" in {one["name"] for one in desk.prefect.runs.values()}
+
+
+async def test_while_prefect_is_away_nothing_waits_and_all_is_shown_once_later(desk: Desk) -> None:
+    desk.prefect.away = True
+    working = asyncio.create_task(desk.recorder.run())
+    for number in range(30):
+        await asyncio.wait_for(desk.handle(f"c-{number}"), 5)
+    assert desk.unrecorded() == 30
+    desk.prefect.away = False
+    for _ in range(200):
+        await asyncio.sleep(0.1)
+        if desk.unrecorded() == 0:
+            break
+    working.cancel()
+    assert desk.prefect.ids() == list(range(1, 31))
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_what_a_killed_process_did_not_show_is_shown_late_and_once(desk: Desk, *, noted: bool) -> None:
+    """Also where it had shown some of it, and could not note that any more."""
+    await desk.handle("c-1", "c-2")
+    if noted:
+        await desk.recorder.tell()
+        with transaction(desk.host.engine) as connection:
+            connection.execute(desk.host.journal.inbox.update().values(recorded_at=None))
+    await desk.handle("c-3")
+    desk.restart()
+    await desk.handle("c-4")  # the new process has its own work meanwhile
+    await desk.recorder.tell()
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == [1, 2, 3, 4]
+    late = [one for one in desk.prefect.runs.values() if "lectern:shown-late" in one["tags"]]
+    assert {tag for one in late for tag in one["tags"]} >= {"class:c-3"}
+    assert ("class:c-1" in {tag for one in late for tag in one["tags"]}) is not noted
+    assert desk.unrecorded() == 0
+
+
+async def test_a_batch_at_work_is_shown_while_it_is_and_ends_then(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "LONG_S", 0.2)
+    desk.takes_s = 1.0
+    working = asyncio.create_task(desk.recorder.run())
+    handling = asyncio.create_task(desk.handle("c-1"))
+    states: list[str] = []
+    for _ in range(60):
+        await asyncio.sleep(0.05)
+        now = [one["state"]["name"] for one in desk.prefect.runs.values()]
+        states += [one for one in now if one not in states]
+        if "Completed" in states:
+            break
+    await handling
+    working.cancel()
+    assert states == ["Running", "Completed"]
+    assert len(desk.prefect.runs) == 1
+    assert desk.runs.shown == set()
+
+
+async def test_memory_is_bounded_and_nothing_is_lost_by_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "KEPT", 3)
+    await desk.recorder.tell()
+    desk.prefect.away = True
+    desk.error = RuntimeError("boo")
+    for number in range(3):
+        await desk.handle(f"bad-{number}")
+    desk.error = None
+    for number in range(5):
+        await desk.handle(f"c-{number}")
+    assert len(desk.recorder._pages) == 3
+    desk.prefect.away = False
+    await desk.recorder.tell()
+    await desk.recorder.tell()
+    shown = {tag for one in desk.prefect.runs.values() for tag in one["tags"] if tag.startswith("class:c-")}
+    assert shown == {f"class:c-{number}" for number in range(5)}
+    assert desk.unrecorded() == 0
+
+
+async def test_a_retry_acts_only_on_messages_of_its_own_flow(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """After a restore the ids of an old report's run are bookings: they are left alone."""
+    desk.book("c-1", "c-2")
+    with transaction(desk.host.engine) as connection:
+        report = Arrived("test", "prepared", "{}")
+        inbox.keep(connection, desk.host.journal, [report], time.time())
+    assert await desk.runs._own("report", {"inbox_ids": "1-3,99"}) == {"inbox_ids": "3"}
+    assert await desk.runs._own("booking", {"inbox_ids": "1-3"}) == {"inbox_ids": "1-2"}
+    assert "3 of its 4 messages are not its own, or gone" in caplog.text
+
+
+async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk) -> None:
+    """They are not shown once more after the next start."""
+    from flows import tries
+
+    desk.book("c-1")
+
+    async def done() -> State[Any]:
+        await desk.host.commit(inbox.done, desk.host.journal, [1])
+        return Completed(message="done")
+
+    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": "1"})
+    task = asyncio.create_task(done())
+    await asyncio.wait({task})
+    await tries.after_run(desk.host, run, cast("Any", task))
+    assert desk.unrecorded() == 0
+
+
+async def test_a_batch_says_nothing_into_the_next_one(desk: Desk) -> None:
+    assert of_batch.get() is None
+    await desk.handle("c-1")
+    assert of_batch.get() is None
+    with reading(desk.host.engine) as connection:
+        assert connection.execute(select(desk.host.journal.inbox.c.state)).scalars().all() == ["done"]
+
+
+async def test_a_failed_state_counts_a_try(desk: Desk) -> None:
+    """And the message waits for the next one."""
+
+    @flow(name="booking")
+    async def fails(inbox_ids: str) -> State[None]:
+        return Failed(message=f"1 of 1 failed: {inbox_ids}")
+
+    desk.handler._flows = {"booking": fails}
+    batch = await desk.handle("c-1")
+    assert batch.undone == {1}
+    with reading(desk.host.engine) as connection:
+        assert [one.tries for one in inbox.read(connection, desk.host.journal, [1])] == [1]
