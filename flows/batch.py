@@ -1,6 +1,6 @@
 """What one run did with its messages; one that cannot be handled stands apart and holds up none of the others."""
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -12,7 +12,6 @@ from sqlalchemy.exc import OperationalError
 from flows.host import log
 from flows.trouble import words
 from lectern.errors import TryAgain
-from lectern.facts import Attempt
 
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
@@ -65,30 +64,6 @@ PUT_BACK = "PutBack"
 
 FAILED = "failed"
 """In the place of a decision: the message could not be handled."""
-
-
-@dataclass
-class Batch:
-    """What one run did: for its table, and for what it does after the commit."""
-
-    table: list[dict[str, object]] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    leaves: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, other: "Batch") -> None:
-        """Take in what another portion did."""
-        self.table += other.table
-        self.attempts += other.attempts
-        self.leaves += other.leaves
-        for key, class_ids in other.joins.items():
-            self.joins[key] += class_ids
-
-    def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
-        """One line of the batch's table."""
-        self.table.append(
-            {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
-        )
 
 
 def summary(table: Sequence[Mapping[str, object]]) -> str:

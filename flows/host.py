@@ -17,7 +17,6 @@ from flows.beside import Beside
 from flows.playout import Playout
 from flows.rounds import Rounds
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import metrics
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
@@ -133,11 +132,14 @@ class Host(Generic[S]):
 
     def alarm(self, message: Alarm) -> Outgoing:
         """An alarm for the outbox."""
-        metrics.ALARMS.labels(str(message.code)).inc()
         return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, message)
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")
+
+
+Teacher = Host[TeacherSettings]
+Streamer = Host[StreamerSettings]
 
 
 def teacher() -> Host[TeacherSettings]:

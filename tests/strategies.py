@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from lectern.decide.booking import Limits
+from lectern.decide.attempts import Limits
 from lectern.decide.cache import Bound, Wanted
 from lectern.facts import Idle, Rendition, Underway, Usage
 from lectern.messages import Booking, TranscodingResult

@@ -12,23 +12,27 @@ from pathlib import Path
 import redis
 from sqlalchemy import Connection, Engine
 
-from lectern import outgoing
+from lectern.changes import Changes
 from lectern.commands import parse
 from lectern.decide import booking as decide
-from lectern.decide.booking import Limits, Verdict
-from lectern.decide.placement import place
+from lectern.decide import orders, reports
+from lectern.decide.attempts import Limits
+from lectern.decide.verdicts import proceed
 from lectern.effects.rows import airings, bookings, events, renditions
 from lectern.effects.rows import cache as cached
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Event
 from lectern.messages import Booking, Message, Prepare, Report
+from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
 
 STREAMER = "streamer1"
 ROOT = Path("/home/video")
 LIMITS = Limits(5, 120.0, 3600.0, oss=True, ecs=False)
+SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 
 
 @cache
@@ -59,37 +63,31 @@ def order(body: str) -> str | None:
     """Decide a booking; returns what its streamer is told, None where it was answered at once."""
     booking, now = parse(body, (Booking,)), time.time()
     with transaction(database("teacher")) as connection:
-        known = bookings.known(connection, [booking.class_id])
+        changes = Changes(SETTINGS, now, bookings.by_id(connection, [booking.class_id]))
         states = renditions.states(connection, [booking.key] if booking.key else [])
-        plan = decide.plan([booking], known, states, LIMITS, now)
+        plan = decide.plan([booking], orders.known(changes.orders), states, LIMITS, now)
         if not plan.verdicts:
             return None  # delivered again
-        verdict = plan.verdicts[0]
-        bookings.add(connection, [(booking, BookingState.RECEIVED)], now)
+        (verdict,) = plan.verdicts
+        taken = changes.book(booking)
         if verdict.state is BookingState.PLACED:
-            return _place(connection, booking, verdict.url or "", now)
-        assert verdict.code is not None, f"{booking.class_id} is {verdict.state}, which no benchmark asks for"
-        _refuse(connection, booking, verdict, now)
-    _answer(booking.class_id, verdict.code.number, verdict.message)
+            proceed(changes, [(taken, verdict.url or "")], bookings.loads(connection, [STREAMER], now))
+        else:
+            assert verdict.code is not None, f"{booking.class_id} is {verdict.state}, which no benchmark asks for"
+            changes.refuse(taken, verdict.code, verdict.message)
+        (said,) = _written(connection, changes)
+    if verdict.state is BookingState.PLACED:
+        return said.to_json()
+    bus().publish(os.environ["BENCH_ANSWERS"], said.to_json())
     return None
 
 
-def _place(connection: Connection, booking: Booking, url: str, now: float) -> str:
-    (streamer,) = place([booking.stem], bookings.loads(connection, [STREAMER], now), 1.25)
-    assert streamer is not None
-    bookings.place(connection, [(booking.class_id, streamer, url)], now)
-    event = Event("placed", booking.class_id, booking.stem, f"on {streamer}")
-    events.note(connection, teacher_tables.journal, "teacher", [event], now)
-    return outgoing.prepare(booking.to_json(), url, 1).to_json()
-
-
-def _refuse(connection: Connection, booking: Booking, verdict: Verdict, now: float) -> None:
-    assert verdict.code is not None
-    received = bookings.by_id(connection, [booking.class_id])[booking.class_id]
-    code, why = verdict.code.number, verdict.message
-    bookings.close(connection, received, BookingState.REFUSED, now, code=code, message=why)
-    event = Event("refused", booking.class_id, booking.stem, f"{code}: {why}")
-    events.note(connection, teacher_tables.journal, "teacher", [event], now)
+def _written(connection: Connection, changes: Changes) -> list[Message]:
+    """Write all but the outbox; returns what would be in it."""
+    said = [one.message for one in changes.sends]
+    changes.sends.clear()
+    write(connection, teacher_tables.journal, changes)
+    return said
 
 
 def prepare(body: str) -> str:
@@ -109,14 +107,7 @@ def report(body: str) -> None:
     """Answer a class that its streamer has prepared."""
     said, now = parse(body, (Report,)), time.time()
     with transaction(database("teacher")) as connection:
-        placed = bookings.by_id(connection, [said.class_id])[said.class_id]
-        bookings.close(connection, placed, BookingState.READY, now, message=said.message)
-        bookings.promise(connection, [said.class_id], now)
-        event = Event("answered with success", said.class_id, placed.stem, f"{said.streamer}: {said.message}")
-        events.note(connection, teacher_tables.journal, "teacher", [event], now)
-    _answer(said.class_id, 0, "prepared")
-
-
-def _answer(class_id: str, code: int, message: str) -> None:
-    said: Message = outgoing.answer(class_id, code, message, None if code else STREAMER)
-    bus().publish(os.environ["BENCH_ANSWERS"], said.to_json())
+        changes = Changes(SETTINGS, now, bookings.by_id(connection, [said.class_id]))
+        reports.take(changes, said, reports.NO_FACTS)
+        (answer,) = _written(connection, changes)
+    bus().publish(os.environ["BENCH_ANSWERS"], answer.to_json())

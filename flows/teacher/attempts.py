@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.teacher.verdicts import Teacher
+from flows.host import Teacher
 from lectern.decide.transcode import by_record
 from lectern.facts import RenditionKey
 from lectern.states import Resolution

@@ -12,13 +12,17 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import Batch, summary
-from flows.host import NOT_MOVED, NOWHERE, lost_tag, teacher
-from flows.teacher.roll import cry, move_key
-from flows.teacher.verdicts import Teacher, living, place_again
+from flows.batch import summary
+from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
+from flows.teacher.handling import Decide, changed, living, printed
+from flows.teacher.roll import move_key
 from flows.tell import tell
+from lectern.changes import Changes
 from lectern.decide import lease as decide
+from lectern.decide import roll
+from lectern.decide.verdicts import place_again
 from lectern.effects.rows import bookings, leases
+from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
 
 LOOK_S = 1.0
@@ -44,13 +48,15 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
 
 async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
     """First this run is seen in Prefect for a while, where a streamer looks that can not reach Redis."""
-    before = await host.commit(leases.holder, streamer)
+    before = await host.look(leases.holder, streamer)
     silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
-        classes = await host.commit(bookings.on, streamer, time.time())
-        return Completed(name=NOT_MOVED, message=f"dry run: would move {len(classes)} classes of {streamer}")
+        alive = [one for one in await living(host) if one != streamer]
+        found = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
+        shown = await printed("move", [found])
+        return Completed(name=NOT_MOVED, message=shown.message)
     if before.session is not None:
         await host.runs.announce(lost_tag(streamer, before.session))
     if not await _stays_silent(host, streamer, silent_s) and not force:
@@ -60,10 +66,10 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
         return Completed(name=NOT_MOVED, message=f"no other streamer is alive: {streamer} keeps its classes")
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
-    batch = await host.commit(_take_all, host, streamer, before.session, alive, force=force)
+    found = await changed(host, taken(streamer, before, alive, force=force))
     await tell(host)
-    await show.table("move-batch", batch.table, f"What became of the classes of {streamer}")
-    return Completed(message=summary(batch.table))
+    await show.table("move-batch", found.table, f"What became of the classes of {streamer}")
+    return Completed(message=summary(found.table))
 
 
 async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
@@ -92,14 +98,19 @@ async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
     return None, heard - host.missing_since.setdefault(streamer, heard)
 
 
-def _take_all(
-    connection: Connection, host: Teacher, streamer: str, session: str | None, alive: Sequence[str], *, force: bool
-) -> Batch:
-    now = time.time()
-    batch = Batch()
-    if leases.take(connection, streamer, session):
-        orders = bookings.on(connection, streamer, now)
-        if not force:  # where the roll was not called in between, nobody has said it yet
-            cry(connection, host, streamer, len(orders), alive, movable=True)
-        place_again(connection, host, orders, alive, batch, now, f"{streamer} is lost", refused=False)
-    return batch
+def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -> Decide:
+    """Take the classes of *streamer*, unless its lease was granted anew since it was *before*."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        holder = leases.holder(connection, streamer)
+        if holder.session != before.session:
+            return
+        changes.leaseless.append(streamer)
+        orders = bookings.on(connection, streamer, changes.now)
+        if not force and holder.lost_at is None:  # where the roll was not called in between, nobody has said it yet
+            roll.lose(changes, streamer, len(orders), alive, movable=True)
+        no = leases.refused_by(connection, [order.class_id for order in orders])
+        loads = bookings.loads(connection, alive, changes.now)
+        place_again(changes, orders, loads, no, f"{streamer} is lost", refused=False)
+
+    return go

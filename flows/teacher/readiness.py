@@ -12,10 +12,12 @@ from flows.host import Host, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.teacher import pictures
+from flows.teacher.handling import Decide, changed
 from flows.tell import tell
-from lectern import errors, outgoing
+from lectern import errors
+from lectern.changes import Changes
 from lectern.decide import readiness as decide
-from lectern.effects.rows import bookings, outbox
+from lectern.effects.rows import bookings
 from lectern.facts import Order
 from lectern.settings import TeacherSettings
 
@@ -43,23 +45,17 @@ async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float
     }
     if due:
         late = [unready[class_id] for class_id in due]
-        await apart(late, lambda some: host.commit(_cry_of_teacher, host, some, now), lambda one: one.class_id)
+        await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)
         await tell(host)
     return {class_id: at for class_id, at in done.items() if class_id in unready} | due
 
 
-def _cry_of_teacher(connection: Connection, host: Host[TeacherSettings], late: Sequence[Order], now: float) -> None:
-    for one in late:
-        why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
-        said = decide.sentence(one.class_id, one.stem, one.start_time - now, [why])
-        log.warning("%s", said)
-        cry = outgoing.alarm(
-            errors.NOT_READY_FOR_START,
-            said,
-            now,
-            host.settings.name,
-            class_id=one.class_id,
-            record_id=one.record_id,
-            resolution=one.resolution,
-        )
-        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+def _late(late: Sequence[Order]) -> Decide:
+    def go(_: Connection, changes: Changes) -> None:
+        for one in late:
+            why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
+            said = decide.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
+            log.warning("%s", said)
+            changes.alarm(errors.NOT_READY_FOR_START, said, one)
+
+    return go

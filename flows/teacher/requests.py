@@ -12,12 +12,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows import show
-from flows.batch import Batch
-from flows.host import NOWHERE, log, teacher
+from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now
-from flows.teacher.verdicts import Teacher
 from lectern.decide.breaker import Breaker
 from lectern.effects.files import oss
 from lectern.effects.rows import oss_requests
@@ -113,7 +111,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     for error in found:
         if isinstance(error, BaseException) and not isinstance(error, LecternError):
             raise error
-    batch = Batch()
+    rows: list[dict[str, object]] = []
     for (key, attempt), error in refused:
         result = TranscodingResult(
             record_id=key[0],
@@ -123,9 +121,10 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
             attempt=attempt,
             message=error.message,
         )
-        await settle_now(host, result, batch)
-        batch.row(stem(*key), "OSS refused", detail=error.message)
-    await show.table("request-batch", batch.table, "What the OSS would not do")
+        settled = await settle_now(host, result)
+        settled.row(stem(*key), "OSS refused", detail=error.message)
+        rows += settled.table
+    await show.table("request-batch", rows, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
     return Completed(message=f"{len(taken)} asked for")

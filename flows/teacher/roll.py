@@ -11,17 +11,15 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
-from flows.host import log, lost_tag
+from flows.host import Teacher, log, lost_tag
 from flows.retry import backoff_s
-from flows.teacher import cancels as cancelling
-from flows.teacher.verdicts import Teacher, to_streamer
+from flows.teacher.handling import Decide, changed
 from flows.tell import tell
-from lectern import errors, outgoing
+from lectern.changes import Changes, Granted
 from lectern.decide import lease as decide
-from lectern.effects.rows import bookings, cancels, events, leases, outbox
+from lectern.decide import roll as rolls
+from lectern.effects.rows import bookings, cancels, leases
 from lectern.effects.rows.leases import Holder
-from lectern.facts import Event
-from lectern.messages import Grant, Release
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
@@ -75,7 +73,7 @@ class Roll:
         for name in sorted(claims.keys() | having.keys()):
             try:
                 if name in claims:
-                    await grant(self.host, name, str(claims[name]["session"]), float(claims[name]["lease_s"]))
+                    await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
                 if name in having:
                     silent_s = self._silent_s(name, now, beats, heard)
                     await self._watch(name, having[name], holders.get(name), silent_s)
@@ -107,7 +105,7 @@ class Roll:
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
         if holder is None or holder.lost_at is None:
             others = [one for one in self.host.living_now() if one != name]
-            await self.host.commit(cry, self.host, name, number, others, movable=movable)
+            await changed(self.host, lost(name, number, others, movable=movable))
             await tell(self.host)
 
     def _announce(self, name: str) -> None:
@@ -135,49 +133,34 @@ def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
     return leases.holders(connection), bookings.having(connection, time.time())
 
 
-def cry(connection: Connection, host: Teacher, name: str, number: int, others: Sequence[str], *, movable: bool) -> None:
+def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Decide:
     """Alarm once that the streamer *name* is lost, and what becomes of its *number* classes."""
-    now = time.time()
-    if leases.holder(connection, name).lost_at is not None:
-        return
-    leases.note_lost(connection, name, now)
-    after = f"not heard of for {host.settings.streamer_lost_after_s:g} s"
-    if not others:
-        what = f"its {number} classes stay with it, for no other streamer is alive"
-    elif movable:
-        what = f"its {number} classes are moved to others"
-    else:
-        what = f"its {number} classes stay with it, for its lease has no end"
-    log.error("%s: is lost: %s; %s", name, after, what)
-    lost = outgoing.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}", now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(lost)], now)
+
+    def go(connection: Connection, changes: Changes) -> None:
+        if leases.holder(connection, name).lost_at is None:
+            log.error("%s: is lost: %s", name, rolls.lose(changes, name, number, others, movable=movable))
+
+    return go
 
 
-async def grant(host: Teacher, name: str, session: str, lease_s: float) -> None:
-    """Give the streamer *name* the lease that it asks for, after it was told all that was taken from it."""
-    if await host.commit(_grant, host, name, session, lease_s):
+async def grant(host: Teacher, claim: Granted) -> None:
+    """Give a streamer the lease that it asks for, after it was told all that was taken from it."""
+    if (await changed(host, granted(claim))).granted:
         # It can use the session only when it has read the message, so Redis may know it first.
-        await host.bus.grant(host.settings.streamers_key, name, session)
+        await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)
         await tell(host)
 
 
-def _grant(connection: Connection, host: Teacher, name: str, session: str, lease_s: float) -> bool:
-    now = time.time()
-    holder = leases.holder(connection, name)
-    if holder.session == session and now - holder.granted_at < GRANT_AGAIN_S:
-        return False  # it has not read it yet
-    leases.grant(connection, name, session, lease_s, now)
-    taken = leases.taken_from(connection, name)
-    sending = [
-        to_streamer(host, name, Release(class_id=class_id, placement=placement), class_id)
-        for class_id, placement in taken
-    ]
-    cancelled = cancels.unconfirmed_by(connection, name, now)
-    cancels.touch(connection, [one.class_id for one in cancelled], now)
-    sending += cancelling.releases(host, cancelled)
-    sending.append(to_streamer(host, name, Grant(streamer=name, session=session), None))
-    outbox.put(connection, host.journal, sending, now)
-    log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
-    noted = [Event("lease granted", detail=f"to {name}; {len(taken)} classes were taken from it before")]
-    events.note(connection, host.journal, host.settings.name, noted, now)
-    return True
+def granted(claim: Granted) -> Decide:
+    """Grant a lease, unless that was just done, and the streamer has not read it yet."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        name, now = claim.streamer, changes.now
+        holder = leases.holder(connection, name)
+        if holder.session == claim.session and now - holder.granted_at < GRANT_AGAIN_S:
+            return
+        taken = leases.taken_from(connection, name)
+        rolls.grant(changes, claim, taken, cancels.unconfirmed_by(connection, name, now))
+        log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
+
+    return go

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.stems import stem
 
@@ -112,6 +113,20 @@ class Order:
     placement: int = 0
     promised_at: float | None = None
     url_stem: str | None = None
+
+    @classmethod
+    def of(cls, booking: Booking) -> "Order":
+        """A booking of which nobody has decided anything yet."""
+        return cls(
+            booking.class_id,
+            BookingState.RECEIVED,
+            booking.payload,
+            booking.record_id,
+            booking.video_resolution,
+            booking.start_time,
+            booking.end_time,
+            url_stem=booking.stem if booking.record_id is None else None,
+        )
 
     @property
     def stem(self) -> str:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import booking as decide
-from lectern.decide.booking import Limits, Named, plan
+from lectern.decide.attempts import Limits
+from lectern.decide.attempts import source as chosen_source
+from lectern.decide.booking import Named, plan
 from lectern.facts import Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
@@ -181,7 +183,7 @@ def test_the_source_is_the_smallest_that_is_large_enough_else_the_largest_there_
         video_url_list={one: f"http://origin.example/{one}" for one in listed},
         video_resolution=wanted,
     )
-    found = decide.source(made, Resolution(wanted))
+    found = chosen_source(made, Resolution(wanted))
     assert found == (f"http://origin.example/{source}" if source else None)
 
 

@@ -84,7 +84,7 @@ def test_a_late_success_of_the_cloud_is_welcome_while_our_own_attempt_is_under_w
 
 
 def settled(*came: TranscodingResult, row: Underway = OSS, ecs: bool = True) -> list[Outcome]:
-    return [one.outcome for one in settle(enumerate(came), {KEY: row}, ecs=ecs)]
+    return [one.outcome for one in settle(came, {KEY: row}, ecs=ecs)]
 
 
 def test_a_doubled_success_is_taken_once() -> None:
@@ -109,26 +109,21 @@ def test_a_late_success_corrects_a_timed_out_rendition_once() -> None:
     assert settled(result(), result(), row=row) == [Outcome.CORRECT, Outcome.IGNORE]
 
 
-def test_a_settled_result_names_its_message_and_its_rendition() -> None:
-    (one,) = settle([(42, result())], {KEY: OSS}, ecs=True)
-    assert (one.inbox_id, one.key, one.stem) == (42, KEY, "6666_720P")
-
-
-batches = st.lists(strategies.results(), max_size=12).map(lambda batch: list(enumerate(batch)))
+batches = st.lists(strategies.results(), max_size=12)
 
 
 @given(batches, strategies.underway, st.booleans())
 def test_every_result_gets_exactly_one_outcome_in_its_order(
-    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
 ) -> None:
     decided = settle(batch, rows, ecs=ecs)
-    assert [(one.inbox_id, one.result) for one in decided] == batch
+    assert [one.result for one in decided] == batch
     assert all(one.outcome in Outcome for one in decided)
 
 
 @given(batches, strategies.underway, st.booleans())
 def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
-    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
 ) -> None:
     decided = settle(batch, rows, ecs=ecs)
     for key in {one.key for one in decided}:
@@ -140,7 +135,7 @@ def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
 
 @given(batches, strategies.underway, st.booleans())
 def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
-    batch: list[tuple[int, TranscodingResult]], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
 ) -> None:
     after = {
         Outcome.SUCCEED: RenditionState.SUCCESS,
@@ -150,8 +145,8 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
     }
     now = dict(rows)
     singly = []
-    for inbox_id, came in batch:
-        (one,) = settle([(inbox_id, came)], now, ecs=ecs)
+    for came in batch:
+        (one,) = settle([came], now, ecs=ecs)
         singly.append(one)
         if one.key in now:  # what the commit of the step leaves in the database
             row = now[one.key]

@@ -50,8 +50,8 @@ STEPS: Mapping[str, str] = {
     "runs are polled": "flows.resident.worker:ResidentWorker.get_and_submit_flow_runs",
     # the teacher
     "bookings are decided": "lectern.decide.booking:plan",
-    "a class is placed": "flows.teacher.verdicts:proceed",
-    "a report is taken": "flows.teacher.reports:_take_reports",
+    "a class is placed": "lectern.decide.verdicts:proceed",
+    "a report is taken": "lectern.decide.reports:take",
     "a result is settled": "lectern.decide.transcode:settle",
     "streamers are heard": "lectern.effects.redis.bus:Bus.heard",
     "a lease is granted": "flows.teacher.roll:grant",

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, select
 
 from flows.host import Host
 from flows.streamer import releases
-from flows.teacher import moves, roll
+from flows.teacher import handling, moves, roll
 from lectern import errors
+from lectern.changes import Granted
 from lectern.decide import lease
 from lectern.effects.rows import airings, inbox, leases, plans
 from lectern.effects.rows.inbox import Arrived
@@ -159,8 +160,9 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
-        leases.grant(connection, name, "session", 12.0, hosts.now())
-        moves._take_all(connection, teacher, name, "session", [other], force=False)
-        roll.cry(connection, teacher, name, 1, [other], movable=True)
+        leases.grant(connection, Granted(name, "session", 12.0), hosts.now())
+        before = leases.holder(connection, name)
+        handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from flows.batch import Batch
-from flows.teacher import booking, deadlines, results
+from flows.teacher import booking, deadlines, handling, results
+from lectern.changes import Changes
+from lectern.decide.results import Late
 from lectern.decide.transcode import Overdue
 from lectern.effects.rows import bookings, inbox, renditions
 from lectern.effects.rows.inbox import Arrived
@@ -17,7 +18,7 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import ForbiddenMove
 from lectern.facts import Attempt
-from lectern.messages import Booking, Message, TranscodingResult
+from lectern.messages import Booking, Cancel, Message, TranscodingResult
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
@@ -57,9 +58,13 @@ def book(class_id: str) -> Callable[[Connection], Work]:
     def prepare(connection: Connection) -> Work:
         id_ = kept(connection, booked(class_id))
 
-        def work(c: Connection, engine: Engine) -> Batch:
+        def work(c: Connection, engine: Engine) -> Changes:
             teacher = hosts.teacher(engine)
-            return booking._handle(c, teacher, [id_], booking._read(c, teacher, [id_]), hosts.ALIVE, dry_run=False)
+            came: list[handling.Came[booking.Asked]] = [
+                handling.came(one, (Booking, Cancel)) for one in inbox.read(c, journal, [id_])
+            ]
+            go = booking.decided(teacher, hosts.ALIVE)
+            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
 
         return work
 
@@ -70,15 +75,22 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
     def prepare(connection: Connection) -> Work:
         found = result(success=success)
         id_ = kept(connection, found)
-        return lambda c, engine: results._act(c, hosts.teacher(engine), [(id_, found)], hosts.ALIVE, {})
+
+        def work(c: Connection, engine: Engine) -> Changes:
+            teacher = hosts.teacher(engine)
+            came = [handling.came(one, (TranscodingResult,)) for one in inbox.read(c, journal, [id_])]
+            go = results.decided(teacher, hosts.ALIVE, {})
+            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
+
+        return work
 
     return prepare
 
 
 def expired(connection: Connection) -> Work:
     (due,) = renditions.overdue(connection, hosts.now())
-    what = Overdue.TIME_OUT
-    return lambda c, engine: deadlines._expire(c, hosts.teacher(engine), due, what, None, hosts.ALIVE, [], Batch())
+    late = [Late(due.key, due.backend, Overdue.TIME_OUT)]
+    return lambda c, engine: handling.change(c, hosts.teacher(engine), deadlines.expired(late, hosts.ALIVE, {}))
 
 
 PAIRS: dict[str, tuple[Callable[[Connection], Work], Callable[[Connection], Work]]] = {

@@ -13,15 +13,17 @@ from sqlalchemy import Engine, select, update
 from flows.host import Host
 from flows.streamer import prepare as cache
 from flows.streamer import releases
-from flows.teacher import booking, reports, roll, sweep
-from flows.teacher import cancels as cancelling
+from flows.teacher import booking, handling, reports, roll, sweep
+from lectern.changes import Changes, Granted
 from lectern.commands import parse
+from lectern.decide import cancels as cancelling
 from lectern.effects.rows import airings, cancels, inbox
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import cancels as cancel_list
-from lectern.messages import Booking, Cancel, Message, Prepare
+from lectern.messages import Booking, Cancel, Message, Prepare, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from tests.faults import hosts
@@ -53,8 +55,11 @@ class Pair:
         with transaction(host.engine) as connection:
             bodies = [one.payload if isinstance(one, Booking) else one.to_json() for one in messages]
             ids = _kept(connection, host.journal, bodies)
-            read = booking._read(connection, host, ids)
-            booking._handle(connection, host, ids, read, [STREAMER], False)
+            came: list[handling.Came[booking.Asked]] = [
+                handling.came(one, (Booking, Cancel)) for one in inbox.read(connection, host.journal, ids)
+            ]
+            go = booking.decided(host, [STREAMER])
+            handling.change(connection, host, handling.of_messages(host, came, go))
 
     def said(self, who: Host[Any]) -> list[dict[str, Any]]:
         """What *who* has in its outbox since this was asked last."""
@@ -87,19 +92,23 @@ class Pair:
         """The teacher gets what the streamer reports."""
         bodies = [json.dumps(one) for one in self.said(self.streamer)]
         with transaction(self.teacher.engine) as connection:
-            reports._take_reports(connection, self.teacher, _kept(connection, self.teacher.journal, bodies), [STREAMER])
+            host, ids = self.teacher, _kept(connection, self.teacher.journal, bodies)
+            came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
+            handling.change(connection, host, handling.of_messages(host, came, reports.decided([STREAMER])))
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
         with transaction(self.teacher.engine) as connection:
-            assert roll._grant(connection, self.teacher, STREAMER, session, 45)
+            assert handling.change(connection, self.teacher, roll.granted(Granted(STREAMER, session, 45))).granted
         return self.said(self.teacher)
 
     def swept(self, after_s: float) -> list[dict[str, Any]]:
         """What is told again by a sweep after *after_s*."""
         now = time.time() + after_s
         with transaction(self.teacher.engine) as connection:
-            cancelling.tell_again(connection, self.teacher, cancels.untold(connection, now), now)
+            changes = Changes(self.teacher.settings, now)
+            cancelling.tell_again(changes, cancels.untold(connection, now))
+            write(connection, self.teacher.journal, changes)
         return self.said(self.teacher)
 
     def state(self, class_id: str = "c-1") -> AiringState:

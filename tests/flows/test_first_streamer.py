@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from flows.host import Host
-from flows.teacher.verdicts import FIRST_STREAMER_S, Teacher, living
+from flows.host import Host, Teacher
+from flows.teacher.handling import FIRST_STREAMER_S, living
+from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import leases, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -49,5 +50,5 @@ async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_t
 async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
-        leases.grant(connection, "s1", "session", 60, time.time())
+        leases.grant(connection, Granted("s1", "session", 60), time.time())
     assert await living(host) == []

@@ -11,10 +11,12 @@ from sqlalchemy import select, update
 
 from flows.host import Host
 from flows.streamer import lost, reconcile, releases
-from flows.teacher import reports
+from flows.teacher import handling, reports
+from lectern.changes import Changes
 from lectern.decide import account
 from lectern.effects.files import store
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, story
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal
@@ -162,11 +164,11 @@ def teacher(tmp_path: Path) -> Iterator[Teacher]:
         "push_url": "rtmp://push.example/live/x",
     }
     with transaction(engine) as connection:
-        bookings.add(connection, [(Booking.model_validate(booking), BookingState.RECEIVED)], now)
-        bookings.place(connection, [("class", "streamer1", "http://origin.example/1.flv")], now)
-        placed = bookings.by_id(connection, ["class"])["class"]
-        bookings.close(connection, placed, BookingState.READY, now)
-        bookings.promise(connection, ["class"], now)
+        changes = Changes(made.settings, now)
+        changes.place(changes.book(Booking.model_validate(booking)), "streamer1", "http://origin.example/1.flv")
+        changes.move(changes.orders["class"], BookingState.READY, promised_at=now)
+        changes.sends.clear()
+        write(connection, made.journal, changes)
     yield made
     engine.dispose()
 
@@ -185,7 +187,8 @@ def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
     with transaction(host.engine) as connection:
         inbox.keep(connection, host.journal, [Arrived("test", said.cmd, said.to_json())], time.time())
         ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
-        reports._take_reports(connection, host, ids, alive)
+        came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
+        handling.change(connection, host, handling.of_messages(host, came, reports.decided(alive)))
         return bookings.by_id(connection, ["class"])["class"]
 
 

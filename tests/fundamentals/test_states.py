@@ -150,7 +150,7 @@ from lectern.effects.files import store
 from lectern.effects.redis import key_patterns
 from lectern.messages import Booking
 from lectern.rollout.takeover import old_classes
-from lectern.decide import booking as decide
+from lectern.decide import attempts as decide
 
 assert Path(states.__file__).is_relative_to(root), states.__file__
 new = states.Resolution("360P")

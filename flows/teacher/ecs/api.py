@@ -19,10 +19,9 @@ from starlette.routing import Route
 
 from flows.host import Host
 from flows.teacher.attempts import ecs_run
-from flows.teacher.booking import limits
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.ecs import openapi
-from lectern.decide import booking as decide
+from lectern.decide.attempts import Limits, next_attempt
 from lectern.effects.files import oss
 from lectern.effects.rate import Rate
 from lectern.effects.rows import bookings, events, renditions
@@ -230,8 +229,8 @@ def _begin(
     payload = bookings.latest_payload(connection, key[0])
     if payload is None:
         raise _No(404, f"record {key[0]}: no booking names it, so its recording is not known here")
-    own = replace(limits(host.settings), oss=False)
-    attempt = decide.next_attempt(Booking.model_validate_json(payload), key, row, own, now)
+    own = replace(Limits.of(host.settings), oss=False)
+    attempt = next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
         raise _No(409, f"{attempt.code.number}: {attempt.message}")
     renditions.begin(connection, [attempt], now)

@@ -10,9 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows import show
-from flows.host import log
+from flows.host import Teacher, log
 from flows.teacher.ecs.line import LEASE_S, Line, NoLongerOurs, Place, hosts
-from flows.teacher.verdicts import Teacher
 from lectern.decide.transcode import total_limit_s
 from lectern.effects import process
 from lectern.effects.ecs import ssh, transcode

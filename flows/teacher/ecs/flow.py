@@ -7,11 +7,10 @@ from urllib.parse import urlsplit
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.host import all_of, log
+from flows.host import Teacher, all_of, log
 from flows.teacher.ecs import attempt
 from flows.teacher.ecs.ladder import Making
 from flows.teacher.ecs.line import LEASE_S, hosts
-from flows.teacher.verdicts import Teacher
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.files import origin
 from lectern.effects.files.origin import Allowed

@@ -8,11 +8,10 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection
 
-from flows.host import log
+from flows.host import Teacher, log
 from flows.teacher.ecs import attempt as ecs_work
 from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
 from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
-from flows.teacher.verdicts import Teacher
 from flows.tell import tell
 from lectern import outgoing
 from lectern.decide import ecs as decide

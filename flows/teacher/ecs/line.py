@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from flows.teacher.verdicts import Teacher
+from flows.host import Teacher
 from lectern.decide import ecs as decide
 from lectern.effects.ecs.ssh import Host
 from lectern.effects.rows import ecs_hosts, events, renditions

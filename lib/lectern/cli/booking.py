@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lectern.cli import places
-from lectern.cli.terms import Json, on_bus, read, say, set_prefect
+from lectern.cli.terms import Json, on_bus, read, say
 from lectern.commands import parse
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import bookings, renditions
@@ -111,19 +111,17 @@ def _answer(body: str, class_id: str) -> dict[str, Any] | None:
 def _plan(booking: Booking) -> list[str]:
     """What the teacher would decide now; of the disk of a streamer nobody knows before it is asked."""
     from lectern.decide import booking as decide  # noqa: PLC0415 (only here)
+    from lectern.decide import orders  # noqa: PLC0415 (only here)
+    from lectern.decide.attempts import Limits  # noqa: PLC0415 (only here)
 
     place = places.teacher()
-    settings = place.settings
-    assert isinstance(settings, TeacherSettings)
-    set_prefect(settings)
-    from flows.teacher.booking import limits  # noqa: PLC0415 (Prefect reads its settings when it is imported)
-
+    assert isinstance(place.settings, TeacherSettings)
     now = time.time()
     with looking(place.engine, "teacher") as connection:
-        known = bookings.known(connection, [booking.class_id])
+        known = orders.known(bookings.by_id(connection, [booking.class_id]))
         states = renditions.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide.contenders([booking], known, states, now), now)
-    return decide.plan([booking], known, states, limits(settings), now, taken).lines()
+    return decide.plan([booking], known, states, Limits.of(place.settings), now, taken).lines()
 
 
 @app.command()

@@ -6,14 +6,12 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from lectern import errors
+from lectern.decide.attempts import Limits, next_attempt
 from lectern.decide.delivery import is_same
-from lectern.errors import ErrorCode, Refuse
+from lectern.errors import ErrorCode
 from lectern.facts import Attempt, Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
-from lectern.states import Backend, BookingState, RenditionState, Resolution
-from lectern.stems import stem
-
-DAY_S = 86_400
+from lectern.states import BookingState, RenditionState
 
 
 class Named(StrEnum):
@@ -69,17 +67,6 @@ def action(named: Named, found: RenditionState | None) -> Do:
     if named is not Named.NOT_IN_LIST:
         return _ROWS[named, Looked.NOT_LOOKED_AT]
     return _ROWS[named, Looked.NO_ROW if found is None else found]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Settings that the decision depends on."""
-
-    max_attempts_a_day: int
-    transcoding_time_out_s: float  # bounds an OSS attempt
-    ecs_time_out_s: float  # bounds an ECS attempt until its recording's duration is known
-    oss: bool  # an OSS transcoder is set up
-    ecs: bool  # an ECS transcoder is set up
 
 
 @dataclass(frozen=True)
@@ -222,45 +209,3 @@ def _begin(
     if isinstance(found, Attempt):
         return Verdict(booking, BookingState.WAITING), found
     return _refusal(booking, found.code, found.message, alarm=True), None
-
-
-def next_attempt(
-    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
-) -> Attempt | Refuse:
-    """The next transcoding of a rendition that has none under way, from *booking*'s URLs; or why there is none."""
-    record_id, resolution = key
-    thing = stem(record_id, resolution)
-    source_url = source(booking, resolution)
-    if source_url is None or not (limits.oss or limits.ecs):
-        why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
-        return Refuse(f"{thing}: {why}", errors.NO_TRANSCODER)
-    same_day = row is not None and now - row.attempts_since < DAY_S
-    spent = row.attempts_today if row and same_day else 0
-    if spent >= limits.max_attempts_a_day:
-        return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
-    backend = Backend.OSS if limits.oss else Backend.ECS
-    return Attempt(
-        record_id=record_id,
-        resolution=resolution,
-        attempt=(row.attempt if row else 0) + 1,
-        attempts_today=spent + 1,
-        attempts_since=row.attempts_since if row and same_day else now,
-        backend=backend,
-        deadline=now + (limits.transcoding_time_out_s if backend is Backend.OSS else limits.ecs_time_out_s),
-        source_url=source_url,
-    )
-
-
-def source(booking: Booking, wanted: Resolution) -> str | None:
-    """The URL to transcode from: the smallest resolution that is at least *wanted*, else the largest there is.
-
-    ``video_url`` has no stated size; it is the original, so it is taken where no listed one is large enough.
-    """
-    order = list(Resolution)
-    listed = booking.urls
-    enough = [one for one in order[order.index(wanted) :] if one in listed]
-    if enough:
-        return listed[enough[0]]
-    if booking.video_url is not None:
-        return booking.video_url
-    return next((listed[one] for one in reversed(order) if one in listed), None)

@@ -75,9 +75,8 @@ def outcome(result: TranscodingResult, row: Underway | None) -> Outcome:
 
 @dataclass(frozen=True)
 class Settled:
-    """One result and what it comes to; *inbox_id* is the message's."""
+    """One result and what it comes to."""
 
-    inbox_id: int
     result: TranscodingResult
     outcome: Outcome
 
@@ -92,21 +91,19 @@ class Settled:
         return stem(*self.key)
 
 
-def settle(
-    results: Iterable[tuple[int, TranscodingResult]], rows: Mapping[RenditionKey, Underway], *, ecs: bool
-) -> list[Settled]:
+def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Underway], *, ecs: bool) -> list[Settled]:
     """Decide a batch of results in their order; a result sees what those before it have changed.
 
     Where no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
     """
     now: dict[RenditionKey, Underway] = dict(rows)
     decided: list[Settled] = []
-    for inbox_id, result in results:
+    for result in results:
         key = (result.record_id, result.video_resolution)
         what = outcome(result, now.get(key))
         if what is Outcome.FALL_BACK and not ecs:
             what = Outcome.FAIL
-        decided.append(Settled(inbox_id, result, what))
+        decided.append(Settled(result, what))
         if key in now:
             now[key] = _after(now[key], what)
     return decided

@@ -1,18 +1,16 @@
 """The teacher's bookings: what is known of them, and what a plan makes of them."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import Connection, Float, bindparam, func, insert, select, update
 
+from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.teacher import orders
-from lectern.facts import Known, Order, Slot
+from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
-
-MAX_DELIVERIES = 10
-"""So many answers at most are sent for one booking, however often it is delivered."""
 
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class weighs on its streamer."""
@@ -23,8 +21,36 @@ OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
 
 _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
 
-_EACH = update(orders).where(orders.c.class_id == bindparam("of"))
-"""One statement for many classes: the driver repeats it, which costs a tenth of as many statements."""
+_FIELDS = tuple(one.name for one in fields(Order))
+_CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placement", "promised_at")
+"""What can be another in a booking that is there."""
+
+# Built once, and the driver repeats each for many rows: that costs a tenth of as many statements.
+_INSERT = insert(orders)
+_UPDATE = (
+    update(orders)
+    .where(orders.c.class_id == bindparam("of"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGES})
+    .values(updated_at=func.coalesce(bindparam("at", type_=Float()), orders.c.updated_at))
+)
+_LIVE = orders.c.end_time > bindparam("now", type_=Float())
+_BY_ID = select(*_COLUMNS).where(texts(orders.c.class_id))
+_TAKEN = select(orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
+    texts(orders.c.stream), _LIVE, orders.c.state.not_in(OVER)
+)
+_HAVING = select(orders.c.streamer, func.count()).where(orders.c.state.in_(LOADING), _LIVE).group_by(orders.c.streamer)
+_WAITING = (
+    select(*_COLUMNS)
+    .where(
+        orders.c.record_id == bindparam("record_id"),
+        orders.c.resolution == bindparam("resolution"),
+        orders.c.state == BookingState.WAITING,
+    )
+    .order_by(orders.c.received_at, orders.c.class_id)
+)
+_THESE = update(orders).where(texts(orders.c.class_id))
+_TOUCHED = _THESE.values(updated_at=bindparam("at", type_=Float()))
+_WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -34,14 +60,9 @@ def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The bookings of *class_ids* that are known."""
-    found = connection.execute(select(*_COLUMNS).where(orders.c.class_id.in_(class_ids)))
-    return {row.class_id: _order(row) for row in found}
-
-
-def known(connection: Connection, class_ids: Sequence[str]) -> dict[str, Known]:
-    """What the booking decision asks about *class_ids*."""
-    found = by_id(connection, class_ids)
-    return {id_: Known(o.state, o.payload, o.code, o.message, o.streamer) for id_, o in found.items()}
+    if not class_ids:
+        return {}
+    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, values(class_ids))}
 
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
@@ -49,37 +70,21 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
     streams = {one.stream for one in booked}
     if not streams:
         return {}
-    mine = orders.c.stream.in_(streams)
-    live = (orders.c.end_time > now) & orders.c.state.not_in(OVER)
-    columns = (orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time)
     found: dict[str, list[Slot]] = {}
-    for stream, class_id, start, end in connection.execute(select(*columns).where(mine, live)):
+    for stream, class_id, start, end in connection.execute(_TAKEN, {**values(streams), "now": now}):
         found.setdefault(stream, []).append(Slot(class_id, start, end))
     return found
 
 
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
     """The classes that wait for a rendition, in the order they came."""
-    wanted = (
-        select(*_COLUMNS)
-        .where(
-            orders.c.record_id == record_id,
-            orders.c.resolution == resolution,
-            orders.c.state == BookingState.WAITING,
-        )
-        .order_by(orders.c.received_at, orders.c.class_id)
-    )
-    return [_order(row) for row in connection.execute(wanted)]
+    wanted = {"record_id": record_id, "resolution": resolution}
+    return [_order(row) for row in connection.execute(_WAITING, wanted)]
 
 
 def having(connection: Connection, now: float) -> dict[str, int]:
     """How many not yet ended classes each streamer has that has any."""
-    counted = connection.execute(
-        select(orders.c.streamer, func.count())
-        .where(orders.c.state.in_(LOADING), orders.c.end_time > now)
-        .group_by(orders.c.streamer)
-    )
-    return {str(name): int(number) for name, number in counted}
+    return {str(name): int(number) for name, number in connection.execute(_HAVING, {"now": now})}
 
 
 def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
@@ -94,102 +99,41 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     return [_order(row) for row in connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time))]
 
 
-def add(
-    connection: Connection,
-    booked: Sequence[tuple[Booking, BookingState]],
-    now: float,
-    *,
-    refused: Collection[str] = (),
-) -> dict[str, Order]:
-    """Insert new bookings; returns them as ``by_id`` would. Those *refused* (class_ids) have no stream."""
+def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
+    """Insert new bookings as they are decided. One that is refused has no stream."""
     rows = [
         {
-            "class_id": booking.class_id,
+            **{name: getattr(order, name) for name in _FIELDS},
             "institution_id": booking.institution_id,
-            "record_id": booking.record_id,
-            "url_stem": _url_stem(booking),
-            "resolution": booking.video_resolution,
-            "start_time": booking.start_time,
-            "end_time": booking.end_time,
-            "stream": None if booking.class_id in refused else booking.stream,
-            "payload": booking.payload,
-            "state": state,
+            "stream": None if order.state is BookingState.REFUSED else booking.stream,
             "received_at": now,
             "updated_at": now,
         }
-        for booking, state in booked
+        for booking, order in booked
     ]
     if rows:
-        connection.execute(insert(orders), rows)
-    return {
-        booking.class_id: Order(
-            booking.class_id,
-            state,
-            booking.payload,
-            booking.record_id,
-            booking.video_resolution,
-            booking.start_time,
-            booking.end_time,
-            url_stem=_url_stem(booking),
-        )
-        for booking, state in booked
-    }
+        connection.execute(_INSERT, rows)
 
 
-def _url_stem(booking: Booking) -> str | None:
-    """The stem of a booking that names no record."""
-    return booking.stem if booking.record_id is None else None
+def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
+    """Write bookings as they are now, each with the time of its move; None where it has not moved."""
+    rows = [
+        {"of": one.class_id, "at": at, **{f"new_{name}": getattr(one, name) for name in _CHANGES}}
+        for one, at in changed
+    ]
+    if rows:
+        connection.execute(_UPDATE, rows)
 
 
-def place(connection: Connection, placed: Sequence[tuple[str, str, str]], now: float) -> None:
-    """Put (class_id, streamer, url) of each class that proceeds, or is moved: its placement counts up."""
-    if placed:
-        there = {"streamer": bindparam("to_streamer"), "url": bindparam("from_url"), "state": BookingState.PLACED}
-        rows = [{"of": class_id, "to_streamer": streamer, "from_url": url} for class_id, streamer, url in placed]
-        connection.execute(_EACH.values(**there, placement=orders.c.placement + 1, updated_at=now), rows)
+def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
+    """Insert bookings that nobody has decided yet, or that another program took."""
+    insert_all(connection, [(one, replace(Order.of(one), state=state)) for one, state in booked], now)
 
 
-def promise(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """The platform is answered with success: there is no other answer after this one."""
-    connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(promised_at=now))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a booking comes to."""
-
-    order: Order
-    state: BookingState
-    code: int = 0
-    message: str = ""
-
-
-def close_all(connection: Connection, outcomes: Sequence[Outcome], now: float) -> None:
-    """Move each booking to its outcome; raises ForbiddenMove where the tables have no such move."""
-    for one in outcomes:
-        check_move(BOOKING_MOVES, one.order.class_id, one.order.state, one.state)
-    if outcomes:
-        values: dict[str, Any] = {
-            "state": bindparam("to_state"),
-            "code": bindparam("its_code"),
-            "message": bindparam("why"),
-        }
-        rows = [{"of": o.order.class_id, "to_state": o.state, "its_code": o.code, "why": o.message} for o in outcomes]
-        connection.execute(_EACH.values(**values, updated_at=now), rows)
-
-
-def close(
-    connection: Connection, order: Order, state: BookingState, now: float, *, code: int = 0, message: str = ""
-) -> None:
-    """Move one booking to *state* with its outcome; raises ForbiddenMove where the tables have no such move."""
-    close_all(connection, [Outcome(order, state, code, message)], now)
-
-
-def delivered_again(connection: Connection, class_ids: Sequence[str]) -> None:
-    """Count second deliveries."""
-    more = case((orders.c.deliveries < MAX_DELIVERIES, orders.c.deliveries + 1), else_=orders.c.deliveries)
-    if class_ids:
-        connection.execute(_EACH.values(deliveries=more), [{"of": class_id} for class_id in class_ids])
+def close(connection: Connection, order: Order, state: BookingState, now: float) -> None:
+    """Move one booking; raises ForbiddenMove where the tables have no such move."""
+    check_move(BOOKING_MOVES, order.class_id, order.state, state)
+    update_all(connection, [(replace(order, state=state), now)])
 
 
 def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:
@@ -210,7 +154,8 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """An alarm was raised for the waiting classes."""
-    connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(warned_at=now))
+    if class_ids:
+        connection.execute(_WARNED, {**values(class_ids), "at": now})
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
@@ -227,7 +172,8 @@ def unended(connection: Connection, before: float) -> list[Order]:
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """The classes were just told to their streamer again."""
-    connection.execute(update(orders).where(orders.c.class_id.in_(class_ids)).values(updated_at=now))
+    if class_ids:
+        connection.execute(_TOUCHED, {**values(class_ids), "at": now})
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:

@@ -1,34 +1,37 @@
 """Cancels that are not done with: a streamer has not confirmed them, or their booking has not come."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from lectern.changes import CancelTold
+from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.teacher import cancels
 from lectern.facts import TOLD_AGAIN_S, Unconfirmed
 
 
-def tell(connection: Connection, class_id: str, streamer: str, until: float, now: float) -> None:
-    """*streamer* is told now to give the class up, and again until it confirms it, or the class is over at *until*."""
-    _put(connection, class_id, streamer, until, now)
+def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
+    """Cancels that are not done with."""
+    if told:
+        connection.execute(delete(cancels).where(texts(cancels.c.class_id)), values(one.class_id for one in told))
+        latest = {one.class_id: one for one in told}
+        rows = [{**asdict(one), "cancelled_at": now, "told_at": now} for one in latest.values()]
+        connection.execute(insert(cancels), rows)
 
 
-def expect(connection: Connection, class_id: str, until: float, now: float) -> None:
-    """The class is not booked yet; a booking of it that comes before *until* is cancelled."""
-    _put(connection, class_id, None, until, now)
+def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """Those of *class_ids* whose cancel a streamer has not confirmed, and the streamer."""
+    wanted = select(cancels.c.class_id, cancels.c.streamer).where(texts(cancels.c.class_id))
+    return {(row.class_id, row.streamer) for row in connection.execute(wanted, values(class_ids))}
 
 
-def _put(connection: Connection, class_id: str, streamer: str | None, until: float, now: float) -> None:
-    connection.execute(delete(cancels).where(cancels.c.class_id == class_id))
-    values = {"streamer": streamer, "cancelled_at": now, "told_at": now, "until": until}
-    connection.execute(insert(cancels).values(class_id=class_id, **values))
-
-
-def confirmed(connection: Connection, class_id: str, streamer: str) -> bool:
-    """*streamer* has given the class up; False where it was not asked to."""
-    mine = (cancels.c.class_id == class_id) & (cancels.c.streamer == streamer)
-    return connection.execute(delete(cancels).where(mine)).rowcount > 0
+def confirm(connection: Connection, confirmed: Sequence[tuple[str, str]]) -> None:
+    """Streamers have given classes up."""
+    mine = (cancels.c.class_id == bindparam("of")) & (cancels.c.streamer == bindparam("by"))
+    if confirmed:
+        connection.execute(delete(cancels).where(mine), [{"of": class_id, "by": name} for class_id, name in confirmed])
 
 
 def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
@@ -36,14 +39,15 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
     waits = cancels.c.streamer.is_(None) & (cancels.c.until > now)
     if not class_ids or connection.execute(select(cancels.c.class_id).where(waits).limit(1)).first() is None:
         return set()
-    wanted = select(cancels.c.class_id).where(waits, cancels.c.class_id.in_(class_ids))
-    return set(connection.execute(wanted).scalars())
+    wanted = select(cancels.c.class_id).where(waits, texts(cancels.c.class_id))
+    return set(connection.execute(wanted, values(class_ids)).scalars())
 
 
 def booked(connection: Connection, class_ids: Sequence[str]) -> None:
     """The bookings that were awaited have come, and are cancelled."""
-    mine = cancels.c.class_id.in_(class_ids) & cancels.c.streamer.is_(None)
-    connection.execute(delete(cancels).where(mine))
+    if class_ids:
+        mine = texts(cancels.c.class_id) & cancels.c.streamer.is_(None)
+        connection.execute(delete(cancels).where(mine), values(class_ids))
 
 
 def untold(connection: Connection, now: float) -> list[Unconfirmed]:
@@ -65,7 +69,8 @@ def _read(connection: Connection, which: ColumnElement[bool]) -> list[Unconfirme
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """The cancels were just told again."""
-    connection.execute(update(cancels).where(cancels.c.class_id.in_(class_ids)).values(told_at=now))
+    if class_ids:
+        connection.execute(update(cancels).where(texts(cancels.c.class_id)).values(told_at=now), values(class_ids))
 
 
 def prune(connection: Connection, now: float) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
 
+from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
 from lectern.shown import masked
@@ -27,8 +28,8 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
 def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
     """Those of *class_ids* to which *what* happened before."""
     events = journal.events
-    wanted = select(events.c.class_id).where(events.c.class_id.in_(class_ids), events.c.what == what)
-    return {str(class_id) for class_id in connection.execute(wanted).scalars()}
+    wanted = select(events.c.class_id).where(texts(events.c.class_id), events.c.what == what)
+    return {str(class_id) for class_id in connection.execute(wanted, values(class_ids)).scalars()}
 
 
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:

@@ -1,10 +1,11 @@
 """Leases as rows: the teacher's truth about who may push what, and the session that a streamer was given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from lectern.changes import Granted, Taken
 from lectern.effects.rows.tables.streamer import leases
 from lectern.effects.rows.tables.teacher import moves, streamers
 
@@ -35,18 +36,16 @@ def holder(connection: Connection, name: str) -> Holder:
     return holders(connection).get(name, Holder(name, None, 0.0, 0.0, None))
 
 
-def grant(connection: Connection, name: str, session: str, lease_s: float, now: float) -> None:
-    """From here on the streamer holds its lease under *session*, for *lease_s* after each beat."""
-    connection.execute(delete(streamers).where(streamers.c.name == name))
-    connection.execute(insert(streamers).values(name=name, session=session, lease_s=lease_s, granted_at=now))
+def grant(connection: Connection, claim: Granted, now: float) -> None:
+    """From here on the streamer holds its lease as *claim* says."""
+    connection.execute(delete(streamers).where(streamers.c.name == claim.streamer))
+    held = {"name": claim.streamer, "session": claim.session, "lease_s": claim.lease_s, "granted_at": now}
+    connection.execute(insert(streamers).values(**held))
 
 
-def take(connection: Connection, name: str, session: str | None) -> bool:
-    """Take the lease away; False where it is not the one of *session* any more: it was granted anew meanwhile."""
-    if holder(connection, name).session != session:
-        return False
+def take(connection: Connection, name: str) -> None:
+    """Take the lease away."""
     connection.execute(update(streamers).where(streamers.c.name == name).values(session=None))
-    return True
 
 
 def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
@@ -57,12 +56,10 @@ def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
     connection.execute(update(streamers).where(streamers.c.name == name).values(lost_at=lost_at))
 
 
-def note_move(
-    connection: Connection, class_id: str, streamer: str, placement: int, now: float, *, refused: bool
-) -> None:
-    """Note that a class was taken from its streamer: because that is lost, or has *refused* it."""
-    values = {"class_id": class_id, "streamer": streamer, "placement": placement, "moved_at": now, "refused": refused}
-    connection.execute(insert(moves).values(**values))
+def note_moves(connection: Connection, taken: Sequence[Taken], now: float) -> None:
+    """Note that classes were taken from their streamers."""
+    if taken:
+        connection.execute(insert(moves), [{**asdict(one), "moved_at": now} for one in taken])
 
 
 def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:

@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from lectern.effects.rows import metrics
 from lectern.effects.rows.tables.shared import Journal
+from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
 
 SENDING_S = 20.0
@@ -50,16 +52,12 @@ class Unsent:
 
 def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
     """Add the messages to the transaction."""
-    rows = [
-        {
-            "target": one.target,
-            "kind": one.kind,
-            "body": one.message.to_json(),
-            "class_id": one.class_id,
-            "created_at": now,
-        }
-        for one in outgoing
-    ]
+    rows: list[dict[str, Any]] = []
+    for one in outgoing:
+        body = one.message.to_json()
+        rows.append({"target": one.target, "kind": one.kind, "body": body, "class_id": one.class_id, "created_at": now})
+        if isinstance(one.message, Alarm):
+            metrics.ALARMS.labels(str(one.message.code)).inc()
     if rows:
         connection.execute(insert(journal.outbox), rows)
 

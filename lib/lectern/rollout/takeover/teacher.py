@@ -8,7 +8,8 @@ import redis
 from sqlalchemy import Connection, inspect
 
 from lectern import errors
-from lectern.decide.booking import Do, Named, action, named_by, source
+from lectern.decide.attempts import source
+from lectern.decide.booking import Do, Named, action, named_by
 from lectern.effects.redis.rekey import Rule, in_words
 from lectern.effects.rows import bookings, events, inbox, renditions
 from lectern.effects.rows.inbox import Arrived

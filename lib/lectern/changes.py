@@ -1,0 +1,208 @@
+"""What a flow of the teacher has decided, as one value: one writer commits it, one printer shows it."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lectern import errors, outgoing
+from lectern.errors import ErrorCode
+from lectern.facts import Attempt, Event, Kept, Order, RenditionKey
+from lectern.messages import Booking, DeadLetter, Message, Release
+from lectern.outgoing import Kind, Outgoing
+from lectern.settings import TeacherSettings
+from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
+from lectern.stems import stem
+
+MAX_DELIVERIES = 10
+"""Number of answers that one booking gets at most, however often it is delivered."""
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A rendition goes to another state; *url* is where it lies, *reason* why it will not be there."""
+
+    key: RenditionKey
+    old: RenditionState
+    new: RenditionState
+    url: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A class is taken from its streamer: because that is lost, or has *refused* it."""
+
+    class_id: str
+    streamer: str
+    placement: int
+    refused: bool
+
+
+@dataclass(frozen=True)
+class CancelTold:
+    """*streamer* is told to give a class up, until it confirms it; without one, the cancel waits for its booking."""
+
+    class_id: str
+    streamer: str | None
+    until: float
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A streamer holds its lease under *session*, for *lease_s* seconds after each beat."""
+
+    streamer: str
+    session: str
+    lease_s: float
+
+
+@dataclass
+class Changes:
+    """Nothing of it is done before it is written."""
+
+    settings: TeacherSettings
+    now: float
+    orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
+    booked: dict[str, Booking] = field(default_factory=dict)  # new
+    moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
+    again: set[str] = field(default_factory=set)  # classes that were delivered again, and nothing else
+    begun: list[Attempt] = field(default_factory=list)
+    remade: list[Remade] = field(default_factory=list)
+    fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
+    taken: list[Taken] = field(default_factory=list)
+    cancels: list[CancelTold] = field(default_factory=list)
+    confirmed: list[tuple[str, str]] = field(default_factory=list)  # cancels of a class, by its streamer
+    met: list[str] = field(default_factory=list)  # bookings whose cancel came before them
+    told_again: list[str] = field(default_factory=list)  # classes whose streamer hears once more what to prepare
+    cancels_told_again: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)  # classes that wait for too long
+    lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when
+    leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken
+    granted: list[Granted] = field(default_factory=list)
+    sends: list[Outgoing] = field(default_factory=list)
+    notes: list[Event] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)  # ids of the inbox
+    dead: list[tuple[int, str]] = field(default_factory=list)  # ids of the inbox, and what is wrong with each
+    # for after the commit
+    table: list[dict[str, object]] = field(default_factory=list)
+    joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
+    leaves: list[tuple[str, str]] = field(default_factory=list)
+    transcoded: list[tuple[str, str]] = field(default_factory=list)  # backend and outcome, for the metrics
+
+    # -- a class -------------------------------------------------------------------------------------------------------
+
+    def book(self, booking: Booking) -> Order:
+        """A new booking; what becomes of it follows."""
+        order = Order.of(booking)
+        self.booked[order.class_id] = booking
+        self.orders[order.class_id] = order
+        return order
+
+    def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
+        """Move a class; raises ForbiddenMove where the tables have no such move. Returns it as it is then."""
+        check_move(BOOKING_MOVES, order.class_id, order.state, state)
+        after = replace(order, state=state, code=code, message=message, **more)
+        self.moves.append((order, after))
+        self.orders[order.class_id] = after
+        return after
+
+    def place(self, order: Order, streamer: str, url: str) -> None:
+        """Give a class to *streamer*, and tell it what to prepare; its placement counts up."""
+        anew = {} if order.state is BookingState.READY else {"code": order.code, "message": order.message}
+        placed: dict[str, Any] = {**anew, "streamer": streamer, "url": url, "placement": order.placement + 1}
+        after = self.move(order, BookingState.PLACED, **placed)
+        self.prepare(after)
+
+    def count_delivery(self, order: Order) -> None:
+        """A booking came once more."""
+        self.orders[order.class_id] = replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES))
+        self.again.add(order.class_id)
+
+    def refuse(self, order: Order, code: ErrorCode, why: str, *, alarm: bool = False) -> None:
+        """Refuse a class, once, with its code; an answer for each time it was booked."""
+        self.move(order, BookingState.REFUSED, code.number, why)
+        self.answer(order, code.number, why, order.deliveries)
+        if alarm:
+            self.alarm(code, f"{order.class_id}: {why}", order)
+        self.note("refused", order, f"{code.number}: {why}")
+        self.row(order.class_id, "refuse", code=code.number, detail=why)
+
+    # -- a rendition ---------------------------------------------------------------------------------------------------
+
+    def remake(
+        self,
+        key: RenditionKey,
+        old: RenditionState,
+        new: RenditionState,
+        *,
+        url: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Move a rendition; raises ForbiddenMove where the tables have no such move."""
+        check_move(RENDITION_MOVES, stem(*key), old, new)
+        self.remade.append(Remade(key, old, new, url, reason))
+
+    # -- what is said --------------------------------------------------------------------------------------------------
+
+    def answer(self, order: Order, code: int, why: str, times: int = 1) -> None:
+        """Answer a booking to the platform."""
+        self.answer_class(order.class_id, code, why, order.streamer, times)
+
+    def answer_class(self, class_id: str, code: int, why: str, streamer: str | None = None, times: int = 1) -> None:
+        """Answer a booking that may not be known here."""
+        said = outgoing.answer(class_id, code, why, streamer)
+        self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
+
+    def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
+        """Call a person; *about* is the class that is in danger."""
+        if about is not None:
+            named |= {"class_id": about.class_id, "record_id": about.record_id, "resolution": about.resolution}
+        made = outgoing.alarm(code, said, self.now, self.settings.name, **named)
+        self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
+
+    def tell(self, streamer: str, message: Message, class_id: str | None) -> None:
+        """Tell a streamer."""
+        target = self.settings.streamer_stream.format(name=streamer)
+        self.sends.append(Outgoing(target, Kind.STREAM, message, class_id))
+
+    def prepare(self, order: Order) -> None:
+        """Tell the streamer of a class what to prepare."""
+        told = outgoing.prepare(order.payload, order.url or "", order.placement)
+        self.tell(order.streamer or "", told, order.class_id)
+
+    def release(self, streamer: str, class_id: str, placement: int | None = None) -> None:
+        """Tell *streamer* to give a class up."""
+        self.tell(streamer, Release.model_construct(class_id=class_id, placement=placement), class_id)
+
+    def note(self, what: str, about: Order | None = None, detail: str = "", **named: str | None) -> None:
+        """Keep what happened, for ``lectern explain``."""
+        if about is not None:
+            named = {"class_id": about.class_id, "stem": about.stem}
+        self.notes.append(Event(what, detail=detail, **named))
+
+    def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
+        """One line of the run's table in the UI."""
+        self.table.append(
+            {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
+        )
+
+    def bury(self, kept: Kept, error: str, code: ErrorCode = errors.DEAD_LETTER, class_id: str | None = None) -> None:
+        """A message that nobody can read: it goes to the dead letters with the reason, and a person is called."""
+        self.dead.append((kept.id, error))
+        letter = DeadLetter.model_construct(error=error, body=kept.body, command=kept.command)
+        self.sends.append(Outgoing(self.settings.dead_letter_stream, Kind.STREAM, letter))
+        self.alarm(code, error, class_id=class_id)
+        self.note("malformed", detail=error, class_id=class_id)
+        self.row(class_id or "?", "malformed", code=code.number, detail=error)
+
+    def waiting_key(self, order: Order) -> str:
+        """The Redis list on which a class waits."""
+        return self.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
+
+    # -- after the decision --------------------------------------------------------------------------------------------
+
+    def changed(self) -> Iterator[Order]:
+        """The bookings that were there before, as they will be."""
+        ids = dict.fromkeys([after.class_id for _, after in self.moves] + sorted(self.again))
+        return (self.orders[one] for one in ids if one not in self.booked)

@@ -1,0 +1,66 @@
+"""Cancels: a class is taken back from wherever it is; its streamer is told until it confirms it."""
+
+from collections.abc import Collection, Sequence
+
+from lectern import errors
+from lectern.changes import CancelTold, Changes
+from lectern.facts import Unconfirmed
+from lectern.messages import Booking, Cancel
+from lectern.states import BookingState
+
+EARLY_S = 600.0
+"""Seconds for which the cancel of a class that nobody has booked is kept: its booking may come over another way."""
+
+OVER = frozenset({BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED})
+
+
+def cancel(changes: Changes, message: Cancel) -> None:
+    """Cancel a class; if nobody has booked it, its booking is cancelled when it comes."""
+    class_id = message.class_id
+    order = changes.orders.get(class_id)
+    if order is None:
+        changes.cancels.append(CancelTold(class_id, None, changes.now + EARLY_S))
+        changes.row(class_id, "cancel of an unknown class")
+        changes.note("cancel of an unknown class", class_id=class_id)
+        return
+    # A broken class is not over before its end: a person may have retried it, so it may be on air.
+    if order.state in OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
+        changes.row(class_id, f"cancel of a class that is {order.state}")
+        return
+    changes.move(order, BookingState.CANCELLED, order.code or 0)
+    if order.state is BookingState.WAITING:
+        changes.leaves.append((changes.waiting_key(order), class_id))
+    if order.promised_at is None:
+        changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning, order.deliveries)
+    if order.streamer:
+        changes.cancels.append(CancelTold(class_id, order.streamer, order.end_time))
+        changes.release(order.streamer, class_id)
+    changes.note("cancelled", order)
+    changes.row(class_id, "cancel", where=order.streamer or "")
+
+
+def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collection[str]) -> list[Booking]:
+    """Cancel those of *booked* whose cancel came before them (*early*); returns the others.
+
+    A second delivery of one that is cancelled here is among the others: it gets the same answer once more.
+    """
+    others: list[Booking] = []
+    code = errors.CANCELLED
+    for booking in booked:
+        if booking.class_id not in early or booking.class_id in changes.orders:
+            others.append(booking)
+            continue
+        order = changes.move(changes.book(booking), BookingState.CANCELLED, code.number, code.meaning)
+        changes.answer(order, code.number, code.meaning)
+        changes.met.append(order.class_id)
+        changes.note("cancelled before it was booked", order)
+        changes.row(order.class_id, "cancelled before it was booked", code=code.number)
+    return others
+
+
+def tell_again(changes: Changes, unconfirmed: Sequence[Unconfirmed]) -> None:
+    """Tell streamers once more to give up classes that were cancelled."""
+    for one in unconfirmed:
+        changes.release(one.streamer, one.class_id)
+        changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")
+        changes.cancels_told_again.append(one.class_id)

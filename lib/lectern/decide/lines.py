@@ -1,0 +1,57 @@
+"""What is to be written, a line each: what a dry run shows."""
+
+from lectern.changes import Changes
+from lectern.messages import Alarm
+from lectern.outgoing import Outgoing
+from lectern.stems import stem
+
+
+def lines(changes: Changes) -> list[str]:
+    """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
+    return [*_classes(changes), *_renditions(changes), *_streamers(changes), *_said(changes)]
+
+
+def _classes(changes: Changes) -> list[str]:
+    return [
+        *(f"{after.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
+        *(f"{one}: delivered again" for one in sorted(changes.again)),
+        *(f"{one.class_id}: taken from {one.streamer}" for one in changes.taken),
+        *(f"{one.class_id}: its cancel waits for {one.streamer or 'its booking'}" for one in changes.cancels),
+        *(f"{class_id}: its cancel is confirmed by {streamer}" for class_id, streamer in changes.confirmed),
+        *(f"{one}: its cancel has met it" for one in changes.met),
+        *(f"{one}: its streamer is told again" for one in changes.told_again),
+        *(f"{one}: its cancel is told again" for one in changes.cancels_told_again),
+        *(f"{one}: is known to wait for too long" for one in changes.warned),
+    ]
+
+
+def _renditions(changes: Changes) -> list[str]:
+    return [
+        *(f"{one.stem}: {one.backend} transcoding, attempt {one.attempt}" for one in changes.begun),
+        *(f"{stem(*one.key)}: {one.old} -> {one.new}" for one in changes.remade),
+        *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fallen),
+    ]
+
+
+def _streamers(changes: Changes) -> list[str]:
+    return [
+        *(f"{name}: {'lost' if since else 'not lost any more'}" for name, since in changes.lost.items()),
+        *(f"{name}: its lease is taken" for name in changes.leaseless),
+        *(f"{one.streamer}: holds its lease" for one in changes.granted),
+    ]
+
+
+def _said(changes: Changes) -> list[str]:
+    return [
+        *(f"to {one.target}: {_named(one)}" for one in changes.sends),
+        *(f"event: {one.what} {one.class_id or one.stem or ''}".rstrip() for one in changes.notes),
+        *(f"inbox {one}: done" for one in changes.done),
+        *(f"inbox {one}: dead" for one, _ in changes.dead),
+    ]
+
+
+def _named(one: Outgoing) -> str:
+    said = one.message
+    code = f" {said.code}" if isinstance(said, Alarm) else ""
+    about = said.class_id if isinstance(said, Alarm) else one.class_id
+    return f"{getattr(said, 'cmd', '')}{code}{f' {about}' if about else ''}"

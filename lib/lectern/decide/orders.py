@@ -1,0 +1,69 @@
+"""What a batch of bookings and cancels comes to."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from lectern.changes import Changes
+from lectern.decide.attempts import Limits
+from lectern.decide.booking import Verdict, plan
+from lectern.decide.cancels import cancel, without_cancelled
+from lectern.decide.verdicts import Loads, answer_again, proceed
+from lectern.facts import Known, Order, Rendition, RenditionKey, Slot
+from lectern.messages import Booking, Cancel
+from lectern.states import BookingState
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the database says of the renditions, streams and streamers that the bookings are about."""
+
+    early: Collection[str]
+    """Classes whose cancel came before them."""
+
+    renditions: Mapping[RenditionKey, Rendition]
+    taken: Mapping[str, Sequence[Slot]]
+    """The live classes of each stream."""
+
+    loads: Loads
+
+
+def decide(
+    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: Facts, limits: Limits
+) -> None:
+    """Decide bookings in their order, then cancels; ``changes.orders`` has those that are known already."""
+    others = without_cancelled(changes, booked, facts.early)
+    made = plan(others, known(changes.orders), facts.renditions, limits, changes.now, facts.taken)
+    going: list[tuple[Order, str]] = []
+    for verdict in made.verdicts:
+        order = changes.book(verdict.booking)
+        if verdict.state is BookingState.PLACED:
+            going.append((order, verdict.url or ""))
+        elif verdict.state is BookingState.WAITING:
+            _wait(changes, order)
+        else:
+            _refuse(changes, order, verdict)
+    proceed(changes, going, facts.loads)
+    for attempt in made.attempts:
+        changes.begun.append(attempt)
+        changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
+    for again in made.again:
+        answer_again(changes, changes.orders[again.class_id], differs=again.differs)
+    for message in cancelled:
+        cancel(changes, message)
+
+
+def known(orders: Mapping[str, Order]) -> dict[str, Known]:
+    """What the plan asks about the bookings that are there."""
+    return {id_: Known(o.state, o.payload, o.code, o.message, o.streamer) for id_, o in orders.items()}
+
+
+def _wait(changes: Changes, order: Order) -> None:
+    changes.move(order, BookingState.WAITING)
+    changes.joins[changes.waiting_key(order)].append(order.class_id)
+    changes.note("waits", order)
+    changes.row(order.class_id, "wait", detail=order.stem)
+
+
+def _refuse(changes: Changes, order: Order, verdict: Verdict) -> None:
+    assert verdict.code is not None  # a refusal has its code
+    changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)

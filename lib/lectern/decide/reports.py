@@ -1,0 +1,103 @@
+"""What the streamers report: a prepared class is answered, an ended one is closed, a lost one goes to another."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from lectern import errors
+from lectern.changes import Changes
+from lectern.decide.verdicts import Loads, place_again
+from lectern.facts import Order
+from lectern.messages import Report
+from lectern.states import BookingState
+
+ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
+"""States in which a class may end on its streamer."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is needed for the few reports that are no plain success."""
+
+    loads: Loads
+    no: Mapping[str, set[str]]
+    """The streamers that have refused each class."""
+
+    unconfirmed: Collection[tuple[str, str]]
+    """Classes whose cancel a streamer has not confirmed, and the streamer."""
+
+
+NO_FACTS = Facts({}, {}, ())
+
+
+def are_plain(reports: Sequence[Report]) -> bool:
+    """Whether each report says that a class is prepared, as nearly all do: then no more facts are needed."""
+    return all((said.cmd, said.result) == ("prepared", "success") for said in reports)
+
+
+def take(changes: Changes, said: Report, facts: Facts) -> None:
+    """Take one report; it sees what those before it have changed."""
+    order = changes.orders.get(said.class_id)
+    its = (said.class_id, said.streamer)
+    if said.cmd == "ended" and its in facts.unconfirmed and its not in changes.confirmed:
+        changes.confirmed.append(its)
+        changes.row(said.class_id, "cancel confirmed", where=said.streamer)
+        changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
+    elif order is None or not _is_from(order, said):
+        changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
+    elif said.cmd == "prepared" and _is_news(order, said):
+        _prepared(changes, order, said, facts)
+    elif said.cmd == "ended" and order.state in ENDING:
+        if order.state is BookingState.PLACED:  # two runs take reports side by side: the last word came first
+            order = _ready(changes, order, said)
+        _ended(changes, order, said)
+    else:
+        changes.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
+
+
+def _is_from(order: Order, said: Report) -> bool:
+    """Whether the streamer that has the class says it; a row of before the moves has no placement, and one streamer."""
+    return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
+
+
+def _is_news(order: Order, said: Report) -> bool:
+    """Whether a streamer says how it goes with a class that it was given, or that it lost one that was ready."""
+    return order.state is BookingState.PLACED or (order.state is BookingState.READY and said.result != "success")
+
+
+def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> None:
+    if said.result == "success":
+        _ready(changes, order, said)
+    elif order.promised_at is not None or order.state is BookingState.READY:
+        why = f"{said.streamer}: {said.code} {said.message}"
+        place_again(changes, [order], facts.loads, facts.no, why, refused=True)
+    else:
+        code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
+        changes.refuse(order, code, said.message, alarm=True)
+
+
+def _ready(changes: Changes, order: Order, said: Report) -> Order:
+    changes.row(order.class_id, "ready", where=said.streamer)
+    what, promised_at = "prepared anew", order.promised_at
+    if promised_at is None:
+        changes.answer(order, 0, "prepared", order.deliveries)
+        what, promised_at = "answered with success", changes.now
+    _note(changes, order, what, said)
+    return changes.move(order, BookingState.READY, 0, said.message, promised_at=promised_at)
+
+
+def _ended(changes: Changes, order: Order, said: Report) -> None:
+    code = errors.CODES.get(said.code, errors.AIRING_BROKEN)
+    state = BookingState.BROKEN
+    if said.result == "success":
+        state = BookingState.AIRED
+    elif code is errors.CANCELLED:
+        state = BookingState.CANCELLED  # by a person, in the UI
+    changes.move(order, state, said.code, said.message)
+    if state is BookingState.BROKEN:
+        changes.alarm(code, f"{order.class_id}: {said.message}", class_id=order.class_id, record_id=order.record_id)
+    changes.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
+    _note(changes, order, state, said)
+
+
+def _note(changes: Changes, order: Order, what: str, said: Report) -> None:
+    changes.note(what, order, f"{said.streamer}: {said.message}".rstrip(": "))

@@ -1,0 +1,95 @@
+"""What a class comes to: it proceeds to a streamer, goes to another one, is answered once more, or cannot be read."""
+
+from collections.abc import Mapping, Sequence
+
+from lectern import errors, outgoing
+from lectern.changes import Changes, Taken
+from lectern.decide.placement import place
+from lectern.errors import Malformed
+from lectern.facts import Kept, Order
+from lectern.states import BookingState
+
+ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})
+"""States before which the platform was answered with success."""
+
+Loads = dict[str, int]
+"""The number of classes of each living streamer; who places a class counts it here."""
+
+
+def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
+    """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
+    open_: list[tuple[Order, str]] = []
+    for order, url in going:
+        if order.end_time > changes.now:
+            open_.append((order, url))
+        else:
+            changes.refuse(order, errors.ENDED, "it ended before its rendition was there")
+    chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
+    for (order, url), streamer in zip(open_, chosen, strict=True):
+        if streamer is None:
+            changes.refuse(order, *outgoing.no_streamer(order.stem), alarm=True)
+            continue
+        loads[streamer] += 1
+        changes.place(order, streamer, url)
+        changes.note("placed", order, f"on {streamer}")
+        changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+
+
+def place_again(
+    changes: Changes, orders: Sequence[Order], loads: Loads, no: Mapping[str, set[str]], why: str, *, refused: bool
+) -> None:
+    """Take the classes from their streamers, and give each to another that has not refused it (*no*, by class).
+
+    The platform is not told of it. One that nobody can take is broken and alarmed where the platform was promised it,
+    else it is refused. *refused*: its streamer could not prepare it; otherwise that is lost.
+    """
+    for order in orders:
+        before = order.streamer or ""
+        open_to = {name: load for name, load in loads.items() if name not in {*no.get(order.class_id, ()), before}}
+        (chosen,) = place([order.stem], open_to, changes.settings.streamer_load_slack)
+        changes.taken.append(Taken(order.class_id, before, order.placement, refused))
+        changes.release(before, order.class_id, order.placement)
+        if chosen is None:
+            _nowhere(changes, order, why)
+            continue
+        loads[chosen] += 1
+        changes.place(order, chosen, order.url or "")
+        changes.note("moved", order, f"from {before} to {chosen}: {why}")
+        changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
+
+
+def _nowhere(changes: Changes, order: Order, why: str) -> None:
+    if order.promised_at is None and order.state is not BookingState.READY:
+        changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
+        return
+    code, said = errors.NOT_MOVED, f"{why}; no other streamer can take it"
+    changes.move(order, BookingState.BROKEN, code.number, why)
+    changes.alarm(code, f"{order.class_id}: {said}", order)
+    changes.note("broken", order, f"{code.number}: {said}")
+    changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
+
+
+def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
+    """A booking that is known came once more: the same answer once more, where there was one."""
+    what = "delivered again, differently: the first one stands" if differs else "delivered again"
+    if order.state is BookingState.REFUSED:
+        changes.answer(order, order.code or 0, order.message or "")
+    elif order.state is BookingState.CANCELLED:
+        changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning)
+    elif order.state in ANSWERED or order.promised_at is not None:
+        changes.answer(order, 0, "prepared")
+    changes.count_delivery(order)
+    if differs:
+        changes.alarm(errors.CONFLICT, f"{order.class_id}: {what}", class_id=order.class_id)
+    changes.note(what, order)
+    changes.row(order.class_id, what, code=order.code or 0)
+
+
+def bury(changes: Changes, kept: Kept, error: Malformed) -> None:
+    """A malformed message: a 400 answer where its class can be read and is not booked; always a dead letter."""
+    class_id = error.class_id
+    if class_id is None or class_id in changes.orders or kept.command != "order":
+        changes.bury(kept, error.message, class_id=class_id)
+        return
+    changes.answer_class(class_id, errors.MALFORMED.number, error.message)
+    changes.bury(kept, error.message, errors.MALFORMED, class_id)

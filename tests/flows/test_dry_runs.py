@@ -1,0 +1,252 @@
+"""A dry run of any flow of the teacher shows, line by line, what the run then writes; and it writes nothing itself."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from prefect.client.schemas.objects import State
+from redis.exceptions import ConnectionError as RedisAway
+from sqlalchemy import select, update
+
+from flows import host as at_host
+from flows import show
+from flows.host import Teacher
+from flows.teacher import handling, moves, requests
+from flows.teacher.booking import booking
+from flows.teacher.moves import move
+from flows.teacher.reports import report
+from flows.teacher.results import settle
+from flows.teacher.sweep import sweep_teacher
+from lectern.changes import Changes, Granted
+from lectern.decide import lease
+from lectern.decide.lines import lines
+from lectern.effects.rows import inbox, leases, renditions
+from lectern.effects.rows.changes import write
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import TeacherTable, orders
+from lectern.facts import Attempt
+from lectern.messages import Booking, Cancel, Message, Report
+from lectern.states import Backend, BookingState, Resolution
+from tests import strategies
+from tests.faults import hosts
+from tests.faults.turns import Quiet
+
+KEY = (6666, Resolution.P720)
+ONE, OTHER = hosts.ALIVE
+
+
+class Away(Quiet):
+    """A Redis that does not answer."""
+
+    async def alive(self, *_: object) -> list[str]:
+        raise RedisAway("no route to Redis")
+
+
+class Silent(Quiet):
+    """A Redis in which the first streamer has not been heard of for a long time."""
+
+    at = time.time() - 1000
+
+    async def heard(self, _key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, Any]]:
+        return time.time(), {ONE: {"at": self.at}}, {}
+
+
+@dataclass
+class Stage:
+    """A teacher without processes; what its runs showed, and what they wrote."""
+
+    host: Teacher
+    shown: dict[str, list[str]] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+
+    def run(self, flow: Callable[[], Coroutine[Any, Any, State[None]]]) -> str:
+        """Run a flow to its end; returns its last word."""
+        context = copy_context()
+        context.run(at_host.current.set, self.host)
+
+        async def go() -> State[None]:
+            return await asyncio.create_task(flow(), context=context)
+
+        return asyncio.run(go()).message or ""
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All that the database holds."""
+        with reading(self.host.engine) as connection:
+            return {
+                t.name: [tuple(row) for row in connection.execute(select(t))]
+                for t in TeacherTable.metadata.sorted_tables
+            }
+
+    def comes(self, *messages: Message | str) -> str:
+        """Messages come into the inbox; returns their ids."""
+        bodies = [one if isinstance(one, str) else one.to_json() for one in messages]
+        arrived = [Arrived("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
+        with transaction(self.host.engine) as connection:
+            before = self.host.journal.inbox.c.id
+            last = connection.execute(select(before).order_by(before.desc()).limit(1)).scalar() or 0
+            inbox.keep(connection, self.host.journal, arrived, time.time())
+        return inbox.spell(range(last + 1, last + 1 + len(bodies)))
+
+    def placed(self, class_id: str, *, ready: bool = False, start_in_s: float = 3600) -> None:
+        """A class is on the first streamer."""
+        changes = Changes(self.host.settings, time.time())
+        changes.place(changes.book(booked(class_id, start_in_s)), ONE, "http://origin.example/6666_720P.flv")
+        if ready:
+            changes.move(changes.orders[class_id], BookingState.READY, promised_at=changes.now)
+        changes.sends.clear()
+        with transaction(self.host.engine) as connection:
+            write(connection, self.host.journal, changes)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    made = Stage(hosts.teacher(engine))
+    made.host.bus = made.host.runs = cast("Any", Quiet())
+
+    async def table(key: str, rows: list[dict[str, Any]], _: str) -> None:
+        made.shown[key] = [str(row.get("would be written", "")) for row in rows]
+
+    def noted(connection: Any, journal: Any, changes: Changes) -> None:
+        write(connection, journal, changes)
+        made.written += lines(changes)
+
+    monkeypatch.setattr(show, "table", table)
+    monkeypatch.setattr(handling, "write", noted)
+    yield made
+    engine.dispose()
+
+
+def booked(class_id: str, start_in_s: float = 3600, **fields: Any) -> Booking:
+    start = time.time() + start_in_s
+    mine = {"start_time": start, "end_time": start + 600, "push_url": f"rtmp://push.example/live/{class_id}"}
+    return strategies.booking(class_id, **mine, **fields)
+
+
+def under_way(stage: Stage, deadline_in_s: float) -> None:
+    """A transcoding that two classes wait for."""
+    now = time.time()
+    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, now + deadline_in_s, "http://origin.example/6666.flv")
+    changes = Changes(stage.host.settings, now)
+    for class_id in ("c-1", "c-2"):
+        changes.move(changes.book(booked(class_id)), BookingState.WAITING)
+    with transaction(stage.host.engine) as connection:
+        renditions.begin(connection, [attempt], now)
+        renditions.requested(connection, KEY, now)
+        write(connection, stage.host.journal, changes)
+
+
+def agree(stage: Stage, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> list[str]:
+    """The dry run writes nothing, and says what the run after it writes; returns that."""
+    before = stage.rows()
+    assert stage.run(lambda: flow(dry_run=True)).startswith("dry run: ")
+    assert stage.rows() == before
+    assert not stage.written
+    stage.run(flow)
+    assert stage.shown[f"{key}-plan"] == stage.written != []
+    assert stage.rows() != before
+    return stage.written
+
+
+def test_of_bookings_and_cancels(stage: Stage) -> None:
+    stage.placed("c-0")
+    listed = booked("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"})
+    messages: list[Message | str] = [
+        listed,
+        booked("c-2"),
+        booked("c-3", start_in_s=-9000),
+        listed,
+        Cancel(class_id="c-0"),
+        '{"cmd":"order"}',
+    ]
+    ids = stage.comes(*messages)
+    said = agree(stage, "booking", lambda **options: booking.fn(ids, **options))
+    assert {"c-1: received -> placed", "c-2: received -> waiting", "c-3: received -> refused"} <= set(said)
+    assert {"c-1: delivered again", "c-0: placed -> cancelled", "to order_result: order_result c-3"} <= set(said)
+    assert {"6666_720P: oss transcoding, attempt 1", "to alarm: alarm 504", "inbox 6: dead"} <= set(said)
+
+
+def test_of_reports(stage: Stage) -> None:
+    stage.placed("c-1")
+    stage.placed("c-2")
+    stage.placed("c-3", ready=True)
+    common: dict[str, Any] = {"streamer": ONE, "placement": 1}
+    ids = stage.comes(
+        Report(cmd="prepared", class_id="c-1", result="success", **common),
+        Report(cmd="prepared", class_id="c-2", result="fail", code=318, message="404", **common),
+        Report(cmd="ended", class_id="c-3", result="fail", code=321, message="cut", **common),
+    )
+    said = agree(stage, "report", lambda **options: report.fn(ids, **options))
+    assert {"c-1: placed -> ready", "c-2: placed -> refused", "c-3: ready -> broken"} <= set(said)
+    assert {"to order_result: order_result c-1", "to alarm: alarm 321 c-3"} <= set(said)
+
+
+def test_of_results(stage: Stage) -> None:
+    under_way(stage, 600)
+    ids = stage.comes(strategies.result(success=True))
+    said = agree(stage, "settle", lambda **options: settle.fn(ids, **options))
+    assert {"6666_720P: transcoding -> success", "c-1: waiting -> placed", "c-2: waiting -> placed"} <= set(said)
+
+
+def test_of_a_sweep(stage: Stage) -> None:
+    under_way(stage, -600)
+    stage.placed("c-8", ready=True, start_in_s=-9000)
+    stage.placed("c-9")
+    with transaction(stage.host.engine) as connection:
+        connection.execute(update(orders).where(orders.c.class_id == "c-9").values(updated_at=time.time() - 1000))
+    said = agree(stage, "sweep", sweep_teacher.fn)
+    assert {"6666_720P: transcoding -> timed out", "c-1: waiting -> refused", "c-8: ready -> broken"} <= set(said)
+    assert {"c-9: its streamer is told again", f"to streamer:{ONE}: prepare c-9"} <= set(said)
+
+
+def test_of_a_move(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "NOTICE_S", 0.05)
+    monkeypatch.setattr(moves, "LOOK_S", 0.05)
+    stage.host.bus = cast("Any", Silent())
+    stage.placed("c-1", ready=True)
+    with transaction(stage.host.engine) as connection:
+        leases.grant(connection, Granted(ONE, "session", 45), time.time())
+    said = agree(stage, "move", lambda **options: move.fn(ONE, **options))
+    assert {"c-1: ready -> placed", f"c-1: taken from {ONE}", f"{ONE}: its lease is taken"} <= set(said)
+    assert {f"to streamer:{ONE}: release c-1", f"to streamer:{OTHER}: prepare c-1"} <= set(said)
+
+
+def test_of_transcodings_that_are_asked_for_and_made(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These two do their work outside: they say what they would begin."""
+    monkeypatch.setattr(requests, "run_id", lambda: "run")
+    under_way(stage, 600)
+    with transaction(stage.host.engine) as connection:
+        renditions.begin(connection, [Attempt(7, KEY[1], 1, 1, 0.0, Backend.OSS, 9e9, "http://o/7.flv")], time.time())
+    before = stage.rows()
+    asked = stage.run(lambda: requests.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
+    assert asked == "dry run: would ask for 7 720P"
+    assert stage.run(lambda: requests.transcode.fn(7, ["720P"], dry_run=True)).startswith("dry run: would make 720P")
+    assert stage.rows() == before
+
+
+@pytest.mark.parametrize("name", ["booking", "report", "settle", "sweep", "move"])
+def test_with_redis_away_nothing_is_written_either(stage: Stage, name: str) -> None:
+    under_way(stage, -600)
+    stage.host.bus = cast("Any", Away())
+    ids = {
+        "booking": stage.comes(booked("c-5")),
+        "report": stage.comes(Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")),
+        "settle": stage.comes(strategies.result(success=True)),
+    }
+    flows: dict[str, Callable[[], Coroutine[Any, Any, State[None]]]] = {
+        "booking": lambda: booking.fn(ids["booking"], dry_run=True),
+        "report": lambda: report.fn(ids["report"], dry_run=True),
+        "settle": lambda: settle.fn(ids["settle"], dry_run=True),
+        "sweep": lambda: sweep_teacher.fn(dry_run=True),
+        "move": lambda: move.fn(ONE, dry_run=True),
+    }
+    before = stage.rows()
+    stage.run(flows[name])
+    assert stage.rows() == before
