@@ -7,9 +7,8 @@ from typing import Any
 import pygal
 from pygal.style import Style
 
-from lectern.effects import chart
-
-COLOURS = (chart.GREEN, chart.BLUE, chart.ORANGE, chart.RED, "#7b5ea7", "#4aa3b5", "#8c6d46")
+GREEN, BLUE = "#2fa36b", "#8aa9f5"
+COLOURS = (GREEN, BLUE, "#e0a030", "#d64545", "#7b5ea7", "#4aa3b5", "#8c6d46")
 STYLE = Style(background="white", plot_background="white", colors=COLOURS, title_font_size=14)
 AT_LEAST = 3
 """Two points make no curve, and two bars no comparison that the table does not make."""
@@ -58,9 +57,7 @@ def _picture(title: str, rows: Rows) -> Any:
     shown = [name for name in _names(largest) if name != "limit"]  # beside it all others are as nothing
     names = sorted(shown, key=lambda name: _value(largest, name))
     bars.x_labels = names
-    values = [
-        {"value": _value(largest, name), "color": chart.GREEN if name == "ours" else chart.BLUE} for name in names
-    ]
+    values = [{"value": _value(largest, name), "color": GREEN if name == "ours" else BLUE} for name in names]
     bars.add(unit, values)
     return bars
 

@@ -1,9 +1,9 @@
-"""What the UI shows: tables and progress of a run, tables and pictures of a host; never in the way of the work."""
+"""What the UI shows: tables and progress of a run, tables of a host; never in the way of the work."""
 
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,6 @@ from prefect.exceptions import PrefectException
 from flows.handled import of_batch
 from flows.host import log
 from flows.retry import AWAY
-from lectern.effects import chart
 
 ROWS = 500
 FIRST_AFTER_S = 1.0
@@ -26,10 +25,7 @@ FIRST_AFTER_S = 1.0
 PROGRESS_EVERY_S = 4.0
 
 SHOW_S = 8.0
-"""Seconds that a Prefect server has to take a table or a chart: the checks of the classes wait for it."""
-
-CHART_EVERY_S = 60.0
-"""A chart is drawn anew so often at most, and only where its numbers have changed."""
+"""Seconds that a Prefect server has to take a table: the checks of the classes wait for it."""
 
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
@@ -101,31 +97,11 @@ class Board:
         self._client = client
         self._shown: dict[str, object] = {}
         self._ids: dict[str, UUID] = {}
-        self._drawn_at: dict[str, float] = {}
 
     async def table(self, key: str, lines: list[dict[str, object]], description: str) -> None:
         """Show *lines* under *key*; what is shown already is not sent again."""
         if self._shown.get(key) != lines and await self._put(key, "table", json.dumps(lines), description):
             self._shown[key] = lines
-
-    def is_due(self, key: str) -> bool:
-        """Whether a chart may be drawn anew."""
-        return time.monotonic() - self._drawn_at.get(key, -CHART_EVERY_S) >= CHART_EVERY_S
-
-    async def bars(
-        self,
-        key: str,
-        labels: Sequence[str],
-        series: Mapping[str, Sequence[float]],
-        colours: Sequence[str],
-        description: str,
-    ) -> None:
-        """Show stacked bars under *key*."""
-        if not self.is_due(key) or self._shown.get(key) == (labels, series):
-            return
-        image = await asyncio.to_thread(chart.bars, description, labels, series, colours)
-        if await self._put(key, "image", image, description):
-            self._shown[key], self._drawn_at[key] = (labels, series), time.monotonic()
 
     async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
         slug = key.lower().replace("_", "-").replace(".", "-").replace(":", "-")

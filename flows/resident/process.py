@@ -18,6 +18,7 @@ from flows.host import Host
 from flows.resident import alarms, deployments, groups, http, prefect_client, run_log, sweeps, worker
 from flows.resident.handler import Handler
 from flows.resident.intake import Intake
+from flows.resident.page.routes import Page
 from flows.resident.queue_lock import QueueLock
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
@@ -143,7 +144,9 @@ class Resident:
             try:
                 waiting = await host.commit(inbox.free_all, journal)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                more = transcode_api.routes(host, runs.client.read_flow_run) if teaching else []
+                more = (
+                    [*transcode_api.routes(host, runs.client.read_flow_run), *Page(host).routes()] if teaching else []
+                )
                 async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:
@@ -201,7 +204,7 @@ class Resident:
             }
         return works | {
             "streamers": roll.Roll(host).run,
-            "readiness": lambda: teacher_readiness.teacher_checks(host, runs.client),
+            "readiness": lambda: teacher_readiness.teacher_checks(host),
         }
 
     async def _leave(self, host: Host[Any]) -> None:

@@ -13,7 +13,7 @@ from flows.batch import apart
 from flows.host import Host, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
-from flows.streamer import lost, pictures, push_hosts
+from flows.streamer import cache_table, lost, push_hosts
 from flows.tell import tell
 from lectern import errors, outgoing
 from lectern.decide import readiness as decide
@@ -22,7 +22,7 @@ from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, events, outbox, sent
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.cache import Cached
-from lectern.facts import Event
+from lectern.facts import Event, Usage
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 
@@ -162,9 +162,8 @@ class Readiness:
         said = f"The next day of {name}: ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
-        bound = self._host.settings.max_bytes
-        await self._board.table(f"cache-{name}", pictures.cache_lines(rows, bound), f"The cache of {name}")
-        await pictures.show_cache(self._board, name, list(live.values()), rows, bound, now)
+        bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
+        await self._board.table(f"cache-{name}", cache_table.lines(rows, bound), f"The cache of {name}")
 
     def line(self, class_id: str) -> dict[str, object]:
         """How a class stands: a line of the timetable in the UI."""

@@ -4,14 +4,11 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
 from flows.batch import apart
 from flows.host import Host, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
-from flows.show import Board
-from flows.teacher import pictures
 from flows.teacher.handling import Decide, changed
 from flows.tell import tell
 from lectern import errors
@@ -22,15 +19,13 @@ from lectern.facts import Order
 from lectern.settings import TeacherSettings
 
 
-async def teacher_checks(host: Host[TeacherSettings], client: PrefectClient) -> None:
+async def teacher_checks(host: Host[TeacherSettings]) -> None:
     """Classes that no streamer has yet are called late by their teacher."""
     done: dict[str, float] = {}
-    shown = Board(client)
     while True:
         host.rounds.come("readiness")
         now = time.time()
         done = await check_of_teacher(host, done, now)
-        await pictures.show_bookings(shown, host, now)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -83,19 +83,6 @@ def test_cancel_takes_a_class_off_the_air(day: Stage, ui: Ui) -> None:
     wait_until(lambda: day.order(class_id)["state"] == "cancelled", description="the teacher knows")
 
 
-@pytest.mark.parametrize(("who", "key"), [("teacher", "bookings"), ("streamer1", "cache-ahead")])
-def test_the_day_is_drawn(day: Stage, ui: Ui, who: str, key: str) -> None:
-    """The picture of an artifact is one that the browser can show."""
-    day.answer(day.book(day.booking(day.town.record())))
-    shown = f"{key}-{day.name(who)}"
-    wait_until(lambda: day.artifact(shown), timeout_s=90, description="the picture is there")
-    ui.open_artifact(shown)
-    image = ui.page.locator("main img[src^='data:image/svg+xml']").first
-    expect(image).to_be_visible(timeout=SEEN_MS)
-    wait_until(lambda: image.evaluate("one => one.naturalWidth") > 0, description="the browser has drawn it")
-    ui.shot(f"the day of {key}")
-
-
 def test_the_classes_of_tomorrow_are_seen(day: Stage, ui: Ui) -> None:
     """In the timetable, each with its sign, and as upcoming runs of the streamer's deployment."""
     hours = (2, 9, 17, 23)

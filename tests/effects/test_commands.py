@@ -171,3 +171,20 @@ def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> Non
     )
     assert shown.stdout == "it's $HOME"
     assert (tmp_path / "env").stat().st_mode & 0o077 == 0
+
+
+def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Path) -> None:
+    made = json.loads(lectern(teacher, "viewer", "add", "school", "--institution", "i-1", "--json").stdout)
+    assert made["url"] == f"http://127.0.0.1:8800/?token={made['token']}"
+    again = lectern(teacher, "viewer", "add", "school")
+    assert (again.returncode, "lectern viewer revoke school" in again.stderr) == (2, True)
+    listed = lectern(teacher, "viewer", "ls").stdout
+    assert "school  i-1  since " in listed
+    assert made["token"] not in listed
+    assert lectern(teacher, "viewer", "revoke", "school").returncode == 0
+    assert "lectern viewer add NAME" in lectern(teacher, "viewer", "ls").stdout
+    assert lectern(teacher, "viewer", "revoke", "school").returncode == 2
+
+
+def test_a_viewers_name_is_no_markup_and_no_path(teacher: Path) -> None:
+    assert lectern(teacher, "viewer", "add", "<b>").returncode == 2

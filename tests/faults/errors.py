@@ -56,7 +56,6 @@ STEPS: Mapping[str, str] = {
     "streamers are heard": "lectern.effects.redis.bus:Bus.heard",
     "a lease is granted": "flows.teacher.roll:grant",
     "unready classes are looked for": "lectern.effects.rows.bookings:unready",
-    "bookings are shown": "flows.teacher.pictures:show_bookings",
     # a streamer
     "classes to be aired are looked at": "lectern.effects.rows.airings:due",
     "an event of the playout is taken": "flows.streamer.following:Following.take",
@@ -65,7 +64,8 @@ STEPS: Mapping[str, str] = {
     "a broadcast is scheduled": "flows.streamer.timetable:Plan._create",
     "live classes are looked at": "lectern.effects.rows.airings:live",
     "a push URL is tried": "lectern.effects.media.push_target:unreachable",
-    "the cache is shown": "flows.streamer.pictures:show_cache",
+    "the cache is shown": "flows.streamer.cache_table:lines",
+    "a streamer says how it stands": "flows.streamer.word:word",
     "a beat is sent": "lectern.effects.redis.bus:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:Keeper._read",
     "classes are taken back": "flows.streamer.releases:release",

@@ -139,6 +139,16 @@ class DutyRow(TeacherTable, table=True):
     lease_until: float
 
 
+class ViewerRow(TeacherTable, table=True):
+    """Somebody who may look at the page, or at what an institution has in it; of the token its digest is kept."""
+
+    __tablename__ = "viewer_list"
+    name: str = Field(primary_key=True, max_length=250)
+    institution_id: str | None = Field(default=None, max_length=250)
+    digest: str = Field(max_length=64, index=True)
+    made_at: float
+
+
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
     """Messages to the teacher; where several share the rows, who has claimed one, and who heard it."""
 
@@ -176,4 +186,5 @@ moves = table_of(MoveRow)
 cancels = table_of(CancelRow)
 teachers = table_of(TeacherRow)
 duties = table_of(DutyRow)
+viewers = table_of(ViewerRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

@@ -1,0 +1,48 @@
+"""Who is let in to the page, and how often: a token in the address or the cookie, and a bound a viewer and in all."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+COOKIE = "lectern_viewer"
+BURST, EACH_S = 30.0, 3.0
+"""A viewer may ask so many times at once, and so many times a second after it."""
+
+TRIES = 20.0
+"""Wrong tokens that one address may show at once; one more comes a second."""
+
+KNOWN = 2_000
+
+
+@dataclass
+class Bucket:
+    """What is left of a rate."""
+
+    left: float
+    at: float = field(default_factory=time.monotonic)
+
+    def take(self, most: float, each_s: float) -> bool:
+        """Take one; False if nothing is left."""
+        now = time.monotonic()
+        self.left = min(most, self.left + (now - self.at) * each_s)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Rates:
+    """A bucket a name; of the most names those asked for last are remembered."""
+
+    def __init__(self, most: float, each_s: float) -> None:
+        self._most, self._each_s = most, each_s
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def allow(self, name: str) -> bool:
+        """Whether *name* may ask once more."""
+        bucket = self._buckets.setdefault(name, Bucket(self._most))
+        self._buckets.move_to_end(name)
+        if len(self._buckets) > KNOWN:
+            self._buckets.popitem(last=False)
+        return bucket.take(self._most, self._each_s)

@@ -1,0 +1,92 @@
+"""The page's own words, in English and Chinese."""
+
+from collections.abc import Mapping
+
+LANGUAGES = ("en", "zh")
+
+CHINESE: Mapping[str, str] = {
+    "timetable": "课表",
+    "runbook": "运维手册",
+    "other language": "English",
+    "on air": "正在上课",
+    "should be on air and is not": "应上课而未上课",
+    "not on air": "未上课",
+    "not known": "状态未知",
+    "not booked": "未约课",
+    "on its way": "准备中",
+    "ready": "已就绪",
+    "aired": "已下课",
+    "broken": "中断",
+    "refused": "已拒绝",
+    "cancelled": "已取消",
+    "received": "已收到",
+    "waiting": "等待转码",
+    "placed": "推流端准备中",
+    "class": "课程",
+    "institution": "机构",
+    "rendition": "视频",
+    "streamer": "推流端",
+    "state": "状态",
+    "time": "时间",
+    "recording": "录像",
+    "push URL": "推流地址",
+    "last error": "最近错误",
+    "readiness": "课前检查",
+    "open alarm": "未恢复告警",
+    "begins": "上课时间",
+    "why": "原因",
+    "since": "开始于",
+    "position": "播放位置",
+    "the platform should": "平台应",
+    "incidents": "告警",
+    "streamers": "推流端",
+    "booked": "已约",
+    "cache": "缓存",
+    "alarms": "告警数",
+    "code": "代码",
+    "times": "次数",
+    "last": "最近",
+    "host": "主机",
+    "message": "内容",
+    "classes": "课程",
+    "what happened": "经过",
+    "what comes next": "接下来",
+    "before": "前一天",
+    "after": "后一天",
+    "today": "今天",
+    "page": "页",
+    "as of": "截至",
+    "nothing": "无",
+    "no answer from Redis": "Redis 无应答，无法得知正在上课的情况",
+    "silent": "无心跳",
+    "calendar": "日历订阅",
+    "bookings of the last 24 hours": "最近 24 小时的约课",
+    "ready or aired": "已就绪或已下课",
+    "under way": "处理中",
+    "no class of this name": "没有这门课",
+    "a token is needed": "需要访问令牌",
+    "how to get a token": "请运维在教师主机上执行：",
+}
+
+
+class Words(dict[str, str]):
+    """A text that has no translation stays as it is."""
+
+    def __missing__(self, key: str) -> str:
+        return _ENGLISH.get(key, key)
+
+
+_ENGLISH = {
+    "other language": "中文",
+    "no answer from Redis": "Redis does not answer, so nobody here knows what is on air",
+    "a token is needed": "You need a token to look at this page",
+    "how to get a token": "The operations team makes one on the teacher's host:",
+    "no class of this name": "There is no such class here, or it is not yours",
+    "before": "the day before",
+    "after": "the day after",
+}
+
+
+def of(language: str) -> Words:
+    """The words of a language."""
+    return Words(CHINESE if language == "zh" else {})

@@ -1,0 +1,174 @@
+"""The addresses of the page, and what each answers; nothing here writes."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from flows.host import Host
+from flows.resident.page import calendar, labels, pictures, runbook, view
+from flows.resident.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
+from lectern import words as written
+from lectern.effects.rows import viewers
+from lectern.effects.rows.viewers import Viewer
+from lectern.settings import TeacherSettings
+from lectern.told import Word
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+FRESH_S = 2.0
+"""Seconds for which what the streamers said is believed, and for which Redis has to answer."""
+
+AT_ONCE = 4
+"""Number of pages that are made at the same time: the messages of the platform have their turn, too."""
+
+Handler = Callable[[Request, Viewer], Awaitable[Response]]
+
+
+class Page:
+    """The page of one teacher."""
+
+    def __init__(self, host: Host[TeacherSettings]) -> None:
+        self._host = host
+        self._rates, self._tries = Rates(BURST, EACH_S), Rates(TRIES, 1.0)
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
+        made = Environment(loader=PackageLoader("flows.resident.page"), autoescape=True, trim_blocks=True)
+        made.filters |= {"moment": written.moment, "clock": written.clock, "span": written.span}
+        made.filters |= {"size": written.size, "place": written.position, "day": _day, "local": _local}
+        self._templates = made
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/", self._let_in(self.day)),
+            Route("/class/{class_id}", self._let_in(self.one_class)),
+            Route("/timetable.ics", self._let_in(self.calendar)),
+            Route("/runbook", self.runbook),
+            Route("/page.css", self.css),
+        ]
+
+    def _let_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            token = request.query_params.get("token") or request.cookies.get(COOKIE) or ""
+            address = request.client.host if request.client else ""
+            viewer = await self._host.look(viewers.of_token, token) if token and len(token) < 100 else None
+            if viewer is None:
+                if token and not self._tries.allow(address):
+                    return PlainTextResponse("Too many wrong tokens; wait a minute.", 429, HEADERS)
+                return self._shown(request, "closed.html", 401)
+            if not self._rates.allow(viewer.name):
+                return PlainTextResponse("Too many requests; wait a few seconds.", 429, HEADERS | {"Retry-After": "5"})
+            if request.query_params.get("token") and not request.url.path.endswith(".ics"):
+                return _remembered(request, token)
+            async with self._gate:
+                return await handler(request, viewer)
+
+        return answer
+
+    async def day(self, request: Request, viewer: Viewer) -> Response:
+        """The day's timetable, and how things stand."""
+        begins = view.begin_of_day(time.time(), request.query_params.get("day"))
+        page = min(_number(request.query_params.get("page")), 999)
+        words, name = await self._heard(), self._host.settings.name
+        found = await self._host.look(view.of_day, viewer, words, name, begins, page)
+        chart = _chart(found, labels.of(_language(request))) if viewer.institution is None else ""
+        return self._shown(request, "day.html", viewer=viewer, host=name, chart=chart, **view.fields_of(found))
+
+    async def one_class(self, request: Request, viewer: Viewer) -> Response:
+        """A class: the account that ``lectern explain`` gives."""
+        class_id = request.path_params["class_id"]
+        words, name = await self._heard(), self._host.settings.name
+        found = await self._host.look(view.of_class, viewer, words, name, class_id)
+        if found is None:
+            return self._shown(request, "none.html", 404, class_id=class_id)
+        return self._shown(request, "class.html", found=found, viewer=viewer)
+
+    async def calendar(self, request: Request, viewer: Viewer) -> Response:
+        """The timetable for calendars."""
+        now, wanted = time.time(), request.query_params.get("institution")
+        if viewer.institution not in {None, wanted or viewer.institution}:
+            return PlainTextResponse(f"This token is for {viewer.institution}.", 403, HEADERS)
+        booked = await self._host.look(view.for_calendar, viewer, wanted, now)
+        text = calendar.calendar(booked, self._host.settings.name, now)
+        return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
+
+    async def runbook(self, request: Request) -> Response:
+        """RUNBOOK.md; it holds no secret, and whoever an alarm has woken has no token at hand."""
+        html = await asyncio.to_thread(runbook.rendered)
+        return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
+
+    async def css(self, _request: Request) -> Response:
+        """How it looks."""
+        text = self._templates.get_template("page.css").render()
+        return Response(text, media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"})
+
+    async def _heard(self) -> Mapping[str, Word] | None:
+        """What the streamers said last; None if Redis does not answer."""
+        until, words = self._words
+        if time.monotonic() < until:
+            return words
+        settings = self._host.settings
+        try:
+            async with asyncio.timeout(FRESH_S):
+                lost_after_s = 3 * settings.heartbeat_interval_s + FRESH_S
+                words = await self._host.bus.words(settings.streamers_key, lost_after_s)
+        except (RedisError, OSError, TimeoutError):
+            words = None  # the page says that Redis does not answer
+        self._words = time.monotonic() + FRESH_S, words
+        return words
+
+    def _shown(self, request: Request, template: str, status: int = 200, **fields: Any) -> Response:  # noqa: ANN401
+        language = _language(request)
+        others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
+        other = {**others, "lang": "en" if language == "zh" else "zh"}
+        given = {"t": labels.of(language), "language": language, "other": f"?{urlencode(other)}", "now": time.time()}
+        return HTMLResponse(self._templates.get_template(template).render(**given, **fields), status, HEADERS)
+
+
+def _remembered(request: Request, token: str) -> Response:
+    """The token leaves the address, where it would be read over a shoulder, and is kept in a cookie."""
+    others = {name: value for name, value in request.query_params.items() if name != "token"}
+    gone = RedirectResponse(f"{request.url.path}{'?' if others else ''}{urlencode(others)}", 303, HEADERS)
+    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+    gone.set_cookie(COOKIE, token, max_age=400 * 86_400, httponly=True, samesite="lax", secure=secure)
+    return gone
+
+
+def _language(request: Request) -> str:
+    wanted = request.query_params.get("lang")
+    if wanted in labels.LANGUAGES:
+        return wanted
+    accepted = request.headers.get("accept-language", "")[:200].lower()
+    return "zh" if accepted.startswith("zh") else "en"
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 6 else 0
+
+
+def _day(at: float) -> str:
+    return written.moment(at)[:10]
+
+
+def _local(at: float) -> str:
+    return written.moment(at)[5:16]
+
+
+def _chart(found: view.Day, t: Mapping[str, str]) -> Markup:
+    first = int(found.now // 3600) - len(next(iter(found.by_hour.values()), ())) + 1
+    names = [written.clock((first + at) * 3600)[:2] for at in range(len(next(iter(found.by_hour.values()), ())))]
+    series = {t[name]: values for name, values in found.by_hour.items()}
+    return pictures.bars(t["bookings of the last 24 hours"], names, series)

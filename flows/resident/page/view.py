@@ -1,0 +1,176 @@
+"""What the page shows: the day's classes with their accounts, what is wrong, and what the streamers say."""
+
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from lectern.decide import account as decide
+from lectern.decide import day as hours
+from lectern.decide import tale
+from lectern.decide.account import Account, Standing
+from lectern.decide.tally import MISSED
+from lectern.effects.rows import incidents, status, story, timetable
+from lectern.effects.rows.tables.teacher import journal
+from lectern.effects.rows.viewers import Viewer
+from lectern.errors import CODES
+from lectern.told import Booked, Found, OpenAlarm, Word
+
+ROWS = 200
+"""Number of classes of a day that are shown at once."""
+
+LISTED = 50
+"""Number of rows of each other list."""
+
+DAY_S = 86_400.0
+CALENDAR_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """A class on the page."""
+
+    one: Booked
+    standing: Standing
+    sentence: str
+
+    @property
+    def meaning(self) -> str:
+        """What its code means; empty without a code."""
+        return CODES[self.one.code].meaning if self.one.code in CODES else ""
+
+    @property
+    def should(self) -> str:
+        """What the platform should do about its refusal."""
+        return CODES[self.one.code].platform_should if self.one.code in CODES else ""
+
+
+@dataclass(frozen=True)
+class Day:
+    """All that the page shows of a day."""
+
+    now: float
+    begins: float
+    number: int  # of classes that begin on the day
+    page: int
+    outcomes: Mapping[str, int]
+    lines: Sequence[Line]
+    on_air: Sequence[Line] = ()
+    missing: Sequence[Line] = ()
+    alarms: Sequence[OpenAlarm] = ()
+    words: Mapping[str, Word] = field(default_factory=dict)
+    is_deaf: bool = False  # Redis does not answer
+    by_hour: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @property
+    def pages(self) -> int:
+        """Number of pages that the day's classes fill."""
+        return max(1, -(-self.number // ROWS))
+
+    def of(self, *standings: Standing) -> Sequence[Line]:
+        """The shown classes that stand so."""
+        return [one for one in self.lines if one.standing in standings][:LISTED]
+
+
+def begin_of_day(now: float, text: str | None = None) -> float:
+    """When the day *text* (``2026-11-26``) begins here, or that of *now*; of what is no day, that of *now*, too."""
+    local = datetime.datetime.fromtimestamp(now).astimezone().date()
+    try:
+        wanted = datetime.date.fromisoformat(text) if text else local
+    except ValueError:
+        wanted = local
+    if not 2000 <= wanted.year <= 2100:
+        wanted = local
+    return datetime.datetime.combine(wanted, datetime.time()).timestamp()
+
+
+def of_day(
+    connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, begins: float, page: int
+) -> Day:
+    """What *viewer* sees of the day that *begins* then; *words* is None if Redis does not answer."""
+    now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution
+    outcomes = timetable.outcomes(connection, begins, until, institution)
+    found = timetable.of_time(connection, begins, until, institution, ROWS, page * ROWS)
+    due = [
+        one for one in timetable.due(connection, now) if institution in {None, one.booked and one.booked.institution}
+    ]
+    in_time = [_line(one, words, now) for one in due]
+    day = Day(
+        now,
+        begins,
+        sum(outcomes.values()),
+        page,
+        outcomes,
+        [_line(one, words, now) for one in found],
+        [one for one in in_time if one.standing is Standing.ON_AIR][:LISTED],
+        [one for one in in_time if one.standing in MISSED][:LISTED],
+    )
+    return day if institution is not None else _whole(connection, day, words, host)
+
+
+def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, host: str) -> Day:
+    """What a viewer of all institutions sees beside the classes."""
+    theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
+    alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
+    first = (int(day.now // hours.HOUR_S) - hours.HOURS + 1) * hours.HOUR_S
+    by_hour = hours.outcomes(status.by_hour(connection, first, hours.HOURS))
+    return Day(
+        **{
+            **vars(day),
+            "alarms": alarms[:LISTED],
+            "words": words or {},
+            "is_deaf": words is None,
+            "by_hour": by_hour,
+        }
+    )
+
+
+def _line(found: Found, words: Mapping[str, Word] | None, now: float) -> Line:
+    known = decide.with_word(found, words)
+    standing = decide.standing(known, now)
+    assert found.booked is not None  # the timetable has bookings only
+    said = found.booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
+    return Line(found.booked, standing, said)
+
+
+_SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.CANCELLED}
+
+
+@dataclass(frozen=True)
+class OneClass:
+    """The page of a class: the account that ``lectern explain`` gives, too."""
+
+    class_id: str
+    account: Account
+    story: Sequence[tale.Line]
+
+
+def of_class(
+    connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, class_id: str
+) -> OneClass | None:
+    """What *viewer* sees of a class; None if there is nothing, or nothing for them."""
+    found = story.at_teacher(connection, host, class_id)
+    if found.booked is None or viewer.institution not in {None, found.booked.institution}:
+        return None
+    known = decide.with_word(found, words)
+    events = known.events
+    if viewer.institution is not None:  # of a rendition, other institutions' classes may be named
+        events = [one for one in events if one.class_id == class_id]
+    return OneClass(class_id, decide.account(known, time.time()), tale.lines(events)[-500:])
+
+
+def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
+    """The classes of yesterday and of the next 30 days that are, or will be, aired."""
+    wanted = viewer.institution or institution
+    found = timetable.of_time(connection, now - DAY_S, now + 30 * DAY_S, wanted, CALENDAR_ROWS)
+    booked = [one.booked for one in found if one.booked is not None]
+    return [one for one in booked if one.state.value not in {"refused", "cancelled"}]
+
+
+def fields_of(day: Day) -> dict[str, Any]:
+    """What the template of the day is given."""
+    yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
+    return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing}

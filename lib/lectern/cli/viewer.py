@@ -1,0 +1,58 @@
+"""``lectern viewer``: who may look at the teacher's page."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from lectern import words
+from lectern.cli import places
+from lectern.cli.terms import Json, say
+from lectern.effects.rows import viewers
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import Misuse
+from lectern.settings import TeacherSettings
+from lectern.wire import is_name
+
+app = typer.Typer(no_args_is_help=True, help="Who may look at the teacher's page.")
+Institution = Annotated[str | None, typer.Option("--institution", help="See the classes of this institution alone.")]
+
+
+@app.command()
+def add(name: str, institution: Institution = None, as_json: Json = False) -> None:
+    """Make a token; it is printed once, and nobody can read it again."""
+    for what in (name, *([institution] if institution else [])):
+        if not is_name(what):
+            raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    settings = _settings()
+    with transaction(open_database(settings.database_url)) as connection:
+        token = viewers.make(connection, name, institution, time.time())
+    url = f"http://{settings.bind}/?token={token}"
+    what = f"the classes of {institution}" if institution else "everything"
+    lines = [f"{name} sees {what} at {url}", "In a calendar: the same address with /timetable.ics before the ?."]
+    say(as_json, {"name": name, "institution": institution, "token": token, "url": url}, lines)
+
+
+@app.command()
+def revoke(name: str) -> None:
+    """Let a viewer look no longer."""
+    with transaction(open_database(_settings().database_url)) as connection:
+        viewers.revoke(connection, name)
+    print(f"{name}: may look no longer")
+
+
+@app.command()
+def ls(as_json: Json = False) -> None:
+    """Who may look, and at what."""
+    place = places.teacher()
+    with looking(place.engine, "teacher") as connection:
+        found = viewers.everybody(connection)
+    lines = [f"{one.name}  {one.institution or 'everything'}  since {words.moment(one.made_at)}" for one in found]
+    say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])
+
+
+def _settings() -> TeacherSettings:
+    settings = places.teacher().settings  # says in words that there is no database
+    assert isinstance(settings, TeacherSettings)
+    return settings
