@@ -23,7 +23,7 @@ from flows.resident.queue_lock import QueueLock
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
-from flows.streamer import handing, lease, reconcile, timetable, word
+from flows.streamer import handing, indexes, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.fetching import Fetching
 from flows.teacher import readiness as teacher_readiness
@@ -198,6 +198,7 @@ class Resident:
             return works | {
                 "timetable": lambda: timetable.cancels(host),
                 "plan": lambda: timetable.plan(host),
+                "indexes": lambda: indexes.keep(host),
                 "word": lambda: word.say(host),
                 "downloads": Fetching(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,

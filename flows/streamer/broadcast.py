@@ -5,7 +5,7 @@ import time
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from flows import show
 from flows.host import NOWHERE, Host, log, streamer
@@ -35,6 +35,8 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     if dry_run:
         return Completed(message=f"dry run: would watch {one.stem} at {time.ctime(one.start_time)}")
     over = await watch(host, one)
+    if over.state is AiringState.CANCELLED:
+        return Cancelled(message=f"{class_id}: was taken back")
     if over.state is AiringState.BROKEN:
         return Failed(message=f"{class_id}: {over.message}")
     return Completed(message=f"{over.state}: {over.message}" if over.message else str(over.state))

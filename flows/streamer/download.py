@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import stamina
@@ -13,23 +14,24 @@ from sqlalchemy import Connection
 from flows import show
 from flows.host import NOWHERE, Host, log, streamer
 from flows.streamer import admission, lost
+from flows.streamer.growing import Growing
 from flows.tell import tell
 from lectern import errors
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
 from lectern.effects.files.origin import Allowed, RemoteFile
-from lectern.effects.media import probe
+from lectern.effects.media import airable, probe
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, events, metrics, outbox
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.facts import Event
 from lectern.outgoing import Kind, Outgoing
+from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.shown import shown
 from lectern.states import AiringState, FileState
 
 Streamer = Host[StreamerSettings]
-SYNC_BYTES = 64 * 1024**2
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 MAX_RUNS = 5
 """A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
@@ -112,7 +114,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         )
     await asyncio.to_thread(_begin, part, remote)
     async with show.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
-        growing = _Growing(part, remote)
+        growing = Growing(part, remote)
 
         def on_progress(size_bytes: int) -> None:
             bar.set(100 * size_bytes / max(row.size_bytes, 1))
@@ -132,34 +134,29 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         finally:
             await process.surely(growing.close())
         found = await _check(stem, part, remote)
+        look, plain = await _airable(part)
+        if plain != part:  # from here on its size and its sum are not the origin's
+            found, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
+            await _make_room(host, row, found.size_bytes)
         bar.set(100)
-    await asyncio.to_thread(_finish, part, final)
+    await asyncio.to_thread(_finish, part, plain, final, look)
     return remote, found
 
 
-class _Growing:
-    """Syncs a download to the disk now and then, so that a power cut costs no more than what came since."""
+async def _airable(part: Path) -> tuple[Look, Path]:
+    """What the playout finds in the recording, and the file that it can air; what it cannot air is deleted."""
+    try:
+        return await airable.looked(part)
+    except Refuse:
+        part.unlink()
+        raise
 
-    def __init__(self, part: Path, remote: RemoteFile) -> None:
-        self._part, self._remote = part, remote
-        self._synced_bytes: int | None = None
-        self._syncing: asyncio.Future[None] | None = None
 
-    def reached(self, size_bytes: int) -> None:
-        """The download has so many bytes."""
-        if self._synced_bytes is None:
-            self._synced_bytes = size_bytes
-        busy = self._syncing is not None and not self._syncing.done()
-        if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
-            self._synced_bytes = size_bytes
-            self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
-
-    async def close(self) -> None:
-        """Wait for the sync under way; one that failed has only kept less."""
-        if self._syncing is not None:
-            await asyncio.wait({self._syncing})
-            if (error := self._syncing.exception()) is not None:
-                log.warning("%s: could not be synced: %s", self._part, error)
+async def _make_room(host: Streamer, row: cache.Cached, size_bytes: int) -> None:
+    """A plain FLV file may be larger than what came; raises Refuse with 316 if it does not fit."""
+    if size_bytes > row.size_bytes:
+        async with host.cache_lock:
+            await host.commit(admission.sized, host, row, size_bytes)
 
 
 def _begin(part: Path, remote: RemoteFile) -> None:
@@ -188,9 +185,12 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
     return found
 
 
-def _finish(part: Path, final: Path) -> None:
+def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
     with disk.writing(str(final)):
-        store.finish(part, final)
+        store.finish(plain, final)
+        if plain != part:
+            store.remove(part)
+    airable.write_index(look, final)
 
 
 def arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:

@@ -33,10 +33,10 @@ WHY = "the class was cancelled"
 async def end_pushes(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:
     """Take classes off the air that are released in the database already, and end the runs that watch them."""
     for one in released:
-        await host.playout.cancel(one.class_id)
         watching = host.playout.watches.get(one.class_id)
         for run_id in {one.run_id, watching.run_id if watching else None} - {None}:
             host.runs.end(str(run_id), WHY)
+        await host.playout.cancel(one.class_id)
 
 
 async def end_runs(host: Host[StreamerSettings], released: Sequence[Airing]) -> None:

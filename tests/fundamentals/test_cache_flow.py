@@ -1,12 +1,15 @@
 """A streamer's cache: what is downloaded once, pinned by its classes, and evicted when room is needed."""
 
 import http.server
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lectern.effects.files import store
+from lectern.playout import index
 from tests.stage import Stage, Town, staged, wait_until
 from town.faults import Fault
 
@@ -47,6 +50,26 @@ def test_classes_that_come_during_a_download_join_it(stage: Stage) -> None:
     assert [stage.answer(one)["result"] for one in several] == ["success"] * 3
     assert stage.town.asked(f"{record}/{record}.flv") == 1
     assert stage.num_cite("streamer1", str(record)) == 3
+
+
+def test_a_recording_in_another_container_is_made_plain_when_it_is_downloaded(stage: Stage) -> None:
+    """So that its class needs no ffmpeg at its second; the index of its keyframes is there, too."""
+    record = stage.town.record()
+    source = stage.town.origin.root / str(record) / f"{record}.flv"
+    mp4 = source.with_suffix(".mp4")
+    argv = [stage.town.programs.ffmpeg, "-v", "error", "-nostdin", "-i", str(source), "-c", "copy", str(mp4)]
+    subprocess.run(argv, check=True, timeout=60)
+    source.unlink()
+    mp4.rename(source)
+    class_id = stage.book(stage.booking(record, starts_in_s=12, length_s=5))
+    assert stage.answer(class_id)["result"] == "success"
+    file = store.rendition_path(stage.folder / "streamer1", str(record))
+    assert file.read_bytes()[:3] == b"FLV"
+    assert index.read(index.path_of(file), file.stat().st_size)
+    (row,) = stage.rows("streamer1", "select size_bytes from video_list where id = ?", str(record))
+    assert row["size_bytes"] == file.stat().st_size
+    wait_until(lambda: stage.order(class_id)["state"] == "aired", timeout_s=60, description="it is aired")
+    assert stage.order(class_id)["message"].startswith("aired whole")
 
 
 def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -> None:

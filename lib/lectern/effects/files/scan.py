@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lectern import stems
+from lectern.effects.files import store
 from lectern.effects.files.store import QUARANTINE
 from lectern.states import Resolution
 
@@ -54,6 +55,7 @@ def _entries(root: Path) -> Iterator[Found]:
 def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
     with os.scandir(entry.path) as folder:
         inside = {inner.name: inner for inner in folder}
+    names = frozenset(inside)
     is_record = stems.record_of(entry.name) is not None and stems.folder(entry.name) == entry.name
     for ending in _ENDINGS if is_record else ():  # nearly all files are of this kind: they need no look at their names
         inner = inside.get(entry.name + ending)
@@ -62,7 +64,9 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
             looked = inner.stat(follow_symlinks=False)
             yield Found(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
     for name, inner in inside.items():
-        if not _is_hidden(name) and not (name.endswith(".origin") and name.removesuffix(".origin") in inside):
+        its, _, kind = name.rpartition(".")
+        is_beside = kind in {"origin", "index"} and its in names and store.is_sidecar(name)
+        if not _is_hidden(name) and not is_beside:
             yield _found(inner, entry.name)
 
 

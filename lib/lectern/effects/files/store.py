@@ -12,10 +12,11 @@ from fastcrc import crc64 as _crc64
 from lectern import stems
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import Misuse
+from lectern.playout.index import path_of
 from lectern.shown import shown
 
 QUARANTINE = "quarantine"
-_FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
+_SIDECAR = re.compile(r"[^.]+\.flv(?:\.part\.origin|\.index|(?:\.part)?\.remuxed)")
 _CHUNK_BYTES = 4 * 1024 * 1024
 _LOOK_BYTES = 64 * 1024
 
@@ -55,6 +56,7 @@ def remove(path: Path) -> None:
     """Delete a file with its sidecar for good, and its folder once that is empty; nothing there is fine."""
     path.unlink(missing_ok=True)
     origin_path(path).unlink(missing_ok=True)
+    path_of(path).unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
     _sync(path.parent)  # else a power cut could bring it back, with no row that knows it
@@ -76,6 +78,7 @@ def quarantine(root: Path, path: Path) -> Path:
         number += 1
         target = wanted.with_name(f"{wanted.name}.{number}")
     path.rename(target)
+    path_of(path).unlink(missing_ok=True)
     return target
 
 
@@ -102,10 +105,9 @@ def readable(path: Path) -> tuple[int | None, str | None]:
     return size, None
 
 
-def is_sidecar(path: Path) -> bool:
-    """Whether it is what a download notes beside its part."""
-    matched = _FILE.fullmatch(path.name.removesuffix(".origin"))
-    return path.name.endswith(".origin") and matched is not None and matched["part"] is not None
+def is_sidecar(name: str) -> bool:
+    """Whether it lies beside a rendition: what a download notes, an index, what was not remuxed to its end."""
+    return _SIDECAR.fullmatch(name) is not None
 
 
 def origin_path(part: Path) -> Path:

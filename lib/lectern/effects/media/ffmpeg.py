@@ -100,6 +100,12 @@ def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe
     return argv
 
 
+def remux_argv(path: str, to: str) -> list[str]:
+    """The run of ffmpeg that makes a plain FLV file of *path*, with the same packets, and reports its progress."""
+    argv = [executable(), "-hide_banner", "-nostdin", "-y", *_REPORTS, *LOCAL, "-i", f"file:{path}"]
+    return [*argv, "-c", "copy", "-f", "flv", f"file:{to}"]
+
+
 def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[str]:
     """The run of ffmpeg that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
 

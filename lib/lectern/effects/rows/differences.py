@@ -92,7 +92,7 @@ def _of_part(file: Found, row: Cached | None) -> Difference | None:
 
 
 def _of_file(file: Found, row: Cached | None) -> Difference | None:
-    if file.stem is None and store.is_sidecar(file.path):
+    if file.stem is None and store.is_sidecar(file.path.name):
         return Difference(Odd.LEFT, None, file.path)
     if row is None or row.state is FileState.BAD:
         return Difference(Odd.UNKNOWN, None, file.path)

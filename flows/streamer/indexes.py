@@ -1,0 +1,75 @@
+"""Renditions that an earlier release downloaded get their keyframe index before their class, and are made plain FLV."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from flows.host import Host, log
+from flows.streamer.handing import AHEAD_S
+from lectern.effects.files import store
+from lectern.effects.media import airable
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.cache import Cached
+from lectern.effects.rows.remade import remade
+from lectern.errors import LecternError
+from lectern.settings import StreamerSettings
+from lectern.states import FileState
+
+Streamer = Host[StreamerSettings]
+LOOK_EVERY_S = 20.0
+Seen = tuple[int, int]
+"""Size and time of change of a file that can get no index: it is tried again when it is another one."""
+
+
+async def keep(host: Streamer) -> None:
+    """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
+    failed: dict[str, Seen] = {}
+    while True:
+        host.rounds.come("indexes")
+        await make(host, failed)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def make(host: Streamer, failed: dict[str, Seen]) -> None:
+    """Make what is missing once; *failed* remembers the files that can get no index."""
+    for row in await host.look(_due, time.time()):
+        path = store.rendition_path(host.settings.video_root, row.stem)
+        seen = await asyncio.to_thread(_seen, path)
+        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(airable.has_index, path):
+            continue
+        try:
+            await _index(host, row, path)
+        except (LecternError, OSError, DBAPIError) as error:
+            failed[row.stem] = seen
+            log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
+        else:
+            failed.pop(row.stem, None)
+
+
+async def _index(host: Streamer, row: Cached, path: Path) -> None:
+    async with host.cache_lock:  # nothing evicts it, or puts it aside, meanwhile
+        found, plain = await airable.looked(path)
+        if plain != path:
+            await asyncio.to_thread(store.finish, plain, path)
+        await asyncio.to_thread(airable.write_index, found, path)
+        if found.size_bytes != row.size_bytes:
+            mtime = (await asyncio.to_thread(path.stat)).st_mtime
+            await host.commit(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
+            log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
+
+
+def _due(connection: Connection, now: float) -> list[Cached]:
+    found = airings.due(connection, now + AHEAD_S, now)
+    rows = cache.by_stem(connection, {one.stem for one in found})
+    return [row for row in rows.values() if row.state is FileState.READY]
+
+
+def _seen(path: Path) -> Seen | None:
+    try:
+        looked = path.stat()
+    except OSError:
+        return None
+    return looked.st_size, looked.st_mtime_ns

@@ -1,0 +1,69 @@
+"""Makes a recording one that the playout can air: a plain FLV file, with an index of its keyframes beside it."""
+
+import asyncio
+from pathlib import Path
+
+from lectern.effects import process
+from lectern.effects.files import disk
+from lectern.effects.media import ffmpeg
+from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.playout import index
+from lectern.playout.flv import NotAirable
+from lectern.playout.index import Look
+
+REMUX_S = 1800.0
+STALL_S = 60.0
+
+
+async def looked(path: Path) -> tuple[Look, Path]:
+    """Look through a recording; returns what was found, and the file to be aired.
+
+    That is another one, beside it, if *path* is no plain FLV: its packets as they are, in a plain FLV file. The caller
+    puts it in its place. Raises Refuse (319) for what cannot be aired even so, TryAgain if the disk is full.
+    """
+    try:
+        return await asyncio.to_thread(_looked, path), path
+    except NotAirable as error:
+        why = str(error)
+    remuxed = path.with_name(f"{path.name}.remuxed")
+    try:
+        await _remux(path, remuxed, why)
+        return await asyncio.to_thread(_looked, remuxed), remuxed
+    except NotAirable as error:
+        await asyncio.to_thread(remuxed.unlink, missing_ok=True)
+        raise Refuse(f"{path}: cannot be aired: {error}", BAD_RECORDING) from error
+    except BaseException:
+        remuxed.unlink(missing_ok=True)
+        raise
+
+
+def write_index(found: Look, path: Path) -> None:
+    """Write the index of *path* beside it; raises TryAgain where the disk takes nothing."""
+    with disk.writing(str(path)):
+        index.write(found, index.path_of(path))
+
+
+def has_index(path: Path) -> bool:
+    """Whether the index of *path* is there, and is that of a file of this size; one that is not there needs none."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return True
+    return index.read(index.path_of(path), size) is not None
+
+
+def _looked(path: Path) -> Look:
+    found = index.look(path)
+    index.check(found)
+    return found
+
+
+async def _remux(path: Path, to: Path, why: str) -> None:
+    argv = ffmpeg.remux_argv(str(path), str(to))
+    finished = await process.run(argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None)
+    if finished.returncode != 0:
+        if "No space left" in finished.errors:
+            raise TryAgain(f"{path}: cannot be made a plain FLV file: no space left on the disk")
+        raise Refuse(
+            f"{path}: cannot be aired ({why}), nor made a plain FLV file: {finished.last_words}", BAD_RECORDING
+        )

@@ -1,0 +1,74 @@
+"""What was downloaded is made airable: a plain FLV file, with the index of its keyframes beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from lectern.effects import process
+from lectern.effects.files import scan, store
+from lectern.effects.media import airable, ffmpeg
+from lectern.errors import BAD_RECORDING, Refuse
+from lectern.playout import index
+
+
+async def remade(recording: Path, to: Path, *arguments: str) -> Path:
+    """The recording in another container."""
+    argv = [ffmpeg.executable(), "-v", "error", "-nostdin", "-y", "-i", str(recording), "-c", "copy", *arguments]
+    finished = await process.run([*argv, str(to)], timeout_s=30)
+    assert finished.returncode == 0, finished.errors
+    return to
+
+
+@pytest.mark.asyncio
+async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "6666.flv"
+    path.write_bytes(recording.read_bytes())
+    assert not airable.has_index(path)
+    found, plain = await airable.looked(path)
+    assert plain == path
+    assert path.read_bytes() == recording.read_bytes()
+    airable.write_index(found, path)
+    assert airable.has_index(path)
+    records = index.read(index.path_of(path), path.stat().st_size)
+    assert records is not None
+    assert next(one.time_ms for one in records if one.kind == index.KEYFRAME) < 100
+
+
+@pytest.mark.asyncio
+async def test_another_container_is_made_plain_with_the_same_packets(recording: Path, tmp_path: Path) -> None:
+    """Beside it: its caller puts it in its place."""
+    path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
+    came = path.read_bytes()
+    found, plain = await airable.looked(path)
+    assert plain == tmp_path / "6666.flv.remuxed"
+    assert path.read_bytes() == came
+    assert plain.read_bytes()[:3] == b"FLV"
+    assert found.size_bytes == plain.stat().st_size
+    assert abs(found.duration_ms - index.look(recording).duration_ms) < 100
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("content", [b"", b"not a recording" * 100])
+async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "6666.flv"
+    path.write_bytes(content)
+    with pytest.raises(Refuse, match="cannot be aired") as caught:
+        await airable.looked(path)
+    assert caught.value.code is BAD_RECORDING
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.asyncio
+async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Path, tmp_path: Path) -> None:
+    """A start takes it neither for a rendition nor for something unknown; what lies alone is left over."""
+    path = store.rendition_path(tmp_path, "6666")
+    path.parent.mkdir()
+    path.write_bytes(recording.read_bytes())
+    airable.write_index((await airable.looked(path))[0], path)
+    assert [one.kind for one in scan.scan(tmp_path)] == ["rendition"]
+    store.remove(path)
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    index.path_of(path).touch()
+    (alone,) = scan.scan(tmp_path)
+    assert store.is_sidecar(alone.path.name)
