@@ -116,6 +116,19 @@ def test_a_folder_that_cannot_be_written_a_database_that_is_not_there_and_nothin
     assert isinstance(typed("streamer").exception, Misuse)
 
 
+def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: Path, folder: Path) -> None:
+    path = str(told("streamer")["folder"])
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("DELETE FROM task_list")
+        connection.commit()
+    assert isinstance(typed("streamer", "--name", "other", "--restore", path).exception, Misuse)
+    assert isinstance(typed("streamer", "--restore", str(folder)).exception, Misuse)
+    assert "is again what it was" in typed("streamer", "--restore", path).stdout
+    assert store.at(f"sqlite:///{live}").is_copy(Path(path) / "task_list.db")
+    (Path(path) / "task_list.db").write_bytes(b"x")
+    assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
+
+
 def test_the_prefect_servers_database_is_backed_up_by_its_own_url(live: Path, folder: Path) -> None:
     found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
     assert Path(str(found["folder"])).name.startswith("prefect-2")

@@ -31,6 +31,10 @@ _Database = Annotated[
     typer.Option("--database", envvar="BACKUP_DATABASE_URL", help="Another database, such as the Prefect server's."),
 ]
 _Name = Annotated[str | None, typer.Option("--name", help="How the backups of --database are called.")]
+_Restore = Annotated[
+    Path | None,
+    typer.Option("--restore", help="Put this backup in the database's place instead; stop the program first."),
+]
 
 
 @app.command()
@@ -43,11 +47,16 @@ def backup(
     to: _To = None,
     key: _Key = None,
     known_hosts: _Known = None,
+    restore: _Restore = None,
     as_json: Json = False,
 ) -> None:
     """Copy a database while it is at work, prove the copy, try its restore; then prune the oldest backups."""
     target = away.Target.parse(to, key, known_hosts) if to else None
     found, called = _wanted(role, database, name)
+    if restore is not None:
+        made = nightly.restore(found, called, restore.absolute())
+        say(as_json, asdict(made), [f"{made.database}: is again what it was when {restore} was made."])
+        return
     into = (into or Common.load().backup_dir).absolute()
     with nightly.alone(into):
         made = nightly.make(found, called, into)

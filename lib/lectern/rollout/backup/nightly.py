@@ -1,17 +1,20 @@
 """A proved backup of one database at any time, and the older ones that may go."""
 
 import fcntl
+import getpass
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from lectern import __version__
 from lectern.effects.files import backups
-from lectern.errors import Misuse, TryAgain
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.rollout.backup import database
 from lectern.rollout.backup.make import SLACK_BYTES
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import durable
@@ -57,8 +60,7 @@ def make(found: Store, name: str, into: Path) -> Made:
     durable.make_folder(part)
     copied = found.copy(part)
     found.try_restore(copied, part)
-    fields = copied.model_dump()
-    made = Made(name=name, folder=str(target), database=found.shown, made_at=at, **fields)
+    made = Made(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump())
     _write(made, part)
     durable.sync_folder(part)
     part.rename(target)
@@ -75,6 +77,26 @@ def noted(made: Made, where: str) -> Made:
 
 def _write(made: Made, folder: Path) -> None:
     durable.write_json(folder / backups.MANIFEST, asdict(made))
+
+
+def restore(found: Store, name: str, folder: Path) -> Made:
+    """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
+
+    Raises Misuse where it is no backup of *name* or somebody works in the database, CallAPerson where it is damaged.
+    """
+    try:
+        told = json.loads((folder / backups.MANIFEST).read_text(encoding="utf-8"))
+        made = Made(**{one.name: told[one.name] for one in fields(Made) if one.name in told})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
+    if made.name != name:
+        raise Misuse(f"{folder}: it is a backup of {made.name}, and {name} was named.")
+    if database.sha256(folder / made.file) != made.sha256:
+        raise CallAPerson(
+            f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
+        )
+    found.put_back(folder / made.file, made.rows, getpass.getuser())
+    return made
 
 
 def prune(name: str, into: Path, keep: int) -> list[str]:
