@@ -83,6 +83,7 @@ IN_STORIES = {
 
 # What begins like this is typed in that file, by these words.
 ELSEWHERE = {
+    "lectern backup teacher --restore": ("tests/rollout/test_nightly.py", '"--restore", path'),
     "ansible-playbook playbooks/": ("tests/playbooks/test_local_teacher.py", 'read_out("How do I'),
     "/opt/lectern/releases/VERSION/venv/bin/lectern rollout rollback": (
         "tests/rollout/test_rollback.py",
