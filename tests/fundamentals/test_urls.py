@@ -1,5 +1,7 @@
 """A URL that was accepted can be used: one check, at the booking and wherever the URL is used later."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +123,49 @@ def test_whatever_comes_is_a_url_that_reads_the_same_again_or_a_value_error(text
     assert urls.push(url.text) == url
     assert 1 <= url.port <= 65_535
     assert url.host.encode("idna")
+
+
+_pieces = st.sampled_from(
+    [
+        "http://",
+        "https://",
+        "rtmp://",
+        "rtmps://",
+        "HTTP://",
+        "host",
+        "a.b-c.example",
+        "10.0.0.1",
+        "1.2",
+        "x_1",
+        "9",
+        "H.x",
+        ":80",
+        ":0",
+        ":01",
+        ":70000",
+        ":8080",
+        "/",
+        "/live/c-1",
+        "?a=b&c",
+        "#",
+        "@",
+        "..",
+        "-",
+        "\\",
+        "[::1]",
+        "é",
+        "%20",
+    ]
+)
+
+
+@given(st.lists(_pieces, min_size=2, max_size=7).map("".join), st.sampled_from([urls.HTTP, urls.RTMP]))
+def test_a_plain_url_is_read_as_the_careful_check_reads_it(text: str, schemes: tuple[str, ...]) -> None:
+    """The short way takes only what the long way takes, and finds the same in it."""
+    try:
+        expected = urls.careful(text, schemes)
+    except ValueError as refused:
+        with pytest.raises(ValueError, match=re.escape(str(refused))):
+            urls.read(text, schemes)
+    else:
+        assert urls.read(text, schemes) == expected

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Float, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Float, bindparam, func, select, update
 
+from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Order, Slot
@@ -22,11 +24,11 @@ OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
 _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
 
 _FIELDS = tuple(one.name for one in fields(Order))
+_VALUES = attrgetter(*_FIELDS)
 _CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placement", "promised_at")
 """What can be another in a booking that is there."""
 
 # Built once, and the driver repeats each for many rows: that costs a tenth of as many statements.
-_INSERT = insert(orders)
 _UPDATE = (
     update(orders)
     .where(orders.c.class_id == bindparam("of"))
@@ -102,17 +104,16 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
     """Insert new bookings as they are decided. One that is refused has no stream."""
     rows = [
-        {
-            **{name: getattr(order, name) for name in _FIELDS},
-            "institution_id": booking.institution_id,
-            "stream": None if order.state is BookingState.REFUSED else booking.stream,
-            "received_at": now,
-            "updated_at": now,
-        }
+        (
+            *_VALUES(order),
+            booking.institution_id,
+            None if order.state is BookingState.REFUSED else booking.stream,
+            now,
+            now,
+        )
         for booking, order in booked
     ]
-    if rows:
-        connection.execute(_INSERT, rows)
+    insert_many(connection, orders, (*_FIELDS, "institution_id", "stream", "received_at", "updated_at"), rows)
 
 
 def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:

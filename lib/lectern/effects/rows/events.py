@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
+from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
@@ -17,12 +18,8 @@ MOST = 500
 
 def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:
     """Add the events to the transaction."""
-    rows = [
-        {"at": now, "what": e.what, "class_id": e.class_id, "stem": e.stem, "host": host, "detail": masked(e.detail)}
-        for e in events
-    ]
-    if rows:
-        connection.execute(insert(journal.events), rows)
+    rows = [(now, one.what, one.class_id, one.stem, host, masked(one.detail)) for one in events]
+    insert_many(connection, journal.events, ("at", "what", "class_id", "stem", "host", "detail"), rows)
 
 
 def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import metrics
+from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
@@ -52,14 +53,12 @@ class Unsent:
 
 def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
     """Add the messages to the transaction."""
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[object, ...]] = []
     for one in outgoing:
-        body = one.message.to_json()
-        rows.append({"target": one.target, "kind": one.kind, "body": body, "class_id": one.class_id, "created_at": now})
+        rows.append((one.target, one.kind, one.message.to_json(), one.class_id, now))
         if isinstance(one.message, Alarm):
             metrics.ALARMS.labels(str(one.message.code)).inc()
-    if rows:
-        connection.execute(insert(journal.outbox), rows)
+    insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
 def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
