@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 from sqlalchemy import Connection, Engine
 
 from flows.beside import Beside
-from flows.playout import Playout
+from flows.playout import Playout, boot_now
 from flows.rounds import Rounds
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows.tables.engine import reading, transaction
@@ -101,6 +101,10 @@ class Host(Generic[S]):
     beside: Beside = field(default_factory=Beside)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
+    hears: bool = False  # a streamer's: whether its last beat was confirmed
+    blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it hears nobody, or began
+    address: str = ""  # where it answers over HTTP, as other hosts reach it; empty for nowhere
+    beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed

@@ -16,7 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows.host import Host
+from flows.playout import boot_now
 from lectern import __version__
+from lectern.effects import health as healths
 from lectern.effects.files import backups
 from lectern.effects.rows import inbox, metrics
 from lectern.errors import Misuse
@@ -71,10 +73,23 @@ class Health:
             "ready": not wrong,
             "wrong": wrong,
             "since": self._since,
+            **self._lease(),
         }
         if self._host is not None and isinstance(self._settings, StreamerSettings):
             body["lease"] = self._host.playout.held()
         return JSONResponse(body, 503 if wrong else 200)
+
+    def _lease(self) -> dict[str, object]:
+        """A streamer's: whether it hears the control host, which other streamers ask that do not.
+
+        They keep their classes for a while if it does not; so it remembers when it said so.
+        """
+        host = self._host
+        if host is None or not isinstance(host.settings, StreamerSettings):
+            return {}
+        if not host.hears:
+            host.blind_at = boot_now()
+        return {"hears": host.hears, "lease_left_s": round(max(host.playout.until - boot_now(), 0.0), 1)}
 
     async def _wrong(self) -> list[str]:
         if self._ending is not None:
@@ -155,6 +170,7 @@ async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) ->
                 if serving.done():
                     serving.result()
                 await asyncio.sleep(0.01)
+        host.address = _address(settings, server)
         log.info("%s: answers at http://%s/health", settings.name, settings.bind)
         yield
     finally:
@@ -177,6 +193,17 @@ def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
             timeout_graceful_shutdown=2,
         )
     )
+
+
+def _address(settings: Settings, server: uvicorn.Server) -> str:
+    """Where other hosts reach it: as the settings say, or where it listens, by the address that leads to Redis."""
+    if isinstance(settings, StreamerSettings) and settings.health_address:
+        return settings.health_address
+    port = server.servers[0].sockets[0].getsockname()[1]
+    host = settings.bind.rpartition(":")[0]
+    if host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not listened at)
+        host = healths.own_address(settings.redis_url.get_secret_value()) or host
+    return f"{host}:{port}"
 
 
 async def _serve(server: uvicorn.Server, settings: Settings) -> None:

@@ -1,7 +1,8 @@
-"""A streamer's heartbeat renews the lease of its classes; without Redis, Prefect is asked whether they are taken."""
+"""A streamer's heartbeat renews the lease of its classes; where it is not confirmed, others are asked."""
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -12,16 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from flows import trouble
 from flows.host import Host, log
 from flows.playout import boot_now
+from flows.streamer.witnesses import Witnesses
 from lectern.decide import lease as decide
 from lectern.effects.rows import airings, cache, leases
-from lectern.errors import TryAgain
 from lectern.settings import StreamerSettings
 
 Streamer = Host[StreamerSettings]
 AGAIN_S = 1.0
-ASK_S = 4.0
-"""A Prefect that does not answer within so long is away."""
-
 FULL_S = 30.0
 """A disk that took nothing so short a time ago is full."""
 
@@ -38,9 +36,12 @@ class Keeper:
         self._was_held = False
         self._looking: asyncio.Task[None] | None = None
         self._fields: dict[str, Any] = {"used_bytes": 0, "on_air": 0}
+        self._witnesses = Witnesses(host)
+        self._why = ""  # the classes go on although no beat is confirmed
 
     async def run(self) -> None:
         """Beat until cancelled."""
+        await self._witnesses.remember()
         while True:
             self._host.rounds.come("lease")
             pause_s = await self._once()
@@ -55,25 +56,37 @@ class Keeper:
         if self._session == self._host.claim:
             # A claim to the lease that we have would be granted before we have read what was taken from us under it.
             self._host.claim = uuid4().hex
-        word = asyncio.create_task(self._ask_prefect()) if self._trouble else None
+        asking = asyncio.create_task(self._ask()) if self._trouble else None
         claim = {"session": self._host.claim, "lease_s": settings.lease_s}
+        fields = self._fields | self._witnesses.said
         try:
             async with asyncio.timeout(self._patience_s):
-                held = await self._host.bus.beat(
-                    settings.streamers_key, settings.name, self._session, self._fields, claim
-                )
-        except Exception as error:  # noqa: BLE001 (whatever it is, Prefect may still keep the lease)
+                beats = await self._host.bus.beat(settings.streamers_key, settings.name, self._session, fields, claim)
+        except Exception as error:  # noqa: BLE001 (whatever it is, others may still keep the lease)
             if not isinstance(error, (RedisError, OSError)):
                 await trouble.say(self._host, "lease", error, AGAIN_S)
-            await (word or self._ask_prefect())
-            self._say_trouble(f"redis: no heartbeat: {str(error) or 'no answer in time'}")
+            self._host.hears = False
+            await (asking or self._ask())
+            if not self._trouble:
+                log.warning("redis: no heartbeat: %s", str(error) or "no answer in time")
+            self._trouble = True
             return min(AGAIN_S, settings.heartbeat_interval_s)
-        if held:
-            self._hold(decide.until(asked_at, settings.lease_s))
-            self._ours, self._trouble = True, False
+        if beats is not None:
+            if asking is not None:
+                asking.cancel()
+            await self._confirmed(beats, asked_at)
             return settings.heartbeat_interval_s
+        self._host.hears = False
+        await (asking or self._ask())
         self._refused(asked_at)
         return min(AGAIN_S, settings.heartbeat_interval_s)
+
+    async def _confirmed(self, beats: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
+        self._hold(decide.until(asked_at, self._host.settings.lease_s))
+        if self._why:
+            log.info("lease: the control host is heard again")
+        self._host.hears, self._ours, self._trouble, self._why = True, True, False, ""
+        await self._witnesses.take_in(beats)
 
     @property
     def _patience_s(self) -> float:
@@ -96,6 +109,7 @@ class Keeper:
         self._fields |= {
             "max_bytes": settings.max_bytes,
             "full": self._is_full(),
+            "address": self._host.address,
         }
         try:
             self._session, facts = await self._host.look(_facts, settings)
@@ -108,33 +122,28 @@ class Keeper:
         since = self._host.no_room_at
         return since is not None and time.monotonic() - since < FULL_S
 
-    async def _ask_prefect(self) -> None:
-        """Redis is away, for all or for us alone: while nobody takes our classes, they are ours."""
-        if not self._ours or self._host.settings.lease_s == 0:
+    async def _ask(self) -> None:
+        """The control host is away, for all or for this host alone: the classes go on if nobody else can have them."""
+        held = self._host.playout.held()
+        if not (self._ours or held) or self._host.settings.lease_s == 0:
             return
         asked_at = boot_now()
-        try:
-            async with asyncio.timeout(ASK_S):
-                taken = await self._host.runs.is_taken_from(self._host.settings.name, self._session)
-        except (TryAgain, TimeoutError) as error:
-            log.debug("prefect: can not be asked for the lease: %r", error)
-            return
-        if not taken:
+        found = await self._witnesses.verdict(self._session, held=held)
+        if found.goes_on and (not held or self._host.playout.held()):
             self._hold(asked_at + decide.WITNESS_S)
-
-    def _say_trouble(self, what: str) -> None:
-        if not self._trouble:
-            self._trouble = True
-            left_s = self._host.playout.until - boot_now()
-            log.warning("%s; unless Prefect says that nobody takes them, pushes end in %.0f s", what, max(left_s, 0))
+        if found.why != self._why:
+            self._why = found.why
+            left_s = max(self._host.playout.until - boot_now(), 0.0)
+            ends = "the classes go on" if found.goes_on else f"they end in {left_s:.0f} s"
+            log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, ends)
 
     def _refused(self, asked_at: float) -> None:
         """The lease is taken, or Redis has forgotten it: a new one is asked for, under another name."""
         if self._host.settings.lease_s == 0 and self._ours:
             self._host.playout.hold(asked_at + decide.WITNESS_S)
         if self._ours:
-            self._say_trouble("lease: is not ours any more, a new one is asked for")
-        self._ours = False
+            log.warning("lease: is not ours any more, a new one is asked for")
+        self._ours, self._trouble = False, True
 
     def _hold(self, until: float) -> None:
         self._host.playout.hold(max(until, self._host.playout.until))

@@ -17,11 +17,13 @@ from sqlalchemy import Connection
 from flows import show
 from flows.batch import FAILED, Apart, apart, summary
 from flows.host import NOWHERE, log, streamer
+from flows.playout import boot_now
 from flows.streamer import admission, push_hosts
 from flows.streamer.admission import Batch, Looked, Streamer
 from flows.tell import tell
 from flows.trouble import words
 from lectern.commands import parse
+from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import origin, store
 from lectern.effects.files.origin import Allowed
 from lectern.effects.rows import airings, cache, inbox, released
@@ -61,6 +63,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     parsed = await host.look(_read, host, ids)
     if dry_run:
         return Completed(message=f"dry run: {len(parsed.prepares)} to prepare")
+    parsed = await _put_off_moved(host, parsed)
     batch, failed = Batch(), Apart[int, Batch]()
     async with aclosing(_as_looked(host, parsed, await host.look(_name, parsed))) as portions:
         async for some, looked in portions:
@@ -72,6 +75,19 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
         batch.row(f"inbox {inbox_id}", FAILED, why)
     await show.table("prepare-batch", batch.table, "What became of each class")
     return failed.state(summary(batch.table), len(ids))
+
+
+async def _put_off_moved(host: Streamer, parsed: _Parsed) -> _Parsed:
+    """Those that may be prepared now.
+
+    The streamer from which a class was moved may go on with it as long as it relies on our word that we are blind.
+    """
+    wait_s = host.blind_at + WITNESS_S - boot_now()
+    moved = {id_ for id_, one in parsed.prepares if one.placement > 1} if wait_s > 0 else set()
+    if moved:
+        log.info("%d moved classes wait for %.0f s: their streamers may still air them", len(moved), wait_s)
+        await host.commit(inbox.put_off, host.journal, sorted(moved), time.time() + wait_s)
+    return parsed.only([id_ for id_ in parsed.ids() if id_ not in moved])
 
 
 async def _take(host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> Apart[int, Batch]:

@@ -15,7 +15,7 @@ from flows import show
 from flows.batch import summary
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
 from flows.teacher.handling import Decide, changed, living, printed
-from flows.teacher.roll import move_key
+from flows.teacher.roll import heirs, move_key
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import lease as decide
@@ -62,8 +62,11 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     if not await _stays_silent(host, streamer, silent_s) and not force:
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     alive = [one for one in await living(host) if one != streamer]
+    if not force:
+        alive = heirs(host, streamer, alive)
     if not alive:
-        return Completed(name=NOT_MOVED, message=f"no other streamer is alive: {streamer} keeps its classes")
+        which = "other streamer is alive" if force else "streamer is alive that it asks before it goes on alone"
+        return Completed(name=NOT_MOVED, message=f"no {which}: {streamer} keeps its classes")
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     found = await changed(host, taken(streamer, before, alive, force=force))
@@ -91,6 +94,7 @@ async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
     Of one that Redis has forgotten this teacher knows since when it misses it.
     """
     now, beats, _ = await host.bus.heard(host.settings.streamers_key)
+    host.beats |= beats
     if streamer in beats:
         at = float(beats[streamer]["at"])
         return at, now - at

@@ -16,6 +16,7 @@ from flows.retry import backoff_s
 from flows.teacher.handling import Decide, changed
 from flows.tell import tell
 from lectern.changes import Changes, Granted
+from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
@@ -63,6 +64,7 @@ class Roll:
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:
         heard = time.monotonic()
+        self.host.beats |= beats
         for name, beat in beats.items():
             if beat.get("gone", False) or beat.get("full", False):
                 self.host.heard.pop(name, None)
@@ -104,13 +106,13 @@ class Roll:
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
         if holder is None or holder.lost_at is None:
-            others = [one for one in self.host.living_now() if one != name]
+            others = heirs(self.host, name, self.host.living_now())
             await changed(self.host, lost(name, number, others, movable=movable))
             await tell(self.host)
 
     def _announce(self, name: str) -> None:
         """Begin the run that moves the classes, if the silence goes on."""
-        others = [one for one in self.host.living_now() if one != name]
+        others = heirs(self.host, name, self.host.living_now())
         if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
         self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
@@ -122,6 +124,11 @@ class Roll:
             tags=[lost_tag(name)],
             needs_run=True,
         )
+
+
+def heirs(host: Teacher, streamer: str, alive: Sequence[str]) -> list[str]:
+    """Those of *alive* that may take the classes of *streamer* while nobody knows whether it airs them."""
+    return control_lost.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
 
 
 def move_key(streamer: str) -> str:

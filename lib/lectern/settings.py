@@ -73,7 +73,7 @@ class Common(BaseSettings):
         Places.listed(text, str(info.field_name).upper())
         return text
 
-    @field_validator("api_bind", "health_bind", check_fields=False)
+    @field_validator("api_bind", "health_bind", "health_address", check_fields=False)
     @classmethod
     def _an_address(cls, bind: str) -> str:
         host, _, port = bind.rpartition(":")
@@ -231,7 +231,9 @@ class StreamerSettings(Common):
     playout_dir: Path = Path("playout")
     playout_socket: Path | None = None
     lease_s: float = Field(45, ge=0)  # 0: without end
+    on_control_lost: Literal["ask peers", "stop", "push"] = "ask peers"
     health_bind: str = "127.0.0.1:8801"
+    health_address: str = ""  # where other streamers reach it; empty: found out
 
     @field_validator("streamer_name")
     @classmethod

@@ -53,6 +53,8 @@ STREAMER = {
     "ALLOWED_PUSH_HOSTS": "",
     "BROADCAST_LEAD_S": 300,
     "LEASE_S": 45,
+    "ON_CONTROL_LOST": "ask peers",
+    "HEALTH_ADDRESS": "",
     "HEALTH_BIND": "127.0.0.1:8801",
 }
 

@@ -13,7 +13,7 @@ def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, mov
     changes.lost[name] = changes.now
     after = f"not heard of for {changes.settings.streamer_lost_after_s:g} s"
     if not others:
-        what = f"its {number} classes stay with it, for no other streamer is alive"
+        what = f"its {number} classes stay with it, because no streamer is alive that it asks before it goes on alone"
     elif movable:
         what = f"its {number} classes are moved to others"
     else:

@@ -29,10 +29,10 @@ if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
   local now = at[1] .. '.' .. string.format('%06d', at[2])
   redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
   redis.call('hdel', KEYS[3], ARGV[1])
-  return 1
+  return redis.call('hgetall', KEYS[1])
 end
 redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
-return 0
+return false
 """
 _TAKE = """
 local beat = redis.call('hget', KEYS[1], ARGV[1])
@@ -153,28 +153,26 @@ class Bus:
 
     async def beat(
         self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
-    ) -> bool:
-        """Say at the shared clock that streamer *name* is alive, and so renew its lease.
+    ) -> dict[str, dict[str, Any]] | None:
+        """Say at the shared clock that streamer *name* is alive, and so renew its lease; returns all streamers' beats.
 
-        False where *session* does not hold the lease: then nothing is said but the *claim* to a new one.
+        None where *session* does not hold the lease: then nothing is said but the *claim* to a new one.
         """
-        return bool(
-            await self._client.eval(
-                _BEAT,
-                3,
-                key,
-                f"{key}:lease",
-                f"{key}:claims",
-                name,
-                session,
-                json.dumps(dict(fields)),
-                json.dumps(dict(claim)),
-            )
-        )
+        keys = (key, f"{key}:lease", f"{key}:claims")
+        said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)))
+        found = await self._client.eval(_BEAT, len(keys), *keys, *said)
+        if found is None:
+            return None
+        beats = dict(zip(found[::2], found[1::2], strict=True))
+        return _readable("heartbeat", beats, _is_beat, self._unreadable["beats"])
 
     async def part(self, key: str, name: str) -> None:
-        """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost."""
-        await self._client.hset(key, name, json.dumps({"at": await self.now(), "gone": True}))
+        """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost.
+
+        What it said last stays said.
+        """
+        now, beats, _ = await self.heard(key)
+        await self._client.hset(key, name, json.dumps({**beats.get(name, {}), "at": now, "gone": True}))
 
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """The shared clock, the last beat of each streamer, and the claims to a lease."""

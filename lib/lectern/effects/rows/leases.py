@@ -1,5 +1,6 @@
 """Leases as rows: the teacher's truth about who may push what, and the session that a streamer was given."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -96,5 +97,20 @@ def session(connection: Connection, streamer: str) -> str | None:
 
 def hold(connection: Connection, streamer: str, session: str, now: float) -> None:
     """This streamer was given *session*, and has read all that was sent before."""
+    known = peers(connection, streamer)
     connection.execute(delete(leases).where(leases.c.streamer == streamer))
     connection.execute(insert(leases).values(streamer=streamer, session=session, granted_at=now))
+    if known is not None:
+        note_peers(connection, streamer, known)
+
+
+def peers(connection: Connection, streamer: str) -> dict[str, str] | None:
+    """The other streamers that this one asks, with their addresses; None where it has heard of none yet."""
+    found = connection.execute(select(leases.c.peers).where(leases.c.streamer == streamer)).scalar_one_or_none()
+    return None if found is None else dict(json.loads(found))
+
+
+def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) -> None:
+    """This streamer, which holds a lease, asks the streamers *known* (address by name)."""
+    text = json.dumps(known)
+    connection.execute(update(leases).where(leases.c.streamer == streamer).values(peers=text))

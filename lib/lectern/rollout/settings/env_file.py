@@ -15,13 +15,13 @@ HARMLESS = frozenset(
     """
     wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
     broadcast_lead_s playout playout_dir playout_socket video_root streamer_name teacher_name log_format log_level
-    api_bind health_bind
+    api_bind health_bind health_address on_control_lost
     order_channel cancel_channel transcoding_channel order_result_channel alarm_channel waiting_key streamer_stream
     report_stream dead_letter_stream streamers_key batch_max batch_wait_s sweep_interval_s poll_interval_s
     heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s http_timeout_s work_pool
     teacher_config on_transcode_timeout transcoding_time_out_s order_warn_time_out_s max_attempts_a_day
     streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget ecs_curl
-    """.split()  # noqa: SIM905 (fifty names read better as text)
+    """.split()  # noqa: SIM905 (so many names read better as text)
 )
 """Names, in lower case, whose values may be shown; all others are masked."""
 MASK = "********"

@@ -80,6 +80,7 @@ class LeaseRow(StreamerTable, table=True):
     streamer: str = Field(primary_key=True, max_length=250)
     session: str = Field(max_length=250)
     granted_at: float
+    peers: str | None = Field(default=None, sa_type=Text)  # JSON: the other streamers' addresses, by name
 
 
 class AsRunRow(StreamerTable, table=True):

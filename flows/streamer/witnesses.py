@@ -1,0 +1,93 @@
+"""Those whom a streamer asks about its classes while it does not hear the control host: Prefect, other streamers."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from flows.host import Host, log
+from lectern.decide import control_lost
+from lectern.decide.control_lost import Peer, Peers, Verdict, Word
+from lectern.effects import health
+from lectern.effects.rows import leases
+from lectern.errors import TryAgain
+from lectern.settings import StreamerSettings
+
+ASK_S = 4.0
+"""Seconds after which a Prefect that does not answer is away; fewer if the lease is short, to ask again in time."""
+
+LOOK_S = 2.0
+"""Seconds that another streamer has to answer."""
+
+
+class Witnesses:
+    """Knows the other streamers by their last beats, and asks them.
+
+    What a beat says of them is on the disk first: the teacher moves classes only to streamers that this one said it
+    knows, and this one asks all of them, also after its restart.
+    """
+
+    def __init__(self, host: Host[StreamerSettings]) -> None:
+        self._host = host
+        self._known: dict[str, str] | None = None  # whom to ask: name and address; None where nobody has told yet
+        self._say: list[str] | None = None  # the names that the next beat says
+
+    async def remember(self) -> None:
+        """Read whom the process before this one knew."""
+        self._known = await self._host.look(leases.peers, self._host.settings.name)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a beat says of the others."""
+        says = control_lost.says(self._host.settings.on_control_lost, self._named)
+        return {} if says is None else {"peers": says}
+
+    @property
+    def _named(self) -> list[str]:
+        return list(self._known or ()) if self._say is None else self._say
+
+    async def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
+        """Know the streamers of *beats*, and still those that the last beat named."""
+        name = self._host.settings.name
+        found = control_lost.others(beats, name)
+        named = {one: address for one, address in (self._known or {}).items() if one in self._named}
+        if (known := named | found) != self._known:
+            try:
+                await self._host.commit(leases.note_peers, name, known)
+            except DBAPIError as error:
+                log.error("database: the other streamers cannot be written down: %s", error.orig)
+                return
+        self._known, self._say = known, sorted(found)
+
+    async def verdict(self, session: str, *, held: bool) -> Verdict:
+        """Whether the classes of the lease of *session* go on; *held* is whether it has not run out."""
+        policy = self._host.settings.on_control_lost
+        asks = held and policy == "ask peers"
+        word, peers = await asyncio.gather(self._prefect(session), self._peers() if asks else _nobody())
+        return control_lost.verdict(policy, word, peers, held=held)
+
+    async def _prefect(self, session: str) -> Word:
+        try:
+            async with asyncio.timeout(min(ASK_S, self._host.settings.lease_s / 4)):
+                taken = await self._host.runs.is_taken_from(self._host.settings.name, session)
+        except (TryAgain, TimeoutError) as error:
+            log.debug("prefect: cannot be asked for the lease: %r", error)
+            return Word.AWAY
+        return Word.TAKEN if taken else Word.FREE
+
+    async def _peers(self) -> Peers:
+        if self._known is None:
+            return Peers.SILENT  # nobody has told who the others are
+        looks = await asyncio.gather(*(_look(*one) for one in self._known.items()))
+        for name, look in zip(self._known, looks, strict=True):
+            log.debug("%s: %s", name, look)
+        return control_lost.together(looks)
+
+
+async def _nobody() -> Peers:
+    return Peers.SILENT
+
+
+async def _look(name: str, address: str) -> Peer:
+    return control_lost.look(await health.of(address, LOOK_S) if address else None, name)

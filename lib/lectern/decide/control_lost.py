@@ -1,0 +1,119 @@
+"""Whether a streamer goes on airing while it does not hear the control host: a table, read row by row."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+PEER_S = 300.0
+"""Seconds of silence after which another streamer is no longer counted among those that could take over."""
+
+
+class Word(StrEnum):
+    """What Prefect says of the classes of this streamer."""
+
+    FREE = "nobody takes them"
+    TAKEN = "another streamer takes them"
+    AWAY = "Prefect does not answer"
+
+
+class Peer(StrEnum):
+    """What a look at the health of another streamer found."""
+
+    BLIND = "blind"
+    HEARS = "hears"
+    SILENT = "silent"
+
+
+class Peers(StrEnum):
+    """What all other streamers together say."""
+
+    NONE = "no other streamer is known"
+    BLIND = "every other streamer answers and hears no control host either"
+    HEARS = "another streamer hears the control host"
+    SILENT = "another streamer does not answer, and may hear the control host"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the classes stay on air, and why."""
+
+    goes_on: bool
+    why: str
+
+
+ANY = None
+HELD, OVER = True, False
+GO_ON, STOP = True, False
+TABLE: Sequence[tuple[bool | None, str | None, Word | None, Peers | None, bool]] = (
+    # the lease | ON_CONTROL_LOST | Prefect   | other streamers | do
+    (ANY, ANY, Word.TAKEN, ANY, STOP),
+    (ANY, ANY, Word.FREE, ANY, GO_ON),
+    (OVER, ANY, Word.AWAY, ANY, STOP),  # somebody may have taken them since, and say that he is blind now
+    (HELD, "push", Word.AWAY, ANY, GO_ON),
+    (HELD, "stop", Word.AWAY, ANY, STOP),
+    (HELD, "ask peers", Word.AWAY, Peers.NONE, GO_ON),
+    (HELD, "ask peers", Word.AWAY, Peers.BLIND, GO_ON),
+    (HELD, "ask peers", Word.AWAY, Peers.HEARS, STOP),
+    (HELD, "ask peers", Word.AWAY, Peers.SILENT, STOP),
+)
+"""The first row that fits decides. *Stop* renews nothing: the classes end with the lease."""
+
+
+def verdict(policy: str, word: Word, peers: Peers, *, held: bool) -> Verdict:
+    """What the first fitting row says; *held* is whether the lease has not run out yet."""
+    for lease, on_lost, said, others, do in TABLE:
+        given = ((lease, held), (on_lost, policy), (said, word), (others, peers))
+        if all(wanted is ANY or wanted == found for wanted, found in given):
+            return Verdict(do, _why(word, policy, peers, held=held))
+    raise AssertionError((policy, word, peers, held))
+
+
+def _why(word: Word, policy: str, peers: Peers, *, held: bool) -> str:
+    if word is not Word.AWAY:
+        return f"Prefect says that {word}"
+    if not held:
+        return "the lease is over, and Prefect does not answer"
+    return str(peers) if policy == "ask peers" else f"ON_CONTROL_LOST is {policy}"
+
+
+def together(looks: Collection[Peer]) -> Peers:
+    """What all other streamers say; one that hears the control host, or might, outweighs those that do not."""
+    for peer, peers in ((Peer.HEARS, Peers.HEARS), (Peer.SILENT, Peers.SILENT), (Peer.BLIND, Peers.BLIND)):
+        if peer in looks:
+            return peers
+    return Peers.NONE
+
+
+def look(health: Mapping[str, Any] | None, name: str) -> Peer:
+    """What the *health* of streamer *name* says; None where it did not answer.
+
+    An answer of another host than *name* is none of it: two streamers may have the same loopback address.
+    """
+    if health is None or health.get("name") != name or not isinstance(health.get("hears"), bool):
+        return Peer.SILENT
+    return Peer.HEARS if health["hears"] else Peer.BLIND
+
+
+def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
+    """The addresses (``host:port``, or empty) of the streamers besides *name* that were heard of lately."""
+    at = float(beats[name]["at"]) if name in beats else max((float(one["at"]) for one in beats.values()), default=0.0)
+    return {
+        other: address if isinstance(address := beat.get("address"), str) else ""
+        for other, beat in sorted(beats.items())
+        if other != name and at - float(beat["at"]) <= PEER_S
+    }
+
+
+def may_take(last_beat: Mapping[str, Any] | None, names: Collection[str]) -> list[str]:
+    """Those of *names* that may take the classes of a silent streamer: it asks only those that it said it knows.
+
+    One that says nothing of them stops at its lease's end by itself, so that anybody may take its classes.
+    """
+    known = (last_beat or {}).get("peers")
+    return sorted(names) if not isinstance(known, list) else sorted(name for name in names if name in known)
+
+
+def says(policy: str, known: Collection[str]) -> list[str] | None:
+    """What a streamer's beat says of the others that it knows; None where it asks nobody."""
+    return {"ask peers": sorted(known), "push": []}.get(policy)
