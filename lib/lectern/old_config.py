@@ -1,6 +1,8 @@
 """The teacher's old JSON config: two documented times, in milliseconds."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ class OldConfig(PydanticBaseSettingsSource):
         if not path:
             return {}
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = json.loads(strict(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
         if not isinstance(found, dict):
@@ -38,3 +40,27 @@ def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
         raise Misuse(f"TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
     return milliseconds / 1000
+
+
+PRODUCT = re.compile(r"\d+(?:[ \t]*\*[ \t]*\d+)+")
+_STRING = r'"(?:\\.|[^"\\\n])*"'
+_LOOSE = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?\*/|{PRODUCT.pattern}", re.DOTALL)
+_LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
+
+
+def strict(text: str) -> str:
+    """The JSON that *text* means, in which each character stands where it stood.
+
+    Old programs calculate in their config (``1000*60*60*24, // a day``): comments become spaces, products their
+    result and spaces, and a comma before a closing bracket a space.
+    """
+    return _LAST_COMMA.sub(lambda part: " " if part[0] == "," else part[0], _LOOSE.sub(_plain, text))
+
+
+def _plain(part: re.Match[str]) -> str:
+    found = part[0]
+    if found.startswith('"'):
+        return found
+    if found.startswith("/"):
+        return re.sub(r"[^\r\n]", " ", found)
+    return str(math.prod(int(factor) for factor in found.split("*"))).ljust(len(found))

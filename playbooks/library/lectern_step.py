@@ -85,6 +85,7 @@ READERS = ("preflight", "verify", "status", "healthy")
 CHANGERS = (
     "backup",
     "deploy",
+    "playout",
     "open",
     "window",
     "rollback",

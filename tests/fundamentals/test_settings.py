@@ -153,6 +153,13 @@ def config(**fields: object) -> Path:
     return path
 
 
+def test_the_old_config_may_calculate_and_have_comments() -> None:
+    path = Path("config.json").absolute()
+    path.write_text('{"order_warn_time_out": 1000*60*60*24, //a booking is late\n "transcoding_time_out": 1000*90,}')
+    found = teacher(teacher_config=path)
+    assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86400, 90)
+
+
 def test_the_old_config_holds_milliseconds() -> None:
     found = teacher(teacher_config=config(order_warn_time_out=86_400_000, transcoding_time_out=90_000, port=8080))
     assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86_400, 90)

@@ -118,10 +118,12 @@ def test_a_lost_terminal_ends_nothing(host: Host) -> None:
 
 
 def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
-    """One that ran runs again, though a reload does not start it; one that was stopped by hand is stopped again."""
+    """One that ran runs again, though a reload does not start it; one that was stopped by hand is never started."""
     sleep = "/bin/sleep 1000"
     host.write_program("neighbour", sleep)
-    host.write_program("by_hand", sleep)
+    begun = host.folder / "by_hand.begun"
+    (host.code / "by_hand.sh").write_text(f"echo begun >> {begun}\nexec {sleep}\n")
+    host.write_program("by_hand", f"/bin/sh {host.code}/by_hand.sh")
     host.write_program("not_by_itself", sleep, autostart="false")
     host.write_program("pair", sleep, numprocs="2", process_name="%(program_name)s_%(process_num)02d")
     host.ctl("update")
@@ -140,6 +142,7 @@ def test_programs_that_are_not_ours_are_as_they_were(host: Host) -> None:
     assert host.states() == {**expected, "lectern-streamer": "RUNNING"}
     host.done("rollback")
     assert host.states() == {**expected, "idc_client": "RUNNING"}
+    assert begun.read_text() == "begun\n", "what a person has stopped is not started, not for a second"
 
 
 def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(host: Host) -> None:

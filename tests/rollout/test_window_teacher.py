@@ -173,18 +173,18 @@ def test_a_redis_that_is_lost_in_the_window_keeps_no_old_program_from_running_ag
     host.done("verify", wanted=wanted)
 
 
-def test_only_what_a_json_file_can_be_edited_in_is_edited(host: Host, wanted: Fields) -> None:
-    """The note's own example calculates: it is refused before anything, with its line."""
-    (host.code / "config" / "default.json").write_text('{\n"order_warn_time_out": 1000*60*60\n}')
-    assert "line 2, column 28" in host.step("preflight", wanted=wanted).msg
+def test_what_is_no_config_is_found_before_anything(host: Host, wanted: Fields) -> None:
+    (host.code / "config" / "default.json").write_text('{\n"order_warn_time_out": 1000*60*minutes\n}')
+    assert "line 2, column 31" in host.step("preflight", wanted=wanted).msg
 
 
-def test_a_class_that_is_due_and_not_placed_is_in_the_way_of_the_next_release(host: Host, wanted: Fields) -> None:
+def test_from_one_release_to_the_next_a_class_that_is_not_placed_is_not_in_the_way(host: Host, wanted: Fields) -> None:
+    """The silence is seconds, and what comes in it is kept."""
     host.done("backup", wanted=wanted)
     host.done("window", wanted=wanted)
     host.stage_release("2.0.1")
     newer = {**wanted, "version": "2.0.1", "quiet_minutes": 600}
-    assert "not yet placed on a streamer" in host.step("preflight", wanted=newer).msg
+    assert "not yet placed on a streamer" not in host.step("preflight", wanted=newer).msg
 
 
 def test_an_upgrade_and_its_way_back_leave_the_keys_and_requests_of_the_release_behind_alone(

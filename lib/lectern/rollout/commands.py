@@ -58,11 +58,20 @@ def open_(
 
 
 @app.command()
+def playout(check: Check = False) -> None:
+    """Let the playout be of the release that is at work, by a hand-over that no class notices."""
+    from lectern.rollout import playout
+
+    _answer(lambda wanted: playout.upgrade(wanted, check=check))
+
+
+@app.command()
 def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
     """Say what became of a TASK of the window when the process that did it is no longer there."""
     from lectern.rollout import holder
+    from lectern.rollout.standing import Standing
 
-    _answer(lambda wanted: holder.ended(wanted, task))
+    _print_answer(lambda text: holder.ended(Standing.parse(text), task))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from lectern.rollout import plan, window
 from lectern.rollout.answer import Answer
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked
+from lectern.rollout.standing import Standing
 from lectern.rollout.wanted import Wanted
 
 SOCKET = "holder.sock"
@@ -213,18 +214,20 @@ def asked(wanted: Wanted, task: str, timeout_s: float) -> dict[str, Any]:
     if told:
         found: dict[str, Any] = json.loads(told)
         return found
-    return ended(wanted, task).to_dict()
+    return ended(Standing(role=wanted.role, root=wanted.root), task).to_dict()
 
 
-def ended(wanted: Wanted, task: str) -> Answer:
+def ended(asked: Standing, task: str) -> Answer:
     """What became of *task* when the holder is no longer there; raises if the window is not finished."""
-    journal = Journal.of(wanted)
-    state = journal.state(wanted.id)
+    journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
+    begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
+    last = begun[-1] if begun else ""
+    state = journal.state(last)
     if state == "finished":
-        return Answer(said=[f"{task}: {wanted.id} is finished; the host went on by itself."])
-    why = next((note.detail["why"] for note in reversed(journal.round(wanted.id)) if note.step == "failed"), None)
+        return Answer(said=[f"{task}: {last} is finished; the host went on by itself."])
+    why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
-        raise CallAPerson(f"{task}: {why or f'{wanted.id} was taken back.'} The host is as it was before.")
+        raise CallAPerson(f"{task}: {why or f'{last} was taken back.'} The host is as it was before.")
     if state == "half":
         raise TryAgain(
             f"{task}: the process that held the silence is gone in the middle{f'. {why}' if why else ''} Run the same "

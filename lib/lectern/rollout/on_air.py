@@ -6,7 +6,9 @@ from sqlalchemy import text
 
 from lectern.effects.rows.old_times import epoch
 from lectern.migrations.look import shape
+from lectern.rollout import playout
 from lectern.rollout.backup import store
+from lectern.rollout.journal import Journal
 from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
 from lectern.rollout.wording import at, shown, some
@@ -16,10 +18,15 @@ _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState
 
 
 def refusals(wanted: Wanted, now: float) -> list[str]:
-    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none."""
-    found = sorted(
-        _of_streamer(wanted, now, wanted.quiet_minutes * 60) if wanted.role == "streamer" else _of_teacher(wanted, now)
-    )
+    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none.
+
+    From one release of ours to the next none is harmed that the playout holds; a teacher's inbox keeps what comes.
+    """
+    is_upgrade = Journal.of(wanted).behind(wanted.id) is not None
+    if wanted.role == "teacher":
+        found = [] if is_upgrade else sorted(_of_teacher(wanted, now))
+    else:
+        found = sorted(_of_streamer(wanted, now, wanted.quiet_minutes * 60, bridged=is_upgrade))
     if not found:
         return []
     what = "on air or due" if wanted.role == "streamer" else "not yet placed on a streamer, and due"
@@ -33,7 +40,9 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
 
 def cut_now(wanted: Wanted, now: float) -> list[str]:
     """A sentence for the classes that a rollback at *now* (epoch seconds) would cut; none if there are none."""
-    found = sorted(_of_streamer(wanted, now, within_s=0)) if wanted.role == "streamer" else []
+    if wanted.role == "teacher":
+        return []
+    found = sorted(_of_streamer(wanted, now, 0, bridged=Journal.of(wanted).behind(wanted.id) is not None))
     if not found:
         return []
     last = max(until for _, until, _ in found)
@@ -44,14 +53,20 @@ def cut_now(wanted: Wanted, now: float) -> list[str]:
     return [told]
 
 
-def _of_streamer(wanted: Wanted, now: float, within_s: float) -> Iterator[tuple[float, float, str]]:
+def _of_streamer(wanted: Wanted, now: float, within_s: float, *, bridged: bool) -> Iterator[tuple[float, float, str]]:
     soon = now + within_s
+    held = playout.held(wanted) if bridged else frozenset()
     with store.of(wanted).reading() as connection:
         known = old_tables.classes(connection)
         for row in old_tables.tasks(connection):
             start, end = epoch(row.start), epoch(row.end)
             state = known[row.class_id].state if row.class_id in known else None
-            if start is None or end is None or (state is not None and state not in LIVE_AIRINGS):
+            if (
+                start is None
+                or end is None
+                or row.class_id in held
+                or (state is not None and state not in LIVE_AIRINGS)
+            ):
                 continue
             if start <= soon and end > now:
                 yield start, end, f"class {shown(row.class_id)} ({at(start)} to {at(end)})"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, on_air, redis_keys, standing
+from lectern.rollout import behind, on_air, playout, redis_keys, standing
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
@@ -162,7 +162,7 @@ class _Way:
         self.answer.say(*switch.take_back(wanted, copied.before))
 
     def reload(self) -> None:
-        self.supervisor.reload()
+        self.supervisor.begin_anew(self.states)
         gone = self.silent is not None and self.silent.before.data(self.wanted.conf) is None
 
         def look() -> bool | None:
@@ -171,6 +171,16 @@ class _Way:
 
         supervisor.wait_for(look, supervisor.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
         self.answer.say(*supervisor.as_before(self.supervisor, self.states))
+
+    def follow(self) -> None:
+        """Let the playout go back, too; it airs on with the newer release where that fails."""
+        if self.behind is None or self.wanted.role != "streamer":
+            return
+        try:
+            told = playout.upgrade(self.wanted.model_copy(update={"version": _version(self.behind)}))
+            self.answer.say(*told.said)
+        except LecternError as error:
+            self.answer.say(error.message)
 
     def finish(self) -> None:
         """Set the used backup aside; raises CallAPerson where something is left to be taken back."""
@@ -206,6 +216,7 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
             way.put_back()
         way.step("reload", "reload", way.reload)
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
+    way.follow()
     way.finish()
 
 

@@ -12,6 +12,7 @@ from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
 from tests.stage import Child, wait_until
+from town import playout
 from town.ports import free_port
 
 _SUPERVISORD = """\
@@ -68,7 +69,27 @@ class LocalHost(Host):
         argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", conf]
         self._supervisord = Child(argv, environment, Path(base / "supervisord.out"))
         self._probe: Child | None = None
+        self._playout: Child | None = None
+        if role == "streamer":  # provisioned, and no program of supervisord: no stop and no reload reaches it
+            self.playout_dir.mkdir()
+            argv = playout.argv(self.playout_dir, self.playout_dir / "playout.sock")
+            self._playout = Child(argv, environment, Path(base / "playout.out"))
         wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
+
+    @property
+    def playout_dir(self) -> Path:
+        """Where a streamer's playout has its files and its socket."""
+        return Path(self.places.base / "playout")
+
+    def air_from_the_release(self) -> None:
+        """Let the playout be that of the link `current`, as its unit starts it: an upgrade finds the next release."""
+        assert self._playout is not None
+        self._playout.end()
+        venv = Path(self.places.root / "current/venv")
+        (program,) = venv.glob("lib/python3*/site-packages/lectern/playout/__main__.py")
+        argv = [str(venv / "bin/python"), "-I", "-S", str(program), "holder", "--dir", str(self.playout_dir)]
+        argv += ["--socket", str(self.playout_dir / "playout.sock")]
+        self._playout = Child(argv, self.environment, Path(self.places.base / "playout.out"))
 
     def run(
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
@@ -98,4 +119,6 @@ class LocalHost(Host):
         """End supervisord, which ends its programs, and clear the folder."""
         self.settle()
         self._supervisord.end()
+        if self._playout is not None:
+            self._playout.end()
         shutil.rmtree(self.places.base)

@@ -56,7 +56,7 @@ class Scene:
         leased = {"streamer_lease_timeout_s": 90} if any(one.startswith("teacher") for one in self.hosts) else {}
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
-                **variables(host.places, allowed_origins=HOST, allowed_push_hosts=HOST, more_settings=dict(SETTINGS)),
+                **variables(host.places, allowed_origins=HOST, allowed_push_hosts=HOST, more_settings=_settings(host)),
                 **(leased if host.places.role == "streamer" else {}),
                 **self._always.get(name, {}),
                 **hosts.get(name, {}),
@@ -141,6 +141,11 @@ class Only:
 
 
 SETTINGS = {"BROADCAST_LEAD_S": "3", "SWEEP_INTERVAL_S": "2", "HEARTBEAT_INTERVAL_S": "2", "DRAIN_TIMEOUT_S": "1"}
+
+
+def _settings(host: LocalHost) -> dict[str, str]:
+    playout = {"PLAYOUT_DIR": str(host.playout_dir)} if host.places.role == "streamer" else {}
+    return {**SETTINGS, **playout}
 
 
 @contextmanager

@@ -101,6 +101,23 @@ class Supervisor:
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
 
+    def begin_anew(self, before: States, *programs: str) -> None:
+        """Let the files that are there count: *programs*, and what ran *before*, are started.
+
+        A reload starts also what a person had stopped, if only until it is stopped again. So where there is such a
+        program the files are taken over without one.
+        """
+        if "STOPPED" not in before.values():
+            self.reload()
+            return
+        for word in ("reread", "update"):
+            answer = self._call(word, timeout_s=STOP_TIMEOUT_S)
+            if answer.returncode != 0:
+                raise self._silent(answer.output or answer.errors)
+        known = self.states()
+        for name in sorted({*programs, *ran(before)} & known.keys()):
+            self.start(name)
+
     def start(self, name: str) -> None:
         """Start one program; whether it runs, `states` says."""
         self._call("start", name, timeout_s=STOP_TIMEOUT_S)

@@ -1,4 +1,7 @@
-"""Edits the teacher's old JSON config in place: only the characters of the wanted values change."""
+"""Edits the teacher's old config in place: only the characters of the wanted values change.
+
+It is JSON, or what an old program takes for it: with comments, products and a comma too many.
+"""
 
 import json
 import re
@@ -8,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import Misuse
+from lectern.old_config import PRODUCT, strict
 
 Value = int | str
 _SPACE = re.compile(r"[ \t\n\r]*")
+_LINE = re.compile(r"\s*?(\r?\n[ \t]*)\Z")
 _DECODER = json.JSONDecoder()
 
 
@@ -27,7 +32,7 @@ class _Member:
 
 
 def read(path: Path) -> str:
-    """The text of the file; raises Misuse, with line and column, where it is not an object of strict JSON."""
+    """The text of the file; raises Misuse, with line and column, where it is no object."""
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError as error:
@@ -35,11 +40,11 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise Misuse(f"{path}: byte {error.start} is not UTF-8. Save it as UTF-8.") from error
     try:
-        found = json.loads(text)
+        found = json.loads(strict(text))
     except json.JSONDecodeError as error:
         raise Misuse(
-            f"{path}: line {error.lineno}, column {error.colno}: no JSON here ({error.msg}). JSON has no comments and "
-            f"does not calculate (write 86400000, not 1000*60*60*24). Mend it; nothing was changed."
+            f"{path}: line {error.lineno}, column {error.colno}: no JSON here ({error.msg}). Comments and "
+            f"products (1000*60*60*24) are understood, more is not. Mend it; nothing was changed."
         ) from error
     if not isinstance(found, dict):
         raise Misuse(f"{path}: it holds no JSON object, so it is not the teacher's config. Correct `config_file`.")
@@ -75,13 +80,13 @@ def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
 
 def missing_from(text: str, wanted: Mapping[str, Value]) -> list[str]:
     """The names whose values are not as *wanted*."""
-    found = json.loads(text)
+    found = json.loads(strict(text))
     return [name for name, value in wanted.items() if name not in found or not _is(found[name], value)]
 
 
 def shown(text: str, names: Mapping[str, Value]) -> str:
     """The lines of *names* alone, for people: others can hold secrets."""
-    found = json.loads(text) if text else {}
+    found = json.loads(strict(text)) if text else {}
     return "".join(f'"{name}": {json.dumps(found[name])}\n' for name in names if name in found)
 
 
@@ -95,6 +100,7 @@ def _written(value: object) -> str:
 
 def _members(text: str) -> list[_Member]:
     """The names of the outermost object; *text* is known to be JSON."""
+    written, text = text, strict(text)
     found: list[_Member] = []
     at = _after_space(text, 0) + 1
     while True:
@@ -104,6 +110,8 @@ def _members(text: str) -> list[_Member]:
         name, after = _DECODER.raw_decode(text, start)
         value_start = _after_space(text, _after_space(text, after) + 1)
         value, end = _DECODER.raw_decode(text, value_start)
+        if (product := PRODUCT.match(written, value_start)) is not None:
+            end = product.end()
         found.append(_Member(name, gap, start, value_start, end, value))
         at = _after_space(text, end)
         if text[at] == ",":
@@ -120,7 +128,7 @@ def _added(text: str, members: list[_Member], name: str, value: Value, related: 
     if not members:
         return _first(text, name, value)
     after = next((member for member in reversed(members) if member.name == related), members[-1])
-    gap = text[after.gap : after.start]
+    gap = _LINE.sub(r"\1", strict(text)[after.gap : after.start])  # without the comments before it
     if "\n" not in gap and len(members) > 1:
         gap = text[members[1].gap : members[1].start]
     _, name_end = _DECODER.raw_decode(text, after.start)
@@ -131,7 +139,7 @@ def _added(text: str, members: list[_Member], name: str, value: Value, related: 
 
 
 def _first(text: str, name: str, value: Value) -> str:
-    opening = text.index("{") + 1
+    opening = strict(text).index("{") + 1
     closing = _after_space(text, opening)
     inner = text[opening:closing]
     line = re.search(r"\r\n|\n", inner)

@@ -1,0 +1,69 @@
+"""The playout of a streamer, as a rollout sees it: it airs on while the resident is stopped, and is upgraded last."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from lectern.errors import CallAPerson
+from lectern.playout.client import Client, Refused, Unreachable
+from lectern.rollout.answer import Answer
+from lectern.rollout.wanted import Wanted
+
+BRIDGE_S = 20.0
+"""The lease must last so long at least: the silence is a few seconds, and the new resident renews it after that."""
+UPGRADE_S = 60.0
+"""A new worker has half a minute to load."""
+
+
+def socket_of(wanted: Wanted) -> Path:
+    """Where the playout answers, by the settings that are wanted; relative ones begin in the code folder."""
+    settings = {name.lower(): value for name, value in wanted.env.items()}
+    told = settings.get("playout_socket") or f"{settings.get('playout_dir', 'playout')}/playout.sock"
+    return wanted.code_dir / told
+
+
+def held(wanted: Wanted) -> frozenset[str]:
+    """The classes that the playout airs, or will air, without the resident; none if its lease is about to end."""
+    try:
+        found = asyncio.run(_asked(socket_of(wanted), "status"))
+    except (Unreachable, Refused):
+        return frozenset()
+    if found["lease_until"] - found["boot_now"] < BRIDGE_S:
+        return frozenset()
+    return frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended")
+
+
+def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
+    """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
+
+    Where no playout answers nothing is upgraded, and that is said. Raises CallAPerson if it refuses.
+    """
+    path = socket_of(wanted)
+    try:
+        before = asyncio.run(_asked(path, "hello"))
+    except Unreachable:
+        return Answer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
+    if before["release"] == wanted.version:
+        return Answer(said=[f"The playout is {wanted.version} already."])
+    if check:
+        return Answer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
+    try:
+        asyncio.run(_asked(path, "upgrade"))
+    except Refused as error:
+        raise CallAPerson(f"The playout was not upgraded: {error}. Classes go on with {before['release']}.") from error
+    except Unreachable:
+        pass  # the old worker ended, as it should
+    after = asyncio.run(_asked(path, "status"))
+    if after["release"] == before["release"]:
+        return Answer(said=[f"The playout is {after['release']} still: it is not started out of {wanted.current}."])
+    taken = after["worker"]["taken_over"] or {}
+    told = (
+        f"The playout is {after['release']} now: {taken.get('kept', 0)} of {taken.get('sessions', 0)} sessions "
+        f"went on, the longest gap was {taken.get('gap_s', 0):.2f} s."
+    )
+    return Answer(changed=True, said=[told])
+
+
+async def _asked(path: Path, do: str) -> dict[str, Any]:
+    async with await Client.connect(path) as client:
+        return await client.ask(do, timeout_s=UPGRADE_S)

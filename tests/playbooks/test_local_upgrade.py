@@ -1,0 +1,149 @@
+"""Old program, a release, the next one whose databases differ, and all the way back; a class on air notices nothing."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lectern.effects.rows import schema
+from tests.playbooks.conftest import ROOT, Figure
+from tests.playbooks.hosts.local import LocalHost
+from tests.playbooks.hosts.scene import Scene, opened
+from tests.stage import Town, wait_until
+from tests.stage.ear import Ear
+
+pytestmark = pytest.mark.timeout(2400)  # two releases are staged on two hosts, and four playbooks played
+NEWER = "2.1.0"
+LEFT_OUT = (".git", ".venv", "dist", ".demo", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests")
+REVISION = '''"""A column and a table that the release before does not know."""
+
+from sqlalchemy import Column, MetaData, String, Table
+
+from lectern.migrations.steps import complete
+
+revision = "{role}_{next:04}"
+down_revision = "{head}"
+
+metadata = MetaData()
+Table("mood_list", metadata, Column("mood", String(20), primary_key=True))
+Table("{table}", metadata, Column("class_id", String(250), primary_key=True), Column("mood", String(20)))
+
+
+def upgrade() -> None:
+    """Make what is missing."""
+    for table in metadata.tables.values():
+        complete(table)
+'''
+
+
+@pytest.fixture(scope="module")
+def newer_file(tmp_path_factory: pytest.TempPathFactory, release_file: Path) -> Path:
+    """A real release of this project with another version, whose databases have grown."""
+    copy, dist = tmp_path_factory.mktemp("newer") / "project", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for name in ("pyproject.toml", "uv.lock"):
+        text = (copy / name).read_text()
+        (copy / name).write_text(re.sub(r'(name = "lectern"\nversion = )"[^"]+"', rf'\1"{NEWER}"', text))
+    for role, table in (("teacher", "order_list"), ("streamer", "class_list")):
+        (head,) = schema._script(role).get_heads()  # type: ignore[arg-type]
+        number = int(head.rpartition("_")[2]) + 1
+        text = REVISION.format(role=role, head=head, next=number, table=table)
+        (copy / f"lib/lectern/migrations/{role}/versions/r{number:04}_moods.py").write_text(text)
+    cache = ("--cache", str(ROOT / "dist/.wheels"))
+    argv = [sys.executable, "-m", "playbooks.release", "--dist", str(dist), *cache]
+    done = subprocess.run(argv, cwd=copy, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def scene(town: Town, release_file: Path) -> Iterator[Scene]:
+    with opened(town, release_file, "teacher1", "streamer1") as found:
+        yield found
+
+
+def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
+    scene: Scene, release_file: Path, newer_file: Path, figure: Figure
+) -> None:
+    scene.reset()
+    streamer, receiver = scene.host("streamer1"), scene.town.receiver
+    first = ("-e", f"release_file={release_file}")
+    newer = ("-e", f"release={NEWER}", "-e", f"release_file={newer_file}")
+    scene.run("rollout", *first).assert_ok()
+    streamer.air_from_the_release()
+
+    class_id = _booked(scene)
+    wait_until(lambda: receiver.publishes.get(class_id), timeout_s=90, description="the class is on air")
+    scene.run("rollout", *newer, "--tags", "prepare").assert_ok()
+    assert "mood" in scene.run("rollout", *newer, "--check", "--diff").assert_ok().output
+    out = scene.run("rollout", *newer).assert_ok()
+    figure(f"from release to release: {'; '.join(_steps(out.tasks))}")
+    assert [host.answer() for host in scene.hosts.values()] == [NEWER, NEWER]
+    assert _columns(streamer) == 1
+    assert scene.run("rollout", *newer).assert_ok().changed == {"teacher1": 0, "streamer1": 0}
+    _goes_on(scene, class_id)
+
+    back = scene.run("rollback", "-e", f"release={NEWER}").assert_ok()
+    assert "lectern 2.0.0" in back.output, "it is said what it ends at"
+    assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]
+    assert _columns(streamer) == 1, "what the newer release has added stays"
+    _goes_on(scene, class_id)
+    assert scene.run("verify").assert_ok().changed == {"teacher1": 0, "streamer1": 0}
+
+    refused = scene.run("rollback", "-e", "release=2.0.0", "--limit", "streamer1").assert_failed()
+    assert "even_on_air=true" in refused.output, "the old program would cut the class"
+    scene.redis.publish("cancel", json.dumps({"cmd": "cancel", "class_id": class_id}))
+    wait_until(lambda: receiver.publishes[class_id][-1].ended_at, timeout_s=60, description="the class is off the air")
+    assert len(receiver.publishes[class_id]) == 1, "all of it was one session"
+    scene.run("rollback", "-e", "release=2.0.0", "-e", "even_on_air=true").assert_ok()
+    assert [one for host in ("teacher1", "streamer1") for one in scene.before[host].not_old(aired_since=True)] == []
+
+
+def _steps(tasks: list[dict[str, Any]]) -> list[str]:
+    return [f"{one['step']}: {one['seconds']:.2f}" for task in tasks for one in task.get("steps", [])]
+
+
+def _booked(scene: Scene) -> str:
+    """A class of ten minutes that begins at once."""
+    record_id, class_id, now = scene.town.record("480P"), f"long-{time.time_ns()}", time.time()
+    url_for = scene.town.origin.url_for
+    booking = {
+        "cmd": "order",
+        "class_id": class_id,
+        "institution_id": "i-7",
+        "record_id": record_id,
+        "video_url": url_for(f"{record_id}/{record_id}.flv"),
+        "video_resolution": "480P",
+        "video_url_list": {"480P": url_for(f"{record_id}/{record_id}_480P.flv")},
+        "start_time": now + 8,
+        "end_time": now + 1800,
+        "push_url": scene.town.receiver.url(class_id),
+    }
+    ear = Ear(scene.redis_url, "order_result", "alarm")
+    try:
+        assert scene.redis.publish("order", json.dumps(booking)) > 0
+        wait_until(lambda: ear.answers[class_id], timeout_s=60, description="the booking is answered")
+        assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
+    finally:
+        ear.close()
+    return class_id
+
+
+def _goes_on(scene: Scene, class_id: str) -> None:
+    """It is on air in the session in which it began, and bytes come."""
+    (push,) = scene.town.receiver.publishes[class_id]
+    assert push.ended_at is None
+    before = push.bytes
+    wait_until(lambda: push.bytes > before, timeout_s=20, description="bytes come")
+
+
+def _columns(host: LocalHost) -> int:
+    (found,) = host.rows("SELECT count(*) FROM pragma_table_xinfo('class_list') WHERE name = 'mood'")
+    return int(found[0])
