@@ -1,15 +1,12 @@
 """What the watchers of both roles have in common: sweeps one at a time, and when they look."""
 
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from sqlalchemy import Connection
 
 from flows.host import Host
-from lectern.effects.rows import as_run, cancels, events, inbox, leases, outbox
 from lectern.settings import StreamerSettings, TeacherSettings
 
 S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
@@ -25,9 +22,6 @@ LOOK_EVERY_S = 15.0
 LATE_AFTER_S = 30.0
 """Seconds that a class which was just booked has to get ready before it is called late."""
 
-AS_RUN_KEPT_S = 400 * 86_400.0
-"""Seconds for which it is known what was really sent of a class: a year, and the month in which it is reported."""
-
 
 async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
     """Sweep, unless another run does: where Prefect is slow they would pile up, and make it slower."""
@@ -38,16 +32,3 @@ async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_
         return await work(host, dry_run)
     finally:
         host.busy.discard(SWEEP)
-
-
-def prune(connection: Connection, host: Host[Any]) -> None:
-    """Forget messages and events that are older than is set."""
-    before = time.time() - host.settings.keep_messages_s
-    inbox.prune(connection, host.journal, before)
-    outbox.prune(connection, host.journal, before)
-    events.prune(connection, host.journal, before)
-    if isinstance(host.settings, TeacherSettings):
-        leases.prune(connection, before)
-        cancels.prune(connection, time.time())
-    else:
-        as_run.prune(connection, time.time() - AS_RUN_KEPT_S)

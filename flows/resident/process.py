@@ -15,7 +15,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flows.host import Host
-from flows.resident import alarms, deployments, groups, http, prefect_client, run_log, sweeps, worker
+from flows.resident import alarms, deployments, groups, http, prefect_client, retention, run_log, sweeps, worker
 from flows.resident.handler import Handler
 from flows.resident.intake import Intake
 from flows.resident.page.routes import Page
@@ -193,6 +193,7 @@ class Resident:
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
+            "retention": lambda: retention.forget(host),
         }
         if isinstance(host.settings, StreamerSettings):
             return works | {

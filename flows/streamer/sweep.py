@@ -8,7 +8,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows.host import NOWHERE, Host, streamer
-from flows.once import alone, prune
+from flows.once import alone
 from flows.streamer import ends
 from flows.streamer import prepare as cache
 from flows.tell import tell
@@ -39,7 +39,6 @@ async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[
     await cache.remove_files(host, left.evicting)
     for one in left.over:
         await _close_late(host, one)
-    await host.commit(prune, host)
     sent = await tell(host)
     return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.host import NOWHERE, Teacher, log, teacher
-from flows.once import GRACE_S, alone, prune
+from flows.once import GRACE_S, alone
 from flows.teacher import attempts, deadlines
 from flows.teacher.handling import changed, printed
 from flows.tell import tell
@@ -45,7 +45,6 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
         return await printed("sweep", [*settled, found], *asked, *(f"{one.stem}: made on ECS" for one in lost))
     await attempts.start_requests(host, [one.key for one in forgotten])
     await attempts.start_ecs(host, [one.key for one in lost])
-    await host.commit(prune, host)
     sent = await tell(host)
     rows = [row for one in (*settled, found) for row in one.table]
     await show.table("sweep-batch", rows, "What passed its deadline")

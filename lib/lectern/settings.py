@@ -64,6 +64,10 @@ class Common(BaseSettings):
     alarm_escalate_s: float = Field(900, gt=0)
     alarm_quiet_s: float = Field(300, gt=0)
     keep_messages_s: float = Field(7 * 86400, gt=0)
+    keep_events_s: float = Field(30 * 86400, gt=0)
+    keep_classes_s: float = Field(90 * 86400, gt=0)
+    keep_as_run_s: float = Field(400 * 86400, gt=0)
+    prune_interval_s: float = Field(600, gt=0)
     backup_dir: Path = BACKUP_DIR
     http_timeout_s: float = Field(10, gt=0)
 

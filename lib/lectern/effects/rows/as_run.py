@@ -27,8 +27,3 @@ def of_class(connection: Connection, class_id: str) -> list[AsRun]:
     columns = [as_runs.c[name] for name in ("url", "session", "source", "begins", "ends", "position_s", "sent_s")]
     wanted = select(*columns).where(as_runs.c.class_id == class_id).order_by(as_runs.c.begins, as_runs.c.id)
     return [AsRun(*row) for row in connection.execute(wanted)]
-
-
-def prune(connection: Connection, before: float) -> None:
-    """Forget what ended before *before* (epoch seconds)."""
-    connection.execute(delete(as_runs).where(as_runs.c.ends < before))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
 from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.one_of import texts, values
@@ -51,8 +51,3 @@ def of_record(connection: Connection, journal: Journal, record: str) -> list[Pas
 def _columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
     events = journal.events
     return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail
-
-
-def prune(connection: Connection, journal: Journal, before: float) -> None:
-    """Forget what happened before *before* (epoch seconds)."""
-    connection.execute(delete(journal.events).where(journal.events.c.at < before))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from lectern.effects.rows import outbox
 from lectern.effects.rows.tables.shared import Journal
@@ -205,12 +205,6 @@ def waits(connection: Connection, journal: Journal, command: str) -> bool:
 def answers(connection: Connection, journal: Journal) -> None:
     """Read in a transaction that may write: whether the database does what is asked of it."""
     connection.execute(select(journal.inbox.c.id).limit(1)).first()
-
-
-def prune(connection: Connection, journal: Journal, before: float) -> None:
-    """Forget what was handled before *before* (epoch seconds)."""
-    inbox = journal.inbox
-    connection.execute(delete(inbox).where(inbox.c.state != InboxState.NEW, inbox.c.received_at < before))
 
 
 def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values: object) -> None:

@@ -81,11 +81,6 @@ def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str,
     return found
 
 
-def prune(connection: Connection, before: float) -> None:
-    """Forget the moves before *before* (epoch seconds)."""
-    connection.execute(delete(moves).where(moves.c.moved_at < before))
-
-
 # -- the streamer's --------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import metrics
@@ -139,9 +139,3 @@ def oldest_unsent(connection: Connection, journal: Journal, now: float | None = 
     wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
     found = connection.execute(wanted).scalar_one_or_none()
     return None if found is None else float(found)
-
-
-def prune(connection: Connection, journal: Journal, before: float) -> None:
-    """Forget what was sent before *before* (epoch seconds)."""
-    outbox = journal.outbox
-    connection.execute(delete(outbox).where(outbox.c.sent_at < before))

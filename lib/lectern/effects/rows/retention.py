@@ -1,0 +1,95 @@
+"""What a host forgets by age: rows that are done with, in slices, so that no writer waits long for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
+
+from lectern.effects.rows.tables import streamer as at_streamer
+from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.effects.rows.tables.shared import Journal
+from lectern.states import BookingState, InboxState
+
+OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN)
+SLICE = 1000
+"""Number of rows that one transaction forgets."""
+
+OLDEST = 5000
+"""Number of rows, the oldest of a table that is numbered as it grows, that are looked at."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Rows of *table* that are *old*, and the rows of *others* that have the same key."""
+
+    table: Table
+    key: str
+    old: ColumnElement[bool]
+    others: tuple[Table, ...] = ()
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether what came first has the smallest key."""
+        return self.key == "id"
+
+
+@dataclass(frozen=True)
+class Before:
+    """What happened before these times (epoch seconds) is forgotten."""
+
+    messages: float
+    events: float
+    classes: float
+    as_run: float
+
+
+def of_teacher(before: Before) -> list[Rule]:
+    """A teacher forgets messages, events, incidents that are over, and classes that are."""
+    orders, moves = at_teacher.orders, at_teacher.moves
+    is_over = orders.c.state.in_(OVER) & (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
+    return [
+        *_of_journal(at_teacher.journal, before),
+        Rule(orders, "class_id", is_over),
+        Rule(moves, "id", moves.c.moved_at < before.messages),
+    ]
+
+
+def of_streamer(before: Before) -> list[Rule]:
+    """A streamer forgets the same, and what the old program's table has of its classes; what was sent is kept longest."""
+    classes, as_runs = at_streamer.classes, at_streamer.as_runs
+    is_over = classes.c.released_at < before.classes
+    return [
+        *_of_journal(at_streamer.journal, before),
+        Rule(classes, "class_id", is_over, (at_streamer.tasks,)),
+        Rule(as_runs, "id", as_runs.c.ends < before.as_run),
+    ]
+
+
+def _of_journal(journal: Journal, before: Before) -> list[Rule]:
+    inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
+    return [
+        Rule(inbox, "id", (inbox.c.state != InboxState.NEW) & (inbox.c.received_at < before.messages)),
+        Rule(outbox, "id", outbox.c.sent_at < before.messages),
+        Rule(events, "id", events.c.at < before.events),
+        Rule(incidents, "id", incidents.c.resolved_at < before.events),
+    ]
+
+
+def outdated(connection: Connection, rule: Rule) -> list[object]:
+    """Keys of the rows that are to be forgotten next, at most a slice; this only reads."""
+    key = rule.table.c[rule.key]
+    wanted = select(key).where(rule.old).limit(SLICE)
+    if rule.is_numbered:
+        oldest = select(key).order_by(key).limit(OLDEST).subquery()
+        newest = select(func.max(oldest.c[rule.key]))
+        wanted = wanted.where(key <= newest.scalar_subquery())
+    return list(connection.execute(wanted).scalars())
+
+
+def forget(connection: Connection, rule: Rule, keys: Sequence[object]) -> int:
+    """Forget those of *keys* that still are to be; returns how many."""
+    key = rule.table.c[rule.key]
+    gone = list(connection.execute(select(key).where(key.in_(keys), rule.old)).scalars())
+    for table in (rule.table, *rule.others):
+        connection.execute(delete(table).where(table.c[rule.key].in_(gone)))
+    return len(gone)

@@ -1,0 +1,147 @@
+"""What a host forgets by age, and that nothing which is still needed goes with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, Table, func, insert, select
+
+from lectern.effects.rows import retention, schema
+from lectern.effects.rows.retention import Before, Rule
+from lectern.effects.rows.tables import streamer as at_streamer
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import journal, moves, orders
+
+DAY = 86_400.0
+NOW = 1_764_010_800.0
+WEEK_AGO, MONTH_AGO, QUARTER_AGO, YEAR_AGO = (NOW - days * DAY for days in (7, 30, 90, 400))
+BEFORE = Before(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run=YEAR_AGO)
+
+
+def add(engine: Engine, table: Table, *rows: dict[str, object]) -> None:
+    with transaction(engine) as connection:
+        connection.execute(insert(table), list(rows))
+
+
+def left(engine: Engine, table: Table, column: str) -> list[object]:
+    with reading(engine) as connection:
+        return list(connection.execute(select(table.c[column]).order_by(table.c[column])).scalars())
+
+
+def forget(engine: Engine, rules: list[Rule]) -> list[int]:
+    """Forget all; returns how many rows each slice had."""
+    slices = []
+    for rule in rules:
+        while True:
+            with reading(engine) as connection:
+                keys = retention.outdated(connection, rule)
+            if not keys:
+                break
+            with transaction(engine) as connection:
+                slices.append(retention.forget(connection, rule, keys))
+    return slices
+
+
+def order(class_id: str, state: str, end: float) -> dict[str, object]:
+    times = {"start_time": end - 60, "end_time": end, "received_at": end - DAY, "updated_at": end}
+    return {"class_id": class_id, "state": state, "payload": "{}", **times}
+
+
+def message(body: str, state: str, at: float) -> dict[str, object]:
+    return {"source": "channel:order", "command": "order", "body": body, "state": state, "received_at": at}
+
+
+def sent(body: str, at: float | None) -> dict[str, object]:
+    return {"target": "order_result", "kind": "channel", "body": body, "created_at": WEEK_AGO - DAY, "sent_at": at}
+
+
+def test_a_teacher_forgets_what_is_done_with_and_nothing_else(teacher_engine: Engine) -> None:
+    add(
+        teacher_engine,
+        orders,
+        order("aired", "aired", QUARTER_AGO - 1),
+        order("refused", "refused", QUARTER_AGO - 1),
+        order("broken", "broken", QUARTER_AGO - 1),
+        order("waits for ever", "waiting", QUARTER_AGO - 1),
+        order("younger", "aired", QUARTER_AGO + 1),
+    )
+    old, young = WEEK_AGO - 1, WEEK_AGO + 1
+    add(teacher_engine, journal.inbox, *(message(one, one, old) for one in ("done", "dead", "new")))
+    add(teacher_engine, journal.inbox, message("younger", "done", young))
+    add(teacher_engine, journal.outbox, sent("sent", old), sent("unsent", None), sent("sent lately", young))
+    add(teacher_engine, journal.events, *({"at": MONTH_AGO + by, "what": str(by), "host": "t"} for by in (-1, 1)))
+    add(
+        teacher_engine,
+        moves,
+        *({"class_id": "c", "streamer": "s", "placement": 1, "moved_at": at} for at in (old, young)),
+    )
+    forget(teacher_engine, retention.of_teacher(BEFORE))
+    assert left(teacher_engine, orders, "class_id") == ["waits for ever", "younger"]
+    assert left(teacher_engine, journal.inbox, "body") == ["new", "younger"]
+    assert left(teacher_engine, journal.outbox, "body") == ["sent lately", "unsent"]
+    assert left(teacher_engine, journal.events, "what") == ["1"]
+    assert left(teacher_engine, moves, "moved_at") == [young]
+
+
+def test_it_is_done_in_slices_and_only_the_oldest_rows_are_looked_at(
+    teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction of many thousand rows would hold up the bookings; a look at all of them the disk."""
+    monkeypatch.setattr(retention, "SLICE", 10)
+    monkeypatch.setattr(retention, "OLDEST", 30)
+    add(teacher_engine, journal.inbox, *(message(str(one), "done", WEEK_AGO - 1) for one in range(25)))
+    add(teacher_engine, journal.inbox, *(message("young", "done", NOW) for _ in range(40)))
+    add(teacher_engine, journal.inbox, message("out of its order", "done", WEEK_AGO - 1))
+    rules = [one for one in retention.of_teacher(BEFORE) if one.table is journal.inbox]
+    assert forget(teacher_engine, rules) == [10, 10, 5]
+    assert left(teacher_engine, journal.inbox, "body") == ["out of its order", *["young"] * 40]
+
+
+def test_what_is_needed_again_meanwhile_stays(teacher_engine: Engine) -> None:
+    add(teacher_engine, orders, order("c-1", "aired", QUARTER_AGO - 1))
+    (rule,) = [one for one in retention.of_teacher(BEFORE) if one.table is orders]
+    with reading(teacher_engine) as connection:
+        keys = retention.outdated(connection, rule)
+    with transaction(teacher_engine) as connection:
+        connection.execute(orders.update().values(state="placed"))
+        assert retention.forget(connection, rule, keys) == 0
+    assert left(teacher_engine, orders, "class_id") == ["c-1"]
+
+
+@pytest.fixture
+def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(engine, "streamer")
+    yield engine
+    engine.dispose()
+
+
+def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(streamer_engine: Engine) -> None:
+    released = {"old": QUARTER_AGO - 1, "young": QUARTER_AGO + 1, "on air": None}
+    for class_id, at in released.items():
+        add(streamer_engine, at_streamer.classes, {"class_id": class_id, "video_id": "6666", "released_at": at})
+    add(streamer_engine, at_streamer.tasks, *({"class_id": one} for one in (*released, "the old program's")))
+    as_run = {"url": 0, "session": 1, "source": "recording", "begins": 0, "position_s": 0, "sent_s": 1}
+    for class_id, ends in (("of last year", YEAR_AGO - 1), ("old", QUARTER_AGO - 1)):
+        add(streamer_engine, at_streamer.as_runs, {"class_id": class_id, "ends": ends, **as_run})
+    forget(streamer_engine, retention.of_streamer(BEFORE))
+    assert left(streamer_engine, at_streamer.as_runs, "class_id") == ["old"]
+    assert left(streamer_engine, at_streamer.classes, "class_id") == ["on air", "young"]
+    assert left(streamer_engine, at_streamer.tasks, "class_id") == ["on air", "the old program's", "young"]
+
+
+def test_after_its_retention_a_host_is_as_large_as_it_stays(teacher_engine: Engine) -> None:
+    """Two hundred days, each of twenty classes: from the hundredth on, every table has the same number of rows."""
+    sizes = []
+    for day in range(200):
+        now = NOW + day * DAY
+        classes = [f"d{day}-{one}" for one in range(20)]
+        add(teacher_engine, orders, *(order(one, "aired", now) for one in classes))
+        add(teacher_engine, journal.inbox, *(message(one, "done", now) for one in classes))
+        add(teacher_engine, journal.outbox, *(sent(one, now) for one in classes))
+        add(teacher_engine, journal.events, *({"at": now, "what": "aired", "host": "t"} for _ in classes))
+        forget(teacher_engine, retention.of_teacher(Before(*(now - days * DAY for days in (7, 30, 90, 400)))))
+        with reading(teacher_engine) as connection:
+            tables = (orders, journal.inbox, journal.outbox, journal.events)
+            sizes.append([connection.execute(select(func.count()).select_from(one)).scalar_one() for one in tables])
+    assert {tuple(one) for one in sizes[100:]} == {(91 * 20, 8 * 20, 8 * 20, 31 * 20)}
