@@ -20,7 +20,7 @@ from flows.trouble import MustEnd
 from lectern.body import as_text
 from lectern.commands import command_of
 from lectern.effects import process
-from lectern.effects.redis.hearing import Entry, Streams
+from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.facts import Kept
@@ -124,6 +124,7 @@ class Intake:
                 await trouble.unreadable(self._host, name, why)
             if entries:
                 await self._take(streams, entries)
+            await streams.trim()
 
     async def _take(self, streams: Streams, entries: Sequence[Entry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from lectern.effects.redis import key_types
+from lectern.effects.redis import key_types, streams
 from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.hearing import Deaf, Entry, Streams
+from lectern.effects.redis.hearing import Deaf
+from lectern.effects.redis.streams import Entry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
 from tests.effects.swallowing import Swallower
@@ -259,3 +260,46 @@ async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: 
     finally:
         await bus.close()
     assert "the key order_result is a string, but must be a stream" in fault
+
+
+async def test_what_a_dead_consumer_read_is_taken_over_by_a_living_one(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LEFT_S", 0.2)
+    monkeypatch.setattr(streams, "LOOK_FOR_LEFT_S", 0.1)
+    bus = Bus.open(url_of(client))
+    dead, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b"))
+    for one in (dead, living):
+        assert await one.next(count=9, block_ms=10) == []  # nothing is left of an earlier life
+    client.xadd("order", {"body": "one"})
+    assert [one.body for one in await dead.next(count=9, block_ms=100)] == ["one"]
+    assert await living.next(count=9, block_ms=100) == []
+    await asyncio.sleep(0.3)
+    (taken,) = await living.next(count=9, block_ms=100)
+    assert taken.body == "one"
+    await living.acknowledge([taken])
+    pending: Any = client.xpending("order", "lectern")
+    assert pending["pending"] == 0
+    await bus.close()
+
+
+async def test_what_all_groups_have_acknowledged_is_trimmed_and_nothing_else(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group of somebody else's, which has read less, keeps what it has not read."""
+    monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
+    bus = Bus.open(url_of(client))
+    ours = bus.streams(["order"], "a")
+    assert await ours.next(count=5, block_ms=10) == []
+    for number in range(10):
+        client.xadd("order", {"body": str(number)})
+    read = await ours.next(count=5, block_ms=100)
+    await ours.acknowledge([one for one in read if one.body != "3"])
+    assert await ours.trim() == 3
+    await ours.acknowledge(read)
+    client.xgroup_create("order", "theirs", id="0")
+    assert await ours.trim() == 0
+    client.xgroup_destroy("order", "theirs")
+    assert await ours.trim() == 1
+    assert client.xlen("order") == 6
+    await bus.close()

@@ -120,7 +120,8 @@ def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(str
     released = {"old": QUARTER_AGO - 1, "young": QUARTER_AGO + 1, "on air": None}
     for class_id, at in released.items():
         add(streamer_engine, at_streamer.classes, {"class_id": class_id, "video_id": "6666", "released_at": at})
-    add(streamer_engine, at_streamer.tasks, *({"class_id": one} for one in (*released, "the old program's")))
+    for class_id in (*released, "the old program's"):
+        add(streamer_engine, at_streamer.tasks, {"class_id": class_id})
     as_run = {"url": 0, "session": 1, "source": "recording", "begins": 0, "position_s": 0, "sent_s": 1}
     for class_id, ends in (("of last year", YEAR_AGO - 1), ("old", QUARTER_AGO - 1)):
         add(streamer_engine, at_streamer.as_runs, {"class_id": class_id, "ends": ends, **as_run})

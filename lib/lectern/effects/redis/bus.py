@@ -10,9 +10,10 @@ from typing import Any, TypeGuard
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from lectern.effects.redis import word
-from lectern.effects.redis.hearing import Hearing, Streams
+from lectern.effects.redis import address, word
+from lectern.effects.redis.hearing import Hearing
 from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
+from lectern.effects.redis.streams import Streams
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
 from lectern.told import Word
@@ -62,25 +63,21 @@ class Bus:
 
     @classmethod
     def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
-        """A bus at *url*; raises Misuse where it is no Redis URL. Connects at the first call."""
-        try:
-            client = redis.Redis.from_url(
-                url,
-                decode_responses=True,
-                encoding_errors="replace",
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                health_check_interval=15,
-                **_keepalive(url),
-                protocol=2,  # an older server knows no other, and the client reads it in two thirds of the time
-            )
-        except ValueError as error:
-            raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
-        return cls(client)
+        """A bus at *url*, a server or sentinels; raises Misuse where it is neither. Connects at the first call."""
+        options = {
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "health_check_interval": 15,
+            **_keepalive(url),
+            "protocol": 2,  # an older server knows no other, and the client reads it in two thirds of the time
+        }
+        return cls(address.opened(url, options))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await address.close(self._client)
 
     async def now(self) -> float:
         """The clock that all hosts share, in epoch seconds."""
@@ -96,9 +93,9 @@ class Bus:
         """
         return self.hearing.subscribed(channels)
 
-    def streams(self, names: Sequence[str], consumer: str) -> Streams:
-        """The streams *names*, read for *consumer* of our group."""
-        return Streams(self._client, names, consumer)
+    def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:
+        """The streams *names*, read for *consumer* of our group, which it may share with others that can die."""
+        return Streams(self._client, names, consumer, shared)
 
     async def send(self, messages: Sequence[Unsent]) -> Sent:
         """Send all in few round trips, in their order; what Redis refuses holds up none of the others."""
@@ -229,6 +226,16 @@ class Bus:
             for key in keys:
                 pipe.type(key)
             return dict(zip(keys, map(str, await pipe.execute()), strict=True))
+
+    async def refuse_cluster(self) -> None:
+        """Raise Misuse if the server is one of a cluster: what we do in one step there would be of several servers."""
+        try:
+            found = await self._client.info("cluster")
+        except RedisError as error:
+            log.debug("redis: does not say whether it is one of a cluster: %s", error)
+            return
+        if int(found.get("cluster_enabled", 0)):
+            raise Misuse(address.NO_CLUSTER)
 
     async def ping(self) -> None:
         """Raise TryAgain where Redis does not answer."""

@@ -55,7 +55,7 @@ def of_teacher(before: Before) -> list[Rule]:
 
 
 def of_streamer(before: Before) -> list[Rule]:
-    """A streamer forgets the same, and what the old program's table has of its classes; what was sent is kept longest."""
+    """A streamer forgets the same, with the old program's rows of its classes; what was sent is kept longest."""
     classes, as_runs = at_streamer.classes, at_streamer.as_runs
     is_over = classes.c.released_at < before.classes
     return [

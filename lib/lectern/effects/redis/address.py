@@ -1,0 +1,70 @@
+"""Where Redis is: one server by its URL, or whichever of several the sentinels call the master."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+
+from lectern.errors import Misuse
+
+SENTINELS = ("redis+sentinel", "rediss+sentinel")
+FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
+NO_CLUSTER = (
+    "REDIS_URL names a Redis Cluster, which spreads over several servers what lectern does in one step. "
+    f"Name one server, or the sentinels of one that has replicas: {FORM}"
+)
+
+
+def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
+    """A client with *options*, not connected yet; raises Misuse where *url* names no Redis."""
+    scheme = url.partition(":")[0]
+    if scheme in SENTINELS:
+        return _of_sentinels(urlsplit(url), options)
+    if scheme.endswith("+cluster"):
+        raise Misuse(NO_CLUSTER)
+    try:
+        return redis.Redis.from_url(url, **options)
+    except ValueError as error:
+        raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+
+
+def _of_sentinels(parts: SplitResult, options: Mapping[str, Any]) -> "redis.Redis":
+    login, _, places = parts.netloc.rpartition("@")
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not (database or "0").isdecimal():
+        raise Misuse(f"REDIS_URL names no service of its sentinels. Write for example {FORM}")
+    sentinels = [_place(one) for one in places.split(",")]
+    user, _, password = login.partition(":")
+    asked = parse_qs(parts.query)
+    own = {"password": asked["sentinel_password"][0]} if "sentinel_password" in asked else {}
+    secure = {"ssl": True} if parts.scheme == SENTINELS[1] else {}
+    waits = {name: value for name, value in options.items() if name.startswith("socket_")}
+    own_options = {**waits, **secure, **own}
+    found = Sentinel(sentinels, sentinel_kwargs=own_options, **options, **secure)  # type: ignore[no-untyped-call]
+    client: redis.Redis = found.master_for(
+        service,
+        db=int(database or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+    )
+    return client
+
+
+async def close(client: "redis.Redis") -> None:
+    """Close the connections of *client*, those to its sentinels too."""
+    pool = client.connection_pool
+    await client.aclose()
+    if isinstance(pool, SentinelConnectionPool):
+        for one in pool.sentinel_manager.sentinels:
+            await one.aclose()
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host, port = port, "26379"
+    if not host or not port.isdecimal():
+        raise Misuse(f"REDIS_URL names a sentinel that has no address. Write for example {FORM}")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,186 @@
+"""Reads streams that consumers share: each stream for itself, what the dead have left, and nothing for ever."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import redis.asyncio as redis
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from lectern.effects.redis.hearing import heed_cancel
+
+log = logging.getLogger("lectern")
+GROUP = "lectern"
+LOOK_AGAIN_S = 30.0
+"""Seconds until a stream that cannot be read is tried again."""
+
+LEFT_S = 10.0
+"""Seconds after which an entry that another consumer has not acknowledged is taken over: that one is dead or hangs."""
+
+LOOK_FOR_LEFT_S = 5.0
+TRIM_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message of a stream, to be acknowledged by its *id*."""
+
+    stream: str
+    id: str
+    body: str
+
+
+@dataclass
+class Streams:
+    """Streams that a group of consumers shares; one that cannot be read is set apart, and the others are read."""
+
+    client: "redis.Redis"
+    names: Sequence[str]
+    consumer: str
+    shared: bool = False  # other consumers of our group may read them, too
+    _looked_at: float = field(default_factory=time.monotonic)  # for what others left, monotonic
+    _trimmed_at: float = field(default_factory=time.monotonic)
+    _open: set[str] = field(default_factory=set)  # those that have our group
+    _apart: dict[str, float] = field(default_factory=dict)  # those that have none, and when each is tried again
+    _caught_up: set[str] = field(default_factory=set)  # those of which nothing is pending from before our start
+    _refused: dict[str, str] = field(default_factory=dict)
+
+    async def next(self, *, count: int, block_ms: int) -> list[Entry]:
+        """The next messages; first those that *consumer* got before its start and never acknowledged.
+
+        Raises RedisError where Redis is away, or is only a copy.
+        """
+        await self._make_groups()
+        try:
+            return await self._left(count) or await self._read(count, block_ms)
+        except ReadOnlyError:
+            raise
+        except ResponseError:  # a group or a key is not what it was
+            self._open.clear()
+            self._apart.clear()
+            await self._make_groups()
+            return await self._read(count, block_ms)
+
+    def refusals(self) -> dict[str, str]:
+        """The streams that Redis did not let us read, and why, since this was asked last."""
+        found, self._refused = self._refused, {}
+        return found
+
+    async def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """The messages are committed on our side."""
+        async with self.client.pipeline(transaction=False) as pipe:
+            for stream in {entry.stream for entry in entries}:
+                pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])
+            await pipe.execute()
+
+    async def trim(self) -> int:
+        """Take from the streams, at most once a minute, what all groups have acknowledged; returns how many entries.
+
+        Nobody else does: a producer that adds without a bound would fill Redis.
+        """
+        if time.monotonic() - self._trimmed_at < TRIM_EVERY_S:
+            return 0
+        self._trimmed_at = time.monotonic()
+        trimmed = 0
+        for name in sorted(self._open):
+            if (first := await self._first_needed(name)) is not None:
+                trimmed += int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
+                heed_cancel()
+        return trimmed
+
+    async def _first_needed(self, name: str) -> str | None:
+        """The id of the first entry of *name* that a group has not acknowledged; None if a group has read nothing."""
+        needed: list[str] = []
+        for group in await self.client.xinfo_groups(name):
+            pending: Any = await self.client.xpending(name, str(group["name"]))
+            needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
+        return min(needed, key=_order, default=None)
+
+    async def _left(self, count: int) -> list[Entry]:
+        """What other consumers read and never acknowledged: it is ours now."""
+        if not self.shared or time.monotonic() - self._looked_at < LOOK_FOR_LEFT_S:
+            return []
+        self._looked_at = time.monotonic()
+        entries: list[Entry] = []
+        for name in sorted(self._open):
+            idle_ms = int(LEFT_S * 1000)
+            found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
+            heed_cancel()
+            entries.extend(Entry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
+        if entries:
+            log.warning("redis: %d entries that another teacher left are taken over", len(entries))
+        return entries
+
+    async def _read(self, count: int, block_ms: int) -> list[Entry]:
+        if not self._open:
+            await asyncio.sleep(block_ms / 1000)
+            return []
+        behind = [name for name in self.names if name in self._open - self._caught_up]
+        wanted = dict.fromkeys(behind or [name for name in self.names if name in self._open], "0" if behind else ">")
+        found = await self.client.xreadgroup(
+            GROUP, self.consumer, cast("Any", wanted), count=count, block=None if behind else block_ms
+        )
+        heed_cancel()
+        entries = _entries(found)
+        if behind and not entries:
+            self._caught_up.update(behind)
+        return entries
+
+    async def _make_groups(self) -> None:
+        now = time.monotonic()
+        for name in self.names:
+            if name in self._open or self._apart.get(name, 0.0) > now:
+                continue
+            try:
+                await self._make_group(name)
+            except ReadOnlyError:
+                raise
+            except ResponseError as error:
+                self._refused[name] = str(error)
+                self._apart[name] = now + LOOK_AGAIN_S
+            else:
+                self._open.add(name)
+                self._caught_up.discard(name)
+        heed_cancel()
+
+    async def _make_group(self, name: str) -> None:
+        """Our group on the stream *name*, from its beginning; a Redis without room for it may have it already."""
+        try:
+            groups = await self.client.xinfo_groups(name)
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            groups = []
+        if GROUP not in {str(one["name"]) for one in groups}:
+            try:
+                await self.client.xgroup_create(name, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+
+def _order(id_: str) -> tuple[int, int]:
+    milliseconds, _, number = id_.partition("-")
+    return int(milliseconds), int(number or 0)
+
+
+def _entries(found: object) -> list[Entry]:
+    pairs = cast("Iterable[tuple[str, Any]]", found.items() if isinstance(found, dict) else found or ())
+    entries: list[Entry] = []
+    for stream, batch in pairs:
+        rows = batch[0] if isinstance(found, dict) and batch and isinstance(batch[0], list) else batch
+        entries.extend(Entry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
+    return entries
+
+
+def _body(fields: Mapping[str, str] | None) -> str:
+    """A producer writes the message in the field ``body``; any single field is read, and several as an object."""
+    if not fields:
+        return ""
+    if "body" in fields:
+        return fields["body"]
+    return next(iter(fields.values())) if len(fields) == 1 else json.dumps(dict(fields))
