@@ -23,8 +23,16 @@ BUSY_TRIES, BUSY_PAUSE_S = 8, 0.05
 CREATE_S = 10.0
 """A Prefect server that takes no run within so long is away."""
 
+HOST = "host:"
+"""What begins the tag by which a run of a shared queue names the host that executes it."""
+
 UNHEARD_KEPT = 200
 """Number of runs that are looked for later because Prefect did not say whether it has created them."""
+
+
+def host_tag(name: str) -> str:
+    """The tag of the runs of the host *name*."""
+    return f"{HOST}{name}"
 
 
 class Creation:
@@ -37,6 +45,9 @@ class Creation:
 
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
         """Keys of runs that Prefect may have created, which then nobody executes."""
+
+        self.tags: tuple[str, ...] = ()
+        """What each run is tagged with; set before the first one."""
 
         self._ids: dict[str, UUID] = {}
         self._flows: dict[UUID, str] = {}
@@ -99,7 +110,8 @@ class Creation:
         alone it would answer 503, after which Prefect's client waits for seconds.
         """
         path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
-        content = json.dumps(list(runs), default=str).encode(errors="replace")
+        tagged = [{**one, "tags": [*one.get("tags", ()), *self.tags]} for one in runs]
+        content = json.dumps(tagged, default=str).encode(errors="replace")
         for tries in range(BUSY_TRIES):
             response = await self.client.request("POST", path, content=content, headers=JSON)
             results = response.raise_for_status().json()["results"]

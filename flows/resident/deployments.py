@@ -66,7 +66,7 @@ async def make(settings: Settings) -> list[str]:
             if f"work pool {settings.work_pool}" in wanted:
                 await _make_pool(client, settings.work_pool)
             for flow in of(settings).values():
-                if f"deployment {flow.name}/{settings.name}" in wanted:
+                if f"deployment {flow.name}/{settings.queue}" in wanted:
                     await _make_deployment(settings, flow)
             await automations.make(client, settings)
             return wanted
@@ -97,13 +97,13 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
         if pool.base_job_template != NO_JOB:
             found.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():
-        name = f"{flow.name}/{settings.name}"
+        name = f"{flow.name}/{settings.queue}"
         try:
             there = await client.read_deployment_by_name(name)
         except ObjectNotFound:
             found.append(f"deployment {name}")
         else:
-            if there.version != __version__ or there.work_queue_name != settings.name:
+            if there.version != __version__ or there.work_queue_name != settings.queue:
                 found.append(f"deployment {name}")
     found += [f"automation {one.name!r}" for one in await automations.missing(client, settings)]
     return found
@@ -118,11 +118,11 @@ async def _make_pool(client: PrefectClient, name: str) -> None:
 
 async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
     deployment = await flow.ato_deployment(
-        name=settings.name,
+        name=settings.queue,
         work_pool_name=settings.work_pool,
-        work_queue_name=settings.name,
+        work_queue_name=settings.queue,
         description=(flow.fn.__doc__ or "").strip(),
-        tags=[settings.name],
+        tags=[settings.queue],
         version=__version__,
     )
     await deployment.aapply()
@@ -132,7 +132,7 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
     """The id of each flow's deployment; raises Misuse where one is missing, TryAgain where Prefect is away."""
     found: dict[str, UUID] = {}
     for key, flow in of(settings).items():
-        name = f"{flow.name}/{settings.name}"
+        name = f"{flow.name}/{settings.queue}"
         try:
             found[key] = (await client.read_deployment_by_name(name)).id
         except ObjectNotFound as error:

@@ -21,7 +21,7 @@ from lectern.body import as_text
 from lectern.commands import command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
-from lectern.effects.rows import inbox
+from lectern.effects.rows import inbox, pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.facts import Kept
 
@@ -103,7 +103,7 @@ class Intake:
 
     async def _keep_once(self) -> None:
         batch = self._batch.copy()
-        await self._host.commit(inbox.keep, self._host.journal, batch, time.time())
+        await self._commit(batch)
         del self._batch[: len(batch)]
         self._room.set()
         self._wake(batch)
@@ -116,7 +116,7 @@ class Intake:
 
     async def _read_streams(self) -> None:
         settings = self._host.settings
-        streams = self._host.bus.streams(self._streams, settings.name)
+        streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
         while True:
             self._host.rounds.come("streams")
             entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
@@ -127,18 +127,25 @@ class Intake:
             await streams.trim()
 
     async def _take(self, streams: Streams, entries: Sequence[Entry]) -> None:
-        arrived = [self._arrived("stream", entry.stream, entry.body) for entry in entries]
-        await self._host.commit(inbox.keep, self._host.journal, arrived, time.time())
+        arrived = [self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries]
+        await self._commit(arrived)
         self._wake(arrived)
         await streams.acknowledge(entries)
 
-    def _arrived(self, kind: str, name: str, body: str) -> Arrived:
+    async def _commit(self, arrived: Sequence[Arrived]) -> None:
+        host = self._host
+        if host.settings.shared:
+            await host.commit(pairing.keep, arrived, host.settings.name, time.time())
+        else:
+            await host.commit(inbox.keep, host.journal, arrived, time.time())
+
+    def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
         """The command decides which flow handles a message; one that can not be read goes where its channel goes."""
         body = as_text(body)
         command = command_of(body)
         if command not in self._groups:
             command = name if name in self._groups else next(iter(self._groups))
-        return Arrived(f"{kind}:{name}", command, body)
+        return Arrived(f"{kind}:{name}", command, body, entry, time.time())
 
     # -- out of the inbox ------------------------------------------------------------------------------------------
 
@@ -153,6 +160,7 @@ class Intake:
                 limit=self._host.settings.batch_max,
                 lease_s=self._host.settings.inbox_lease_s,
                 now=time.time(),
+                owner=self._host.settings.name if self._host.settings.shared else None,
             )
             if not kept:
                 await _soon(self._woken[flow])

@@ -4,10 +4,11 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import AwaitingRetry, Cancelled
 
 from flows.resident import questions
+from flows.resident.creation import HOST, host_tag
 from flows.resident.heartbeats import SILENT
 from flows.resident.runs import ResidentRuns
 
@@ -15,10 +16,19 @@ log = logging.getLogger("lectern")
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 
 
-async def adopt(runs: ResidentRuns, pool: str, queue: str) -> int:
-    """After a crash: the runs that our queue's last process left are put to AwaitingRetry or Cancelled."""
+UNTAGGED_S = 60.0
+"""Seconds after which a run of a shared queue that names no host is nobody's: whoever claimed it died of that."""
+
+
+async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
+    """After a crash: the runs that a process left are put to AwaitingRetry or Cancelled.
+
+    Of a queue that several hosts share, those of *host* alone; None where the queue is one host's.
+    """
     ours = runs.alive().keys() | runs.shown
     orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in ours]
+    if host is not None:
+        orphans = [run for run in orphans if _is_of(run, host)]
     for run in orphans:
         cancelling = run.state is not None and run.state.is_cancelling()
         state: State[Any] = (
@@ -29,6 +39,13 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str) -> int:
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         await runs.client.set_flow_run_state(run.id, state, force=True)
     return len(orphans)
+
+
+def _is_of(run: FlowRun, host: str) -> bool:
+    hosts = [tag for tag in run.tags if tag.startswith(HOST)]
+    if hosts or run.state is None:
+        return host_tag(host) in hosts
+    return (datetime.now(UTC) - run.state.timestamp).total_seconds() > UNTAGGED_S
 
 
 async def take_unheard(runs: ResidentRuns) -> None:

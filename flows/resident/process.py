@@ -15,7 +15,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flows.host import Host
-from flows.resident import alarms, deployments, groups, http, prefect_client, retention, run_log, sweeps, worker
+from flows.resident import alarms, deployments, groups, http, peers, prefect_client, retention, run_log, sweeps, worker
+from flows.resident.creation import host_tag
 from flows.resident.handler import Handler
 from flows.resident.intake import Intake
 from flows.resident.page.routes import Page
@@ -138,11 +139,16 @@ class Resident:
             journal = teacher_tables.journal if teaching else streamer_tables.journal
             host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
             runs.host = host
+            if self.settings.shared:
+                runs.created.tags = (host_tag(self.settings.name),)
             if not await self._lock.take(bus, self._stop):
                 await bus.close()
                 return
             try:
-                waiting = await host.commit(inbox.free_all, journal)
+                await bus.refuse_cluster()
+                waiting = await host.commit(
+                    inbox.free_all, journal, self.settings.name if self.settings.shared else None
+                )
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
                 more = (
                     [*transcode_api.routes(host, runs.client.read_flow_run), *Page(host).routes()] if teaching else []
@@ -166,7 +172,7 @@ class Resident:
                 keeper = lease.Keeper(host)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host))
-            works.begin({**self._beside(host, runs), **taking, "recorder": recorder.run})
+            works.begin({**self._beside(host, runs, recorder), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
             self._health.begins(host)
@@ -187,7 +193,7 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: Host[Any], runs: ResidentRuns) -> dict[str, Work]:
+    def _beside(self, host: Host[Any], runs: ResidentRuns, recorder: Recorder) -> dict[str, Work]:
         """What is done beside the runs and the messages."""
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
@@ -204,6 +210,8 @@ class Resident:
                 "downloads": Fetching(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
+        if host.settings.shared:
+            works["peers"] = peers.Peers(host, runs, recorder).run
         return works | {
             "streamers": roll.Roll(host).run,
             "readiness": lambda: teacher_readiness.teacher_checks(host),

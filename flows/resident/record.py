@@ -54,6 +54,11 @@ class Recorder:
         self._telling = asyncio.Lock()
         self._showing = Showing(runs, host.settings.name)
 
+    def look_back(self) -> None:
+        """Another host left what it had handled: what no run shows of it is shown here."""
+        self._is_behind = True
+        self._came.set()
+
     def begin(self, batch: Handled) -> None:
         """A batch is at work."""
         self._at_work.add(batch)

@@ -13,6 +13,7 @@ from uuid import UUID
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
@@ -22,7 +23,7 @@ from flows import tries
 from flows.handled import of_batch
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.resident import groups, questions
-from flows.resident.creation import CREATE_S, Creation
+from flows.resident.creation import CREATE_S, HOST, Creation
 from flows.resident.prefect_client import asking
 from flows.retry import AWAY
 from lectern.effects.rows import inbox
@@ -91,6 +92,20 @@ class ResidentRuns:
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""
         return UUID(run_id) in self._tasks
+
+    async def claim(self, run: FlowRun) -> FlowRun | None:
+        """*run* of the queue, ours alone; None if another process of the queue was quicker.
+
+        The server lets one propose Pending, and no second one. Raises what the client raises where Prefect is away.
+        """
+        if not self.created.tags:
+            return run
+        answer: OrchestrationResult[Any] = await self.client.set_flow_run_state(run.id, Pending())
+        if answer.status != SetStateStatus.ACCEPT or answer.state is None:
+            return None
+        tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *self.created.tags]
+        await self.client.update_flow_run(run.id, tags=tags)
+        return run.model_copy(update={"state": answer.state, "tags": tags})
 
     def take(self, run: FlowRun) -> None:
         """Execute a run in the background; one that is at work here already is passed over."""

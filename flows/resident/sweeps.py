@@ -12,7 +12,7 @@ from flows.host import Host
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import outbox, renditions
+from lectern.effects.rows import outbox, peers, renditions
 from lectern.settings import TeacherSettings
 
 
@@ -21,8 +21,16 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
     while True:
         host.rounds.come("sweeps")
         await asyncio.sleep(await _until(host))
-        if await due(host):
+        if await due(host) and await _is_ours(host):
             await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
+
+
+async def _is_ours(host: Host[Any]) -> bool:
+    """Whether this teacher sweeps for those that share its rows; each looks, and one does it."""
+    if not host.settings.shared:
+        return True
+    lease_s = 2 * host.settings.sweep_interval_s
+    return await host.commit(peers.take, peers.SWEEPING, host.settings.name, lease_s, time.time())
 
 
 async def _until(host: Host[Any]) -> float:

@@ -48,7 +48,8 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         """
         due = await self._get_scheduled_flow_runs()
         for one in due:
-            self._runs.take(one.flow_run)
+            if (mine := await self._runs.claim(one.flow_run)) is not None:
+                self._runs.take(mine)
         return [one.flow_run for one in due]
 
     async def run(
@@ -76,7 +77,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
         host.rounds.note("runs")
         try:
             runs.created.know(await deployments.read(runs.client, settings))
-            await orphans.adopt(runs, settings.work_pool, settings.name)
+            await orphans.adopt(runs, settings.work_pool, settings.queue, settings.name if settings.shared else None)
             well_at = time.monotonic()
             await _work(host, runs)
         except* (TryAgain, *AWAY) as group:
@@ -95,7 +96,7 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
     worker = ResidentWorker(
         runs,
         work_pool_name=settings.work_pool,
-        work_queues=[settings.name],
+        work_queues=[settings.queue],
         name=settings.name,
         prefetch_seconds=0,
         create_pool_if_not_found=False,

@@ -59,7 +59,7 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
             inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
         assert peers.take(connection, peers.SWEEPING, "a", 60, NOW)
         assert peers.claiming(connection) == {"a", "b"}
-        assert peers.free(connection, "a") == 2
+        assert peers.free(connection, "a", "b") == 2
         assert peers.claiming(connection) == {"b"}
         free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
         assert [one.id for one in free] == [1, 3]

@@ -66,7 +66,7 @@ class Hosts:
             "STREAMERS_KEY": f"{prefix}:streamers",
             "REDIS_URL": town.redis_url,
             "PREFECT_API_URL": str(town.api.base_url).rstrip("/"),
-            "TEACHER_NAME": self.name("teacher"),
+            "TEACHER_QUEUE": self.name("teacher"),
             "TEACHER_DATABASE_URL": f"sqlite:///{self.folder}/teacher.db",
             "TRANSCODE_SIGN_KEY": SECRET,
             "OSS_TRANSCODE_URL": self.oss.url,
@@ -104,8 +104,8 @@ class Hosts:
     def environment(self, who: str) -> dict[str, str]:
         """All that the host *who* sees."""
         own = (
-            {}
-            if who == "teacher"
+            {"TEACHER_NAME": self.name(who)}
+            if _role(who) == "teacher"
             else {
                 "STREAMER_NAME": self.name(who),
                 "STREAMER_DATABASE_URL": f"sqlite:///{self.database(who)}",
@@ -164,7 +164,7 @@ class Hosts:
 
     def serve(self, who: str, **extra: str) -> Child:
         """Start the resident process of *who*, and its playout if that does not run; wait for nothing."""
-        if who != "teacher":
+        if _role(who) == "streamer":
             self.play(who)
         self.residents[who] = self._begin(who, "serve", _role(who), **extra)
         return self.residents[who]
@@ -219,4 +219,4 @@ class Hosts:
 
 
 def _role(who: str) -> str:
-    return "teacher" if who == "teacher" else "streamer"
+    return "teacher" if who.startswith("teacher") else "streamer"

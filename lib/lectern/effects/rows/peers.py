@@ -18,11 +18,16 @@ def present(connection: Connection, name: str, now: float) -> list[str]:
     return [str(one) for one in connection.execute(others).scalars()]
 
 
-def free(connection: Connection, name: str) -> int:
-    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how many messages."""
+def free(connection: Connection, name: str, heir: str) -> int:
+    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how many messages.
+
+    What it had handled, and no run shows yet, is the *heir*'s to show.
+    """
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
     found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
+    unshown = (inbox.c.state != InboxState.NEW) & (inbox.c.owner == name) & inbox.c.recorded_at.is_(None)
+    connection.execute(update(inbox).where(unshown).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name))
@@ -52,8 +57,10 @@ def forget(connection: Connection, before: float) -> None:
 
 
 def claiming(connection: Connection) -> set[str]:
-    """Who has claimed messages that are not handled, or not sent, or has a duty, by name."""
+    """Who has claimed messages that are not handled, not shown or not sent, or has a duty, by name."""
     inbox, outbox = journal.inbox, journal.outbox
-    handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
+    handling = select(inbox.c.owner).where(
+        (inbox.c.state == InboxState.NEW) | inbox.c.recorded_at.is_(None), inbox.c.owner.is_not(None)
+    )
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
     return {str(one) for one in connection.execute(union(handling, sending, select(duties.c.owner))).scalars()}

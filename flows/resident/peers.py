@@ -1,0 +1,77 @@
+"""Teachers that share their rows look after each other: what a dead one had claimed is taken up by the living."""
+
+import asyncio
+import time
+
+from redis.exceptions import RedisError
+
+from flows.host import Teacher, log
+from flows.resident import orphans
+from flows.resident.queue_lock import lock_key
+from flows.resident.record import Recorder
+from flows.resident.runs import ResidentRuns
+from flows.retry import AWAY
+from flows.tell import tell
+from lectern.effects.rows import peers
+from lectern.errors import TryAgain
+
+LOOK_S = 3.0
+"""Seconds between two looks. A teacher without its lock in Redis at two of them is dead: a Redis that has forgotten the
+locks has those of the living again within 4 s."""
+
+AGAIN_S = 30.0
+"""Seconds between two looks at what a dead one has: whoever only lacked its lock may have claimed something since."""
+
+
+class Peers:
+    """The other teachers, as one of them sees them."""
+
+    def __init__(self, host: Teacher, runs: ResidentRuns, recorder: Recorder) -> None:
+        self._host = host
+        self._runs = runs
+        self._recorder = recorder
+        self._missing: dict[str, float] = {}  # who has no lock, and since when, monotonic
+        self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
+        self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
+
+    async def run(self) -> None:
+        """Look until cancelled; while Redis is away nobody is taken for dead."""
+        while True:
+            self._host.rounds.come("peers")
+            try:
+                await self._look()
+            except (RedisError, OSError) as error:
+                self._missing.clear()
+                log.warning("redis: it cannot be seen which teachers are alive: %s", error)
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        host = self._host
+        others = await host.commit(peers.present, host.settings.name, time.time())
+        gone = {name for name in others if await host.bus.holder(lock_key(name)) is None}
+        now = time.monotonic()
+        self._missing = {name: self._missing.get(name, now) for name in gone}
+        dead = {name for name, since in self._missing.items() if now - since > LOOK_S * 1.5}
+        self._again_at = {name: self._again_at.get(name, now) for name in dead}
+        if due := {name for name in dead if self._again_at[name] <= now}:
+            for name in sorted(due & await host.look(peers.claiming)):
+                await self._take_over(name)
+            await tell(host)
+            self._unadopted |= due
+            self._again_at |= dict.fromkeys(due, now + AGAIN_S)
+        await self._adopt(dead)
+
+    async def _take_over(self, name: str) -> None:
+        number = await self._host.commit(peers.free, name, self._host.settings.name)
+        log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
+        self._recorder.look_back()
+
+    async def _adopt(self, dead: set[str]) -> None:
+        settings = self._host.settings
+        for name in sorted(self._unadopted & dead):
+            try:
+                await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
+            except (TryAgain, *AWAY) as error:
+                log.warning("prefect: the runs of %s are taken up later: %r", name, error)
+                return
+            self._unadopted.discard(name)

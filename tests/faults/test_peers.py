@@ -1,0 +1,109 @@
+"""Two teachers on one PostgreSQL: each class is answered, placed and asked for once, whoever dies or stands still."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.stage import Stage, Town, staged, wait_until
+from tests.stage.postgres import Databases
+
+pytestmark = pytest.mark.timeout(420)
+WITHIN_S = 30.0
+"""Seconds after the death of a teacher until the last booking is answered by the others."""
+
+
+@pytest.fixture(scope="module")
+def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Stage]:
+    with staged(town, tmp_path_factory.mktemp("stage"), TEACHER_DATABASE_URL=postgresql.fresh()) as found:
+        found.init("teacher")
+        found.up("teacher", "teacher2", "streamer1")
+        yield found
+
+
+def bookings(stage: Stage, number: int) -> list[str]:
+    """Book *number* classes of one cached recording, every other one on the stream, within two seconds."""
+    record = stage.town.record("480P")
+    booked = []
+    for count in range(number):
+        booking = stage.booking(record, "480P", listed=("480P",))
+        booked.append(stage.book(booking) if count % 2 else stage.book_on_stream(booking))
+        time.sleep(2 / number)
+    return booked
+
+
+def answered(stage: Stage, class_ids: list[str], within_s: float) -> dict[str, int]:
+    """Wait until each is answered, and for those that would be answered once more; returns how often each was."""
+    wait_until(
+        lambda: all(stage.ear.answers[one] for one in class_ids),
+        timeout_s=within_s,
+        description=f"all {len(class_ids)} are answered",
+    )
+    time.sleep(3)
+    return {one: len(stage.ear.answers[one]) for one in class_ids}
+
+
+def placements(stage: Stage, class_ids: list[str]) -> set[int]:
+    rows = stage.rows("teacher", "select class_id, placement from order_list")
+    return {row["placement"] for row in rows if row["class_id"] in class_ids}
+
+
+def nothing_is_left(stage: Stage) -> None:
+    """No message unhandled or unsent, none pending on a stream."""
+
+    def done() -> bool:
+        new = stage.rows("teacher", "select id from inbox_list where state = 'new'")
+        unsent = stage.rows("teacher", "select id from outbox_list where sent_at is null")
+        pending: Any = stage.town.redis.xpending(stage.channels["order"], "lectern")
+        return not new and not unsent and not pending["pending"]
+
+    wait_until(done, timeout_s=60, description="nothing is left")
+
+
+def test_what_both_hear_is_answered_once_and_asked_for_once(stage: Stage) -> None:
+    """And what the platform sends twice, twice."""
+    record = stage.town.record()
+    waiting = [stage.book(stage.booking(record, "480P")) for _ in range(5)]
+    booked = bookings(stage, 40)
+    twice = stage.booking(stage.town.record("480P"), "480P", listed=("480P",))
+    for _ in range(2):
+        stage.book(twice)
+    assert set(answered(stage, [*booked, *waiting], 60).values()) == {1}
+    assert answered(stage, [twice["class_id"]], 30) == {twice["class_id"]: 2}
+    assert stage.posts(record) == 1
+    assert placements(stage, [*booked, *waiting]) == {1}
+    nothing_is_left(stage)
+
+
+@pytest.mark.parametrize("victim", ["teacher", "teacher2"])
+def test_when_one_is_killed_the_other_answers_all(stage: Stage, victim: str) -> None:
+    before = bookings(stage, 40)
+    stage.residents[victim].kill()
+    killed_at = time.monotonic()
+    after = bookings(stage, 20)
+    often = answered(stage, [*before, *after], WITHIN_S - (time.monotonic() - killed_at))
+    doubled = [class_id for class_id, number in often.items() if number != 1]
+    assert len([one for one in doubled if one in after]) == 0
+    assert all(often[one] == 2 for one in doubled), often  # killed after they were sent, before that was written down
+    assert placements(stage, [*before, *after]) == {1}
+    nothing_is_left(stage)
+    stage.serve(victim).wait_for("started!")
+
+
+def test_when_one_stands_still_the_other_answers_all_and_the_first_goes_on(stage: Stage) -> None:
+    before = bookings(stage, 40)
+    stage.residents["teacher2"].pause()
+    paused_at = time.monotonic()
+    after = bookings(stage, 20)
+    often = answered(stage, [*before, *after], WITHIN_S - (time.monotonic() - paused_at))
+    time.sleep(max(0.0, 20 - (time.monotonic() - paused_at)))
+    stage.residents["teacher2"].go_on()
+    last = bookings(stage, 20)
+    often = answered(stage, [*before, *after, *last], WITHIN_S)
+    doubled = [class_id for class_id, number in often.items() if number != 1]
+    assert not [one for one in doubled if one not in before], often
+    assert all(often[one] == 2 for one in doubled), often
+    assert placements(stage, [*before, *after, *last]) == {1}
+    nothing_is_left(stage)
+    assert stage.residents["teacher2"].exit_code is None
