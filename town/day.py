@@ -9,15 +9,16 @@ from typing import Any
 from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
+from town.outlived import Outlived
 from town.platform import position_s
 from town.settings import CACHE_NUM, TIME_OUT_S
 from town.stack import Stack
-from town.table import ANSWER_S, LESSON_S, SLACK_S, Row, Table
+from town.table import ANSWER_S, LESSON_S, SLACK_S, Row
 
 NEVER_S = 100_000.0
 
 
-class Day(Table):
+class Day(Outlived):
     """The paths, one a method."""
 
     async def old_booking(self) -> None:
@@ -198,7 +199,12 @@ async def record(stack: Stack, say: Callable[[str], None]) -> None:
     """Make the recordings that the day needs, a few at a time."""
     lessons = {f"{record}/{record}": (LESSON_S, 640, 360) for record in (1001, 1008, 1009)}
     lessons |= {f"{record}/{record}": (LESSON_S, 854, 480) for record in (1003, 1004, 1005, 1006)}
-    lessons |= {"1007/1007": (20, 640, 360), "1002/1002": (LESSON_S, 640, 480), "1002/1002_480P": (LESSON_S, 640, 480)}
+    lessons |= {
+        "1007/1007": (20, 640, 360),
+        "1010/1010": (20, 640, 360),
+        "1002/1002": (LESSON_S, 640, 480),
+        "1002/1002_480P": (LESSON_S, 640, 480),
+    }
     say(f"{len(lessons)} recordings and {CACHE_NUM} short ones")
     gate = asyncio.Semaphore(2)
 
@@ -233,6 +239,9 @@ async def play(day: Day) -> None:
         for path in paths:
             group.create_task(path())
             await asyncio.sleep(0.3)
+    async with asyncio.TaskGroup() as group:
+        for path in (day.resident_killed, day.worker_killed, day.slate):
+            group.create_task(path())
     await day.receiver_killed()
     await day.full_cache()
 

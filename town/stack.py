@@ -209,6 +209,11 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     for role in ("teacher", "streamer"):
         child = await stack.serve(role)
         await until(lambda child=child: "started!" in child.last_words(), 60, f"the {role} is up", child)  # type: ignore[misc]
+    streamer, held = (
+        stack.children["streamer"],
+        "lease: held",
+    )  # until then the teacher has no streamer to place a class on
+    await until(lambda: held in streamer.last_words(), 60, "the streamer holds its lease", streamer)
 
 
 async def _redis_up(url: str) -> None:

@@ -17,10 +17,11 @@ from flows.streamer.following import Following
 from flows.tell import tell
 from lectern import errors, outgoing, urls
 from lectern.effects.files import store
+from lectern.effects.media import slate
 from lectern.effects.rows import airings, cache, outbox
 from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.cache import Cached
-from lectern.errors import TryAgain
+from lectern.errors import LecternError, TryAgain
 from lectern.playout.client import Client
 from lectern.settings import StreamerSettings
 
@@ -48,9 +49,30 @@ class Handing:
         self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
         self._refused: dict[str, Lesson] = {}
         self._alarmed_at = -ALARM_AGAIN_S
+        self._slate: str | None = None
 
     async def run(self) -> None:
         """Connect, follow, and connect again when the worker has ended, until cancelled."""
+        making = asyncio.create_task(self._make_slate())
+        try:
+            await self._keep_connected()
+        finally:
+            making.cancel()
+
+    async def _make_slate(self) -> None:
+        """Know the slate before a class needs it; without one, nothing is sent while a recording is missing."""
+        settings = self._host.settings
+        path = settings.slate or settings.playout_dir / "slate.flv"
+        if settings.slate is None:
+            try:
+                await slate.make(path)
+            except LecternError as error:
+                log.warning("slate: there is none, name one with SLATE: %s", error.message)
+                return
+        self._slate = str(path.absolute())
+        self._host.playout.wanted.set()
+
+    async def _keep_connected(self) -> None:
         if self._host.settings.playout == "ffmpeg":
             await self._without()
         tries = 0
@@ -184,6 +206,7 @@ class Handing:
                 "start": one.start_time,
                 "end": one.end_time,
                 "duration_s": row.duration_s if row is not None else None,
+                "slate": self._slate,
             }
         return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which it refuses in words
 

@@ -232,8 +232,9 @@ class StreamerSettings(Common):
     allowed_push_hosts: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
     playout: Literal["own", "ffmpeg"] = "own"
-    playout_dir: Path = Path("playout")
+    playout_dir: Path = Path("/var/lib/lectern/playout")
     playout_socket: Path | None = None
+    slate: Path | None = None
     lease_s: float = Field(45, ge=0)  # 0: without end
     on_control_lost: Literal["ask peers", "stop", "push"] = "ask peers"
     health_bind: str = "127.0.0.1:8801"

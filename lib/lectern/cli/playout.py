@@ -26,7 +26,7 @@ CaFile = Annotated[
     Path | None,
     typer.Option(envvar="PLAYOUT_CA_FILE", help="Certificates to trust for rtmps, instead of the machine's own."),
 ]
-FOLDER = Path("playout")
+FOLDER = Path("/var/lib/lectern/playout")
 
 app = typer.Typer()
 

@@ -14,7 +14,7 @@ from lectern.errors import Misuse
 HARMLESS = frozenset(
     """
     wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
-    broadcast_lead_s playout playout_dir playout_socket video_root streamer_name teacher_name log_format log_level
+    broadcast_lead_s playout playout_dir playout_socket slate video_root streamer_name teacher_name log_format log_level
     api_bind health_bind health_address on_control_lost
     order_channel cancel_channel transcoding_channel order_result_channel alarm_channel waiting_key streamer_stream
     report_stream dead_letter_stream streamers_key batch_max batch_wait_s sweep_interval_s poll_interval_s
