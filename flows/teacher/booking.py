@@ -21,6 +21,7 @@ from lectern.effects.rows import bookings, cancels, inbox, renditions
 from lectern.errors import TryAgain
 from lectern.messages import Booking, Cancel
 from lectern.states import Backend
+from lectern.wire import BACKUP
 
 Asked = Booking | Cancel
 """What comes to this flow."""
@@ -53,6 +54,8 @@ def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Asked]:
     def go(connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
         booked = [one for one in messages if isinstance(one, Booking)]
         cancelled = [one for one in messages if isinstance(one, Cancel)]
+        if cancelled:
+            changes.orders |= bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled])
         facts = _facts(connection, changes, booked, alive)
         orders.decide(changes, booked, cancelled, facts, limits)
 

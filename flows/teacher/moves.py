@@ -20,6 +20,7 @@ from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import lease as decide
 from lectern.decide import roll
+from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import place_again
 from lectern.effects.rows import bookings, leases
 from lectern.effects.rows.leases import Holder
@@ -113,6 +114,7 @@ def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -
         orders = bookings.on(connection, streamer, changes.now)
         if not force and holder.lost_at is None:  # where the roll was not called in between, nobody has said it yet
             roll.lose(changes, streamer, len(orders), alive, movable=True)
+        changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
         loads = bookings.loads(connection, alive, changes.now)
         place_again(changes, orders, loads, no, f"{streamer} is lost", refused=False)

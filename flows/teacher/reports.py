@@ -13,6 +13,7 @@ from flows.teacher.handling import DecideAll, handled, living, printed, put_back
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
+from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, cancels, inbox, leases
 from lectern.errors import TryAgain
 from lectern.messages import Report
@@ -42,6 +43,7 @@ def decided(alive: Sequence[str]) -> DecideAll[Report]:
         facts = decide.NO_FACTS
         if not decide.are_plain(reports):
             ids = [said.class_id for said in reports]
+            changes.orders |= bookings.by_id(connection, list({twin_id(one) for one in ids} - changes.orders.keys()))
             loads = bookings.loads(connection, alive, changes.now)
             no = leases.refused_by(connection, ids)
             facts = decide.Facts(loads, no, cancels.unconfirmed(connection, ids))

@@ -10,7 +10,10 @@ from lectern import stems, urls
 from lectern.states import Resolution
 from lectern.stems import stem
 from lectern.wire import (
+    BACKUP,
+    MAX_NAME,
     SUCCESS,
+    AiringName,
     Count,
     EpochSeconds,
     HttpUrl,
@@ -54,6 +57,7 @@ class Booking(Message):
     start_time: EpochSeconds
     end_time: EpochSeconds
     push_url: RtmpUrl
+    push_url_backup: RtmpUrl | None = None
     record_id: RecordId | None = None
     video_url_list: UrlList = Field(default_factory=dict)
     video_resolution: WireResolution | None = None
@@ -66,6 +70,11 @@ class Booking(Message):
             raise ValueError("video_url is needed where no video_resolution is given")
         needs_record(self.record_id, self.video_resolution)
         _ = self.urls  # reading them checks them
+        if self.push_url_backup is not None:
+            if len(self.class_id) + len(BACKUP) > MAX_NAME:
+                raise ValueError(f"class_id must be {len(BACKUP)} characters shorter where there is a push_url_backup")
+            if len(self.streams) < 2:
+                raise ValueError("push_url_backup must be another stream than push_url")
         return self
 
     @cached_property
@@ -82,6 +91,12 @@ class Booking(Message):
     def stream(self) -> str:
         """The stream that the class is pushed to, in the one form that all spellings of its URL have."""
         return urls.push(self.push_url).stream
+
+    @cached_property
+    def streams(self) -> frozenset[str]:
+        """All streams that the class is pushed to."""
+        backup = [urls.push(self.push_url_backup).stream] if self.push_url_backup is not None else []
+        return frozenset((self.stream, *backup))
 
     @property
     def key(self) -> tuple[int, Resolution] | None:
@@ -162,7 +177,7 @@ class Prepare(Message):
 
     cmd: Literal["prepare"] = "prepare"
     placement: Count = 1
-    class_id: Name
+    class_id: AiringName
     institution_id: Name | None = None
     record_id: RecordId | None = None
     video_resolution: WireResolution | None = None
@@ -204,7 +219,7 @@ class Release(Message):
     """
 
     cmd: Literal["release"] = "release"
-    class_id: Name
+    class_id: AiringName
     placement: Count | None = None
 
 
@@ -220,7 +235,7 @@ class Report(Message):
     """Streamer to teacher: what became of a class. ``prepared`` answers a Prepare, ``ended`` closes the airing."""
 
     cmd: Literal["prepared", "ended"]
-    class_id: Name
+    class_id: AiringName
     streamer: Name
     result: Literal["success", "fail"]
     code: Count = 0

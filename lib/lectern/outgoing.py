@@ -42,7 +42,8 @@ def answer(class_id: str, code: int, message: str, streamer: str | None = None) 
 def prepare(payload: str, url: str, placement: int) -> Prepare:
     """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
     fields = {name: value for name, value in from_json(payload).items() if value is not None}
-    fields.pop("video_url_list", None)
+    for name in ("video_url_list", "push_url_backup"):
+        fields.pop(name, None)
     if "video_resolution" in fields:
         fields["video_resolution"] = Resolution(str(read_resolution(fields["video_resolution"])))
     fields |= {"cmd": "prepare", "video_url": url, "placement": placement}

@@ -9,8 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from lectern import urls
 from lectern.states import Backend, Resolution
 
-NAME = re.compile(r"[A-Za-z0-9_.:-]{1,250}")
+MAX_NAME = 250
+NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_NAME}}}")
 """What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+
+BACKUP = "~backup"
+"""Ends the id of the second airing of a class that has a push_url_backup; no class_id on the wire can have it."""
 
 COUNT_BOUND = 2**31
 """Placements, attempts and codes are below it: every database can keep them."""
@@ -32,6 +36,11 @@ def is_count(value: object) -> bool:
 def _name(text: str) -> str:
     if not is_name(text):
         raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    return text
+
+
+def _airing(text: str) -> str:
+    _name(text.removesuffix(BACKUP))
     return text
 
 
@@ -101,6 +110,8 @@ def _pattern(regex: str) -> WithJsonSchema:
 
 
 Name = Annotated[str, AfterValidator(_name), _pattern(NAME.pattern)]
+AiringName = Annotated[str, AfterValidator(_airing)]
+"""A class_id, or the id of its second airing."""
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text), _pattern("[rR][tT][mM][pP][sS]?://.+")]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]

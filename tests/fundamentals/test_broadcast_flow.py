@@ -120,3 +120,22 @@ def test_a_class_whose_file_is_cut_short_is_not_aired_whole(stage: Stage) -> Non
     wait_until(lambda: stage.alarms(326, class_id=class_id), timeout_s=60, description="a person hears of it")
     wait_until(lambda: stage.order(class_id)["state"] == "aired", timeout_s=60, description="the teacher knows")
     assert "aired but for 1" in stage.order(class_id)["message"]
+
+
+def test_a_class_with_a_backup_url_is_pushed_twice_and_cancelled_once(stage: Stage) -> None:
+    """Here one streamer sends both; with two, each sends one. The platform hears of one class."""
+    booking = stage.booking(record := stage.town.record(), starts_in_s=8, length_s=25)
+    backup = f"{booking['class_id']}-b"
+    booking["push_url_backup"] = booking["push_url"].replace(booking["class_id"], backup)
+    class_id = stage.book(booking)
+    assert stage.answer(class_id)["result"] == "success"
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 2, description="both cite the recording")
+    for name in (class_id, backup):
+        stage.on_air(name)
+    assert f"{class_id}~backup" in stage.lectern("teacher", "explain", class_id).stdout
+    stage.cancel(class_id)
+    for name in (class_id, backup):
+        stage.off_air(name)
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="both citations are taken back")
+    assert len(stage.ear.answers[class_id]) == 1
+    assert f"{class_id}~backup" not in stage.ear.answers

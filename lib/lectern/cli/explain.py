@@ -18,6 +18,7 @@ from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Misuse
 from lectern.settings import StreamerSettings
 from lectern.told import Found, Past
+from lectern.wire import BACKUP
 
 app = typer.Typer()
 COLOURS = {
@@ -51,7 +52,14 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
         "events": [_fields(one) for one in found.events],
         "next": following,
     }
-    say(as_json, fields, [] if as_json else lines(thing, known, found.events, following))
+    told = [] if as_json else lines(thing, known, found.events, following)
+    second = f"{thing}{BACKUP}"
+    other, _ = _found(places.here(), second, now)
+    if other.events:
+        account = decide.account(other, now)
+        fields["backup"] = {"thing": second, "standing": account.standing, "next": list(account.following)}
+        told += [] if as_json else ["", *lines(second, account, other.events, account.following)]
+    say(as_json, fields, told)
 
 
 def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | None]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from types import MappingProxyType
 
 from lectern import errors
@@ -131,12 +132,13 @@ def plan(
         if before is not None:
             result.again.append(Again(booking.class_id, before, not is_same(before.payload, booking)))
             continue
-        slots = now_taken.setdefault(booking.stream, [])
-        verdict, attempt = _overlap(booking, slots, now), None
+        streams = [now_taken.setdefault(stream, []) for stream in booking.streams]
+        verdict, attempt = _overlap(booking, chain.from_iterable(streams), now), None
         if verdict is None:
             verdict, attempt = _decide(booking, now_renditions, limits, now)
         if verdict.state is not BookingState.REFUSED:
-            slots.append(Slot(booking.class_id, booking.start_time, booking.end_time))
+            for slots in streams:
+                slots.append(Slot(booking.class_id, booking.start_time, booking.end_time))
         result.verdicts.append(verdict)
         if attempt is not None:
             result.attempts.append(attempt)

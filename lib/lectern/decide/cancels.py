@@ -7,6 +7,7 @@ from lectern.changes import CancelTold, Changes
 from lectern.facts import Unconfirmed
 from lectern.messages import Booking, Cancel
 from lectern.states import BookingState
+from lectern.wire import BACKUP
 
 EARLY_S = 600.0
 """Seconds for which the cancel of a class that nobody has booked is kept: its booking may come over another way."""
@@ -15,8 +16,10 @@ OVER = frozenset({BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIR
 
 
 def cancel(changes: Changes, message: Cancel) -> None:
-    """Cancel a class; if nobody has booked it, its booking is cancelled when it comes."""
+    """Cancel a class, and its second airing; if nobody has booked it, its booking is cancelled when it comes."""
     class_id = message.class_id
+    if (second := f"{class_id}{BACKUP}") in changes.orders:
+        cancel(changes, Cancel.model_construct(class_id=second))
     order = changes.orders.get(class_id)
     if order is None:
         changes.cancels.append(CancelTold(class_id, None, changes.now + EARLY_S))

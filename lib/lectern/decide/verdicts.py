@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lectern import errors, outgoing
 from lectern.changes import Changes, Taken
+from lectern.decide import backups
 from lectern.decide.placement import place
 from lectern.errors import Malformed
 from lectern.facts import Kept, Order
@@ -33,6 +34,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
         changes.place(order, streamer, url)
         changes.note("placed", order, f"on {streamer}")
         changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+        backups.add(changes, order, streamer, url, loads)
 
 
 def place_again(
@@ -46,7 +48,7 @@ def place_again(
     for order in orders:
         before = order.streamer or ""
         open_to = {name: load for name, load in loads.items() if name not in {*no.get(order.class_id, ()), before}}
-        (chosen,) = place([order.stem], open_to, changes.settings.streamer_load_slack)
+        (chosen,) = place([order.stem], backups.apart(changes, order, open_to), changes.settings.streamer_load_slack)
         changes.taken.append(Taken(order.class_id, before, order.placement, refused))
         changes.release(before, order.class_id, order.placement)
         if chosen is None:

@@ -13,6 +13,7 @@ from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
+from lectern.wire import BACKUP
 
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class weighs on its streamer."""
@@ -69,7 +70,7 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
     """The classes that have not ended, and are to be aired, on the streams of *booked*."""
-    streams = {one.stream for one in booked}
+    streams = {stream for one in booked for stream in one.streams}
     if not streams:
         return {}
     found: dict[str, list[Slot]] = {}
@@ -188,7 +189,7 @@ def latest_payload(connection: Connection, record_id: int) -> str | None:
     """The last booking of a record, in wire form."""
     wanted = (
         select(orders.c.payload)
-        .where(orders.c.record_id == record_id)
+        .where(orders.c.record_id == record_id, orders.c.class_id.not_like(f"%{BACKUP}"))
         .order_by(orders.c.received_at.desc(), orders.c.class_id)
         .limit(1)
     )

@@ -1,0 +1,67 @@
+"""The second airing of a class that has a push_url_backup: a class of its own, on another streamer if there is one.
+
+Its id is that of the class, with an ending that no class_id on the wire can have. So it is placed, moved, cited,
+cancelled and reported like any other; only the platform is never answered for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic_core import from_json
+
+from lectern.changes import Changes
+from lectern.decide.placement import place
+from lectern.facts import Order
+from lectern.messages import Booking
+from lectern.states import BookingState
+from lectern.wire import BACKUP
+
+FIELD = "push_url_backup"
+ON = frozenset({BookingState.PLACED, BookingState.READY})
+
+
+def twin_id(class_id: str) -> str:
+    """The id of the other airing of the same class."""
+    return class_id.removesuffix(BACKUP) if class_id.endswith(BACKUP) else f"{class_id}{BACKUP}"
+
+
+def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str, int]) -> None:
+    """Give the second airing of a class that *streamer* has to another one, if the booking asks for it.
+
+    Where there is no other, the same streamer sends both.
+    """
+    booking = _booking(order)
+    if booking is None or booking.class_id in changes.orders:
+        return
+    second = Order.of(booking)
+    chosen = place([second.stem], elsewhere(loads, streamer), changes.settings.streamer_load_slack)[0] or streamer
+    loads[chosen] = loads.get(chosen, 0) + 1
+    changes.book(booking)
+    changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: nobody is answered any more
+    changes.note("placed", second, f"on {chosen}")
+    changes.note("backup placed", order, f"on {chosen}")
+    changes.row(second.class_id, "proceed", where=chosen, detail=second.stem)
+
+
+def apart(changes: Changes, order: Order, loads: Mapping[str, int]) -> Mapping[str, int]:
+    """The streamers that may have a class: not the one that has its other airing, if there is another."""
+    twin = changes.orders.get(twin_id(order.class_id))
+    return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON else None)
+
+
+def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, int]:
+    """All but *streamer*, if there is another."""
+    return {name: load for name, load in loads.items() if name != streamer} or loads
+
+
+def _booking(order: Order) -> Booking | None:
+    """The second airing as a booking."""
+    if f'"{FIELD}"' not in order.payload:
+        return None
+    fields = from_json(order.payload)
+    url = fields.pop(FIELD, None)
+    if url is None:
+        return None
+    booking = Booking.model_validate({**fields, "push_url": url})
+    given = {name: getattr(booking, name) for name in Booking.model_fields} | (booking.model_extra or {})
+    return Booking.model_construct(**{**given, "class_id": twin_id(booking.class_id)})

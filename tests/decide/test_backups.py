@@ -1,0 +1,137 @@
+"""A class with a push_url_backup is aired twice: from another streamer if there is one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lectern import errors
+from lectern.changes import Changes
+from lectern.decide import booking as bookings
+from lectern.decide.backups import twin_id
+from lectern.decide.cancels import cancel
+from lectern.decide.verdicts import place_again, proceed
+from lectern.facts import Order, Slot
+from lectern.messages import Cancel, Prepare, Release, Report
+from lectern.settings import TeacherSettings
+from lectern.states import BookingState
+from lectern.wire import MAX_NAME
+from tests import strategies
+from tests.decide.test_booking import LIMITS
+
+BACKUP_URL = "rtmp://backup.example/live/c-1"
+URL = "http://origin.example/6666.flv"
+SECOND = "c-1~backup"
+
+
+@pytest.fixture
+def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changes:
+    monkeypatch.chdir(tmp_path)
+    return Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), strategies.NOW)
+
+
+def placed(changes: Changes, *streamers: str, **fields: object) -> Order:
+    """The class, after it was placed while *streamers* were alive."""
+    order = changes.book(strategies.booking("c-1", push_url_backup=BACKUP_URL, **fields))
+    proceed(changes, [(order, URL)], dict.fromkeys(streamers, 0))
+    return changes.orders["c-1"]
+
+
+def told(changes: Changes, kind: type[Prepare] | type[Release]) -> list[tuple[str, str]]:
+    """Target and class of each message of *kind*."""
+    return [(one.target, str(one.class_id)) for one in changes.sends if isinstance(one.message, kind)]
+
+
+def test_the_second_airing_is_on_another_streamer(changes: Changes) -> None:
+    """With a citation, a place in the cache and a push of its own; nobody is answered for it."""
+    first = placed(changes, "s1", "s2")
+    second = changes.orders[SECOND]
+    assert {first.streamer, second.streamer} == {"s1", "s2"}
+    prepares = [one.message for one in changes.sends if isinstance(one.message, Prepare)]
+    assert [(one.class_id, one.push_url) for one in prepares] == [
+        ("c-1", "rtmp://push.example/live/c-1"),
+        (SECOND, BACKUP_URL),
+    ]
+    assert all("push_url_backup" not in (one.model_extra or {}) for one in prepares)
+    assert second.promised_at == changes.now
+    assert Report(cmd="prepared", class_id=SECOND, streamer="s2", result="success").class_id == SECOND
+
+
+def test_one_streamer_sends_both_where_there_is_no_other(changes: Changes) -> None:
+    first = placed(changes, "s1")
+    assert (first.streamer, changes.orders[SECOND].streamer) == ("s1", "s1")
+
+
+def test_a_booking_without_one_is_aired_once(changes: Changes) -> None:
+    order = changes.book(strategies.booking("c-1"))
+    proceed(changes, [(order, URL)], {"s1": 0, "s2": 0})
+    assert list(changes.orders) == ["c-1"]
+
+
+def test_a_class_that_is_moved_keeps_away_from_its_other_airing(changes: Changes) -> None:
+    """As long as there is a third streamer; else one sends both."""
+    placed(changes, "s1", "s2")
+    second = changes.orders[SECOND]
+    first = changes.orders["c-1"]
+    others = {name: 0 for name in ("s1", "s2", "s3") if name != second.streamer}
+    place_again(changes, [second], others, {}, "it is lost", refused=False)
+    assert changes.orders[SECOND].streamer == "s3"
+    alone = {str(first.streamer): 0}
+    place_again(changes, [changes.orders[SECOND]], alone, {}, "it is lost", refused=False)
+    assert changes.orders[SECOND].streamer == first.streamer
+
+
+def test_a_second_airing_that_nobody_can_take_is_alarmed_and_answered_to_nobody(changes: Changes) -> None:
+    placed(changes, "s1", "s2")
+    place_again(changes, [changes.orders[SECOND]], {}, {}, "316 disk full", refused=True)
+    assert changes.orders[SECOND].state is BookingState.BROKEN
+    said = [one.message for one in changes.sends if one.target in {"alarm", "order_result"}]
+    assert [getattr(one, "code", None) for one in said] == [errors.NOT_MOVED.number]
+    assert changes.orders["c-1"].state is BookingState.PLACED
+
+
+def test_a_cancel_takes_back_both(changes: Changes) -> None:
+    placed(changes, "s1", "s2")
+    cancel(changes, Cancel(class_id="c-1"))
+    assert {changes.orders[one].state for one in ("c-1", SECOND)} == {BookingState.CANCELLED}
+    assert {class_id for _, class_id in told(changes, Release)} == {"c-1", SECOND}
+    assert len([one for one in changes.sends if one.target == "order_result"]) == 1
+
+
+def test_two_airings_know_each_other() -> None:
+    assert twin_id("c-1") == SECOND
+    assert twin_id(SECOND) == "c-1"
+
+
+def test_a_backup_url_is_checked_as_the_push_url_is() -> None:
+    """Its scheme, host and port; it is another stream than the push URL; the longer id still fits."""
+    for wrong in ("http://push.example/live/c-1", "rtmp:///live/c-1", "rtmp://push.example:99999/live/c-1"):
+        with pytest.raises(ValidationError):
+            strategies.booking("c-1", push_url_backup=wrong)
+    with pytest.raises(ValidationError, match="another stream"):
+        strategies.booking("c-1", push_url_backup="RTMP://push.example:1935/live/c-1")
+    with pytest.raises(ValidationError, match="characters shorter"):
+        strategies.booking("c" * MAX_NAME, push_url_backup=BACKUP_URL)
+    with pytest.raises(ValidationError):
+        strategies.booking(SECOND)
+
+
+def test_a_backup_stream_that_another_class_has_is_refused() -> None:
+    """And the other way round."""
+    booking = strategies.booking("c-1", push_url_backup=BACKUP_URL)
+    slot = Slot("c-2", booking.start_time + 60, booking.end_time + 60)
+    for stream in booking.streams:
+        made = bookings.plan([booking], {}, {}, LIMITS, strategies.NOW, {stream: [slot]})
+        assert made.verdicts[0].code is errors.CONFLICT
+    later = strategies.booking("c-3", push_url=BACKUP_URL)
+    made = bookings.plan([booking, later], {}, {}, LIMITS, strategies.NOW)
+    assert [one.code for one in made.verdicts][1] is errors.CONFLICT
+
+
+def test_a_second_airing_is_not_placed_twice(changes: Changes) -> None:
+    first = placed(changes, "s1", "s2")
+    number = len(changes.sends)
+    changes.orders["c-1"] = replace(first, state=BookingState.RECEIVED)
+    proceed(changes, [(changes.orders["c-1"], URL)], {"s1": 0, "s2": 0})
+    assert len(changes.sends) == number + 1
