@@ -45,7 +45,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
         raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
-    fields = {
+    fields: dict[str, Any] = {
         "thing": thing,
         "standing": known.standing,
         "header": [{"what": what, "is": text} for what, text in known.header],

@@ -25,6 +25,7 @@ TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
 """A recording at fault in this way stays so until another file is in its place."""
 _SOON_MS = 200
+_DEFAULT_BYTES = 128 * 1024
 
 Place = tuple[int, int, int, int, int, bool, int]
 """*source* to *wrap* of a journal's mark."""
@@ -57,6 +58,11 @@ class Feed:
     def reel(self) -> Reel | None:
         """What is sent now."""
         return self._reel
+
+    def bytes_a_second(self, length_s: float) -> int:
+        """About a second of the class, which lasts *length_s*."""
+        identity = self._reel.identity if self._reel is not None else None
+        return int(identity[2] / length_s) if identity is not None else _DEFAULT_BYTES
 
     def open(self, position_ms: float) -> None:
         """Get ready to begin at *position_ms*."""

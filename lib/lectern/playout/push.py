@@ -10,8 +10,9 @@ from typing import Any
 from lectern.playout import link
 from lectern.playout.as_run import AsRun
 from lectern.playout.backoff import Backoff
+from lectern.playout.batches import BATCH_BYTES, Batches
 from lectern.playout.feed import BEHIND_MS, FROM_THE_START_MS, Feed
-from lectern.playout.journal import Journal, Mark
+from lectern.playout.journal import Journal
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Session
@@ -22,14 +23,11 @@ LEAD_S = 3.0
 """A class connects as long before its start, at a moment of its own within the first two thirds."""
 GOOD_S = 1.5
 """A server may say that publishing has begun, and close at once: only as much media is a proof."""
-BATCH_BYTES = 128 * 1024
-"""No message is added to a batch that has as much."""
 BATCHES = 16
 """Of a class, in one tick."""
 SPACING_S = 0.03
 """A class sends no more often: with a tick of 20 ms it rests for one tick, which saves a third of the processor."""
 _WATCH_S = 1.0
-_DEFAULT_BUFFER_BYTES = 128 * 1024
 
 
 class Push:
@@ -53,7 +51,7 @@ class Push:
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None
         self._zero: float | None = None
-        self._base_ms = 0
+        self._batches = Batches(self.feed)
         self._media_at: float | None = None
         self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
@@ -121,7 +119,7 @@ class Push:
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with a session whose worker died; raises Broken."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        self._zero, self._base_ms, self.sessions = saved["zero"], saved["base_ms"], saved["session"]
+        self._zero, self._batches.base_ms, self.sessions = saved["zero"], saved["base_ms"], saved["session"]
         self._media_at, self._key, self._session = saved["media_at"], key, session
         self.first_byte_at = saved["first_byte_at"]
         self._opened, self.state = True, "on_air"
@@ -156,7 +154,8 @@ class Push:
     async def _connect(self) -> None:
         try:
             trusted = self._station.trusted if self.target.secure else None
-            connection = await link.connect(self.target, self._buffer_bytes(), trusted)
+            length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
+            connection = await link.connect(self.target, self.feed.bytes_a_second(length_s), trusted)
         except (OSError, ValueError) as error:
             self._connecting = None
             self.broke_off(link.words(error), Now.read())
@@ -199,7 +198,7 @@ class Push:
         """The session is a step further."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
-            self._base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
+            self._batches.base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
             self.feed.begin(position_ms)
             session.went_live()
             self._pump(session, now, position_ms)
@@ -214,8 +213,15 @@ class Push:
         session.flush()
         self._look_behind(now, position_ms)
         for _ in range(BATCHES):
-            if not session.is_clear or not self._batch(session, now, position_ms):
-                break
+            if not session.is_clear:
+                return
+            source = self.feed.source
+            size = self._batches.send(session, position_ms)
+            if size:
+                self._sent(session, now, size, source)
+            if size < BATCH_BYTES:
+                self._rests_until = now.mono + SPACING_S if size and session.is_clear else 0.0
+                return
 
     def _look_behind(self, now: Now, position_ms: float) -> None:
         """What is too late is skipped, to go on at the clock's position."""
@@ -226,33 +232,6 @@ class Push:
             self.as_run.close()
             self.say("behind", now, behind_s=round(self.behind_s, 3))
             self.feed.skip(position_ms)
-
-    def _batch(self, session: Session, now: Now, position_ms: float) -> bool:
-        """Send one batch; returns whether more may be due."""
-        media: list[bytes] = []
-        size, source, has_header = 0, self.feed.source, False
-        while size < BATCH_BYTES or self.feed.queued:
-            item = self.feed.peek(position_ms)
-            if item is None:
-                break
-            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self._base_ms), item.body))
-            size += len(media[-1])
-            has_header = self.feed.advance(item) or has_header
-        if has_header:
-            session.note()
-        if media or session.publisher.owed:
-            session.batch(media, self._mark)
-        if media:
-            self._sent(session, now, size, source)
-        if size >= BATCH_BYTES:
-            return True
-        if media and session.is_clear:
-            self._rests_until = now.mono + SPACING_S
-        return False
-
-    def _mark(self, offset: int, size: int, paid: int) -> Mark:
-        feed = self.feed
-        return Mark(offset, size, *feed.place(), feed.last_ms, paid, time.monotonic())
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
         self.bytes += size
@@ -308,16 +287,10 @@ class Push:
         """What the next worker needs besides the session's own."""
         return {
             "zero": self._zero,
-            "base_ms": self._base_ms,
+            "base_ms": self._batches.base_ms,
             "session": self.sessions,
             "media_at": self._media_at,
             "first_byte_at": self.first_byte_at,
             "row": self.as_run.rows[-1] if self.as_run.rows else None,
             "feed": self.feed.save(),
         }
-
-    def _buffer_bytes(self) -> int:
-        """About a second of the class."""
-        reel = self.feed.reel
-        length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
-        return int(reel.identity[2] / length_s) if reel and reel.identity else _DEFAULT_BUFFER_BYTES

@@ -1,0 +1,38 @@
+"""Makes batches of what is due of a class, and sends them with their marks in the journal."""
+
+import time
+
+from lectern.playout.feed import Feed
+from lectern.playout.journal import Mark
+from lectern.playout.session import Session
+
+BATCH_BYTES = 128 * 1024
+"""No message is added to a batch that has as much."""
+
+
+class Batches:
+    """Batches from one *feed*; `base_ms` is the position in the class at which the session's own time begins."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.base_ms = 0
+        self._feed = feed
+
+    def send(self, session: Session, position_ms: float) -> int:
+        """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
+        media: list[bytes] = []
+        size, has_header = 0, False
+        while size < BATCH_BYTES or self._feed.queued:
+            item = self._feed.peek(position_ms)
+            if item is None:
+                break
+            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self.base_ms), item.body))
+            size += len(media[-1])
+            has_header = self._feed.advance(item) or has_header
+        if has_header:
+            session.note()
+        if media or session.publisher.owed:
+            session.batch(media, self._mark)
+        return size
+
+    def _mark(self, offset: int, size: int, paid: int) -> Mark:
+        return Mark(offset, size, *self._feed.place(), self._feed.last_ms, paid, time.monotonic())
