@@ -19,9 +19,10 @@ from flows.host import Host
 from flows.playout import boot_now
 from lectern import __version__
 from lectern.effects import health as healths
+from lectern.effects import playout_metrics
 from lectern.effects.files import backups
 from lectern.effects.rows import inbox, metrics
-from lectern.errors import Misuse
+from lectern.errors import LecternError, Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -145,7 +146,16 @@ class Metrics:
         """The rows are counted anew for each answer."""
         settings = self._host.settings
         text = await self._host.look(self._text, settings)
+        if isinstance(settings, StreamerSettings) and settings.playout == "own":
+            text += playout_metrics.exposition(await self._playout())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _playout(self) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await self._host.playout.ask("status")
+        except (LecternError, TimeoutError):
+            return None
 
     def _text(self, connection: Connection, settings: Settings) -> bytes:
         role: metrics.Role = "streamer" if isinstance(settings, StreamerSettings) else "teacher"

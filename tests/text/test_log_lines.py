@@ -38,7 +38,18 @@ def words(text: str, gap: str) -> list[str]:
     return [part for one in re.split(gap, text) if re.search("[A-Za-z]{2}", part := one.strip())]
 
 
-LINES = [*said("flows"), *said("lib/lectern")]
+def said_by_the_playout() -> Iterator[tuple[str, str]]:
+    """Place and format of each line that the playout writes, which has no logging."""
+    for file in sorted((ROOT / "lib/lectern/playout").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+                text = node.args[0]
+                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                form = "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in parts)
+                yield f"{file.name}:{node.lineno}", form
+
+
+LINES = [*said("flows"), *said("lib/lectern"), *said_by_the_playout()]
 
 
 def is_explained(form: str) -> bool:

@@ -94,10 +94,10 @@ class Holder:
         self._looked_at = now
         if self.worker is not None:
             if self.worker.is_over:
-                self._lost("died", f"the worker {self.worker.end}")
+                self._lost("died", self.worker.end)
             elif self._is_hung(self.worker, now) and not was_away:
                 self.worker.kill()
-                self._lost("hung", "the worker hung, and was killed")
+                self._lost("hung", "hung, and was killed")
             elif was_away and self.worker.on_air_at is not None:
                 self.worker.on_air_at = now  # this process was stopped, as the worker may have been
         self._look_at_next()
@@ -160,7 +160,7 @@ class Holder:
         assert self.worker is not None
         worker, self.worker = self.worker, None
         self._take(worker)
-        say(words)
+        say(f"the worker {words}")
         worker.pipe.close()
         self._why, self._why_at = why, time.monotonic()
         self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
