@@ -106,6 +106,7 @@ class Host(Generic[S]):
     address: str = ""  # where it answers over HTTP, as other hosts reach it; empty for nowhere
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
+    to_people: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not to ALARM_URLS
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

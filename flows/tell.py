@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Connection
 
 from flows.host import Host, log
@@ -37,14 +38,23 @@ async def tell(host: Host[Any]) -> bool:
                 told = await host.commit(_sent, host, batch, sending[: done.number], done.refused)
                 for one in told:
                     if one.target == host.settings.alarm_channel:
-                        log.error("alarm: %s", one.body)
+                        _log(one.body)
                         host.alarmed.append(one.body)
+                        host.to_people.append(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 if host.settings.shared:
                     await host.commit(outbox.unclaim, host.journal, [one.id for one in sending[done.number :]])
                 return False
     return True
+
+
+def _log(body: str) -> None:
+    """An alarm is an error, and the end of an incident is none."""
+    if from_json(body).get("stage") == incidents.Stage.RESOLVED:
+        log.info("alarm: %s", body)
+    else:
+        log.error("alarm: %s", body)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,19 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from flows.host import Host
-from flows.resident import alarms, deployments, groups, http, peers, prefect_client, retention, run_log, sweeps, worker
+from flows.resident import (
+    alarms,
+    deployments,
+    groups,
+    http,
+    peers,
+    people,
+    prefect_client,
+    retention,
+    run_log,
+    sweeps,
+    worker,
+)
 from flows.resident.creation import host_tag
 from flows.resident.handler import Handler
 from flows.resident.intake import Intake
@@ -200,6 +212,7 @@ class Resident:
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
             "retention": lambda: retention.forget(host),
+            "people": lambda: people.tell(host),
         }
         if isinstance(host.settings, StreamerSettings):
             return works | {

@@ -7,7 +7,7 @@ from prefect.logging.handlers import APILogHandler
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from flows.handled import Line, of_batch
-from lectern.logs import without_secrets
+from lectern.logs import all_alike, without_secrets
 
 log = logging.getLogger("lectern")
 LONGEST = 10_000
@@ -39,6 +39,7 @@ def _tried_again(details: RetryDetails) -> None:
 
 def set_up() -> None:
     """Pass the lines of runs on; they are sent in batches by a thread of Prefect's, which waits for nobody."""
+    all_alike()
     set_on_retry_hooks([_tried_again])
     logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
     for name in ("prefect.flow_runs", "prefect.task_runs"):

@@ -2,15 +2,20 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from flows.host import Host
+from flows.playout import NotTaken
+from lectern.decide import sending as decide
 from lectern.effects.rows import airings, cache, incidents, sent
 from lectern.effects.rows.tables.streamer import journal
+from lectern.errors import TryAgain
 from lectern.facts import Usage
 from lectern.settings import StreamerSettings
-from lectern.told import Word
+from lectern.told import Sending, Word
 
 SOON_S = 3600.0
 ALARMS, CLASSES = 10, 20
@@ -23,8 +28,23 @@ async def say(host: Host[StreamerSettings]) -> None:
     while True:
         host.rounds.come("word")
         own = await host.look(word, settings, time.time())
+        if settings.playout == "own":
+            own = replace(own, sendings=await _sent(host, own.sendings))
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
+
+
+async def _sent(host: Host[StreamerSettings], rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
+    """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
+    try:
+        answer = await host.playout.ask("status")
+    except (TryAgain, NotTaken) as error:
+        return {class_id: decide.without_playout(error.message) for class_id in rows}
+    told = {one["class_id"]: decide.of_playout(one) for one in answer["classes"] if one["class_id"] in rows}
+    return {
+        class_id: replace(told[class_id], why_at=known.why_at) if class_id in told else known
+        for class_id, known in rows.items()
+    }
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
@@ -35,7 +55,7 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Word
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
     return Word(
         at=now,
-        sendings=sent.sendings(connection, due),
+        sendings={one.class_id: Sending(on_air=False) for one in due} | sent.sendings(connection, due),
         checks=sent.checks(connection, soon),
         alarms=[incidents.shortened(one, CLASSES) for one in alarms[:ALARMS]],
         alarms_number=len(alarms),

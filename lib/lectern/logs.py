@@ -5,6 +5,7 @@ import logging
 import sys
 from typing import Literal
 
+from lectern.errors import LecternError
 from lectern.shown import masked
 
 
@@ -35,8 +36,41 @@ def set_up(form: Literal["text", "json"], level: str) -> None:
     """Write the log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(without_secrets)
+    handler.addFilter(_expected)
     handler.setFormatter(_Json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("lectern")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+    _take_over(handler)
+
+
+def all_alike() -> None:
+    """What libraries have set up for the terminal writes as we do from now on; call it when they are loaded."""
+    ours = [one for one in logging.getLogger("lectern").handlers if type(one) is logging.StreamHandler]
+    if ours:
+        _take_over(ours[0])
+
+
+def _take_over(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    for logger in [root, *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger))]:
+        console = [one for one in logger.handlers if _is_console(one) and one is not handler]
+        for one in console:
+            logger.removeHandler(one)
+        if console and not logger.propagate and handler not in logger.handlers:
+            logger.addHandler(handler)
+    if handler not in root.handlers:
+        root.addHandler(handler)
+    logging.captureWarnings(True)  # noqa: FBT003 (its only argument)
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stderr, sys.stdout)
+
+
+def _expected(record: logging.LogRecord) -> bool:
+    """An error that has its own words is a line, without a traceback: everybody foresaw it."""
+    if record.exc_info and isinstance(record.exc_info[1], LecternError) and record.name != "lectern":
+        record.exc_info = record.exc_text = None
+    return True

@@ -1,5 +1,6 @@
 """Messages that go out: what is put in the outbox, our answer, what a streamer is told, an alarm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -59,8 +60,10 @@ def alarm(
     class_id: str | None = None,
     record_id: int | None = None,
     resolution: Resolution | None = None,
+    classes: Sequence[str] = (),
 ) -> Alarm:
-    """An alarm for a person."""
+    """An alarm for a person; *classes* are those that it is about, if they are several."""
+    more = {"classes": list(classes)} if classes else {}
     return Alarm(
         code=code.number,
         message=message,
@@ -70,6 +73,7 @@ def alarm(
         class_id=class_id,
         record_id=record_id,
         video_resolution=resolution,
+        **more,
     )
 
 

@@ -60,6 +60,8 @@ class Common(BaseSettings):
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
     alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
+    alarm_urls: SecretStr | None = None  # of apprise; they hold tokens
+    runbook_url: str | None = None
     alarm_group_s: float = Field(60, ge=0)
     alarm_escalate_s: float = Field(900, gt=0)
     alarm_quiet_s: float = Field(300, gt=0)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("lectern.cli.cache", "A streamer's cache."),
     "init": ("lectern.cli.serving", "Migrate this host's database and make its deployments; safe to repeat."),
     "deploy": ("lectern.cli.serving", "Make this host's deployments in Prefect, and nothing else."),
+    "alarm": ("lectern.cli.alarm", "Whether alarms reach people."),
     "viewer": ("lectern.cli.viewer", "Who may look at the teacher's page."),
     "rekey": ("lectern.cli.rekey", "Rename Redis keys by rules, never over another key."),
     "backup": ("lectern.cli.backup", "Back a database up while it is at work, and prove the backup."),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -74,6 +74,10 @@ def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | 
     found = decide.joined(teacher, streamer)
     if found.booked is None and found.cited is None:
         return found, None
+    if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
+        asked = places.playout_says(here, thing)
+        if asked is not None:
+            return replace(found, sending=asked), None  # whoever sends it says how, whether or not the rest is there
     try:
         return decide.with_word(found, places.words(here[0].settings)), None
     except LecternError as error:

@@ -141,11 +141,11 @@ def of_disk(settings: StreamerSettings) -> Finding:
     return Finding("disk", is_well=False, said=why, to_type="df -h; then lower MAX_VIDEO_SIZE, or make room")
 
 
-def of_playout(folder: Path) -> Finding:
+def of_playout(socket: Path) -> Finding:
     """Whether the process that airs classes answers."""
 
     async def ask() -> dict[str, object]:
-        async with asyncio.timeout(LOOK_S), await playout.Client.connect(folder / "playout.sock") as ours:
+        async with asyncio.timeout(LOOK_S), await playout.Client.connect(socket) as ours:
             return await ours.ask("status", timeout_s=LOOK_S)
 
     try:
@@ -153,7 +153,7 @@ def of_playout(folder: Path) -> Finding:
     except (playout.Unreachable, playout.Refused, TimeoutError) as error:
         why = str(error) or "no answer in time"
         return Finding("playout", is_well=False, said=why, to_type="systemctl status lectern-playout")
-    return Finding("playout", is_well=True, said=f"release {found.get('release')} answers at {folder}")
+    return Finding("playout", is_well=True, said=f"release {found.get('release')} answers at {socket}")
 
 
 def push_urls(settings: StreamerSettings) -> list[str]:

@@ -1,18 +1,20 @@
 """Where a command looks: the databases of this host, opened only to look, and what Redis knows of streamers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
 
 from lectern.cli.terms import on_bus
+from lectern.decide import sending
 from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables.look import open_to_look
 from lectern.errors import LecternError, Misuse
+from lectern.playout.client import Client, Refused, Unreachable
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
-from lectern.told import Word
+from lectern.told import Sending, Word
 
 LOOK_S = 3.0
 """Seconds that Redis has to answer somebody who only looks."""
@@ -74,3 +76,21 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
             raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up?") from error
 
     return asyncio.run(ask())
+
+
+def playout_says(here: Sequence[Place], class_id: str) -> Sending | None:
+    """What the playout of this host says of a class; None if this host has none, or it does not know the class."""
+    own = [one.settings for one in here if isinstance(one.settings, StreamerSettings) and one.settings.playout == "own"]
+    if not own:
+        return None
+    socket = own[0].playout_socket_path
+
+    async def ask() -> dict[str, Any]:
+        async with asyncio.timeout(LOOK_S), await Client.connect(socket) as ours:
+            return await ours.ask("status", class_id=class_id)
+
+    try:
+        classes = asyncio.run(ask())["classes"]
+    except (Unreachable, Refused, TimeoutError) as error:
+        return sending.without_playout(str(error) or "no answer in time")
+    return sending.of_playout(classes[0]) if classes else None

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from lectern import errors
+from lectern import errors, words
 from lectern.changes import Changes
 from lectern.decide.transcode import Outcome, Overdue, Settled
 from lectern.decide.verdicts import Loads, proceed
@@ -99,8 +99,9 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     for order in waiters.orders:
         changes.refuse(order, code, why)
     _orphans(changes, key, waiters)
-    said = f"{stem(*key)}: {why}; {len(waiters.orders)} classes refused"
-    changes.alarm(code, said, record_id=key[0], resolution=key[1])
+    refused = [order.class_id for order in waiters.orders]
+    said = f"{stem(*key)}: {why}; {words.counted(len(refused), 'class', 'classes')} refused"
+    changes.alarm(code, said, record_id=key[0], resolution=key[1], classes=refused)
 
 
 def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:

@@ -2,15 +2,15 @@
 
 import json
 import re
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from lectern import words
 from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
@@ -70,11 +70,11 @@ def _count(
     known = row.last_id if row is not None else 0
     new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
-    classes = list(dict.fromkeys([*named, *(fields["class_id"] for _, fields in new if fields.get("class_id"))]))
+    classes = list(dict.fromkeys([*named, *(class_id for _, fields in new for class_id in _classes(fields))]))
     if row is None:
         first_id, first = alarms[0]
         values = {"first_at": now, "message": first["message"], "first_id": first_id, "number": len(new)}
-        values |= {"told_classes": 1 if first.get("class_id") else 0}
+        values |= {"told_classes": len(_classes(first))}
         last = {"last_at": now, "last_id": new[-1][0], "classes": json.dumps(classes)}
         connection.execute(insert(table).values(code=code, **values, **last))
         return first_id
@@ -82,6 +82,11 @@ def _count(
         more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": json.dumps(classes)}
         connection.execute(update(table).where(table.c.id == row.id).values(**more))
     return int(row.first_id)
+
+
+def _classes(fields: Mapping[str, Any]) -> list[str]:
+    """The classes that an alarm is about: the one that it names, or those that wait for its rendition."""
+    return [fields["class_id"]] if fields.get("class_id") else list(fields.get("classes") or ())
 
 
 def told(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
@@ -105,7 +110,7 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
         if stage is not Stage.MORE:
             changed[f"{stage}_at"] = now
         connection.execute(update(table).where(table.c.id == row.id).values(**changed))
-        found.append(_alarm(row, stage, classes, host, now))
+        found.append(_alarm(connection, journal, row, stage, classes, host, now))
     return found
 
 
@@ -127,19 +132,30 @@ def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
     return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
 
 
-def _alarm(row: Any, stage: Stage, classes: list[str], host: str, now: float) -> Alarm:  # noqa: ANN401 (as above)
-    since = time.strftime("%H:%M:%S", time.localtime(row.first_at))
-    words = {
-        Stage.MORE: f"{row.number} times since {since}",
-        Stage.ESCALATED: f"still going on, {row.number} times since {since}",
-        Stage.RESOLVED: f"over: {row.number} times since {since}, none for a while",
+def _alarm(
+    connection: Connection,
+    journal: Journal,
+    row: Any,  # noqa: ANN401 (a row of SQLAlchemy)
+    stage: Stage,
+    classes: list[str],
+    host: str,
+    now: float,
+) -> Alarm:
+    """What people are told of an incident: how often it happened, what is new, and its first and newest message."""
+    since, often = words.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
+    how = {
+        Stage.MORE: f"occurred {often} since {since}",
+        Stage.ESCALATED: f"still going on, occurred {often} since {since}",
+        Stage.RESOLVED: f"resolved: occurred {often}, {'at' if row.number == 1 else 'since'} {since}",
     }
     new = classes[row.told_classes :]
     more = f" and {len(new) - NAMES_SAID} more" if len(new) > NAMES_SAID else ""
     named = f"; new: {', '.join(new[:NAMES_SAID])}{more}" if new else ""
+    newest = _newest(connection, journal, row)
+    last = f"; the newest: {newest}" if newest and newest != row.message else ""
     return Alarm(
         code=row.code,
-        message=f"{words[stage]}{named}; it began with: {row.message}",
+        message=f"{how[stage]}{named}; first message: {row.message}{last}",
         at=now,
         runbook=CODES[row.code].runbook if row.code in CODES else "",
         host=host,
@@ -150,6 +166,12 @@ def _alarm(row: Any, stage: Stage, classes: list[str], host: str, now: float) ->
         last_at=row.last_at,
         classes=classes,
     )
+
+
+def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
+    """The message of the last alarm that was counted; empty if it is forgotten."""
+    body = connection.execute(select(journal.outbox.c.body).where(journal.outbox.c.id == row.last_id)).scalar()
+    return "" if body is None else str(json.loads(body).get("message", ""))
 
 
 def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:

@@ -176,6 +176,7 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
 
 
 def _messages(connection: Connection, journal: Journal, now: float) -> Iterator[Metric]:
+    yield _incidents(connection, journal)
     inbox, outbox = journal.inbox, journal.outbox
     new = select(func.count(), func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)
     number, since = connection.execute(new).one()
@@ -190,6 +191,15 @@ def _messages(connection: Connection, journal: Journal, now: float) -> Iterator[
     unsent = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None))
     lag = _age(connection.execute(unsent).scalar_one(), now)
     yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
+
+
+def _incidents(connection: Connection, journal: Journal) -> Metric:
+    table = journal.incidents
+    found = GaugeMetricFamily("lectern_incidents", "Alarms that are not over, by code.", labels=("code",))
+    counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
+    for code, number in connection.execute(counted):
+        found.add_metric([str(code)], number)
+    return found
 
 
 def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:

@@ -1,0 +1,54 @@
+"""Alarms to DingTalk, WeCom, mail, webhooks and more, by apprise; it needs neither Redis nor Prefect."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apprise
+
+from lectern.errors import CODES, Misuse, Severity
+
+LONGEST = 3_000
+"""Characters of a message; DingTalk and WeCom take no longer ones."""
+
+_TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
+
+
+def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
+    """Each service of *urls* (apart by blanks), with a name that shows no token. Raises Misuse for what is none."""
+    found: list[tuple[str, apprise.Apprise]] = []
+    for number, url in enumerate(urls.split(), 1):
+        name = f"{url.partition('://')[0]}:// (number {number})"
+        service = apprise.Apprise()
+        if not service.add(f"{url}{'&' if '?' in url else '?'}{_TIMES}"):
+            raise Misuse(f"ALARM_URLS: {name} is no address that apprise knows. See https://github.com/caronc/apprise")
+        found.append((name, service))
+    return found
+
+
+def send(urls: str, title: str, body: str, *, resolved: bool = False) -> list[str]:
+    """Send to all services; returns the names of those that took it not."""
+    kind = apprise.NotifyType.SUCCESS if resolved else apprise.NotifyType.FAILURE
+    return [
+        name
+        for name, service in services(urls)
+        if not service.notify(body=body[:LONGEST], title=title, notify_type=kind)
+    ]
+
+
+def written(alarm: str, runbook_url: str | None) -> tuple[str, str, bool]:
+    """The title and the text of an alarm as it was sent on the channel, and whether it is over."""
+    fields: dict[str, Any] = json.loads(alarm)
+    code, resolved = int(fields["code"]), fields.get("stage") == "resolved"
+    known = CODES.get(code)
+    how = "resolved" if resolved else str(known.severity if known else Severity.WARNING)
+    lines = [str(fields["message"])]
+    lines += [f"classes: {', '.join(_classes(fields))}"] if _classes(fields) else []
+    lines += [f"RUNBOOK.md: {fields['runbook']}"] if fields.get("runbook") else []
+    lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []
+    return f"lectern {code} {how}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
+
+
+def _classes(fields: dict[str, Any]) -> Sequence[str]:
+    found = [fields["class_id"]] if fields.get("class_id") else fields.get("classes") or []
+    return [str(one) for one in found[:20]]

@@ -1,0 +1,206 @@
+"""Alarms reach people: in words, with all classes, by services that need no Prefect; a resolved one is no error."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic import SecretStr
+
+from flows.host import Host
+from flows.resident import people
+from flows.rounds import Rounds
+from lectern.effects import notify
+from lectern.effects.rows import incidents, outbox, schema
+from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
+from lectern.errors import Misuse
+from lectern.messages import Alarm
+from lectern.outgoing import Kind, Outgoing
+
+# A library of apprise's looks at images by a module that Python drops; nobody sends any.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+NOW = 1_764_010_000.0
+CODE = "from lectern.cli import main; main()"
+
+
+class Service:
+    """A webhook: what it was sent, and what it answers."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.answers = [200]
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = service.answers.pop(0) if len(service.answers) > 1 else service.answers[0]
+                if status == 200:
+                    service.got.append(json.loads(body))
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"json://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def alarm(**more: object) -> str:
+    fields = {"code": 321, "message": "c-1: it is not on air", "host": "streamer1", "class_id": "c-1", "at": NOW}
+    return json.dumps({**fields, "runbook": "321: the class could not be aired to its end", **more})
+
+
+def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(service: Service) -> None:
+    title, text, resolved = notify.written(alarm(), "https://t.example/runbook")
+    assert title == "lectern 321 critical: streamer1"
+    assert text.splitlines()[1:] == [
+        "classes: c-1",
+        "RUNBOOK.md: 321: the class could not be aired to its end",
+        "https://t.example/runbook#321",
+    ]
+    assert notify.send(service.url, title, text, resolved=resolved) == []
+    assert service.got[0]["title"] == title
+    assert service.got[0]["type"] == "failure"
+
+
+def test_the_end_of_an_incident_is_no_failure(service: Service) -> None:
+    title, text, resolved = notify.written(alarm(stage="resolved"), None)
+    assert title.startswith("lectern 321 resolved")
+    notify.send(service.url, title, text, resolved=resolved)
+    assert service.got[0]["type"] == "success"
+
+
+def test_a_service_that_refuses_is_named_without_its_token(service: Service) -> None:
+    service.answers = [500]
+    (name,) = notify.send(service.url, "t", "b")
+    assert "hook" not in name
+    with pytest.raises(Misuse) as caught:
+        notify.services("nosuch://secret-token")
+    assert "secret-token" not in str(caught.value)
+
+
+class _Stand:
+    """What the work needs of a host."""
+
+    def __init__(self, url: str | None) -> None:
+        urls = SecretStr(url) if url else None
+        self.settings = type("S", (), {"alarm_urls": urls, "runbook_url": None})
+        self.to_people: list[str] = []
+        self.rounds = Rounds()
+
+
+def test_an_alarm_that_a_service_does_not_take_is_tried_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
+    service.answers = [500, 500, 200]
+    host = cast("Host[Any]", _Stand(service.url))
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(people._pass_on(host, alarm(), service.url))
+    assert len(service.got) == 1
+    assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
+
+
+def test_without_services_there_is_nothing_to_do() -> None:
+    asyncio.run(people.tell(cast("Host[Any]", _Stand(None))))
+
+
+def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> None:
+    def typed(url: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-c", CODE, "alarm", "test"]
+        environment = {"PATH": "/usr/bin:/bin", **({"ALARM_URLS": url} if url else {})}
+        return subprocess.run(
+            argv, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    done = typed(service.url)
+    assert (done.returncode, "took it" in done.stdout) == (0, True), done.stderr
+    assert "nothing is wrong" in service.got[0]["message"]
+    assert typed("").returncode == 2
+    service.answers = [500]
+    assert typed(service.url).returncode == 1
+
+
+def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(tmp_path: Path) -> None:
+    """The second trouble of a code is not hidden by the first."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    patience = Patience(group_s=60, escalate_s=900, quiet_s=300)
+
+    def cry(message: str, classes: list[str], now: float) -> None:
+        made = Alarm(code=208, message=message, at=now, runbook="r", host="teacher", classes=classes)
+        with transaction(engine) as connection:
+            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, made)], now)
+            unsent = outbox.unsent(connection, journal, limit=9, now=now)
+            folded = incidents.fold(connection, journal, unsent, "alarm", patience, now)
+            ids = [one.id for one in unsent]
+            incidents.told(connection, journal, [one for one in ids if one not in folded], now)
+            outbox.sent(connection, journal, ids, now)
+
+    cry("7001_480P: moov atom not found", ["c-1", "c-2"], NOW)
+    cry("7002_240P: no space left", ["c-3"], NOW + 90)
+    with transaction(engine) as connection:
+        (more,) = incidents.follow_up(connection, journal, "teacher", patience, NOW + 100)
+        (over,) = incidents.follow_up(connection, journal, "teacher", patience, NOW + 500)
+    engine.dispose()
+    fields = json.loads(more.to_json())
+    assert fields["classes"] == ["c-1", "c-2", "c-3"]
+    assert "new: c-3" in more.message
+    assert "first message: 7001_480P: moov atom not found" in more.message
+    assert "the newest: 7002_240P: no space left" in more.message
+    assert over.message.startswith("resolved: occurred 2 times, since ")
+
+
+def test_with_json_each_line_is_json_a_librarys_too_and_what_was_foreseen_has_no_traceback(tmp_path: Path) -> None:
+    code = """
+import logging, warnings
+from lectern import logs
+from lectern.errors import TryAgain
+logs.set_up("json", "INFO")
+import prefect.logging.configuration as configuration
+configuration.setup_logging()
+logs.all_alike()
+logging.getLogger("lectern").info("ours: http://o.example/1.flv?sign=s3")
+logging.getLogger("prefect.flow_runs").warning("a run")
+logging.getLogger("uvicorn.error").error("a server")
+logging.getLogger("elsewhere").warning("a library")
+warnings.warn("old")
+try:
+    raise TryAgain("the OSS does not answer")
+except TryAgain:
+    logging.getLogger("prefect.task_runs").exception("Task run failed")
+try:
+    raise KeyError("odd")
+except KeyError:
+    logging.getLogger("prefect.task_runs").exception("Task run failed")
+"""
+    environment = {"PATH": "/usr/bin:/bin", "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    environment["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    said = [line["message"] for line in lines]
+    assert said[:4] == ["ours: http://o.example/1.flv?…", "a run", "a server", "a library"]
+    assert len(lines) == 7
+    assert [("traceback" in line) for line in lines[-2:]] == [False, True]

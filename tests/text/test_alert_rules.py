@@ -1,0 +1,34 @@
+"""Each alert rule leads to a part of the runbook that is there, and has a sister for the time that it hears nothing."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # it carries no types
+
+from flows.resident.page import runbook
+
+ROOT = Path(__file__).parents[2]
+GROUPS: list[dict[str, Any]] = yaml.safe_load((ROOT / "dashboards/alerts.yml").read_text(encoding="utf-8"))["groups"]
+RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
+HEADINGS = re.findall(r"^## (.+)$", (ROOT / "RUNBOOK.md").read_text(encoding="utf-8"), re.MULTILINE)
+NOT_ALWAYS_THERE = {
+    "lectern_transcodes_total": "lectern_info",  # before the first transcoding
+    "lectern_waiting_slack_seconds": "lectern_waiting_classes",  # while no class waits
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_a_rule_leads_to_a_part_of_the_runbook(rule: dict[str, Any]) -> None:
+    told = rule["annotations"]
+    assert told["runbook"] in HEADINGS
+    assert told["runbook_url"].endswith(f"/runbook#{runbook.anchor(told['runbook'])}")
+    assert f'id="{runbook.anchor(told["runbook"])}"' in runbook.rendered()
+
+
+def test_a_rule_that_hears_nothing_has_a_sister_that_says_so() -> None:
+    names = r"(?:lectern_[a-z_]+|\bup)(?![a-z_(])"
+    absent = {name for rule in RULES for name in re.findall(names, rule["expr"]) if "absent(" in rule["expr"]}
+    used = {name for rule in RULES for name in re.findall(names, rule["expr"]) if "absent(" not in rule["expr"]}
+    assert {name for name in used if NOT_ALWAYS_THERE.get(name, name) not in absent} == set()
