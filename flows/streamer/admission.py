@@ -67,6 +67,8 @@ def admit(
         found = looked.get(one.stem)
         if one.stem in here:
             wanted.append(Wanted(one.class_id, one.stem))
+        elif isinstance(found, RemoteFile) and (why := _too_late(settings, one, found.size_bytes, now)) is not None:
+            refuse(connection, host, one, errors.NOT_READY_FOR_START, why, batch, now)
         elif isinstance(found, RemoteFile) and found.size_bytes is not None:
             wanted.append(Wanted(one.class_id, one.stem, found.size_bytes))
         else:
@@ -174,6 +176,18 @@ def _cite(
         if admission.admit is not Admit.FULL
     ]
     events.note(connection, host.journal, name, noted, now)
+
+
+def _too_late(settings: StreamerSettings, one: Prepare, size_bytes: int | None, now: float) -> str | None:
+    """Why a recording cannot be there before its class is over, even if no other download is before it."""
+    if size_bytes is None:
+        return None
+    left_bytes = size_bytes - store.size_bytes(store.part_path(settings.video_root, one.stem))
+    takes_s = left_bytes / settings.download_rate_bytes
+    if now + takes_s < one.end_time:
+        return None
+    takes = f"its {left_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
+    return f"{one.stem} cannot be there before the class ends in {max(one.end_time - now, 0):.0f} s: {takes}"
 
 
 def _warn(host: Streamer, one: Prepare, size_bytes: int, now: float) -> list[Outgoing]:

@@ -1,0 +1,67 @@
+"""A recording that cannot be there before its class is over is refused at once, while the class can be moved."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from flows.host import Host
+from flows.streamer import admission
+from lectern import errors
+from lectern.effects.files import store
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, files
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from tests import strategies
+from tests.faults import hosts
+
+URL = "http://origin.example/6666.flv"
+LONG_S = 1000
+"""Seconds until the class is over."""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    yield hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
+    engine.dispose()
+
+
+def admitted(host: Host[StreamerSettings], size_bytes: int) -> tuple[str, int | None]:
+    """State and code of a class whose recording has so many bytes."""
+    now = hosts.now()
+    fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=int(now) + LONG_S).to_json())
+    one = Prepare(**{**fields, "cmd": "prepare", "video_url": URL}).named({})
+    with transaction(host.engine) as connection:
+        batch = admission.Batch()
+        looked: dict[str, admission.Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
+        admission.admit(connection, host, [one], looked, batch, now)
+    with reading(host.engine) as connection:
+        row = connection.execute(select(classes.c.state, classes.c.code)).one()
+    return str(row.state), row.code
+
+
+def test_a_download_that_would_end_after_its_class_is_refused_at_once(host: Host[StreamerSettings]) -> None:
+    """Nothing is reserved and nothing evicted for it."""
+    size_bytes = int(host.settings.download_rate_bytes * (LONG_S + 60))
+    assert admitted(host, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
+    with reading(host.engine) as connection:
+        assert connection.execute(select(files.c.id)).all() == []
+
+
+def test_a_download_that_ends_within_its_class_is_begun(host: Host[StreamerSettings]) -> None:
+    """The class is then aired from the clock's position on."""
+    assert admitted(host, int(host.settings.download_rate_bytes * (LONG_S - 60)))[0] == "waiting"
+
+
+def test_what_is_on_the_disk_already_is_not_downloaded_again(host: Host[StreamerSettings]) -> None:
+    size_bytes = int(host.settings.download_rate_bytes * (LONG_S + 60))
+    part = store.part_path(host.settings.video_root, "6666_720P")
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.truncate(int(host.settings.download_rate_bytes * 120))
+    assert admitted(host, size_bytes)[0] == "waiting"
