@@ -11,7 +11,7 @@ from flows.retry import backoff_s
 from lectern.errors import TryAgain
 
 if TYPE_CHECKING:
-    from flows.host import Runs
+    from flows.resident.runs import ResidentRuns
 
 log = logging.getLogger("lectern")
 WAITING = 1000
@@ -31,7 +31,7 @@ class Beside:
 
     def begin(
         self,
-        runs: "Runs",
+        runs: "ResidentRuns",
         flow: str,
         parameters: Mapping[str, Any],
         *,
@@ -60,7 +60,7 @@ class Beside:
 
     async def _do(
         self,
-        runs: "Runs",
+        runs: "ResidentRuns",
         flow: str,
         parameters: Mapping[str, Any],
         name: str,
@@ -88,7 +88,7 @@ class Beside:
         working.add_done_callback(self._working.discard)
 
     @staticmethod
-    async def _without(runs: "Runs", flow: str, parameters: Mapping[str, Any], name: str) -> None:
+    async def _without(runs: "ResidentRuns", flow: str, parameters: Mapping[str, Any], name: str) -> None:
         try:
             await runs.without(flow, parameters)
         except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
@@ -23,53 +23,15 @@ from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 
+if TYPE_CHECKING:
+    from flows.resident.runs import ResidentRuns
+
 log = logging.getLogger("lectern")
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 ALARMS_KEPT = 200
 """While Prefect is away so many alarms are kept for it; the channel and the log have them all."""
-
-
-class Runs(Protocol):
-    """The runs of this host's deployments."""
-
-    async def start(
-        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
-    ) -> str:
-        """Create a run and execute it here, at once. Returns its id."""
-
-    async def without(self, flow: str, parameters: Mapping[str, Any]) -> None:
-        """Do the work of *flow* here, without a run."""
-
-    def is_at_work(self, run_id: str) -> bool:
-        """Whether a run is being executed here."""
-
-    async def schedule(
-        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
-    ) -> str:
-        """Create a run that begins at *at* (epoch seconds). Returns its id."""
-
-    def end(self, run_id: str, reason: str) -> bool:
-        """Cancel a run that is at work here; False where it is not. Nobody is asked, nothing is waited for."""
-
-    async def cancel(self, run_id: str, reason: str) -> None:
-        """Cancel a run, wherever it is in its life."""
-
-    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of *run_ids* that somebody cancelled."""
-
-    async def announce(self, tag: str) -> None:
-        """Let the run that calls it be found by *tag*; raises TryAgain where Prefect does not take it."""
-
-    async def is_taken_from(self, streamer: str, session: str) -> bool:
-        """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*."""
-
-    def draining(self) -> bool:
-        """Whether the process is going down, so that a cancelled run is to go on later."""
-
-    def was_cancelled(self, run_id: str) -> bool:
-        """Whether a person or the teacher cancelled this run, which is at work here; false for any other cancel."""
 
 
 _DATABASE = ThreadPoolExecutor(8, thread_name_prefix="database")
@@ -88,7 +50,7 @@ class Host(Generic[S]):
     engine: Engine
     journal: Journal
     bus: Bus
-    runs: Runs
+    runs: "ResidentRuns"
     busy: set[str] = field(default_factory=set)  # stems that a run here works on, and names of works
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic

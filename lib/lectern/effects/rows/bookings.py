@@ -53,12 +53,16 @@ _WAITING = (
 )
 _THESE = update(orders).where(texts(orders.c.class_id))
 _TOUCHED = _THESE.values(updated_at=bindparam("at", type_=Float()))
+_FIRST = texts(orders.c.class_id) & orders.c.answered_at.is_(None)
+_UNANSWERED = select(orders.c.received_at).where(_FIRST)
+_ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
 _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
-    resolution = Resolution(row.resolution) if row.resolution else None
-    return Order(**{**row._mapping, "state": BookingState(row.state), "resolution": resolution})
+    class_id, state, payload, record_id, resolution, *rest = row
+    size = Resolution(resolution) if resolution else None
+    return Order(class_id, BookingState(state), payload, record_id, size, *rest)
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
@@ -142,9 +146,9 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
     """The answers of *class_ids* were sent; returns how long each that was the first one took, in seconds."""
     if not class_ids:
         return []
-    first = orders.c.class_id.in_(class_ids) & orders.c.answered_at.is_(None)
-    took = [now - row.received_at for row in connection.execute(select(orders.c.received_at).where(first))]
-    connection.execute(update(orders).where(first).values(answered_at=now))
+    ids = values(class_ids)
+    took = [now - float(received_at) for received_at in connection.execute(_UNANSWERED, ids).scalars()]
+    connection.execute(_ANSWERED, {**ids, "at": now})
     return took
 
 
