@@ -111,9 +111,10 @@ def _steps(tasks: list[dict[str, Any]]) -> list[str]:
 
 
 def _booked(scene: Scene) -> str:
-    """A class of ten minutes that begins at once."""
-    record_id, class_id, now = scene.town.record("480P"), f"long-{time.time_ns()}", time.time()
-    url_for = scene.town.origin.url_for
+    """A class of half an hour that begins at once."""
+    record_id, class_id = scene.town.record("480P"), f"long-{time.time_ns()}"
+    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv")
+    url_for, now = scene.town.origin.url_for, time.time()
     booking = {
         "cmd": "order",
         "class_id": class_id,
@@ -134,6 +135,14 @@ def _booked(scene: Scene) -> str:
     finally:
         ear.close()
     return class_id
+
+
+def _lengthen(scene: Scene, recording: Path) -> None:
+    """Half an hour of the same: two rollouts and their way back take minutes."""
+    longer = recording.with_name("longer.flv")
+    argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", "60", "-i", str(recording)]
+    subprocess.run([*argv, "-c", "copy", str(longer)], check=True, timeout=120)
+    longer.replace(recording)
 
 
 def _goes_on(scene: Scene, class_id: str) -> None:

@@ -110,13 +110,10 @@ class Supervisor:
         if "STOPPED" not in before.values():
             self.reload()
             return
-        for word in ("reread", "update"):
-            answer = self._call(word, timeout_s=STOP_TIMEOUT_S)
-            if answer.returncode != 0:
-                raise self._silent(answer.output or answer.errors)
-        known = self.states()
-        for name in sorted({*programs, *ran(before)} & known.keys()):
-            self.start(name)
+        answer = self._call("update", timeout_s=STOP_TIMEOUT_S)
+        if answer.returncode != 0:
+            raise self._silent(answer.output or answer.errors)
+        self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)  # one is gone: that is said
 
     def start(self, name: str) -> None:
         """Start one program; whether it runs, `states` says."""
