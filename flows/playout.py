@@ -45,6 +45,9 @@ class Playout:
     """What this process knows of the playout, and asks of it."""
 
     client: Client | None = None
+    socket: Path | None = None
+    """Where it was reached."""
+
     why: str | None = "it was not reached yet"
     """Why it is not there; None while it is."""
 
@@ -86,6 +89,7 @@ class Playout:
 
     async def connect(self, socket: Path) -> Client:
         """Connect to its control socket; raises TryAgain where it is not there."""
+        self.socket = socket
         try:
             self.client = await Client.connect(socket)
         except Unreachable as error:
@@ -103,6 +107,20 @@ class Playout:
             raise TryAgain(str(error)) from error
         except Refused as error:
             raise NotTaken(str(error)) from error
+
+    async def refusal(self, push_url: str) -> str | None:
+        """Why the server of a push URL takes no connection; None if it does, or if the playout cannot be asked.
+
+        It is asked on a connection of its own: a server that takes its time is not to hold up the lease.
+        """
+        if self.socket is None:
+            return None
+        try:
+            async with await Client.connect(self.socket) as client:
+                found = (await client.ask("try", url=push_url)).get("refused")
+        except (Unreachable, Refused):  # it is away, which others say, or of a release that cannot try
+            return None
+        return None if found is None else str(found)
 
     async def cancel(self, class_id: str) -> None:
         """Take a class off the air; where the playout is not there, it is told as soon as it is back."""

@@ -138,12 +138,16 @@ class Readiness:
             found_bytes=size,
             unreadable=unreadable,
             damaged=await whole.end_trouble(path, row) if row is not None and size == row.size_bytes else None,
-            unreachable=await push_target.unreachable(
-                one.push_url, timeout_s=REACH_S, allowed=await push_hosts.allowed(self._host)
-            ),
+            unreachable=await self._unreachable(one.push_url),
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
+
+    async def _unreachable(self, push_url: str) -> str | None:
+        """Why the class could not be pushed; first it is seen that the host may be connected to at all."""
+        allowed = await push_hosts.allowed(self._host)
+        why = await push_target.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
+        return why or await self._host.playout.refusal(push_url)
 
     async def _skew(self) -> float | None:
         try:

@@ -183,3 +183,15 @@ def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
     argv = [sys.executable, "-I", "-S", "-c", code, "x", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Path) -> None:
+    """Nobody's stream is touched, not even by name; what is wrong comes in words."""
+    with Playout(tmp_path / "p") as playout, Receiver() as receiver, socket.create_server(("127.0.0.1", 0)) as mute:
+        assert playout.ask("try", url=receiver.url("x"))["refused"] is None
+        assert [(one.published, one.commands) for one in receiver.sessions] == [(None, ["connect"])]
+        port = mute.getsockname()[1]
+        assert "does not answer" in playout.ask("try", url=f"rtmp://127.0.0.1:{port}/live/x")["refused"]
+        mute.close()
+        assert playout.ask("try", url=f"rtmp://127.0.0.1:{port}/live/x")["refused"] == "Connection refused"
+        assert not playout.ask("try", url="http://127.0.0.1/x")["ok"]

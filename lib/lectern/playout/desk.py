@@ -7,9 +7,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from lectern.playout import journal, kernel, release
+from lectern.playout import journal, kernel, release, trial
 from lectern.playout.airing import Airing
 from lectern.playout.control import PROTOCOL, Do
+from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now
 from lectern.playout.timetable import FORGET_S, BadRequest, Entry, lesson
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from lectern.playout.worker import Worker
 
 SAVE_EVERY_S = 10.0
+TRY_S = 5.0
 MAX_CLASSES = 10_000
 _CHECK_S = 1.0
 
@@ -35,6 +38,7 @@ class Desk:
             "cancel": self._cancel,
             "lease": self._lease,
             "status": self._status,
+            "try": self._try,
             "upgrade": self._upgrade,
         }
 
@@ -149,6 +153,17 @@ class Desk:
             "taken_over": worker.taken_over,
         }
         return {**await self._hello(request), "worker": told, "classes": classes}
+
+    async def _try(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            where = target(str(request.get("url")))
+        except NotRtmp as error:
+            raise BadRequest(f"url: {error}") from error
+        trusted = self._worker.station.trusted if where.secure else None
+        try:
+            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted), TRY_S)}
+        except TimeoutError:
+            return {"refused": f"the server does not answer within {TRY_S:g} s"}
 
     async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker

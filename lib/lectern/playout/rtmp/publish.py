@@ -34,6 +34,7 @@ class Publisher:
 
     def __init__(self, target: Target, nonce: bytes) -> None:
         self.step = Step.SHAKING
+        self.is_connected = False
         self.owed = b"\x03" + bytes(8) + nonce
         self._target = target
         self._shake: bytes = b""
@@ -125,6 +126,7 @@ class Publisher:
 
     def _answer(self, name: str, number: amf0.Value, values: list[amf0.Value]) -> None:
         if name == "_result" and number == _CONNECT and self.step is Step.CONNECTING:
+            self.is_connected = True
             self._control(chunks.SET_CHUNK, chunks.CHUNK_BYTES.to_bytes(4, "big"))
             self._command("releaseStream", _RELEASE, None, self._target.stream)
             self._command("FCPublish", _FC_PUBLISH, None, self._target.stream)

@@ -1,0 +1,40 @@
+"""Tries a push URL up to RTMP's connect and publishes nothing: whether a class will be let in, before its time."""
+
+import os
+import socket
+import ssl
+
+from lectern.playout import link
+from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher
+from lectern.playout.rtmp.url import Target
+
+BUFFER_BYTES = 64 * 1024
+
+
+async def refusal(target: Target, trusted: ssl.SSLContext | None) -> str | None:
+    """Why the server does not take a connection to the application of *target*; None if it does."""
+    try:
+        connection = await link.connect(target, BUFFER_BYTES, trusted)
+    except (OSError, ValueError) as error:
+        return link.words(error)
+    try:
+        await _connected(Publisher(target, os.urandom(HANDSHAKE_BYTES - 8)), connection)
+    except (OSError, NotRtmp) as error:
+        return link.words(error)
+    finally:
+        connection.close()
+    return None
+
+
+async def _connected(publisher: Publisher, connection: socket.socket) -> None:
+    while not publisher.is_connected:
+        owed = memoryview(publisher.take())
+        while owed:
+            await link.until_ready(connection, writable=True)
+            owed = owed[link.send(connection, owed) :]
+        await link.until_ready(connection)
+        data = link.receive(connection, BUFFER_BYTES)
+        if data == b"":
+            raise NotRtmp("the server closes the connection")
+        publisher.receive(data or b"")
