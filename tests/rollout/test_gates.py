@@ -282,3 +282,22 @@ def test_a_streamer_whose_classes_are_over_for_the_new_program_may_be_stopped(ho
         connection.execute("INSERT INTO class_list VALUES ('c-7', '6666', NULL, 'cancelled')")
         connection.commit()
     host.done("preflight", wanted=wanted)
+
+
+def test_rules_that_fit_no_key_are_asked_about_at_a_first_rollout(
+    tmp_path: Path, database: redis.Redis, prefect: str
+) -> None:
+    database.flushall()
+    with a_host(tmp_path, "teacher") as host:
+        rule = {"old": "waiting:{record_id}:{resolution}", "new": "{record_id}_{resolution}"}
+        url = url_of(database).replace("//", "//:hidden@")
+        wanted = host.wanted(redis_url=url, prefect_api_url=prefect, rekey=[rule])
+        wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:{PASSWORD}"
+        said = refused(host, wanted)
+        assert len(said) == 1
+        assert "fit no key in Redis" in said[0]
+        assert "-e rollout_unmatched_rules=true" in said[0]
+        host.done("preflight", wanted={**wanted, "unmatched_rules": True})
+        database.rpush("waiting:6666:720P", "c-1")
+        host.done("preflight", wanted=wanted)
+    database.flushall()

@@ -189,8 +189,21 @@ def adoptable(wanted: Wanted) -> Iterator[str]:
         yield from both.planned(wanted).refusals
 
 
+def rules(wanted: Wanted) -> Iterator[str]:
+    """At a first rollout, rules for Redis keys that fit some: rules that were copied from an example fit none."""
+    if not plan.is_first(wanted) or not wanted.rekey or wanted.unmatched_rules:
+        return
+    matched, _ = redis_keys.rename(wanted, dry_run=True)
+    if not matched:
+        told = "; ".join(f"{one.old} => {one.new}" for one in wanted.rekey)
+        yield (
+            f"The rules for the old program's keys ({told}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "
+            f"--scan shows what there is); if there are none to rename, add -e rollout_unmatched_rules=true."
+        )
+
+
 _ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)
-_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, programs, classes, adoptable)
+_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, programs, classes, rules, adoptable)
 _GATES: dict[State, tuple[Gate, ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,

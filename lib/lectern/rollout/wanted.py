@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lectern.errors import Misuse
 
-_HOW_NOT_WHAT = frozenset({"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air"})
+_HOW_NOT_WHAT = frozenset(
+    {"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air", "unmatched_rules"}
+)
 """Fields that say how to go about it: with others of them it is still the same rollout."""
 
 
@@ -82,6 +84,8 @@ class Wanted(BaseModel):
     keep: int = Field(5, ge=1)
     restore_database: bool = False
     even_on_air: bool = False
+    unmatched_rules: bool = False
+    """A person has said that the rules of the inventory need not fit any key."""
 
     @field_validator("env")
     @classmethod

@@ -64,7 +64,7 @@ class Clone:
             (base / "host_vars").mkdir(exist_ok=True)
             (base / "host_vars" / f"{name}.yml").write_text(example.read_text())
         text = re.sub(r"^# ((ecs:|  hosts:|    ecs1:).*)$", r"\1", text, count=3, flags=re.MULTILINE)
-        text = re.sub(r"^#( +ansible_host: )\S+\.41$", rf"\1{self.hosts.addresses['ecs']}", text, flags=re.MULTILINE)
+        text = re.sub(r"^#( +ansible_host: )\S+\.41$", rf"\g<1>{self.hosts.addresses['ecs']}", text, flags=re.MULTILINE)
         hosts.write_text(text)
         text = re.sub(
             r"(?<=^lectern_control: )\S+", self.hosts.addresses["teacher"], everywhere.read_text(), flags=re.MULTILINE

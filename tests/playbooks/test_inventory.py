@@ -1,0 +1,100 @@
+"""The inventories that the project comes with: what must be changed is refused until it is, what is said is so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+
+ROOT = Path(__file__).parents[2]
+INVENTORY, ROLES = ROOT / "inventory", ROOT / "playbooks" / "roles"
+INVENTORIES = ("production", "staging")
+LOOK = """
+- hosts: teachers:streamers
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: preflight, tasks_from: secrets}
+"""
+
+
+def looked(folder: Path, inventory: str, **given: str) -> "subprocess.CompletedProcess[str]":
+    """What is said of the secrets of vault.yml.example, some of which are *given*."""
+    (folder / "look.yml").write_text(LOOK)
+    example = INVENTORY / inventory / "group_vars/all/vault.yml.example"
+    variables = yaml.safe_load(example.read_text()) | given | {"ansible_connection": "local"}
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "look.yml")]
+    return subprocess.run(
+        [*argv, "-i", f"inventory/{inventory}", "-e", json.dumps(variables)],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_HOME": str(folder / "a"),
+            "COLUMNS": "1000",
+        },
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_each_secret_that_is_still_that_of_the_example_is_named_and_refused(tmp_path: Path, inventory: str) -> None:
+    done = looked(tmp_path, inventory)
+    assert done.returncode == 2, done.stdout
+    said = " ".join(done.stdout.split())
+    for name in ("lectern_redis_url", "lectern_prefect_api_auth_string", "teacher_transcode_sign_key"):
+        assert name in said
+    assert "ansible-vault edit" in said
+    assert "lectern:CHANGE-ME" not in said, "values are not shown"
+    names = ("vault_redis_url", "vault_prefect_api_auth_string", "vault_transcode_sign_key", "vault_postgres_password")
+    assert looked(tmp_path, inventory, **dict.fromkeys(names, "redis://x:other@192.0.2.1/0")).returncode == 0
+    one_left = dict.fromkeys(names[:3], "redis://x:other@192.0.2.1/0")
+    assert "vault_postgres_password still says CHANGE-ME" in " ".join(
+        looked(tmp_path, inventory, **one_left).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_what_renames_keys_is_not_said_to_count_them(inventory: str) -> None:
+    text = (INVENTORY / inventory / "group_vars/teachers/main.yml").read_text()
+    commands = re.findall(r"`(lectern rekey[^`]*)`", text)
+    assert commands
+    assert all("--dry-run" in one for one in commands)
+
+
+@pytest.mark.parametrize(
+    "example", sorted((INVENTORY / "production/host_vars").glob("*.example")), ids=lambda one: one.name
+)
+def test_what_a_new_host_has_differently_is_what_a_role_reads(example: Path) -> None:
+    for name, value in yaml.safe_load(example.read_text()).items():
+        role = name.partition("_")[0]
+        declared = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())
+        options = {one for part in declared["argument_specs"].values() for one in part.get("options", {})}
+        assert name in options
+        assert "/root" not in str(value), "an ordinary user cannot work there"
+
+
+def _tasks(found: Any) -> list[dict[str, Any]]:
+    if isinstance(found, list):
+        return [task for one in found for task in _tasks(one)]
+    inner = [task for part in ("block", "rescue", "always") for task in _tasks(found.get(part, []))]
+    return inner or [found]
+
+
+def test_no_secret_is_on_a_command_line_or_in_an_environment_when_a_host_is_provisioned() -> None:
+    """Both can be read by others on the host; Ansible's `environment:` puts its values on a command line."""
+    for file in sorted((ROLES / "provision/tasks").glob("*.yml")):
+        for task in _tasks(yaml.safe_load(file.read_text())):
+            assert "environment" not in task, f"{file.name}: {task.get('name')}"
+            argv = json.dumps(task.get("ansible.builtin.command", ""))
+            shown = re.sub(r'"stdin": "[^"]*"', "", argv)
+            assert not re.search(r"password|auth_string|_login", shown), f"{file.name}: {task.get('name')}"
