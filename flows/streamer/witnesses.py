@@ -34,8 +34,11 @@ class Witnesses:
         self._say: list[str] | None = None  # the names that the next beat says
 
     async def remember(self) -> None:
-        """Read whom the process before this one knew."""
-        self._known = await self._host.look(leases.peers, self._host.settings.name)
+        """Read whom the process before this one knew; a disk that cannot be read ends no heartbeat."""
+        try:
+            self._known = await self._host.look(leases.peers, self._host.settings.name)
+        except DBAPIError as error:
+            log.error("database: can not be read: %s", error.orig)
 
     @property
     def said(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from flows.host import Host
-from flows.streamer import releases
+from flows.streamer import releases, witnesses
 from flows.teacher import handling, moves, roll
 from lectern import errors
 from lectern.changes import Granted
@@ -20,6 +20,7 @@ from lectern.effects.rows import airings, inbox, leases, plans
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
+from lectern.errors import TryAgain
 from lectern.messages import Grant, Prepare, Release
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
@@ -166,3 +167,18 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
         handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
+
+
+def test_a_streamer_whose_disk_cannot_be_read_beats_and_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:
+    """It does not know who the others are: then its classes end with the lease, as if another one might have them."""
+
+    class Away:
+        async def is_taken_from(self, _streamer: str, _session: str) -> bool:
+            raise TryAgain("Prefect is away")
+
+    with transaction(host.engine) as connection:
+        connection.exec_driver_sql("alter table lease_list rename to elsewhere")
+    host.runs = cast("Any", Away())
+    found = witnesses.Witnesses(host)
+    asyncio.run(found.remember())
+    assert not asyncio.run(found.verdict("session", held=True)).goes_on
