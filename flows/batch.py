@@ -3,15 +3,18 @@
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy.exc import OperationalError
 
-from flows.host import log
+from flows.handled import of_batch
+from flows.host import Host, log
 from flows.trouble import words
+from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
+from lectern.facts import Kept
 
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
@@ -61,6 +64,15 @@ async def apart(
 
 PUT_BACK = "PutBack"
 """The name of the state of a run whose messages went back to the inbox: nothing came of it yet."""
+
+
+async def kept_of(host: Host[Any], ids: Sequence[int]) -> list[Kept]:
+    """The messages *ids* that are not handled yet; a batch that has just been claimed is at hand already."""
+    batch = of_batch.get()
+    if batch is not None and batch.ids == list(ids):
+        return list(batch.kept)
+    return await host.look(inbox.read, host.journal, ids)
+
 
 FAILED = "failed"
 """In the place of a decision: the message could not be handled."""

@@ -29,7 +29,7 @@ def patience(host: Host[Any]) -> Patience:
 async def tell(host: Host[Any]) -> bool:
     """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
     async with host.send_lock:
-        while batch := await host.commit(_unsent, host):
+        while batch := await _next(host):
             if time.monotonic() > batch[0].until:  # this process stood still meanwhile; another may have sent it
                 continue
             sending = [one.message for one in batch if not one.folded]
@@ -46,6 +46,8 @@ async def tell(host: Host[Any]) -> bool:
                 if host.settings.shared:
                     await host.commit(outbox.unclaim, host.journal, [one.id for one in sending[done.number :]])
                 return False
+            if len(batch) < SEND_BATCH:  # what was committed meanwhile is told by who committed it
+                break
     return True
 
 
@@ -55,6 +57,15 @@ def _log(body: str) -> None:
         log.info("alarm: %s", body)
     else:
         log.error("alarm: %s", body)
+
+
+async def _next(host: Host[Any]) -> "list[_Outgoing]":
+    """What is to be sent now; nobody waits for a writer unless alarms are to be folded, or others send, too."""
+    if not host.settings.shared:
+        found = await host.look(outbox.unsent, host.journal, limit=SEND_BATCH, now=time.time())
+        if not any(one.target == host.settings.alarm_channel for one in found):
+            return [_Outgoing(one, False, math.inf) for one in found]
+    return await host.commit(_unsent, host)
 
 
 @dataclass(frozen=True)

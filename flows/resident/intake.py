@@ -48,6 +48,9 @@ class Intake:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
+        self._claimed: dict[str, list[Kept]] = {flow: [] for flow in self._woken}  # and not handled yet
+        self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when it was last looked for others, monotonic
+        self._left = set(self._woken)  # flows of which messages may wait that nobody has claimed
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
@@ -106,11 +109,22 @@ class Intake:
         await self._commit(batch)
         del self._batch[: len(batch)]
         self._room.set()
-        self._wake(batch)
 
-    def _wake(self, kept: Sequence[Arrived]) -> None:
-        for command in {one.command for one in kept}:
-            self._woken[self._groups[command]].set()
+    async def _commit(self, arrived: Sequence[Arrived]) -> None:
+        """Commit what came; what can be handled at once is claimed in the same transaction."""
+        host, settings, now = self._host, self._host.settings, time.time()
+        flows = {self._groups[one.command] for one in arrived}
+        if settings.shared:
+            await host.commit(pairing.keep, arrived, settings.name, now)
+        elif any(self._claimed[flow] or self._at_work[flow] or flow in self._left for flow in flows):
+            self._left |= flows  # they have to wait: all that comes until then is claimed together, in its order
+            await host.commit(inbox.keep, host.journal, arrived, now)
+            self._left |= flows
+        else:
+            for one in await host.commit(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
+                self._claimed[self._groups[one.command]].append(one)
+        for flow in flows:
+            self._woken[flow].set()
 
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
@@ -129,15 +143,7 @@ class Intake:
     async def _take(self, streams: Streams, entries: Sequence[Entry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries]
         await self._commit(arrived)
-        self._wake(arrived)
         await streams.acknowledge(entries)
-
-    async def _commit(self, arrived: Sequence[Arrived]) -> None:
-        host = self._host
-        if host.settings.shared:
-            await host.commit(pairing.keep, arrived, host.settings.name, time.time())
-        else:
-            await host.commit(inbox.keep, host.journal, arrived, time.time())
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
         """The command decides which flow handles a message; one that can not be read goes where its channel goes."""
@@ -153,19 +159,31 @@ class Intake:
         while True:
             self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
-            kept = await self._host.commit(
-                inbox.claim,
-                self._host.journal,
-                [command for command, its in self._groups.items() if its == flow],
-                limit=self._host.settings.batch_max,
-                lease_s=self._host.settings.inbox_lease_s,
-                now=time.time(),
-                owner=self._host.settings.name if self._host.settings.shared else None,
-            )
+            kept, self._claimed[flow] = self._claimed[flow], []
+            if not kept or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
+                kept += await self._claim(flow)
             if not kept:
                 await _soon(self._woken[flow])
             for portion in tries.portions(kept):
                 await self._handle(flow, portion)
+
+    async def _claim(self, flow: str) -> list[Kept]:
+        """Messages that wait: those that came while others were at work, and those that are to be tried again."""
+        settings = self._host.settings
+        self._claimed_at[flow] = time.monotonic()
+        self._left.discard(flow)
+        found = await self._host.commit(
+            inbox.claim,
+            self._host.journal,
+            groups.commands(settings, flow),
+            limit=settings.batch_max,
+            lease_s=settings.inbox_lease_s,
+            now=time.time(),
+            owner=settings.name if settings.shared else None,
+        )
+        if len(found) == settings.batch_max:
+            self._left.add(flow)
+        return found
 
     async def _handle(self, flow: str, portion: Sequence[Kept]) -> None:
         """Handle a portion to its end; one that hangs goes on, and holds up nobody."""

@@ -15,7 +15,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import FAILED, Apart, apart, summary
+from flows.batch import FAILED, Apart, apart, kept_of, summary
 from flows.host import NOWHERE, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, push_hosts
@@ -60,7 +60,7 @@ class _Parsed:
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
     host, ids = streamer(), inbox.ids_of(inbox_ids)
-    parsed = await host.look(_read, host, ids)
+    parsed = _read(await kept_of(host, ids))
     if dry_run:
         return Completed(message=f"dry run: {len(parsed.prepares)} to prepare")
     parsed = await _put_off_moved(host, parsed)
@@ -104,9 +104,9 @@ async def _take(host: Streamer, parsed: _Parsed, looked: dict[str, Looked]) -> A
     return found
 
 
-def _read(connection: Connection, host: Streamer, ids: list[int]) -> _Parsed:
+def _read(messages: Sequence[Kept]) -> _Parsed:
     parsed = _Parsed()
-    for kept in inbox.read(connection, host.journal, ids):
+    for kept in messages:
         try:
             parsed.prepares.append((kept.id, parse(kept.body, (Prepare,))))
         except Malformed as error:
@@ -230,6 +230,8 @@ def _fresh(
 
 async def remove_files(host: Streamer, gone: Sequence[Idle]) -> None:
     """Unlink evicted files, then forget their rows."""
+    if not gone:
+        return
     paths = [store.rendition_path(host.settings.video_root, one.stem) for one in gone]
     await asyncio.to_thread(_unlink, paths)
     await host.commit(cache.forget, [one.stem for one in gone])

@@ -12,8 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import FAILED, PUT_BACK, Apart, apart
-from flows.handled import of_batch
+from flows.batch import FAILED, PUT_BACK, Apart, apart, kept_of
 from flows.host import Teacher, log
 from lectern.changes import Changes
 from lectern.commands import parse
@@ -104,10 +103,7 @@ class Came(Generic[M]):
 
 async def read(host: Teacher, ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
     """What the messages *ids* say, parsed before the transaction, in which every other writer has to wait."""
-    batch = of_batch.get()
-    claimed = batch is not None and batch.ids == list(ids)
-    kept = batch.kept if batch and claimed else await host.look(inbox.read, host.journal, ids)
-    return [came(one, kinds) for one in kept]
+    return [came(one, kinds) for one in await kept_of(host, ids)]
 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:

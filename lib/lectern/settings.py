@@ -51,7 +51,7 @@ class Common(BaseSettings):
     streamers_key: str = "streamers"
 
     batch_max: int = Field(5000, ge=1, le=5000)
-    batch_wait_s: float = Field(0.02, ge=0, le=5)
+    batch_wait_s: float = Field(0, ge=0, le=5)
     sweep_interval_s: float = Field(30, gt=0)
     poll_interval_s: float = Field(1.0, gt=0)
     heartbeat_interval_s: float = Field(5, gt=0)

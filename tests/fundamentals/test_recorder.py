@@ -300,7 +300,7 @@ async def test_a_batch_at_work_is_shown_while_it_is_and_ends_then(desk: Desk, mo
     working = asyncio.create_task(desk.recorder.run())
     handling = asyncio.create_task(desk.handle("c-1"))
     states: list[str] = []
-    for _ in range(60):
+    for _ in range(400):
         await asyncio.sleep(0.05)
         now = [one["state"]["name"] for one in desk.prefect.runs.values()]
         states += [one for one in now if one not in states]

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
 from lectern.effects.rows import outbox
+from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
 from lectern.facts import Kept
@@ -58,17 +61,33 @@ def ids_of(text: str) -> list[int]:
 def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
     """Add the messages; after the commit they are ours to answer."""
     if arrived:
-        rows = [
-            {
-                "source": one.source,
-                "command": one.command,
-                "body": one.body,
-                "received_at": now,
-                "state": InboxState.NEW,
-            }
-            for one in arrived
-        ]
-        connection.execute(insert(journal.inbox), rows)
+        connection.execute(_insertion(journal), [_row(one, now, 0.0) for one in arrived])
+
+
+def keep_claimed(
+    connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float, lease_s: float
+) -> list[Kept]:
+    """Add the messages as `claim` would leave them; returns them, in their order."""
+    rows = [_row(one, now, now + lease_s) for one in arrived]
+    ids = connection.execute(_insertion(journal, returning=True), rows).scalars()
+    return [Kept(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
+
+
+def _row(one: Arrived, now: float, not_before: float) -> dict[str, object]:
+    return {
+        "source": one.source,
+        "command": one.command,
+        "body": one.body,
+        "received_at": now,
+        "state": InboxState.NEW,
+        "not_before": not_before,
+    }
+
+
+@cache
+def _insertion(journal: Journal, *, returning: bool = False) -> Any:  # noqa: ANN401 (with rows, or without)
+    inbox = journal.inbox
+    return insert(inbox).returning(inbox.c.id, sort_by_parameter_order=True) if returning else insert(inbox)
 
 
 def claim(
@@ -85,50 +104,59 @@ def claim(
 
     This counts no try: a message whose process died is not at fault. *owner* is named where several share the inbox.
     """
-    inbox = journal.inbox
-    due = (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(inbox.c.state == InboxState.NEW, inbox.c.not_before <= now, inbox.c.command.in_(commands))
-        .order_by(inbox.c.id)
-        .limit(limit)
-    )
-    kept = [Kept(*row) for row in connection.execute(due)]
+    given = {"now": now, "commands": listed(commands), "most": limit}
+    kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
     if kept:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
-        connection.execute(update(inbox).where(inbox.c.id.in_([one.id for one in kept])).values(**values))
+        _mark(connection, journal, [one.id for one in kept], **values)
     return kept
+
+
+@cache
+def _due(journal: Journal) -> Select[Any]:
+    inbox = journal.inbox
+    is_due = (inbox.c.state == InboxState.NEW) & (inbox.c.not_before <= bindparam("now", type_=Float))
+    return (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+        .where(is_due, among(inbox.c.command, "commands"))
+        .order_by(inbox.c.id)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+@cache
+def _new_among(journal: Journal) -> Select[Any]:
+    inbox = journal.inbox
+    return (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+        .where(among(inbox.c.id), inbox.c.state == InboxState.NEW)
+        .order_by(inbox.c.id)
+    )
 
 
 def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
     """Those of *ids* that are not handled yet, in their order of arrival."""
-    inbox = journal.inbox
-    wanted = (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
-        .order_by(inbox.c.id)
-    )
-    return [Kept(*row) for row in connection.execute(wanted)]
+    return [Kept(*row) for row in connection.execute(_new_among(journal), {"among": listed(ids)})]
 
 
 def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
     """Those of *ids* that are not handled yet."""
-    inbox = journal.inbox
-    wanted = select(inbox.c.id).where(inbox.c.id.in_(ids), inbox.c.state == InboxState.NEW)
-    return {int(one) for one in connection.execute(wanted).scalars()}
+    wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
+    return {int(one) for one in connection.execute(wanted, {"among": listed(ids)}).scalars()}
 
 
 def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
     """Those of *ids* that are messages of *commands*, in order."""
     inbox = journal.inbox
-    wanted = inbox.c.id.in_(ids) & inbox.c.command.in_(list(commands))
-    return list(connection.execute(select(inbox.c.id).where(wanted).order_by(inbox.c.id)).scalars())
+    wanted = select(inbox.c.id).where(among(inbox.c.id), among(inbox.c.command, "commands")).order_by(inbox.c.id)
+    return list(connection.execute(wanted, {"among": listed(ids), "commands": listed(commands)}).scalars())
 
 
 def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """A run shows these messages; one that is not handled yet will be shown again when it is."""
     inbox = journal.inbox
-    its = inbox.c.id.in_(ids) & (inbox.c.state != InboxState.NEW)
-    connection.execute(update(inbox).where(its).values(recorded_at=now))
+    its = among(inbox.c.id) & (inbox.c.state != InboxState.NEW)
+    connection.execute(update(inbox).where(its).values(recorded_at=now), {"among": listed(ids)})
 
 
 def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
@@ -209,7 +237,8 @@ def answers(connection: Connection, journal: Journal) -> None:
 
 def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values: object) -> None:
     if ids:
-        connection.execute(update(journal.inbox).where(journal.inbox.c.id.in_(ids)).values(**values))
+        its = among(journal.inbox.c.id)
+        connection.execute(update(journal.inbox).where(its).values(**values), {"among": listed(ids)})
 
 
 def bury(connection: Connection, journal: Journal, kept: Kept, error: str, dead_letters: str, now: float) -> None:

@@ -1,14 +1,16 @@
 """Messages to be sent are rows first: committed, then sent, sent again until they were."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Float, Integer, Select, Update, bindparam, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import metrics
+from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.shared import Journal
 from lectern.messages import Alarm
@@ -63,7 +65,7 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
 
 def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
     """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
-    return _read(connection, journal, _due(journal, now), limit)
+    return _read(connection, _unsent(journal), {"now": now, "most": limit})
 
 
 def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
@@ -71,40 +73,51 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
-    found = _read(connection, journal, _due(journal, now) & is_free, limit)
+    found = _read(connection, _unsent(journal).where(is_free), {"now": now, "most": limit})
     if found:
-        mine = update(outbox).where(outbox.c.id.in_([one.id for one in found]))
-        connection.execute(mine.values(owner=me, lease_until=now + SENDING_S))
+        mine = update(outbox).where(among(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
+        connection.execute(mine, {"among": listed(one.id for one in found)})
     return found
 
 
 def unclaim(connection: Connection, journal: Journal, ids: Sequence[int]) -> None:
     """The messages could not be sent now; any teacher may send them."""
     outbox = journal.outbox
-    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(owner=None, lease_until=0))
+    theirs = update(outbox).where(among(outbox.c.id)).values(owner=None, lease_until=0)
+    connection.execute(theirs, {"among": listed(ids)})
 
 
-def _read(connection: Connection, journal: Journal, which: ColumnElement[bool], limit: int) -> list[Unsent]:
-    outbox = journal.outbox
-    columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
-    wanted = select(*columns).where(which).order_by(outbox.c.id).limit(limit)
+def _read(connection: Connection, wanted: Select[Any], given: Mapping[str, object]) -> list[Unsent]:
     return [
         Unsent(row.id, row.target, Kind(row.kind), row.body, Rest(row.rest) if row.rest else None, row.tries)
-        for row in connection.execute(wanted)
+        for row in connection.execute(wanted, given)
     ]
 
 
-def _due(journal: Journal, now: float) -> ColumnElement[bool]:
+@cache
+def _unsent(journal: Journal) -> Select[Any]:
     outbox = journal.outbox
+    columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
+    return select(*columns).where(_due(journal)).order_by(outbox.c.id).limit(bindparam("most", type_=Integer))
+
+
+@cache
+def _due(journal: Journal) -> ColumnElement[bool]:
+    outbox, now = journal.outbox, bindparam("now", type_=Float)
     waits = outbox.c.sent_at.is_(None) & (outbox.c.not_before > now) & (outbox.c.kind == Kind.STREAM)
     is_free = (outbox.c.kind != Kind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
     return outbox.c.sent_at.is_(None) & (outbox.c.not_before <= now) & is_free
 
 
+@cache
+def _sent(journal: Journal) -> Update:
+    return update(journal.outbox).where(among(journal.outbox.c.id)).values(sent_at=bindparam("at"))
+
+
 def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """The messages were sent."""
-    outbox = journal.outbox
-    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(sent_at=now))
+    if ids:
+        connection.execute(_sent(journal), {"among": listed(ids), "at": now})
 
 
 def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
@@ -128,14 +141,15 @@ def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[U
 def classes_of(connection: Connection, journal: Journal, ids: Sequence[int], target: str) -> list[str]:
     """The class_ids of those of *ids* that went to *target*."""
     outbox = journal.outbox
-    wanted = outbox.c.id.in_(ids) & (outbox.c.target == target) & outbox.c.class_id.is_not(None)
-    return [str(row.class_id) for row in connection.execute(select(outbox.c.class_id).where(wanted))]
+    wanted = among(outbox.c.id) & (outbox.c.target == target) & outbox.c.class_id.is_not(None)
+    found = connection.execute(select(outbox.c.class_id).where(wanted), {"among": listed(ids)})
+    return [str(row.class_id) for row in found]
 
 
 def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:
     """When the oldest unsent message was committed; with *now* the oldest that is to be sent now (epoch seconds)."""
     outbox = journal.outbox
-    which = outbox.c.sent_at.is_(None) if now is None else _due(journal, now)
+    which = outbox.c.sent_at.is_(None) if now is None else _due(journal)
     wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
-    found = connection.execute(wanted).scalar_one_or_none()
+    found = connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
     return None if found is None else float(found)

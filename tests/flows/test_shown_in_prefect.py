@@ -1,0 +1,63 @@
+"""What a real Prefect server makes of what the recorder sends: an update of Prefect that changes it fails here."""
+
+import re
+from datetime import datetime
+
+import pytest
+
+from flows.labels import CLASSES, TAGS
+from tests.stage import Stage, Town, wait_until
+
+pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+
+
+def shown(stage: Stage, class_id: str, flow: str = "booking", who: str = "teacher") -> dict[str, object]:
+    """The run by which the UI finds a class."""
+    tagged = lambda: [one for one in stage.runs(who, flow, limit=200) if f"class:{class_id}" in one["tags"]]  # noqa: E731
+    return wait_until(tagged, description=f"{class_id} is found in a run of {flow}")[0]
+
+
+def test_a_refused_booking_stands_out_and_says_why(stage: Stage) -> None:
+    """With its code and its true times; a Retry of it changes nothing."""
+    class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=-60, length_s=1))
+    assert stage.answer(class_id)["code"] == 410
+    run = shown(stage, class_id)
+    assert run["name"] == f"booking {class_id}"
+    assert (run["state_name"], run["state_type"]) == ("Refused", "CANCELLED")
+    assert "lectern:refused" in run["tags"]  # type: ignore[operator]
+    message = run["state"]["message"]  # type: ignore[index]
+    assert re.search(r"refuse 410: .*; handled \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} to ", message), message
+    labels = run["labels"]
+    began, ended = (datetime.fromisoformat(labels[f"lectern.{one}"]) for one in ("began", "ended"))  # type: ignore[index]
+    assert began <= ended <= datetime.fromisoformat(str(run["start_time"]))
+    stage.click(str(run["id"]), "SCHEDULED", "AwaitingRetry")
+    wait_until(lambda: stage.run(str(run["id"]))["run_count"] == 1, description="it ran again")
+    assert len(stage.ear.answers[class_id]) == 1
+
+
+def test_all_classes_of_a_storm_are_found(stage: Stage) -> None:
+    """A server takes so many tags, and not many more."""
+    record = stage.town.record()
+    storm = [stage.book(stage.booking(record, starts_in_s=-60, length_s=1)) for _ in range(200)]
+    for one in storm:
+        stage.answer(one, timeout_s=60)
+    for one in (storm[0], storm[77], storm[-1]):
+        run = shown(stage, one)
+        assert len(run["tags"]) <= TAGS + 2  # type: ignore[arg-type]
+    tags = {tag for one in stage.runs("teacher", "booking", limit=200) for tag in one["tags"]}
+    assert {f"class:{one}" for one in storm} <= tags
+    assert CLASSES < TAGS
+
+
+def test_the_servers_limit_of_tags_is_above_ours(stage: Stage, town: Town) -> None:
+    """It refuses a run whose event would have more than a hundred resources."""
+    class_id = stage.book(stage.booking(town.record(), starts_in_s=-60, length_s=1))
+    path = f"/deployments/{shown(stage, class_id)['deployment_id']}/create_flow_run/bulk"
+
+    def create(tags: int) -> str:
+        asked = [{"name": "tags", "tags": [f"t{n}" for n in range(tags)], "state": {"type": "COMPLETED"}}]
+        found = town.api.post(path, json=asked).raise_for_status().json()["results"][0]
+        return str(found["status"] if "locked" not in str(found["error"]) else create(tags))
+
+    assert create(TAGS + 2) == "CREATED"
+    assert create(130) == "FAILED", "Prefect takes more tags now: pages may be larger"
