@@ -18,7 +18,7 @@ PEERS = ("dramatiq", "celery")
 RATES = {1: 60, 10: 200, 50: 500}
 """How many bookings at each rate."""
 
-SHARES = {"p50": (0.50, "<= 0.25"), "p95": (0.95, ""), "p99": (0.99, "<= 0.5")}
+SHARES = {"p50": (0.50, "<= 0.05"), "p95": (0.95, ""), "p99": (0.99, "<= 0.15")}
 WARM_UP = 5
 
 Send = Callable[[Sequence[str]], None]

@@ -78,8 +78,10 @@ def _book(stand: Stand, stage: Stage, number: int) -> None:
 
 
 def run_s(run: dict[str, Any]) -> float:
-    """How long a run took, from its start to its end."""
-    begun, ended = (datetime.fromisoformat(run[name]) for name in ("start_time", "end_time"))
+    """How long a run took; of one that was shown afterwards the true times are in its labels."""
+    labels = run.get("labels") or {}
+    times = (labels.get("lectern.began", run["start_time"]), labels.get("lectern.ended", run["end_time"]))
+    begun, ended = (datetime.fromisoformat(one) for one in times)
     return (ended - begun).total_seconds()
 
 

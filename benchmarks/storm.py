@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,8 @@ from tests.stage import Child, Stage, wait_until
 
 WHAT = (
     "bookings published on the channel all at once; counted from the first PUBLISH to the last answer heard, with all"
-    " rows committed and the runs visible. *cached*: the teacher decides, the streamer has the rendition, the teacher"
+    " rows committed; *view* is how much later the last run is shown."
+    " *cached*: the teacher decides, the streamer has the rendition, the teacher"
     " answers (three steps, two databases). *refused*: the teacher answers at once (207). The peers do the same"
     " decision, write the same rows of the class and its events, and publish the same answer, one message a task, each"
     " set up for many short tasks as its documentation says (`benchmarks/peers/`), on the same Redis; their tasks are"
@@ -59,6 +60,7 @@ class Storm:
 
     rate: float  # answers a second
     cpu_ms: float  # a booking
+    lag_s: float | None = None  # from the last answer until the last run is shown, where there are any
 
     def __str__(self) -> str:
         return f"{self.rate:,.0f} a second, {self.cpu_ms:.2f} CPU ms a booking"
@@ -116,13 +118,16 @@ class Ours:
         counted = "select count(*) as n from order_list where class_id like ? and state = ?"
         found = self._stage.rows("teacher", counted, f"{prefix}-%", state)[0]["n"]
         assert found == number, f"{found} of {number} bookings are {state} in the database"
-        assert self.in_runs() >= number, f"{self.in_runs()} of {number} bookings are in runs that Prefect shows"
-        return done
+        answered_at = time.monotonic()
+        wait_until(self.is_shown, timeout_s=60 + number / 50, pause_s=0.1, description="runs show all of it")
+        return replace(done, lag_s=time.monotonic() - answered_at)
 
-    def in_runs(self) -> int:
-        """How many messages the booking runs have had."""
-        names = [one["name"].split() for one in self._stage.runs("teacher", "booking", limit=200)]
-        return sum(int(words[1]) for words in names if words[-1] == "messages")
+    def is_shown(self) -> bool:
+        """Whether Prefect shows all that was handled."""
+        left = (
+            "select 1 from inbox_list where recorded_at is null and command in ('order', 'prepare', 'prepared') limit 1"
+        )
+        return not any(self._stage.rows(who, left) for who in ("teacher", "streamer1"))
 
     def calm(self) -> None:
         """Wait until what follows the answers is done, too."""
@@ -265,6 +270,13 @@ def _figures(kind: str, number: int, storms: dict[str, list[Storm]]) -> Iterator
     rates = {name: best([one.rate for one in all_], more_is_better=True) for name, all_ in storms.items()}
     costs = {name: best([one.cpu_ms for one in all_], more_is_better=False) for name, all_ in storms.items()}
     ours, limit = rates.pop("ours"), rates.pop("bare")
-    yield Figure(row, "bookings/s", ours, rates, limit, goal=">= 5,000", size=number)
+    yield Figure(
+        row, "bookings/s", ours, rates, limit, goal=">= 8,000" if kind == "refused" else ">= 5,000", size=number
+    )
     ours, limit = costs.pop("ours"), costs.pop("bare")
     yield Figure(f"{row}: cost", "CPU ms a booking", ours, costs, limit, more_is_better=False, size=number)
+    lags = [one.lag_s for one in storms["ours"] if one.lag_s is not None]
+    if lags:
+        note = "from the last answer until the last run is shown"
+        lag = best(lags, more_is_better=False)
+        yield Figure(f"{row}: view", "s", lag, more_is_better=False, goal="<= 5", note=note, size=number)
