@@ -55,7 +55,8 @@ def test_the_servers_limit_of_tags_is_above_ours(stage: Stage, town: Town) -> No
     path = f"/deployments/{shown(stage, class_id)['deployment_id']}/create_flow_run/bulk"
 
     def create(tags: int) -> str:
-        asked = [{"name": "tags", "tags": [f"t{n}" for n in range(tags)], "state": {"type": "COMPLETED"}}]
+        run = {"name": "tags", "tags": [f"t{n}" for n in range(tags)], "state": {"type": "COMPLETED"}}
+        asked = [{**run, "parameters": {"inbox_ids": ""}}]
         found = town.api.post(path, json=asked).raise_for_status().json()["results"][0]
         return str(found["status"] if "locked" not in str(found["error"]) else create(tags))
 
