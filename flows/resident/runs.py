@@ -96,12 +96,23 @@ class ResidentRuns:
     async def claim(self, run: FlowRun) -> FlowRun | None:
         """*run* of the queue, ours alone; None if another process of the queue was quicker.
 
-        The server lets one propose Pending, and no second one. Raises what the client raises where Prefect is away.
+        The server lets one propose Pending, and no second one; but a run that another has ended meanwhile would begin
+        again: its state is put back. Raises what the client raises where Prefect is away.
         """
-        if not self.created.tags:
+        if not self.created.tags or run.state is None:
             return run
+        known = {one.id for one in await self.client.read_flow_run_states(run.id)}
+        fresh = await self.client.read_flow_run(run.id)
+        if fresh.state is None or fresh.state.id != run.state.id:
+            return None
         answer: OrchestrationResult[Any] = await self.client.set_flow_run_state(run.id, Pending())
         if answer.status != SetStateStatus.ACCEPT or answer.state is None:
+            return None
+        known.add(answer.state.id)
+        others = [one for one in await self.client.read_flow_run_states(run.id) if one.id not in known]
+        if others:
+            last = max(others, key=lambda one: one.timestamp)
+            await self.client.set_flow_run_state(run.id, last, force=True)
             return None
         tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *self.created.tags]
         await self.client.update_flow_run(run.id, tags=tags)

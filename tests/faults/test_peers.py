@@ -107,3 +107,19 @@ def test_when_one_stands_still_the_other_answers_all_and_the_first_goes_on(stage
     assert placements(stage, [*before, *after, *last]) == {1}
     nothing_is_left(stage)
     assert stage.residents["teacher2"].exit_code is None
+
+
+def test_a_run_of_the_queue_is_executed_by_one_of_them(stage: Stage) -> None:
+    """Both poll; the tag says who was first, and nobody runs it again."""
+    asked = {"deployments": {"name": {"any_": [stage.name("teacher")]}}, "flows": {"name": {"any_": ["sweep teacher"]}}}
+    (deployment,) = stage._post("/deployments/filter", asked)
+    runs = [stage.quick_run(deployment["id"], dry_run=True) for _ in range(20)]
+    wait_until(
+        lambda: all(stage.run(one)["state_type"] == "COMPLETED" for one in runs),
+        timeout_s=90,
+        description="all are executed",
+    )
+    found = [stage.run(one) for one in runs]
+    assert {one["run_count"] for one in found} == {1}
+    hosts = [[tag for tag in one["tags"] if tag.startswith("host:")] for one in found]
+    assert all(len(one) == 1 for one in hosts), hosts
