@@ -1,0 +1,181 @@
+"""README.zh.md and RUNBOOK.zh.md say what README.md and RUNBOOK.md say: whoever changes one changes the other."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["README", "RUNBOOK"]
+PARTS = ["现象", "核实", "处理", "确认", "撤销"]
+NONE_IN_CHINESE = {"none": "无", "required": "必填"}
+
+
+@dataclass
+class Section:
+    """A heading with what stands below it, up to the next heading of any level."""
+
+    level: int
+    heading: str
+    lines: list[str] = field(default_factory=list)
+    blocks: list[list[str]] = field(default_factory=list)  # fenced ones; the first line is the fence with its language
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def code(self) -> str:
+        return self.heading.partition(":")[0] if self.heading[0].isdigit() else ""
+
+
+def sections(text: str) -> Iterator[Section]:
+    """The sections of a Markdown text, in their order."""
+    section, block = Section(0, " "), None
+    for line in text.splitlines():
+        fence = line.strip().startswith("```")
+        if block is not None:
+            section.blocks[-1].append(line.strip())
+            block = None if fence else block
+        elif fence:
+            block = [line.strip()]
+            section.blocks.append(block)
+        elif heading := re.match(r"(#+) (.+)", line):
+            yield section
+            section = Section(len(heading[1]), heading[2])
+        else:
+            section.lines.append(line)
+    yield section
+
+
+def read(name: str) -> list[Section]:
+    return list(sections((ROOT / name).read_text(encoding="utf-8")))
+
+
+ENGLISH = {name: read(f"{name}.md") for name in NAMES}
+CHINESE = {name: read(f"{name}.zh.md") for name in NAMES}
+SECTIONS = [
+    pytest.param(one, other, id=f"{name}-{one.heading}")
+    for name in NAMES
+    for one, other in zip(ENGLISH[name], CHINESE[name], strict=False)
+]
+
+
+def typed(block: list[str]) -> list[str]:
+    """A fenced block without what is for people: comments, the names in a picture, what a folder is for."""
+    language = block[0]
+    if language == "```mermaid":
+        return [re.sub(r'".*?"|(?<=\w)[(\[]+.*?[)\]]+', "", line) for line in block]
+    if language == "```":
+        return [line.split("  ")[0] for line in block]
+    return [re.sub(r"\s+# .*", "", line) for line in block]
+
+
+def quoted(text: str) -> set[str]:
+    """What stands in backquotes."""
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def rows(section: Section) -> list[list[str]]:
+    """The cells of each line of the section's tables."""
+    return [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.lines if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_have_the_same_sections_with_the_same_codes_in_the_same_order(name: str) -> None:
+    assert [(one.level, one.code) for one in CHINESE[name]] == [(one.level, one.code) for one in ENGLISH[name]]
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_a_heading_that_a_log_says_to_the_letter_is_kept_before_its_translation(
+    english: Section, chinese: Section
+) -> None:
+    if english.level == 2 and english.heading[0].islower():
+        assert chinese.heading.startswith(f"{english.heading}（")
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_what_is_typed_is_the_same(english: Section, chinese: Section) -> None:
+    assert [typed(block) for block in chinese.blocks] == [typed(block) for block in english.blocks]
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_section_names_the_same_settings_commands_and_fields(english: Section, chinese: Section) -> None:
+    assert quoted(chinese.text) == quoted(english.text)
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_section_names_the_same_codes(english: Section, chinese: Section) -> None:
+    def codes(section: Section) -> set[str]:
+        return set(re.findall(r"(?<![\d:.])[2345]\d\d(?!\d)", section.text)) & {one.code for one in ENGLISH["RUNBOOK"]}
+
+    assert codes(chinese) == codes(english)
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_figure_is_the_same(english: Section, chinese: Section) -> None:
+    """Figures of the English text; the Chinese may also write a number that the English has in words."""
+
+    def figures(section: Section) -> set[str]:
+        return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]\d)", re.sub("`[^`]*`", "", section.text)))
+
+    assert figures(english) <= figures(chinese)
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_line_of_a_table_has_the_same_first_cell_and_names_the_same(english: Section, chinese: Section) -> None:
+    own, others = rows(chinese), rows(english)
+    assert len(own) == len(others)
+    for row, other in zip(own, others, strict=True):
+        assert len(row) == len(other), row
+        assert [quoted(cell) for cell in row] == [quoted(cell) for cell in other]
+        if "`" in other[0]:
+            assert row[0] == other[0]
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_default_is_the_same(english: Section, chinese: Section) -> None:
+    if english.heading == "Settings":
+        for row, other in zip(rows(chinese), rows(english), strict=True):
+            default = other[1].strip()
+            if default in NONE_IN_CHINESE or not re.search("[a-z]", re.sub("`.*?`", "", default)):
+                assert row[1].strip() == NONE_IN_CHINESE.get(default, default), row[0]
+
+
+@pytest.mark.parametrize(("english", "chinese"), SECTIONS)
+def test_each_list_has_as_many_points(english: Section, chinese: Section) -> None:
+    def points(section: Section) -> list[tuple[bool, int]]:
+        kinds = [bool(re.match(r"\d+\. ", line)) for line in section.lines if re.match(r"(\d+\.|-) ", line)]
+        return [(numbered, len(list(group))) for numbered, group in groupby(kinds)]
+
+    assert points(chinese) == points(english)
+
+
+@pytest.mark.parametrize("section", [one for one in CHINESE["RUNBOOK"] if one.level == 2], ids=lambda one: one.heading)
+def test_each_section_of_the_runbook_has_the_five_parts_in_their_order(section: Section) -> None:
+    assert re.findall(r"^\*\*(.+?)\*\*", section.text, flags=re.MULTILINE) == PARTS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_to_the_same_places(name: str) -> None:
+    def targets(found: list[Section]) -> set[str]:
+        links = re.findall(r"\]\(([^)]+)\)", "\n".join(one.text for one in found))
+        return {target.replace(".zh.md", ".md") for target in links}
+
+    assert targets(CHINESE[name]) == targets(ENGLISH[name])
+
+
+def test_whoever_opens_the_readme_finds_the_other_language_in_its_first_lines() -> None:
+    assert "(README.zh.md)" in ENGLISH["README"][1].text[:100]
+    assert "(README.md)" in CHINESE["README"][1].text[:100]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_a_heading_is_named_it_exists(name: str) -> None:
+    headings = {one.heading for one in CHINESE["RUNBOOK"]}
+    named = re.findall(r"(?<!\*)\*(怎么[^*]+)\*(?!\*)", "\n".join(one.text for one in CHINESE[name]))
+    assert named
+    assert set(named) <= headings
