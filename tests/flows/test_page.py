@@ -223,6 +223,12 @@ async def test_the_runbook_has_an_anchor_for_each_code(client: httpx.AsyncClient
     assert runbook.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
 
 
+async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: httpx.AsyncClient) -> None:
+    english, chinese = [(await client.get("/runbook", params={"lang": language})).text for language in ("en", "zh")]
+    assert '<h2 id="316">316: 磁盘空间已满</h2>' in chinese
+    assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
+
+
 async def test_the_page_speaks_chinese_to_whoever_reads_it(
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:

@@ -106,8 +106,8 @@ class Page:
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
     async def runbook(self, request: Request) -> Response:
-        """RUNBOOK.md; it holds no secret, and whoever an alarm has woken has no token at hand."""
-        html = await asyncio.to_thread(runbook.rendered)
+        """RUNBOOK.md, or RUNBOOK.zh.md; it holds no secret, and whoever an alarm has woken has no token at hand."""
+        html = await asyncio.to_thread(runbook.rendered, _language(request))
         return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
 
     async def css(self, _request: Request) -> Response:

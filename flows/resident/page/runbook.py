@@ -1,27 +1,33 @@
-"""RUNBOOK.md as a page, with an anchor for each code."""
+"""RUNBOOK.md and RUNBOOK.zh.md as a page, with an anchor for each code."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from lectern.errors import ErrorCode
 
 _CODE = re.compile(r"(\d{3}): ")
 
 
-@lru_cache(maxsize=1)
-def rendered() -> str:
-    """Its HTML; raw HTML in it is shown, not obeyed."""
+@lru_cache(maxsize=2)
+def rendered(language: str = "en") -> str:
+    """Its HTML in a language; raw HTML in it is shown, not obeyed. Links lead to the same place in each language."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(_text())
-    for token, inner in pairwise(tokens):
-        if token.type == "heading_open":
-            token.attrSet("id", anchor(inner.content))
+    tokens = parser.parse(_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
+    headings = [token for token in tokens if token.type == "heading_open"]
+    for heading, name in zip(headings, _headings(parser.parse(_text("RUNBOOK.md"))), strict=True):
+        heading.attrSet("id", anchor(name))
     return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _headings(tokens: Sequence[Token]) -> list[str]:
+    return [inner.content for token, inner in pairwise(tokens) if token.type == "heading_open"]
 
 
 def anchor(heading: str) -> str:
@@ -35,8 +41,8 @@ def url(base: str, code: ErrorCode) -> str:
     return f"{base}#{code.number}"
 
 
-def _text() -> str:
-    packed = files("lectern") / "RUNBOOK.md"
+def _text(name: str) -> str:
+    packed = files("lectern") / name
     if packed.is_file():
         return packed.read_text(encoding="utf-8")
-    return (Path(__file__).parents[3] / "RUNBOOK.md").read_text(encoding="utf-8")  # not installed, but checked out
+    return (Path(__file__).parents[3] / name).read_text(encoding="utf-8")  # not installed, but checked out
