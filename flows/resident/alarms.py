@@ -15,7 +15,9 @@ from sqlalchemy import Connection
 from flows.host import Host
 from flows.retry import AWAY
 from flows.tell import patience, tell
+from lectern import chinese
 from lectern.effects.rows import incidents, outbox
+from lectern.settings import Settings
 
 log = logging.getLogger("lectern")
 EVENT = "lectern.alarm"
@@ -52,7 +54,7 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
         return
     try:
         async with asyncio.timeout(PASS_ON_S):
-            await client.request("POST", "/events", json=[_event(host.settings.name, body) for body in waiting])
+            await client.request("POST", "/events", json=[_event(host.settings, body) for body in waiting])
     except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return
@@ -61,8 +63,10 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
             host.alarmed.popleft()
 
 
-def _event(name: str, body: str) -> dict[str, object]:
-    fields = json.loads(body)
+def _event(settings: Settings, body: str) -> dict[str, object]:
+    fields, name = json.loads(body), settings.name
+    if settings.lectern_lang == "zh":
+        fields["message"] = chinese.message(fields["code"], fields["message"])
     wanted = ("code", "class_id", "record_id", "video_resolution", "stage", "count", "runbook")
     return {
         "id": str(uuid4()),

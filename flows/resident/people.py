@@ -32,7 +32,7 @@ async def tell(host: Host[Any]) -> None:
 
 
 async def _pass_on(host: Host[Any], alarm: str, urls: str) -> None:
-    title, text, resolved = notify.written(alarm, host.settings.runbook_url)
+    title, text, resolved = notify.written(alarm, host.settings.runbook_url, host.settings.lectern_lang)
     left = urls
     for number in range(TRIES):
         host.rounds.note("people")

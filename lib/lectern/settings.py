@@ -36,6 +36,7 @@ class Common(BaseSettings):
     prefect_api_url: str = "http://127.0.0.1:4200/api"
     prefect_api_auth_string: SecretStr | None = None
     work_pool: str = "resident"
+    lectern_lang: Literal["en", "zh"] = "en"
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -26,7 +26,7 @@ class Slow:
 
 def raised(number: int) -> Any:
     body = json.dumps({"code": 504, "message": "a message could not be read", "at": 1.8e9})
-    return SimpleNamespace(alarmed=deque([body] * number), settings=SimpleNamespace(name="s1"))
+    return SimpleNamespace(alarmed=deque([body] * number), settings=SimpleNamespace(name="s1", lectern_lang="en"))
 
 
 def test_a_prefect_that_takes_no_events_in_time_gets_them_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,22 @@ async def test_the_page_speaks_chinese_to_whoever_reads_it(
     assert "timetable" in (await client.get("/", headers={"accept-language": "de"})).text
 
 
+async def test_a_refusal_and_an_alarm_are_told_in_chinese(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    now = time.time()
+    book(host, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
+    alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
+    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [alarm], 1, 2)}
+    await let_in(client, host)
+    page = (await client.get("/", params={"lang": "zh"})).text
+    assert '<a href="/runbook#316">316</a> 磁盘空间已满: no room for 6666' in page
+    assert "平台应: 调课，推流端的缓存已满。" in page
+    assert "课没有完整播出：c-1: it is not on air" in page
+    page = (await client.get("/class/c-refused", params={"lang": "zh"})).text
+    assert '<a href="/runbook#316">316: 磁盘空间已满</a>' in page
+
+
 async def test_each_word_of_the_page_has_its_chinese() -> None:
     text = "".join(file.read_text() for file in TEMPLATES.glob("*.html"))
     used = set(re.findall(r't\["([^"]+)"\]', text))

@@ -104,7 +104,7 @@ class _Stand:
 
     def __init__(self, url: str | None) -> None:
         urls = SecretStr(url) if url else None
-        self.settings = type("S", (), {"alarm_urls": urls, "runbook_url": None})
+        self.settings = type("S", (), {"alarm_urls": urls, "runbook_url": None, "lectern_lang": "en"})
         self.to_people: list[str] = []
         self.rounds = Rounds()
 

@@ -17,6 +17,7 @@ BOTH = {
     "REDIS_URL": "redis://127.0.0.1:6379/0",
     "PREFECT_API_URL": "http://127.0.0.1:4200/api",
     "PREFECT_API_AUTH_STRING": None,
+    "LECTERN_LANG": "en",
     "LOG_FORMAT": "text",
     "ORDER_CHANNEL": "order",
     "CANCEL_CHANNEL": "cancel",
@@ -99,6 +100,7 @@ def test_the_documented_size_in_g_is_gibibytes() -> None:
 @pytest.mark.parametrize("name", [*BOTH, *TEACHER, "TRANSCODE_SIGN_KEY"])
 def test_every_documented_variable_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value = {
+        "LECTERN_LANG": "zh",
         "LOG_FORMAT": "json",
         "ON_TRANSCODE_TIMEOUT": "ecs",
         "TRANSCODING_TIME_OUT_S": "7",

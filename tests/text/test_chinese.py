@@ -1,5 +1,6 @@
 """README.zh.md and RUNBOOK.zh.md say what README.md and RUNBOOK.md say: whoever changes one changes the other."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.resident import alarms
+from lectern import chinese
+from lectern.effects import notify
+from lectern.errors import CODES, Severity
+from lectern.settings import TeacherSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 NAMES = ["README", "RUNBOOK"]
 PARTS = ["现象", "核实", "处理", "确认", "撤销"]
@@ -166,6 +174,52 @@ def test_links_lead_to_the_same_places(name: str) -> None:
         return {target.replace(".zh.md", ".md") for target in links}
 
     assert targets(CHINESE[name]) == targets(ENGLISH[name])
+
+
+def test_each_code_has_its_chinese_which_is_the_heading_of_the_runbook() -> None:
+    assert sorted(chinese.WORDINGS) == sorted(CODES)
+    assert [chinese.heading(code) for code in sorted(CODES)] == [one.heading for one in CHINESE["RUNBOOK"] if one.code]
+    assert {str(one) for one in Severity} < chinese.TERMS.keys()
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_what_the_platform_should_do_keeps_the_names_of_fields(code: int) -> None:
+    def names(text: str) -> set[str]:
+        return set(re.findall(r"[a-z]+_[a-z_]+|URL|ECS", text))
+
+    said = CODES[code]
+    assert names(said.platform_should) <= names(chinese.WORDINGS[code].platform_should)
+
+
+def alarm(code: int, **more: object) -> str:
+    fields = {"code": code, "message": "c-1: it is not on air", "host": "streamer1", "class_id": "c-1", "at": 1.0}
+    return json.dumps({**fields, "runbook": "a heading", **more})
+
+
+def test_an_alarm_is_told_in_chinese_with_the_words_of_the_program() -> None:
+    title, text, resolved = notify.written(alarm(321), "https://t.example/runbook", "zh")
+    assert (title, resolved) == ("lectern 321 严重: streamer1", False)
+    assert text.splitlines() == [
+        "课没有完整播出：c-1: it is not on air",
+        "课程: c-1",
+        "RUNBOOK.zh.md: 321: 课没有完整播出",
+        "https://t.example/runbook#321",
+    ]
+
+
+def test_the_end_of_an_incident_and_a_code_of_another_release_are_told_too() -> None:
+    assert notify.written(alarm(321, stage="resolved"), None, "zh")[0] == "lectern 321 已恢复: streamer1"
+    title, text, _ = notify.written(alarm(999), None, "zh")
+    assert title == "lectern 999 警告: streamer1"
+    assert text.splitlines() == ["c-1: it is not on air", "课程: c-1", "RUNBOOK.zh.md: a heading"]
+
+
+@pytest.mark.parametrize(("language", "message"), [("en", "c-1: cut"), ("zh", "课没有完整播出：c-1: cut")])
+def test_the_event_for_prefects_automations_is_in_the_language_that_is_set(language: str, message: str) -> None:
+    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher", lectern_lang=language)
+    payload = alarms._event(settings, alarm(321, message="c-1: cut"))["payload"]
+    assert isinstance(payload, dict)
+    assert payload["message"] == message
 
 
 def test_whoever_opens_the_readme_finds_the_other_language_in_its_first_lines() -> None:

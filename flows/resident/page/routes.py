@@ -16,9 +16,11 @@ from starlette.routing import Route
 from flows.host import Host
 from flows.resident.page import calendar, labels, pictures, runbook, view
 from flows.resident.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
+from lectern import chinese
 from lectern import words as written
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
+from lectern.errors import CODES
 from lectern.settings import TeacherSettings
 from lectern.told import Word
 
@@ -134,7 +136,14 @@ class Page:
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
         other = {**others, "lang": "en" if language == "zh" else "zh"}
-        given = {"t": labels.of(language), "language": language, "other": f"?{urlencode(other)}", "now": time.time()}
+        codes = chinese.WORDINGS if language == "zh" else CODES
+        given = {
+            "t": labels.of(language),
+            "codes": codes,
+            "language": language,
+            "other": f"?{urlencode(other)}",
+            "now": time.time(),
+        }
         return HTMLResponse(self._templates.get_template(template).render(**given, **fields), status, HEADERS)
 
 

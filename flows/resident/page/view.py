@@ -16,7 +16,6 @@ from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
 from lectern.effects.rows.tables.teacher import journal
 from lectern.effects.rows.viewers import Viewer
-from lectern.errors import CODES
 from lectern.told import Booked, Found, OpenAlarm, Word
 
 ROWS = 200
@@ -36,16 +35,6 @@ class Line:
     one: Booked
     standing: Standing
     sentence: str
-
-    @property
-    def meaning(self) -> str:
-        """What its code means; empty without a code."""
-        return CODES[self.one.code].meaning if self.one.code in CODES else ""
-
-    @property
-    def should(self) -> str:
-        """What the platform should do about its refusal."""
-        return CODES[self.one.code].platform_should if self.one.code in CODES else ""
 
 
 @dataclass(frozen=True)

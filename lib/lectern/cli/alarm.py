@@ -4,9 +4,12 @@ import time
 
 import typer
 
+from lectern import chinese
 from lectern.cli.terms import Json, say
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Common
+
+TEST = "lectern test alarm", "This is a test of {}: nothing is wrong."
 
 app = typer.Typer(no_args_is_help=True, help="Whether alarms reach people.")
 
@@ -21,12 +24,14 @@ def send_test(as_json: Json = False) -> None:
     """Send a test alarm to each service of ALARM_URLS; exit code 1 if one does not take it."""
     from lectern.effects import notify  # noqa: PLC0415 (apprise takes long to load)
 
-    urls = Common.load().alarm_urls
+    settings = Common.load()
+    urls = settings.alarm_urls
     if urls is None or not urls.get_secret_value().strip():
         raise Misuse("ALARM_URLS is not set: name services as apprise writes them, for example dingtalk://TOKEN")
     names = [name for name, _ in notify.services(urls.get_secret_value())]
-    text = f"This is a test of {time.strftime('%Y-%m-%d %H:%M:%S')}: nothing is wrong."
-    refused = notify.send(urls.get_secret_value(), "lectern test alarm", text, resolved=True)
+    title, text = chinese.TEST if settings.lectern_lang == "zh" else TEST
+    text = text.format(time.strftime("%Y-%m-%d %H:%M:%S"))
+    refused = notify.send(urls.get_secret_value(), title, text, resolved=True)
     say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])
     if refused:
         raise LecternError(f"{', '.join(refused)}: did not take it. Is the address right, and can this host reach it?")

@@ -6,6 +6,7 @@ from typing import Any
 
 import apprise
 
+from lectern import chinese
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
@@ -36,17 +37,21 @@ def send(urls: str, title: str, body: str, *, resolved: bool = False) -> list[st
     ]
 
 
-def written(alarm: str, runbook_url: str | None) -> tuple[str, str, bool]:
+def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[str, str, bool]:
     """The title and the text of an alarm as it was sent on the channel, and whether it is over."""
     fields: dict[str, Any] = json.loads(alarm)
     code, resolved = int(fields["code"]), fields.get("stage") == "resolved"
     known = CODES.get(code)
     how = "resolved" if resolved else str(known.severity if known else Severity.WARNING)
-    lines = [str(fields["message"])]
-    lines += [f"classes: {', '.join(_classes(fields))}"] if _classes(fields) else []
-    lines += [f"RUNBOOK.md: {fields['runbook']}"] if fields.get("runbook") else []
+    message, heading, terms = str(fields["message"]), fields.get("runbook"), dict[str, str]()
+    if language == "zh":
+        message, terms = chinese.message(code, message), dict(chinese.TERMS)
+        heading = chinese.heading(code) if known else heading
+    lines = [message]
+    lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
+    lines += [f"{terms.get('RUNBOOK.md', 'RUNBOOK.md')}: {heading}"] if heading else []
     lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []
-    return f"lectern {code} {how}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
+    return f"lectern {code} {terms.get(how, how)}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
 
 
 def _classes(fields: dict[str, Any]) -> Sequence[str]:
