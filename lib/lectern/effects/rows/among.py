@@ -45,3 +45,8 @@ def among(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool
 def listed(values: Iterable[object]) -> str:
     """Numbers or texts, as the parameter of `among`."""
     return json.dumps(list(values))
+
+
+def these(values: Iterable[object], name: str = "among") -> dict[str, str]:
+    """The parameter *name* of a statement with `among`."""
+    return {name: listed(values)}

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Float, bindparam, func, select, update
 
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
-from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
@@ -37,9 +37,9 @@ _UPDATE = (
     .values(updated_at=func.coalesce(bindparam("at", type_=Float()), orders.c.updated_at))
 )
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
-_BY_ID = select(*_COLUMNS).where(texts(orders.c.class_id))
+_BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
 _TAKEN = select(orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
-    texts(orders.c.stream), _LIVE, orders.c.state.not_in(OVER)
+    among(orders.c.stream), _LIVE, orders.c.state.not_in(OVER)
 )
 _HAVING = select(orders.c.streamer, func.count()).where(orders.c.state.in_(LOADING), _LIVE).group_by(orders.c.streamer)
 _WAITING = (
@@ -51,9 +51,9 @@ _WAITING = (
     )
     .order_by(orders.c.received_at, orders.c.class_id)
 )
-_THESE = update(orders).where(texts(orders.c.class_id))
+_THESE = update(orders).where(among(orders.c.class_id))
 _TOUCHED = _THESE.values(updated_at=bindparam("at", type_=Float()))
-_FIRST = texts(orders.c.class_id) & orders.c.answered_at.is_(None)
+_FIRST = among(orders.c.class_id) & orders.c.answered_at.is_(None)
 _UNANSWERED = select(orders.c.received_at).where(_FIRST)
 _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
 _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
@@ -69,7 +69,7 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The bookings of *class_ids* that are known."""
     if not class_ids:
         return {}
-    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, values(class_ids))}
+    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
@@ -78,7 +78,7 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
     if not streams:
         return {}
     found: dict[str, list[Slot]] = {}
-    for stream, class_id, start, end in connection.execute(_TAKEN, {**values(streams), "now": now}):
+    for stream, class_id, start, end in connection.execute(_TAKEN, {**these(streams), "now": now}):
         found.setdefault(stream, []).append(Slot(class_id, start, end))
     return found
 
@@ -146,7 +146,7 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
     """The answers of *class_ids* were sent; returns how long each that was the first one took, in seconds."""
     if not class_ids:
         return []
-    ids = values(class_ids)
+    ids = these(class_ids)
     took = [now - float(received_at) for received_at in connection.execute(_UNANSWERED, ids).scalars()]
     connection.execute(_ANSWERED, {**ids, "at": now})
     return took
@@ -161,7 +161,7 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """An alarm was raised for the waiting classes."""
     if class_ids:
-        connection.execute(_WARNED, {**values(class_ids), "at": now})
+        connection.execute(_WARNED, {**these(class_ids), "at": now})
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
@@ -179,7 +179,7 @@ def unended(connection: Connection, before: float) -> list[Order]:
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """The classes were just told to their streamer again."""
     if class_ids:
-        connection.execute(_TOUCHED, {**values(class_ids), "at": now})
+        connection.execute(_TOUCHED, {**these(class_ids), "at": now})
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:

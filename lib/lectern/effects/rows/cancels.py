@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.changes import CancelTold
-from lectern.effects.rows.one_of import texts, values
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.teacher import cancels
 from lectern.facts import TOLD_AGAIN_S, Unconfirmed
 
@@ -15,7 +15,7 @@ from lectern.facts import TOLD_AGAIN_S, Unconfirmed
 def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
     """Cancels that are not done with."""
     if told:
-        connection.execute(delete(cancels).where(texts(cancels.c.class_id)), values(one.class_id for one in told))
+        connection.execute(delete(cancels).where(among(cancels.c.class_id)), these(one.class_id for one in told))
         latest = {one.class_id: one for one in told}
         rows = [{**asdict(one), "cancelled_at": now, "told_at": now} for one in latest.values()]
         connection.execute(insert(cancels), rows)
@@ -23,8 +23,8 @@ def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
 
 def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
     """Those of *class_ids* whose cancel a streamer has not confirmed, and the streamer."""
-    wanted = select(cancels.c.class_id, cancels.c.streamer).where(texts(cancels.c.class_id))
-    return {(row.class_id, row.streamer) for row in connection.execute(wanted, values(class_ids))}
+    wanted = select(cancels.c.class_id, cancels.c.streamer).where(among(cancels.c.class_id))
+    return {(row.class_id, row.streamer) for row in connection.execute(wanted, these(class_ids))}
 
 
 def confirm(connection: Connection, confirmed: Sequence[tuple[str, str]]) -> None:
@@ -39,15 +39,15 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
     waits = cancels.c.streamer.is_(None) & (cancels.c.until > now)
     if not class_ids or connection.execute(select(cancels.c.class_id).where(waits).limit(1)).first() is None:
         return set()
-    wanted = select(cancels.c.class_id).where(waits, texts(cancels.c.class_id))
-    return set(connection.execute(wanted, values(class_ids)).scalars())
+    wanted = select(cancels.c.class_id).where(waits, among(cancels.c.class_id))
+    return set(connection.execute(wanted, these(class_ids)).scalars())
 
 
 def booked(connection: Connection, class_ids: Sequence[str]) -> None:
     """The bookings that were awaited have come, and are cancelled."""
     if class_ids:
-        mine = texts(cancels.c.class_id) & cancels.c.streamer.is_(None)
-        connection.execute(delete(cancels).where(mine), values(class_ids))
+        mine = among(cancels.c.class_id) & cancels.c.streamer.is_(None)
+        connection.execute(delete(cancels).where(mine), these(class_ids))
 
 
 def untold(connection: Connection, now: float) -> list[Unconfirmed]:
@@ -70,7 +70,7 @@ def _read(connection: Connection, which: ColumnElement[bool]) -> list[Unconfirme
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """The cancels were just told again."""
     if class_ids:
-        connection.execute(update(cancels).where(texts(cancels.c.class_id)).values(told_at=now), values(class_ids))
+        connection.execute(update(cancels).where(among(cancels.c.class_id)).values(told_at=now), these(class_ids))
 
 
 def prune(connection: Connection, now: float) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, or_, select
 
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
-from lectern.effects.rows.one_of import texts, values
 from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
 from lectern.shown import masked
@@ -25,8 +25,8 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
 def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
     """Those of *class_ids* to which *what* happened before."""
     events = journal.events
-    wanted = select(events.c.class_id).where(texts(events.c.class_id), events.c.what == what)
-    return {str(class_id) for class_id in connection.execute(wanted, values(class_ids)).scalars()}
+    wanted = select(events.c.class_id).where(among(events.c.class_id), events.c.what == what)
+    return {str(class_id) for class_id in connection.execute(wanted, these(class_ids)).scalars()}
 
 
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:
