@@ -239,4 +239,4 @@ def test_a_class_whose_file_is_lost_for_good_is_aired_by_the_other_streamer(town
         assert len(stage.ear.answers[class_id]) == 1
         assert stage.alarms(324, class_id=class_id)
         stage.on_air(class_id, 120)
-        assert stage.airing(other, class_id)["state"] == "on air"
+        wait_until(lambda: stage.airing(other, class_id)["state"] == "on air", description="the other one says so")

@@ -33,6 +33,8 @@ def teacher(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     """A teacher without streamers; its API is open."""
     with staged(town, tmp_path_factory.mktemp("api"), API_BIND=f"{HOST}:{free_port()}") as found:
         found.up("teacher")
+        # It had a streamer once, so it refuses bookings now, and does not keep them until a first one comes.
+        found.alter("teacher", "INSERT INTO streamer_list (name, lease_s, granted_at) VALUES ('gone', 0, 1)")
         yield found
 
 

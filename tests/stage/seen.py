@@ -116,6 +116,11 @@ class Stage(Platform):
         found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
         return next((one["data"] if isinstance(one["data"], str) else json.dumps(one["data"]) for one in found), "")
 
+    def tables(self, run_id: str) -> str:
+        """What the artifacts of a run show."""
+        found = self._post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+        return " ".join(json.dumps(one["data"]) for one in found)
+
     def quick_run(self, deployment_id: str, **parameters: object) -> str:
         """Start a run as the UI does at *Quick run*; returns its id."""
         return str(self._post(f"/deployments/{deployment_id}/create_flow_run", {"parameters": parameters})["id"])

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam
+from sqlalchemy import BindParameter, ColumnElement, Integer, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from lectern.effects.rows.tables.shared import Whole
 
 
 class _Values(FunctionElement[Any]):
@@ -38,7 +40,7 @@ def _on_postgresql(element: _Values, compiler: SQLCompiler, **options: Any) -> s
 def among(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
     """Whether *column* is one of the list that the parameter *name* holds, as `listed` makes it."""
     parameter: BindParameter[str] = bindparam(name)
-    values = _Numbers if column.type.python_type is int else _Values
+    values = _Numbers if isinstance(column.type, Integer | Whole) else _Values
     return column.bool_op("IN")(values(parameter))
 
 
