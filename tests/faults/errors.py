@@ -34,11 +34,11 @@ FOLDER = "TEST_ERRORS"
 STEPS: Mapping[str, str] = {
     # both roles: the intake
     "messages of channels are kept": "flows.resident.intake:Intake._keep_once",
-    "streams are read": "lectern.effects.redis.hearing:Streams.next",
+    "streams are read": "lectern.effects.redis.streams:Streams.next",
     "messages of streams are kept": "flows.resident.intake:Intake._take",
     "messages are claimed": "lectern.effects.rows.inbox:claim",
     "a run begins": "flows.resident.runs:ResidentRuns.start",
-    "a message is read": "lectern.messages:parse",
+    "a message is read": "lectern.commands:parse",
     # both roles: beside it
     "a sweep is looked for": "flows.resident.sweeps:due",
     "the lock is renewed": "lectern.effects.redis.bus:Bus.hold",

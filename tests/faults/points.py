@@ -34,8 +34,8 @@ class Point:
 
 TEACHER: Mapping[str, Point] = {
     "read from the stream, not kept": Point("lectern.effects.rows.inbox:keep", "before"),
-    "kept, not acknowledged": Point("lectern.effects.redis.hearing:Streams.acknowledge", "before"),
-    "acknowledged, not handled": Point("lectern.effects.redis.hearing:Streams.acknowledge", "after"),
+    "kept, not acknowledged": Point("lectern.effects.redis.streams:Streams.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.redis.streams:Streams.acknowledge", "after"),
     "claimed, not handled": Point("lectern.effects.rows.inbox:claim", "after"),
     "decided, not committed": Point("lectern.effects.rows.bookings:add", "after"),
     "handled, not committed": Point("lectern.effects.rows.inbox:done", "before"),
@@ -53,8 +53,8 @@ TEACHER: Mapping[str, Point] = {
 }
 STREAMER: Mapping[str, Point] = {
     "read from the stream, not kept": Point("lectern.effects.rows.inbox:keep", "before"),
-    "kept, not acknowledged": Point("lectern.effects.redis.hearing:Streams.acknowledge", "before"),
-    "acknowledged, not handled": Point("lectern.effects.redis.hearing:Streams.acknowledge", "after"),
+    "kept, not acknowledged": Point("lectern.effects.redis.streams:Streams.acknowledge", "before"),
+    "acknowledged, not handled": Point("lectern.effects.redis.streams:Streams.acknowledge", "after"),
     "handled, not shown": Point("flows.resident.record:Recorder.end", "before"),
     "shown, not noted": Point("lectern.effects.rows.inbox:recorded", "before"),
     "reserved, not committed": Point("lectern.effects.rows.cache:reserve", "after"),
@@ -67,8 +67,8 @@ STREAMER: Mapping[str, Point] = {
     "noted, not committed": Point("lectern.effects.rows.cache:arrived", "after"),
     "committed, not sent": Point("lectern.effects.redis.bus:Bus.send", "before"),
     "sent, not noted": Point("lectern.effects.redis.bus:Bus.send", "after"),
-    "about to push": Point("lectern.effects.media.ffmpeg:push", "before"),
-    "pushed": Point("lectern.effects.media.ffmpeg:push", "after"),
+    "airable, not handed to the playout": Point("flows.streamer.handing:Handing._tell", "before"),
+    "handed to the playout": Point("flows.streamer.handing:Handing._tell", "after"),
     "released, not committed": Point("lectern.effects.rows.cache:uncite", "after"),
     "lease held, not said": Point("lectern.effects.rows.leases:hold", "after"),
 }
