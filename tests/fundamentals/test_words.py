@@ -1,6 +1,7 @@
 """Times, lengths and amounts are written as people say them."""
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,8 +9,12 @@ from lectern import words
 
 
 @pytest.fixture(autouse=True)
-def _zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Shanghai")
+def _zone() -> Iterator[None]:
+    """Shanghai for a test; what comes after it in this process has the machine's zone again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Shanghai")
+        time.tzset()
+        yield
     time.tzset()
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -93,13 +93,16 @@ class Ecs(Stage):
     def busy(self) -> Iterator[list[str]]:
         """Meanwhile both hosts are at work, and stand still; gives the classes that wait for what they make."""
         classes = [self.book(self.booking(self.town.record(), "240P")) for _ in range(2)]
-        encoders = wait_until(
-            lambda: found if len(found := self.encoders()) == 2 else [],
-            timeout_s=60,
-            description="both hosts are at work",
-        )
-        for pid in encoders:
-            os.kill(pid, signal.SIGSTOP)
+        encoders: set[int] = set()
+
+        def stand_still() -> bool:
+            for pid in self.encoders():  # at once: the other host may begin when this one would have ended
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                    encoders.add(pid)
+            return len(encoders) == 2
+
+        wait_until(stand_still, timeout_s=60, description="both hosts are at work")
         try:
             yield classes
         finally:
