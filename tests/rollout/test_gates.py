@@ -76,10 +76,11 @@ def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields
     before = host.everything()
     answer = host.done("preflight", wanted=wanted)
     assert (answer["state"], answer["changed"]) == ("untouched", False)
-    plan = " ".join(answer["plan"])
+    answer = host.done("window", "--check", wanted=wanted)
+    plan = " ".join(answer["said"])
     for words in (
         "Stop all",
-        "task_list: new column institution_id",
+        "alter table task_list add column institution_id",
         "video_list: new table",
         ".env: changes",
         "Reload",

@@ -1,5 +1,6 @@
 """Two ECS hosts on this machine, and a teacher that they make renditions for."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -119,8 +120,9 @@ class Ecs(Stage):
         return next(iter(self.rows("teacher", wanted, record, resolution)), {})
 
     def results(self, record: int) -> list[dict[str, Any]]:
-        """What was published about a record."""
-        return [one for one in self.stream(self.channels["transcoding"]) if one["record_id"] == record]
+        """What was published about a record, and heard; the stream is trimmed of what all have read."""
+        heard = self.rows("teacher", "select body from inbox_list where command = 'transcoding' order by id")
+        return [said for one in heard if (said := json.loads(one["body"]))["record_id"] == record]
 
     def puts(self, record: int, resolution: str = "240P") -> int:
         """How often a rendition of a record was uploaded."""
