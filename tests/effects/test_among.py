@@ -1,8 +1,8 @@
 """A list of rows travels as one parameter, in the words of both databases."""
 
 import pytest
-from sqlalchemy import Dialect, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import select
+from sqlalchemy.engine.url import make_url
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.teacher import journal
@@ -11,15 +11,16 @@ INBOX = journal.inbox
 
 
 @pytest.mark.parametrize(
-    ("dialect", "number", "text"),
+    ("url", "number", "text"),
     [
-        (postgresql.dialect(), "CAST(value AS BIGINT) FROM json_array", "CAST(value AS TEXT) FROM json_array"),
-        (sqlite.dialect(), "value FROM json_each", "value FROM json_each"),
+        ("postgresql+psycopg://", "CAST(value AS BIGINT) FROM json_array", "CAST(value AS TEXT) FROM json_array"),
+        ("sqlite://", "value FROM json_each", "value FROM json_each"),
     ],
     ids=["postgresql", "sqlite"],
 )
-def test_numbers_are_compared_as_numbers_and_texts_as_texts(dialect: Dialect, number: str, text: str) -> None:
+def test_numbers_are_compared_as_numbers_and_texts_as_texts(url: str, number: str, text: str) -> None:
     """PostgreSQL compares no number with a text; the ids of rows are numbers of a type of our own."""
+    dialect = make_url(url).get_dialect()()
     wanted = select(INBOX.c.id).where
     assert number in str(wanted(among(INBOX.c.id)).compile(dialect=dialect))
     assert text in str(wanted(among(INBOX.c.command)).compile(dialect=dialect))
