@@ -125,7 +125,7 @@ def test_the_disk_is_full(night: Night) -> None:
     """316; both commands show it, and the class is booked again when there is room."""
     stage = night.stage
     huge = stage.town.origin.faults.add(Fault(f"{(record := stage.town.record())}/*", length_lie=2 * 10**12))
-    class_id = stage.book(stage.booking(record))
+    class_id = stage.book(stage.booking(record, starts_in_s=200_000))  # time enough to download it
     assert stage.answer(class_id)["code"] == 316
     night.agree(class_id, 316, "no room for")
     heading = CODES[316].runbook
