@@ -98,6 +98,7 @@ NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl start redis-serve
 NEEDS_SYSTEMD |= {"systemctl status lectern-backup"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
 NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
+NAMED |= {"lectern playout --dir PLAYOUT_DIR", "lectern playout --dir PLAYOUT_DIR status", "lectern playout status"}
 NAMED |= {"ansible-playbook", "supervisorctl stop", "lectern backup streamer", "lectern backup teacher"}
 """In prose, without what they want to be typed with."""
 

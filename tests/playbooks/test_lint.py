@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
-INVENTORIES = sorted(path.name for path in (ROOT / "inventory").iterdir())
+INVENTORIES = sorted(path.name for path in (ROOT / "inventory").iterdir() if path.is_dir())
 
 
 def run(home: Path, *argv: str) -> "subprocess.CompletedProcess[str]":

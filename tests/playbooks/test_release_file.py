@@ -113,7 +113,7 @@ def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Pat
     tree = tmp_path / "tree"
     for name in ("flows", "lib", "playbooks"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "uv.lock", "README.md", "LICENSE", ".gitignore"):
+    for name in ("pyproject.toml", "uv.lock", "README.md", "RUNBOOK.md", "RUNBOOK.zh.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)
     argv = [sys.executable, "-m", "playbooks.release", "--cache", str(ROOT / "dist" / ".wheels"), "--dist"]
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1764010800", "HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}

@@ -313,7 +313,8 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     assert "half done" in answered.msg
     assert "half done" in host.step("preflight", wanted=newer).msg
     assert "half done" in host.step("rollback", wanted=newer).msg
-    assert host.done("rollback", "--standing", wanted=newer)["changed"]
+    assert "2.0.1 does not stand" in host.done("rollback", "--standing", wanted=newer)["said"][-1]
+    assert host.done("rollback", "--standing")["changed"]
     assert host.states() == {"idc_client": "RUNNING"}
 
 
