@@ -27,7 +27,7 @@ class Ui:
         """Search the runs for *searched*, and click the one whose name begins with *name*."""
         self.open("/v2/runs")
         self.page.get_by_placeholder("Search by flow run name").fill(searched)
-        link = self.page.get_by_role("link", name=re.compile(f"^{re.escape(name)}"))
+        link = self.page.get_by_role("link", name=re.compile(f"^{re.escape(name)}")).first  # each try has a run
         expect(link).to_be_visible(timeout=SEEN_MS)
         others = self.page.get_by_role("link", name=re.compile("^(booking|prepare|broadcast) ")).filter(
             has_not_text=searched
