@@ -65,7 +65,7 @@ def test_a_storm_is_handled_in_batches(stage: Stage) -> None:
 @pytest.fixture(scope="module")
 def alone(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A streamer without a teacher: its process is killed, stopped and started by the tests."""
-    with staged(town, tmp_path_factory.mktemp("alone")) as found:
+    with staged(town, tmp_path_factory.mktemp("alone"), LEASE_S="60") as found:  # outlasts a slow start
         found.up("streamer1")
         yield found
 
