@@ -130,7 +130,7 @@ def _booked(scene: Scene) -> str:
     ear = Ear(scene.redis_url, "order_result", "alarm")
     try:
         assert scene.redis.publish("order", json.dumps(booking)) > 0
-        wait_until(lambda: ear.answers[class_id], timeout_s=60, description="the booking is answered")
+        wait_until(lambda: ear.answers[class_id], timeout_s=300, description="half an hour of recording is downloaded")
         assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
     finally:
         ear.close()
