@@ -30,6 +30,7 @@ def hosts(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     folder = tmp_path_factory.mktemp("unforeseen")
     errors = Errors(folder / "errors")
     own = {FOLDER: str(errors.folder), "PYTHONPATH": str(ROOT), "RUN_HEARTBEAT_S": "2"}
+    own["LEASE_S"] = "60"  # the class on air outlasts a slow start of its resident
     with staged(town, folder, **own) as stage:
         stage.launcher = (sys.executable, "-m", "tests.faults.errors")
         stage.own = {who: {name: f"{HOST}:{free_port()}" for name in ("API_BIND", "HEALTH_BIND")} for who in WHO}

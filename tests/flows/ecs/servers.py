@@ -120,9 +120,10 @@ class Ecs(Stage):
         return next(iter(self.rows("teacher", wanted, record, resolution)), {})
 
     def results(self, record: int) -> list[dict[str, Any]]:
-        """What was published about a record, and heard; the stream is trimmed of what all have read."""
+        """What our own servers published of a record, and was heard; the stream is trimmed of what all have read."""
         heard = self.rows("teacher", "select body from inbox_list where command = 'transcoding' order by id")
-        return [said for one in heard if (said := json.loads(one["body"]))["record_id"] == record]
+        said = [json.loads(one["body"]) for one in heard]
+        return [one for one in said if (one["record_id"], one["type"]) == (record, "ecs")]
 
     def puts(self, record: int, resolution: str = "240P") -> int:
         """How often a rendition of a record was uploaded."""
