@@ -44,7 +44,7 @@ FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, h
 
 
 def run(rows: list[str], stand: Stand, failed: list[str]) -> Iterator[dict[str, object]]:
-    """The figures of *rows*, as each is there; one that can not be measured does not stop those behind it."""
+    """The figures of *rows*, as each is there; one that cannot be measured does not stop those behind it."""
     for name in rows:
         began = time.monotonic()
         stand.say(f"[bold]{name}[/bold]")

@@ -21,7 +21,7 @@ WHAT = (
     " SCAN and RENAMENX in Lua, in slices of 2,000, with no check of the names, no count, no list of clashes and no"
     " journal; ours writes its journal to disk. The peer is a script as one would write it: SCAN, and pipelines of"
     " RENAMENX. *Stall* is the longest wait of another program that PINGs all the time, in a run of its own; *CPU* is"
-    " the server's and the client's together, which other work can not steal"
+    " the server's and the client's together, which other work cannot steal"
 )
 RULE = Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
 FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', 'waiting:' .. (1000000 + i) .. ':720P', 'c-' .. i) end"

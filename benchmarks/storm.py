@@ -25,7 +25,7 @@ WHAT = (
     " decision, write the same rows of the class and its events, and publish the same answer, one message a task, each"
     " set up for many short tasks as its documentation says (`benchmarks/peers/`), on the same Redis; their tasks are"
     " enqueued by their own call. The limit is a bare loop over sets: no runs, no inbox, no outbox, no checks."
-    " *Cost* is what all processes but those that publish and hear used of the CPU, which other work can not steal"
+    " *Cost* is what all processes but those that publish and hear used of the CPU, which other work cannot steal"
 )
 PEERS = ("dramatiq", "celery")
 SIZES = (1000, 10_000, 100_000)

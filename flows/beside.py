@@ -44,7 +44,7 @@ class Beside:
         if what in self._tasks:
             return
         if len(self._tasks) >= WAITING:
-            log.warning("%s: its run can not begin, the sweeper tries again: %d others wait", name, WAITING)
+            log.warning("%s: its run cannot begin, the sweeper tries again: %d others wait", name, WAITING)
             return
         work = self._do(runs, flow, parameters, name, tags, needs_run)
         self._tasks[what] = asyncio.create_task(work, name=name)
@@ -80,7 +80,7 @@ class Beside:
                 else:
                     return
         if runs.draining() or needs_run:
-            log.warning("%s: needs a run, which can not begin yet: %s", name, why)
+            log.warning("%s: needs a run, which cannot begin yet: %s", name, why)
             return
         log.warning("%s: has no run, its work is done without: %s", name, why)
         working = asyncio.create_task(self._without(runs, flow, parameters, name), name=name)

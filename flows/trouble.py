@@ -28,7 +28,7 @@ PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError
 
 
 class MustEnd(CallAPerson):
-    """This process can not go on: another one serves its queue, or its database can not be written any more."""
+    """This process cannot go on: another one serves its queue, or its database cannot be written any more."""
 
 
 async def say(host: Host[Any], what: str, error: BaseException, pause_s: float) -> None:
@@ -83,7 +83,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     """Redis does not let us read *stream*: logged at each look, alarmed while it goes on; the others are read."""
-    log.error("redis: %s can not be read, the other streams are: %s", stream, why)
+    log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
     await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why, time.time())
     await tell(host)
 

@@ -114,9 +114,7 @@ class Health:
             async with asyncio.timeout(LOOK_S):
                 oldest = await host.look(inbox.oldest, host.journal)
         except (DBAPIError, TimeoutError) as error:
-            return [
-                f"database: can not be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"
-            ]
+            return [f"database: cannot be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"]
         waits_s = time.time() - oldest if oldest is not None else 0.0
         return [f"inbox: a message waits since {waits_s:.0f} s"] if waits_s > OLD_S else []
 
@@ -221,6 +219,6 @@ async def _serve(server: uvicorn.Server, settings: Settings) -> None:
         await server.serve()
     except SystemExit as error:  # uvicorn's word for an address that is taken
         raise Misuse(
-            f"{settings.name}: can not listen at {settings.bind}. Is another process there? Set "
+            f"{settings.name}: cannot listen at {settings.bind}. Is another process there? Set "
             f"{'API_BIND' if isinstance(settings, TeacherSettings) else 'HEALTH_BIND'} to another host:port."
         ) from error

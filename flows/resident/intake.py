@@ -146,7 +146,7 @@ class Intake:
         await streams.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
-        """The command decides which flow handles a message; one that can not be read goes where its channel goes."""
+        """The command decides which flow handles a message; one that cannot be read goes where its channel goes."""
         body = as_text(body)
         command = command_of(body)
         if command not in self._groups:

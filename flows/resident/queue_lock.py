@@ -40,7 +40,7 @@ class QueueLock:
         self._folder: int | None = None
 
     async def take(self, bus: Bus, stop: asyncio.Event) -> bool:
-        """Wait for it; False where *stop* is set meanwhile. Raises CallAPerson where it can not be had in a minute."""
+        """Wait for it; False where *stop* is set meanwhile. Raises CallAPerson where it cannot be had in a minute."""
         until = time.monotonic() + START_WAIT_S
         tries = 0
         while True:

@@ -154,7 +154,7 @@ class ResidentRuns:
             await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
 
     async def execute(self, run: FlowRun) -> None:
-        """Run the flow of *run* to its end, say how it ended where the engine can not, and count what it left."""
+        """Run the flow of *run* to its end, say how it ended where the engine cannot, and count what it left."""
         if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
             return
         flow = self.created.flow(run.deployment_id)
@@ -213,7 +213,7 @@ class ResidentRuns:
             try:
                 await self.client.set_flow_run_name(run.id, name)
             except AWAY as error:
-                log.warning("%s: can not be named %s: %r", run.name, name, error)
+                log.warning("%s: cannot be named %s: %r", run.name, name, error)
                 return run.name
         return name
 
@@ -254,7 +254,7 @@ class ResidentRuns:
             try:
                 ending = await questions.in_state(self.client, ids, ENDING)
             except TryAgain as error:
-                log.warning("prefect: can not ask for cancelled runs: %s", error.message)
+                log.warning("prefect: cannot ask for cancelled runs: %s", error.message)
                 continue
             for run in ending:
                 log.info("%s: cancelled in the UI", run.name)

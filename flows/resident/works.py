@@ -27,7 +27,7 @@ class Works:
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
         self.why: MustEnd | None = None
-        """Why this process can not go on, where one of them has said so."""
+        """Why this process cannot go on, where one of them has said so."""
 
     def begin(self, works: Mapping[str, Work]) -> None:
         """Do the *works*, by their names, until `end`."""

@@ -181,7 +181,7 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
         raise
     if not found.last_second_decodes:
         part.unlink()
-        raise Refuse(f"{stem}: its end can not be decoded", errors.BAD_RECORDING)
+        raise Refuse(f"{stem}: its end cannot be decoded", errors.BAD_RECORDING)
     return found
 
 

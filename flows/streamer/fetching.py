@@ -99,7 +99,7 @@ class Fetching:
         try:
             return bool(await self._host.runs.cancelled([run_id]))
         except TryAgain as error:
-            log.warning("prefect: can not ask for cancelled downloads: %s", error.message)
+            log.warning("prefect: cannot ask for cancelled downloads: %s", error.message)
             return False
 
     async def _begin(self, stem: str) -> None:

@@ -115,7 +115,7 @@ class Keeper:
             self._session, facts = await self._host.look(_facts, settings)
             self._fields |= facts
         except DBAPIError as error:
-            log.error("database: can not be read: %s", error.orig)
+            log.error("database: cannot be read: %s", error.orig)
 
     def _is_full(self) -> bool:
         """Whether the disk takes nothing: then we get no classes, for we could not even refuse them."""

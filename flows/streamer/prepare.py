@@ -182,8 +182,8 @@ def _looks(host: Streamer, parsed: _Parsed, cached: set[str]) -> dict[str, async
             return error
         except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
             why = words(error)
-            log.error("%s: can not be looked at: %s", shown(url), why)
-            return Refuse(f"{shown(url)}: can not be looked at: {why}", DOWNLOAD_FAILED)
+            log.error("%s: cannot be looked at: %s", shown(url), why)
+            return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
 
     return {stem: asyncio.create_task(look(url)) for stem, url in urls.items()}
 

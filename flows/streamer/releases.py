@@ -47,7 +47,7 @@ async def end_runs(host: Host[StreamerSettings], released: Sequence[Airing]) -> 
         try:
             await host.runs.cancel(one.run_id, WHY)
         except TryAgain as error:
-            log.warning("%s: its run can not be cancelled in the UI: %s", one.class_id, error.message)
+            log.warning("%s: its run cannot be cancelled in the UI: %s", one.class_id, error.message)
 
 
 def release(connection: Connection, host: Streamer, message: Release, now: float) -> list[Airing]:

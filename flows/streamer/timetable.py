@@ -78,7 +78,7 @@ class Plan:
         try:
             run_id = await self._create(one)
         except (httpx.HTTPError, PrefectException, TryAgain) as error:
-            log.warning("%s: its broadcast can not be scheduled, soon again: %s", one.class_id, error)
+            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", one.class_id, error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return False
         except Exception:  # noqa: BLE001 (whatever is odd about this class, the others get their runs)
@@ -152,7 +152,7 @@ async def cancels(host: Streamer) -> None:
         try:
             await looking.look()
         except TryAgain as error:
-            log.warning("prefect: can not ask for cancelled broadcasts: %s", error.message)
+            log.warning("prefect: cannot ask for cancelled broadcasts: %s", error.message)
         await asyncio.sleep(EVERY_S)
 
 

@@ -38,7 +38,7 @@ class Witnesses:
         try:
             self._known = await self._host.look(leases.peers, self._host.settings.name)
         except DBAPIError as error:
-            log.error("database: can not be read: %s", error.orig)
+            log.error("database: cannot be read: %s", error.orig)
 
     @property
     def said(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ async def living(host: Teacher) -> list[str]:
     try:
         found = await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s)
     except (RedisError, OSError) as error:
-        raise TryAgain(f"the streamers' heartbeats can not be read: {error}") from error
+        raise TryAgain(f"the streamers' heartbeats cannot be read: {error}") from error
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
     listened_s = time.monotonic() - host.listens_since
@@ -58,7 +58,7 @@ async def living(host: Teacher) -> list[str]:
 
 
 async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain, *, dry_run: bool) -> State[None]:
-    """Messages that can not be handled before Redis is back go back to the inbox, as if they had just come."""
+    """Messages that cannot be handled before Redis is back go back to the inbox, as if they had just come."""
     if dry_run:
         return Completed(message=f"dry run: {len(inbox_ids)} messages would wait: {error.message}")
     log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)

@@ -48,7 +48,7 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
 
 
 async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
-    """First this run is seen in Prefect for a while, where a streamer looks that can not reach Redis."""
+    """First this run is seen in Prefect for a while, where a streamer looks that cannot reach Redis."""
     before = await host.look(leases.holder, streamer)
     silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:

@@ -106,7 +106,7 @@ async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionK
     try:
         found = await host.bus.waiting(list(names.values()))
     except (RedisError, OSError) as error:
-        log.warning("redis: the waiting lists can not be read: %s", error)
+        log.warning("redis: the waiting lists cannot be read: %s", error)
         return {key: [] for key in keys}
     return {key: found[name] for key, name in names.items()}
 

@@ -51,7 +51,7 @@ class Roll:
                 self.failures = 0
             except (RedisError, OSError) as error:
                 self._is_deaf()
-                log.warning("redis: the streamers can not be heard: %s", error)
+                log.warning("redis: the streamers cannot be heard: %s", error)
             except Exception:
                 self._is_deaf()
                 raise

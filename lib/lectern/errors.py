@@ -168,7 +168,7 @@ class FallBack(LecternError):
 
 
 class Refuse(LecternError):
-    """It can not be done: tell who asked, with the code."""
+    """It cannot be done: tell who asked, with the code."""
 
     def __init__(self, message: str, code: ErrorCode) -> None:
         super().__init__(message, code)
@@ -184,7 +184,7 @@ class Misuse(LecternError):
 
 
 class Malformed(LecternError):
-    """A message that can not be read; *class_id* where one could be."""
+    """A message that cannot be read; *class_id* where one could be."""
 
     def __init__(self, message: str, class_id: str | None = None) -> None:
         super().__init__(message, MALFORMED)

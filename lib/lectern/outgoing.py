@@ -78,7 +78,7 @@ def alarm(
 
 
 def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
-    """Why a class that should proceed can not."""
+    """Why a class that should proceed cannot."""
     return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"
 
 

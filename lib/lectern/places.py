@@ -41,7 +41,7 @@ class Places:
                 networks.append(ipaddress.ip_network(entry, strict=False))
             except ValueError as error:
                 raise Misuse(
-                    f"{setting}: {entry!r} can not be read; write host, host:port, 10.0.0.0/8 or {PUBLIC}"
+                    f"{setting}: {entry!r} cannot be read; write host, host:port, 10.0.0.0/8 or {PUBLIC}"
                 ) from error
         return cls(frozenset(hosts), tuple(networks), not entries or PUBLIC in entries)
 

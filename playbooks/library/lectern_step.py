@@ -175,7 +175,7 @@ def _called(module: AnsibleModule, step: str, lectern: str, wanted: dict[str, An
     try:
         status, out, err = _run(command, folder, environment, given, timeout_s)
     except OSError as error:
-        return _failure(f"{' '.join(command)} can not be started in {folder}: {error}")
+        return _failure(f"{' '.join(command)} cannot be started in {folder}: {error}")
     except subprocess.TimeoutExpired as error:
         return _failure(f"{' '.join(command)} took longer than {timeout_s} s and was ended.{_last(error.output)}")
     answer = _object(out)
@@ -229,10 +229,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _not_staged(step: str, lectern: str, *, check: bool) -> dict[str, Any]:
-    """In check mode, a host that the release has not reached can not be asked; that is said, not glossed over."""
+    """In check mode, a host that the release has not reached cannot be asked; that is said, not glossed over."""
     stage = "Stage it, which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
     if check:
-        said = f"{step}: {lectern} is not here yet, so a check can not look further. {stage}"
+        said = f"{step}: {lectern} is not here yet, so a check cannot look further. {stage}"
         return {"changed": step in CHANGERS, "said": [said], "staged": False}
     return {**_failure(f"{step}: {lectern} is not here. {stage}"), "staged": False}
 

@@ -73,11 +73,11 @@ def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> 
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
-    check = Check(NOW - 60, "its push URL can not be reached: refused")
+    check = Check(NOW - 60, "its push URL cannot be reached: refused")
     found = with_word(Found("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
     said = told(found, START - 240)
     assert "readiness: not ready, checked at" in said
-    assert "It is not ready for its start: its push URL can not be reached: refused" in said
+    assert "It is not ready for its start: its push URL cannot be reached: refused" in said
     assert "RUNBOOK.md: 324: a class is not ready for its start" in said
     assert "readiness: ready, checked at" in told(replace(found, check=Check(NOW, "")), START - 240)
 

@@ -88,7 +88,7 @@ WORDS: list[tuple[LecternError, Blame, bool]] = [
     (TryAgain("no progress for 60 s"), Blame.HOST, True),
     (FallBack("no space left", errors.NO_ECS_ROOM), Blame.HOST, True),
     (CallAPerson("its key is not in known_hosts"), Blame.HOST, True),
-    (CallAPerson("ffmpeg can not be run"), Blame.HOST, True),
+    (CallAPerson("ffmpeg cannot be run"), Blame.HOST, True),
     (CallAPerson("403", errors.UPLOAD_FAILED), Blame.TARGET, False),
     (TryAgain("503 for a minute", errors.UPLOAD_FAILED), Blame.TARGET, False),
     (Refuse("not done after 300 s", errors.TRANSCODE_TIMED_OUT), Blame.CLOCK, False),

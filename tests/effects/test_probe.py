@@ -64,7 +64,7 @@ async def test_a_recording_without_video_is_refused(tmp_path: Path) -> None:
 async def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.flv"
     path.write_bytes(content)
-    with pytest.raises(Refuse, match=r"can not be opened|no stream") as raised:
+    with pytest.raises(Refuse, match=r"cannot be opened|no stream") as raised:
         await probe.probe(path)
     assert raised.value.code is BAD_RECORDING
 

@@ -118,7 +118,7 @@ def test_a_journal_that_can_not_be_written_is_refused_before_anything_is_renamed
 ) -> None:
     fill(client, 3)
     before = everything(client)
-    with pytest.raises(Misuse, match=r"no/such/file: the journal can not be written: No such file"):
+    with pytest.raises(Misuse, match=r"no/such/file: the journal cannot be written: No such file"):
         renamed(client, [Rule.parse(*WAITING)], journal=tmp_path / "no/such/file")
     assert everything(client) == before
 
@@ -197,7 +197,7 @@ def test_a_server_that_forgets_the_script_gets_it_again(client: redis.Redis) -> 
 def test_a_server_whose_scripts_have_no_clock_is_timed_from_here(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scripts of old servers can not look at it."""
+    """Scripts of old servers cannot look at it."""
     monkeypatch.setattr(rekey, "_SCRIPT", rekey._SCRIPT.replace("rawget(_G, 'os')", "nil"))
     monkeypatch.setattr(rekey, "MOST_COUNT", 1000)
     fill(client, 3000)

@@ -198,7 +198,7 @@ def test_all_else_is_forbidden(setting: str, url: str) -> None:
 
 
 def test_a_list_that_can_not_be_read_is_misuse() -> None:
-    with pytest.raises(Misuse, match="can not be read"):
+    with pytest.raises(Misuse, match="cannot be read"):
         Allowed.parse("http://h/")
 
 

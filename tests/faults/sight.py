@@ -41,7 +41,7 @@ class Sight:
         try:
             answered = self.answers()
         except (redis.RedisError, OSError):
-            return ["Redis can not be asked: nothing is known to be answered"]
+            return ["Redis cannot be asked: nothing is known to be answered"]
         waits: list[str] = []
         missing = [class_id for class_id in (*self._booked, *self._due) if class_id not in answered]
         if missing:

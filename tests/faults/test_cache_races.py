@@ -98,7 +98,7 @@ class Cache(RuleBasedStateMachine):
         return lambda c: download.arrive(c, self.hosts[worker], stem, remote, found)
 
     def failing(self, worker: int, stem: str) -> Work:
-        error = Refuse("its end can not be decoded", BAD_RECORDING)
+        error = Refuse("its end cannot be decoded", BAD_RECORDING)
         return lambda c: download._fail(c, self.hosts[worker], stem, error)
 
     def together(self, first: Work, second: Work, schedule: Sequence[bool]) -> None:

@@ -152,7 +152,7 @@ class World:
                 self.cut(who, what, for_s)
 
     def is_lost(self, who: str) -> bool:
-        """Whether it can not be heard."""
+        """Whether it cannot be heard."""
         return who in self._down or not self._stopped.keys().isdisjoint(_ways(who))
 
     def find(self, who: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages that can not be handled stand apart, and hold up none of those that came with them."""
+"""Messages that cannot be handled stand apart, and hold up none of those that came with them."""
 
 import asyncio
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
         store.rendition_path(stage.folder / "streamer1", kept[bad["class_id"]]).unlink()
         said = alarm_of(stage, bad["class_id"])
         assert "its file is gone" in said
-        assert "its push URL can not be reached" in said
+        assert "its push URL cannot be reached" in said
         assert stage.alarms(324, class_id=good["class_id"]) == []
         key = f"timetable-{stage.name('streamer1')}"
 

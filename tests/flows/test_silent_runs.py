@@ -54,7 +54,7 @@ def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path
             second.lectern("streamer1", "init", "streamer")
             other = second.serve("streamer1")
             wait_until(lambda: other.exit_code is not None, timeout_s=60, description="the second host ends")
-            assert f"can not listen at {bind}" in other.said()
+            assert f"cannot listen at {bind}" in other.said()
             assert "HEALTH_BIND" in other.said()
         assert stage.residents["streamer1"].end() == 0
         with pytest.raises(httpx.ConnectError):

@@ -101,7 +101,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
 
 
 def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:
-    """Although it can not do anything itself; and when it goes on, it finds that the class is another's."""
+    """Although it cannot do anything itself; and when it goes on, it finds that the class is another's."""
     class_id, stopped, other = on_air()
     record = pair.order(class_id)["url_stem"]
     pair.residents[stopped].pause()

@@ -125,7 +125,7 @@ def test_a_body_that_is_too_long_is_413(api: httpx.Client) -> None:
 
 
 def test_a_request_of_another_time_is_401(api: httpx.Client) -> None:
-    """Who records a request that names its time can not send it again an hour later."""
+    """Who records a request that names its time cannot send it again an hour later."""
     found = api.post("/transcode", json=signed(record_id=6, video_resolution="720P", at=time.time() - 3600))
     assert found.status_code == 401
     assert "of another time" in found.json()["error"]

@@ -131,7 +131,7 @@ def liar(tmp_path_factory: pytest.TempPathFactory, town: Town) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def troubled(stage: Stage, liar: str) -> dict[str, list[str]]:
-    """The class_ids of bookings whose recordings can not be had, by what is wrong; they run side by side."""
+    """The class_ids of bookings whose recordings cannot be had, by what is wrong; they run side by side."""
     booked: dict[str, list[str]] = {}
     for trouble, fault in {
         "truncated": Fault("", method="GET", truncate_bytes=100_000),

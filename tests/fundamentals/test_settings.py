@@ -212,7 +212,7 @@ def test_a_missing_sign_key_is_refused_by_name_with_what_to_do() -> None:
 
 @pytest.mark.parametrize("name", ["ALLOWED_ORIGINS", "ALLOWED_PUSH_HOSTS"])
 def test_places_that_nobody_can_read_are_refused_at_once(name: str) -> None:
-    with pytest.raises(Misuse, match=f"{name}: 'http://h/' can not be read; write host, host:port"):
+    with pytest.raises(Misuse, match=f"{name}: 'http://h/' cannot be read; write host, host:port"):
         StreamerSettings.load(**{name.lower(): "public,http://h/"})
 
 

@@ -141,7 +141,7 @@ def test_the_alarm_of_a_result_that_nobody_asked_for_names_the_classes_that_wait
 
 
 def test_a_result_that_nobody_asked_for_raises_an_alarm(stage: Stage) -> None:
-    """It can not happen in theory; nothing is changed."""
+    """It cannot happen in theory; nothing is changed."""
     record = stage.town.record()
     result = {"cmd": "transcoding", "record_id": record, "video_resolution": "240P", "result": "failed", "type": "oss"}
     stage.publish("transcoding", result)

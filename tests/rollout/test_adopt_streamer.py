@@ -115,7 +115,7 @@ def test_the_disk_and_the_database_agree_afterwards(host: OldStreamer) -> None:
 
 
 def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> None:
-    """It says the same as what is done then, through a connection that can not write."""
+    """It says the same as what is done then, through a connection that cannot write."""
     host = OldStreamer(tmp_path)
     host.has_old_tables()
     host.has_class("c-1", "http://origin.example/1.flv")

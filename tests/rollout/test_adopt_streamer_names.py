@@ -1,4 +1,4 @@
-"""Which old file is which rendition; what can not be told goes to the quarantine, and is named."""
+"""Which old file is which rendition; what cannot be told goes to the quarantine, and is named."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Old bookings that can not be taken over are named, with what is wrong, before anything is changed."""
+"""Old bookings that cannot be taken over are named, with what is wrong, before anything is changed."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def test_a_class_of_unreadable_times_is_named_and_left_alone(
     before = host.dump()["task_list"]
     plan = host.planned()
     if end != NOW - 0.5:  # that one has ended, whenever it began
-        assert "task_list left alone, for their times can not be read: 'c-\\'9\\''" in plan.said[-1]
+        assert "task_list left alone, for their times cannot be read: 'c-\\'9\\''" in plan.said[-1]
     host.adopt()
     assert host.states() == {}
     assert host.dump()["task_list"] == before
@@ -47,14 +47,14 @@ REFUSED: dict[str, tuple[dict[str, Value], str]] = {
     "it has no push": ({"push_url": None}, "its push_url '' is no rtmp address"),
     "its name is none of ours": ({"class_id": "课 2"}, "class '课 2' at .*: its class_id has other characters"),
     "it ends before it begins": ({"end": NOW + 60}, "it ends .* before it begins"),
-    "it begins, who knows its end": ({"end": "x"}, "its times can not be read, and it may be to come"),
+    "it begins, who knows its end": ({"end": "x"}, "its times cannot be read, and it may be to come"),
     "it ends, who knows its begin": (
         {"start": None},
-        r"\(start_time NULL, end_time '1764020800.0'\): its times can not",
+        r"\(start_time NULL, end_time '1764020800.0'\): its times cannot",
     ),
     "its times are milliseconds": (
         {"start": (NOW + 60) * 1000, "end": (NOW + 90) * 1000},
-        "its times can not be read, and it may be to come; correct them in the old program",
+        "its times cannot be read, and it may be to come; correct them in the old program",
     ),
 }
 

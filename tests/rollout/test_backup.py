@@ -214,5 +214,5 @@ def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None
 def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
     make.make(wanted)
     (wanted.backup_dir / make.MANIFEST).write_text(json.dumps({"id": 1}))
-    with pytest.raises(CallAPerson, match="can not be read"):
+    with pytest.raises(CallAPerson, match="cannot be read"):
         make.read(wanted.backup_dir)

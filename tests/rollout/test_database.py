@@ -104,7 +104,7 @@ def test_a_damaged_database_is_refused_in_words(live: Path, tmp_path: Path) -> N
 
 def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("no database, but long enough to be taken for one" * 100)
-    with pytest.raises(CallAPerson, match="SQLite can not read it"):
+    with pytest.raises(CallAPerson, match="SQLite cannot read it"):
         database.copy(tmp_path / "x.db", tmp_path / "copy.db")
 
 

@@ -188,5 +188,5 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> No
 
 
 def test_where_an_open_quote_would_swallow_a_value_the_line_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="line 1 can not be read"):
+    with pytest.raises(Misuse, match="line 1 cannot be read"):
         env_file.edited("A='open\nB=1\n", {"B": "it's"})

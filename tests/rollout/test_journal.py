@@ -1,4 +1,4 @@
-"""The journal says what can not be seen; a torn line was never written; two rollouts never overlap."""
+"""The journal says what cannot be seen; a torn line was never written; two rollouts never overlap."""
 
 import json
 import multiprocessing
@@ -100,7 +100,7 @@ def test_wherever_a_crash_tears_the_last_line_the_others_stand(
 def test_a_line_that_is_not_the_last_and_can_not_be_read_calls_a_person(journal: Journal) -> None:
     noted(journal, WINDOW)
     journal.path.write_bytes(b"garbage\n" + journal.path.read_bytes())
-    with pytest.raises(CallAPerson, match="line 1 can not be read"):
+    with pytest.raises(CallAPerson, match="line 1 cannot be read"):
         journal.notes()
 
 

@@ -68,7 +68,7 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
 
 
 async def output_there(host: Teacher, one: Due) -> str | None:
-    """The rendition's public URL, if a HEAD finds it there; None where that can not be said."""
+    """The rendition's public URL, if a HEAD finds it there; None where that cannot be said."""
     base = host.settings.public_url
     if base is None:
         return None
@@ -83,7 +83,7 @@ async def output_there(host: Teacher, one: Due) -> str | None:
 
 
 async def gone(host: Teacher, url: str) -> bool:
-    """Whether a HEAD says that nothing is at *url* any more; where it can not tell, nothing is known to be gone."""
+    """Whether a HEAD says that nothing is at *url* any more; where it cannot tell, nothing is known to be gone."""
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:
@@ -92,5 +92,5 @@ async def gone(host: Teacher, url: str) -> bool:
     except origin.Absent:
         return True
     except LecternError as error:
-        log.info("%s: can not be looked at, so it counts as being there: %s", shown(url), error.message)
+        log.info("%s: cannot be looked at, so it counts as being there: %s", shown(url), error.message)
     return False

@@ -14,7 +14,7 @@ NOTICE_S = WITNESS_S + 1.0
 HASTE_S = 2.0
 """A move is announced so much earlier than its notice asks for: its run needs a moment to begin.
 
-More would cost a streamer that only Redis can not reach: from the announcement on Prefect's word is against it.
+More would cost a streamer that only Redis cannot reach: from the announcement on Prefect's word is against it.
 """
 
 

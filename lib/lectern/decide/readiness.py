@@ -18,9 +18,9 @@ class Seen:
     num_cite: int
     wanted_bytes: int
     found_bytes: int | None  # None where there is no file
-    unreadable: str | None  # why the file can not be read
+    unreadable: str | None  # why the file cannot be read
     damaged: str | None  # why the file is not the recording that was downloaded
-    unreachable: str | None  # why the push URL can not be reached
+    unreachable: str | None  # why the push URL cannot be reached
     skew_s: float | None  # of this host's clock, None where Redis could not be asked
     lease: bool  # this streamer may push
 
@@ -44,13 +44,13 @@ def reds(seen: Seen) -> list[str]:
     elif seen.found_bytes != seen.wanted_bytes:
         found.append(f"its file has {seen.found_bytes} bytes, not {seen.wanted_bytes}")
     elif seen.unreadable:
-        found.append(f"its file can not be read: {seen.unreadable}")
+        found.append(f"its file cannot be read: {seen.unreadable}")
     elif seen.damaged:
         found.append(f"its file is damaged: {seen.damaged}")
     if seen.num_cite < 1:
         found.append("nothing pins its rendition")
     if seen.unreachable:
-        found.append(f"its push URL can not be reached: {seen.unreachable}")
+        found.append(f"its push URL cannot be reached: {seen.unreachable}")
     if seen.skew_s is not None and abs(seen.skew_s) > MAX_SKEW_S:
         found.append(f"this host's clock is off by {seen.skew_s:.1f} s")
     if not seen.lease:

@@ -79,7 +79,7 @@ async def run(
 
     *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
     it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads what *stdin* returns as soon as
-    that is there, and can not stall before; else nothing. Any return code is returned: the caller judges it. A program
+    that is there, and cannot stall before; else nothing. Any return code is returned: the caller judges it. A program
     that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled, gets TERM, after
     *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
     """
@@ -162,13 +162,13 @@ async def _start(
         )
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
-            raise Misuse(f"{argv[0]}: can not be started in {cwd}: there is no such folder") from error
+            raise Misuse(f"{argv[0]}: cannot be started in {cwd}: there is no such folder") from error
         name = Path(argv[0]).name
         raise Misuse(
-            f"{argv[0]}: can not be started ({error.strerror}); install it (apt-get install {name}) or give its path"
+            f"{argv[0]}: cannot be started ({error.strerror}); install it (apt-get install {name}) or give its path"
         ) from error
     except OSError as error:  # no process or memory to be had just now
-        raise TryAgain(f"{argv[0]}: can not be started: {error.strerror}") from error
+        raise TryAgain(f"{argv[0]}: cannot be started: {error.strerror}") from error
 
 
 def _last_will(file_limit_bytes: int | None) -> Callable[[], None] | None:
@@ -252,7 +252,7 @@ async def _end(child: _Child, grace_s: float) -> None:
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
     transport.close()
     if process.returncode is None:
-        raise CallAPerson(f"process {process.pid} can not be ended, not even by KILL; does its disk hang?")
+        raise CallAPerson(f"process {process.pid} cannot be ended, not even by KILL; does its disk hang?")
 
 
 async def _end_group(child: _Child, sign: signal.Signals, grace_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The rollout's journal on a host: what can not be seen by looking, written before and after it happens."""
+"""The rollout's journal on a host: what cannot be seen by looking, written before and after it happens."""
 
 import fcntl
 import json
@@ -52,7 +52,7 @@ class Journal:
     def notes(self) -> list[Note]:
         """All whole lines of this role, in their order.
 
-        Raises CallAPerson where a line that is not the last can not be read.
+        Raises CallAPerson where a line that is not the last cannot be read.
         """
         try:
             data = self.path.read_bytes()
@@ -66,7 +66,7 @@ class Journal:
             except (ValueError, TypeError) as error:
                 if line:  # an empty one closes a torn line
                     raise CallAPerson(
-                        f"{self.path}: line {number} can not be read ({error}). Look at it with a person who knows "
+                        f"{self.path}: line {number} cannot be read ({error}). Look at it with a person who knows "
                         f"what was done here; take the line out, then run this again."
                     ) from error
                 continue

@@ -42,7 +42,7 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
     yield from faults_of_new(wanted)
     silent = make.silent(wanted)
     if silent is None:
-        yield f"{wanted.backup_dir}: the backup is gone, so this rollout can not be taken back."
+        yield f"{wanted.backup_dir}: the backup is gone, so this rollout cannot be taken back."
         return
     file = silent.database_in(wanted.backup_dir / make.SILENT)
     if file is not None and (silent.database is None or database.sha256(file) != silent.database.sha256):

@@ -114,7 +114,7 @@ class Wanted(BaseModel):
         if self.role == "streamer" and self.video_root is None:
             raise ValueError("a streamer needs video_root")
         if f"{self.program}.conf" in self.old_programs:
-            raise ValueError(f"{self.program}.conf is the new program's file and can not be among old_programs")
+            raise ValueError(f"{self.program}.conf is the new program's file and cannot be among old_programs")
         return self
 
     @classmethod
@@ -127,7 +127,7 @@ class Wanted(BaseModel):
                 f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
                 for one in error.errors(include_url=False, include_input=False, include_context=False)
             )
-            raise Misuse(f"What is wanted of this host can not be read: {faults}. Correct the inventory.") from error
+            raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
 
     @classmethod
     def stored(cls, text: str) -> "Wanted":

@@ -12,7 +12,7 @@ _ESCAPED = {"'": "\\'"}
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    r"""*name* in quotes; what can not be read is written as ``\n`` or ``\xff``."""
+    r"""*name* in quotes; what cannot be read is written as ``\n`` or ``\xff``."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "'" + "".join(_ESCAPED.get(c) or (c if c.isprintable() else ascii(c)[1:-1]) for c in text) + "'"
 

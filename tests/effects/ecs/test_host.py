@@ -35,7 +35,7 @@ async def test_a_missing_program_calls_a_person(
     """What only the upload needs is missed before anything is encoded."""
     report = Report()
     with pytest.raises(
-        CallAPerson, match=rf"ssh://.*no-{program} can not be run; type there: apt-get install {package}$"
+        CallAPerson, match=rf"ssh://.*no-{program} cannot be run; type there: apt-get install {package}$"
     ):
         await transcode(connection, replace(job, programs=Programs(**{program: f"no-{program}"})), report)
     assert report.step == step

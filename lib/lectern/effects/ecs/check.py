@@ -24,7 +24,7 @@ from lectern.errors import (
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
-"""With these codes a shell says that a program can not be run."""
+"""With these codes a shell says that a program cannot be run."""
 
 _TAIL_S = 3
 _WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
@@ -62,8 +62,8 @@ class Measured:
 
 
 def missing(connection: ssh.Connection, program: str, package: str) -> CallAPerson:
-    """A program can not be run there."""
-    return CallAPerson(f"{connection.host}: {program} can not be run; type there: apt-get install {package}")
+    """A program cannot be run there."""
+    return CallAPerson(f"{connection.host}: {program} cannot be run; type there: apt-get install {package}")
 
 
 async def look(
@@ -144,7 +144,7 @@ async def made_well(
     try:
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
-        raise TryAgain(f"{connection.host}: {path} can not be read: {finished.last_words}") from error
+        raise TryAgain(f"{connection.host}: {path} cannot be read: {finished.last_words}") from error
     if int(looked) in MISSING:
         raise missing(connection, programs.ffprobe, "ffmpeg")
     made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)

@@ -104,7 +104,7 @@ class Ended:
 async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
     """Make the folder *name* in *root*, or find it again; what others left in *root* is ended and removed.
 
-    Raises FallBack (no room), CallAPerson (*root* can not be used, or something there can not be ended).
+    Raises FallBack (no room), CallAPerson (*root* cannot be used, or something there cannot be ended).
     """
     said = await _quick(connection, f"the folder {root}/{name}", _ENTER, root, name)
     path, free_kib, *files = said.splitlines()
@@ -154,7 +154,7 @@ async def run(
     if seen.returncode == _GONE:
         raise TryAgain(f"{connection.host}: {folder.path} is gone: {step} was ended by another")
     if not found:
-        raise CallAPerson(f"{connection.host}: {folder.path} can not be used: {seen.last_words or seen.returncode}")
+        raise CallAPerson(f"{connection.host}: {folder.path} cannot be used: {seen.last_words or seen.returncode}")
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None
     return Ended(None if code == "gone" else int(code), output, seen.errors, free_bytes)

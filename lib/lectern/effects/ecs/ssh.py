@@ -31,7 +31,7 @@ _WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
 
 
 class Lost(TryAgain):
-    """The host can not be reached, or the connection to it broke; what was begun there may go on."""
+    """The host cannot be reached, or the connection to it broke; what was begun there may go on."""
 
 
 class _UnknownKey(Exception):
@@ -247,7 +247,7 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
         raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise Lost(f"{host}: can not be reached: {error or type(error).__name__}") from error
+        raise Lost(f"{host}: cannot be reached: {error or type(error).__name__}") from error
 
 
 def _key(path: Path) -> paramiko.PKey:
@@ -256,7 +256,7 @@ def _key(path: Path) -> paramiko.PKey:
         return paramiko.PKey.from_path(path)
     except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
         make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
-        raise Misuse(f"{path}: can not be read as an SSH key ({error or type(error).__name__}); {make}") from error
+        raise Misuse(f"{path}: cannot be read as an SSH key ({error or type(error).__name__}); {make}") from error
 
 
 def _scan(host: Host, known_hosts_path: Path) -> str:

@@ -20,7 +20,7 @@ _SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")
 
 
 def takes_nothing(error: BaseException) -> bool:
-    """Whether *error*, of the system or of a database, says that the disk can not be written."""
+    """Whether *error*, of the system or of a database, says that the disk cannot be written."""
     if isinstance(error, BaseExceptionGroup):
         return any(takes_nothing(one) for one in error.exceptions)
     cause = error.orig if isinstance(error, DBAPIError) else error

@@ -14,18 +14,18 @@ class NoSuchHost(ValueError):
 def addresses(host: str, port: int) -> list[Address]:
     """The addresses of *host*, the one to be tried first at the beginning; it can wait, so call it in a thread.
 
-    Raises NoSuchHost, or TryAgain if the name can not be looked up just now.
+    Raises NoSuchHost, or TryAgain if the name cannot be looked up just now.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
             raise NoSuchHost(f"{host}: there is no such host") from error
-        raise TryAgain(f"{host}: can not be looked up: {error.strerror}") from error
+        raise TryAgain(f"{host}: cannot be looked up: {error.strerror}") from error
     except UnicodeError as error:
         raise NoSuchHost(f"{host}: is no host name") from error
     except OSError as error:
-        raise TryAgain(f"{host}: can not be looked up: {error.strerror or error}") from error
+        raise TryAgain(f"{host}: cannot be looked up: {error.strerror or error}") from error
     known: dict[Address, None] = {}  # keeps the order
     for *_, where in found:
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])

@@ -59,7 +59,7 @@ class Allowed:
         """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
         Raises Refuse(FORBIDDEN_ORIGIN) where it may not be, Refuse(DOWNLOAD_FAILED) where there is no such host,
-        TryAgain if the host's name can not be looked up just now.
+        TryAgain if the host's name cannot be looked up just now.
         """
         parts, host, port = _split(url)
         try:
@@ -89,7 +89,7 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
         raise Refuse(f"{said}: has control characters or a backslash", FORBIDDEN_ORIGIN)
     if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse(f"{said}: its host can not be read", FORBIDDEN_ORIGIN)
+        raise Refuse(f"{said}: its host cannot be read", FORBIDDEN_ORIGIN)
     return parts, host, port or _PORTS[parts.scheme]
 
 
@@ -126,7 +126,7 @@ async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
                 raise TryAgain(f"{shown(here)}: no answer: {said}") from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
-                raise Refuse(f"{shown(here)}: its answer can not be read: {said}", DOWNLOAD_FAILED) from error
+                raise Refuse(f"{shown(here)}: its answer cannot be read: {said}", DOWNLOAD_FAILED) from error
     last = shown(here)
     raise Refuse(f"{shown(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
 

@@ -41,7 +41,7 @@ async def request_transcoding(
     fields: dict[str, object] = {"record_id": record_id, "video_resolution": str(resolution)}
     body = {**fields, "sign": sign(fields, secret)}
     try:
-        if urlsplit(url).port == 0:  # reading it raises ValueError for a port that there can not be
+        if urlsplit(url).port == 0:  # reading it raises ValueError for a port that there cannot be
             raise FallBack(f"{thing}: the transcoder's URL has port 0")
         async with (
             asyncio.timeout(timeout_s),
@@ -56,7 +56,7 @@ async def request_transcoding(
     except httpx.TransportError as error:
         raise TryAgain(f"{thing}: no answer: {type(error).__name__} {error}"[:_ERROR_CHARACTERS]) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack(f"{thing}: can not be asked: {type(error).__name__} {error}"[:_ERROR_CHARACTERS]) from error
+        raise FallBack(f"{thing}: cannot be asked: {type(error).__name__} {error}"[:_ERROR_CHARACTERS]) from error
     found = f"{thing}: answered {answer.status_code}: {said}".rstrip(": ")
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)

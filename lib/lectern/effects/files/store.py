@@ -91,7 +91,7 @@ def size_bytes(path: Path) -> int:
 
 
 def readable(path: Path) -> tuple[int | None, str | None]:
-    """The size of a file, and why its beginning or its end can not be read; None and None where it is not there."""
+    """The size of a file, and why its beginning or its end cannot be read; None and None where it is not there."""
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size

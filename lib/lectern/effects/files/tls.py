@@ -26,5 +26,5 @@ def context() -> ssl.SSLContext:
         except FileNotFoundError:
             continue
         except OSError as error:
-            _log.warning("%s: its authorities can not be read: %s", bundle, error)
+            _log.warning("%s: its authorities cannot be read: %s", bundle, error)
     return made

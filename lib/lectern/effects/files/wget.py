@@ -44,10 +44,10 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
     """One try of a download into *target*, that goes on where the file ends, of the URL on stdin.
 
     No configuration, proxy, password file or redirect leads it elsewhere than to the URL, which was checked.
-    Raises Misuse for a rate it can not read.
+    Raises Misuse for a rate it cannot read.
     """
     if rate is not None and not _RATE.fullmatch(rate):
-        raise Misuse(f"download rate {rate!r}: can not be read; write 1000k, 1.5m or 0 (no limit)")
+        raise Misuse(f"download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)")
     limit = [] if rate is None else [f"--limit-rate={rate}"]
     ours = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
     return [wget, "--no-config", "--no-proxy", "--no-netrc", *ours, *options, "-O", target, "--input-file=-"]

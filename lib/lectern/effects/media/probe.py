@@ -61,7 +61,7 @@ def _probe(path: Path) -> Probe:
                 raise Refuse(f"{path}: has no video, only {_found(container)}", BAD_RECORDING)
             return _look(path, container)
     except (av.error.FFmpegError, OSError) as error:
-        raise Refuse(f"{path}: can not be opened as a recording: {error}", BAD_RECORDING) from error
+        raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
 
 
 def _look(path: Path, container: InputContainer) -> Probe:

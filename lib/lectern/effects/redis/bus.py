@@ -106,7 +106,7 @@ class Bus:
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
     async def cry(self, channel: str, body: str) -> None:
-        """Send an alarm that can not be written down first."""
+        """Send an alarm that cannot be written down first."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.publish(channel, body)
             pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)

@@ -25,7 +25,7 @@ class Kind:
     regex: str
     glob: str
     lua: str
-    check: str  # in Lua, of a captured text {0}: what its pattern can not say
+    check: str  # in Lua, of a captured text {0}: what its pattern cannot say
 
 
 RECORD_ID = Kind(_DIGITS, "", "[0-9]{1,19}", "[0-9]*", "%d+", "#{0} <= 19")

@@ -41,7 +41,7 @@ class Journal:
             try:
                 file = path.open("a+b")
             except OSError as error:
-                raise Misuse(f"{path}: the journal can not be written: {error.strerror}. Name another file.") from error
+                raise Misuse(f"{path}: the journal cannot be written: {error.strerror}. Name another file.") from error
             with file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))

@@ -183,7 +183,7 @@ def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
 
 
 def dead(connection: Connection, journal: Journal, id_: int, error: str) -> None:
-    """The message can not be handled, ever; *error* says why."""
+    """The message cannot be handled, ever; *error* says why."""
     _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
 
 

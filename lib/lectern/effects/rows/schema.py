@@ -234,5 +234,5 @@ def _translated(name: str, found: str) -> LecternError:
     if "malformed" in found or "not a database" in found:
         return CallAPerson(f"{name}: {_damaged(found)}")
     if "readonly" in found or "unable to open" in found or "permission" in found.lower():
-        return Misuse(f"{name}: it can not be opened for writing ({found}). Run this as the user that owns the file.")
+        return Misuse(f"{name}: it cannot be opened for writing ({found}). Run this as the user that owns the file.")
     return CallAPerson(f"{name}: the database refused ({found}). Nothing was changed.")

@@ -133,6 +133,6 @@ def _prove(target: Path, names: list[str]) -> None:
                 while content is not None and content.read(_CHUNK_BYTES):
                     pass
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise CallAPerson(f"{target}: the archive can not be read back ({error}). Is the disk sound?") from error
+        raise CallAPerson(f"{target}: the archive cannot be read back ({error}). Is the disk sound?") from error
     if found != names:
         raise CallAPerson(f"{target}: {len(names)} files were written and {len(found)} read back. Is the disk sound?")

@@ -97,7 +97,7 @@ def _in_words(file: Path) -> Iterator[None]:
                 f"{file}: another program has held it for {BUSY_TIMEOUT_S} s ({error}). Try again."
             ) from error
         raise CallAPerson(
-            f"{file}: SQLite can not read it ({error}). Nothing was changed. Is it the right file? If it is, see "
+            f"{file}: SQLite cannot read it ({error}). Nothing was changed. Is it the right file? If it is, see "
             f"what `sqlite3 {file} 'pragma integrity_check'` says."
         ) from error
 

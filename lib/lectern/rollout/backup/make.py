@@ -52,7 +52,7 @@ def read(folder: Path) -> Backup | None:
     try:
         found = Backup.model_validate_json(text)
     except ValueError as error:
-        raise CallAPerson(f"{folder / MANIFEST}: it can not be read. Look at the backup by hand.") from error
+        raise CallAPerson(f"{folder / MANIFEST}: it cannot be read. Look at the backup by hand.") from error
     return found.model_copy(update={"before": found.before.model_copy(update={"folder": folder / "files"})})
 
 

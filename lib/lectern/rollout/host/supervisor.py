@@ -124,7 +124,7 @@ class Supervisor:
         self._call("stop", name, timeout_s=STOP_TIMEOUT_S)
 
     def last_words(self, name: str) -> str:
-        """The end of what a program wrote to its errors, or else to its output; empty where that can not be read."""
+        """The end of what a program wrote to its errors, or else to its output; empty where that cannot be read."""
         for channel in ("stderr", "stdout"):
             answer = self._call("tail", name, channel)
             lines = [line.strip() for line in answer.output.splitlines() if line.strip()]

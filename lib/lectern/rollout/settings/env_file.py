@@ -56,7 +56,7 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
     """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
 
     Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a name
-    that is there in another spelling gets the value too. Raises Misuse where a line before can not be read, and its
+    that is there in another spelling gets the value too. Raises Misuse where a line before cannot be read, and its
     quote would swallow ours.
     """
     raw = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}  # else dotenv would fill it in
@@ -66,7 +66,7 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
             return found
     bad = next((b.original.line for b in _bindings(text) if b.error), None)
     raise Misuse(
-        f"line {bad} can not be read (is a quote open?), and what is added below would become a part of it. Close the "
+        f"line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close the "
         f"quote, or take the line out."
     )
 

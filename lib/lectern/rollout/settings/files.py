@@ -28,7 +28,7 @@ class SettingsFile:
     has_secrets: Callable[[Mapping[str, Any]], bool]
 
     def pending(self) -> list[Difference]:
-        """What `apply` would change, masked. Raises Misuse where the file can not be read."""
+        """What `apply` would change, masked. Raises Misuse where the file cannot be read."""
         text = self.read(self.path)
         new = self._new(text)
         return [] if new == text else [Difference(str(self.path), self.shown(text), self.shown(new))]

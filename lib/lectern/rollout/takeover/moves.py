@@ -136,7 +136,7 @@ def _fields(step: Step) -> dict[str, str | int]:
 def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
     """Do *steps* in their order, so that they are on the disk when this returns.
 
-    Raises CallAPerson where one can not be done; nothing is ever overwritten.
+    Raises CallAPerson where one cannot be done; nothing is ever overwritten.
     """
     for step in journal.unfinished:
         if not isinstance(step, Move):
@@ -155,7 +155,7 @@ def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
         except OSError as error:
             thing = f"{step.old} to {step.new}" if isinstance(step, Move) else step.folder
             raise CallAPerson(
-                f"{shown(thing)}: can not be moved, made or taken away ({error.strerror}). What was moved before it "
+                f"{shown(thing)}: cannot be moved, made or taken away ({error.strerror}). What was moved before it "
                 f"can be moved back."
             ) from error
     _sync(steps)
@@ -197,18 +197,18 @@ def undo(journal: MovesJournal) -> list[str]:
 
 
 def _move_back(step: Move) -> str | None:
-    """Why a file can not be moved back; empty where it was, None where it need not be."""
+    """Why a file cannot be moved back; empty where it was, None where it need not be."""
     there = _look(step.new)
     old = _look(step.old)
     if there is None:
         is_back = old is not None and old.st_ino == step.inode
-        return None if is_back else "can not be moved back, for this program has evicted or moved them"
+        return None if is_back else "cannot be moved back, for this program has evicted or moved them"
     if not _is_same(there, step):
         # Of a step that a crash has prevented, the old file is where it was.
         is_back = old is not None and _is_same(old, step)
-        return None if is_back else "can not be moved back, for they were replaced since"
+        return None if is_back else "cannot be moved back, for they were replaced since"
     if old is not None:
-        return "can not be moved back, for there is something in their old place; they stay in the new one"
+        return "cannot be moved back, for there is something in their old place; they stay in the new one"
     Path(step.old).parent.mkdir(parents=True, exist_ok=True)
     _rename(step.new, step.old)
     return ""

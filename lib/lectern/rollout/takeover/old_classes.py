@@ -1,4 +1,4 @@
-"""Which classes of the old program are still to be aired, and which of them can not be taken over."""
+"""Which classes of the old program are still to be aired, and which of them cannot be taken over."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Judged:
     urls: Mapping[str, str]
     """Where each rendition can be downloaded, by the last class that says it."""
     unreadable: frozenset[str]
-    """Classes whose times can not be read, and that are not to come."""
+    """Classes whose times cannot be read, and that are not to come."""
     unread: tuple[str, ...]
     """The same in words."""
     refused: tuple[str, ...]
@@ -148,7 +148,7 @@ class _Judge:
         said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
         if _may_come(row.start, self._now) or _may_come(row.end, self._now):
             self.refusals.append(
-                f"class {said}: its times can not be read, and it may be to come; correct them in the old program "
+                f"class {said}: its times cannot be read, and it may be to come; correct them in the old program "
                 f"(epoch seconds), or cancel the class there"
             )
         else:
@@ -157,7 +157,7 @@ class _Judge:
 
 
 def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
-    """Why a class that has not ended can not be taken over."""
+    """Why a class that has not ended cannot be taken over."""
     if not is_name(row.class_id):
         return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
     if end <= start:

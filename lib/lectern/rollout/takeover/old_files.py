@@ -57,7 +57,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
     """Look at the top of every root and one folder deep; links are never followed.
 
     In *video_root*, and roots in it, all is found that the store does not keep; in other roots only files, and beside
-    the old program's code only recordings. Raises Misuse where a folder can not be read.
+    the old program's code only recordings. Raises Misuse where a folder cannot be read.
     """
     scanner = _Scanner(video_root, roots, database)
     for root in scanner.roots:
@@ -133,7 +133,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _unreadable(path: str, error: OSError) -> Misuse:
-    return Misuse(f"{shown(path)}: can not be read ({error.strerror}). Run this as a user who may read it.")
+    return Misuse(f"{shown(path)}: cannot be read ({error.strerror}). Run this as a user who may read it.")
 
 
 def _distinct(roots: Sequence[Path]) -> list[str]:
@@ -187,7 +187,7 @@ def ends(path: str, size_bytes: int) -> Ends:
 
     The last four bytes of an FLV are the size of its last tag (FLV 10.1, E.3): where they are not, it was cut off.
     A file of another kind is taken as it is; the streamer measures it when it starts. Raises Misuse where the file
-    can not be read.
+    cannot be read.
     """
     if size_bytes == 0:
         return Ends(is_cut_off=True)

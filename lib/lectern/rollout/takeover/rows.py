@@ -177,7 +177,7 @@ def _over(class_id: str, judged: Judged, listed: set[str]) -> tuple[AiringState,
     if class_id not in listed:
         return AiringState.CANCELLED, "the old program knows it no more"
     if class_id in judged.unreadable:
-        return AiringState.CANCELLED, "its times can not be read"
+        return AiringState.CANCELLED, "its times cannot be read"
     return None
 
 

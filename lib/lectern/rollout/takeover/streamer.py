@@ -61,7 +61,7 @@ def planned(
     """What `adopt` would do; reads only, and also before the schema's upgrade.
 
     *record_patterns* find the record in the path of an old video_url, or in that of a file below its root. With
-    *moves_journal* it is known what an `adopt` has done already. Raises Misuse where a folder can not be read.
+    *moves_journal* it is known what an `adopt` has done already. Raises Misuse where a folder cannot be read.
     """
     journal = MovesJournal(moves_journal) if moves_journal is not None else None
     return _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
@@ -110,13 +110,13 @@ def adopt(
 
     Nothing else may use the database or the folders meanwhile. Killed anywhere, the next call finishes it. *host* is
     the streamer's name in its events. Raises Misuse, before anything is changed, where `planned` has refusals;
-    CallAPerson where a file can not be moved.
+    CallAPerson where a file cannot be moved.
     """
     journal = MovesJournal(moves_journal)
     with engine.connect() as connection:
         plan = _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
     if plan.refusals:
-        raise Misuse(f"The old classes and recordings can not be taken over: {'; '.join(plan.refusals)}.")
+        raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
     file_moves.perform(plan.steps, journal)
     if plan.changes:
         with transaction(engine) as connection:
@@ -152,7 +152,7 @@ def _owner(video_root: Path, database: Path | None) -> Owner:
 
 
 def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
-    """Folders that can not be put in order, and rows that can not be named."""
+    """Folders that cannot be put in order, and rows that cannot be named."""
     if video_root.exists() and not video_root.is_dir():
         yield f"{shown(video_root)} is no folder; set VIDEO_ROOT to one"
         return
@@ -243,7 +243,7 @@ def _said_of_classes(changes: Changes) -> Iterator[str]:
 def _left_alone(judged: Judged) -> Iterator[str]:
     if judged.unread:
         number = counted(len(judged.unread), "row")
-        yield f"{number} of task_list left alone, for their times can not be read: {some(judged.unread)}"
+        yield f"{number} of task_list left alone, for their times cannot be read: {some(judged.unread)}"
     if judged.refused:
         number = counted(len(judged.refused), "class", "classes")
         yield f"{number} still refused, as this program has answered before: {some(judged.refused)}"

@@ -23,7 +23,7 @@ from lectern.states import Backend, BookingState, RenditionState
 
 ADOPTED = "adopted from the old program"
 NAMED = 200
-"""So many classes at most that can not simply wait on have a sentence of their own."""
+"""So many classes at most that cannot simply wait on have a sentence of their own."""
 
 _WAIT_ON = frozenset({Do.WAIT, Do.INSERT_REQUEST_WAIT})
 """Where the booking decision comes to this, a class waits on: the old program has asked for its rendition already."""

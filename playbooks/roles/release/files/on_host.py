@@ -47,7 +47,7 @@ def name(_: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(asked: dict[str, Any]) -> dict[str, Any]:
-    """Say whether the release is staged already, and in words why it can not be; changes nothing."""
+    """Say whether the release is staged already, and in words why it cannot be; changes nothing."""
     release = Path(asked["root"], "releases", asked["version"])
     staged = _digest(release) == asked["digest"]
     refusals = [] if staged else [*_unfit(asked), *_clash(release), *_no_room(asked)]
