@@ -35,7 +35,11 @@ def _ended(connection: Connection, host: Streamer, class_id: str, told: Mapping[
     parts = decide.as_run(told["as_run"])
     as_run.keep(connection, class_id, parts)
     one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is None or one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
+    if one is None:
+        return
+    if one.state is AiringState.CANCELLED and parts:  # its teacher was told before it was taken off the air
+        _report(connection, host, one, errors.CANCELLED, "what was sent before it was cancelled", parts)
+    if one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
         return
     row = cache.by_stem(connection, [one.stem]).get(one.stem)
     duration_s = row.duration_s if row is not None and row.duration_s is not None else math.inf

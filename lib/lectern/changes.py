@@ -7,7 +7,7 @@ from typing import Any
 
 from lectern import errors, outgoing
 from lectern.errors import ErrorCode
-from lectern.facts import Attempt, Event, Kept, Order, RenditionKey
+from lectern.facts import AsRun, Attempt, Event, Kept, Order, RenditionKey
 from lectern.messages import Booking, DeadLetter, Message, Release
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
@@ -73,6 +73,7 @@ class Changes:
     taken: list[Taken] = field(default_factory=list)
     cancels: list[CancelTold] = field(default_factory=list)
     confirmed: list[tuple[str, str]] = field(default_factory=list)  # cancels of a class, by its streamer
+    sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # by a streamer, of a class
     met: list[str] = field(default_factory=list)  # bookings whose cancel came before them
     told_again: list[str] = field(default_factory=list)  # classes whose streamer hears once more what to prepare
     cancels_told_again: list[str] = field(default_factory=list)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lectern.facts import Usage
+from lectern.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 
@@ -116,6 +116,7 @@ class Found:
     unheard: str | None = None  # why nobody here knows what the streamer does; None if it was heard of lately
     check: Check | None = None
     alarms: Sequence[OpenAlarm] = ()
+    as_run: Sequence[AsRun] = ()
     kept_since: float | None = None
     is_malformed: bool = False
     events: Sequence[Past] = field(default=())

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide.account import Standing, account, joined, standing, with_word
+from lectern.facts import AsRun
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Sending, Word
 
@@ -95,6 +96,18 @@ def test_the_header_has_the_booking_itself() -> None:
     for words in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
         assert words in said
     assert "streamer:" not in said
+
+
+def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
+    parts = [
+        AsRun(0, 1, "recording", START, START + 300, 0, 300, 50_000_000),
+        AsRun(0, 1, "slate", START + 300, START + 320, 300, 20, 1_000_000),
+        AsRun(0, 2, "recording", START + 325, END, 325, END - START - 325, 70_000_000),
+    ]
+    said = told(Found("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
+    assert "as run: 11 min of the recording, " in said
+    assert "; 20 s of the slate; 5 s of nothing; 2 sessions; 121 MB" in said
+    assert "as run" not in told(Found("c-1", booked(BookingState.READY)))
 
 
 def test_on_one_host_each_sentence_is_said_once() -> None:

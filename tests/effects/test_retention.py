@@ -10,7 +10,7 @@ from lectern.effects.rows import retention, schema
 from lectern.effects.rows.retention import Before, Rule
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import journal, moves, orders
+from lectern.effects.rows.tables.teacher import as_runs, journal, moves, orders
 
 DAY = 86_400.0
 NOW = 1_764_010_800.0
@@ -75,7 +75,11 @@ def test_a_teacher_forgets_what_is_done_with_and_nothing_else(teacher_engine: En
         moves,
         *({"class_id": "c", "streamer": "s", "placement": 1, "moved_at": at} for at in (old, young)),
     )
+    sent_part = {"streamer": "s", "url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": 9}
+    parts = [{**sent_part, "class_id": str(at), "begins": at - 9, "ends": at} for at in (YEAR_AGO - 1, YEAR_AGO + 1)]
+    add(teacher_engine, as_runs, *parts)
     forget(teacher_engine, retention.of_teacher(BEFORE))
+    assert left(teacher_engine, as_runs, "ends") == [YEAR_AGO + 1]
     assert left(teacher_engine, orders, "class_id") == ["waits for ever", "younger"]
     assert left(teacher_engine, journal.inbox, "body") == ["new", "younger"]
     assert left(teacher_engine, journal.outbox, "body") == ["sent lately", "unsent"]

@@ -62,6 +62,9 @@ def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
     stage.cancel(class_id)
     (push,) = stage.off_air(class_id)
     assert abs(stage.position_s(record, push) - clock_s) < 2.5  # a key picture every 2 s
+    kept = lambda: stage.rows("teacher", "select * from as_run_list where class_id = ?", class_id)  # noqa: E731
+    wait_until(kept, timeout_s=60, description="the teacher knows what was sent before it was cancelled")
+    assert stage.order(class_id)["state"] == "cancelled"
 
 
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
@@ -84,8 +87,11 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
     assert "2 sessions" in stage.order(class_id)["message"]
     story = json.loads(stage.lectern("streamer1", "explain", class_id, "--json").stdout)["events"]
     assert {"on air", "push broke off"} <= {one["what"] for one in story}
-    parts = stage.rows("streamer1", "select * from as_run_list where class_id = ? order by begins", class_id)
-    assert [(one["session"], one["source"]) for one in parts] == [(1, "recording"), (2, "recording")]
+    for host in ("streamer1", "teacher"):
+        parts = stage.rows(host, "select * from as_run_list where class_id = ? order by begins", class_id)
+        assert [(one["session"], one["source"]) for one in parts] == [(1, "recording"), (2, "recording")]
+        assert all(one["sent_bytes"] > 10_000 for one in parts)
+    assert "of the recording, " in stage.lectern("teacher", "explain", class_id).stdout
     (run,) = stage.runs("streamer1", f"broadcast {class_id}")
     wait_until(lambda: "push broke off" in "".join(stage.log(run["id"])), description="the run's log says so")
 

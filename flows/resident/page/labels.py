@@ -32,6 +32,7 @@ CHINESE: Mapping[str, str] = {
     "push URL": "推流地址",
     "last error": "最近错误",
     "readiness": "课前检查",
+    "as run": "实际播出",
     "open alarm": "未恢复的报警",
     "begins": "上课时间",
     "why": "原因",

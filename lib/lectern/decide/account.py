@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lectern import words
-from lectern.decide import outlook
+from lectern.decide import broadcast, outlook
 from lectern.errors import AIRING_BROKEN, CODES, NOT_READY_FOR_START, STREAMER_LOST
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Cited, Found, OpenAlarm, Sending, Word
@@ -48,15 +48,14 @@ def joined(teacher: Found | None, streamer: Found | None) -> Found:
         known = teacher or streamer
         assert known is not None  # whoever asks has looked somewhere
         return known
-    events = (*teacher.events, *streamer.events)
-    booked, cited = teacher.booked, streamer.cited
+    events, booked, cited = (*teacher.events, *streamer.events), teacher.booked, streamer.cited
     is_here = cited is not None and (booked is None or booked.streamer == streamer.streamer)
     if not is_here:
         since = teacher.kept_since if teacher.kept_since is not None else streamer.kept_since
         return replace(teacher, events=events, kept_since=since)
     alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
     known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
-    return replace(known, alarms=alarms, events=events)
+    return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
 def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
@@ -191,6 +190,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
         ("rendition", one.stem),
         ("last error", _last_error(found, one)),
         ("readiness", _readiness(found, known)),
+        ("as run", broadcast.as_run_sentence(found.as_run)),
         *(("open alarm", _open(alarm)) for alarm in found.alarms),
     ]
 

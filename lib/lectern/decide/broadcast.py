@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lectern import words
 from lectern.facts import AsRun
 
 FROM_THE_START_S = 1.5
@@ -42,6 +43,7 @@ def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
             ends=float(row["to"]),
             position_s=float(row["position_s"]),
             sent_s=float(row["sent_s"]),
+            sent_bytes=row.get("bytes"),
         )
         for row in rows
     ]
@@ -50,6 +52,30 @@ def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
 def sums(told: Mapping[str, Any]) -> Sums:
     """The sums of a class, from its `status` or its event `ended`."""
     return Sums(float(told["sent_s"]), float(told["slate_s"]), float(told["gap_s"]), int(told["sessions"]))
+
+
+def covered(parts: Sequence[AsRun], source: str | None = None) -> float:
+    """Seconds in which something was sent, or something of *source*, in any session."""
+    total, reached = 0.0, 0.0
+    for one in sorted(parts, key=lambda part: part.begins):
+        if source in (None, one.source) and one.ends > reached:
+            total += one.ends - max(one.begins, reached)
+            reached = one.ends
+    return total
+
+
+def as_run_sentence(parts: Sequence[AsRun]) -> str:
+    """What was really sent of a class that is over, for people; nothing where nothing was."""
+    if not parts:
+        return ""
+    begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
+    said = f"{words.span(covered(parts, 'recording'))} of the recording, {words.clock(begins)} to {words.clock(ends)}"
+    slate_s, gap_s = covered(parts, "slate"), ends - begins - covered(parts)
+    said += f"; {words.span(slate_s)} of the slate" if slate_s >= 1 else ""
+    said += f"; {words.span(gap_s)} of nothing" if gap_s >= 1 else ""
+    said += f"; {words.counted(len({(one.url, one.session) for one in parts}), 'session')}"
+    size = sum(one.sent_bytes or 0 for one in parts)
+    return f"{said}; {words.size(size)}" if size else said
 
 
 def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float) -> str | None:

@@ -3,13 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
+
 from lectern import errors
 from lectern.changes import Changes
 from lectern.decide.verdicts import Loads, place_again
-from lectern.facts import Order
+from lectern.facts import AsRun, Order
 from lectern.messages import Report
 from lectern.states import BookingState
 
+_PART = TypeAdapter(AsRun)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
 """States in which a class may end on its streamer."""
 
@@ -38,6 +41,8 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
     """Take one report; it sees what those before it have changed."""
     order = changes.orders.get(said.class_id)
     its = (said.class_id, said.streamer)
+    if order is not None and said.as_run:  # also of a class that another streamer has by now
+        _keep_sent(changes, order, said)
     if said.cmd == "ended" and its in facts.unconfirmed and its not in changes.confirmed:
         changes.confirmed.append(its)
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
@@ -52,6 +57,17 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         _ended(changes, order, said)
     else:
         changes.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
+
+
+def _keep_sent(changes: Changes, order: Order, said: Report) -> None:
+    """Keep what was really sent; a part that cannot be read is noted, and closes the class like the others."""
+    parts = []
+    for one in said.as_run or ():
+        try:
+            parts.append(_PART.validate_python(one))
+        except ValidationError as error:
+            changes.note("as-run not readable", order, f"{said.streamer}: {error.errors()[0]['msg']}: {one!r:.200}")
+    changes.sent.append((said.streamer, said.class_id, parts))
 
 
 def _is_from(order: Order, said: Report) -> bool:

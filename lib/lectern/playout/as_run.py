@@ -3,7 +3,7 @@
 from typing import Any
 
 Row = dict[str, Any]
-"""url, session, source, from, to, position_s, sent_s, open: docs/playout.md says what they are."""
+"""url, session, source, from, to, position_s, sent_s, bytes, open: docs/playout.md says what they are."""
 
 
 class AsRun:
@@ -11,9 +11,14 @@ class AsRun:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.offset = 0
+        """Where in its session's bytes the last row begins."""
 
-    def note(self, row: Row, last_s: float) -> bool:
-        """Media were sent, up to *last_s* of the class. *row* is how its row would begin; returns whether it does."""
+    def note(self, row: Row, last_s: float, offset: int) -> bool:
+        """Media were sent, up to *last_s* of the class, the session's bytes up to *offset*.
+
+        *row* is how its row would begin, with the `bytes` of this time; returns whether it does.
+        """
         now = row["to"]
         last = self.rows[-1] if self.rows else None
         same = ("url", "session", "source")
@@ -22,7 +27,9 @@ class AsRun:
             self.close()
             last = {**row, "sent_s": 0.0, "open": True}
             self.rows.append(last)
+            self.offset = offset - row["bytes"]
         last["to"] = now
+        last["bytes"] = offset - self.offset
         last["sent_s"] = round(max(0.0, last_s - last["position_s"]), 3)
         return is_new
 

@@ -123,7 +123,7 @@ class Push:
         self._media_at, self._key, self._session = saved["media_at"], key, session
         self.first_byte_at = saved["first_byte_at"]
         self._opened, self.state = True, "on_air"
-        self.as_run.rows = [saved["row"]] if saved["row"] else []
+        self.as_run.rows, self.as_run.offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
         self.feed.resume(mark, saved["feed"], self.position_ms(now))
         self._watch_socket(session)
         session.flush()
@@ -241,7 +241,8 @@ class Push:
             self.first_byte_at = self.first_byte_at or time.time()
         name, position_s = ("recording", "slate")[source], round(self.position_ms(now) / 1000, 3)
         row = {"url": self.number, "session": self.sessions, "source": name, "from": now.wall, "to": now.wall}
-        if self.as_run.note({**row, "position_s": position_s}, self.feed.last_ms / 1000):
+        row |= {"position_s": position_s, "bytes": size}
+        if self.as_run.note(row, self.feed.last_ms / 1000, session.offset):
             session.note()
         if not self.is_good and now.mono - self._media_at >= GOOD_S:
             self.state = "on_air"
@@ -292,5 +293,6 @@ class Push:
             "media_at": self._media_at,
             "first_byte_at": self.first_byte_at,
             "row": self.as_run.rows[-1] if self.as_run.rows else None,
+            "row_offset": self.as_run.offset,
             "feed": self.feed.save(),
         }

@@ -71,6 +71,11 @@ class Session:
         return self.publisher.step
 
     @property
+    def offset(self) -> int:
+        """How many bytes it has, with those that are still to be given to the kernel."""
+        return self.written + len(self._rest)
+
+    @property
     def is_clear(self) -> bool:
         """Whether all that was to be sent is with the kernel."""
         return not self._rest

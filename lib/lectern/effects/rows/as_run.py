@@ -1,29 +1,54 @@
-"""What was really sent of each class: from when to when, from where in the recording, in which session."""
+"""What was really sent of each class: from when to when, from where in the recording, in which session.
 
-from collections.abc import Sequence
+A streamer keeps what its playout tells, a teacher what its streamers report.
+"""
 
-from sqlalchemy import Connection, delete, insert, select
+from collections.abc import Iterable, Sequence
 
-from lectern.effects.rows.tables.streamer import as_runs
+from sqlalchemy import Connection, Table, delete, insert, select
+
+from lectern.effects.rows.tables import streamer as at_streamer
+from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.facts import AsRun
 
 MOST = 1_000
 """Number of rows that are kept of a class: one whose receiver takes nothing has a new one each 5 s."""
 
+_PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "sent_bytes")
+
 
 def keep(connection: Connection, class_id: str, parts: Sequence[AsRun]) -> None:
-    """Write down what was sent of a class; what is known of these parts already is replaced."""
-    if not parts:
-        return
-    since = min(one.begins for one in parts)
-    newer = as_runs.c.begins >= since - 0.001
-    connection.execute(delete(as_runs).where(as_runs.c.class_id == class_id, newer))
-    rows = [{"class_id": class_id, **vars(one)} for one in parts[-MOST:]]
-    connection.execute(insert(as_runs), rows)
+    """Write down what the playout sent of a class; what is known of these parts already is replaced."""
+    _keep(connection, at_streamer.as_runs, {"class_id": class_id}, parts)
+
+
+def keep_of(connection: Connection, streamer: str, class_id: str, parts: Sequence[AsRun]) -> None:
+    """Write down what *streamer* reports to have sent of a class; a second report of it changes nothing."""
+    _keep(connection, at_teacher.as_runs, {"class_id": class_id, "streamer": streamer}, parts)
 
 
 def of_class(connection: Connection, class_id: str) -> list[AsRun]:
-    """What was sent of a class, in time order."""
-    columns = [as_runs.c[name] for name in ("url", "session", "source", "begins", "ends", "position_s", "sent_s")]
-    wanted = select(*columns).where(as_runs.c.class_id == class_id).order_by(as_runs.c.begins, as_runs.c.id)
-    return [AsRun(*row) for row in connection.execute(wanted)]
+    """What this streamer sent of a class, in time order."""
+    return _read(connection, at_streamer.as_runs, [class_id]).get(class_id, [])
+
+
+def of_classes(connection: Connection, class_ids: Iterable[str]) -> dict[str, list[AsRun]]:
+    """What the streamers reported of classes, each in time order; a class of which nothing was sent is left out."""
+    return _read(connection, at_teacher.as_runs, list(class_ids))
+
+
+def _keep(connection: Connection, table: Table, whose: dict[str, str], parts: Sequence[AsRun]) -> None:
+    if not parts:
+        return
+    newer = table.c.begins >= min(one.begins for one in parts) - 0.001
+    connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
+    connection.execute(insert(table), [{**whose, **vars(one)} for one in parts[-MOST:]])
+
+
+def _read(connection: Connection, table: Table, class_ids: Sequence[str]) -> dict[str, list[AsRun]]:
+    found: dict[str, list[AsRun]] = {}
+    columns = [table.c[name] for name in _PART]
+    wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))
+    for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id)):
+        found.setdefault(class_id, []).append(AsRun(*part))
+    return found

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection
 
 from lectern.changes import Changes
-from lectern.effects.rows import bookings, cancels, events, inbox, leases, outbox, renditions
+from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, outbox, renditions
 from lectern.effects.rows.tables.shared import Journal
 from lectern.states import RenditionState
 
@@ -28,6 +28,8 @@ def write(connection: Connection, journal: Journal, changes: Changes) -> None:
     cancels.confirm(connection, changes.confirmed)
     cancels.booked(connection, changes.met)
     cancels.touch(connection, changes.cancels_told_again, now)
+    for streamer, class_id, parts in changes.sent:
+        as_run.keep_of(connection, streamer, class_id, parts)
     outbox.put(connection, journal, changes.sends, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)
     inbox.done(connection, journal, changes.done)

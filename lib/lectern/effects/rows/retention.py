@@ -44,13 +44,14 @@ class Before:
 
 
 def of_teacher(before: Before) -> list[Rule]:
-    """A teacher forgets messages, events, incidents that are over, and classes that are."""
-    orders, moves = at_teacher.orders, at_teacher.moves
+    """A teacher forgets messages, events, and what is over of incidents and classes; parts sent are kept longest."""
+    orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
     is_over = orders.c.state.in_(OVER) & (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     return [
         *_of_journal(at_teacher.journal, before),
         Rule(orders, "class_id", is_over),
         Rule(moves, "id", moves.c.moved_at < before.messages),
+        Rule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
-from lectern.effects.rows import airings, bookings, events, incidents, sent
+from lectern.effects.rows import airings, as_run, bookings, events, incidents, sent
 from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
@@ -45,7 +45,8 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
         return Found(class_id, kept_since=since, is_malformed=is_malformed, events=told)
     known = incidents.alarms(connection, teacher_tables.journal, host)
     mine = tuple(alarm for alarm in known if incidents.names(alarm, class_id=class_id, stem=one.stem))
-    return Found(class_id, booked(connection, one), making(connection, one), alarms=mine, events=told)
+    parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
+    return Found(class_id, booked(connection, one), making(connection, one), alarms=mine, as_run=parts, events=told)
 
 
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> Found:
@@ -63,6 +64,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
         check=sent.checks(connection, [class_id]).get(class_id),
         alarms=mine,
+        as_run=as_run.of_class(connection, class_id),
         events=told,
     )
 

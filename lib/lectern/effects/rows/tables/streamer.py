@@ -9,6 +9,7 @@ from lectern.effects.rows.tables.shared import (
     IncidentColumns,
     Journal,
     OutboxColumns,
+    Whole,
     table_of,
 )
 from lectern.states import AiringState, FileState
@@ -96,6 +97,7 @@ class AsRunRow(StreamerTable, table=True):
     ends: float = Field(index=True)
     position_s: float
     sent_s: float
+    sent_bytes: int | None = Field(default=None, sa_type=Whole)
 
 
 class DirRow(StreamerTable, table=True):

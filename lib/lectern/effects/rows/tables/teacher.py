@@ -149,6 +149,23 @@ class ViewerRow(TeacherTable, table=True):
     made_at: float
 
 
+class AsRunRow(TeacherTable, table=True):
+    """A part of a class that *streamer* really sent, as it reported it; times are epoch seconds."""
+
+    __tablename__ = "as_run_list"
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
+    class_id: str = Field(max_length=250, index=True)
+    streamer: str = Field(max_length=250)
+    url: int
+    session: int
+    source: str = Field(max_length=20)
+    begins: float = Field(index=True)
+    ends: float
+    position_s: float
+    sent_s: float
+    sent_bytes: int | None = Field(default=None, sa_type=Whole)
+
+
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
     """Messages to the teacher; where several share the rows, who has claimed one, and who heard it."""
 
@@ -187,4 +204,5 @@ cancels = table_of(CancelRow)
 teachers = table_of(TeacherRow)
 duties = table_of(DutyRow)
 viewers = table_of(ViewerRow)
+as_runs = table_of(AsRunRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))

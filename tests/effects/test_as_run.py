@@ -1,0 +1,31 @@
+"""What was really sent of a class is kept by its streamer and by its teacher."""
+
+from dataclasses import replace
+
+from sqlalchemy import Engine
+
+from lectern.effects.rows import as_run
+from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.facts import AsRun
+
+FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)
+SECOND = AsRun(0, 2, "slate", 1_310.0, 1_600.0, 310.0, 290.0)
+
+
+def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
+        for _ in range(2):
+            as_run.keep_of(connection, "s1", "c-1", [FIRST, SECOND])
+        as_run.keep_of(connection, "s2", "c-1", [replace(SECOND, begins=1_600.0, ends=1_700.0)])
+        as_run.keep_of(connection, "s1", "c-2", [])
+    with reading(teacher_engine) as connection:
+        found = as_run.of_classes(connection, ["c-1", "c-2"])
+    assert [one.begins for one in found.pop("c-1")] == [1_000.0, 1_310.0, 1_600.0]
+    assert found == {}
+
+
+def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> None:
+    with transaction(streamer_engine) as connection:
+        as_run.keep(connection, "c-1", [FIRST, SECOND])
+    with reading(streamer_engine) as connection:
+        assert as_run.of_class(connection, "c-1") == [FIRST, SECOND]
