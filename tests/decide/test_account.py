@@ -106,7 +106,7 @@ def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
     ]
     said = told(Found("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
     assert "as run: 11 min of the recording, " in said
-    assert "; 20 s of the slate; 5 s of nothing; 2 sessions; 121 MB" in said
+    assert "; 20 s of the slate; 5 s of nothing; 2 sessions; 0.1 GB" in said
     assert "as run" not in told(Found("c-1", booked(BookingState.READY)))
 
 

@@ -282,3 +282,12 @@ def teacher_engine(teacher_url: str) -> Iterator[Engine]:
     schema.upgrade(engine, "teacher")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
+    """A streamer's database with all its tables."""
+    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(engine, "streamer")
+    yield engine
+    engine.dispose()

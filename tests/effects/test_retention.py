@@ -1,15 +1,12 @@
 """What a host forgets by age, and that nothing which is still needed goes with it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine, Table, func, insert, select
 
-from lectern.effects.rows import retention, schema
+from lectern.effects.rows import retention
 from lectern.effects.rows.retention import Before, Rule
 from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.teacher import as_runs, journal, moves, orders
 
 DAY = 86_400.0
@@ -110,14 +107,6 @@ def test_what_is_needed_again_meanwhile_stays(teacher_engine: Engine) -> None:
         connection.execute(orders.update().values(state="placed"))
         assert retention.forget(connection, rule, keys) == 0
     assert left(teacher_engine, orders, "class_id") == ["c-1"]
-
-
-@pytest.fixture
-def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
-    schema.upgrade(engine, "streamer")
-    yield engine
-    engine.dispose()
 
 
 def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(streamer_engine: Engine) -> None:
