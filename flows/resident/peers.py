@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
@@ -26,8 +27,11 @@ AGAIN_S = 30.0
 class Peers:
     """The other teachers, as one of them sees them."""
 
-    def __init__(self, host: Teacher, runs: ResidentRuns, recorder: Recorder) -> None:
+    def __init__(
+        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[None]]
+    ) -> None:
         self._host = host
+        self._sweep = sweep  # what a dead one had decided, and not begun, is begun
         self._runs = runs
         self._recorder = recorder
         self._missing: dict[str, float] = {}  # who has no lock, and since when, monotonic
@@ -57,6 +61,7 @@ class Peers:
             for name in sorted(due & await host.look(peers.claiming)):
                 await self._take_over(name)
             await tell(host)
+            await self._sweep()
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
         await self._adopt(dead)

@@ -184,7 +184,7 @@ class Resident:
                 keeper = lease.Keeper(host)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host))
-            works.begin({**self._beside(host, runs, recorder), **taking, "recorder": recorder.run})
+            works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
             self._health.begins(host)
@@ -205,7 +205,7 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: Host[Any], runs: ResidentRuns, recorder: Recorder) -> dict[str, Work]:
+    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler, recorder: Recorder) -> dict[str, Work]:
         """What is done beside the runs and the messages."""
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
@@ -224,7 +224,7 @@ class Resident:
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
-            works["peers"] = peers.Peers(host, runs, recorder).run
+            works["peers"] = peers.Peers(host, runs, recorder, lambda: sweeps.sweep(host, handler)).run
         return works | {
             "streamers": roll.Roll(host).run,
             "readiness": lambda: teacher_readiness.teacher_checks(host),

@@ -21,8 +21,13 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
     while True:
         host.rounds.come("sweeps")
         await asyncio.sleep(await _until(host))
-        if await due(host) and await _is_ours(host):
-            await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
+        await sweep(host, handler)
+
+
+async def sweep(host: Host[Any], handler: Handler) -> None:
+    """Sweep now, if there is anything to do, and nobody else who shares the rows does it."""
+    if await due(host) and await _is_ours(host):
+        await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
 
 
 async def _is_ours(host: Host[Any]) -> bool:

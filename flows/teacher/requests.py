@@ -98,7 +98,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
 async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
     """Ask the OSS for each rendition that nobody asks for yet; where it will not, ask our own server."""
     host = teacher()
-    owner = run_id()
+    owner = oss_requests.owned_by(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     if dry_run:
         open_ = await host.look(oss_requests.open_among, keys, owner, time.time())

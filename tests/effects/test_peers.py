@@ -2,12 +2,14 @@
 
 from sqlalchemy import Engine
 
-from lectern.effects.rows import inbox, outbox, peers
+from lectern.effects.rows import inbox, oss_requests, outbox, peers, renditions
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
+from lectern.facts import Attempt
 from lectern.messages import OrderResult
 from lectern.outgoing import Kind, Outgoing
+from lectern.states import Backend, Resolution
 
 NOW = 1_764_010_800.0
 
@@ -65,6 +67,21 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
         assert [one.id for one in free] == [1, 3]
         assert peers.take(connection, peers.SWEEPING, "b", 60, NOW)
     assert claimed(teacher_engine, "b") == [1]
+
+
+def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(teacher_engine: Engine) -> None:
+    """Once: whoever only stood still finds that it is no longer its own."""
+    keys = [(1, Resolution.P720), (2, Resolution.P720), (3, Resolution.P720)]
+    with transaction(teacher_engine) as connection:
+        url = "http://origin.example/1.flv"
+        renditions.begin(connection, [Attempt(*key, 1, 1, NOW, Backend.OSS, NOW + 120, url) for key in keys], NOW)
+        for key, name in zip(keys, ("a", "a_b", "b"), strict=True):
+            oss_requests.take(connection, [key], oss_requests.owned_by(name, "run"), 60, NOW)
+        assert peers.claiming(connection) == {"a", "a_b", "b"}
+        assert peers.free(connection, "a", "b") == 1
+        assert peers.claiming(connection) == {"a_b", "b"}
+        assert oss_requests.take(connection, keys, oss_requests.owned_by("b", "next"), 60, NOW) == [(keys[0], 1)]
+        assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), 60, NOW)
 
 
 def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: Engine) -> None:

@@ -47,11 +47,18 @@ def test_what_another_run_waits_for_is_joined_and_is_no_longer_its_own(rows: Con
     assert take(rows, [P240], "first") == []
 
 
-def test_what_has_begun_or_has_another_source_or_no_run_is_not_joined(rows: Connection) -> None:
+def test_what_was_asked_for_a_moment_later_and_has_no_run_yet_is_joined(rows: Connection) -> None:
+    """Its own run finds it taken, and ends as it does."""
     first = take(rows, [P240], "first")
-    assert join(rows, first, "first") == [], "nobody waits for the others yet"
+    assert join(rows, first, "first") == [P480]
+    assert take(rows, [P480], "second") == []
+    assert resolutions(renditions.elsewhere(rows, RECORD, [P480], "second")) == [P480]
+    assert renditions.elsewhere(rows, RECORD, [P240], "first") == []
+
+
+def test_what_has_begun_or_has_another_source_is_not_joined(rows: Connection) -> None:
+    first = take(rows, [P240], "first")
     take(rows, [P720], "third")
-    assert join(rows, first, "first") == []
     second = take(rows, [P480], "second")
     assert join(rows, first, "first", "second") == [], "it has failed where this one begins"
     ecs_hosts.attach(rows, second, "second", "ssh://a@b:22", "job", NOW)

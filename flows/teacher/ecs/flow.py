@@ -50,12 +50,15 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     if again:
         await host.commit(renditions.retry, [(record_id, one) for one in wanted], now + DEADLINE_S, now)
     due = await host.commit(renditions.take, record_id, wanted, owner, LEASE_S, now)
+    theirs = await host.look(renditions.elsewhere, record_id, wanted, owner)
     left = await host.commit(renditions.left_behind, record_id, wanted)
     jobs: dict[tuple[str | None, str | None], list[Due]] = {}
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
-    found = await all_of([Making(host, together, owner).run() for together in jobs.values()])
+    making = [Making(host, together, owner).run() for together in jobs.values()]
+    following = [Making(host, [one], owner).follow() for one in theirs]
+    found = await all_of([*making, *following])
     await attempt.tidy(host, left)
     for one in found:
         if isinstance(one, BaseException):
@@ -63,8 +66,8 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     failures = [failure for one in found if not isinstance(one, BaseException) for failure in one]
     if failures:
         return Failed(message="; ".join(failures))
-    made = ", ".join(rendition.stem for rendition in due)
-    return Completed(message=f"made {made}" if made else "nothing to do: settled already, or another run is at it")
+    made = ", ".join(rendition.stem for rendition in (*due, *theirs))
+    return Completed(message=f"made {made}" if made else "nothing to do: settled already")
 
 
 async def output_there(host: Teacher, one: Due) -> str | None:

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -41,13 +42,23 @@ class Making:
 
     async def run(self) -> list[str]:
         """Make them, and publish how it went; returns why some could not be made."""
+        return await self._unless_cancelled(self._made_or_followed())
+
+    async def follow(self) -> list[str]:
+        """Wait until another run has made them; returns why some could not be made."""
+        return await self._unless_cancelled(self._follow())
+
+    async def _made_or_followed(self) -> None:
         try:
-            try:
-                await self._climb()
-            except NoLongerOurs as why:
-                log.info("%s: %s", self._due[0].stem, why)
-                await self._clear_up()
-                await self._follow()
+            await self._climb()
+        except NoLongerOurs as why:
+            log.info("%s: %s", self._due[0].stem, why)
+            await self._clear_up()
+            await self._follow()
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, None]) -> list[str]:
+        try:
+            await work
         except asyncio.CancelledError:
             if self._host.runs.was_cancelled(self._run_id):  # else the process ends, and the next one goes on
                 error = Refuse("cancelled in the UI", CANCELLED)

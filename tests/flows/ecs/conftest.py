@@ -30,7 +30,6 @@ def ecs(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.Tem
         "ECS_FFMPEG": str(slow),
         "MAX_ECS_JOBS": "1",
         "ECS_ASIDE_S": "5",
-        "BATCH_WAIT_S": "0.05",  # two bookings of a record that come together are decided together
         **getattr(request.module, "SETTINGS", {}),
     }
     found = Ecs(town, folder, settings)

@@ -56,6 +56,23 @@ def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
     return [renditions.due_of(row) for row in rows]
 
 
+def owned_by(name: str, run: str) -> str:
+    """The owner of what a *run* of the teacher *name* is to ask for."""
+    return f"{name}/{run}"
+
+
+def owners(connection: Connection) -> set[str]:
+    """The teachers that are to ask for something, by name."""
+    found = connection.execute(select(videos.c.owner).where(_unasked() & videos.c.owner.is_not(None)).distinct())
+    return {str(one).rpartition("/")[0] for one in found.scalars()}
+
+
+def free(connection: Connection, name: str) -> int:
+    """What the teacher *name*, whose process is no more, was to ask for is anybody's; returns how much that is."""
+    its = _unasked() & videos.c.owner.startswith(owned_by(name, ""), autoescape=True)
+    return connection.execute(update(videos).where(its).values(owner=None, lease_until=None)).rowcount
+
+
 def _unasked() -> ColumnElement[bool]:
     return renditions.transcoding(Backend.OSS) & videos.c.requested_at.is_(None)
 

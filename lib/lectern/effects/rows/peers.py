@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, delete, insert, or_, select, union, update
 
+from lectern.effects.rows import oss_requests
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
@@ -19,7 +20,7 @@ def present(connection: Connection, name: str, now: float) -> list[str]:
 
 
 def free(connection: Connection, name: str, heir: str) -> int:
-    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how many messages.
+    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how much.
 
     What it had handled, and no run shows yet, is the *heir*'s to show.
     """
@@ -31,7 +32,7 @@ def free(connection: Connection, name: str, heir: str) -> int:
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name))
-    return found
+    return found + oss_requests.free(connection, name)
 
 
 def take(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
@@ -57,10 +58,11 @@ def forget(connection: Connection, before: float) -> None:
 
 
 def claiming(connection: Connection) -> set[str]:
-    """Who has claimed messages that are not handled, not shown or not sent, or has a duty, by name."""
+    """Who has claimed messages that are not handled, not shown or not sent, is to ask the OSS, or has a duty."""
     inbox, outbox = journal.inbox, journal.outbox
     handling = select(inbox.c.owner).where(
         (inbox.c.state == InboxState.NEW) | inbox.c.recorded_at.is_(None), inbox.c.owner.is_not(None)
     )
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
-    return {str(one) for one in connection.execute(union(handling, sending, select(duties.c.owner))).scalars()}
+    found = connection.execute(union(handling, sending, select(duties.c.owner))).scalars()
+    return {str(one) for one in found} | oss_requests.owners(connection)

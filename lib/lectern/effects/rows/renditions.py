@@ -183,15 +183,25 @@ def take(
 
 
 def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iterable[str], until: float) -> list[Due]:
-    """Those of *due*'s recording that other runs, no *strangers*, wait to have made: *owner*'s until *until*."""
+    """Those of *due*'s recording that wait to be made: *owner*'s until *until*.
+
+    Other runs have them, but no *strangers*, or they were asked for so lately that no run has them yet.
+    """
     first = due[0]
     waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
-    waiting &= _to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.is_not(None)
-    waiting &= videos.c.owner.not_in([owner, *strangers])
+    waiting &= _to_be_made() & videos.c.begun_at.is_(None)
+    waiting &= or_(videos.c.owner.is_(None), videos.c.owner.not_in([owner, *strangers]))
     found = [due_of(row) for row in connection.execute(select(*DUE).where(waiting).order_by(videos.c.resolution))]
     for one in found:
         _set(connection, one.key, owner=owner, lease_until=until)
     return found
+
+
+def elsewhere(connection: Connection, record_id: int, resolutions: Sequence[Resolution], owner: str) -> list[Due]:
+    """Those of *resolutions* that another run than *owner* makes."""
+    theirs = among((record_id, one) for one in resolutions) & _to_be_made()
+    theirs &= videos.c.owner.is_not(None) & (videos.c.owner != owner)
+    return [due_of(row) for row in connection.execute(select(*DUE).where(theirs))]
 
 
 def overdue(connection: Connection, now: float) -> list[Due]:
