@@ -1,6 +1,5 @@
 """Servers whose certificate was issued by an authority that only this host trusts; the name that is verified."""
 
-import datetime
 import http.server
 import ipaddress
 import ssl
@@ -10,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from lectern.effects.files import lookup, origin, tls
 from lectern.effects.files.origin import Allowed
 from lectern.errors import TryAgain
 from lectern.places import Address
+from tests.effects.certificates import issued
 
 NAME = "recordings.example"
 
@@ -32,31 +28,11 @@ class Private:
     asked: list[str]
 
 
-def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, by: ec.EllipticCurvePrivateKey, *, authority: bool
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-    made = made.issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
-    made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-    made = made.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-    if not authority:
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    return made.sign(by, hashes.SHA256())
-
-
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[Private]:
-    ours, its = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
-    authority = _certificate("ours", ours, issuer, ours, authority=True)
-    certificate = _certificate(NAME, its, issuer, ours, authority=False)
-    pem = serialization.Encoding.PEM
-    (tmp_path / "ca.pem").write_bytes(authority.public_bytes(pem))
-    plain = its.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (tmp_path / "server.pem").write_bytes(certificate.public_bytes(pem) + plain)
+    authority, server_pem = issued(tmp_path, NAME)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.pem")
+    context.load_cert_chain(server_pem)
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -79,7 +55,7 @@ def private(tmp_path: Path) -> Iterator[Private]:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield Private(tmp_path / "ca.pem", server.server_port, asked)
+        yield Private(authority, server.server_port, asked)
         server.shutdown()
         thread.join()
 
