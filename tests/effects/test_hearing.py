@@ -85,6 +85,18 @@ async def test_who_did_not_listen_for_a_while_is_not_deaf(client: redis.Redis) -
         assert [(await first(messages))[1] for _ in range(3)] == ["0", "1", "2"]
 
 
+async def test_who_stood_still_hears_what_came_meanwhile(client: redis.Redis) -> None:
+    """A machine that slept for longer than a dead connection is waited for: what waits in ours is not thrown away."""
+    async with through(client) as (bus, _), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        await subscription(messages)
+        bus.hearing.deaf_after_s = 3.0
+        coming = asyncio.ensure_future(first(messages))
+        await asyncio.sleep(0.1)
+        client.publish("order", "one")
+        time.sleep(bus.hearing.deaf_after_s + 1)  # noqa: ASYNC251 (nothing of this process goes on)
+        assert await coming == ("order", "one")
+
+
 async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:
     client.acl_setuser("plain", enabled=True, passwords="+pw", keys="*", commands=["+@all"], channels=["order"])
     bus = Bus.open(url_of(client).replace("//", "//plain:pw@"))

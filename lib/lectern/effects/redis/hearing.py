@@ -18,6 +18,9 @@ from lectern.effects.rows import metrics
 
 log = logging.getLogger("lectern")
 
+HANGS_S = 2.0
+"""Seconds after which a look for a message that should take one is begun again."""
+
 
 class Deaf(redis.ConnectionError):
     """A subscription that does not hear what it publishes itself."""
@@ -85,15 +88,15 @@ class Hearing:
         while True:
             began = time.monotonic()
             try:
-                async with asyncio.timeout(self.deaf_after_s):
+                async with asyncio.timeout(HANGS_S):
                     found = await pubsub.get_message(timeout=1.0)
             except TimeoutError:
-                found, quiet_s = None, self.deaf_after_s
+                found = None
             heed_cancel()
             now = time.monotonic()
             if found is None or found["type"] != "message":
                 # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
-                quiet_s += min(now - began, 1.0)
+                quiet_s += min(now - began, HANGS_S)
                 if is_beating and quiet_s >= self.deaf_after_s:
                     metrics.DEAF.inc()
                     raise Deaf(f"the subscription has not heard its own beat for {self.deaf_after_s:g} s")
