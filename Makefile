@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-apart faults fuzz test-rollout-matrix bench check fmt release clean
+.PHONY: help demo test test-apart faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -49,7 +49,7 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py bare.py release.py)
 APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
-APART += $(addprefix tests/faults/test_,faults.py survives.py disk.py unforeseen.py)
+APART += $(addprefix tests/faults/test_,faults.py teachers.py survives.py disk.py unforeseen.py)
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
 APART += tests/browser
@@ -65,6 +65,9 @@ test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and
 
 faults: .venv/.built ## a random day while everything is killed and cut; N=classes SEED=seed
 	@$(BIN)/python -m tests.faults $(if $(N),--classes $(N)) $(if $(SEED),--seed $(SEED))
+
+faults-teachers: .venv/.built ## two teachers, one killed or stopped at each point; hours, CASES=how many N=bookings SEED=seed
+	@$(BIN)/python -m tests.faults.teachers $(if $(CASES),--cases $(CASES)) $(if $(N),--bookings $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: .venv/.built ## odd messages and odd answers of servers through living hosts; N=messages ANSWERS=answers SEED=seed
 	@$(BIN)/python -m tests.fuzz $(if $(N),--messages $(N)) $(if $(ANSWERS),--answers $(ANSWERS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -19,6 +19,8 @@ from typing import Any, Literal
 from tests.faults import errors
 
 FAULTS, LOG = "TEST_FAULTS", "TEST_FAULTS_LOG"
+ORDER = "TEST_ORDER"
+"""Names the file in which a test says, while the process is at work, at which point of TEACHERS it is to strike."""
 
 When = Literal["before", "after"]
 Do = Literal["kill", "stop", "linger"]
@@ -51,6 +53,17 @@ TEACHER: Mapping[str, Point] = {
     "lease granted, not in Redis": Point("lectern.effects.redis.bus:Bus.grant", "before"),
     "lease taken, nothing moved": Point("lectern.effects.redis.bus:Bus.take", "after"),
 }
+TEACHERS: Mapping[str, Point] = {
+    "read, not kept": Point("lectern.effects.rows.pairing:keep", "before"),
+    "kept, not claimed": Point("lectern.effects.rows.inbox:claim", "before"),
+    "claimed, not handled": Point("lectern.effects.rows.inbox:claim", "after"),
+    "committed, not sent": Point("lectern.effects.redis.bus:Bus.send", "before"),
+    "sent, not noted": Point("lectern.effects.redis.bus:Bus.send", "after"),
+    "noting what was sent": Point("lectern.effects.rows.outbox:sent", "before"),
+    "taking over from a dead one": Point("lectern.effects.rows.peers:free", "after"),
+}
+"""Of a teacher that shares its rows with others."""
+
 STREAMER: Mapping[str, Point] = {
     "read from the stream, not kept": Point("lectern.effects.rows.inbox:keep", "before"),
     "kept, not acknowledged": Point("lectern.effects.redis.streams:Streams.acknowledge", "before"),
@@ -88,14 +101,14 @@ class Strike:
         return asdict(self)
 
 
-def arm(strike: Strike, point: Point, log: Path) -> None:
+def arm(trigger: "_Trigger | _Ordered", point: Point) -> None:
     """Wrap the function at *point*."""
     module_name, _, path = point.function.partition(":")
     owner: Any = importlib.import_module(module_name)
     *owners, name = path.split(".")
     for one in owners:
         owner = getattr(owner, one)
-    setattr(owner, name, _wrapped(getattr(owner, name), point.when, _Trigger(strike, log)))
+    setattr(owner, name, _wrapped(getattr(owner, name), point.when, trigger))
 
 
 class _Trigger:
@@ -108,13 +121,35 @@ class _Trigger:
         if self._strike.do == "linger":
             return self._strike.seconds
         if self._calls == self._strike.call:
-            with self._log.open("a") as log:
-                log.write(f"{os.getpid()} {self._strike.do} {self._strike.point}\n")
-            os.kill(os.getpid(), signal.SIGKILL if self._strike.do == "kill" else signal.SIGSTOP)
+            _strike(self._strike, self._log)
         return 0.0
 
 
-def _wrapped(function: Callable[..., Any], when: When, trigger: _Trigger) -> Callable[..., Any]:
+class _Ordered:
+    """Strikes when a file orders it, at the so manieth call from then on."""
+
+    def __init__(self, point: str, order: Path, log: Path) -> None:
+        self._point, self._order, self._log, self._calls = point, order, log, 0
+
+    def __call__(self) -> float:
+        """Strike if it is ordered and time; never lingers."""
+        if self._order.exists():
+            strike = Strike(**json.loads(self._order.read_text()))
+            self._calls += strike.point == self._point
+            if strike.point == self._point and self._calls >= strike.call:
+                self._calls = 0
+                self._order.unlink()
+                _strike(strike, self._log)
+        return 0.0
+
+
+def _strike(strike: Strike, log: Path) -> None:
+    with log.open("a") as struck:
+        struck.write(f"{os.getpid()} {strike.do} {strike.point}\n")
+    os.kill(os.getpid(), signal.SIGKILL if strike.do == "kill" else signal.SIGSTOP)
+
+
+def _wrapped(function: Callable[..., Any], when: When, trigger: "_Trigger | _Ordered") -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -145,7 +180,10 @@ def main() -> None:
     points = {**TEACHER, **STREAMER}
     for fields in json.loads(os.environ.get(FAULTS, "[]")):
         strike = Strike(**fields)
-        arm(strike, points[strike.point], Path(os.environ[LOG]))
+        arm(_Trigger(strike, Path(os.environ[LOG])), points[strike.point])
+    if ORDER in os.environ:
+        for name, point in TEACHERS.items():
+            arm(_Ordered(name, Path(os.environ[ORDER]), Path(os.environ[LOG])), point)
     if errors.FOLDER in os.environ:
         errors.arm_at_start(Path(os.environ[errors.FOLDER]))
     from lectern.cli import main as lectern

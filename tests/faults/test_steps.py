@@ -6,9 +6,9 @@ from functools import reduce
 import pytest
 
 from tests.faults.errors import STEPS
-from tests.faults.points import STREAMER, TEACHER
+from tests.faults.points import STREAMER, TEACHER, TEACHERS
 
-FUNCTIONS = {**STEPS, **{name: point.function for name, point in {**TEACHER, **STREAMER}.items()}}
+FUNCTIONS = {**STEPS, **{name: point.function for name, point in {**TEACHER, **TEACHERS, **STREAMER}.items()}}
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

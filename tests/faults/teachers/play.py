@@ -1,0 +1,252 @@
+"""Plays a case: bookings come, a teacher is struck, and all is looked at afterwards."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.points import LOG, ORDER, Strike
+from tests.faults.teachers.cases import ADOPTING, DOUBLING, NAMES, Case
+from tests.stage import Stage, wait_until
+from town.oss_transcoder import Behaviour, Rule
+
+FAR_S = 300_000.0
+"""The classes begin so much later that none goes on air."""
+
+RATE = 400
+STOPPED_S = 30.0
+WITHIN_S = 30.0
+"""Seconds after the strike, or after somebody is there again, until the last is answered."""
+
+RECORDS, WAITERS = 3, 10
+IN_FLIGHT_S = 1.0
+
+
+@dataclass
+class Outcome:
+    """What came of a case."""
+
+    case: Case
+    booked: int
+    answered: Counter[int] = field(default_factory=Counter)  # how many were answered so often
+    unheard: int = 0
+    last_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """In one line."""
+        often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()))
+        unheard = f", {self.unheard} heard by nobody" if self.unheard else ""
+        said = "; ".join(self.faults) or "as it must be"
+        return f"{self.case}: {self.booked} booked, answered {often}{unheard}, last {self.last_s:.1f} s after: {said}"
+
+
+class Play:
+    """A stage with two teachers, for one case after the other."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self.stage = stage
+        self._random = random.Random(seed)
+        self._log = stage.folder / "struck"
+        self._log.touch()
+        stage.launcher = [*stage.launcher[:1], "-m", "tests.faults.points"]
+        root = str(Path(__file__).parents[3])
+        for one in NAMES:
+            stage.own[one] = {ORDER: str(self._order(one)), LOG: str(self._log), "PYTHONPATH": root}
+        stage.own["streamer1"] = {"PYTHONPATH": root}
+        stage.oss.behave(Rule(Behaviour.QUICK, url=f"{stage.town.origin.url}/{{record_id}}/{{record_id}}.flv"))
+        stage.init("teacher")
+        stage.up(*NAMES, "streamer1")
+
+    def _order(self, who: str) -> Path:
+        return self.stage.folder / f"order-{who}"
+
+    def play(self, case: Case, number: int) -> Outcome:
+        """Book *number* classes, strike, and judge."""
+        stage = self.stage
+        stage.up(*NAMES)
+        struck_before = len(self._struck())
+        records = [stage.town.record() for _ in range(RECORDS)]
+        bookings = self._bookings(number, records)
+        booking = threading.Thread(target=self._book, args=(case, bookings), daemon=True)
+        booking.start()
+        time.sleep(number / RATE / 4)
+        struck_at = self._strike(case, struck_before)
+        booking.join()
+        since = self._bring_back(case, struck_at)
+        ids = [str(one["class_id"]) for one in bookings]
+        unheard = self._await_answers(ids, since)
+        outcome = Outcome(case, number, unheard=len(unheard))
+        if unheard:
+            self._unheard(case, bookings, unheard, outcome)
+        if case.do == "stop":  # for those that would be answered a second time by who stood still
+            time.sleep(max(0.0, struck_at + STOPPED_S + 5 - time.time()))
+        stage.up(*NAMES)
+        self._settle(outcome)
+        self._judge(outcome, ids, records, struck_at, since)
+        return outcome
+
+    # -- bookings --------------------------------------------------------------------------------------------------
+
+    def _bookings(self, number: int, records: Sequence[int]) -> list[dict[str, Any]]:
+        stage = self.stage
+        cached = stage.town.record("480P")
+        found = [
+            stage.booking(cached, "480P", listed=("480P",), starts_in_s=FAR_S)
+            for _ in range(number - len(records) * WAITERS)
+        ]
+        at = self._random.randrange(len(found))
+        waiting = [stage.booking(one, "480P", starts_in_s=FAR_S) for one in records for _ in range(WAITERS)]
+        return [*found[:at], *waiting, *found[at:]]
+
+    def _book(self, case: Case, bookings: Sequence[dict[str, Any]]) -> None:
+        began = time.monotonic()
+        for count, one in enumerate(bookings):
+            self._send(case, one)
+            time.sleep(max(0.0, began + count / RATE - time.monotonic()))
+
+    def _send(self, case: Case, booking: dict[str, Any]) -> None:
+        if case.by == "channel":
+            self.stage.book(booking)
+        else:
+            self.stage.book_on_stream(booking)
+
+    # -- the strike ------------------------------------------------------------------------------------------------
+
+    def _struck(self) -> list[str]:
+        return self._log.read_text().splitlines()
+
+    def _strike(self, case: Case, before: int) -> float:
+        """Strike, and return when the last victim was struck."""
+        if case.point == ADOPTING:
+            for count, who in enumerate(case.victims, 1):
+                self._strike_while_adopting(case, who, before + count)
+        else:
+            for who in case.victims:
+                self._order_strike(case, who, self._random.randint(1, 3))
+        self._wait(before + len(case.victims))
+        return time.time()
+
+    def _strike_while_adopting(self, case: Case, who: str, number: int) -> None:
+        """The other one is dead first, and may have been struck itself before."""
+        other = NAMES[1 - NAMES.index(who)]
+        if case.victims.index(who) > 0 and self.stage.residents[who].exit_code is not None:
+            self.stage.serve(who).wait_for("started!")
+        if self.stage.residents[other].exit_code is None:
+            self.stage.residents[other].kill()
+        self._order_strike(case, who, 1)
+        # The dead one has something in any case that can be taken over.
+        values = f"'of a test {time.time()}', '{self.stage.name(other)}', {time.time() + 3600}"
+        self.stage.alter("teacher", f"insert into duty_list (name, owner, lease_until) values ({values})")
+        self._wait(number)
+
+    def _order_strike(self, case: Case, who: str, call: int) -> None:
+        new = self._order(who).with_suffix(".new")
+        new.write_text(json.dumps(Strike(case.point, case.do, call).to_json()))
+        new.rename(self._order(who))
+
+    def _wait(self, number: int) -> None:
+        wait_until(lambda: len(self._struck()) >= number, timeout_s=120, description="the point is reached")
+
+    def _bring_back(self, case: Case, struck_at: float) -> float:
+        """Who is dead and nobody does the work of is started, as supervisord does; returns when somebody works."""
+        stage = self.stage
+        for who in case.victims:
+            if case.do == "kill":
+                wait_until(lambda w=who: stage.residents[w].exit_code is not None, description="it is dead")  # type: ignore[misc]
+            else:
+                threading.Timer(STOPPED_S, self._go_on, [who]).start()
+        if case.survivor is not None and case.point != ADOPTING:
+            return struck_at
+        back = [case.survivor] if case.survivor else [one for one in NAMES if case.do == "kill"]
+        for who in back:
+            if stage.residents[who].exit_code is not None:
+                stage.serve(who)
+        for who in back:
+            stage.residents[who].wait_for("started!")
+        return time.time() if back else struck_at + STOPPED_S
+
+    def _go_on(self, who: str) -> None:
+        if self.stage.residents[who].exit_code is None:
+            os.kill(self.stage.residents[who].pid, signal.SIGCONT)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def _await_answers(self, ids: Sequence[str], since: float) -> list[str]:
+        """Wait for all that somebody has heard; returns those that nobody has."""
+        heard = self.stage.ear.answers
+
+        def unheard() -> set[str]:
+            missing = [one for one in ids if not heard[one]]
+            if missing and time.time() - since > WITHIN_S:
+                known = {row["class_id"] for row in self.stage.rows("teacher", "select class_id from order_list")}
+                return set() if any(one in known for one in missing) else set(missing)
+            return set()
+
+        end = max(since, time.time()) + 3 * WITHIN_S
+        while any(not heard[one] for one in ids):
+            if found := unheard():
+                return sorted(found)
+            if time.time() > end:
+                break
+            time.sleep(0.2)
+        return []
+
+    def _unheard(self, case: Case, bookings: Sequence[dict[str, Any]], unheard: Sequence[str], out: Outcome) -> None:
+        """What is published while nobody listens is lost, and the platform books it again."""
+        nobody_listened = case.do == "kill" and case.survivor is None and case.point != ADOPTING
+        if case.by == "stream" or not nobody_listened:
+            out.faults.append(f"{len(unheard)} were never answered")
+        for one in bookings:
+            if one["class_id"] in unheard:
+                self._send(case, one)
+        self._await_answers(unheard, time.time())
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Nothing is unhandled, unsent or pending, and no run is at work."""
+        stage = self.stage
+
+        def left() -> list[str]:
+            new = stage.rows("teacher", "select id from inbox_list where state = 'new'")
+            unsent = stage.rows("teacher", "select id from outbox_list where sent_at is null")
+            pending: Any = stage.town.redis.xpending(stage.channels["order"], "lectern")
+            asked = {
+                "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}},
+                "deployments": {"name": {"any_": [stage.name("teacher")]}},
+            }
+            runs = stage._post("/flow_runs/filter", asked)
+            found = {"unhandled": len(new), "unsent": len(unsent), "pending": pending["pending"], "runs": len(runs)}
+            return [f"{number} {what}" for what, number in found.items() if number]
+
+        until = time.monotonic() + 90
+        while (found := left()) and time.monotonic() < until:
+            time.sleep(0.5)
+        outcome.faults += [f"left: {one}" for one in found]
+
+    def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], struck_at: float, since: float) -> None:
+        answers = {one: self.stage.ear.answers[one] for one in ids}
+        out.answered = Counter(len(found) for found in answers.values())
+        most = 2 if out.case.point in DOUBLING else 1
+        wrong = {times: number for times, number in out.answered.items() if not 1 <= times <= most}
+        out.faults += [f"{number} answered {times} times" for times, number in wrong.items()]
+        differing = [one for one, found in answers.items() if len({(a["result"], a["code"]) for a in found}) > 1]
+        out.faults += [f"{one}: answers differ" for one in differing]
+        firsts = [found[0]["received_at"] for found in answers.values() if found]
+        out.last_s = max(0.0, max(firsts, default=0.0) - since)
+        if out.last_s > WITHIN_S and not out.unheard:
+            out.faults.append(f"the last was answered after {out.last_s:.0f} s")
+        rows = self.stage.rows("teacher", "select class_id, placement, state from order_list")
+        placed = [row["placement"] for row in rows if row["class_id"] in answers]
+        out.faults += [f"{number} placed {times} times" for times, number in Counter(placed).items() if times > 1]
+        for record in records:
+            posts = sorted(one.at for one in list(self.stage.oss.posts) if one.record_id == record)
+            in_flight = len(posts) == 2 and abs(posts[0] - struck_at) < IN_FLIGHT_S
+            if len(posts) != 1 and not in_flight:
+                out.faults.append(f"record {record}: {len(posts)} POSTs")

@@ -1,0 +1,101 @@
+"""Two teachers on one PostgreSQL, one of them cut off by a way that carries nothing: the other does all the work."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.stage import Gate, Stage, Town, staged, wait_until
+from tests.stage.postgres import Databases
+from town.ports import HOST
+
+pytestmark = pytest.mark.timeout(600)
+WITHIN_S = 20.0
+"""Seconds after the cut until the other one has answered all."""
+
+CUT_S = 25.0
+HEALED_S = 60.0
+WHAT = ("postgresql", "redis", "prefect")
+
+
+@dataclass
+class Pair:
+    """Two teachers, and the ways of the second one to its servers."""
+
+    stage: Stage
+    gates: dict[str, Gate]
+
+    def cut(self, what: str) -> None:
+        """Nothing goes through any more."""
+        self.stage.town.background.run(self.gates[what].fall_silent())
+
+    def heal(self, what: str) -> None:
+        """All goes through."""
+        self.stage.town.background.run(self.gates[what].go_on())
+
+    def booked(self, number: int) -> list[str]:
+        """Book so many classes of one cached recording, every other one on the stream, within two seconds."""
+        record = self.stage.town.record("480P")
+        found = []
+        for count in range(number):
+            booking = self.stage.booking(record, "480P", listed=("480P",), starts_in_s=90_000)
+            found.append(self.stage.book(booking) if count % 2 else self.stage.book_on_stream(booking))
+            time.sleep(2 / number)
+        return found
+
+    def answered(self, class_ids: list[str], within_s: float) -> None:
+        """Wait until each is answered."""
+        wait_until(
+            lambda: all(self.stage.ear.answers[one] for one in class_ids),
+            timeout_s=within_s,
+            description=f"all {len(class_ids)} are answered",
+        )
+
+
+@pytest.fixture(scope="module")
+def pair(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Pair]:
+    url = make_url(postgresql.fresh())
+    assert url.port is not None
+    gates = {"postgresql": Gate(url.port), "redis": Gate(town.redis_port), "prefect": Gate(town.prefect_port)}
+    settings = {"TEACHER_DATABASE_URL": url.render_as_string(hide_password=False), "SWEEP_INTERVAL_S": "5"}
+    with staged(town, tmp_path_factory.mktemp("stage"), **settings) as stage:
+        for gate in gates.values():
+            town.background.run(gate.start())
+        stage.own["teacher2"] = {
+            "TEACHER_DATABASE_URL": url.set(port=gates["postgresql"].port).render_as_string(hide_password=False),
+            "REDIS_URL": f"redis://{HOST}:{gates['redis'].port}/0",
+            "PREFECT_API_URL": f"http://{HOST}:{gates['prefect'].port}/api",
+        }
+        stage.init("teacher")
+        stage.up("teacher", "teacher2", "streamer1")
+        yield Pair(stage, gates)
+        for gate in gates.values():
+            town.background.run(gate.go_on())
+            town.background.run(gate.stop())
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(pair: Pair, what: str) -> None:
+    stage = pair.stage
+    before = pair.booked(40)
+    pair.cut(what)
+    cut_at = time.monotonic()
+    after = pair.booked(40)
+    pair.answered([*before, *after], WITHIN_S - (time.monotonic() - cut_at))
+    time.sleep(max(0.0, CUT_S - (time.monotonic() - cut_at)))
+    pair.heal(what)
+    pair.answered(pair.booked(20), WITHIN_S)
+    stage.residents["teacher"].pause()  # from here on it is the second one's work alone
+    try:
+        pair.answered(pair.booked(20), HEALED_S)
+    finally:
+        stage.residents["teacher"].go_on()
+    often = {one: len(stage.ear.answers[one]) for one in [*before, *after]}
+    # What it had sent when it was cut off, and could not note, is sent once more.
+    assert all(number == 1 or (number == 2 and one in before) for one, number in often.items()), often
+    assert stage.residents["teacher2"].exit_code is None
+    placed = stage.rows("teacher", "select class_id, placement from order_list")
+    assert {row["placement"] for row in placed if row["class_id"] in often} == {1}
+    pair.answered(pair.booked(2), HEALED_S)
