@@ -10,6 +10,7 @@ from lectern.rollout import behind, on_air, playout, redis_keys, standing
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
+from lectern.rollout.host.health import wait_until_well
 from lectern.rollout.host.supervisor import States, Supervisor
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, Note, locked
@@ -172,6 +173,11 @@ class _Way:
         supervisor.wait_for(look, supervisor.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
         self.answer.say(*supervisor.as_before(self.supervisor, self.states))
 
+    def well(self) -> None:
+        """Wait until the release behind answers; raises CallAPerson if it does not, in its own time."""
+        if self.behind is not None:
+            wait_until_well(standing.stored(self.wanted.backups_dir / self.behind), self.supervisor)
+
     def follow(self) -> None:
         """Let the playout go back, too; it airs on with the newer release where that fails."""
         if self.behind is None or self.wanted.role != "streamer":
@@ -216,6 +222,8 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
             way.put_back()
         way.step("reload", "reload", way.reload)
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
+    with answer.timed("back: it answers"):
+        way.well()
     way.follow()
     way.finish()
 

@@ -45,7 +45,7 @@ def last(asked: Standing) -> Wanted | str:
     history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
     if history.last is None:
         return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
-    found = _stored(asked.rollout_dir / "backups" / history.last)
+    found = stored(asked.rollout_dir / "backups" / history.last)
     if asked.version in {"", found.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
         return found.model_copy(update=options)
@@ -62,20 +62,21 @@ def looked_at(asked: Standing) -> Wanted:
     journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
     history = journal.history()
     if history.last is not None:
-        return _stored(asked.rollout_dir / "backups" / history.last)
+        return stored(asked.rollout_dir / "backups" / history.last)
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
         raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
-    return _stored(asked.rollout_dir / "backups" / _folder(back[-1]))
+    return stored(asked.rollout_dir / "backups" / _folder(back[-1]))
 
 
 def _folder(rolledback: Note) -> str:
     return str(rolledback.detail["backup"])
 
 
-def _stored(folder: Path) -> Wanted:
-    stored = folder / make.WANTED
+def stored(folder: Path) -> Wanted:
+    """What was wanted of the rollout whose backup is in *folder*; raises CallAPerson if that cannot be read."""
+    file = folder / make.WANTED
     try:
-        return Wanted.stored(stored.read_text(encoding="utf-8"))
+        return Wanted.stored(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CallAPerson(f"{stored}: it cannot be read ({error.strerror}). Find the backup {folder.name}.") from error
+        raise CallAPerson(f"{file}: it cannot be read ({error.strerror}). Find the backup {folder.name}.") from error
