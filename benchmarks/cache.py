@@ -7,18 +7,20 @@ from contextlib import closing
 from pathlib import Path
 
 from diskcache import Cache
+from sqlalchemy import Connection
 
 from benchmarks import streamer
 from benchmarks.figures import Figure, growth, quantile
 from benchmarks.stand import Stand
+from flows.handling import change
 from flows.host import Host
 from flows.streamer import admission
-from flows.streamer.admission import Batch
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import cache
 from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
+from lectern.streamer_changes import Arrived, StreamerChanges
 
 WHAT = (
     "a streamer's cache is full of renditions that no class cites. A class comes that needs another one: in one"
@@ -100,10 +102,18 @@ def _claim(host: Host[StreamerSettings], record: int) -> None:
         end_time=now + 92_700,
     )
     remote = RemoteFile(url=url, size_bytes=streamer.SIZE_BYTES, etag=None, crc64=None)
-    batch = Batch()
     with transaction(host.engine) as connection:
-        admission.admit(connection, host, [wanted], {wanted.stem: remote}, batch, now)
-    assert len(batch.gone) == 1, f"{len(batch.gone)} renditions were evicted for one"
+        changes = _admitted(connection, host, wanted, remote)
+    assert len(changes.evicted) == 1, f"{len(changes.evicted)} renditions were evicted for one"
+
+
+def _admitted(
+    connection: Connection, host: Host[StreamerSettings], wanted: Prepare, remote: RemoteFile
+) -> StreamerChanges:
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        admission.admit(connection, changes, [wanted], {wanted.stem: remote})
+
+    return change(connection, host, go)
 
 
 def _settle(host: Host[StreamerSettings], record: int) -> None:
@@ -111,16 +121,7 @@ def _settle(host: Host[StreamerSettings], record: int) -> None:
     with transaction(host.engine) as connection:
         cache.forget(connection, [one.stem for one in cache.evicting(connection)])
         before = cache.by_stem(connection, [str(record)])[str(record)]
-        cache.arrived(
-            connection,
-            host.settings.video_root,
-            before,
-            size_bytes=before.size_bytes,
-            etag=None,
-            crc64=None,
-            duration_s=30.0,
-            now=time.time(),
-        )
+        cache.arrived(connection, host.settings.video_root, Arrived(before, before.size_bytes, 30.0), time.time())
 
 
 def _peer(folder: Path, stems: list[str], synchronous: int) -> Cache:

@@ -28,6 +28,7 @@ from lectern.facts import Event
 from lectern.messages import Booking, Message, Prepare, Report
 from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
+from lectern.streamer_changes import Admitted
 
 STREAMER = "streamer1"
 ROOT = Path("/home/video")
@@ -63,7 +64,7 @@ def order(body: str) -> str | None:
     """Decide a booking; returns what its streamer is told, None where it was answered at once."""
     booking, now = parse(body, (Booking,)), time.time()
     with transaction(database("teacher")) as connection:
-        changes = Changes(SETTINGS, now, bookings.by_id(connection, [booking.class_id]))
+        changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
         states = renditions.states(connection, [booking.key] if booking.key else [])
         plan = decide.plan([booking], orders.known(changes.orders), states, LIMITS, now)
         if not plan.verdicts:
@@ -97,17 +98,19 @@ def prepare(body: str) -> str:
         assert wanted.class_id not in airings.by_id(connection, [wanted.class_id])
         assert wanted.stem in cached.by_stem(connection, [wanted.stem])
         cached.cite(connection, wanted.stem, 1, now)
-        airings.add(connection, wanted, AiringState.READY, f"{ROOT}/{wanted.record_id}/{wanted.stem}.flv", now)
+        site = f"{ROOT}/{wanted.record_id}/{wanted.stem}.flv"
+        airings.add_all(connection, [(Admitted(wanted, AiringState.READY), site)], now)
         event = Event("prepare: cached already", wanted.class_id, wanted.stem)
         events.note(connection, streamer_tables.journal, STREAMER, [event], now)
-    return airings.report("prepared", wanted, STREAMER, message="cached").to_json()
+    said = Report(cmd="prepared", class_id=wanted.class_id, streamer=STREAMER, result="success", message="cached")
+    return said.to_json()
 
 
 def report(body: str) -> None:
     """Answer a class that its streamer has prepared."""
     said, now = parse(body, (Report,)), time.time()
     with transaction(database("teacher")) as connection:
-        changes = Changes(SETTINGS, now, bookings.by_id(connection, [said.class_id]))
+        changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [said.class_id]))
         reports.take(changes, said, reports.NO_FACTS)
         (answer,) = _written(connection, changes)
     bus().publish(os.environ["BENCH_ANSWERS"], answer.to_json())

@@ -8,16 +8,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import show
-from flows.host import NOWHERE, Host, log, streamer
+from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import Watch
 from flows.streamer import ends
 from lectern import errors
 from lectern.effects.rows import airings
-from lectern.effects.rows.airings import Airing
-from lectern.settings import StreamerSettings
+from lectern.facts import Airing
 from lectern.states import AiringState
 
-Streamer = Host[StreamerSettings]
 SHOW_EVERY_S = 30.0
 LOOK_EVERY_S = 5.0
 """Seconds after which the class is looked at in the database, although nobody said anything of it."""
@@ -77,5 +75,5 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
 
 
 async def _cancelled(host: Streamer, one: Airing) -> None:
-    await ends.close(host, one, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
+    await ends.close(host, one.class_id, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
     await host.playout.cancel(one.class_id)

@@ -5,17 +5,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from flows.host import Host, log
+from flows.host import Streamer, log
 from lectern.effects import process
 from lectern.effects.media import ffmpeg
-from lectern.effects.rows.airings import Airing
 from lectern.errors import LecternError
-from lectern.settings import StreamerSettings
+from lectern.facts import Airing
 
 if TYPE_CHECKING:
     from flows.streamer.following import Following
 
-Streamer = Host[StreamerSettings]
 LOOK_S = 0.25
 GOOD_S = 1.5
 """A push that lived for this long is taken for one that its receiver takes."""

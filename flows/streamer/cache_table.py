@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from lectern import words
-from lectern.effects.rows.cache import Cached
-from lectern.facts import Usage
+from lectern.facts import Cached, Usage
 from lectern.states import FileState
 
 

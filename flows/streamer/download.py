@@ -1,8 +1,8 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import stamina
@@ -12,9 +12,11 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
 from flows import show
-from flows.host import NOWHERE, Host, log, streamer
+from flows.handling import Decide, changed
+from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer import admission, lost
 from flows.streamer.growing import Growing
+from flows.streamer.prepare import follow
 from flows.tell import tell
 from lectern import errors
 from lectern.effects import process
@@ -22,16 +24,14 @@ from lectern.effects.files import disk, origin, store, wget
 from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.effects.media import airable, probe
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache, events, metrics, outbox
+from lectern.effects.rows import airings, cache
 from lectern.errors import LecternError, Refuse, TryAgain
-from lectern.facts import Event
-from lectern.outgoing import Kind, Outgoing
+from lectern.facts import Cached
 from lectern.playout.index import Look
-from lectern.settings import StreamerSettings
 from lectern.shown import shown
 from lectern.states import AiringState, FileState
+from lectern.streamer_changes import Arrived, StreamerChanges
 
-Streamer = Host[StreamerSettings]
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 MAX_RUNS = 5
 """A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
@@ -41,7 +41,7 @@ MAX_RUNS = 5
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
     host = streamer()
-    row = (await host.commit(cache.by_stem, [stem])).get(stem)
+    row = (await host.look(cache.by_stem, [stem])).get(stem)
     if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
         return Completed(message="nothing to do: there already, given up, or another run is at it")
     if dry_run:
@@ -61,11 +61,10 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     finally:
         host.busy.discard(stem)
         host.unfetched.set()
-    ready = await host.commit(arrive, host, stem, remote, found)
+    changes = await changed(host, arrived(stem, remote, found))
     await tell(host)
-    host.unplanned.set()
-    host.playout.wanted.set()
-    return Completed(message=f"{found.size_bytes} bytes for {len(ready)} classes")
+    follow(host, changes)
+    return Completed(message=f"{found.size_bytes} bytes for {len(changes.ready)} classes")
 
 
 def cancelled(stem: str) -> Refuse:
@@ -75,7 +74,7 @@ def cancelled(stem: str) -> Refuse:
 
 async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     """Refuse the classes that wait for a download; what came of it leaves the disk with its reservation."""
-    await host.commit(_fail, host, stem, error)
+    follow(host, await changed(host, failed(stem, error)))
     part = store.part_path(host.settings.video_root, stem)
     try:
         await asyncio.to_thread(store.remove, part)
@@ -97,16 +96,15 @@ async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
 
 async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
-    row = (await host.commit(cache.by_stem, [stem]))[stem]
+    row = (await host.look(cache.by_stem, [stem]))[stem]
     settings = host.settings
     final = store.rendition_path(settings.video_root, stem)
     part = store.part_path(settings.video_root, stem)
     allowed = Allowed.parse(settings.allowed_origins)
     remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
     if not row.size_bytes and remote.size_bytes:  # taken over from the old program, which noted no sizes
-        async with host.cache_lock:
-            await host.commit(admission.sized, host, row, remote.size_bytes)
-        row = (await host.commit(cache.by_stem, [stem]))[stem]
+        await _resize(host, row, remote.size_bytes)
+        row = (await host.look(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
         raise Refuse(
             f"{stem}: the origin now says {remote.size_bytes} bytes, {row.size_bytes} were reserved",
@@ -152,11 +150,15 @@ async def _airable(part: Path) -> tuple[Look, Path]:
         raise
 
 
-async def _make_room(host: Streamer, row: cache.Cached, size_bytes: int) -> None:
+async def _make_room(host: Streamer, row: Cached, size_bytes: int) -> None:
     """A plain FLV file may be larger than what came; raises Refuse with 316 if it does not fit."""
     if size_bytes > row.size_bytes:
-        async with host.cache_lock:
-            await host.commit(admission.sized, host, row, size_bytes)
+        await _resize(host, row, size_bytes)
+
+
+async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
+    async with host.cache_lock:
+        await changed(host, partial(admission.sized, before=row, size_bytes=size_bytes))
 
 
 def _begin(part: Path, remote: RemoteFile) -> None:
@@ -193,54 +195,30 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
     airable.write_index(look, final)
 
 
-def arrive(connection: Connection, host: Streamer, stem: str, remote: RemoteFile, found: Probe) -> list[str]:
-    """A download is in its place: its classes are ready. Returns their class_ids."""
-    now = time.time()
-    row = cache.by_stem(connection, [stem])[stem]
-    cache.arrived(
-        connection,
-        host.settings.video_root,
-        row,
-        size_bytes=found.size_bytes,
-        etag=remote.etag,
-        crc64=remote.crc64,
-        duration_s=found.duration_s,
-        now=now,
-        mtime=found.mtime,
-    )
-    metrics.DOWNLOAD_BYTES.inc(found.size_bytes)
-    waiting = airings.citing(connection, stem, AiringState.WAITING)
-    for one in waiting:
-        airings.move(connection, one, AiringState.READY, now)
-    said = [airings.report("prepared", one, host.settings.name, message="downloaded") for one in waiting]
-    outbox.put(
-        connection,
-        host.journal,
-        [Outgoing(host.settings.report_stream, Kind.STREAM, one, one.class_id) for one in said],
-        now,
-    )
-    events.note(
-        connection,
-        host.journal,
-        host.settings.name,
-        [Event("downloaded", stem=stem, detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s")],
-        now,
-    )
-    return [one.class_id for one in waiting]
+def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:
+    """A download is in its place: its classes are ready."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        row = cache.by_stem(connection, [stem])[stem]
+        file = Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime)
+        changes.arrived.append(file)
+        for one in airings.citing(connection, stem, {AiringState.WAITING}):
+            changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
+        changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
+
+    return go
 
 
-def _fail(connection: Connection, host: Streamer, stem: str, error: LecternError) -> None:
-    now = time.time()
-    row = cache.by_stem(connection, [stem]).get(stem)
-    if row is None or row.state is not FileState.DOWNLOADING:
-        return  # it has come, or was given up before
-    code = error.code or errors.DOWNLOAD_FAILED
-    lost.refuse(connection, host, stem, error)
-    cache.failed(connection, host.settings.video_root, row, error.message)
-    events.note(
-        connection,
-        host.journal,
-        host.settings.name,
-        [Event("download failed", stem=stem, detail=f"{code.number}: {error.message}")],
-        now,
-    )
+def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
+    """A download is given up: its classes are refused."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        row = cache.by_stem(connection, [stem]).get(stem)
+        if row is None or row.state is not FileState.DOWNLOADING:
+            return  # it has come, or was given up before
+        code = error.code or errors.DOWNLOAD_FAILED
+        lost.refuse(connection, changes, stem, error)
+        changes.failed.append((row, error.message))
+        changes.note("download failed", detail=f"{code.number}: {error.message}", stem=stem)
+
+    return go

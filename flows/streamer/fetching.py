@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from flows import trouble
-from flows.host import Host, log
+from flows.host import Streamer, log
 from flows.streamer import download
 from lectern import stems
 from lectern.effects.rows import cache, plans
 from lectern.errors import TryAgain
-from lectern.settings import StreamerSettings
 
-Streamer = Host[StreamerSettings]
 LOOK_S = 5.0
 """Seconds after which the rows are looked at although nobody has asked for it."""
 

@@ -8,18 +8,17 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Host, log
+from flows.handling import Decide, changed
+from flows.host import Streamer, log
 from flows.streamer import ends
 from flows.tell import tell
-from lectern import errors, outgoing
+from lectern import errors
 from lectern.decide import broadcast as decide
-from lectern.effects.rows import airings, events, metrics, outbox
+from lectern.effects.rows import airings, metrics
 from lectern.errors import ErrorCode
-from lectern.facts import Event
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState
+from lectern.streamer_changes import StreamerChanges
 
-Streamer = Host[StreamerSettings]
 ALARM_EVERY_S = 60.0
 """The same of a class is alarmed again at most this often."""
 
@@ -58,7 +57,7 @@ class Following:
             if state == "ended":
                 await ends.ended(self._host, class_id, status)
             elif state == "on_air":
-                await self._host.commit(_on_air, class_id)
+                await changed(self._host, _on_air(class_id))
             if state != "ended" and status["slate"]:
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
         except DBAPIError as error:
@@ -95,7 +94,7 @@ class Following:
             detail = f"{detail} (so far {number:,} times)"
         if not self._host.playout.tell(class_id, f"{what}: {detail}"):
             log.info("%s: %s: %s", class_id, what, detail)
-        await self._host.commit(_noted, self._host, class_id, what, detail)
+        await changed(self._host, _noted(class_id, what, detail))
 
     def _count(self, class_id: str, what: str, why: str) -> int:
         self._said[class_id, what, why] += 1
@@ -106,7 +105,7 @@ class Following:
         kind = event["event"]
         if kind == "on_air":
             self._off_since.pop(class_id, None)
-            await self._host.commit(_on_air, class_id)
+            await changed(self._host, _on_air(class_id))
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
@@ -130,30 +129,36 @@ class Following:
         now = time.monotonic()
         if now - self._alarmed.get((class_id, code.number), -ALARM_EVERY_S) < ALARM_EVERY_S:
             return
-        if await self._host.commit(_alarm, self._host, class_id, code, why):
+        if (await changed(self._host, _alarm(class_id, code, why))).sends:
             self._alarmed[class_id, code.number] = now
             await tell(self._host)
 
 
-def _noted(connection: Connection, host: Streamer, class_id: str, what: str, detail: str) -> None:
-    found = airings.by_id(connection, [class_id]).get(class_id)
-    stem = found.stem if found is not None else None
-    events.note(connection, host.journal, host.settings.name, [Event(what, class_id, stem, detail)], time.time())
+def _noted(class_id: str, what: str, detail: str) -> Decide[StreamerChanges]:
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        found = airings.by_id(connection, [class_id]).get(class_id)
+        changes.note(what, detail=detail, class_id=class_id, stem=found.stem if found is not None else None)
+
+    return go
 
 
-def _on_air(connection: Connection, class_id: str) -> None:
+def _on_air(class_id: str) -> Decide[StreamerChanges]:
     """A receiver takes it. One that is over here, or was never ready, is left as it is."""
-    current = airings.by_id(connection, [class_id]).get(class_id)
-    if current is not None and current.state in {AiringState.READY, AiringState.BROKEN}:
-        airings.move(connection, current, AiringState.ON_AIR, time.time())
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        one = airings.by_id(connection, [class_id]).get(class_id)
+        if one is not None and one.state in {AiringState.READY, AiringState.BROKEN}:
+            changes.move(one, AiringState.ON_AIR)
+
+    return go
 
 
-def _alarm(connection: Connection, host: Streamer, class_id: str, code: ErrorCode, why: str) -> bool:
-    one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is None or one.state not in _NOT_ENDED | {AiringState.WAITING}:
-        return False  # it is over, or was never this streamer's
-    now, said, name = time.time(), f"{class_id}: {why}", host.settings.name
-    made = outgoing.alarm(code, said, now, name, class_id=class_id, record_id=one.record_id)
-    outbox.put(connection, host.journal, [host.alarm(made)], now)
-    events.note(connection, host.journal, name, [Event("alarm", class_id, one.stem, said)], now)
-    return True
+def _alarm(class_id: str, code: ErrorCode, why: str) -> Decide[StreamerChanges]:
+    """Raise an alarm, unless the class is over, or was never this streamer's."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        one = airings.by_id(connection, [class_id]).get(class_id)
+        if one is not None and one.state in _NOT_ENDED | {AiringState.WAITING}:
+            changes.alarm(code, f"{class_id}: {why}", one)
+
+    return go

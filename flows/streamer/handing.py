@@ -10,22 +10,21 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
-from flows.host import Host, log
+from flows.handling import Decide, changed
+from flows.host import Streamer, log
 from flows.playout import NotTaken
 from flows.streamer import by_ffmpeg
 from flows.streamer.following import Following
 from flows.tell import tell
-from lectern import errors, outgoing, urls
+from lectern import errors, urls
 from lectern.effects.files import store
 from lectern.effects.media import slate
-from lectern.effects.rows import airings, cache, outbox
-from lectern.effects.rows.airings import Airing
-from lectern.effects.rows.cache import Cached
+from lectern.effects.rows import airings, cache
 from lectern.errors import LecternError, TryAgain
+from lectern.facts import Airing, Cached
 from lectern.playout.client import Client
-from lectern.settings import StreamerSettings
+from lectern.streamer_changes import StreamerChanges
 
-Streamer = Host[StreamerSettings]
 Lesson = dict[str, Any]
 AHEAD_S = 2 * 3600.0
 """The playout is told the classes that begin within this: a lease is over long before it would need more."""
@@ -217,7 +216,7 @@ class Handing:
         if playout.away_s() < ALARM_AFTER_S or now - self._alarmed_at < ALARM_AGAIN_S:
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
-        await self._host.commit(_alarm_away, self._host, str(playout.why))
+        await changed(self._host, _alarm_away(str(playout.why)))
         self._alarmed_at = now
         await tell(self._host)
 
@@ -234,9 +233,10 @@ def _due(connection: Connection, now: float) -> Mapping[str, tuple[Airing, Cache
     return {one.class_id: (one, rows.get(one.stem)) for one in found}
 
 
-def _alarm_away(connection: Connection, host: Streamer, why: str) -> None:
-    now = time.time()
-    on_air = airings.due(connection, now, now)
-    said = f"{host.settings.name}: {why}; {len(on_air)} classes should be on air"
-    made = outgoing.alarm(errors.PLAYOUT_AWAY, said, now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(made)], now)
+def _alarm_away(why: str) -> Decide[StreamerChanges]:
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        on_air = airings.due(connection, changes.now, changes.now)
+        said = f"{changes.settings.name}: {why}; {len(on_air)} classes should be on air"
+        changes.raise_alarm(errors.PLAYOUT_AWAY, said)
+
+    return go

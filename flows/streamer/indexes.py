@@ -7,18 +7,16 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Host, log
+from flows.host import Streamer, log
 from flows.streamer.handing import AHEAD_S
 from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.cache import Cached
 from lectern.effects.rows.remade import remade
 from lectern.errors import LecternError
-from lectern.settings import StreamerSettings
+from lectern.facts import Cached
 from lectern.states import FileState
 
-Streamer = Host[StreamerSettings]
 LOOK_EVERY_S = 20.0
 Seen = tuple[int, int]
 """Size and time of change of a file that can get no index: it is tried again when it is another one."""

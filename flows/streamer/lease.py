@@ -11,14 +11,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows import trouble
-from flows.host import Host, log
+from flows.host import Streamer, log
 from flows.playout import boot_now
 from flows.streamer.witnesses import Witnesses
 from lectern.decide import lease as decide
 from lectern.effects.rows import airings, cache, leases
 from lectern.settings import StreamerSettings
 
-Streamer = Host[StreamerSettings]
 AGAIN_S = 1.0
 FULL_S = 30.0
 """A disk that took nothing so short a time ago is full."""

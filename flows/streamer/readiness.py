@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.batch import apart
-from flows.host import Host, log
+from flows.host import Streamer, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import cache_table, lost, push_hosts
@@ -20,13 +20,9 @@ from lectern.decide import readiness as decide
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, events, outbox, sent
-from lectern.effects.rows.airings import Airing
-from lectern.effects.rows.cache import Cached
-from lectern.facts import Event, Usage
-from lectern.settings import StreamerSettings
+from lectern.facts import Airing, Cached, Event, Usage
 from lectern.states import AiringState, FileState
 
-Streamer = Host[StreamerSettings]
 REACH_S = 5.0
 AHEAD_S = 86_400.0
 """The timetable shows the classes of the next day."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -12,20 +13,20 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.batch import apart
-from flows.host import NOWHERE, Host, log, streamer
+from flows.handling import changed
+from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer import download, lost
+from flows.streamer.prepare import follow
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.files.scan import Found
 from lectern.effects.media import probe, whole
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.cache import Cached
 from lectern.effects.rows.differences import Difference, Odd, differences, doubtful
 from lectern.errors import LecternError
-from lectern.settings import StreamerSettings
+from lectern.facts import Cached
 from lectern.states import FileState
-
-Streamer = Host[StreamerSettings]
+from lectern.streamer_changes import StreamerChanges
 
 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
@@ -109,7 +110,7 @@ async def _take(host: Streamer, row: Cached, path: Path) -> str:
         found = await probe.probe(path)
         crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(store.crc64, path)
         if found.size_bytes == row.size_bytes and crc64 == remote.crc64 and found.last_second_decodes:
-            await host.commit(download.arrive, host, row.stem, remote, found)
+            await changed(host, download.arrived(row.stem, remote, found))
             return "taken: it is whole"
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
@@ -120,24 +121,27 @@ async def _take(host: Streamer, row: Cached, path: Path) -> str:
 async def _replace(host: Streamer, row: Cached, path: Path, why: str) -> str:
     """Put a damaged file aside, and download it again if a class needs it."""
     await asyncio.to_thread(store.quarantine, host.settings.video_root, path)
-    again = await host.commit(lost.fetch_again, host, row, why)
+    again = await lost.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
 
 
 async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[str, object]]:
     """All missing files in one transaction: a new disk lacks them all."""
 
-    def all_of(connection: Connection, some: Sequence[Cached]) -> list[tuple[str, bool]]:
-        return [(row.stem, lost.fetch_again(connection, host, row, "it is not on the disk")) for row in some]
+    def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
+        for row in some:
+            lost.lose(connection, changes, row, "it is not on the disk")
 
     if not missing:
         return []
-    found = await apart(missing, lambda some: host.commit(all_of, some), lambda row: row.stem)
-    again = [one for some in found.done for one in some]
-    table: list[dict[str, object]] = [
-        {"what": f"{stem}: {Odd.MISSING}", "done": "it is downloaded again" if needed else "nobody needs it"}
-        for stem, needed in again
-    ]
+    found = await apart(missing, lambda some: changed(host, partial(decide, some)), lambda row: row.stem)
+    table: list[dict[str, object]] = []
+    for changes in found.done:
+        follow(host, changes)
+        needed = {one.stem for one in changes.reserved}
+        for row in changes.lost:
+            done = "it is downloaded again" if row.stem in needed else "nobody needs it"
+            table.append({"what": f"{row.stem}: {Odd.MISSING}", "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
 
 

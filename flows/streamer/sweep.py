@@ -7,23 +7,23 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows.host import NOWHERE, Host, streamer
+from flows.handling import Decide, changed, printed
+from flows.host import NOWHERE, Streamer, streamer
 from flows.once import alone
 from flows.streamer import ends
-from flows.streamer import prepare as cache
+from flows.streamer.prepare import remove_files
 from flows.tell import tell
-from lectern.effects.rows import airings
-from lectern.effects.rows import cache as rows
+from lectern.effects.rows import airings, cache
 from lectern.errors import TryAgain
-from lectern.facts import Idle
-from lectern.settings import StreamerSettings
+from lectern.facts import Airing, Idle
 from lectern.states import AiringState
+from lectern.streamer_changes import StreamerChanges
 
 UNKNOWN_S = 300.0
 """Seconds after its end in which a class waits for the playout to say how it was aired."""
 
 OVER_S = 30.0
-"""A class that ended so long ago, and that nobody airs, is closed: its citation is taken back."""
+"""Seconds after its end after which a class that nobody airs is closed: its citation is taken back."""
 
 
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)
@@ -32,46 +32,43 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
     return await alone(streamer(), _sweep_streamer, dry_run)
 
 
-async def _sweep_streamer(host: Host[StreamerSettings], dry_run: bool) -> State[None]:
-    left = await host.look(_left)
+async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
+    evicting, over = await host.look(_left)
+    ways = [(one, way) for one in over if (way := await _way(host, one)) is not None]
     if dry_run:
-        return Completed(message=f"dry run: {left.words()}")
-    await cache.remove_files(host, left.evicting)
-    for one in left.over:
-        await _close_late(host, one)
+        some = [await changed(host, way, dry_run=True) for _, way in ways]
+        return await printed("sweep", some, *(f"{one.stem}: its file is removed" for one in evicting))
+    await remove_files(host, evicting)
+    for one, way in ways:
+        await changed(host, way)
+        host.playout.over(one.class_id)
     sent = await tell(host)
-    return Completed(message=left.words() if sent else f"{left.words()}; Redis is away")
+    said = f"{len(evicting)} evictions, {len(over)} past their end"
+    return Completed(message=said if sent else f"{said}; Redis is away")
 
 
-async def _close_late(host: Host[StreamerSettings], one: airings.Airing) -> None:
-    """Close a class whose end nobody wrote down, as the playout has it; for a while, one that is away is waited for."""
+async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
+    """How to close a class whose end nobody wrote down: as the playout has it.
+
+    None while one that is away is waited for.
+    """
     try:
         found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
     except TryAgain:
         if host.settings.playout != "ffmpeg" and time.time() - one.end_time < UNKNOWN_S:
-            return
+            return None
         found = []
     if found and found[0]["state"] == "ended" and one.state is not AiringState.WAITING:
-        await ends.ended(host, one.class_id, found[0])
-    else:
-        await ends.close_late(host, one)
+        return ends.as_told(one.class_id, found[0])
+    return ends.late(one.class_id)
 
 
-class _Left:
-    def __init__(self, evicting: list[Idle], over: list[airings.Airing]) -> None:
-        self.evicting, self.over = evicting, over
-
-    def words(self) -> str:
-        return f"{len(self.evicting)} evictions, {len(self.over)} past their end"
-
-
-def _left(connection: Connection) -> _Left:
-    return _Left(
-        [Idle(one.stem, one.size_bytes) for one in rows.evicting(connection)],
-        airings.over(connection, time.time() - OVER_S),
-    )
+def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
+    """The evictions that nobody has ended, and the classes that are past their end."""
+    evicting = [Idle(one.stem, one.size_bytes) for one in cache.evicting(connection)]
+    return evicting, airings.over(connection, time.time() - OVER_S)
 
 
 def due(connection: Connection) -> bool:
     """Whether a sweep of a streamer would find anything to do."""
-    return bool(airings.over(connection, time.time() - OVER_S) or rows.evicting(connection))
+    return any(_left(connection))

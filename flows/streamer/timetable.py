@@ -7,18 +7,16 @@ from collections.abc import Sequence
 import httpx
 from prefect.exceptions import PrefectException
 
-from flows.host import Host, log
+from flows.host import Streamer, log
 from flows.playout import Watch
 from flows.streamer import ends, releases
 from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects.rows import airings, inbox, plans
-from lectern.effects.rows.airings import Airing
 from lectern.errors import TryAgain
-from lectern.settings import StreamerSettings
+from lectern.facts import Airing
 from lectern.states import AiringState
 
-Streamer = Host[StreamerSettings]
 EVERY_S = 3.0
 AT_ONCE_S = 2.0
 PLANNED = 20
@@ -132,7 +130,7 @@ class Cancels:
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             why = "cancelled in the UI"
-            await ends.close(host, one, AiringState.CANCELLED, errors.CANCELLED, why)
+            await ends.close(host, one.class_id, AiringState.CANCELLED, errors.CANCELLED, why)
             await releases.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)

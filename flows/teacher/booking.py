@@ -9,9 +9,10 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.batch import summary
+from flows.handling import Came, DecideAll, handled, printed, read, table
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
-from flows.teacher.handling import Came, DecideAll, handled, living, printed, put_back, read, table
+from flows.teacher.living import living, put_back
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import booking as decide
@@ -47,7 +48,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return found.state(summary(rows), len(ids))
 
 
-def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Asked]:
+def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:
     """What becomes of messages while the streamers *alive* are heard of."""
     limits = Limits.of(host.settings)
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from flows.batch import apart
+from flows.handling import Decide, changed
 from flows.host import Teacher
 from flows.teacher import results
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.handling import Decide, changed, living
+from flows.teacher.living import living
 from lectern.changes import Changes
 from lectern.decide import results as decide
 from lectern.decide import transcode
@@ -59,7 +60,7 @@ def _what(host: Teacher, one: Due, url: str | None) -> transcode.Overdue:
     )
 
 
-def expired(late: Sequence[Late], alive: Sequence[str], lists: results.Lists) -> Decide:
+def expired(late: Sequence[Late], alive: Sequence[str], lists: results.Lists) -> Decide[Changes]:
     """What becomes of those of *late* that were not settled while somebody looked."""
 
     def go(connection: Connection, changes: Changes) -> None:

@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.batch import summary
+from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
-from flows.teacher.handling import Decide, changed, living, printed
+from flows.teacher.living import living
 from flows.teacher.roll import heirs, move_key
 from flows.tell import tell
 from lectern.changes import Changes
@@ -103,7 +104,7 @@ async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
     return None, heard - host.missing_since.setdefault(streamer, heard)
 
 
-def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -> Decide:
+def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
     """Take the classes of *streamer*, unless its lease was granted anew since it was *before*."""
 
     def go(connection: Connection, changes: Changes) -> None:

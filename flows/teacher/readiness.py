@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from flows.batch import apart
+from flows.handling import Decide, changed
 from flows.host import Host, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
-from flows.teacher.handling import Decide, changed
 from flows.tell import tell
 from lectern import errors
 from lectern.changes import Changes
@@ -45,7 +45,7 @@ async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float
     return {class_id: at for class_id, at in done.items() if class_id in unready} | due
 
 
-def _late(late: Sequence[Order]) -> Decide:
+def _late(late: Sequence[Order]) -> Decide[Changes]:
     def go(_: Connection, changes: Changes) -> None:
         for one in late:
             why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"

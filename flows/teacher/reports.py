@@ -8,8 +8,9 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.batch import summary
+from flows.handling import DecideAll, handled, printed, read, table
 from flows.host import NOWHERE, teacher
-from flows.teacher.handling import DecideAll, handled, living, printed, put_back, read, table
+from flows.teacher.living import living, put_back
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
@@ -36,7 +37,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return found.state(summary(rows), len(ids))
 
 
-def decided(alive: Sequence[str]) -> DecideAll[Report]:
+def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:
     """What becomes of reports while the streamers *alive* are heard of."""
 
     def go(connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:

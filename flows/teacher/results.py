@@ -9,10 +9,11 @@ from sqlalchemy import Connection
 
 from flows import show
 from flows.batch import summary
+from flows.handling import DecideAll, changed, handled, printed, read, table
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.handling import DecideAll, changed, handled, living, printed, put_back, read, table
+from flows.teacher.living import living, put_back
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import results as decide
@@ -57,7 +58,7 @@ async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
     return changes
 
 
-def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[TranscodingResult]:
+def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Changes, TranscodingResult]:
     """What becomes of results while the streamers *alive* are heard of."""
 
     def go(connection: Connection, changes: Changes, results: Sequence[TranscodingResult]) -> None:

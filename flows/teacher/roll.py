@@ -11,9 +11,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
+from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
 from flows.retry import backoff_s
-from flows.teacher.handling import Decide, changed
 from flows.tell import tell
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
@@ -140,7 +140,7 @@ def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
     return leases.holders(connection), bookings.having(connection, time.time())
 
 
-def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Decide:
+def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Decide[Changes]:
     """Alarm once that the streamer *name* is lost, and what becomes of its *number* classes."""
 
     def go(connection: Connection, changes: Changes) -> None:
@@ -158,7 +158,7 @@ async def grant(host: Teacher, claim: Granted) -> None:
         await tell(host)
 
 
-def granted(claim: Granted) -> Decide:
+def granted(claim: Granted) -> Decide[Changes]:
     """Grant a lease, unless that was just done, and the streamer has not read it yet."""
 
     def go(connection: Connection, changes: Changes) -> None:

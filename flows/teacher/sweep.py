@@ -8,10 +8,10 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import show
+from flows.handling import changed, printed
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.once import GRACE_S, alone
 from flows.teacher import attempts, deadlines
-from flows.teacher.handling import changed, printed
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import cancels as cancelling

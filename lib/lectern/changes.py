@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lectern import errors, outgoing
-from lectern.errors import ErrorCode
-from lectern.facts import AsRun, Attempt, Event, Kept, Order, RenditionKey
-from lectern.messages import Booking, DeadLetter, Message, Release
+from lectern.decided import Decided
+from lectern.errors import ErrorCode, Malformed
+from lectern.facts import AsRun, Attempt, Kept, Order, RenditionKey
+from lectern.messages import Booking, Message, Release
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
@@ -58,11 +59,9 @@ class Granted:
 
 
 @dataclass
-class Changes:
+class Changes(Decided[TeacherSettings]):
     """Nothing of it is done before it is written."""
 
-    settings: TeacherSettings
-    now: float
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
     booked: dict[str, Booking] = field(default_factory=dict)  # new
     moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
@@ -81,12 +80,7 @@ class Changes:
     lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when
     leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken
     granted: list[Granted] = field(default_factory=list)
-    sends: list[Outgoing] = field(default_factory=list)
-    notes: list[Event] = field(default_factory=list)
-    done: list[int] = field(default_factory=list)  # ids of the inbox
-    dead: list[tuple[int, str]] = field(default_factory=list)  # ids of the inbox, and what is wrong with each
     # for after the commit
-    table: list[dict[str, object]] = field(default_factory=list)
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
     transcoded: list[tuple[str, str]] = field(default_factory=list)  # backend and outcome, for the metrics
@@ -159,8 +153,7 @@ class Changes:
         """Call a person; *about* is the class that is in danger."""
         if about is not None:
             named |= {"class_id": about.class_id, "record_id": about.record_id, "resolution": about.resolution}
-        made = outgoing.alarm(code, said, self.now, self.settings.name, **named)
-        self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
+        self.raise_alarm(code, said, **named)
 
     def tell(self, streamer: str, message: Message, class_id: str | None) -> None:
         """Tell a streamer."""
@@ -176,26 +169,22 @@ class Changes:
         """Tell *streamer* to give a class up."""
         self.tell(streamer, Release.model_construct(class_id=class_id, placement=placement), class_id)
 
-    def note(self, what: str, about: Order | None = None, detail: str = "", **named: str | None) -> None:
-        """Keep what happened, for ``lectern explain``."""
-        if about is not None:
-            named = {"class_id": about.class_id, "stem": about.stem}
-        self.notes.append(Event(what, detail=detail, **named))
-
     def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
         """One line of the run's table in the UI."""
         self.table.append(
             {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
         )
 
-    def bury(self, kept: Kept, error: str, code: ErrorCode = errors.DEAD_LETTER, class_id: str | None = None) -> None:
-        """A message that nobody can read: it goes to the dead letters with the reason, and a person is called."""
-        self.dead.append((kept.id, error))
-        letter = DeadLetter.model_construct(error=error, body=kept.body, command=kept.command)
-        self.sends.append(Outgoing(self.settings.dead_letter_stream, Kind.STREAM, letter))
-        self.alarm(code, error, class_id=class_id)
-        self.note("malformed", detail=error, class_id=class_id)
-        self.row(class_id or "?", "malformed", code=code.number, detail=error)
+    def bury(self, kept: Kept, error: Malformed) -> None:
+        """A 400 answer where the class of the message can be read and is not booked; always a dead letter, an alarm."""
+        class_id, code = error.class_id, errors.DEAD_LETTER
+        if class_id is not None and class_id not in self.orders and kept.command == "order":
+            self.answer_class(class_id, errors.MALFORMED.number, error.message)
+            code = errors.MALFORMED
+        self.to_dead_letters(kept, error.message)
+        self.alarm(code, error.message, class_id=class_id)
+        self.note("malformed", detail=error.message, class_id=class_id)
+        self.row(class_id or "?", "malformed", code=code.number, detail=error.message)
 
     def waiting_key(self, order: Order) -> str:
         """The Redis list on which a class waits."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lectern.messages import Booking
-from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.stems import stem
 
 RenditionKey = tuple[int, Resolution]
@@ -190,3 +190,40 @@ class AsRun:
     position_s: float
     sent_s: float
     sent_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Airing:
+    """A class on this streamer; times are epoch seconds."""
+
+    class_id: str
+    stem: str
+    state: AiringState
+    push_url: str
+    start_time: float
+    end_time: float
+    record_id: int | None
+    run_id: str | None
+    code: int | None = None
+    message: str | None = None
+    placement: int = 1
+    lost: bool = False  # it was ready, and lacks its file
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A rendition as the database has it; *site* is its path."""
+
+    stem: str
+    state: FileState
+    num_cite: int
+    site: str | None
+    url: str | None
+    size_bytes: int
+    duration_s: float | None
+    update_time: float = 0.0
+    reason: str | None = None
+    source: str | None = None
+    crc64: int | None = None
+    mtime: float | None = None
+    run_id: str | None = None

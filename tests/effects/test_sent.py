@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from flows.streamer.word import word
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import airings, events, incidents, schema, sent
+from lectern.effects.rows import events, incidents, schema, sent
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Event
@@ -18,6 +18,7 @@ from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.told import OpenAlarm, Sending
+from tests import rows
 from tests.effects.redis_servers import redis_server, url_of
 
 NOW = 1_764_010_000.0
@@ -37,7 +38,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         end_time=NOW + 600,
     )
     with transaction(made) as connection:
-        airings.add(connection, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
+        rows.add(connection, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
     yield made
     made.dispose()
 

@@ -7,7 +7,7 @@ import pytest
 
 from lectern.effects.files import store
 from lectern.effects.media import probe, whole
-from lectern.effects.rows.cache import Cached
+from lectern.facts import Cached
 from lectern.states import FileState
 from tests import flv
 from tests.effects.conftest import make_recording

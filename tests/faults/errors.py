@@ -68,8 +68,8 @@ STEPS: Mapping[str, str] = {
     "a streamer says how it stands": "flows.streamer.word:word",
     "a beat is sent": "lectern.effects.redis.bus:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:Keeper._read",
-    "classes are taken back": "flows.streamer.releases:release",
-    "an origin is looked at": "flows.streamer.prepare:_look",
+    "classes are taken back": "lectern.decide.endings:release",
+    "an origin is looked at": "flows.streamer.looks:look",
     "a recording is downloaded": "lectern.effects.files.wget:download",
 }
 """What is done again and again, and the function that does it: ``module:function`` or ``module:Class.method``."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import Connection, select
 
+from flows.handling import Decide, change
 from flows.streamer import admission, download, releases
-from flows.streamer.admission import Batch
+from flows.streamer.looks import Looked
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache
@@ -22,6 +24,8 @@ from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.messages import Prepare, Release
 from lectern.states import LIVE_AIRINGS, FileState
+from lectern.streamer_changes import StreamerChanges
+from tests import rows
 from tests.faults import hosts
 from tests.faults.interleaved import Work, Worker, databases, interleave
 
@@ -47,6 +51,14 @@ def prepare(number: int, record: int) -> Prepare:
         end_time=start + 600,
         push_url="rtmp://push.example/live/x",
     )
+
+
+def admitted(wanted: Sequence[Prepare]) -> Decide[StreamerChanges]:
+    """Take these classes; each recording is as large as its record says."""
+    looked: dict[str, Looked] = {
+        one.stem: RemoteFile(one.video_url, size_of(int(one.stem)), None, None) for one in wanted
+    }
+    return lambda connection, changes: admission.admit(connection, changes, wanted, looked)
 
 
 class Cache(RuleBasedStateMachine):
@@ -77,47 +89,41 @@ class Cache(RuleBasedStateMachine):
 
     # -- what a worker does ------------------------------------------------------------------------------------------
 
-    def admitting(self, worker: int, records: Sequence[int], batch: Batch) -> Work:
+    def admitting(self, worker: int, records: Sequence[int]) -> Work:
         """Prepare a class of each record."""
         wanted: list[Prepare] = []
         for record in records:
             self.number += 1
             wanted.append(prepare(self.number, record))
-        looked: dict[str, admission.Looked] = {
-            one.stem: RemoteFile(one.video_url, size_of(int(one.stem)), None, None) for one in wanted
-        }
-        return lambda c: admission.admit(c, self.hosts[worker], wanted, looked, batch, hosts.now())
+        return lambda c: change(c, self.hosts[worker], admitted(wanted))
 
     def releasing(self, worker: int, class_id: str) -> Work:
-        return lambda c: releases.release(c, self.hosts[worker], Release(class_id=class_id), hosts.now())
+        return lambda c: rows.did(c, self.hosts[worker], releases.release, Release(class_id=class_id))
 
     def arriving(self, worker: int, stem: str) -> Work:
         size = size_of(int(stem))
         remote = RemoteFile("http://origin.example/x", size, None, None)
         found = Probe(640, 360, 10.0, size, "h264", "aac", last_second_decodes=True)
-        return lambda c: download.arrive(c, self.hosts[worker], stem, remote, found)
+        return lambda c: change(c, self.hosts[worker], download.arrived(stem, remote, found))
 
     def failing(self, worker: int, stem: str) -> Work:
         error = Refuse("its end cannot be decoded", BAD_RECORDING)
-        return lambda c: download._fail(c, self.hosts[worker], stem, error)
+        return lambda c: change(c, self.hosts[worker], download.failed(stem, error))
 
     def together(self, first: Work, second: Work, schedule: Sequence[bool]) -> None:
         interleave(Worker(self.engines[0], first), Worker(self.engines[1], second), schedule)
 
-    def took(self, *batches: Batch) -> None:
+    def took(self) -> None:
         """What follows the commit: files are removed, then their rows."""
-        for batch in batches:
-            stems = [one.stem for one in batch.gone]
-            with transaction(self.engines[0]) as connection:
-                cache.forget(connection, stems)
+        with transaction(self.engines[0]) as connection:
+            cache.forget(connection, [one.stem for one in cache.evicting(connection)])
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
     @rule(first=st.lists(RECORDS, min_size=1, max_size=3), second=st.lists(RECORDS, max_size=3), schedule=SCHEDULE)
     def two_batches_are_prepared(self, first: list[int], second: list[int], schedule: list[bool]) -> None:
-        batches = Batch(), Batch()
-        self.together(self.admitting(0, first, batches[0]), self.admitting(1, second, batches[1]), schedule)
-        self.took(*batches)
+        self.together(self.admitting(0, first), self.admitting(1, second), schedule)
+        self.took()
 
     @precondition(lambda self: self.some(FileState.DOWNLOADING))
     @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), ok=st.booleans(), schedule=SCHEDULE)
@@ -125,10 +131,9 @@ class Cache(RuleBasedStateMachine):
         self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
     ) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
-        batch = Batch()
         ends = self.arriving(0, stem) if ok else self.failing(0, stem)
-        self.together(ends, self.admitting(1, records, batch), schedule)
-        self.took(batch)
+        self.together(ends, self.admitting(1, records), schedule)
+        self.took()
 
     @precondition(lambda self: self.living())
     @rule(data=st.data(), records=st.lists(RECORDS, max_size=3), schedule=SCHEDULE)
@@ -136,9 +141,8 @@ class Cache(RuleBasedStateMachine):
         self, data: st.DataObject, records: list[int], schedule: list[bool]
     ) -> None:
         class_id = data.draw(st.sampled_from(self.living()))
-        batch = Batch()
-        self.together(self.releasing(0, class_id), self.admitting(1, records, batch), schedule)
-        self.took(batch)
+        self.together(self.releasing(0, class_id), self.admitting(1, records), schedule)
+        self.took()
 
     @precondition(lambda self: self.living())
     @rule(data=st.data(), schedule=SCHEDULE)
@@ -218,9 +222,7 @@ def test_two_workers_do_not_give_the_last_place_twice(tmp_path: Path, torn: bool
             workers = []
             for number, engine in enumerate(engines):
                 host, one = hosts.streamer(engine, tmp_path, MAX_BYTES, 1), prepare(number, number + 1)
-                found = {one.stem: RemoteFile(one.video_url, 10, None, None)}
-                act = lambda c, h=host, o=one, f=found: admission.admit(c, h, [o], f, Batch(), hosts.now())  # noqa: E731
-                workers.append(Worker(engine, act))
+                workers.append(Worker(engine, partial(change, host=host, decide=admitted([one]))))
             interleave(workers[0], workers[1], [True] * stop + [False] * 60)
             with transaction(engines[0]) as connection:
                 states = connection.execute(select(files.c.state)).scalars().all()

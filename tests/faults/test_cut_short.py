@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +19,11 @@ from lectern.effects.rows import airings, renditions
 from lectern.effects.rows.renditions import Due
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
-from tests import strategies
+from tests import rows, strategies
 from tests.faults import hosts
 
 RUN = "00000000-0000-0000-0000-000000000001"
@@ -63,11 +65,12 @@ def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     engine.dispose()
 
 
-def put_on_air(connection: Connection) -> airings.Airing:
+def put_on_air(connection: Connection) -> Airing:
     fields = json.loads(strategies.booking("c-1").to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "placement": 1})
-    airings.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    airings.move(connection, airings.by_id(connection, ["c-1"])["c-1"], AiringState.ON_AIR, hosts.now())
+    rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
+    ready = airings.by_id(connection, ["c-1"])["c-1"]
+    airings.move(connection, ready, replace(ready, state=AiringState.ON_AIR), hosts.now())
     return airings.by_id(connection, ["c-1"])["c-1"]
 
 
@@ -83,7 +86,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
     async def main() -> None:
         begun = asyncio.Event()
 
-        async def forever(*_: object) -> airings.Airing:
+        async def forever(*_: object) -> Airing:
             streamer.playout.watches["c-1"].run_id = RUN
             begun.set()
             await asyncio.sleep(60)

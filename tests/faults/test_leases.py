@@ -10,13 +10,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select
 
+from flows import handling
 from flows.host import Host
 from flows.streamer import releases, witnesses
-from flows.teacher import handling, moves, roll
+from flows.teacher import moves, roll
 from lectern import errors
 from lectern.changes import Granted
 from lectern.decide import lease
-from lectern.effects.rows import airings, inbox, leases, plans
+from lectern.effects.rows import inbox, leases, plans
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
@@ -24,7 +25,7 @@ from lectern.errors import TryAgain
 from lectern.messages import Grant, Prepare, Release
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
-from tests import strategies
+from tests import rows, strategies
 from tests.faults import hosts
 
 RUN = "00000000-0000-0000-0000-000000000001"
@@ -55,7 +56,7 @@ def on_air(connection: Connection, class_id: str) -> None:
     """A class that a run of this streamer pushes."""
     fields = json.loads(strategies.booking(class_id).to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "stem": "6666", "placement": 1})
-    airings.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
+    rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
     plans.scheduled(connection, class_id, RUN)
 
 

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from flows.teacher import booking, deadlines, handling, results
+from flows import handling
+from flows.teacher import booking, deadlines, results
 from lectern.changes import Changes
 from lectern.decide.results import Late
 from lectern.decide.transcode import Overdue

@@ -2,30 +2,32 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, update
 
+from flows import handling
 from flows.host import Host
-from flows.streamer import prepare as cache
 from flows.streamer import releases
-from flows.teacher import booking, handling, reports, roll, sweep
+from flows.teacher import booking, reports, roll, sweep
 from lectern.changes import Changes, Granted
 from lectern.commands import parse
+from lectern.decide import admission
 from lectern.decide import cancels as cancelling
-from lectern.effects.rows import airings, cancels, inbox
+from lectern.effects.rows import airings, cancels, inbox, released
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import cancels as cancel_list
-from lectern.messages import Booking, Cancel, Message, Prepare, Report
+from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
+from lectern.streamer_changes import StreamerChanges
 from tests.faults import hosts
 
 pytestmark = pytest.mark.asyncio
@@ -77,16 +79,10 @@ class Pair:
                 continue  # an answer to the platform
             with transaction(self.streamer.engine) as connection:
                 ids = _kept(connection, self.streamer.journal, [json.dumps(one)])
-                if one["cmd"] == "prepare":
-                    prepare = parse(json.dumps(one), (Prepare,))
-                    parsed = cache._Parsed()
-                    parsed.prepares.append((ids[0], prepare))
-                    fresh = cache._fresh(connection, self.streamer, [prepare], cast("Any", cache).Batch(), time.time())
-                    if fresh:
-                        airings.add(connection, prepare, AiringState.READY, "/x", time.time())
-                else:
-                    kept = inbox.read(connection, self.streamer.journal, ids)
-                    releases._handle(connection, self.streamer, kept)
+                kept = inbox.read(connection, self.streamer.journal, ids)
+                came: list[handling.Came[Any]] = [handling.came(one, (Prepare, Release, Grant)) for one in kept]
+                go = admitted if one["cmd"] == "prepare" else releases.release
+                handling.change(connection, self.streamer, handling.of_messages(self.streamer, came, go))
 
     def report_back(self) -> None:
         """The teacher gets what the streamer reports."""
@@ -115,6 +111,14 @@ class Pair:
         """The class on the streamer."""
         with transaction(self.streamer.engine) as connection:
             return airings.by_id(connection, [class_id])[class_id].state
+
+
+def admitted(connection: Any, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
+    """Classes that are taken are ready at once."""
+    ids = [one.class_id for one in prepares]
+    known, gone = airings.by_id(connection, ids), released.released_before(connection, ids)
+    for one in admission.fresh(changes, prepares, known, gone, {}):
+        changes.admit(one, AiringState.READY)
 
 
 def _kept(connection: Any, journal: Journal, bodies: list[str]) -> list[int]:

@@ -14,10 +14,10 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import select, update
 
+from flows import handling, show
 from flows import host as at_host
-from flows import show
 from flows.host import Teacher
-from flows.teacher import handling, moves, requests
+from flows.teacher import moves, requests
 from flows.teacher.booking import booking
 from flows.teacher.moves import move
 from flows.teacher.reports import report

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
-from flows.teacher.handling import FIRST_STREAMER_S, living
+from flows.teacher.living import FIRST_STREAMER_S, living
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import leases, schema

@@ -3,15 +3,17 @@
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from flows import handling
 from flows.host import Host
 from flows.streamer import lost, reconcile, releases
-from flows.teacher import handling, reports
+from flows.teacher import reports
 from lectern.changes import Changes
 from lectern.decide import account
 from lectern.effects.files import store
@@ -26,7 +28,7 @@ from lectern.facts import Order
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
-from tests import flv
+from tests import flv, rows
 from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
 from town.faults import Fault
@@ -63,9 +65,9 @@ def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     values = {"state": FileState.READY, "duration_s": 20.0, **file}
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        cache.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
+        rows.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
         connection.execute(update(files).where(files.c.id == stem).values(**values))
-        airings.add(connection, one, AiringState.READY, str(site), now)
+        rows.add(connection, one, AiringState.READY, str(site), now)
         cache.recount(connection, root, airings.citations(connection))
     return site
 
@@ -87,8 +89,10 @@ def gone(host: Streamer, error: str = "403") -> None:
     """The file of the class is lost, and it cannot be had again."""
     with transaction(host.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
-        assert lost.fetch_again(connection, host, row, "it is not on the disk")
-        lost.refuse(connection, host, "1", Refuse(f"the origin says {error}", DOWNLOAD_FAILED))
+        go = partial(lost.lose, row=row, why="it is not on the disk")
+        assert handling.change(connection, host, go).reserved
+        why = Refuse(f"the origin says {error}", DOWNLOAD_FAILED)
+        handling.change(connection, host, partial(lost.refuse, stem="1", error=why))
 
 
 @pytest.mark.asyncio
@@ -118,7 +122,8 @@ def test_where_nobody_knows_a_url_the_class_is_refused_at_once(host: Streamer) -
         connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
         connection.execute(update(files).values(url=None))
         (row,) = cache.by_stem(connection, ["1"]).values()
-        assert not lost.fetch_again(connection, host, row, "it is not on the disk")
+        go = partial(lost.lose, row=row, why="it is not on the disk")
+        assert not handling.change(connection, host, go).reserved
     assert state(host) == "refused"
 
 
@@ -141,7 +146,7 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> No
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
     with transaction(host.engine) as connection:
-        releases.release(connection, host, Release(class_id="class", placement=1), time.time())
+        rows.did(connection, host, releases.release, Release(class_id="class", placement=1))
         assert airings.live(connection) == []
 
 

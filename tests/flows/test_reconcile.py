@@ -17,11 +17,11 @@ from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
-from lectern.facts import Idle
+from lectern.facts import Cached, Idle
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
-from tests import flv
+from tests import flv, rows
 from tests.effects.conftest import make_recording
 from tests.faults import hosts
 
@@ -61,15 +61,15 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
     waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        cache.reserve(connection, root, stem, len(data), one.video_url, site, now)
+        rows.reserve(connection, root, stem, len(data), one.video_url, site, now)
         connection.execute(update(files).where(files.c.id == stem).values(**its))
         if state is not FileState.EVICTING:
-            airings.add(connection, one, waits, str(site), now)
+            rows.add(connection, one, waits, str(site), now)
         cache.recount(connection, root, airings.citations(connection))
     return site
 
 
-def row(host: Streamer, stem: str = "1") -> cache.Cached | None:
+def row(host: Streamer, stem: str = "1") -> Cached | None:
     with reading(host.engine) as connection:
         return cache.by_stem(connection, [stem]).get(stem)
 

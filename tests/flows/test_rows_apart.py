@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select, update
 from flows.host import Host
 from flows.playout import Watch
 from flows.streamer import admission, download, fetching, readiness, timetable
+from flows.streamer.looks import Looked
 from flows.streamer.readiness import Readiness
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
@@ -24,7 +25,8 @@ from lectern.messages import Prepare
 from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
-from tests import flv
+from lectern.streamer_changes import Reserved
+from tests import flv, rows
 from tests.faults import hosts
 
 Streamer = Host[StreamerSettings]
@@ -104,9 +106,9 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
     )
     with transaction(host.engine) as connection:
         if stem not in cache.by_stem(connection, [stem]):
-            cache.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
+            rows.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
             connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
-        airings.add(connection, one, AiringState.READY, str(site), now)
+        rows.add(connection, one, AiringState.READY, str(site), now)
         cache.cite(connection, stem, 1, now)
         if task:
             connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
@@ -194,7 +196,7 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(host: St
     with reading(host.engine) as connection:
         assert [one.class_id for one in airings.live(connection)] == ["good"]
         assert [one.class_id for one in airings.due(connection, now, now)] == ["good"]
-        assert [one.class_id for one in airings.citing(connection, "1", AiringState.READY)] == ["good"]
+        assert [one.class_id for one in airings.citing(connection, "1", {AiringState.READY})] == ["good"]
         assert airings.over(connection, now) == []
         assert airings.unreadable(connection).keys() == {"old"}
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
@@ -309,7 +311,7 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:
     """With the numbers; it is not refused, because its class is aired from the clock's position."""
-    batch, now = admission.Batch(), time.time()
+    now, reserved = time.time(), list[Reserved]()
     host.settings = host.settings.model_copy(update={"download_rate": "10k"})
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
         one = Prepare(
@@ -321,8 +323,8 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer
             push_url="rtmp://push.example/live/x",
         )
         with transaction(host.engine) as connection:
-            looked: dict[str, admission.Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
-            admission.admit(connection, host, [one], looked, batch, now)
+            looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
+            reserved += rows.did(connection, host, admission.decided(looked, {}), one).reserved
     assert alarms(host).keys() == {"class-2"}
     assert "9,000,000 bytes take 879 s at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
-    assert batch.downloads == ["1", "2"]
+    assert [one.stem for one in reserved] == ["1", "2"]

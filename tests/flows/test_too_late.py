@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from flows.host import Host
 from flows.streamer import admission
+from flows.streamer.looks import Looked
 from lectern import errors
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
@@ -16,7 +17,7 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.effects.rows.tables.streamer import classes, files
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
-from tests import strategies
+from tests import rows, strategies
 from tests.faults import hosts
 
 URL = "http://origin.example/6666.flv"
@@ -37,9 +38,8 @@ def admitted(host: Host[StreamerSettings], size_bytes: int) -> tuple[str, int | 
     fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=int(now) + LONG_S).to_json())
     one = Prepare(**{**fields, "cmd": "prepare", "video_url": URL}).named({})
     with transaction(host.engine) as connection:
-        batch = admission.Batch()
-        looked: dict[str, admission.Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
-        admission.admit(connection, host, [one], looked, batch, now)
+        looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
+        rows.did(connection, host, admission.decided(looked, {}), one)
     with reading(host.engine) as connection:
         row = connection.execute(select(classes.c.state, classes.c.code)).one()
     return str(row.state), row.code

@@ -6,11 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from flows.streamer import prepare as cache
-from flows.streamer.prepare import _Parsed
+from flows.handling import Came
+from flows.streamer import looks
+from flows.streamer.looks import Asked
 from lectern.effects.files import origin
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.facts import Kept
 from lectern.messages import Prepare
 
 GOOD = "http://127.0.0.1/good.flv"
@@ -29,29 +31,33 @@ def prepare(class_id: str, record_id: int, url: str) -> Prepare:
     )
 
 
+def asked(id_: int, message: Prepare) -> Asked:
+    return Came(Kept(id_, "prepare", "", 0), message)
+
+
 def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
-    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * cache.LOOKS_AT_HOST)}
+    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * looks.LOOKS_AT_HOST)}
 
     async def look(url: str, **_: object) -> RemoteFile:
         if url in slow:
-            await asyncio.sleep(2 * cache.PORTION_S)
+            await asyncio.sleep(2 * looks.PORTION_S)
         return RemoteFile(url, 3, None, None)
 
     monkeypatch.setattr(origin, "look", look)
     classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
     named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
-    parsed = _Parsed([(1, prepare("c-cached", 3, GOOD)), *reversed(named)])
+    came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
 
     async def portions() -> list[set[str]]:
-        return [{one.class_id for _, one in some.prepares} async for some, _ in cache._as_looked(host, parsed, {"3"})]
+        return [{str(one.class_id) for one in some} async for some, _ in looks.as_looked(host, came, {"3"})]
 
     found = asyncio.run(portions())
     assert found[0] == {"c-cached"}
     assert "c-good" in found[1]
-    assert set().union(*found) == {one.class_id for _, one in parsed.prepares}
-    assert sum(map(len, found)) == len(parsed.prepares)
+    assert set().union(*found) == {one.class_id for one in came}
+    assert sum(map(len, found)) == len(came)
 
 
 def test_an_error_that_nobody_foresaw_is_that_of_its_url(
@@ -65,9 +71,9 @@ def test_an_error_that_nobody_foresaw_is_that_of_its_url(
         return RemoteFile(url, 3, None, None)
 
     monkeypatch.setattr(origin, "look", look)
-    parsed = _Parsed([(1, prepare("c-odd", 1, ODD)), (2, prepare("c-good", 2, GOOD))])
+    came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
-    found = asyncio.run(cache._look(host, parsed, set()))
+    found = asyncio.run(looks.look(host, came, set()))
     assert found["2"] == RemoteFile(GOOD, 3, None, None)
     assert isinstance(found["1"], Refuse)
     assert found["1"].code is DOWNLOAD_FAILED

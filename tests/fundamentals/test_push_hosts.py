@@ -13,13 +13,14 @@ import pytest
 from flows.host import Host
 from flows.streamer import push_hosts
 from lectern.effects.files import lookup
-from lectern.effects.rows import airings, schema
+from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.messages import Prepare
 from lectern.places import Address
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
+from tests import rows
 
 PRIVATE = "rtmp://10.0.0.5:1935/live/key"
 NAMES = {"inner.example": "10.0.0.6", "outer.example": "8.8.8.8"}
@@ -66,7 +67,7 @@ def take(host: Host[StreamerSettings], class_id: str, push_url: str, state: Airi
         end_time=2e9 + 60,
     )
     with transaction(host.engine) as connection:
-        airings.add(connection, one, state, "/home/video/1/1.flv", 1e9)
+        rows.add(connection, one, state, "/home/video/1/1.flv", 1e9)
 
 
 def why(host: Host[StreamerSettings], *urls: str) -> dict[str, str]:

@@ -4,10 +4,13 @@ from lectern.changes import Changes
 from lectern.messages import Alarm
 from lectern.outgoing import Outgoing
 from lectern.stems import stem
+from lectern.streamer_changes import StreamerChanges
 
 
-def lines(changes: Changes) -> list[str]:
+def lines(changes: Changes | StreamerChanges) -> list[str]:
     """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
+    if isinstance(changes, StreamerChanges):
+        return [*_airings(changes), *_cache(changes), *_said(changes)]
     return [*_classes(changes), *_renditions(changes), *_streamers(changes), *_said(changes)]
 
 
@@ -42,7 +45,32 @@ def _streamers(changes: Changes) -> list[str]:
     ]
 
 
-def _said(changes: Changes) -> list[str]:
+def _airings(changes: StreamerChanges) -> list[str]:
+    return [
+        *(f"{one.wanted.class_id}: new -> {one.state}" for one in changes.admitted),
+        *(f"{class_id}: placement {placement}" for class_id, placement in changes.placed),
+        *(f"{before.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
+        *(f"{one.class_id}: gives its rendition back" for one in changes.given_up),
+        *(f"{class_id}: released before it came" for class_id, _ in changes.released_early),
+        *(f"{one}: taken away" for one in changes.taken_away),
+        *(f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent),
+        *([f"{changes.settings.name}: holds its lease"] if changes.session else []),
+    ]
+
+
+def _cache(changes: StreamerChanges) -> list[str]:
+    return [
+        *(f"{one.stem}: evicted" for one in changes.evicted),
+        *(f"{one.stem}: lost" for one in changes.lost),
+        *(f"{one.stem}: {one.size_bytes:,} bytes reserved" for one in changes.reserved),
+        *(f"{one.stem}: {size_bytes:,} bytes instead of {one.size_bytes:,}" for one, size_bytes in changes.resized),
+        *(f"{one.before.stem}: arrived" for one in changes.arrived),
+        *(f"{one.stem}: download failed" for one, _ in changes.failed),
+        *(f"{stem}: cited {number} times more" for stem, number in changes.cited.items()),
+    ]
+
+
+def _said(changes: Changes | StreamerChanges) -> list[str]:
     return [
         *(f"to {one.target}: {_named(one)}" for one in changes.sends),
         *(f"event: {one.what} {one.class_id or one.stem or ''}".rstrip() for one in changes.notes),

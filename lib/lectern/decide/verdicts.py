@@ -6,8 +6,7 @@ from lectern import errors, outgoing
 from lectern.changes import Changes, Taken
 from lectern.decide import backups
 from lectern.decide.placement import place
-from lectern.errors import Malformed
-from lectern.facts import Kept, Order
+from lectern.facts import Order
 from lectern.states import BookingState
 
 ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})
@@ -85,13 +84,3 @@ def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
         changes.alarm(errors.CONFLICT, f"{order.class_id}: {what}", class_id=order.class_id)
     changes.note(what, order)
     changes.row(order.class_id, what, code=order.code or 0)
-
-
-def bury(changes: Changes, kept: Kept, error: Malformed) -> None:
-    """A malformed message: a 400 answer where its class can be read and is not booked; always a dead letter."""
-    class_id = error.class_id
-    if class_id is None or class_id in changes.orders or kept.command != "order":
-        changes.bury(kept, error.message, class_id=class_id)
-        return
-    changes.answer_class(class_id, errors.MALFORMED.number, error.message)
-    changes.bury(kept, error.message, errors.MALFORMED, class_id)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lectern.effects.files import store
 from lectern.effects.media import probe
-from lectern.effects.rows.cache import Cached
 from lectern.errors import LecternError
+from lectern.facts import Cached
 
 SHORT_S = 2.0
 """A recording that ends by so much earlier than it did is not whole."""

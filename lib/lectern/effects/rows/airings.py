@@ -1,40 +1,18 @@
 """The classes of a streamer: which rendition each cites, when it is aired, what became of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.tables.streamer import classes, tasks
-from lectern.errors import CallAPerson, ErrorCode
-from lectern.facts import AsRun
-from lectern.messages import Prepare, Report
-from lectern.states import AIRING_MOVES, LIVE_AIRINGS, AiringState, check_move
-
-AS_RUN_TOLD = 200
-"""Number of parts of a class that its teacher is told: a message has a bound."""
-
-
-@dataclass(frozen=True)
-class Airing:
-    """A class on this streamer; times are epoch seconds."""
-
-    class_id: str
-    stem: str
-    state: AiringState
-    push_url: str
-    start_time: float
-    end_time: float
-    record_id: int | None
-    run_id: str | None
-    code: int | None = None
-    message: str | None = None
-    placement: int = 1
-    lost: bool = False  # it was ready, and lacks its file
-
+from lectern.errors import CallAPerson
+from lectern.facts import Airing
+from lectern.messages import Prepare
+from lectern.states import LIVE_AIRINGS, AiringState
+from lectern.streamer_changes import Admitted
 
 _COLUMNS = (
     classes.c.class_id,
@@ -109,9 +87,9 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]
     return {row.class_id: _airing(row) for row in connection.execute(wanted)}
 
 
-def citing(connection: Connection, stem: str, state: AiringState) -> list[Airing]:
-    """The classes in *state* that cite a rendition."""
-    wanted = selected().where(classes.c.video_id == stem, classes.c.state == state)
+def citing(connection: Connection, stem: str, states: Collection[AiringState]) -> list[Airing]:
+    """The classes in one of *states* that cite a rendition, by their start."""
+    wanted = selected().where(classes.c.video_id == stem, classes.c.state.in_(states))
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
@@ -151,23 +129,18 @@ def citations(connection: Connection) -> dict[str, int]:
     return {str(stem): int(number) for stem, number in connection.execute(counted)}
 
 
-def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
-    """Insert one class and its task."""
-    add_all(connection, [(wanted, state, site)], now)
-
-
-def add_all(connection: Connection, new: Sequence[tuple[Prepare, AiringState, str]], now: float) -> None:
-    """Insert classes (with state and site) and their tasks; the old program's columns are filled as it filled them.
+def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: float) -> None:
+    """Insert classes, each with its site, and their tasks; the old program's columns are filled as it filled them.
 
     What an earlier placement left of them is forgotten.
     """
     if not new:
         return
-    class_ids = [wanted.class_id for wanted, _, _ in new]
+    class_ids = [one.wanted.class_id for one, _ in new]
     connection.execute(delete(tasks).where(tasks.c.class_id.in_(class_ids)))
     connection.execute(delete(classes).where(classes.c.class_id.in_(class_ids)))
-    connection.execute(insert(tasks), [_task(wanted, state) for wanted, state, _ in new])
-    connection.execute(insert(classes), [_class(wanted, state, site, now) for wanted, state, site in new])
+    connection.execute(insert(tasks), [_task(one.wanted, one.state) for one, _ in new])
+    connection.execute(insert(classes), [_class(one, site, now) for one, site in new])
 
 
 def _task(wanted: Prepare, state: AiringState) -> dict[str, object]:
@@ -182,15 +155,19 @@ def _task(wanted: Prepare, state: AiringState) -> dict[str, object]:
     }
 
 
-def _class(wanted: Prepare, state: AiringState, site: str, now: float) -> dict[str, object]:
+def _class(one: Admitted, site: str, now: float) -> dict[str, object]:
+    wanted = one.wanted
     return {
         "class_id": wanted.class_id,
         "video_id": wanted.stem,
         "site": site,
-        "state": state,
+        "state": one.state,
         "record_id": wanted.record_id,
         "updated_at": now,
         "placement": wanted.placement,
+        "code": one.code,
+        "message": one.message,
+        "released_at": None if one.state in LIVE_AIRINGS else now,  # it never cited its rendition
     }
 
 
@@ -208,70 +185,23 @@ def over(connection: Connection, before: float) -> list[Airing]:
 
 
 def give_up(connection: Connection, airing: Airing, now: float) -> None:
-    """The class is over and broken: its citation is taken back, its state and reason stay."""
+    """The class is over: its citation is taken back, once; its state and reason stay."""
     row = (classes.c.class_id == airing.class_id) & classes.c.released_at.is_(None)
     if connection.execute(update(classes).where(row).values(released_at=now)).rowcount:
         cache.uncite(connection, airing.stem)
 
 
-def move(
-    connection: Connection,
-    airing: Airing,
-    state: AiringState,
-    now: float,
-    *,
-    code: ErrorCode | None = None,
-    message: str = "",
-) -> None:
-    """Move a class to *state*; where it no longer cites its rendition, its citation is taken back, once.
-
-    Raises ForbiddenMove where the tables have no such move.
-    """
-    check_move(AIRING_MOVES, airing.class_id, airing.state, state)
-    leaves = state not in LIVE_AIRINGS
-    values: dict[str, object] = {"state": state, "updated_at": now, "message": message}
-    if code is not None:
-        values["code"] = code.number
-    if state is AiringState.READY:
+def move(connection: Connection, before: Airing, after: Airing, now: float) -> None:
+    """Write the state of a class; where it no longer cites its rendition, its citation is taken back, once."""
+    values: dict[str, object] = {"state": after.state, "updated_at": now, "message": after.message, "code": after.code}
+    if after.state is AiringState.READY:
         values["lost_at"] = None
-    row = classes.c.class_id == airing.class_id
-    if leaves:
-        released = connection.execute(
-            update(classes).where(row, classes.c.released_at.is_(None)).values(released_at=now)
-        )
-        if released.rowcount:
-            cache.uncite(connection, airing.stem)
-    connection.execute(update(classes).where(row).values(**values))
-    connection.execute(update(tasks).where(tasks.c.class_id == airing.class_id).values(status=state))
-
-
-def report(
-    cmd: Literal["prepared", "ended"],
-    airing: Airing | Prepare,
-    streamer: str,
-    code: ErrorCode | None = None,
-    message: str = "",
-    parts: Sequence[AsRun] = (),
-) -> Report:
-    """What the teacher is told of a Prepare, or at the end of an airing, of which *parts* were sent."""
-    return Report(
-        cmd=cmd,
-        class_id=airing.class_id,
-        streamer=streamer,
-        result="fail" if code else "success",
-        code=code.number if code else 0,
-        message=message,
-        placement=airing.placement,
-        as_run=[vars(one) for one in parts[-AS_RUN_TOLD:]] or None,
-    )
-
-
-def wait_again(connection: Connection, airing: Airing, now: float) -> None:
-    """The file that a class cites is gone from the disk: it waits for a second download."""
-    check_move(AIRING_MOVES, airing.class_id, airing.state, AiringState.WAITING)
-    row = classes.c.class_id == airing.class_id
-    values = {"state": AiringState.WAITING, "run_id": None, "updated_at": now, "lost_at": now}
-    connection.execute(update(classes).where(row).values(**values))
+    if after.state is AiringState.WAITING:
+        values |= {"lost_at": now, "run_id": None}
+    if after.state not in LIVE_AIRINGS:
+        give_up(connection, before, now)
+    connection.execute(update(classes).where(classes.c.class_id == before.class_id).values(**values))
+    connection.execute(update(tasks).where(tasks.c.class_id == before.class_id).values(status=after.state))
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:

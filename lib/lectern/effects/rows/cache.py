@@ -1,34 +1,15 @@
 """The streamer's cache as rows: what is there, pinned, reserved; the sums are kept by transaction."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, or_, select, update
 
+from lectern.effects.files import store
 from lectern.effects.rows.tables.streamer import dirs, files
-from lectern.facts import Idle, Usage
+from lectern.facts import Cached, Idle, Usage
 from lectern.states import FILE_MOVES, FileState, check_move
-
-
-@dataclass(frozen=True)
-class Cached:
-    """A rendition as the database has it; *site* is its path."""
-
-    stem: str
-    state: FileState
-    num_cite: int
-    site: str | None
-    url: str | None
-    size_bytes: int
-    duration_s: float | None
-    update_time: float = 0.0
-    reason: str | None = None
-    source: str | None = None
-    crc64: int | None = None
-    mtime: float | None = None
-    run_id: str | None = None
-
+from lectern.streamer_changes import Arrived, Reserved
 
 _COLUMNS = (
     files.c.id,
@@ -140,33 +121,23 @@ def uncite(connection: Connection, stem: str) -> None:
     connection.execute(update(files).where(files.c.id == stem, pinned).values(num_cite=files.c.num_cite - 1))
 
 
-def reserve(
-    connection: Connection,
-    root: Path,
-    stem: str,
-    size_bytes: int,
-    url: str,
-    site: Path,
-    now: float,
-    *,
-    source: str | None = None,
-) -> None:
-    """Reserve room for a download of *stem*; *source* is the recording where no record names it."""
-    connection.execute(delete(files).where(files.c.id == stem))
+def reserve(connection: Connection, root: Path, room: Reserved, now: float) -> None:
+    """Reserve room for a download."""
+    connection.execute(delete(files).where(files.c.id == room.stem))
     connection.execute(
         insert(files).values(
-            id=stem,
+            id=room.stem,
             num_cite=0,
-            site=str(site),
+            site=room.site or str(store.rendition_path(root, room.stem)),
             update_time=now,
             state=FileState.DOWNLOADING,
-            size_bytes=size_bytes,
-            url=url,
-            source=source,
+            size_bytes=room.size_bytes,
+            url=room.url,
+            source=room.source,
             tries=0,
         )
     )
-    _add(connection, root, reserved_bytes=size_bytes, reserved_num=1)
+    _add(connection, root, reserved_bytes=room.size_bytes, reserved_num=1)
 
 
 def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) -> None:
@@ -212,36 +183,26 @@ def downloading(connection: Connection, before: float) -> list[Cached]:
     return where(connection, begun)
 
 
-def arrived(
-    connection: Connection,
-    root: Path,
-    before: Cached,
-    *,
-    size_bytes: int,
-    etag: str | None,
-    crc64: int | None,
-    duration_s: float,
-    now: float,
-    mtime: float | None = None,
-) -> None:
+def arrived(connection: Connection, root: Path, file: Arrived, now: float) -> None:
     """A download is in place: its reservation becomes use."""
+    before = file.before
     check_move(FILE_MOVES, before.stem, before.state, FileState.READY)
     connection.execute(
         update(files)
         .where(files.c.id == before.stem)
         .values(
             state=FileState.READY,
-            size_bytes=size_bytes,
-            etag=etag,
-            crc64=None if crc64 is None else str(crc64),
-            duration_s=duration_s,
+            size_bytes=file.size_bytes,
+            etag=file.etag,
+            crc64=None if file.crc64 is None else str(file.crc64),
+            duration_s=file.duration_s,
             update_time=now,
             reason=None,
             run_id=None,
-            mtime=mtime,
+            mtime=file.mtime,
         )
     )
-    _add(connection, root, size=size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)
+    _add(connection, root, size=file.size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)
 
 
 def failed(connection: Connection, root: Path, before: Cached, reason: str) -> None:

@@ -1,22 +1,73 @@
-"""The one writer of what the teacher's flows have decided: all of it, or nothing, in the caller's transaction."""
+"""The one writer of what flows have decided: all of it, or nothing, in the caller's transaction."""
 
 from sqlalchemy import Connection
 
 from lectern.changes import Changes
-from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, outbox, renditions
+from lectern.decided import Decided
+from lectern.effects.files import store
+from lectern.effects.rows import (
+    airings,
+    as_run,
+    bookings,
+    cache,
+    cancels,
+    events,
+    inbox,
+    leases,
+    metrics,
+    outbox,
+    released,
+    renditions,
+)
 from lectern.effects.rows.tables.shared import Journal
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import RenditionState
+from lectern.streamer_changes import StreamerChanges
 
 
-def write(connection: Connection, journal: Journal, changes: Changes) -> None:
-    """Write *changes*; each kind of row in one statement."""
+def write(
+    connection: Connection, journal: Journal, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
+) -> None:
+    """Write *changes*; each kind of row together."""
+    if isinstance(changes, Changes):
+        _bookings(connection, changes)
+        _renditions(connection, changes)
+        _streamers(connection, changes)
+    elif isinstance(changes, StreamerChanges):
+        _cache(connection, changes)
+        _airings(connection, changes)
+    now = changes.now
+    outbox.put(connection, journal, changes.sends, now)
+    events.note(connection, journal, changes.settings.name, changes.notes, now)
+    inbox.done(connection, journal, changes.done)
+    for id_, error in changes.dead:
+        inbox.dead(connection, journal, id_, error)
+
+
+# -- the teacher's -----------------------------------------------------------------------------------------------------
+
+
+def _bookings(connection: Connection, changes: Changes) -> None:
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
     moved = {after.class_id for _, after in changes.moves}
     bookings.update_all(connection, [(one, now if one.class_id in moved else None) for one in changes.changed()])
     bookings.touch(connection, changes.told_again, now)
     bookings.warned(connection, changes.warned, now)
-    _renditions(connection, changes)
+
+
+def _renditions(connection: Connection, changes: Changes) -> None:
+    if changes.begun:
+        renditions.begin(connection, changes.begun, changes.now)
+    for one in changes.remade:
+        lies = {"url": one.url} if one.new is RenditionState.SUCCESS else {"reason": one.reason}
+        renditions.move(connection, one.key, one.old, one.new, changes.now, deadline=None, **lies)
+    for key, deadline in changes.fallen:
+        renditions.fall_back(connection, [key], deadline, changes.now)
+
+
+def _streamers(connection: Connection, changes: Changes) -> None:
+    now = changes.now
     leases.note_moves(connection, changes.taken, now)
     for name, since in changes.lost.items():
         leases.note_lost(connection, name, since)
@@ -30,18 +81,48 @@ def write(connection: Connection, journal: Journal, changes: Changes) -> None:
     cancels.touch(connection, changes.cancels_told_again, now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
-    outbox.put(connection, journal, changes.sends, now)
-    events.note(connection, journal, changes.settings.name, changes.notes, now)
-    inbox.done(connection, journal, changes.done)
-    for id_, error in changes.dead:
-        inbox.dead(connection, journal, id_, error)
 
 
-def _renditions(connection: Connection, changes: Changes) -> None:
-    if changes.begun:
-        renditions.begin(connection, changes.begun, changes.now)
-    for one in changes.remade:
-        lies = {"url": one.url} if one.new is RenditionState.SUCCESS else {"reason": one.reason}
-        renditions.move(connection, one.key, one.old, one.new, changes.now, deadline=None, **lies)
-    for key, deadline in changes.fallen:
-        renditions.fall_back(connection, [key], deadline, changes.now)
+# -- a streamer's ------------------------------------------------------------------------------------------------------
+
+
+def _cache(connection: Connection, changes: StreamerChanges) -> None:
+    root, now = changes.settings.video_root, changes.now
+    if changes.reserved:
+        cache.usage(connection, root)  # the row of the sums is there
+    if changes.evicted:
+        cache.mark_evicting(connection, root, changes.evicted)
+        metrics.EVICTIONS.inc(len(changes.evicted))
+    for before in changes.lost:
+        cache.lose(connection, root, before)
+    for room in changes.reserved:
+        cache.reserve(connection, root, room, now)
+    for before, size_bytes in changes.resized:
+        cache.resize(connection, root, before, size_bytes)
+    for file in changes.arrived:
+        cache.arrived(connection, root, file, now)
+        metrics.DOWNLOAD_BYTES.inc(file.size_bytes)
+    for before, why in changes.failed:
+        cache.failed(connection, root, before, why)
+    for stem, number in changes.cited.items():
+        cache.cite(connection, stem, number, now)
+
+
+def _airings(connection: Connection, changes: StreamerChanges) -> None:
+    root, now = changes.settings.video_root, changes.now
+    sites = {one.wanted.stem: str(store.rendition_path(root, one.wanted.stem)) for one in changes.admitted}
+    airings.add_all(connection, [(one, sites[one.wanted.stem]) for one in changes.admitted], now)
+    for class_id, placement in changes.placed:
+        airings.place(connection, class_id, placement)
+    for before, after in changes.moves:
+        airings.move(connection, before, after, now)
+    for one in changes.given_up:
+        airings.give_up(connection, one, now)
+    for class_id, up_to in changes.released_early:
+        released.note_released(connection, class_id, up_to, now)
+    for class_id in changes.taken_away:
+        released.taken_away(connection, class_id)
+    for class_id, parts in changes.sent:
+        as_run.keep(connection, class_id, parts)
+    if changes.session is not None:
+        leases.hold(connection, changes.settings.name, changes.session, now)

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, not_, select
 from lectern.effects.files import store
 from lectern.effects.files.scan import Found
 from lectern.effects.rows import cache
-from lectern.effects.rows.cache import Cached
 from lectern.effects.rows.tables.streamer import files
+from lectern.facts import Cached
 from lectern.states import FileState
 
 

@@ -1,20 +1,13 @@
-"""Classes that a streamer does not have, or has no more: refused at once, released before they came, taken away."""
+"""Classes that a streamer does not have, or has no more: released before they came, taken away."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.effects.rows.tables.streamer import classes
-from lectern.errors import ErrorCode
 from lectern.states import AiringState
 
 ANY_PLACEMENT = 2**31 - 1
-
-
-def note_refusal(connection: Connection, class_id: str, code: ErrorCode, message: str, now: float) -> None:
-    """Why a class was refused at once: it never cited a rendition."""
-    row = classes.c.class_id == class_id
-    connection.execute(update(classes).where(row).values(code=code.number, message=message, released_at=now))
 
 
 def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:

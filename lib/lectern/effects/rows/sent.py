@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from lectern.effects.rows import airings
-from lectern.effects.rows.airings import Airing
 from lectern.effects.rows.tables.streamer import journal
+from lectern.facts import Airing
 from lectern.states import AiringState
 from lectern.told import Check, Past, Sending
 

@@ -13,7 +13,7 @@ from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
-from lectern.facts import Order
+from lectern.facts import Airing, Order
 from lectern.shown import shown
 from lectern.states import Backend, InboxState, RenditionState
 from lectern.told import Booked, Cited, Found, Making, Past
@@ -117,7 +117,7 @@ def making(connection: Connection, one: Order) -> Making | None:
     return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline)
 
 
-def _cited(connection: Connection, one: airings.Airing) -> Cited:
+def _cited(connection: Connection, one: Airing) -> Cited:
     tasks = streamer_tables.tasks
     columns = (tasks.c.institution_id, tasks.c.video_url)
     row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()

@@ -1,0 +1,112 @@
+"""The origins are asked how large the recordings are that must be downloaded, before a class is taken."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from flows.handling import Came
+from flows.host import Streamer, log
+from flows.trouble import words
+from lectern.effects.files import origin
+from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.rows import cache
+from lectern.errors import DOWNLOAD_FAILED, LecternError, Refuse
+from lectern.messages import Prepare
+from lectern.shown import shown
+from lectern.states import FileState
+from lectern.stems import Held
+
+Asked = Came[Prepare]
+Looked = RemoteFile | LecternError
+LOOKS, LOOKS_AT_HOST = 128, 16
+"""Recordings that are looked at side by side; few of them at one host, which would else hold up the others."""
+
+PORTION_S = 1.0
+"""Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
+
+
+def prepares(came: Sequence[Asked]) -> Iterator[Prepare]:
+    """The messages that can be read."""
+    return (one.message for one in came if isinstance(one.message, Prepare))
+
+
+def named(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
+    """The same messages, each with its rendition named beside what is cached.
+
+    Returns also which of the renditions are there, or being downloaded.
+    """
+    asked = {one.named({}).stem for one in prepares(came)}
+    held = _held(connection, asked)
+    here = set(held)
+    found: list[Asked] = []
+    for one in came:
+        if isinstance(one.message, Prepare):
+            message = one.message.named(held)
+            held.setdefault(message.stem, Held(message.source, message.video_url))
+            found.append(replace(one, message=message))
+        else:
+            found.append(one)
+    others = {one.stem for one in prepares(found)} - asked
+    return found, here | _held(connection, others).keys() if others else here
+
+
+def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
+    """What those of *stems* that are there, or being downloaded, are used for."""
+    rows = cache.by_stem(connection, stems)
+    there = (FileState.READY, FileState.DOWNLOADING)
+    return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
+
+
+async def as_looked(
+    host: Streamer, came: Sequence[Asked], here: Collection[str]
+) -> AsyncGenerator[tuple[list[Asked], dict[str, Looked]], None]:
+    """The classes in portions, as soon as the size of their recordings is known; first those whose rendition is *here*.
+
+    So an origin that takes its time holds up no class of another one.
+    """
+    looks = _looks(host, came, here)
+    try:
+        first = [one for one in came if not isinstance(one.message, Prepare) or one.message.stem not in looks]
+        if first:
+            yield first, {}
+        left = dict(looks)
+        while left:
+            await asyncio.wait(left.values(), timeout=PORTION_S)
+            looked = {stem: task.result() for stem, task in left.items() if task.done()}
+            left = {stem: task for stem, task in left.items() if stem not in looked}
+            if looked:
+                yield [one for one in came if isinstance(one.message, Prepare) and one.message.stem in looked], looked
+    finally:
+        for task in looks.values():
+            task.cancel()
+
+
+async def look(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, Looked]:
+    """How large each recording is that must be downloaded."""
+    looks = _looks(host, came, here)
+    return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
+
+
+def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[Looked]]:
+    """One HEAD a rendition; whatever goes wrong with a URL is that URL's error: the others of the batch go on."""
+    urls = {one.stem: one.video_url for one in prepares(came) if one.stem not in here}
+    allowed = Allowed.parse(host.settings.allowed_origins)
+    gate = asyncio.Semaphore(LOOKS)
+    gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKS_AT_HOST))
+
+    async def ask(url: str) -> Looked:
+        try:
+            async with gates[urlsplit(url).netloc], gate:
+                return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+        except LecternError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
+            why = words(error)
+            log.error("%s: cannot be looked at: %s", shown(url), why)
+            return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
+
+    return {stem: asyncio.create_task(ask(url)) for stem, url in urls.items()}

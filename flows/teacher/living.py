@@ -1,0 +1,50 @@
+"""Who is there to take classes; while nobody can know it, messages wait."""
+
+import time
+from collections.abc import Sequence
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from redis.exceptions import RedisError
+
+from flows.batch import PUT_BACK
+from flows.host import Teacher, log
+from lectern.effects.rows import inbox, leases
+from lectern.errors import TryAgain
+
+AGAIN_S = 2.0
+FIRST_STREAMER_S = 300.0
+"""Seconds for which a teacher that never had a streamer keeps bookings: a rollout brings the first one after it."""
+
+BEATS = 2
+"""After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
+
+
+async def living(host: Teacher) -> list[str]:
+    """The streamers that were heard of lately, by name.
+
+    Raises TryAgain where that cannot be known: while Redis is away, in the first seconds after it came back, and for
+    some minutes where there was never a streamer yet.
+    """
+    settings = host.settings
+    try:
+        found = await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s)
+    except (RedisError, OSError) as error:
+        raise TryAgain(f"the streamers' heartbeats cannot be read: {error}") from error
+    # A Redis that was started anew has forgotten the beats; we have not.
+    alive = sorted({*found, *host.living_now()})
+    listened_s = time.monotonic() - host.listens_since
+    if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
+        raise TryAgain("no streamer was heard of yet")
+    if not alive and listened_s < FIRST_STREAMER_S and not await host.look(leases.holders):
+        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
+    return alive
+
+
+async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain, *, dry_run: bool) -> State[None]:
+    """Messages that cannot be handled before Redis is back go back to the inbox, as if they had just come."""
+    if dry_run:
+        return Completed(message=f"dry run: {len(inbox_ids)} messages would wait: {error.message}")
+    log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)
+    await host.commit(inbox.put_off, host.journal, inbox_ids, time.time() + AGAIN_S)
+    return Completed(name=PUT_BACK, message=f"{len(inbox_ids)} messages wait: {error.message}")

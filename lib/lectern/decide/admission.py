@@ -1,0 +1,132 @@
+"""What becomes of the classes that come to a streamer: they cite a rendition, reserve room for one, or are refused."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+
+from lectern import errors
+from lectern.decide import readiness
+from lectern.decide.cache import Admission, Admit, Wanted
+from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
+from lectern.facts import Airing
+from lectern.messages import Prepare
+from lectern.states import LIVE_AIRINGS, AiringState
+from lectern.streamer_changes import Reserved, StreamerChanges
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A recording that is not here: its size, and how much of it is still to be downloaded."""
+
+    size_bytes: int
+    left_bytes: int
+
+
+def fresh(
+    changes: StreamerChanges,
+    prepares: Sequence[Prepare],
+    known: Mapping[str, Airing],
+    released: Mapping[str, int],
+    barred: Mapping[str, str],
+) -> list[Prepare]:
+    """The classes that are new here, or come back by a later placement after they were released.
+
+    *released* are those that were released before they came, each up to a placement; *barred* are the push URLs that
+    may not be pushed to, each with the reason.
+    """
+    found: dict[str, Prepare] = {}
+    for one in prepares:
+        before = known.get(one.class_id)
+        if one.placement <= released.get(one.class_id, 0):
+            changes.row(one.class_id, "was released before it came")
+        elif before is None or (one.placement > before.placement and before.state not in LIVE_AIRINGS):
+            latest = found.get(one.class_id, one)
+            found[one.class_id] = one if one.placement > latest.placement else latest
+        else:
+            if one.placement > before.placement:
+                changes.placed.append((one.class_id, one.placement))
+                before = replace(before, placement=one.placement)
+            _again(changes, before)
+    for one in found.values():
+        if one.push_url in barred:
+            changes.refuse(one, errors.FORBIDDEN_PUSH_HOST, barred[one.push_url])
+    return [one for one in found.values() if one.push_url not in barred]
+
+
+def _again(changes: StreamerChanges, known: Airing) -> None:
+    """A second delivery changes nothing, and is answered as the first."""
+    code = errors.CODES.get(known.code or 0)
+    if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:
+        changes.report("prepared", known, message="prepared")
+    elif code is not None:
+        changes.report("prepared", known, code, known.message or "")
+    changes.row(known.class_id, f"again: {known.state}")
+
+
+def wanted(
+    changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
+) -> list[Wanted]:
+    """What the cache is asked for; a class is refused whose recording cannot be had, or not in time.
+
+    *here* are the renditions that are cached, or being downloaded.
+    """
+    found: list[Wanted] = []
+    for one in new:
+        there = coming.get(one.stem)
+        if one.stem in here:
+            found.append(Wanted(one.class_id, one.stem))
+        elif isinstance(there, Coming):
+            why = _too_late(changes, one, there)
+            if why is None:
+                found.append(Wanted(one.class_id, one.stem, there.size_bytes))
+            else:
+                changes.refuse(one, errors.NOT_READY_FOR_START, why)
+        else:
+            changes.refuse(one, *_why_not(there))
+    return found
+
+
+def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
+    if found is None:
+        return DOWNLOAD_FAILED, "the origin does not say how large the recording is"
+    return found.code or DOWNLOAD_FAILED, found.message
+
+
+def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> str | None:
+    """Why a recording cannot be there before its class is over, even if no other download is before it."""
+    now, settings = changes.now, changes.settings
+    takes_s = coming.left_bytes / settings.download_rate_bytes
+    if now + takes_s < one.end_time:
+        return None
+    takes = f"its {coming.left_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
+    return f"{one.stem} cannot be there before the class ends in {max(one.end_time - now, 0):.0f} s: {takes}"
+
+
+def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission]) -> None:
+    """Do what the cache has decided about the classes *new*, by class_id."""
+    for admission in admissions:
+        one = new[admission.wanted.class_id]
+        changes.evict(admission.evictions)
+        if admission.admit is Admit.FULL:
+            changes.refuse(one, errors.DISK_FULL, admission.why)
+            continue
+        if admission.admit is Admit.RESERVE:
+            size_bytes = admission.wanted.size_bytes
+            changes.reserved.append(Reserved(one.stem, size_bytes, one.video_url, source=one.source))
+            _warn(changes, one, size_bytes)
+        is_ready = admission.admit is Admit.READY
+        changes.admit(one, AiringState.READY if is_ready else AiringState.WAITING)
+        if is_ready:
+            changes.report("prepared", one, message="cached")
+        changes.note(f"prepare: {admission.admit}", one)
+        changes.row(one.class_id, admission.admit, one.stem)
+
+
+def _warn(changes: StreamerChanges, one: Prepare, size_bytes: int) -> None:
+    """Raise an alarm if a recording cannot be there in time at DOWNLOAD_RATE, even if nothing is before it."""
+    now, settings = changes.now, changes.settings
+    takes_s = size_bytes / settings.download_rate_bytes
+    if one.start_time <= now or now + takes_s <= one.start_time:  # a late one is aired from the clock's position on
+        return
+    takes = f"its {size_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
+    said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [takes])
+    changes.alarm(errors.NOT_READY_FOR_START, said, one, noted=False)

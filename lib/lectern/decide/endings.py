@@ -1,0 +1,111 @@
+"""The end of a class on its streamer: it was aired, broke, was taken back, or nobody wrote its end down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lectern import errors
+from lectern.decide import broadcast
+from lectern.errors import ErrorCode
+from lectern.facts import Airing, AsRun
+from lectern.messages import Release, Report
+from lectern.states import LIVE_AIRINGS, AiringState
+from lectern.streamer_changes import StreamerChanges
+
+CANCELLED = "it was cancelled"
+"""The playout's word for the end of a class that somebody took off the air."""
+
+OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
+
+
+def ended(
+    changes: StreamerChanges, class_id: str, one: Airing | None, duration_s: float, told: Mapping[str, Any]
+) -> None:
+    """Close a class of which the playout says how it ended: *told* is its event `ended`, or its `status`.
+
+    *duration_s* is the length of its recording.
+    """
+    parts = broadcast.as_run(told["as_run"])
+    changes.sent.append((class_id, parts))
+    if one is None:
+        return
+    if one.state is AiringState.CANCELLED and parts:  # its teacher was told before it was taken off the air
+        changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts)
+    if one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
+        return
+    total = broadcast.sums(told)
+    said = broadcast.how_aired(parts, total, one.start_time, min(one.end_time - one.start_time, duration_s))
+    if said is None:
+        why = broadcast.not_aired(total, told.get("last") or told["why"])
+        close(changes, one, AiringState.BROKEN, errors.AIRING_BROKEN, why, parts)
+    else:
+        close(changes, one, AiringState.AIRED, None, f"{said}; {told['why']}", parts)
+
+
+def close(
+    changes: StreamerChanges,
+    one: Airing,
+    state: AiringState,
+    code: ErrorCode | None,
+    message: str,
+    parts: Sequence[AsRun] = (),
+) -> None:
+    """The class is over: its citation is taken back, and the teacher is told, once."""
+    if one.state in {AiringState.AIRED, AiringState.CANCELLED}:
+        return  # released meanwhile
+    if state is AiringState.AIRED and one.state is AiringState.READY:  # it was over before anybody saw it on air
+        one = changes.move(one, AiringState.ON_AIR)
+    after = changes.move(one, state, code, message)
+    if changes.now >= one.end_time:  # before its end a person may retry a broken one
+        changes.given_up.append(one)
+    changes.report("ended", after, code, message, parts)
+    changes.note(state, one, message)
+
+
+def close_late(changes: StreamerChanges, one: Airing) -> None:
+    """Close a class whose end has passed and that nobody airs: its process was not there, or its disk was full."""
+    if one.state is AiringState.WAITING:
+        code, why = errors.ENDED, "it ended before its rendition was there"
+        changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
+    elif one.state is AiringState.BROKEN:
+        changes.given_up.append(one)  # its end was reported before
+        return
+    else:
+        code, why = errors.AIRING_BROKEN, "not aired to its end: nobody knows how much of it was sent"
+        changes.report("ended", changes.move(one, AiringState.BROKEN, code, why), code, why)
+        changes.given_up.append(one)
+    changes.note("closed late", one, why)
+
+
+def release(changes: StreamerChanges, known: Airing | None, message: Release) -> Airing | None:
+    """Release a cancelled or moved class; one that it overtook is noted, so that it is not taken when it comes.
+
+    That a cancelled class is given up is reported, whether it was here or not: the teacher tells it until it hears so.
+    Returns the class as it is then.
+    """
+    after = known
+    if known is None:
+        changes.released_early.append((message.class_id, message.placement))
+    elif message.placement is None or message.placement >= known.placement:
+        if known.state in OVER:
+            changes.taken_away.append(known.class_id)
+            after = replace(known, lost=False)
+        else:
+            after = changes.move(known, AiringState.CANCELLED)
+            changes.note("released", known)
+    if message.placement is None:
+        changes.tell(_given_up(message.class_id, changes.settings.name, known.placement if known else 1))
+    return after
+
+
+def _given_up(class_id: str, streamer: str, placement: int) -> Report:
+    code = errors.CANCELLED.number
+    return Report(
+        cmd="ended",
+        class_id=class_id,
+        streamer=streamer,
+        result="fail",
+        code=code,
+        message="released",
+        placement=placement,
+    )

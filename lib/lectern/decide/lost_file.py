@@ -1,0 +1,46 @@
+"""A class that was promised and has lost its file: it waits for a second download, or is refused; people hear of it."""
+
+from collections.abc import Sequence
+
+from lectern import errors
+from lectern.decide import readiness
+from lectern.errors import ErrorCode
+from lectern.facts import Airing, Cached
+from lectern.states import AiringState
+from lectern.streamer_changes import Reserved, StreamerChanges
+
+
+def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
+    """Forget the file of *row*, which is lost as *why* says; reserve a download if classes need it.
+
+    *citing* are the live classes that cite it: they wait, or are refused if nobody knows a URL.
+    """
+    needing = [one for one in citing if one.state is not AiringState.WAITING]
+    changes.lost.append(row)
+    changes.note("its file is lost", detail=why, stem=row.stem)
+    if needing and url:
+        changes.reserved.append(Reserved(row.stem, row.size_bytes, url, row.site, row.source))
+        changes.cited[row.stem] += len(needing)
+    waiting = [one for one in citing if one.state is AiringState.WAITING]
+    for one in needing:
+        if one.state is AiringState.BROKEN:
+            continue  # it is not aired again unless a person retries it
+        waiting.append(changes.move(one, AiringState.WAITING))
+        if url:
+            _alarm(changes, one, f"its file is lost: {why}; it is downloaded again")
+    if needing and not url:
+        refuse(changes, waiting, errors.DOWNLOAD_FAILED, f"{row.stem}: {why}, and no URL is known")
+
+
+def refuse(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode, why: str) -> None:
+    """Refuse all classes that wait for a rendition that cannot be had; an alarm for each that was promised."""
+    for one in waiting:
+        after = changes.move(one, AiringState.REFUSED, code, why)
+        changes.report("prepared", after, code, why)
+        if one.lost:
+            _alarm(changes, one, f"its file is lost and cannot be had again: {why}")
+
+
+def _alarm(changes: StreamerChanges, one: Airing, why: str) -> None:
+    said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
+    changes.alarm(errors.NOT_READY_FOR_START, said, one)

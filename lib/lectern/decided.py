@@ -1,0 +1,60 @@
+"""What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read."""
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from lectern import outgoing
+from lectern.errors import ErrorCode, Malformed
+from lectern.facts import Event, Kept
+from lectern.messages import DeadLetter
+from lectern.outgoing import Kind, Outgoing
+from lectern.settings import StreamerSettings, TeacherSettings
+
+S = TypeVar("S", bound=TeacherSettings | StreamerSettings)
+
+
+class Lesson(Protocol):
+    """A class, or a message about it."""
+
+    @property
+    def class_id(self) -> str:
+        """Its id."""
+
+    @property
+    def stem(self) -> str:
+        """The id of its rendition."""
+
+
+@dataclass
+class Decided(Generic[S]):
+    """Nothing of it is done before it is written."""
+
+    settings: S
+    now: float
+    sends: list[Outgoing] = field(default_factory=list)
+    notes: list[Event] = field(default_factory=list)
+    done: list[int] = field(default_factory=list)  # ids of the inbox
+    dead: list[tuple[int, str]] = field(default_factory=list)  # ids of the inbox, and what is wrong with each
+    table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
+
+    def raise_alarm(self, code: ErrorCode, said: str, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
+        """Call a person."""
+        made = outgoing.alarm(code, said, self.now, self.settings.name, **named)
+        self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
+
+    def note(self, what: str, about: Lesson | None = None, detail: str = "", **named: str | None) -> None:
+        """Keep what happened, for ``lectern explain``."""
+        if about is not None:
+            named = {"class_id": about.class_id, "stem": about.stem}
+        self.notes.append(Event(what, detail=detail, **named))
+
+    def to_dead_letters(self, kept: Kept, error: str) -> None:
+        """A message that nobody can read goes to the dead letters, with the reason."""
+        self.dead.append((kept.id, error))
+        letter = DeadLetter.model_construct(error=error, body=kept.body, command=kept.command)
+        self.sends.append(Outgoing(self.settings.dead_letter_stream, Kind.STREAM, letter))
+
+    def bury(self, kept: Kept, error: Malformed) -> None:
+        """Say what becomes of a message that nobody can read."""
+        self.to_dead_letters(kept, error.message)
+        self.table.append({"class": error.class_id or "?", "decision": "malformed", "detail": error.message})

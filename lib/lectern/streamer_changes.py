@@ -1,0 +1,143 @@
+"""What a flow of a streamer has decided, as one value: the writer commits it, the printer shows it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from lectern.decided import Decided
+from lectern.errors import ErrorCode
+from lectern.facts import Airing, AsRun, Cached, Idle
+from lectern.messages import Prepare, Report
+from lectern.outgoing import Kind, Outgoing
+from lectern.settings import StreamerSettings
+from lectern.states import AIRING_MOVES, AiringState, check_move
+
+AS_RUN_TOLD = 200
+"""Number of parts of a class that its teacher is told: a message has a bound."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A class that is new here, or came back; one that was refused at once has the reason."""
+
+    wanted: Prepare
+    state: AiringState
+    code: int | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """Room for a download; *site* is its path if it is not the usual one, *source* the recording without a record."""
+
+    stem: str
+    size_bytes: int
+    url: str
+    site: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A download is in its place, and whole."""
+
+    before: Cached
+    size_bytes: int
+    duration_s: float
+    etag: str | None = None
+    crc64: int | None = None
+    mtime: float | None = None
+
+
+@dataclass
+class StreamerChanges(Decided[StreamerSettings]):
+    """Nothing of it is done before it is written."""
+
+    # classes
+    admitted: list[Admitted] = field(default_factory=list)
+    placed: list[tuple[str, int]] = field(default_factory=list)  # a class that is here, by a later placement
+    moves: list[tuple[Airing, Airing]] = field(default_factory=list)  # before and after
+    given_up: list[Airing] = field(default_factory=list)  # over and broken: nobody retries them any more
+    released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came, up to a placement
+    taken_away: list[str] = field(default_factory=list)  # classes that are over here, and that another streamer has
+    sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # which parts of a class
+    session: str | None = None  # of the lease that is held from now on
+    # renditions
+    evicted: list[Idle] = field(default_factory=list)
+    lost: list[Cached] = field(default_factory=list)
+    reserved: list[Reserved] = field(default_factory=list)
+    resized: list[tuple[Cached, int]] = field(default_factory=list)
+    arrived: list[Arrived] = field(default_factory=list)
+    failed: list[tuple[Cached, str]] = field(default_factory=list)
+    cited: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ready(self) -> list[str]:
+        """The classes that can be aired from now on."""
+        return [one.wanted.class_id for one in self.admitted if one.state is AiringState.READY] + [
+            after.class_id for _, after in self.moves if after.state is AiringState.READY
+        ]
+
+    def row(self, class_id: str, decision: str, detail: str = "") -> None:
+        """One line of the run's table in the UI."""
+        self.table.append({"class": class_id, "decision": decision, "detail": detail})
+
+    def admit(self, wanted: Prepare, state: AiringState) -> None:
+        """Take a class, which cites its rendition."""
+        self.admitted.append(Admitted(wanted, state))
+        self.cited[wanted.stem] += 1
+
+    def refuse(self, wanted: Prepare, code: ErrorCode, why: str) -> None:
+        """Keep the refusal, so that a second delivery gets the same one, and report it."""
+        self.admitted.append(Admitted(wanted, AiringState.REFUSED, code.number, why))
+        self.report("prepared", wanted, code, why)
+        self.note("refused", wanted, f"{code.number}: {why}")
+        self.row(wanted.class_id, f"refuse {code.number}", why)
+
+    def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
+        """Move a class; raises ForbiddenMove where the tables have no such move. Returns it as it is then."""
+        check_move(AIRING_MOVES, one.class_id, one.state, state)
+        # One that waits once more has lost its file.
+        lost = state is AiringState.WAITING or (one.lost and state is not AiringState.READY)
+        after = replace(one, state=state, message=message, code=one.code if code is None else code.number, lost=lost)
+        self.moves.append((one, after))
+        return after
+
+    def evict(self, gone: Sequence[Idle]) -> None:
+        """Take renditions out of the cache; their files go after the commit."""
+        self.evicted += gone
+        for one in gone:
+            self.note("evicted", stem=one.stem)
+
+    def report(
+        self,
+        cmd: Literal["prepared", "ended"],
+        about: Airing | Prepare,
+        code: ErrorCode | None = None,
+        message: str = "",
+        parts: Sequence[AsRun] = (),
+    ) -> None:
+        """Tell the teacher what became of a Prepare, or how a class ended, of which *parts* were sent."""
+        self.tell(
+            Report(
+                cmd=cmd,
+                class_id=about.class_id,
+                streamer=self.settings.name,
+                result="fail" if code else "success",
+                code=code.number if code else 0,
+                message=message,
+                placement=about.placement,
+                as_run=[vars(one) for one in parts[-AS_RUN_TOLD:]] or None,
+            )
+        )
+
+    def tell(self, said: Report) -> None:
+        """Tell the teacher."""
+        self.sends.append(Outgoing(self.settings.report_stream, Kind.STREAM, said, said.class_id))
+
+    def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
+        """Call a person because of a class; the class's story has it, too, if it is *noted*."""
+        self.raise_alarm(code, said, class_id=about.class_id, record_id=about.record_id)
+        if noted:
+            self.note("alarm", about, said)

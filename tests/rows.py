@@ -1,0 +1,34 @@
+"""Rows of a streamer as its flows write them, for tests that begin in the middle of a story."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from flows.handling import DecideAll, change
+from flows.host import Streamer
+from lectern.effects.rows import airings, cache
+from lectern.messages import Message, Prepare
+from lectern.states import AiringState
+from lectern.streamer_changes import Admitted, Reserved, StreamerChanges
+
+M = TypeVar("M", bound=Message)
+
+
+def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
+    """A class that was taken."""
+    airings.add_all(connection, [(Admitted(wanted, state), site)], now)
+
+
+def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, site: Path, now: float) -> None:
+    """A download that was asked for."""
+    cache.reserve(connection, root, Reserved(stem, size_bytes, url, str(site)), now)
+
+
+def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChanges, M], *messages: M) -> StreamerChanges:
+    """Decide *messages*, and write what is decided."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        decide(connection, changes, messages)
+
+    return change(connection, host, go)
