@@ -6,6 +6,7 @@ import pytest
 
 from lectern.effects.rows import plans
 from lectern.effects.rows.tables.engine import transaction
+from lectern.playout.index import path_of
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
 ORIGIN = "http://origin.example"
@@ -33,6 +34,14 @@ def test_out_and_back_leaves_the_files_as_they_were(host: OldStreamer) -> None:
     assert host.undo()[0].startswith("3 files moved back: ")
     assert host.tree() == tree
     assert host.undo() == []
+
+
+def test_the_index_that_the_playout_was_given_goes_with_its_recording(host: OldStreamer) -> None:
+    tree = host.tree()
+    host.adopt()
+    path_of(host.video_root / "9" / "9.flv").write_bytes(b"made since")
+    host.undo()
+    assert host.tree() == tree
 
 
 def test_there_is_nothing_to_take_back_before(host: OldStreamer) -> None:

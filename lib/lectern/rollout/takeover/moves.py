@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from lectern.errors import CallAPerson
+from lectern.playout.index import path_of
 from lectern.rollout.host import durable
 from lectern.rollout.wording import counted, shown, some
 
@@ -210,6 +211,7 @@ def _move_back(step: Move) -> str | None:
     if old is not None:
         return "cannot be moved back, for there is something in their old place; they stay in the new one"
     Path(step.old).parent.mkdir(parents=True, exist_ok=True)
+    path_of(Path(step.new)).unlink(missing_ok=True)  # made since, for the playout: its folder would stay for it
     _rename(step.new, step.old)
     return ""
 
