@@ -113,6 +113,8 @@ class Keeper:
         try:
             self._session, facts = await self._host.look(_facts, settings)
             self._fields |= facts
+            if facts["drains"]:
+                self._fields["full"] = True  # it gets no class, also from a teacher that knows nothing of drains
         except DBAPIError as error:
             log.error("database: cannot be read: %s", error.orig)
 
@@ -159,4 +161,5 @@ class Keeper:
 def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
     session = leases.session(connection, settings.name)
     used_bytes = cache.used_bytes(connection, settings.video_root)
-    return session or "", {"used_bytes": used_bytes, "on_air": airings.on_air(connection)}
+    drains = leases.drained_since(connection, settings.name) is not None
+    return session or "", {"used_bytes": used_bytes, "on_air": airings.on_air(connection), "drains": drains}

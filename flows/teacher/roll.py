@@ -14,6 +14,7 @@ from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
 from flows.retry import backoff_s
+from flows.teacher.leaving import Leaving
 from flows.tell import tell
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
@@ -39,6 +40,9 @@ class Roll:
     host: Teacher
     not_before: dict[str, float] = field(default_factory=dict)
     failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.leaving = Leaving(self.host)
 
     async def run(self) -> None:
         """Call it until cancelled; while Redis is away nobody is missed."""
@@ -72,11 +76,15 @@ class Roll:
                 self.host.heard[name] = heard - (now - float(beat["at"]))
         holders, having = await self.host.look(_facts)
         failed: list[tuple[str, Exception]] = []
-        for name in sorted(claims.keys() | having.keys()):
+        withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
+        for name in sorted(claims.keys() | having.keys() | withdrawn):
             try:
+                if name in withdrawn:
+                    await self.leaving.withdraw(name)
                 if name in claims:
                     await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
-                if name in having:
+                if name in having and name not in withdrawn and not _is_withdrawn(holders.get(name)):
+                    await self.leaving.drain(name, beats.get(name, {}))
                     silent_s = self._silent_s(name, now, beats, heard)
                     await self._watch(name, having[name], holders.get(name), silent_s)
             except trouble.PASSING:
@@ -124,6 +132,11 @@ class Roll:
             tags=[lost_tag(name)],
             needs_run=True,
         )
+
+
+def _is_withdrawn(holder: Holder | None) -> bool:
+    """Whether the old program has the classes of a streamer, which is not heard of and not missed then."""
+    return holder is not None and holder.withdrawn_at is not None
 
 
 def heirs(host: Teacher, streamer: str, alive: Sequence[str]) -> list[str]:

@@ -79,6 +79,7 @@ class Changes(Decided[TeacherSettings]):
     warned: list[str] = field(default_factory=list)  # classes that wait for too long
     lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when
     leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken
+    withdrawn: list[str] = field(default_factory=list)  # streamers that the old program has again
     granted: list[Granted] = field(default_factory=list)
     # for after the commit
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis

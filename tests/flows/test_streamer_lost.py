@@ -1,11 +1,13 @@
 """A streamer is lost: its classes are moved to another, and two streamers never push the same class."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from lectern.effects.redis import withdrawn
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
@@ -98,6 +100,61 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
     pair.up(dead)
     wait_until(lambda: pair.num_cite(dead, str(record)) == 0, timeout_s=60, description="the dead one hears of it")
     assert pair.airing(dead, class_id)["state"] == "cancelled"
+
+
+def test_a_drained_streamer_gives_its_classes_away_and_airs_what_it_has_begun(pair: Stage, on_air: Begin) -> None:
+    """Nothing is cut, nobody is answered twice, and no class comes to it until the drain is ended."""
+    class_id, drained, other = on_air()
+    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
+    assert pair.answer(later)["streamer"] == pair.name(drained)
+    found = pair.lectern(drained, "drain", "--within", "40", "--json")
+    told = json.loads(found.stdout)
+    assert (found.returncode, told["empty"], told["on_air"]) == (1, False, [class_id]), found.stderr
+    assert told["others"] == [pair.name(other)]
+    assert told["waiting"] == [], "the class of later was moved"
+    wait_until(lambda: pair.order(later)["state"] == "ready", description="it is prepared anew")
+    assert pair.order(later)["streamer"] == pair.name(other)
+    new = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
+    assert pair.answer(new)["streamer"] == pair.name(other)
+    assert len(pair.pushes(class_id)) == 1, "what is on air is not touched"
+    pair.cancel(class_id)
+    pair.off_air(class_id)
+    empty = pair.lectern(drained, "drain", "--within", "60")
+    assert empty.returncode == 0, empty.stdout + empty.stderr
+    assert "Nothing waits here" in empty.stdout
+    assert pair.lectern(drained, "drain", "--off").returncode == 0
+
+    def is_open() -> bool:
+        beat = json.loads(pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(drained)) or "{}")
+        return beat.get("full") is False
+
+    wait_until(is_open, description="it gets classes again")
+    assert len(pair.ear.answers[later]) == 1
+    for one in (later, new):
+        pair.cancel(one)
+
+
+def test_a_streamer_that_is_back_at_the_old_program_keeps_its_classes(pair: Stage, on_air: Begin) -> None:
+    """It is not missed, for the old program airs them; leased again it goes on with them."""
+    class_id, gone, _ = on_air()
+    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
+    assert pair.answer(later)["streamer"] == pair.name(gone)
+    pair.cancel(class_id)
+    pair.off_air(class_id)
+    known = len(pair.alarms(322))
+    pair.residents[gone].end()
+    key, redis = f"{pair.prefix}:streamers", pair.town.redis
+    withdrawn.say(redis, key, pair.name(gone))
+    wait_until(lambda: withdrawn.is_read(redis, key, pair.name(gone)), description="the teacher has read it")
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() - began > LOST_S + 5, timeout_s=LOST_S + 10, description="it would be missed")
+    assert pair.order(later)["streamer"] == pair.name(gone)
+    assert len(pair.alarms(322)) == known
+    pair.up(gone)
+    wait_until(lambda: redis.hget(f"{key}:lease", pair.name(gone)), timeout_s=60, description="it is leased again")
+    assert pair.order(later)["state"] == "ready"
+    pair.cancel(later)
+    wait_until(lambda: pair.airing(gone, later)["state"] == "cancelled", timeout_s=60, description="it hears again")
 
 
 def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:

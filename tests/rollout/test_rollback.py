@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import ENV, Host, a_host
 from tests.rollout.test_window_killed import killed
 from tests.stage import wait_until
@@ -81,6 +83,48 @@ def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exporte
     assert [row["class_id"] for row in since["task_list"]] == ["new"]
     assert any(one.startswith("rows-since.json in the backup: ") for one in answer["said"])
     assert any(str(aside) in one for one in answer["said"])
+
+
+def test_the_teacher_leaves_a_streamer_its_classes_and_it_airs_none_that_is_another_s(
+    host: Host, tmp_path: Path
+) -> None:
+    """Said while nothing runs: a teacher that missed the streamer would move what the old program airs."""
+    start = int(time.time()) + 3600
+    with redis_server(tmp_path) as client:
+        wanted = host.wanted(redis_url=url_of(client))
+        host.done("backup", wanted=wanted)
+        host.done("window", wanted=wanted)
+        with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+            connection.execute("INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)")
+            for class_id, state in (("kept", "ready"), ("moved", "cancelled"), ("over", "aired")):
+                times = (start, start + 60) if state != "aired" else (1, 2)
+                row = (class_id, "http://o/6.flv", "rtmp://a/b", *times, state)
+                task = "class_id, video_url, push_url, start_time, end_time, status"
+                connection.execute(f"INSERT INTO task_list ({task}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                cited = (class_id, "6", state)
+                connection.execute("INSERT INTO class_list (class_id, video_id, state) VALUES (?, ?, ?)", cited)
+            connection.commit()
+        client.hset("streamers", "streamer1", '{"at": 1}')
+        client.hset("streamers:lease", "streamer1", "s")
+        answer = host.done("rollback", wanted=wanted)
+        assert json.loads(client.hget("streamers", "streamer1") or "{}")["withdrawn"] is True
+        assert not client.hexists("streamers:lease", "streamer1")
+    assert {"kept", "over"} < classes(host)
+    assert "moved" not in classes(host)
+    assert any("No teacher has read yet" in one for one in answer["said"])
+    assert any("1 class taken out of task_list" in one for one in answer["said"])
+
+
+def test_a_teacher_that_cannot_be_told_is_named_and_the_next_try_goes_on(host: Host) -> None:
+    """The old program runs again all the same."""
+    finished(host)
+    with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+        connection.execute("INSERT INTO lease_list (streamer, session, granted_at) VALUES ('streamer1', 's', 1)")
+        connection.commit()
+    failed = host.step("rollback")
+    assert failed.code == 1
+    assert "classes: " in failed.fields["msg"]
+    assert host.states() == {"idc_client": "RUNNING"}
 
 
 def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_not_touch(host: Host) -> None:

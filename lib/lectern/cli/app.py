@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rekey": ("lectern.cli.rekey", "Rename Redis keys by rules, never over another key."),
     "backup": ("lectern.cli.backup", "Back a database up while it is at work, and prove the backup."),
     "playout": ("lectern.cli.playout", "The process that airs classes; its status, and its upgrade."),
+    "drain": ("lectern.cli.drain", "Move a streamer's classes to others, and wait for the last one on air."),
     "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
 }
 """Each command: the module whose ``app`` has it, and what it is for. A module is imported when its command is typed,

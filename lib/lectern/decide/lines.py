@@ -41,6 +41,7 @@ def _streamers(changes: Changes) -> list[str]:
     return [
         *(f"{name}: {'lost' if since else 'not lost any more'}" for name, since in changes.lost.items()),
         *(f"{name}: its lease is taken" for name in changes.leaseless),
+        *(f"{name}: is left to the old program" for name in changes.withdrawn),
         *(f"{one.streamer}: holds its lease" for one in changes.granted),
     ]
 

@@ -1,11 +1,16 @@
-"""What a teacher writes about its streamers: one is lost, or gets its lease after all that was taken is told."""
+"""What a teacher writes about its streamers: one is lost, leased, drained, or back at the old program."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lectern import errors
 from lectern.changes import Changes, Granted
-from lectern.facts import Unconfirmed
+from lectern.decide.verdicts import Loads, open_to, place_again
+from lectern.facts import Order, Unconfirmed
 from lectern.messages import Grant
+
+DRAIN_AHEAD_S = 120.0
+"""Seconds before its start until which a class is moved from a streamer that is drained: by then the streamer has read
+that it is not its own any more, or its lease has run out."""
 
 
 def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:
@@ -33,3 +38,18 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
         changes.cancels_told_again.append(one.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
     changes.note("lease granted", detail=f"to {name}; {len(taken)} classes were taken from it before")
+
+
+def drain(changes: Changes, name: str, orders: Sequence[Order], loads: Loads, no: Mapping[str, set[str]]) -> None:
+    """Move those of *orders* from the streamer *name* that begin late enough, and that another one can take."""
+    going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
+    going = [one for one in going if open_to(changes, one, loads, no)]
+    place_again(changes, going, loads, no, f"{name} is drained", refused=False)
+
+
+def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
+    """Leave *orders* to the old program, which the streamer *name* has again; returns it in words."""
+    changes.withdrawn.append(name)
+    for order in orders:
+        changes.note("left to the old program", order, f"{name} was rolled back")
+    return f"is back at the old program, which airs its {len(orders)} classes; they are moved to nobody"

@@ -46,8 +46,7 @@ def place_again(
     """
     for order in orders:
         before = order.streamer or ""
-        open_to = {name: load for name, load in loads.items() if name not in {*no.get(order.class_id, ()), before}}
-        (chosen,) = place([order.stem], backups.apart(changes, order, open_to), changes.settings.streamer_load_slack)
+        (chosen,) = place([order.stem], open_to(changes, order, loads, no), changes.settings.streamer_load_slack)
         changes.taken.append(Taken(order.class_id, before, order.placement, refused))
         changes.release(before, order.class_id, order.placement)
         if chosen is None:
@@ -57,6 +56,12 @@ def place_again(
         changes.place(order, chosen, order.url or "")
         changes.note("moved", order, f"from {before} to {chosen}: {why}")
         changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
+
+
+def open_to(changes: Changes, order: Order, loads: Loads, no: Mapping[str, set[str]]) -> Mapping[str, int]:
+    """The streamers to which a class can be moved, with their loads."""
+    barred = {*no.get(order.class_id, ()), order.streamer}
+    return backups.apart(changes, order, {name: load for name, load in loads.items() if name not in barred})
 
 
 def _nowhere(changes: Changes, order: Order, why: str) -> None:

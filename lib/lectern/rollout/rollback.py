@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, on_air, playout, redis_keys, standing
+from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
@@ -135,11 +135,17 @@ class _Way:
             )
 
     def put_back_elsewhere(self) -> None:
-        """Keys and recordings; where that fails, the rest is done first: an old program that runs is worth more."""
+        """Keys, recordings, classes; if that fails, the rest is done first: an old program that runs is worth more."""
         if self.behind is not None:
-            return  # the release behind has the same keys and recordings
-        for title, name, work in (("keys", "rekey", redis_keys.rename_back), ("recordings", "adopt", both.undo)):
-            if self.has(name) and not self.has(name, "done", since_rollback=True):
+            return  # the release behind has the same keys, recordings and classes
+        works: list[tuple[str, str, str, Callable[[Wanted], list[str]]]] = [
+            ("keys", "rekey", "rekey", redis_keys.rename_back),
+            ("recordings", "adopt", "adopt", both.undo),
+        ]
+        if self.wanted.role == "streamer":
+            works.append(("classes", "reload", "withdraw", withdrawal.withdraw))  # once it ran, it could get classes
+        for title, done, name, work in works:
+            if self.has(done) and not self.has(name, "done", since_rollback=True):
                 try:
                     self.step(title, name, partial(self._say, work))
                 except LecternError as error:
@@ -161,6 +167,11 @@ class _Way:
         for one in files.all_of(wanted):
             self.answer.say(*one.take_back(copied.before))
         self.answer.say(*switch.take_back(wanted, copied.before))
+
+    def has_withdrawn(self) -> bool:
+        """Whether the teacher was told by this rollback that the old program has the streamer."""
+        notes = self.journal.round(self.wanted.id)
+        return any((note.step, note.state) == ("withdraw", "done") for note in notes)
 
     def reload(self) -> None:
         self.supervisor.begin_anew(self.states)
@@ -225,6 +236,8 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
     with answer.timed("back: it answers"):
         way.well()
     way.follow()
+    if way.has_withdrawn():
+        answer.say(*withdrawal.confirmed(wanted))
     way.finish()
 
 

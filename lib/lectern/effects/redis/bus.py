@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from lectern.effects.redis import address, word
+from lectern.effects.redis import address, withdrawn, word
 from lectern.effects.redis.hearing import Hearing
 from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
 from lectern.effects.redis.streams import Streams
@@ -206,6 +206,10 @@ class Bus:
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False where it was heard within *silent_s*, at the shared clock."""
         return bool(await self._client.eval(_TAKE, 2, key, f"{key}:lease", name, silent_s))
+
+    async def forget_withdrawn(self, key: str, name: str) -> None:
+        """Forget streamer *name*, which has said that it is back at the old program, unless it beats again."""
+        await withdrawn.forget(self._client, key, name)
 
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lock; False where another holds it."""

@@ -73,6 +73,8 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         leases.note_lost(connection, name, since)
     for name in changes.leaseless:
         leases.take(connection, name)
+    for name in changes.withdrawn:
+        leases.withdraw(connection, name, now)
     for claim in changes.granted:
         leases.grant(connection, claim, now)
     cancels.put(connection, changes.cancels, now)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.changes import Granted, Taken
-from lectern.effects.rows.tables.streamer import leases
+from lectern.effects.rows.tables.streamer import drains, leases
 from lectern.effects.rows.tables.teacher import moves, streamers
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
@@ -22,12 +22,15 @@ class Holder:
     lease_s: float
     granted_at: float
     lost_at: float | None
+    withdrawn_at: float | None = None
 
 
 def holders(connection: Connection) -> dict[str, Holder]:
     """All streamers that ever held a lease, by name."""
     return {
-        row.name: Holder(row.name, row.session, float(row.lease_s), row.granted_at or 0.0, row.lost_at)
+        row.name: Holder(
+            row.name, row.session, float(row.lease_s), row.granted_at or 0.0, row.lost_at, row.withdrawn_at
+        )
         for row in connection.execute(select(streamers))
     }
 
@@ -55,6 +58,12 @@ def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
         connection.execute(insert(streamers).values(name=name, lost_at=lost_at))
         return
     connection.execute(update(streamers).where(streamers.c.name == name).values(lost_at=lost_at))
+
+
+def withdraw(connection: Connection, name: str, now: float) -> None:
+    """The old program has the streamer and its classes, until it is leased again."""
+    held = update(streamers).where(streamers.c.name == name).values(session=None, lost_at=None, withdrawn_at=now)
+    connection.execute(held)
 
 
 def note_moves(connection: Connection, taken: Sequence[Taken], now: float) -> None:
@@ -109,3 +118,17 @@ def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) 
     """This streamer, which holds a lease, asks the streamers *known* (address by name)."""
     text = json.dumps(known)
     connection.execute(update(leases).where(leases.c.streamer == streamer).values(peers=text))
+
+
+def drained_since(connection: Connection, streamer: str) -> float | None:
+    """Since when this streamer is drained (epoch seconds); None where it is not."""
+    found = connection.execute(select(drains.c.since).where(drains.c.streamer == streamer)).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def drain(connection: Connection, streamer: str, since: float | None) -> None:
+    """This streamer is drained *since* then; one that is drained already stays so. None ends it."""
+    if since is None:
+        connection.execute(delete(drains).where(drains.c.streamer == streamer))
+    elif drained_since(connection, streamer) is None:
+        connection.execute(insert(drains).values(streamer=streamer, since=since))

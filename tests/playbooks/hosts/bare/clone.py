@@ -63,8 +63,9 @@ class Clone:
             example = self.folder / f"inventory/production/host_vars/{EXAMPLES[name]}.yml.example"
             (base / "host_vars").mkdir(exist_ok=True)
             (base / "host_vars" / f"{name}.yml").write_text(example.read_text())
-        text = re.sub(r"^# ((ecs:|  hosts:|    ecs1:).*)$", r"\1", text, count=3, flags=re.MULTILINE)
-        text = re.sub(r"^#( +ansible_host: )\S+\.41$", rf"\g<1>{self.hosts.addresses['ecs']}", text, flags=re.MULTILINE)
+        given = f"ecs:\n  hosts:\n    ecs1:\n      ansible_host: {self.hosts.addresses['ecs']}\n"
+        text, number = re.subn(r"^ecs:\n  hosts: \{\}\n# +ecs1:\n# +ansible_host: \S+\n", given, text, flags=re.MULTILINE)
+        assert number == 1, "hosts.yml says how an ECS host is written"
         hosts.write_text(text)
         text = re.sub(
             r"(?<=^lectern_control: )\S+", self.hosts.addresses["teacher"], everywhere.read_text(), flags=re.MULTILINE
@@ -123,4 +124,6 @@ def runbook_commands(heading: str, version: str) -> list[str]:
 
 def changed(shown: str) -> dict[str, int]:
     """How many tasks of each host changed something."""
-    return {name: int(number) for name, number in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", shown, re.MULTILINE)}
+    found = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", shown, re.MULTILINE)
+    assert found, f"nothing was played: {shown[-3000:]}"
+    return {name: int(number) for name, number in found}

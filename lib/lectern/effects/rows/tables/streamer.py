@@ -84,6 +84,14 @@ class LeaseRow(StreamerTable, table=True):
     peers: str | None = Field(default=None, sa_type=Text)  # JSON: the other streamers' addresses, by name
 
 
+class DrainRow(StreamerTable, table=True):
+    """This streamer is drained: it gives its classes to others, and gets none."""
+
+    __tablename__ = "drain_list"
+    streamer: str = Field(primary_key=True, max_length=250)
+    since: float
+
+
 class AsRunRow(StreamerTable, table=True):
     """A part of a class that was really sent; times are epoch seconds."""
 
@@ -140,6 +148,7 @@ files = table_of(FileRow)
 classes = table_of(ClassRow)
 dirs = table_of(DirRow)
 leases = table_of(LeaseRow)
+drains = table_of(DrainRow)
 as_runs = table_of(AsRunRow)
 journal = Journal(
     table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent), table_of(StreamerIncident)

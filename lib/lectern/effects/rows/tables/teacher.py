@@ -97,6 +97,7 @@ class StreamerRow(TeacherTable, table=True):
     lease_s: float = 0
     granted_at: float | None = None
     lost_at: float | None = None
+    withdrawn_at: float | None = None  # when it was taken back to the old program, which airs its classes itself
 
 
 class MoveRow(TeacherTable, table=True):

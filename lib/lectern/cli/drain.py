@@ -1,0 +1,138 @@
+"""``lectern drain``: a streamer gives its classes to others, and gets none; for whoever wants silence on its host."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from lectern import words
+from lectern.cli import places
+from lectern.cli.terms import Json, say
+from lectern.effects.rows import airings, leases
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import LecternError
+from lectern.settings import StreamerSettings
+
+app = typer.Typer()
+LOOK_S = 2.0
+WITHIN_S = 4 * 3600
+NAMED = 5
+"""Number of classes of a kind that are named."""
+END = "lectern drain --off"
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a streamer still has to air; class_ids by their start, times are epoch seconds."""
+
+    on_air: list[str]
+    waiting: list[str]
+    last_end: float | None
+    others: list[str] | None
+    """The streamers that are alive beside this one; None where Redis does not say."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self.on_air and not self.waiting
+
+    def line(self) -> str:
+        """The same for people."""
+        if self.is_empty:
+            return "Nothing waits here, and nothing is on air."
+        said = [f"{number} on air{_named(self.on_air)}"] if (number := len(self.on_air)) else []
+        said += [f"{number} waiting{_named(self.waiting)}"] if (number := len(self.waiting)) else []
+        assert self.last_end is not None  # there is a class
+        told = f"{words.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
+        return f"{told}; the last one ends at {words.clock(self.last_end)}.{self._why()}"
+
+    def _why(self) -> str:
+        if not self.waiting or self.others:
+            return ""
+        if self.others is None:
+            return " Redis does not answer, so nothing is moved."
+        return " No other streamer is alive, so what waits stays here."
+
+
+@app.command()
+def drain(
+    off: Annotated[bool, typer.Option("--off", help="End it: the streamer gets classes again.")] = False,
+    within: Annotated[int, typer.Option(min=0, help="Seconds to wait for; 0 only says what is left.")] = WITHIN_S,
+    as_json: Json = False,
+) -> None:
+    """Move this streamer's waiting classes to others, and wait until the last one on air has ended.
+
+    No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over; Ctrl-C
+    ends the waiting, not the drain.
+    """
+    place = places.streamer()  # says in words that there is no database
+    settings = place.settings
+    assert isinstance(settings, StreamerSettings)
+    _note(settings, None if off else time.time())
+    if off:
+        say(as_json, {"drained": False}, [f"{settings.name} is not drained any more: it gets classes again."])
+        return
+    try:
+        left = _waited(place, time.monotonic() + within, quiet=as_json)
+    except KeyboardInterrupt:
+        left = _left(place)
+        print(f"\n{_after(settings.name)} {left.line()}")
+        raise typer.Exit(130) from None
+    fields = {"drained": True, "empty": left.is_empty, "on_air": left.on_air, "waiting": left.waiting}
+    say(as_json, {**fields, "last_end": left.last_end, "others": left.others}, [left.line(), _after(settings.name)])
+    raise typer.Exit(0 if left.is_empty else 1)
+
+
+def _after(name: str) -> str:
+    return f"{name} is drained, and gets no class until you type: {END}"
+
+
+def _note(settings: StreamerSettings, since: float | None) -> None:
+    engine = open_database(settings.database_url)
+    try:
+        with transaction(engine) as connection:
+            leases.drain(connection, settings.name, since)
+    finally:
+        engine.dispose()
+
+
+def _waited(place: places.Place, until: float, *, quiet: bool) -> Left:
+    """Wait until nothing is left, or *until* (monotonic); what changes meanwhile is said."""
+    said = ""
+    while True:
+        left = _left(place)
+        if left.is_empty or time.monotonic() >= until:
+            return left
+        if not quiet and (line := left.line()) != said:
+            print(line, flush=True)
+            said = line
+        time.sleep(LOOK_S)
+
+
+def _left(place: places.Place) -> Left:
+    now, own = time.time(), place.settings
+    assert isinstance(own, StreamerSettings)
+    with looking(place.engine, "streamer") as connection:
+        live = _live(connection, now)
+    on_air = [name for name, (start, _) in live.items() if start <= now]
+    waiting = [name for name in live if name not in set(on_air)]
+    try:
+        alive = places.asked(own, lambda bus: bus.alive(own.streamers_key, places.lost_after_s(own)))
+        others = [name for name in alive if name != own.name]
+    except LecternError:
+        others = None
+    return Left(on_air, waiting, max((end for _, end in live.values()), default=None), others)
+
+
+def _live(connection: Connection, now: float) -> Mapping[str, tuple[float, float]]:
+    """Start and end of the classes that are not over."""
+    return {one.class_id: (one.start_time, one.end_time) for one in airings.live(connection) if one.end_time > now}
+
+
+def _named(class_ids: list[str]) -> str:
+    more = f" and {len(class_ids) - NAMED:,} more" if len(class_ids) > NAMED else ""
+    return f" ({', '.join(class_ids[:NAMED])}{more})"
