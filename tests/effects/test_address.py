@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from lectern.effects.redis import rekey
 from lectern.effects.redis.bus import Bus
 from lectern.errors import Misuse
 from tests.effects.redis_servers import redis_server, url_of
@@ -104,3 +105,13 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
     await bus.close()
     entries: list[tuple[bytes, dict[bytes, bytes]]] = replica.xrange("order")  # type: ignore[assignment]
     assert [fields[b"body"] for _, fields in entries][-1] == b"after"
+
+
+async def test_keys_are_renamed_on_the_server_that_the_sentinels_name(
+    sentinel: tuple[int, redis.Redis, redis.Redis],
+) -> None:
+    port, master, _ = sentinel
+    master.set("waiting:1", "x")
+    with rekey.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:
+        assert rekey.renamed(client, [rekey.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
+    assert master.get("1_list") == b"x"

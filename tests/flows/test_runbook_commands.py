@@ -89,6 +89,7 @@ ELSEWHERE = {
         "tests/rollout/test_rollback.py",
         'host.done("rollback")',
     ),
+    "lectern drain": ("tests/flows/test_streamer_lost.py", '"drain", "--within"'),
     "lectern serve ": ("tests/stage/hosts.py", '"serve", _role(who)'),
     "make release ": ("tests/playbooks/conftest.py", "playbooks.release"),
     "ssh -i ECS_SSH_KEY": ("tests/flows/test_incidents_staged.py", 'runbook.commands(CODES[212].runbook, "ssh")'),

@@ -78,8 +78,15 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
 
 
 def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
+    done = _played(folder, inventory, ASK, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in sorted((folder / "out").iterdir()):
+        yield Asked(inventory, file.stem, file.read_text())
+
+
+def _played(folder: Path, inventory: str, text: str, **more: object) -> "subprocess.CompletedProcess[str]":
     playbook, out, there = folder / "ask.yml", folder / "out", folder / "there"
-    playbook.write_text(ASK)
+    playbook.write_text(text)
     for made in (out, there):
         made.mkdir()
     (folder / "roles").symlink_to(ROLES)  # the program's file is found beside the playbook
@@ -88,7 +95,7 @@ def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
     given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")} | more
     vault = ROOT / "inventory" / inventory / "group_vars" / "all" / "vault.yml.example"
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", f"inventory/{inventory}"]
-    done = subprocess.run(
+    return subprocess.run(
         [*argv, "-e", f"@{vault}", "-e", json.dumps(given)],
         cwd=ROOT,
         env={
@@ -103,9 +110,6 @@ def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
         timeout=110,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    for file in sorted(out.iterdir()):
-        yield Asked(inventory, file.stem, file.read_text())
 
 
 # -- what is asked ------------------------------------------------------------------------------------------------
@@ -114,6 +118,32 @@ def _asked(folder: Path, inventory: str, **more: object) -> Iterator[Asked]:
 def test_each_host_of_both_inventories_is_asked_for_what_the_rollout_can_read(asked: list[Asked]) -> None:
     assert {(one.inventory, one.wanted.role) for one in asked} == {(i, r) for i in INVENTORIES for r in SETTINGS}
     assert all(one.wanted.name == one.host for one in asked)
+
+
+def test_nothing_runs_as_root_unless_the_inventory_says_so(tmp_path: Path) -> None:
+    """The documented folder of the old program is root's."""
+    gate = ASK[: ASK.index("    - ansible.builtin.copy")] + (
+        "    - ansible.builtin.import_role: {name: host, tasks_from: gates}\n"
+    )
+    roots = dict.fromkeys(("streamer_code_dir", "teacher_code_dir"), "/")
+    (tmp_path / "told").mkdir()
+    (tmp_path / "untold").mkdir()
+    refused = _played(tmp_path / "untold", "staging", gate, **roots)
+    assert "Write streamer_user: lectern into the inventory" in " ".join(refused.stdout.split())
+    users = dict.fromkeys(("streamer_user", "teacher_user"), "root")
+    told = _played(tmp_path / "told", "staging", gate, **roots, **users)
+    assert "belongs to root" not in " ".join(told.stdout.split())
+    assert "is not here" in " ".join(told.stdout.split()), "the next gate: the release is not staged"
+
+
+def test_several_streamers_answer_where_the_others_reach_them(asked: list[Asked]) -> None:
+    """They ask each other while the control host is away; one alone answers on its loopback."""
+    binds = {one.host: one.wanted.env["HEALTH_BIND"] for one in asked if one.wanted.role == "streamer"}
+    assert binds["streamer1"] == "192.0.2.21:8801"
+    assert binds["staging-streamer"] == "127.0.0.1:8801"
+    for one in asked:
+        if one.wanted.role == "streamer":
+            assert one.wanted.health_url == f"http://{binds[one.host]}/health"
 
 
 def test_the_settings_are_fields_of_the_programs_settings_under_their_right_names(asked: list[Asked]) -> None:

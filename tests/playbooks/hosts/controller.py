@@ -148,6 +148,7 @@ def variables(places: Places, **more: Any) -> dict[str, Any]:
     own: dict[str, Any] = {
         "root": str(places.root),
         "code_dir": str(places.code_dir),
+        "user": places.user,
         "programs_dir": str(places.programs_dir),
         "supervisorctl": list(places.supervisorctl),
         "log_dir": str(places.base),

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+import redis as blocking
 import redis.asyncio as redis
+from redis import sentinel as blocking_sentinel
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 from lectern.errors import Misuse
@@ -19,18 +21,29 @@ NO_CLUSTER = (
 
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
     """A client with *options*, not connected yet; raises Misuse where *url* names no Redis."""
+    client: redis.Redis = _opened(url, options, redis.Redis, Sentinel)
+    return client
+
+
+def opened_blocking(url: str, options: Mapping[str, Any]) -> blocking.Redis:
+    """The same for a program that does one thing after the other."""
+    client: blocking.Redis = _opened(url, options, blocking.Redis, blocking_sentinel.Sentinel)
+    return client
+
+
+def _opened(url: str, options: Mapping[str, Any], server: Any, sentinel: Any) -> Any:  # noqa: ANN401 (of either kind)
     scheme = url.partition(":")[0]
     if scheme in SENTINELS:
-        return _of_sentinels(urlsplit(url), options)
+        return _of_sentinels(urlsplit(url), options, sentinel)
     if scheme.endswith("+cluster"):
         raise Misuse(NO_CLUSTER)
     try:
-        return redis.Redis.from_url(url, **options)
+        return server.from_url(url, **options)
     except ValueError as error:
         raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
 
 
-def _of_sentinels(parts: SplitResult, options: Mapping[str, Any]) -> "redis.Redis":
+def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> Any:  # noqa: ANN401 (of either kind)
     login, _, places = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
@@ -42,14 +55,13 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any]) -> "redis.Redi
     secure = {"ssl": True} if parts.scheme == SENTINELS[1] else {}
     waits = {name: value for name, value in options.items() if name.startswith("socket_")}
     own_options = {**waits, **secure, **own}
-    found = Sentinel(sentinels, sentinel_kwargs=own_options, **options, **secure)  # type: ignore[no-untyped-call]
-    client: redis.Redis = found.master_for(
+    found = kind(sentinels, sentinel_kwargs=own_options, **options, **secure)
+    return found.master_for(
         service,
         db=int(database or 0),
         username=unquote(user) or None,
         password=unquote(password) or None,
     )
-    return client
 
 
 async def close(client: "redis.Redis") -> None:

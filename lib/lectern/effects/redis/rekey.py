@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 
+from lectern.effects.redis import address
 from lectern.effects.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 from lectern.effects.redis.rekey_journal import Journal
 from lectern.errors import CallAPerson, Misuse, TryAgain
@@ -109,13 +110,12 @@ class Renamed:
 
 
 def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
-    """A client for *url*: bytes, timeouts, and no call made twice unseen. Raises Misuse where it is no Redis URL."""
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
-        )
-    except ValueError as error:
-        raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+    """A client for *url*, a server or sentinels: bytes, timeouts, and no call made twice unseen.
+
+    Raises Misuse where it is neither.
+    """
+    waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    return address.opened_blocking(url, {**waits, "retry": Retry(NoBackoff(), 0)})
 
 
 def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:

@@ -64,7 +64,9 @@ class Clone:
             (base / "host_vars").mkdir(exist_ok=True)
             (base / "host_vars" / f"{name}.yml").write_text(example.read_text())
         given = f"ecs:\n  hosts:\n    ecs1:\n      ansible_host: {self.hosts.addresses['ecs']}\n"
-        text, number = re.subn(r"^ecs:\n  hosts: \{\}\n# +ecs1:\n# +ansible_host: \S+\n", given, text, flags=re.MULTILINE)
+        text, number = re.subn(
+            r"^ecs:\n  hosts: \{\}\n# +ecs1:\n# +ansible_host: \S+\n", given, text, flags=re.MULTILINE
+        )
         assert number == 1, "hosts.yml says how an ECS host is written"
         hosts.write_text(text)
         text = re.sub(
