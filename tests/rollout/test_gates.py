@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -19,6 +20,8 @@ from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
 from tests.rollout.prefect_login import prefect_asking
 from tests.rollout.steps import Fields
+from tests.stage import Child, wait_until
+from town import playout
 
 PASSWORD = "pass:word with spaces"
 
@@ -181,6 +184,29 @@ def test_with_no_quiet_minutes_only_a_class_on_air_is_in_the_way(host: Host, wan
     host.done("preflight", wanted=wanted)
     book(host, "c-8", now - 60, now + 600)
     assert "c-8" in refused(host, wanted)[0]
+
+
+def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted: Fields, tmp_path: Path) -> None:
+    """It airs on while the host is stopped; what it does not hold would be cut."""
+    host.done("backup", wanted=wanted)
+    host.done("window", wanted=wanted)
+    host.stage_release("2.0.1")
+    newer = {**wanted, "version": "2.0.1"}
+    (one,) = refused(host, newer)
+    assert "no playout answers there" in one
+    assert "systemctl start lectern-playout" in one
+    folder = host.code / "playout"
+    folder.mkdir()
+    running = Child(playout.argv(folder, folder / "playout.sock"), os.environ, tmp_path / "playout.out")
+    try:
+        wait_until((folder / "playout.sock").exists, description="the playout is there")
+        host.done("preflight", wanted=newer)
+        book(host, "c-7", time.time() - 60, time.time() + 600)
+        (one,) = refused(host, newer)
+        assert "class 'c-7'" in one
+        assert "the playout does not hold them (its lease has run out" in one
+    finally:
+        running.end()
 
 
 def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:

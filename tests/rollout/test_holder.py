@@ -1,7 +1,9 @@
 """A process on the host does the window task by task, goes on by itself, and takes back what fails."""
 
+import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import holder
 from lectern.rollout.plan import TASKS
+from lectern.rollout.standing import Standing
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
@@ -36,7 +39,19 @@ def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
 
 
 def ask(host: Host, task: str) -> dict[str, Any]:
-    return holder.asked(host.parsed(), task, 60)
+    """As the playbook's module asks; of a holder that has ended, what became of the task."""
+    try:
+        with holder._address(host.root / "rollout") as address, socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(address)
+            connection.sendall(json.dumps({"task": task}).encode() + b"\n")
+            with connection.makefile("r", encoding="utf-8") as file:
+                told = file.readline()
+    except OSError:
+        told = ""
+    found = json.loads(told) if told else holder.ended(Standing(role="streamer", root=host.root), task).to_dict()
+    assert isinstance(found, dict)
+    return found
 
 
 def process_of(host: Host) -> int:
@@ -46,6 +61,23 @@ def process_of(host: Host) -> int:
 def state_of(host: Host) -> str:
     found: str = host.done("status")["state"]
     return found
+
+
+def test_under_systemd_it_lives_in_a_unit_of_its_own(host: Host, tmp_path: Path) -> None:
+    """So that the end of the ssh session, or of whatever called it, does not end it."""
+    asked = tmp_path / "asked"
+    (tmp_path / "busctl").write_text(f'#!/bin/sh\necho "$@" >{asked}\n')
+    (tmp_path / "busctl").chmod(0o755)
+    fault = PATIENCE.format(name="FIRST_WORD_S", seconds=1)
+    fault += (
+        f"import os, pathlib\nholder._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
+    )
+    said = opened(host, fault=fault)["said"][0]
+    wait_until(asked.exists, description="systemd is asked")
+    pid = said.split()[1]
+    assert (
+        f"StartTransientUnit ssa(sv)a(sa(sv)) lectern-rollout-{pid}.scope fail 2 PIDs au 1 {pid}" in asked.read_text()
+    )
 
 
 def test_each_task_does_what_its_name_says_and_tells_it(host: Host) -> None:

@@ -9,7 +9,7 @@ import httpx
 
 from lectern.effects.redis import rekey
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import on_air, plan, redis_keys, rollback
+from lectern.rollout import on_air, plan, playout, redis_keys, rollback
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import database, make
 from lectern.rollout.host import durable
@@ -179,7 +179,12 @@ def prefect(wanted: Wanted) -> Iterator[str]:
 
 
 def classes(wanted: Wanted) -> Iterator[str]:
-    """No class that the stop would harm."""
+    """No class that the stop would harm, and, from one release of ours to the next, a playout that airs them on."""
+    if wanted.role == "streamer" and not plan.is_first(wanted) and (why := playout.is_missing(wanted)):
+        yield (
+            f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
+            f"lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml."
+        )
     yield from on_air.refusals(wanted, time.time())
 
 

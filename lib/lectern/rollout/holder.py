@@ -5,6 +5,7 @@ and does one task of the window when it is asked to. If no word comes for a whil
 back if the tasks are confirmed by hand.
 """
 
+import asyncio
 import json
 import os
 import select
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lectern.effects import process
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import plan, window
 from lectern.rollout.answer import Answer
@@ -35,6 +37,7 @@ BY_HAND_S = 600.0
 """If a person confirms each task: after so long without a word all is taken back."""
 OPEN_TIMEOUT_S = 60.0
 _READ_S = 5.0
+_SYSTEMD, _SYSTEMD_S = Path("/run/systemd/system"), 5.0
 
 Failure = Callable[[BaseException], dict[str, Any]]
 
@@ -147,6 +150,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
         with Interruption() as interruption, locked(wanted.rollout_dir), _listening(wanted) as listener:
             window.refuse(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
+            _leave_session()
             said.write(json.dumps({"pid": os.getpid()}) + "\n")
             said.close()
             code = _through(wanted, journal, failure, Holder(listener, by_hand, interruption.check), interruption)
@@ -198,23 +202,25 @@ def _let_go(log: Path) -> None:
         os.dup2(target, number)
 
 
-def asked(wanted: Wanted, task: str, timeout_s: float) -> dict[str, Any]:
-    """Ask the holder for *task*; returns its answer, or what the journal says if it has ended."""
+def _leave_session() -> None:
+    """Under systemd, live in a unit of its own: else the end of the ssh session, or of what called, could end it, too.
+
+    The same as `systemd-run --scope`, for a process that is there already and has everything imported.
+    """
+    if not _SYSTEMD.is_dir():
+        return
+    properties = ["PIDs", "au", "1", str(os.getpid()), "CollectMode", "s", "inactive-or-failed"]
+    words = ["ssa(sv)a(sa(sv))", f"lectern-rollout-{os.getpid()}.scope", "fail", "2", *properties, "0"]
+    place = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
+    argv = ["busctl", "--system", "call", *place, "StartTransientUnit", *words]
     try:
-        with _address(wanted.rollout_dir) as address, socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(address)
-            connection.sendall(json.dumps({"task": task}).encode() + b"\n")
-            with connection.makefile("r", encoding="utf-8") as file:
-                told = file.readline()
-    except TimeoutError as error:
-        raise TryAgain(f"{task}: not done after {timeout_s:g} s; it goes on, on the host.") from error
-    except OSError:
-        told = ""  # it has ended
-    if told:
-        found: dict[str, Any] = json.loads(told)
-        return found
-    return ended(Standing(role=wanted.role, root=wanted.root), task).to_dict()
+        done = asyncio.run(process.run(argv, timeout_s=_SYSTEMD_S))
+        said = "" if done.returncode == 0 else done.last_words or f"it ended with {done.returncode}"
+    except LecternError as error:
+        said = error.message
+    if said:
+        sys.stderr.write(f"The holder stays in the session of its caller: {said}\n")
+        sys.stderr.flush()
 
 
 def ended(asked: Standing, task: str) -> Answer:

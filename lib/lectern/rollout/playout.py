@@ -1,6 +1,7 @@
 """The playout of a streamer, as a rollout sees it: it airs on while the resident is stopped, and is upgraded last."""
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,36 @@ def socket_of(wanted: Wanted) -> Path:
     return wanted.code_dir / told
 
 
-def held(wanted: Wanted) -> frozenset[str]:
-    """The classes that the playout airs, or will air, without the resident; none if its lease is about to end."""
+@dataclass(frozen=True)
+class Held:
+    """The classes that the playout airs, or will air, while the resident is stopped; or why it may air none."""
+
+    classes: frozenset[str] = frozenset()
+    why_none: str = ""
+
+
+def held(wanted: Wanted) -> Held:
+    """What the playout holds now; nothing if it does not answer, or if its lease would end in the silence."""
     try:
         found = asyncio.run(_asked(socket_of(wanted), "status"))
-    except (Unreachable, Refused):
-        return frozenset()
-    if found["lease_until"] - found["boot_now"] < BRIDGE_S:
-        return frozenset()
-    return frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended")
+    except (Unreachable, Refused) as error:
+        return Held(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
+    left_s = found["lease_until"] - found["boot_now"]
+    if left_s < BRIDGE_S:
+        left = f"ends in {left_s:.0f} s" if left_s > 0 else "has run out"
+        return Held(why_none=f"its lease {left}, and must last for {BRIDGE_S:g} s. See `lectern playout status`")
+    return Held(frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended"))
+
+
+def is_missing(wanted: Wanted) -> str:
+    """Why the playout that is to air the classes is not there; empty if it is, or if none is wanted."""
+    if wanted.env.get("PLAYOUT", "own") != "own":
+        return ""
+    try:
+        asyncio.run(_asked(socket_of(wanted), "hello"))
+    except (Unreachable, Refused) as error:
+        return str(error)
+    return ""
 
 
 def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
