@@ -1,22 +1,23 @@
-"""A tar archive of a live folder: what changes while it is read is read again, and named."""
+"""A tar archive of a live folder, for people: read back to its end, and what changed under it is named."""
 
+import asyncio
 import os
-import stat
+import re
 import tarfile
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 from pydantic import BaseModel, ConfigDict
 
+from lectern.effects import process
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import database
 from lectern.rollout.host import durable
 
-CACHES = frozenset({"__pycache__", ".cache", ".pytest_cache", ".mypy_cache"})
-_IN_MEMORY_BYTES = 8 << 20
-_CHUNK_BYTES = 1 << 20
+CACHES = ("__pycache__", ".cache", ".pytest_cache", ".mypy_cache")
+TAR_S = 3600.0
+_CHANGED = 1
+"""The exit code that tells that a file changed while it was read, and nothing worse."""
 
 
 class Archive(BaseModel):
@@ -29,110 +30,48 @@ class Archive(BaseModel):
     sha256: str
     members: int
     unsteady: list[str]
-    """Files that changed also while they were read for the second time: they are in it as they were at some moment."""
+    """Files that changed while they were read: they are in it as they were at some moment."""
     gone: list[str]
     """Files that were there when the folder was listed, and gone when they were to be read."""
 
 
-def wanted_paths(folder: Path, left_out: Iterable[Path]) -> Iterator[Path]:
-    """All of *folder* but caches, sockets, devices, and what is *left_out*; folders come before what is in them."""
-    out = {path.absolute() for path in left_out}
-    for name, folders, files in os.walk(folder):
-        here = Path(name)
-        folders[:] = sorted(one for one in folders if one not in CACHES and (here / one).absolute() not in out)
-        for one in [*folders, *sorted(files)]:
-            path = here / one
-            if path.absolute() not in out and _is_of_use(path):
-                yield path
-
-
-def _is_of_use(path: Path) -> bool:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
-
-
 def size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
-    """How many bytes the archive of *folder* needs, about."""
-    total = 0
-    for path in wanted_paths(folder, left_out):
-        try:
-            found = path.lstat()
-        except FileNotFoundError:
-            continue
-        total += 1024 + (found.st_size if stat.S_ISREG(found.st_mode) else 0)
-    return total
+    """How many bytes the archive of *folder* needs; no file is read for that."""
+    said = _tar(folder, Path(os.devnull), left_out).errors
+    counted = re.search(r"^Total bytes written: (\d+)", said, re.MULTILINE)
+    assert counted is not None  # --totals
+    return int(counted[1])
 
 
 def make(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
     """Write *folder* to *target*, then read it back to its end; raises CallAPerson where that fails."""
-    unsteady: list[str] = []
-    gone: list[str] = []
-    names: list[str] = []
     durable.make_private(target)
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
-        for path in wanted_paths(folder, left_out):
-            name = str(path.relative_to(folder))
-            try:
-                steady = _add(tar, path, name, target.parent)
-            except FileNotFoundError:
-                gone.append(name)
-                continue
-            names.append(name)
-            if not steady:
-                unsteady.append(name)
+    said = _tar(folder, target, left_out).errors
     with target.open("rb") as file:
         os.fsync(file.fileno())
-    _prove(target, names)
+    try:
+        with tarfile.open(target) as tar:
+            members = len(tar.getmembers())
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise CallAPerson(f"{target}: the archive cannot be read back ({error}). Is the disk sound?") from error
     return Archive(
         file=target.name,
         size_bytes=target.stat().st_size,
         sha256=database.sha256(target),
-        members=len(names),
-        unsteady=unsteady,
-        gone=gone,
+        members=members,
+        unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", said, re.MULTILINE),
+        gone=re.findall(r"^tar: \./(.*): File removed before we read it", said, re.MULTILINE),
     )
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str, scratch: Path) -> bool:
-    """Add one member; False where it changed while it was read, twice."""
-    member = tar.gettarinfo(path, name)
-    if not member.isreg():
-        tar.addfile(member)
-        return True
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, dir=str(scratch)) as spool:
-        steady = any(_read(path, spool) for _ in range(2))
-        member.size = spool.tell()
-        spool.seek(0)
-        tar.addfile(member, spool)
-    return steady
-
-
-def _read(path: Path, spool: IO[bytes]) -> bool:
-    """Read *path* into *spool*; whether it stayed as it was meanwhile."""
-    spool.seek(0)
-    spool.truncate()
-    with path.open("rb") as file:
-        before = os.fstat(file.fileno())
-        while chunk := file.read(_CHUNK_BYTES):
-            spool.write(chunk)
-        after = os.fstat(file.fileno())
-    same_times = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
-    return same_times and spool.tell() == after.st_size
-
-
-def _prove(target: Path, names: list[str]) -> None:
-    found: list[str] = []
-    try:
-        with tarfile.open(target) as tar:
-            for member in tar:
-                found.append(member.name)
-                content = tar.extractfile(member) if member.isreg() else None
-                while content is not None and content.read(_CHUNK_BYTES):
-                    pass
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise CallAPerson(f"{target}: the archive cannot be read back ({error}). Is the disk sound?") from error
-    if found != names:
-        raise CallAPerson(f"{target}: {len(names)} files were written and {len(found)} read back. Is the disk sound?")
+def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> process.Finished:
+    """Archive all of *folder* but caches, sockets, and what is *left_out*."""
+    base = folder.absolute()
+    out = [f"./{one.relative_to(base)}" for one in map(Path.absolute, left_out) if one.is_relative_to(base)]
+    argv = ["tar", "--create", f"--file={target}", f"--directory={folder}", "--totals", "--sort=name"]
+    argv += [f"--exclude={name}" for name in CACHES]
+    argv += ["--anchored", "--no-wildcards", *(f"--exclude={one}" for one in out), "."]
+    done = asyncio.run(process.run(argv, timeout_s=TAR_S, env={"LC_ALL": "C"}))
+    if done.returncode not in {0, _CHANGED}:
+        raise CallAPerson(f"{target}: {folder} cannot be archived ({done.last_words}). Nothing was changed.")
+    return done
