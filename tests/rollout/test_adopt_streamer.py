@@ -144,8 +144,8 @@ def test_a_streamer_that_is_new_has_nothing_to_take_over(tmp_path: Path) -> None
     host = OldStreamer(tmp_path)
     host.has_tables()
     host.video_root.rmdir()
-    assert host.adopt() == ["dir_info and num_cite: counted anew for " + str(host.video_root)]
     assert host.adopt() == []
+    assert host.sums() == (0, 0, 0, 0)
     assert not host.video_root.exists()
 
 

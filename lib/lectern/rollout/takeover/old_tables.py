@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from lectern.migrations.look import shape
 from lectern.states import AiringState, FileState
+
+S = TypeVar("S", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +31,13 @@ class ClassRow:
 
     class_id: str
     video_id: str
-    site: str | None
-    state: AiringState | None
-    record_id: str | None
-    run_id: str | None
-    released: bool
-    code: str | None
-    message: str | None
+    site: str | None = None
+    state: AiringState | None = None
+    record_id: int | None = None
+    run_id: str | None = None
+    released_at: str | None = None
+    code: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +45,16 @@ class FileRow:
     """A rendition in ``video_list``; *state* is None where no program of ours has seen it."""
 
     stem: str
-    num_cite: int | None
-    site: str | None
-    update_time: float | None
-    state: FileState | None
-    size_bytes: int | None
-    url: str | None
-    duration_s: float | None
-
-
-@dataclass(frozen=True)
-class Sums:
-    """A folder in ``dir_info``."""
-
-    size: float | None
-    num: int | None
-    reserved_bytes: int | None
-    reserved_num: int | None
+    site: str | None = None
+    update_time: float | None = None
+    state: FileState | None = None
+    size_bytes: int | None = None
+    url: str | None = None
+    duration_s: float | None = None
+    tries: int | None = None
+    reason: str | None = None
+    etag: str | None = None
+    crc64: str | None = None
 
 
 def tasks(connection: Connection) -> list[TaskRow]:
@@ -72,47 +69,25 @@ def classes(connection: Connection) -> dict[str, ClassRow]:
     """All rows of ``class_list``."""
     names = ("class_id", "video_id", "site", "state", "record_id", "run_id", "released_at", "code", "message")
     return {
-        row[0]: ClassRow(
-            row[0],
-            row[1] or "",
-            row[2],
-            AiringState(row[3]) if row[3] in set(AiringState) else None,
-            row[4],
-            row[5],
-            row[6] is not None,
-            row[7],
-            row[8],
-        )
-        for row in _rows(connection, "class_list", names)
-        if row[0] is not None
+        key: ClassRow(key, stem or "", site, _among(AiringState, state), _whole(record), *rest)
+        for key, stem, site, state, record, *rest in _rows(connection, "class_list", names)
+        if key is not None
     }
 
 
 def files(connection: Connection) -> dict[str, FileRow]:
     """All rows of ``video_list``."""
-    names = ("id", "num_cite", "site", "update_time", "state", "size_bytes", "url", "duration_s")
-    return {
-        row[0]: FileRow(
-            row[0],
-            _whole(row[1]),
-            row[2],
-            _number(row[3]),
-            FileState(row[4]) if row[4] in set(FileState) else None,
-            _whole(row[5]),
-            row[6],
-            _number(row[7]),
-        )
-        for row in _rows(connection, "video_list", names)
-        if row[0] is not None
-    }
+    names = ("id", "site", "update_time", "state", "size_bytes", "url", "duration_s", "tries", "reason", "etag")
+    found: dict[str, FileRow] = {}
+    for key, site, used, state, size, url, length, tries, *rest in _rows(connection, "video_list", (*names, "crc64")):
+        if key is not None:
+            kind, bytes_, tried = _among(FileState, state), _whole(size), _whole(tries)
+            found[key] = FileRow(key, site, _number(used), kind, bytes_, url, _number(length), tried, *rest)
+    return found
 
 
-def sums(connection: Connection, folder: Path) -> Sums | None:
-    """The row of *folder* in ``dir_info``."""
-    for row in _rows(connection, "dir_info", ("dir", "size", "num", "reserved_bytes", "reserved_num")):
-        if row[0] == str(folder):
-            return Sums(_number(row[1]), _whole(row[2]), _whole(row[3]), _whole(row[4]))
-    return None
+def _among(kind: type[S], text: str | None) -> S | None:
+    return kind(text) if text in set(kind) else None
 
 
 def database_file(connection: Connection) -> Path | None:

@@ -1,6 +1,6 @@
 """The rows that make the old program's classes and recordings ours: what is to be changed, and its one transaction."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,254 +19,153 @@ from lectern.rollout.takeover.old_tables import ClassRow, FileRow
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 
 Values = dict[str, Any]
-_HOLDING = {None, FileState.READY}
-"""States of a row whose file is there; an old row has none."""
-
-
-@dataclass
-class Changes:
-    """Columns to be set, by the key of their row; whole rows where there is none yet."""
-
-    new_files: dict[str, Values] = field(default_factory=dict)
-    files: dict[str, Values] = field(default_factory=dict)
-    new_classes: dict[str, Values] = field(default_factory=dict)
-    classes: dict[str, Values] = field(default_factory=dict)
-    is_recount: bool = False
-    """Whether the sums or the citations are not what the rows then say."""
-
-    def __bool__(self) -> bool:
-        return bool(self.new_files or self.files or self.new_classes or self.classes or self.is_recount)
+_NO_FILE = FileRow("")
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the tables have already."""
+    """What the tables have already: nothing, or what was there before a rollback."""
 
     files: Mapping[str, FileRow]
     classes: Mapping[str, ClassRow]
-    sums: old_tables.Sums | None
 
     @classmethod
-    def read(cls, connection: Connection, video_root: Path) -> "Known":
+    def read(cls, connection: Connection) -> "Known":
         """Read it; there may be no such tables yet."""
-        return cls(
-            old_tables.files(connection), old_tables.classes(connection), old_tables.sums(connection, video_root)
-        )
+        return cls(old_tables.files(connection), old_tables.classes(connection))
 
 
-def planned(
-    known: Known,
-    video_root: Path,
-    judged: Judged,
-    recordings: Mapping[str, Recording],
-    now: float,
-    *,
-    is_first: bool,
-) -> Changes:
-    """What is to be changed; *is_first* says that this program has not aired from these rows yet, or was taken back.
+@dataclass
+class Changes:
+    """Columns to be set, by the key of their row; whole rows if there is none yet."""
 
-    Then no run of an earlier time is trusted: the sweeper schedules each class anew.
-    """
-    changes = Changes()
-    cited = {one.stem for one in judged.going}
-    for stem in sorted(recordings.keys() | known.files.keys() | cited):
-        before, recording = known.files.get(stem), recordings.get(stem)
-        site = rendition_place(video_root, stem)
-        url = judged.urls.get(stem)
-        if recording is not None:
-            values = _ready(before, recording, site, url)
-        elif stem in cited:
-            values = _to_download(before, site, url, is_first=is_first)
-        else:
-            values = _missing(before)
-        _put(changes.new_files, changes.files, stem, before is None, values)
-    _plan_classes(changes, video_root, judged, recordings, known.classes, now, is_first=is_first)
-    changes.is_recount = _is_wrong(changes, known)
-    return changes
+    known: Known
+    files: dict[str, Values] = field(default_factory=dict)
+    classes: dict[str, Values] = field(default_factory=dict)
+
+    def file(self, stem: str, wanted: Values) -> None:
+        """The row of a rendition."""
+        _put(self.files, stem, self.known.files.get(stem), wanted)
+
+    def airing(self, class_id: str, wanted: Values) -> None:
+        """The row of a class."""
+        _put(self.classes, class_id, self.known.classes.get(class_id), wanted)
 
 
-def _put(new: dict[str, Values], changed: dict[str, Values], key: str, is_new: bool, values: Values) -> None:  # noqa: FBT001 (a fact of the row)
-    if is_new:
-        new[key] = values
-    elif values:
+def _put(changed: dict[str, Values], key: str, before: FileRow | ClassRow | None, wanted: Values) -> None:
+    """What of *wanted* is not so yet."""
+    values = {name: value for name, value in wanted.items() if before is None or getattr(before, name) != value}
+    if values:
         changed[key] = values
 
 
-def _ready(before: FileRow | None, recording: Recording, site: str, url: str | None) -> Values:
-    """The columns of a rendition whose file is there; what an old row knows better, stays."""
-    found = recording.found
-    wanted: Values = {"state": FileState.READY, "site": site, "size_bytes": found.size_bytes}
-    if before is None:
-        return wanted | {
-            "update_time": found.mtime_ns / 1e9,
-            "url": url,
-            "duration_s": recording.duration_s,
-            "tries": 0,
-        }
-    values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
-    is_another = before.size_bytes is not None and before.size_bytes != found.size_bytes
-    if is_another:
-        values |= {"etag": None, "crc64": None, "duration_s": recording.duration_s}
-    elif before.duration_s is None and recording.duration_s is not None:
-        values["duration_s"] = recording.duration_s
-    if before.update_time is None:
-        values["update_time"] = found.mtime_ns / 1e9
-    if not before.url and url:
-        values["url"] = url
-    if before.state not in _HOLDING:
-        values |= {"reason": None, "tries": 0}
-    return values
-
-
-def _to_download(before: FileRow | None, site: str, url: str | None, *, is_first: bool) -> Values:
-    """The columns of a rendition that a class needs and that is not there: the sweeper sees that it is downloaded."""
-    wanted: Values = {"state": FileState.DOWNLOADING, "site": site}
-    if before is None:
-        return wanted | {"update_time": 0.0, "url": url, "size_bytes": 0, "tries": 0}
-    values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
-    if not before.url and url:
-        values["url"] = url
-    if values or (is_first and before.update_time):
-        # As old as can be: nobody is at it.
-        values |= {"update_time": 0.0, "tries": 0, "etag": None, "crc64": None, "duration_s": None, "reason": None}
-    return values
-
-
-def _missing(before: FileRow | None) -> Values:
-    """The columns of a rendition that no class needs and that is not there: it takes no room, and can come again."""
-    if before is None or before.state in {FileState.BAD, FileState.EVICTING}:
-        return {}
-    return {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
-
-
-def _plan_classes(
-    changes: Changes,
-    video_root: Path,
-    judged: Judged,
-    recordings: Mapping[str, Recording],
-    known: Mapping[str, ClassRow],
-    now: float,
-    *,
-    is_first: bool,
-) -> None:
+def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[str, Recording], now: float) -> Changes:
+    """What is to be changed. No run of an earlier time is trusted: the sweeper schedules each class anew."""
+    changes = Changes(known)
+    cited = {one.stem for one in judged.going}
+    for stem in sorted(recordings.keys() | known.files.keys() | cited):
+        before, recording = known.files.get(stem, _NO_FILE), recordings.get(stem)
+        site, url = rendition_place(video_root, stem), judged.urls.get(stem)
+        if recording is not None:
+            changes.file(stem, _ready(before, recording, site, url))
+        elif stem in cited:
+            changes.file(stem, _to_download(before, site, url))
+        elif before.state not in {FileState.BAD, FileState.EVICTING}:  # it takes no room, and can come again
+            changes.file(stem, {"state": FileState.BAD, "reason": "its file was not there at the rollout"})
     for one in judged.going:
-        before = known.get(one.class_id)
-        state = AiringState.READY if one.stem in recordings else AiringState.WAITING
-        if before and not is_first and before.state and (state is AiringState.READY) == _had_file(before.state):
-            state = before.state  # this program's own, younger than all that is known here
-        wanted: Values = {
-            "video_id": one.stem,
-            "site": rendition_place(video_root, one.stem),
-            "state": state,
-            "record_id": stems.record_of(one.stem),
-        }
-        values = wanted if before is None else _changed(before, wanted, is_first=is_first)
-        _put(changes.new_classes, changes.classes, one.class_id, before is None, values)
-    listed = {task.class_id for task in judged.tasks}
-    for class_id, before in known.items():
-        over = _over(class_id, judged, listed)
-        if over and (before.state in LIVE_AIRINGS or before.state is None) and not before.released:
-            state, why = over
-            changes.classes[class_id] = {"state": state, "released_at": now, "message": why, "updated_at": now}
+        own_site = known.classes[one.class_id].site if one.class_id in known.classes else None
+        changes.airing(
+            one.class_id,
+            {
+                "video_id": one.stem,
+                "site": own_site or rendition_place(video_root, one.stem),
+                "state": AiringState.READY if one.stem in recordings else AiringState.WAITING,
+                "record_id": stems.record_of(one.stem),
+                **dict.fromkeys(("run_id", "released_at", "code", "message")),
+            },
+        )
+    _close(changes, judged, now)
+    return changes
 
 
-def _over(class_id: str, judged: Judged, listed: set[str]) -> tuple[AiringState, str] | None:
-    """What became of a class that will not be aired, and why; None of any other."""
-    if class_id in judged.ended:
-        return AiringState.AIRED, "it had ended before the rollout"
-    if class_id not in listed:
-        return AiringState.CANCELLED, "the old program knows it no more"
-    if class_id in judged.unreadable:
-        return AiringState.CANCELLED, "its times cannot be read"
-    return None
+def _ready(before: FileRow, recording: Recording, site: str, url: str | None) -> Values:
+    """The columns of a rendition whose file is there; of the same file what was known before stays."""
+    found = recording.found
+    is_same = before.size_bytes in {None, found.size_bytes}
+    known_s = before.duration_s if is_same else None
+    return {
+        "state": FileState.READY,
+        "site": site,
+        "size_bytes": found.size_bytes,
+        "update_time": found.mtime_ns / 1e9 if before.update_time is None else before.update_time,
+        "url": before.url or url,
+        "duration_s": recording.duration_s if known_s is None else known_s,
+        "tries": 0,
+        "reason": None,
+        **({} if is_same else {"etag": None, "crc64": None}),
+    }
 
 
-def _had_file(state: AiringState) -> bool:
-    return state is not AiringState.WAITING
+def _to_download(before: FileRow, site: str, url: str | None) -> Values:
+    """The columns of a rendition that a class needs and that is not there: the sweeper sees that it is downloaded."""
+    return {
+        "state": FileState.DOWNLOADING,
+        "site": site,
+        "size_bytes": before.size_bytes or 0,
+        "update_time": 0.0,  # as old as can be: nobody is at it
+        "url": before.url or url,
+        "tries": 0,
+        **dict.fromkeys(("etag", "crc64", "duration_s", "reason")),
+    }
 
 
-def _changed(before: ClassRow, wanted: Values, *, is_first: bool) -> Values:
-    values = {name: value for name, value in wanted.items() if getattr(before, name) != value}
-    if before.site:
-        values.pop("site", None)
-    if before.record_id == str(wanted["record_id"]):
-        values.pop("record_id", None)
-    if before.released:
-        values["released_at"] = None
-    if before.run_id is not None and (is_first or "state" in values):
-        values["run_id"] = None
-    if "state" in values and (before.code is not None or before.message is not None):
-        values |= {"code": None, "message": None}
-    return values
-
-
-def _is_wrong(changes: Changes, known: Known) -> bool:
-    """Whether ``num_cite`` and ``dir_info`` are not what the rows say once they are changed."""
-    cites: Counter[str] = Counter()
-    for class_id in known.classes.keys() | changes.new_classes.keys():
-        before = known.classes.get(class_id)
-        values = changes.new_classes.get(class_id) or changes.classes.get(class_id, {})
-        state = values.get("state", before and before.state)
-        is_released = bool(values.get("released_at", before and before.released))
-        if not is_released and (state is None or state in LIVE_AIRINGS):
-            cites[values.get("video_id") or (before.video_id if before else "")] += 1
-    held, reserved = [], []
-    for stem in known.files.keys() | changes.new_files.keys():
-        row = known.files.get(stem)
-        values = changes.new_files.get(stem) or changes.files.get(stem, {})
-        state = values.get("state", row and row.state)
-        size_bytes = values.get("size_bytes", row and row.size_bytes) or 0
-        if state in _HOLDING:
-            held.append(size_bytes)
-        elif state is FileState.DOWNLOADING:
-            reserved.append(size_bytes)
-        if row is None or row.num_cite != cites[stem]:
-            return True
-    return known.sums != old_tables.Sums(sum(held), len(held), sum(reserved), len(reserved))
+def _close(changes: Changes, judged: Judged, now: float) -> None:
+    """Release the classes of before that will not be aired."""
+    listed, going = {task.class_id for task in judged.tasks}, {one.class_id for one in judged.going}
+    for class_id, before in changes.known.classes.items():
+        is_live = before.state is None or before.state in LIVE_AIRINGS
+        if class_id in going or not is_live or before.released_at is not None:
+            continue
+        state, why = AiringState.CANCELLED, "the old program knows it no more"
+        if class_id in judged.ended:
+            state, why = AiringState.AIRED, "it had ended before the rollout"
+        elif class_id in judged.unreadable:
+            why = "its times cannot be read"
+        elif class_id in listed:
+            continue
+        changes.classes[class_id] = {"state": state, "released_at": now, "message": why, "updated_at": now}
 
 
 def write(connection: Connection, video_root: Path, changes: Changes, host: str, now: float) -> None:
     """Write *changes* in the caller's transaction, then count sums and citations."""
-    _insert(connection, tables.files, "id", changes.new_files)
-    _insert(connection, tables.classes, "class_id", changes.new_classes)
-    _update(connection, tables.files, "id", changes.files)
-    _update(connection, tables.classes, "class_id", changes.classes)
+    _write(connection, tables.files, "id", changes.files, changes.known.files)
+    _write(connection, tables.classes, "class_id", changes.classes, changes.known.classes)
     # What another program has written there may be no number.
     zero = update(tables.dirs).where(tables.dirs.c.dir == str(video_root)).values(size=0, num=0)
     connection.execute(zero)
     cache.recount(connection, video_root, airings.citations(connection))
     noted = [
         Event("taken over from the old program", class_id, values.get("video_id"), str(values["state"]))
-        for class_id, values in (changes.new_classes | changes.classes).items()
+        for class_id, values in changes.classes.items()
         if "state" in values
     ]
     events.note(connection, tables.journal, host, noted, now)
 
 
-def _insert(connection: Connection, table: Table, key: str, rows: Mapping[str, Values]) -> None:
-    for several in _alike(rows).values():
-        connection.execute(insert(table), [{key: name, **values} for name, values in several])
-
-
-def _update(connection: Connection, table: Table, key: str, rows: Mapping[str, Values]) -> None:
-    for columns, several in _alike(rows).items():
-        wanted = update(table).where(table.c[key] == bindparam("its_key"))
-        wanted = wanted.values({column: bindparam(f"its_{column}") for column in columns})
-        connection.execute(
-            wanted,
-            [
-                {"its_key": name} | {f"its_{column}": value for column, value in values.items()}
-                for name, values in several
-            ],
-        )
-
-
-def _alike(rows: Mapping[str, Values]) -> dict[tuple[str, ...], list[tuple[str, Values]]]:
-    """The rows by the columns that they set: those of one kind are written by one statement."""
-    alike: dict[tuple[str, ...], list[tuple[str, Values]]] = defaultdict(list)
+def _write(
+    connection: Connection, table: Table, key: str, rows: Mapping[str, Values], known: Mapping[str, Any]
+) -> None:
+    """Rows that are new, and columns of those that are known; those of one kind by one statement."""
+    alike: dict[tuple[bool, tuple[str, ...]], list[Values]] = defaultdict(list)
     for name, values in rows.items():
-        alike[tuple(sorted(values))].append((name, values))
-    return alike
+        alike[name in known, tuple(sorted(values))].append({"its_key": name, **values})
+    for (is_known, columns), several in alike.items():
+        if is_known:
+            wanted = update(table).where(table.c[key] == bindparam("its_key"))
+            renamed = [{f"its_{name}" if name != "its_key" else name: one[name] for name in one} for one in several]
+            connection.execute(wanted.values({name: bindparam(f"its_{name}") for name in columns}), renamed)
+        else:
+            connection.execute(insert(table), [{key: one.pop("its_key"), **one} for one in several])
 
 
 def unwritable(known: Known) -> list[str]:

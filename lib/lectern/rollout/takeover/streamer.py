@@ -76,12 +76,11 @@ def _planned(
     journal: MovesJournal | None,
 ) -> Adoption:
     database = old_tables.database_file(connection)
-    known = Known.read(connection, video_root)
+    known = Known.read(connection)
     judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
     scan = old_files.scan(video_root, old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
-    is_first = journal is None or not journal.is_done
-    changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now, is_first=is_first)
+    changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now)
     moves, strange = places.moves(matched), places.quarantined(matched, video_root)
     unfinished = journal.unfinished if journal else []
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
@@ -118,12 +117,11 @@ def adopt(
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
     file_moves.perform(plan.steps, journal)
-    if plan.changes:
-        with transaction(engine) as connection:
-            adopted_rows.write(connection, video_root, plan.changes, host or socket.gethostname(), now)
+    with transaction(engine) as connection:
+        adopted_rows.write(connection, video_root, plan.changes, host or socket.gethostname(), now)
     if not journal.is_done:
         journal.end("done")
-    return list(plan.said) if plan.steps or plan.changes else []
+    return list(plan.said) if plan.steps or plan.changes.files or plan.changes.classes else []
 
 
 def undo(moves_journal: Path) -> list[str]:
@@ -203,8 +201,6 @@ def _said(
         yield f"{counted(len(strange), 'file')} moved to {video_root / store.QUARANTINE}: {some(named, len(strange))}"
     yield from _said_of_files(changes)
     yield from _said_of_classes(changes)
-    if changes.is_recount:
-        yield f"dir_info and num_cite: counted anew for {video_root}"
 
 
 def _said_of_files(changes: Changes) -> Iterator[str]:
@@ -213,7 +209,7 @@ def _said_of_files(changes: Changes) -> Iterator[str]:
         FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
         FileState.BAD: "in video_list, but not here: it takes no room any more",
     }
-    rows = changes.new_files | changes.files
+    rows = changes.files
     for state, words in states.items():
         those = [stem for stem, values in rows.items() if values.get("state") is state]
         if those:
@@ -230,7 +226,7 @@ def _said_of_classes(changes: Changes) -> Iterator[str]:
         AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
         AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
     }
-    rows = changes.new_classes | changes.classes
+    rows = changes.classes
     for state, words in states.items():
         those = [shown(class_id) for class_id, values in rows.items() if values.get("state") is state]
         if those:
