@@ -70,7 +70,7 @@ class OldStreamer:
 
     @property
     def journal(self) -> Path:
-        return self.top / "rollout" / "moves.jsonl"
+        return self.top / "rollout" / "moves.json"
 
     # -- before the rollout -----------------------------------------------------------------------------------
 

@@ -181,21 +181,3 @@ def test_a_recording_of_another_size_is_another_one(host: OldStreamer) -> None:
         ("8_720P", 0, "e", "5", None),
         ("9", len(flv(9)), "e", "5", 9.0),
     ]
-
-
-def test_a_journal_that_a_crash_has_torn_is_one_that_was_not_written(host: OldStreamer) -> None:
-    """Cut anywhere, the migration is done from the start, and taken back whole."""
-    tree = host.tree()
-    host.adopt()
-    whole = host.journal.read_bytes()
-    after = host.tree()
-    host.undo()
-    for length in range(0, len(whole), 41):
-        host.journal.write_bytes(whole[:length])
-        host.undo()
-        assert host.tree() == tree, length
-        host.journal.write_bytes(whole[:length])
-        host.adopt()
-        assert host.tree() == after, length
-        host.undo()
-        assert host.tree() == tree, length

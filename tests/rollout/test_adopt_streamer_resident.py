@@ -44,7 +44,7 @@ def taken_over(stage: Stage) -> None:
         video_root=stage.folder / WHO,
         old_video_roots=[],
         record_patterns=PATTERNS,
-        moves_journal=stage.folder / "moves.jsonl",
+        moves_journal=stage.folder / "moves.json",
         now=time.time(),
     )
     engine.dispose()

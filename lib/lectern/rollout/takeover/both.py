@@ -103,4 +103,4 @@ def _of_streamer(wanted: Wanted) -> dict[str, Any]:
 
 
 def _moves_journal(wanted: Wanted) -> Path:
-    return wanted.backup_dir / "moves.jsonl"
+    return wanted.backup_dir / "moves.json"

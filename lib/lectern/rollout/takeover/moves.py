@@ -1,4 +1,4 @@
-"""Moves of files that can be taken back: written to a journal before the first, found again after a crash."""
+"""Moves of files that can be taken back: written down before the first, found again after a crash."""
 
 import errno
 import json
@@ -7,7 +7,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,23 +23,14 @@ End = Literal["intended", "done", "undoing", "undone"]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A folder that is made."""
+class Folder:
+    """A folder that is *made*, or else taken away because it is empty."""
 
     folder: str
     uid: int
     gid: int
     mode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A folder that is taken away because it is empty."""
-
-    folder: str
-    uid: int
-    gid: int
-    mode: int
+    made: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,39 +44,20 @@ class Move:
     mtime_ns: int
 
 
-Step = Made | Dropped | Move
-_KINDS: dict[str, type[Step]] = {kind.__name__: kind for kind in (Made, Dropped, Move)}
+Step = Folder | Move
 
 
 class MovesJournal:
-    """Steps that are intended, and whether they are done or taken back; one JSON object a line."""
+    """All steps that were intended since they were last taken back, and how far they are; written whole, or not."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._steps: list[Step] = []
-        self._end: End | None = None
-        self._read()
-
-    def _read(self) -> None:
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return
-        begun: list[Step] = []
-        for line in lines:
-            try:
-                fields = json.loads(line)
-                kind = fields.pop("kind")
-                if kind in _KINDS:
-                    begun.append(_KINDS[kind](**fields))
-                    continue
-                number = fields["steps"]
-            except (ValueError, TypeError, KeyError, AttributeError):
-                begun = []  # torn by a crash: nothing of it was done
-                continue
-            self._steps = [] if kind == "undone" else [*self._steps, *(begun if len(begun) == number else [])]
-            self._end = kind
-            begun = []
+        self.steps: list[Step] = []
+        self._end: End = "undone"
+        with suppress(FileNotFoundError):
+            told = json.loads(path.read_bytes())
+            self._end = told["end"]
+            self.steps = [Move(**one) if "old" in one else Folder(**one) for one in told["steps"]]
 
     @property
     def is_done(self) -> bool:
@@ -95,43 +67,23 @@ class MovesJournal:
     @property
     def is_undone(self) -> bool:
         """Whether there is nothing to take back."""
-        return self._end in {None, "undone"}
+        return self._end == "undone"
 
     @property
     def unfinished(self) -> Sequence[Step]:
         """What was intended where a crash may have left some of it undone."""
-        return self._steps if self._end in {"intended", "undoing"} else []
+        return self.steps if self._end in {"intended", "undoing"} else []
 
-    @property
-    def steps(self) -> Sequence[Step]:
-        """All that was intended since it was last taken back, in its order; a crash may have left some undone."""
-        return self._steps
-
-    def intend(self, steps: Sequence[Step]) -> None:
-        """Note *steps*; they are on the disk when this returns."""
-        self._append(steps, "intended")
-        self._steps = [*self._steps, *steps]
-
-    def end(self, how: End) -> None:
-        """Note that all is done, or taken back."""
-        self._append([], how)
-
-    def _append(self, steps: Sequence[Step], end: End) -> None:
-        lines = [json.dumps({"kind": type(step).__name__} | _fields(step)) for step in steps]
-        lines.append(json.dumps({"kind": end, "steps": len(steps)}))
-        if self._end is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(("\n" + "\n".join(lines) + "\n").encode())  # an empty line closes one that a crash has torn
-            file.flush()
-            os.fsync(file.fileno())
-        durable.sync_folder(self.path.parent)
-        self._end = end
-
-
-def _fields(step: Step) -> dict[str, str | int]:
-    return {name: getattr(step, name) for name in step.__slots__}
+    def end(self, how: End, more: Sequence[Step] = ()) -> None:
+        """Note that *more* steps are intended, or that all are done, or taken back; it is on the disk then."""
+        self.steps, self._end = [*self.steps, *more], how
+        if how == "undone":
+            self.steps = []
+            durable.remove(self.path)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"end": how, "steps": [asdict(one) for one in self.steps]})  # ASCII, whatever a name holds
+        durable.write(self.path, text.encode(), durable.PRIVATE)
 
 
 def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
@@ -140,19 +92,19 @@ def perform(steps: Sequence[Step], journal: MovesJournal) -> None:
     Raises CallAPerson where one cannot be done; nothing is ever overwritten.
     """
     for step in journal.unfinished:
-        if not isinstance(step, Move):
+        if isinstance(step, Folder):
             _unmake(_part(step.folder))
     if not steps:
         return
-    journal.intend(steps)
+    journal.end("intended", steps)
     for step in steps:
         try:
-            if isinstance(step, Made):
-                _make(step)
-            elif isinstance(step, Dropped):
-                _unmake(step.folder)
-            else:
+            if isinstance(step, Move):
                 _rename(step.old, step.new)
+            elif step.made:
+                _make(step)
+            else:
+                _unmake(step.folder)
         except OSError as error:
             thing = f"{step.old} to {step.new}" if isinstance(step, Move) else step.folder
             raise CallAPerson(
@@ -175,13 +127,11 @@ def undo(journal: MovesJournal) -> list[str]:
     back: list[str] = []
     left: dict[str, list[str]] = defaultdict(list)
     failed: list[str] = []
-    for step in reversed(journal.steps):
+    steps = list(journal.steps)
+    for step in reversed(steps):
         try:
-            if isinstance(step, Made):
-                _unmake(step.folder)
-                _unmake(_part(step.folder))
-            elif isinstance(step, Dropped):
-                _make(step)
+            if isinstance(step, Folder):
+                _take_folder_back(step)
             elif reason := _move_back(step):
                 left[reason].append(f"{shown(step.old)} ({shown(step.new)})")
             elif reason is not None:
@@ -189,7 +139,7 @@ def undo(journal: MovesJournal) -> list[str]:
         except OSError as error:
             thing = step.new if isinstance(step, Move) else step.folder
             failed.append(f"{shown(thing)}: {error.strerror}; mend it, and run this again")
-    _sync(journal.steps)
+    _sync(steps)
     if not failed:
         journal.end("undone")
     said = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
@@ -197,10 +147,17 @@ def undo(journal: MovesJournal) -> list[str]:
     return said + failed
 
 
+def _take_folder_back(step: Folder) -> None:
+    if not step.made:
+        _make(step)
+        return
+    _unmake(step.folder)
+    _unmake(_part(step.folder))
+
+
 def _move_back(step: Move) -> str | None:
     """Why a file cannot be moved back; empty where it was, None where it need not be."""
-    there = _look(step.new)
-    old = _look(step.old)
+    there, old = _look(step.new), _look(step.old)
     if there is None:
         is_back = old is not None and old.st_ino == step.inode
         return None if is_back else "cannot be moved back, for this program has evicted or moved them"
@@ -235,7 +192,7 @@ def _rename(old: str, new: str) -> None:
     os.rename(old, new)  # noqa: PTH104 (as text, which is quicker for so many)
 
 
-def _make(step: Made | Dropped) -> None:
+def _make(step: Folder) -> None:
     """Make a folder that appears with its owner and mode; one that is there is left as it is."""
     if _look(step.folder) is not None:
         return

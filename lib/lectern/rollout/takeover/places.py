@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lectern.effects.files import store
 from lectern.rollout.host.durable import Owner
-from lectern.rollout.takeover.moves import Dropped, Made, Move, Step
+from lectern.rollout.takeover.moves import Folder, Move, Step
 from lectern.rollout.takeover.old_files import Found, Scan
 from lectern.rollout.takeover.old_recordings import Matched
 
@@ -123,7 +123,7 @@ def steps(
         os.path.dirname(move.old)  # noqa: PTH120 (the same)
         for move in renamed
     }
-    left = [step.folder for step in unfinished if isinstance(step, Dropped) and _is_empty(step.folder)]
+    left = [one.folder for one in unfinished if isinstance(one, Folder) and not one.made and _is_empty(one.folder)]
     dropped = [_dropped(folder) for folder in dict.fromkeys([*scan.emptied, *left]) if folder not in filled]
     return (*to_quarantine, *aside, *to_records, *renamed, *dropped)
 
@@ -132,7 +132,7 @@ def _move(found: Found, new: str) -> Move:
     return Move(found.path, new, found.inode, found.size_bytes, found.mtime_ns)
 
 
-def _missing(paths: Sequence[str], gone: set[str], made: dict[str, None], owner: Owner) -> list[Made]:
+def _missing(paths: Sequence[str], gone: set[str], made: dict[str, None], owner: Owner) -> list[Folder]:
     """The folders above *paths* that have yet to be made, the uppermost first."""
     before = len(made)
     for path in paths:
@@ -142,9 +142,9 @@ def _missing(paths: Sequence[str], gone: set[str], made: dict[str, None], owner:
             above.append(folder)
             folder = os.path.dirname(folder)  # noqa: PTH120 (the same)
         made |= dict.fromkeys(reversed(above))
-    return [Made(folder, owner.uid, owner.gid, owner.mode) for folder in list(made)[before:]]
+    return [Folder(folder, owner.uid, owner.gid, owner.mode, made=True) for folder in list(made)[before:]]
 
 
-def _dropped(folder: str) -> Dropped:
+def _dropped(folder: str) -> Folder:
     found = os.lstat(folder)
-    return Dropped(folder, found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+    return Folder(folder, found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), made=False)
