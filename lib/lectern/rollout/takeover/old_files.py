@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from lectern.effects.files.store import QUARANTINE
+from lectern.effects.media import whole
 from lectern.errors import Misuse
 from lectern.rollout.wording import shown
 
@@ -16,7 +17,7 @@ Kind = Literal["file", "part", "other"]
 
 _PART = re.compile(r".*\.(part|tmp|origin|origin\.new)", re.DOTALL)
 _RECORDING = re.compile(r".*\.flv(\..*)?", re.DOTALL)
-_TAG_BYTES = 11
+_HEADER_BYTES, _TAG_BYTES = 13, 11
 _AUDIO_OR_VIDEO = (8, 9)
 _MOST_TAGS = 16
 
@@ -185,60 +186,31 @@ class Ends:
 def ends(path: str, size_bytes: int) -> Ends:
     """Look at both ends of the file *path*.
 
-    The last four bytes of an FLV are the size of its last tag (FLV 10.1, E.3): where they are not, it was cut off.
-    A file of another kind is taken as it is; the streamer measures it when it starts. Raises Misuse where the file
-    cannot be read.
+    An FLV whose end is not that of a tag was cut off. A file of another kind is taken as it is; the streamer measures
+    it when it starts. Raises Misuse where the file cannot be read.
     """
-    if size_bytes == 0:
-        return Ends(is_cut_off=True)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with Path(path).open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+            if size_bytes == 0 or head[:3] != b"FLV" or size_bytes <= _HEADER_BYTES:
+                return Ends(is_cut_off=size_bytes == 0)
+            first = _first_time_s(file)
+        last = whole.last_tag_s(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
-    try:
-        head = os.pread(descriptor, 13 + _TAG_BYTES, 0)
-        if head[:3] != b"FLV":
-            return Ends(is_cut_off=False)
-        last = _last_time_s(descriptor, size_bytes)
-        first = _first_time_s(descriptor, head)
-    finally:
-        os.close(descriptor)
     if last is None:
         return Ends(is_cut_off=True)
     duration_s = last - first if first is not None else 0.0
     return Ends(is_cut_off=False, duration_s=duration_s if 0 < duration_s < 86400 else None)
 
 
-def _last_time_s(descriptor: int, size_bytes: int) -> float | None:
-    """The time of the last picture or sound; None where the end is not that of a tag, 0 where there is neither."""
-    end = size_bytes
+def _first_time_s(file: BinaryIO) -> float | None:
+    """The time of the first picture or sound, which need not be 0."""
     for _ in range(_MOST_TAGS):
-        if end <= 13:
-            return 0.0
-        tag = int.from_bytes(os.pread(descriptor, 4, end - 4))
-        begin = end - 4 - tag
-        if tag < _TAG_BYTES or begin < 13:
-            return None
-        header = os.pread(descriptor, _TAG_BYTES, begin)
-        if int.from_bytes(header[1:4]) + _TAG_BYTES != tag:
-            return None
-        if header[0] in _AUDIO_OR_VIDEO:
-            return _time_s(header)
-        end = begin
-    return 0.0
-
-
-def _first_time_s(descriptor: int, head: bytes) -> float | None:
-    begin, header = 13, head[13:]
-    for _ in range(_MOST_TAGS):
+        header = file.read(_TAG_BYTES)
         if len(header) < _TAG_BYTES:
             return None
         if header[0] in _AUDIO_OR_VIDEO:
-            return _time_s(header)
-        begin += _TAG_BYTES + int.from_bytes(header[1:4]) + 4
-        header = os.pread(descriptor, _TAG_BYTES, begin)
+            return int.from_bytes(header[7:8] + header[4:7]) / 1000
+        file.seek(int.from_bytes(header[1:4]) + 4, os.SEEK_CUR)
     return None
-
-
-def _time_s(header: bytes) -> float:
-    return int.from_bytes(header[7:8] + header[4:7]) / 1000
