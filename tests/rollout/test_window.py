@@ -91,6 +91,20 @@ def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
     host.is_old(before)
 
 
+def test_whatever_fails_on_the_way_back_is_told_and_the_next_try_goes_on(host: Host) -> None:
+    """A database that is locked, a disk that is full: a person hears that the host is half done."""
+    before = host.tree()
+    host.done("backup")
+    fault = "from lectern.rollout.host import health, switch\n"
+    fault += "def fails(*_, **__): raise RuntimeError('odd')\n"
+    fault += "health.wait_until_well = switch.take_back = fails\n"
+    answered = host.step("window", fault=fault)
+    assert answered.code == 1
+    assert "Then the rollback failed too: RuntimeError: odd The host is half done." in answered.msg
+    host.done("rollback")
+    host.is_old(before)
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_who_asks_for_the_end_gets_the_old_host(host: Host, sign: signal.Signals) -> None:
     before = host.tree()

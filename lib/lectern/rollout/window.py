@@ -183,18 +183,21 @@ def through(window: Window) -> None:
 
 def _undone(window: Window, error: BaseException) -> LecternError:
     """Take back what was done, whatever *error* is; returns what is to be told."""
-    cause = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+    cause = _words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
     why = f"The window failed in step {failed_in}: {cause}"
     try:
         window.journal.note(window.wanted.id, "failed", "done", {"why": why})
         rollback.take_back(window.wanted, window.journal, window.answer)
-    except (LecternError, OSError) as second:
-        told = second.message if isinstance(second, LecternError) else str(second)
+    except Exception as second:  # noqa: BLE001 (a full disk, a locked database: a person must hear of the half host)
         return CallAPerson(
-            f"{why} Then the rollback failed too: {told} The host is half done. Mend what is named, then "
+            f"{why} Then the rollback failed too: {_words(second)} The host is half done. Mend what is named, then "
             f"{rollback.TYPE}."
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
     window.answer.more["downtime_s"] = round(silent_s, 3)
     return Undone(f"{why} The host was rolled back and is as it was before.", window.answer)
+
+
+def _words(error: BaseException) -> str:
+    return error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
