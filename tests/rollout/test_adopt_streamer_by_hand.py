@@ -79,7 +79,7 @@ def test_rows_by_hand_without_a_file_take_no_room(tmp_path: Path) -> None:
     host.execute("INSERT INTO video_list VALUES ('7', 0, '', 'never'), ('8', 5, NULL, 1), ('课', 1, NULL, NULL)")
     host.is_upgraded()
     host.adopt()
-    assert host.cached() == {"7": ("downloading", 1, None), "8": ("bad", 0, None), "课": ("bad", 0, None)}
+    assert host.cached() == {"7": ("downloading", 1, 0), "8": ("bad", 0, None), "课": ("bad", 0, None)}
     assert host.sums() == (0, 0, 0, 1)
     engine = host.engine()
     with transaction(engine) as connection:
