@@ -133,7 +133,7 @@ def test_nothing_runs_as_root_unless_the_inventory_says_so(tmp_path: Path) -> No
     users = dict.fromkeys(("streamer_user", "teacher_user"), "root")
     told = _played(tmp_path / "told", "staging", gate, **roots, **users)
     assert "belongs to root" not in " ".join(told.stdout.split())
-    assert "is not here" in " ".join(told.stdout.split()), "the next gate: the release is not staged"
+    assert "lectern and wanted must be given" in " ".join(told.stdout.split()), "the next gate is asked"
 
 
 def test_several_streamers_answer_where_the_others_reach_them(asked: list[Asked]) -> None:
