@@ -4,8 +4,8 @@ from sqlalchemy import Column, Float, MetaData, String, Table
 
 from lectern.migrations.steps import complete
 
-revision = "teacher_0013"
-down_revision = "teacher_0012"
+revision = "teacher_0014"
+down_revision = "teacher_0013"
 
 metadata = MetaData()
 Table(

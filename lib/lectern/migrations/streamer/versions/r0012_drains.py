@@ -4,8 +4,8 @@ from sqlalchemy import Column, Float, MetaData, String, Table
 
 from lectern.migrations.steps import complete
 
-revision = "streamer_0011"
-down_revision = "streamer_0010"
+revision = "streamer_0012"
+down_revision = "streamer_0011"
 
 metadata = MetaData()
 Table(
