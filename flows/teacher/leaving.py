@@ -57,7 +57,7 @@ class Leaving:
             await tell(self.host)
 
 
-def withdrawn(name: str) -> Decide:
+def withdrawn(name: str) -> Decide[Changes]:
     """Leave the classes of the streamer *name* to the old program, once."""
 
     def go(connection: Connection, changes: Changes) -> None:
@@ -68,7 +68,7 @@ def withdrawn(name: str) -> Decide:
     return go
 
 
-def drained(name: str, alive: Sequence[str]) -> Decide:
+def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
     """Move what the streamer *name* has to air later to those of *alive* that can take it."""
 
     def go(connection: Connection, changes: Changes) -> None:
