@@ -102,14 +102,12 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     part = store.part_path(settings.video_root, stem)
     allowed = Allowed.parse(settings.allowed_origins)
     remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
-    if not row.size_bytes and remote.size_bytes:  # taken over from the old program, which noted no sizes
+    # The old program noted no sizes, and that of a file that was made plain FLV is not its origin's.
+    if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)
         row = (await host.look(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
-        raise Refuse(
-            f"{stem}: the origin now says {remote.size_bytes} bytes, {row.size_bytes} were reserved",
-            errors.DOWNLOAD_FAILED,
-        )
+        raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
     await asyncio.to_thread(_begin, part, remote)
     async with show.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = Growing(part, remote)

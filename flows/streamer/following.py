@@ -1,5 +1,6 @@
 """What the playout tells of a class becomes rows, lines in the log of its run, and alarms."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -10,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
-from flows.streamer import ends
+from flows.streamer import ends, lost
 from flows.tell import tell
 from lectern import errors
 from lectern.decide import broadcast as decide
@@ -34,6 +35,7 @@ class Following:
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
         self._alarmed: dict[tuple[str, int], float] = {}
+        self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write down one event; a disk that takes nothing ends no class."""
@@ -77,6 +79,7 @@ class Following:
             del self._said[key]
         self._off_since.pop(class_id, None)
         self._why.pop(class_id, None)
+        self._fetching.pop(class_id, None)
         self._alarmed = {key: at for key, at in self._alarmed.items() if key[0] != class_id}
 
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
@@ -114,6 +117,17 @@ class Following:
             self._why[class_id] = event["why"]
             sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
             await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {event['why']}")
+            if event["wants_file"] and class_id not in self._fetching:
+                self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, event["why"]))
+
+    async def _fetch_again(self, class_id: str, why: str) -> None:
+        """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
+        try:
+            one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+            if one is not None:
+                await lost.replace(self._host, one.stem, why, on_air=True)
+        except DBAPIError as error:
+            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
     async def _off(self, class_id: str, at: float, why: str) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""

@@ -19,13 +19,16 @@ from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 
 
-async def replace(host: Streamer, stem: str, why: str) -> None:
-    """Put what there is of a rendition aside and download it again, unless a class is pushed from it just now."""
+async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) -> None:
+    """Put what there is of a rendition aside and download it again.
+
+    Not while a class is pushed from it, unless the playout says that it cannot: then *on_air* is true.
+    """
     path = store.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:
         row = (await host.look(cache.by_stem, [stem])).get(stem)
         pushed = await host.look(airings.citing, stem, {AiringState.ON_AIR})
-        if row is None or row.state is not FileState.READY or pushed:
+        if row is None or row.state is not FileState.READY or (pushed and not on_air):
             return
         try:
             if await asyncio.to_thread(path.exists):
@@ -52,6 +55,6 @@ def lose(connection: Connection, changes: StreamerChanges, row: Cached, why: str
 
 
 def refuse(connection: Connection, changes: StreamerChanges, stem: str, error: LecternError) -> None:
-    """Refuse all classes that wait for a rendition: it cannot be had."""
-    waiting = airings.citing(connection, stem, {AiringState.WAITING})
+    """Refuse all classes that wait for a rendition: it cannot be had. Those on air go on without it."""
+    waiting = airings.citing(connection, stem, {AiringState.WAITING, AiringState.ON_AIR})
     decide.refuse(changes, waiting, error.code or errors.DOWNLOAD_FAILED, error.message)

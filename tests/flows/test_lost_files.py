@@ -1,6 +1,8 @@
 """A class that was promised is watched: when its file is lost it is fetched again, moved, or alarmed."""
 
+import http.server
 import json
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -12,16 +14,18 @@ from sqlalchemy import select, update
 
 from flows import handling
 from flows.host import Host
-from flows.streamer import lost, reconcile, releases
+from flows.streamer import download, lost, reconcile, releases
 from flows.teacher import reports
 from lectern.changes import Changes
 from lectern.decide import account
+from lectern.effects import process
 from lectern.effects.files import store
-from lectern.effects.rows import airings, bookings, cache, inbox, metrics, story
+from lectern.effects.media import ffmpeg
+from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, journal
+from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.effects.rows.tables.teacher import journal as of_teacher
 from lectern.errors import DOWNLOAD_FAILED, Refuse
 from lectern.facts import Order
@@ -148,6 +152,69 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> No
     with transaction(host.engine) as connection:
         rows.did(connection, host, releases.release, Release(class_id="class", placement=1))
         assert airings.live(connection) == []
+
+
+def on_air(host: Streamer) -> None:
+    with transaction(host.engine) as connection:
+        connection.execute(update(classes).values(state=AiringState.ON_AIR))
+
+
+@pytest.mark.asyncio
+async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(host: Streamer) -> None:
+    on_air(host)
+    path = store.rendition_path(host.settings.video_root, "1")
+    await lost.replace(host, "1", "it may be in use")
+    assert path.exists(), "nobody said that the playout cannot send it"
+    await lost.replace(host, "1", "the recording is broken", on_air=True)
+    assert not path.exists()
+    assert state(host) == "on air"
+    assert host.unfetched.is_set()
+    with reading(host.engine) as connection:
+        (row,) = cache.by_stem(connection, ["1"]).values()
+        assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
+        assert plans.unfetched(connection, 5) == [("1", None)]
+        assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
+
+
+def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(host: Streamer) -> None:
+    on_air(host)
+    gone(host)
+    assert state(host) == "on air"
+    (alarm,) = sent(host)
+    assert alarm["code"] == 326
+    assert "cannot be had again: the origin says 403" in alarm["message"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])
+async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_has_another_size(
+    host: Streamer, tmp_path: Path, noted_bytes: int
+) -> None:
+    """Its row has the size of the file that was made, not of the one that comes."""
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=3"]
+    argv += ["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-c:a", "aac", "-f", "mp4"]
+    assert (await process.run([*argv, str(folder / "1.flv")], timeout_s=60)).returncode == 0
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
+        threading.Thread(target=origin.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{origin.server_port}/1.flv"
+        host.settings = host.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
+        with transaction(host.engine) as connection:
+            connection.execute(tasks.update().values(video_url=url))
+            connection.execute(update(files).values(size_bytes=noted_bytes, url=url))
+            cache.recount(connection, host.settings.video_root, airings.citations(connection))
+            (row,) = cache.by_stem(connection, ["1"]).values()
+            handling.change(connection, host, partial(lost.lose, row=row, why="it is not on the disk"))
+        remote, found = await download._fetch(host, "1")
+        origin.shutdown()
+    with transaction(host.engine) as connection:
+        handling.change(connection, host, download.arrived("1", remote, found))
+        (row,) = cache.by_stem(connection, ["1"]).values()
+        assert row.size_bytes == store.rendition_path(host.settings.video_root, "1").stat().st_size
+        assert cache.usage(connection, host.settings.video_root).size_bytes == row.size_bytes
+    assert state(host) == "ready"
 
 
 # -- what its teacher does ---------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from lectern.streamer_changes import Reserved, StreamerChanges
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
     """Forget the file of *row*, which is lost as *why* says; reserve a download if classes need it.
 
-    *citing* are the live classes that cite it: they wait, or are refused if nobody knows a URL.
+    *citing* are the live classes that cite it: they wait, or are refused if nobody knows a URL. One on air goes on,
+    with the slate.
     """
     needing = [one for one in citing if one.state is not AiringState.WAITING]
     changes.lost.append(row)
@@ -21,10 +22,10 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     if needing and url:
         changes.reserved.append(Reserved(row.stem, row.size_bytes, url, row.site, row.source))
         changes.cited[row.stem] += len(needing)
-    waiting = [one for one in citing if one.state is AiringState.WAITING]
+    waiting = [one for one in citing if one.state in {AiringState.WAITING, AiringState.ON_AIR}]
     for one in needing:
-        if one.state is AiringState.BROKEN:
-            continue  # it is not aired again unless a person retries it
+        if one.state is not AiringState.READY:
+            continue  # a broken one is not aired again unless a person retries it
         waiting.append(changes.move(one, AiringState.WAITING))
         if url:
             _alarm(changes, one, f"its file is lost: {why}; it is downloaded again")
@@ -33,8 +34,14 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
 
 
 def refuse(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode, why: str) -> None:
-    """Refuse all classes that wait for a rendition that cannot be had; an alarm for each that was promised."""
+    """Refuse all classes that wait for a rendition that cannot be had; an alarm for each that was promised.
+
+    One on air is not refused: its slate goes on.
+    """
     for one in waiting:
+        if one.state is AiringState.ON_AIR:
+            changes.alarm(errors.NO_RECORDING, f"{one.class_id}: its recording cannot be had again: {why}", one)
+            continue
         after = changes.move(one, AiringState.REFUSED, code, why)
         changes.report("prepared", after, code, why)
         if one.lost:

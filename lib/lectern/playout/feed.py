@@ -12,7 +12,7 @@ from lectern.playout.heads import Heads, Item
 from lectern.playout.index import path_of
 from lectern.playout.journal import Mark
 from lectern.playout.opening import At, Identity
-from lectern.playout.reel import STALL_S, Reel
+from lectern.playout.reel import MISSING, STALL_S, Reel
 
 RECORDING, SLATE = 0, 1
 FROM_THE_START_MS = 1000
@@ -58,6 +58,11 @@ class Feed:
     def reel(self) -> Reel | None:
         """What is sent now."""
         return self._reel
+
+    @property
+    def wants_file(self) -> bool:
+        """Whether the recording is not sent because it is missing or at fault, so that only another file helps."""
+        return self.lost is not None and self.lost.startswith((MISSING, *FINAL))
 
     def bytes_a_second(self, length_s: float) -> int:
         """About a second of the class, which lasts *length_s*."""

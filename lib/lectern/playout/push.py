@@ -278,7 +278,7 @@ class Push:
         if event == "slate":
             self.why = why
             slate = str(self.feed.files.slate) if self.feed.files.slate else None
-            self.say("slate", now, why=why, slate=slate)
+            self.say("slate", now, why=why, slate=slate, wants_file=self.feed.wants_file)
         else:
             self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
         if self._session is not None:

@@ -14,6 +14,7 @@ MAX_BLOCK_BYTES = 4 * 1024 * 1024
 STALL_S = 1.0
 """A read that takes longer is not waited for."""
 
+MISSING = "is missing"
 _BROKEN = "is broken: it cannot be read from byte {} on"
 
 
@@ -69,7 +70,7 @@ class Reel:
         try:
             found = opening.result()
         except FileNotFoundError:
-            self.fault = "is missing"
+            self.fault = MISSING
         except (NotAirable, OSError) as error:
             self.fault = _words(error)
         else:

@@ -48,9 +48,9 @@ def planned(connection: Connection) -> dict[str, str]:
 def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> list[tuple[str, str | None]]:
     """The next *limit* recordings to download, by the start of the first class that waits for each, and their runs.
 
-    Those of *but* are left out.
+    A class on air that has lost its file waits for it, too. Those of *but* are left out.
     """
-    waits = (classes.c.video_id == files.c.id) & (classes.c.state == AiringState.WAITING)
+    waits = (classes.c.video_id == files.c.id) & classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR])
     needed_at = func.min(tasks.c.start_time)
     wanted = (
         select(files.c.id, files.c.run_id)
