@@ -119,6 +119,8 @@ if __name__ == "__main__":
         (session.Session, "note", dying_note),
         (session.Session, "_receive", dying_session_receive),
     ]
+    if "ABSOLUTE" in os.environ:  # a session's times are those of the class, whenever it begins
+        changed.append((push, "FROM_THE_START_MS", float("inf")))
     for thing, name, value in changed:
         setattr(thing, name, value)
     program.main()

@@ -1,5 +1,6 @@
-"""Other people's RTMP servers, on loopback: ffmpeg that listens, and nginx."""
+"""Other people's RTMP servers, on loopback: ffmpeg that listens, nginx, and node-media-server."""
 
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ from tests.playout.receiver import HOST, wait_until
 from town.ports import free_port
 
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
+HAS_NPM = shutil.which("npm") is not None and shutil.which("node") is not None
+INSTALL_S = 180
 HAS_NGINX = shutil.which("nginx") is not None and NGINX_MODULE.exists()
 
 
@@ -27,7 +30,8 @@ def listening_ffmpeg(to: Path) -> Iterator[str]:
     """An ffmpeg that writes down what is pushed to the URL; at the end it has written all."""
     port = free_port()
     url = f"rtmp://{HOST}:{port}/live/x"
-    argv = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-listen", "1", "-i", url, "-c", "copy", "-f", "flv", str(to)]
+    argv = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-copyts", "-listen", "1", "-i", url]
+    argv += ["-c", "copy", "-f", "flv", str(to)]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: listens(port), description="an ffmpeg that listens")
@@ -62,6 +66,29 @@ rtmp {{ server {{ listen {HOST}:{port}; max_message 16M; ping 1s; ping_timeout 3
         process.wait(20)
 
 
+@contextmanager
+def node_media_server(folder: Path) -> Iterator[str]:
+    """A node-media-server that records into *folder*/records; yields the URL without the stream's name.
+
+    It is installed by npm, within *INSTALL_S*.
+    """
+    argv = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "node-media-server@4"]
+    subprocess.run(argv, check=True, capture_output=True, timeout=INSTALL_S)
+    port = free_port()
+    config = {"bind": HOST, "rtmp": {"port": port}, "record": {"auto": True, "path": str(folder / "records")}}
+    config |= {"auth": {"play": False, "publish": False}, "store": {"path": str(folder / "store")}}
+    program = f"new (require('node-media-server'))({json.dumps(config)}).run();"
+    (folder / "serve.js").write_text(program)
+    with (folder / "node.log").open("wb") as log:
+        process = subprocess.Popen(["node", "serve.js"], cwd=folder, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: listens(port), description="node-media-server", timeout_s=60)
+            yield f"rtmp://{HOST}:{port}/live"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 def push(path: Path, url: str) -> "subprocess.Popen[bytes]":
     """Ffmpeg sends a file as if it were live."""
     argv = ["ffmpeg", "-nostdin", "-v", "error", "-re", "-i", str(path), "-c", "copy", "-f", "flv", url]
@@ -69,8 +96,18 @@ def push(path: Path, url: str) -> "subprocess.Popen[bytes]":
 
 
 def packets(path: Path) -> list[str]:
-    """What ffprobe says of each packet: kind, times, duration, size, flags and checksum of its data."""
+    """What ffprobe says of each sound and picture: kind, times, duration, size, flags and checksum of its data."""
     entries = "packet=codec_type,pts,dts,duration,size,flags,data_hash"
     argv = ["ffprobe", "-v", "error", "-show_entries", entries, "-show_data_hash", "crc32", "-of", "csv", str(path)]
     found = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
-    return [line.rstrip(",") for line in found.splitlines()]
+    return [line.rstrip(",") for line in found.splitlines() if not line.startswith("packet,data")]  # a server's own
+
+
+def timed(path: Path, kind: str) -> list[tuple[int, int, str]]:
+    """Of each packet of a kind its two times in milliseconds, and what else ffprobe says of it."""
+    found = []
+    for line in packets(path):
+        _, of_kind, pts, dts, _, rest = line.split(",", 5)
+        if of_kind == kind:
+            found.append((int(pts), int(dts), rest))
+    return found

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.playout import flvs, servers
+from tests.playout import dying, flvs, servers
 from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
 
@@ -18,6 +20,9 @@ TONE = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100")
 AAC = ("-c:a", "aac", "-b:a", "64k")
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "25")
 SECONDS = ("-t", "4")
+NEEDS_NGINX = pytest.mark.skipif(
+    not servers.HAS_NGINX, reason="nginx with its RTMP module is not installed: libnginx-mod-rtmp"
+)
 
 
 def b_frames(path: Path) -> Path:
@@ -46,47 +51,122 @@ def header_in_the_middle(path: Path) -> Path:
     return flvs.write(path, [*first, *((kind, at + later, body) for kind, at, body in second)])
 
 
-CASES = [b_frames, big_keyframes, sound_only, hevc, header_in_the_middle]
+def with_holes(path: Path) -> Path:
+    """A recording of 5 h of which there are the beginning, 8 s of minute 40, and 8 s around 0xFFFFFF ms (4.66 h)."""
+    argv = (*PICTURE, *TONE, *X264, "-bf", "2", *AAC, "-t", "20")
+    tags = flvs.read(flvs.encode(path.with_suffix(".1"), *argv))
+    later = [at + (0 if at < 4000 else MINUTE_40_MS - 4000 if at < 12_000 else LATE_MS - 12_000) for _, at, _ in tags]
+    return flvs.write(path, [(kind, at, body) for (kind, _, body), at in zip(tags, later, strict=True)])
 
 
-@pytest.mark.parametrize("make", CASES, ids=[one.__name__ for one in CASES])
-def test_ffmpeg_receives_what_ffmpeg_would_send(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
-    path = make(tmp_path / "a.flv")
-    if make is big_keyframes:
-        assert max(len(body) for _, _, body in flvs.read(path)) > 1024 * 1024
-    with (
-        servers.listening_ffmpeg(tmp_path / "theirs.flv") as their_url,
-        servers.listening_ffmpeg(tmp_path / "ours.flv") as our_url,
-        Playout(tmp_path / "p") as playout,
-    ):
-        theirs = servers.push(path, their_url)
-        playout.air("c1", path, our_url, starts_in_s=1)
-        assert theirs.wait(60) == 0
-        wait_until(lambda: playout.told("ended"), description="the end", timeout_s=60)
-    ours = servers.packets(tmp_path / "ours.flv")
-    assert len(ours) > 70
-    assert ours == servers.packets(tmp_path / "theirs.flv")
-    assert playout.events[0]["event"] == "connected"
+MINUTE_40_MS, LATE_MS = 2_400_000, 0xFFFFFF - 4000
+WHOLE = (b_frames, big_keyframes, sound_only, hevc, header_in_the_middle)
+PARTS = {"minute_40": MINUTE_40_MS, "after_4_66_h": LATE_MS}
+"""Classes that are joined at as many milliseconds of the recording with holes."""
+NAMES = (*(one.__name__ for one in WHOLE), *PARTS)
+NOT_OF_NGINX = {"hevc", "header_in_the_middle"}
+"""It knows no HEVC, and records the headers of the beginning only."""
 
 
-@pytest.mark.skipif(not servers.HAS_NGINX, reason="nginx with its RTMP module is not installed: libnginx-mod-rtmp")
-@pytest.mark.parametrize("make", [b_frames, big_keyframes, sound_only], ids=["b_frames", "big_keyframes", "sound_only"])
-def test_nginx_records_what_ffmpeg_would_send(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
-    path = make(tmp_path / "a.flv")
-    with servers.nginx(tmp_path / "n") as url, Playout(tmp_path / "p") as playout:
-        theirs = servers.push(path, f"{url}/theirs")
-        playout.air("c1", path, f"{url}/ours?token=secret", starts_in_s=1)
-        assert theirs.wait(60) == 0
-        wait_until(lambda: playout.told("ended"), description="the end", timeout_s=60)
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("recordings")
+    found = {make.__name__: make(folder / f"{make.__name__}.flv") for make in WHOLE}
+    assert max(len(body) for _, _, body in flvs.read(found["big_keyframes"])) > 1024 * 1024
+    return found | dict.fromkeys(PARTS, with_holes(folder / "holes.flv"))
+
+
+def push_all(names: tuple[str, ...], recordings: dict[str, Path], folder: Path, urls: Callable[[str], str]) -> None:
+    """Send all at once, each by ffmpeg and by us; of the one with holes a part, by us."""
+    with Playout(folder / "p", program=Path(dying.__file__), ABSOLUTE="1") as playout:
+        theirs = [servers.push(recordings[name], urls(f"theirs-{name}")) for name in names if name not in PARTS]
+        for name in names:
+            since = {"start": time.time() + 1.5 - PARTS[name] / 1000} if name in PARTS else {"starts_in_s": 1.5}
+            length_s = PARTS[name] / 1000 + 7 if name in PARTS else 60
+            playout.air(name, recordings[name], urls(f"ours-{name}"), length_s=length_s, **since)
+        assert [one.wait(100) for one in theirs] == [0] * len(theirs)
+        wait_until(lambda: len(playout.told("ended")) == len(names), description="all ends", timeout_s=100)
+        assert playout.told("broke_off") == []
+        assert playout.told("slate") == []
+
+
+def compare(name: str, recording: Path, ours: Path, theirs: Path) -> None:
+    """Packet by packet: with what ffmpeg sent, or with what it would copy."""
+    if name not in PARTS:
+        found = servers.packets(ours)
+        assert len(found) > 70
+        assert found == servers.packets(theirs)
+        return
+    copied = theirs.with_suffix(".copied.flv")
+    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-copyts", "-i", str(recording), "-c", "copy", str(copied)]
+    subprocess.run(argv, check=True, timeout=60)
+    for kind in ("video", "audio"):
+        sent, whole = (servers.timed(path, kind) for path in (ours, copied))
+        assert len(sent) > 70
+        begins = [one[2:] for one in whole].index(sent[0][2:])
+        expected = whole[begins : begins + len(sent)]
+        assert [one[2:] for one in sent] == [one[2:] for one in expected]
+        offsets = [(one[0] - other[0], one[1] - other[1]) for one, other in zip(sent, expected, strict=True)]
+        assert offsets == [offsets[0]] * len(sent), "they keep their distances"
+        assert expected[0][0] >= PARTS[name]
+        assert name != "after_4_66_h" or expected[0][0] < 0xFFFFFF < expected[-1][0]
+
+
+@pytest.fixture(scope="module")
+def by_ffmpeg(recordings: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ffmpeg")
+    with ExitStack() as stack:
+        names = [
+            f"{who}-{name}" for name in NAMES for who in ("ours", "theirs") if (who, name in PARTS) != ("theirs", True)
+        ]
+        urls = {name: stack.enter_context(servers.listening_ffmpeg(folder / f"{name}.flv")) for name in names}
+        push_all(NAMES, recordings, folder, urls.__getitem__)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ffmpeg_receives_what_ffmpeg_would_send(name: str, recordings: dict[str, Path], by_ffmpeg: Path) -> None:
+    compare(name, recordings[name], by_ffmpeg / f"ours-{name}.flv", by_ffmpeg / f"theirs-{name}.flv")
+    if name == "after_4_66_h":
+        assert servers.timed(by_ffmpeg / f"ours-{name}.flv", "video")[-1][0] > 0xFFFFFF, "the time itself is sent"
+
+
+@pytest.fixture(scope="module")
+def by_nginx(recordings: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nginx")
+    names = tuple(name for name in NAMES if name not in NOT_OF_NGINX)
+    with servers.nginx(folder / "n") as url:
+        push_all(names, recordings, folder, lambda name: f"{url}/{name}?token=secret")
         time.sleep(0.5)
-    records = tmp_path / "n/records"
-    ours = servers.packets(records / "ours.flv")
-    assert len(ours) > 70
-    assert ours == servers.packets(records / "theirs.flv")
-    assert playout.told("broke_off") == []
+    return folder / "n/records"
 
 
-@pytest.mark.skipif(not servers.HAS_NGINX, reason="nginx with its RTMP module is not installed: libnginx-mod-rtmp")
+@NEEDS_NGINX
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_OF_NGINX])
+def test_nginx_records_what_ffmpeg_would_send(name: str, recordings: dict[str, Path], by_nginx: Path) -> None:
+    compare(name, recordings[name], by_nginx / f"ours-{name}.flv", by_nginx / f"theirs-{name}.flv")
+
+
+@pytest.fixture(scope="module")
+def by_node(recordings: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("node")
+    with servers.node_media_server(folder) as url:
+        push_all(NAMES, recordings, folder, lambda name: f"{url}/{name}")
+        time.sleep(0.5)
+    return folder / "records/live"
+
+
+@pytest.mark.skipif(not servers.HAS_NPM, reason="npm is missing: packets are not compared on node-media-server")
+@pytest.mark.skipif("CI" not in os.environ, reason="node-media-server is installed by npm, in the CI only")
+@pytest.mark.parametrize("name", NAMES)
+def test_node_media_server_records_what_ffmpeg_would_send(
+    name: str, recordings: dict[str, Path], by_node: Path
+) -> None:
+    theirs = by_node / f"theirs-{name}.flv" if name in PARTS else next((by_node / f"theirs-{name}").glob("*.flv"))
+    compare(name, recordings[name], next((by_node / f"ours-{name}").glob("*.flv")), theirs)
+
+
+@NEEDS_NGINX
 def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_path: Path) -> None:
     """Its pings are answered by whichever worker; for an unknown app it closes the connection."""
     path = flvs.encode(tmp_path / "a.flv", *PICTURE, *TONE, *X264, *AAC, "-t", "8")
