@@ -146,6 +146,9 @@ def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, w
     """The word to the platform of a booking, or to the teacher of a prepare, that nothing more will come of it."""
     code = errors.NOT_HANDLED.number
     if isinstance(host.settings, TeacherSettings):
+        if one.command == "change":
+            changed = outgoing.change_answer(class_id, code, why)
+            return Outgoing(host.settings.change_result_channel, Kind.CHANNEL, changed, class_id)
         if one.command != "order" or class_id in bookings.by_id(connection, [class_id]):
             return None
         said = outgoing.answer(class_id, code, why)

@@ -1,4 +1,4 @@
-// How a platform talks to lectern: sends bookings and cancels, reads answers, asks for a transcoding.
+// How a platform talks to lectern: sends bookings, changes and cancels, reads answers, asks for a transcoding.
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
@@ -8,6 +8,8 @@ const ANSWER_TIMEOUT_MS = 60_000;
 const { env } = process;
 const ORDER = env.ORDER_CHANNEL ?? "order";
 const CANCEL = env.CANCEL_CHANNEL ?? "cancel";
+const CHANGE = env.CHANGE_CHANNEL ?? "change";
+const CHANGED = env.CHANGE_RESULT_CHANNEL ?? "change_result";
 const ANSWERS = env.ORDER_RESULT_CHANNEL ?? "order_result";
 
 async function connected(work) {
@@ -24,15 +26,15 @@ async function connected(work) {
 // A message on a stream waits also while the teacher restarts.
 const send = (bus, stream, message) => bus.xAdd(stream, "*", { body: JSON.stringify(message) });
 
-async function newest(bus) {
-  const [last] = await bus.xRevRange(ANSWERS, "+", "-", { COUNT: 1 });
+async function newest(bus, stream = ANSWERS) {
+  const [last] = await bus.xRevRange(stream, "+", "-", { COUNT: 1 });
   return last?.id ?? "0";
 }
 
-async function* answers(bus, after, until) {
+async function* answers(bus, after, until, stream = ANSWERS) {
   while (Date.now() < until) {
     const BLOCK = Math.max(1, Math.min(until - Date.now(), 5000));
-    const found = await bus.xRead({ key: ANSWERS, id: after }, { BLOCK, COUNT: 100 });
+    const found = await bus.xRead({ key: stream, id: after }, { BLOCK, COUNT: 100 });
     for (const { messages } of found ?? []) {
       for (const { id, message } of messages) {
         after = id;
@@ -44,19 +46,25 @@ async function* answers(bus, after, until) {
 
 async function book(path) {
   const booking = JSON.parse(path === "-" ? await text(process.stdin) : await readFile(path, "utf8"));
-  return connected(async (bus) => {
-    const after = await newest(bus); // before the booking is sent, so that a quick answer is not missed
-    await send(bus, ORDER, booking);
-    for await (const [, answer] of answers(bus, after, Date.now() + ANSWER_TIMEOUT_MS)) {
-      if (answer.class_id === booking.class_id) {
+  return ask(ORDER, booking, ANSWERS);
+}
+
+// The fields are JSON with what is new; the class stays as it was until the change is answered with success.
+const change = (classId, fields) => ask(CHANGE, { cmd: "change", class_id: classId, ...JSON.parse(fields) }, CHANGED);
+
+const ask = (stream, message, answeredOn) =>
+  connected(async (bus) => {
+    const after = await newest(bus, answeredOn); // before the message is sent, so that a quick answer is not missed
+    await send(bus, stream, message);
+    for await (const [, answer] of answers(bus, after, Date.now() + ANSWER_TIMEOUT_MS, answeredOn)) {
+      if (answer.class_id === message.class_id) {
         console.log(JSON.stringify(answer));
         return answer.result === "success" ? 0 : 1;
       }
     }
-    console.error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s: send the booking again, that changes nothing`);
+    console.error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s: send it again, that changes nothing`);
     return 1;
   });
-}
 
 const cancel = (classId) =>
   connected(async (bus) => {
@@ -93,11 +101,12 @@ async function transcode(recordId, resolution) {
 
 const [command, ...given] = process.argv.slice(2);
 if (command === "book" && given.length === 1) process.exitCode = await book(given[0]);
+else if (command === "change" && given.length === 2) process.exitCode = await change(...given);
 else if (command === "cancel" && given.length === 1) process.exitCode = await cancel(given[0]);
 else if (command === "answers" && given.length === 0) process.exitCode = await follow();
 else if (command === "answers" && given[0] === "--after" && given.length === 2) process.exitCode = await follow(given[1]);
 else if (command === "transcode" && given.length === 2) process.exitCode = await transcode(...given);
 else {
-  console.error("usage: platform-client.mjs book FILE|- | cancel CLASS_ID | answers [--after ID] | transcode RECORD_ID RESOLUTION");
+  console.error("usage: platform-client.mjs book FILE|- | change CLASS_ID JSON | cancel CLASS_ID | answers [--after ID] | transcode RECORD_ID RESOLUTION");
   process.exitCode = 2;
 }

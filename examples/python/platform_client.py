@@ -1,4 +1,4 @@
-"""How a platform talks to lectern: sends bookings and cancels, reads answers, asks for a transcoding."""
+"""How a platform talks to lectern: sends bookings, changes and cancels, reads answers, asks for a transcoding."""
 
 import argparse
 import hashlib
@@ -14,6 +14,8 @@ import redis
 ANSWER_TIMEOUT_S = 60
 ORDER = os.environ.get("ORDER_CHANNEL", "order")
 CANCEL = os.environ.get("CANCEL_CHANNEL", "cancel")
+CHANGE = os.environ.get("CHANGE_CHANNEL", "change")
+CHANGED = os.environ.get("CHANGE_RESULT_CHANNEL", "change_result")
 ANSWERS = os.environ.get("ORDER_RESULT_CHANNEL", "order_result")
 
 
@@ -27,20 +29,20 @@ def send(bus: redis.Redis, stream: str, message: dict) -> None:
     bus.xadd(stream, {"body": json.dumps(message)})
 
 
-def answers(bus: redis.Redis, after: str, until: float):
-    """Yield ``(id, answer)`` of every answer behind the id *after*, until the time *until*."""
+def answers(bus: redis.Redis, after: str, until: float, stream: str = ANSWERS):
+    """Yield ``(id, answer)`` of every answer on *stream* behind the id *after*, until the time *until*."""
     last = after
     while (left_s := until - time.time()) > 0:
-        found = bus.xread({ANSWERS: last}, block=max(1, int(min(left_s, 5) * 1000)), count=100)
+        found = bus.xread({stream: last}, block=max(1, int(min(left_s, 5) * 1000)), count=100)
         for _stream, entries in found:
             for entry_id, fields in entries:
                 last = entry_id
                 yield entry_id, json.loads(fields["body"])
 
 
-def newest(bus: redis.Redis) -> str:
+def newest(bus: redis.Redis, stream: str = ANSWERS) -> str:
     """The id of the newest answer there is; what comes later is behind it."""
-    found = bus.xrevrange(ANSWERS, count=1)
+    found = bus.xrevrange(stream, count=1)
     return found[0][0] if found else "0"
 
 
@@ -48,14 +50,24 @@ def book(path: str) -> int:
     """Send a booking and print its answer; 0 if the class was taken, 1 if it was refused or nobody answered."""
     with sys.stdin if path == "-" else open(path, encoding="utf-8") as file:
         booking = json.load(file)
+    return ask(ORDER, booking, ANSWERS)
+
+
+def change(class_id: str, fields: str) -> int:
+    """Change a booked class: *fields* is JSON with what is new. 0 if it is in force, 1 if the class stays as it was."""
+    return ask(CHANGE, {"cmd": "change", "class_id": class_id, **json.loads(fields)}, CHANGED)
+
+
+def ask(stream: str, message: dict, answered_on: str) -> int:
+    """Send a message about a class and print its answer; 0 if that is a success."""
     bus = connect()
-    after = newest(bus)  # before the booking is sent, so that a quick answer is not missed
-    send(bus, ORDER, booking)
-    for _id, answer in answers(bus, after, time.time() + ANSWER_TIMEOUT_S):
-        if answer["class_id"] == booking["class_id"]:
+    after = newest(bus, answered_on)  # before the message is sent, so that a quick answer is not missed
+    send(bus, stream, message)
+    for _id, answer in answers(bus, after, time.time() + ANSWER_TIMEOUT_S, answered_on):
+        if answer["class_id"] == message["class_id"]:
             print(json.dumps(answer, ensure_ascii=False))
             return 0 if answer["result"] == "success" else 1
-    print(f"no answer within {ANSWER_TIMEOUT_S} s: send the booking again, that changes nothing", file=sys.stderr)
+    print(f"no answer within {ANSWER_TIMEOUT_S} s: send it again, that changes nothing", file=sys.stderr)
     return 1
 
 
@@ -99,6 +111,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("book").add_argument("path")
+    changing = commands.add_parser("change")
+    changing.add_argument("class_id")
+    changing.add_argument("fields")
     commands.add_parser("cancel").add_argument("class_id")
     commands.add_parser("answers").add_argument("--after")
     wanted = commands.add_parser("transcode")
@@ -107,6 +122,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "book":
         return book(given.path)
+    if given.command == "change":
+        return change(given.class_id, given.fields)
     if given.command == "cancel":
         return cancel(given.class_id)
     if given.command == "answers":

@@ -12,11 +12,13 @@ from prefect.flows import Flow
 from flows.resident import automations
 from flows.retry import AWAY
 from flows.streamer.broadcast import broadcast
+from flows.streamer.change import amend
 from flows.streamer.download import download
 from flows.streamer.prepare import prepare
 from flows.streamer.reconcile import reconcile
 from flows.streamer.sweep import sweep_streamer
 from flows.teacher.booking import booking
+from flows.teacher.change import change
 from flows.teacher.moves import move
 from flows.teacher.reports import report
 from flows.teacher.requests import request, transcode
@@ -28,6 +30,7 @@ from lectern.settings import Settings, TeacherSettings
 
 TEACHER: Mapping[str, Flow[..., Any]] = {
     "booking": booking,
+    "change": change,
     "report": report,
     "settle": settle,
     "request": request,
@@ -37,6 +40,7 @@ TEACHER: Mapping[str, Flow[..., Any]] = {
 }
 STREAMER: Mapping[str, Flow[..., Any]] = {
     "prepare": prepare,
+    "amend": amend,
     "download": download,
     "broadcast": broadcast,
     "reconcile": reconcile,

@@ -92,7 +92,7 @@ class Plan:
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
         tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
-        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}"
+        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
         parameters = {"class_id": one.class_id}
         if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
             return await host.runs.start("broadcast", parameters, name=name, tags=tags, key=key)

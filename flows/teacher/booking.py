@@ -18,7 +18,7 @@ from lectern.changes import Changes
 from lectern.decide import booking as decide
 from lectern.decide import orders
 from lectern.decide.attempts import Limits
-from lectern.effects.rows import bookings, cancels, inbox, renditions
+from lectern.effects.rows import bookings, cancels, inbox, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Booking, Cancel
 from lectern.states import Backend
@@ -40,9 +40,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     found = await handled(host, came, decided(host, alive), dry_run=dry_run)
     if dry_run:
         return await printed("booking", found.done)
-    await tell(host)
-    await _keep_waiting_lists(host, found.done)
-    await _start_transcoding(host, found.done)
+    await after(host, found.done)
     rows = table(found)
     await show.table("booking-batch", rows, "What became of each booking")
     return found.state(summary(rows), len(ids))
@@ -56,7 +54,8 @@ def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:
         booked = [one for one in messages if isinstance(one, Booking)]
         cancelled = [one for one in messages if isinstance(one, Cancel)]
         if cancelled:
-            changes.orders |= bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled])
+            changes.learn(bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled]))
+            changes.learn(revisions.of(connection, list(changes.orders)))
         facts = _facts(connection, changes, booked, alive)
         orders.decide(changes, booked, cancelled, facts, limits)
 
@@ -73,6 +72,13 @@ def _facts(connection: Connection, changes: Changes, booked: Sequence[Booking], 
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
     )
+
+
+async def after(host: Teacher, some: Sequence[Changes]) -> None:
+    """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
+    await tell(host)
+    await _keep_waiting_lists(host, some)
+    await _start_transcoding(host, some)
 
 
 async def _keep_waiting_lists(host: Teacher, some: Sequence[Changes]) -> None:

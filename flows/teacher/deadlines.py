@@ -65,7 +65,7 @@ def expired(late: Sequence[Late], alive: Sequence[str], lists: results.Lists) ->
 
     def go(connection: Connection, changes: Changes) -> None:
         open_ = {one.key for one in renditions.overdue(connection, changes.now)}
-        waiters = results.waiters_of(connection, [one.key for one in late if one.key in open_], lists)
+        waiters = results.waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
         ahead = decide.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
         for one in late:
             if one.key in open_:

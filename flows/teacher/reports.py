@@ -15,7 +15,7 @@ from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
 from lectern.decide.backups import twin_id
-from lectern.effects.rows import bookings, cancels, inbox, leases
+from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Report
 
@@ -44,7 +44,9 @@ def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:
         facts = decide.NO_FACTS
         if not decide.are_plain(reports):
             ids = [said.class_id for said in reports]
-            changes.orders |= bookings.by_id(connection, list({twin_id(one) for one in ids} - changes.orders.keys()))
+            its = [one.revises for one in changes.orders.values() if one.revises is not None]
+            changes.learn(bookings.by_id(connection, list({*its, *map(twin_id, its), *map(twin_id, ids)})))
+            changes.learn(revisions.of(connection, its))
             loads = bookings.loads(connection, alive, changes.now)
             no = leases.refused_by(connection, ids)
             facts = decide.Facts(loads, no, cancels.unconfirmed(connection, ids))

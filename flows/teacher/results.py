@@ -65,7 +65,7 @@ def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Chan
         rows = renditions.underway(connection, {_key(one) for one in results})
         settled = transcode.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
         ending = [one.key for one in settled if one.outcome in decide.ENDS]
-        waiters = waiters_of(connection, ending, lists)
+        waiters = waiters_of(connection, changes, ending, lists)
         loads = bookings.loads(connection, alive, changes.now) if ending else {}
         for one in settled:
             its = waiters.get(one.key) or Waiters(listed=lists.get(one.key, ()))
@@ -76,12 +76,16 @@ def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Chan
     return go
 
 
-def waiters_of(connection: Connection, keys: Iterable[RenditionKey], lists: Lists) -> dict[RenditionKey, Waiters]:
-    """Who waits for each of *keys*, in the database and on the lists."""
+def waiters_of(
+    connection: Connection, changes: Changes, keys: Iterable[RenditionKey], lists: Lists
+) -> dict[RenditionKey, Waiters]:
+    """Who waits for each of *keys*, in the database and on the lists; the classes of revisions are then known."""
     found: dict[RenditionKey, Waiters] = {}
     for key in keys:
         listed = lists.get(key, [])
         found[key] = Waiters(bookings.waiting_for(connection, *key), listed, set(bookings.by_id(connection, listed)))
+        revised = [one.revises for one in found[key].orders if one.revises is not None]
+        changes.learn(bookings.by_id(connection, revised))
     return found
 
 

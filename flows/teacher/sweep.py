@@ -16,7 +16,8 @@ from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import cancels as cancelling
 from lectern.decide import closing
-from lectern.effects.rows import bookings, cancels, events, oss_requests, renditions
+from lectern.decide import revisions as decide
+from lectern.effects.rows import bookings, cancels, events, oss_requests, renditions, revisions
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
 
@@ -61,6 +62,7 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     noted = events.known(connection, journal, closing.TOLD_AGAIN, [order.class_id for order in silent])
     closing.tell_again(changes, silent, noted)
     cancelling.tell_again(changes, cancels.untold(connection, now))
+    decide.forsake(changes, revisions.forsaken(connection))
     closing.close(changes, bookings.unended(connection, now - GRACE_S))
 
 
@@ -75,4 +77,5 @@ def due(connection: Connection, host: Teacher) -> bool:
         or bookings.unreported(connection, now - UNREPORTED_S, now)
         or closing.unended(bookings.unended(connection, now - GRACE_S), now)
         or cancels.untold(connection, now)
+        or revisions.forsaken(connection)
     )

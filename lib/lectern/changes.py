@@ -1,7 +1,7 @@
 """What a flow of the teacher has decided, as one value: one writer commits it, one printer shows it."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.stems import stem
+from lectern.wire import BACKUP
 
 MAX_DELIVERIES = 10
 """Number of answers that one booking gets at most, however often it is delivered."""
@@ -66,6 +67,8 @@ class Changes(Decided[TeacherSettings]):
     booked: dict[str, Booking] = field(default_factory=dict)  # new
     moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
     again: set[str] = field(default_factory=set)  # classes that were delivered again, and nothing else
+    revised: list[tuple[Order, Booking]] = field(default_factory=list)  # as they are now, and how that is booked
+    revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the revisions that are known, by class
     begun: list[Attempt] = field(default_factory=list)
     remade: list[Remade] = field(default_factory=list)
     fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
@@ -92,8 +95,23 @@ class Changes(Decided[TeacherSettings]):
         """A new booking; what becomes of it follows."""
         order = Order.of(booking)
         self.booked[order.class_id] = booking
-        self.orders[order.class_id] = order
+        self.learn({order.class_id: order})
         return order
+
+    def learn(self, found: Mapping[str, Order]) -> None:
+        """Know more bookings; those that are known stay as they are decided."""
+        for class_id, order in found.items():
+            self.orders.setdefault(class_id, order)
+            if order.revises is not None:
+                its = self.revisions.setdefault(order.revises, [])
+                its += [] if class_id in its else [class_id]
+
+    def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
+        """A class is as *booking* says from now on, its recording at *url*. Returns it so."""
+        after = order.as_booked(booking, url)
+        self.revised.append((after, booking))
+        self.orders[order.class_id] = after
+        return after
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class; raises ForbiddenMove where the tables have no such move. Returns it as it is then."""
@@ -142,13 +160,22 @@ class Changes(Decided[TeacherSettings]):
     # -- what is said --------------------------------------------------------------------------------------------------
 
     def answer(self, order: Order, code: int, why: str, times: int = 1) -> None:
-        """Answer a booking to the platform."""
+        """Answer a booking, or the change that a revision was asked for by, to the platform."""
+        if order.revises is not None:
+            self.answer_change(order.revises, code, why, times)
+            return
         self.answer_class(order.class_id, code, why, order.streamer, times)
 
     def answer_class(self, class_id: str, code: int, why: str, streamer: str | None = None, times: int = 1) -> None:
         """Answer a booking that may not be known here."""
         said = outgoing.answer(class_id, code, why, streamer)
         self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
+
+    def answer_change(self, class_id: str, code: int, why: str, times: int = 1) -> None:
+        """Answer a change; nobody has asked for that of a second airing."""
+        if not class_id.endswith(BACKUP):
+            said = outgoing.change_answer(class_id, code, why)
+            self.sends += [Outgoing(self.settings.change_result_channel, Kind.CHANNEL, said, class_id)] * times
 
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
         """Call a person; *about* is the class that is in danger."""
@@ -179,6 +206,8 @@ class Changes(Decided[TeacherSettings]):
     def bury(self, kept: Kept, error: Malformed) -> None:
         """A 400 answer where the class of the message can be read and is not booked; always a dead letter, an alarm."""
         class_id, code = error.class_id, errors.DEAD_LETTER
+        if kept.command == "change" and class_id is not None:
+            self.answer_change(class_id, errors.MALFORMED.number, error.message)
         if class_id is not None and class_id not in self.orders and kept.command == "order":
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from lectern.amendments import Amend, Change
 from lectern.body import fields_of, holds_nul, in_words, read
 from lectern.errors import Malformed
 from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report, TranscodingResult
@@ -39,10 +40,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "order": Command(Booking, "order_channel", "booking"),
         "cancel": Command(Cancel, "cancel_channel", "booking"),
+        "change": Command(Change, "change_channel", "change"),
         "transcoding": Command(TranscodingResult, "transcoding_channel", "settle"),
         "prepared": Command(Report, "report_stream", "report"),
         "ended": Command(Report, "report_stream", "report"),
         "prepare": Command(Prepare, "streamer_stream", "prepare"),
+        "amend": Command(Amend, "streamer_stream", "amend"),
         "release": Command(Release, "streamer_stream", TAKE_BACK),
         "grant": Command(Grant, "streamer_stream", TAKE_BACK),
     }

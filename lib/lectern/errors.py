@@ -81,6 +81,7 @@ NO_RECORDING = ErrorCode(
 )
 PLAYOUT_AWAY = ErrorCode(327, "the playout of a streamer is not there", Severity.CRITICAL, "Call the operations team.")
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
+NOT_BOOKED = ErrorCode(404, "a change of a class that is not booked", Severity.WARNING, "Book the class.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
 CONFLICT = ErrorCode(
     409,
@@ -131,6 +132,7 @@ CODES: dict[int, ErrorCode] = {
         NO_RECORDING,
         PLAYOUT_AWAY,
         MALFORMED,
+        NOT_BOOKED,
         CONFLICT,
         ENDED,
         CANCELLED,

@@ -1,10 +1,11 @@
 """What the databases say, as values: effects read them, decisions are made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lectern.messages import Booking
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.stems import stem
+from lectern.wire import revised
 
 RenditionKey = tuple[int, Resolution]
 
@@ -17,6 +18,11 @@ class Rendition:
     attempt: int = 0
     attempts_today: int = 0
     attempts_since: float = 0.0
+
+    @classmethod
+    def of(cls, begun: "Attempt") -> "Rendition":
+        """The rendition while an attempt is under way."""
+        return cls(RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since)
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,11 @@ class Order:
     placement: int = 0
     promised_at: float | None = None
     url_stem: str | None = None
+    revises: str | None = None
+    """Of a revision: the class that is to be so, once a streamer has what it needs."""
+
+    booked: str | None = None
+    """Of a class that was changed: the payload as it was booked."""
 
     @classmethod
     def of(cls, booking: Booking) -> "Order":
@@ -126,7 +137,15 @@ class Order:
             booking.start_time,
             booking.end_time,
             url_stem=booking.stem if booking.record_id is None else None,
+            revises=revised(booking.class_id),
         )
+
+    def as_booked(self, booking: Booking, url: str | None) -> "Order":
+        """The same class with the times, push URL and recording of *booking*, which lies at *url*."""
+        new = Order.of(booking)
+        taken = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
+        booked = self.booked or self.payload
+        return replace(self, **{name: getattr(new, name) for name in taken}, url=url, booked=booked)
 
     @property
     def stem(self) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from lectern.amendments import Change, ChangeResult
 from lectern.messages import Alarm, Booking, Cancel, Message, OrderResult, TranscodingResult
 
-SENT = (Booking, Cancel, TranscodingResult)
+SENT = (Booking, Cancel, Change, TranscodingResult)
 """What the platform and the transcoders send to lectern."""
 
-READ = (OrderResult, Alarm)
+READ = (OrderResult, ChangeResult, Alarm)
 """What they read. What teacher and streamers tell each other is theirs alone."""
 
 _RENAMED = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}

@@ -112,6 +112,11 @@ class Booking(Message):
             return stems.of_url(self.video_url or "")
         return stem(self.record_id, self.video_resolution)
 
+    def under(self, airing_id: str) -> "Booking":
+        """The same under the id of another airing, which no class_id on the wire can have."""
+        given = {name: getattr(self, name) for name in Booking.model_fields} | (self.model_extra or {})
+        return Booking.model_construct(**{**given, "class_id": airing_id})
+
 
 class Cancel(Message):
     """The class shall not be aired."""

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic_core import from_json
 
 from lectern import errors
+from lectern.amendments import ChangeResult
 from lectern.errors import ErrorCode
 from lectern.messages import Alarm, Message, OrderResult, Prepare
 from lectern.states import Resolution
@@ -38,6 +39,12 @@ def answer(class_id: str, code: int, message: str, streamer: str | None = None) 
     """Our answer to a booking: a success has code 0."""
     result: Literal["success", "fail"] = "fail" if code else "success"
     return OrderResult.model_construct(class_id=class_id, result=result, code=code, message=message, streamer=streamer)
+
+
+def change_answer(class_id: str, code: int, message: str) -> ChangeResult:
+    """Our answer to a change: a success has code 0."""
+    result: Literal["success", "fail"] = "fail" if code else "success"
+    return ChangeResult.model_construct(class_id=class_id, result=result, code=code, message=message)
 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:

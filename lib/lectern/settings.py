@@ -42,8 +42,10 @@ class Common(BaseSettings):
 
     order_channel: str = "order"
     cancel_channel: str = "cancel"
+    change_channel: str = "change"
     transcoding_channel: str = "transcoding"
     order_result_channel: str = "order_result"
+    change_result_channel: str = "change_result"
     alarm_channel: str = "alarm"
     waiting_key: str = "{record_id}_{resolution}"
     streamer_stream: str = "streamer:{name}"

@@ -58,6 +58,7 @@ class StreamerChanges(Decided[StreamerSettings]):
     admitted: list[Admitted] = field(default_factory=list)
     placed: list[tuple[str, int]] = field(default_factory=list)  # a class that is here, by a later placement
     moves: list[tuple[Airing, Airing]] = field(default_factory=list)  # before and after
+    amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
     given_up: list[Airing] = field(default_factory=list)  # over and broken: nobody retries them any more
     released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came, up to a placement
     taken_away: list[str] = field(default_factory=list)  # classes that are over here, and that another streamer has
@@ -102,6 +103,20 @@ class StreamerChanges(Decided[StreamerSettings]):
         lost = state is AiringState.WAITING or (one.lost and state is not AiringState.READY)
         after = replace(one, state=state, message=message, code=one.code if code is None else code.number, lost=lost)
         self.moves.append((one, after))
+        return after
+
+    def amend(self, one: Airing, revision: Airing) -> Airing:
+        """Make a class what its *revision* is, which goes. Returns the class as it is then."""
+        its = {name: getattr(revision, name) for name in ("stem", "push_url", "start_time", "end_time", "record_id")}
+        runs_on = revision.start_time == one.start_time or one.state is not AiringState.READY
+        after = replace(one, **its, run_id=one.run_id if runs_on else None)
+        self.amended.append((one, revision))
+        self.move(revision, AiringState.CANCELLED)
+        if after.state is AiringState.WAITING and revision.state is AiringState.READY:
+            after = self.move(after, AiringState.READY)
+            self.report("prepared", after, message="changed to a recording that is here")
+        elif after.state in {AiringState.READY, AiringState.ON_AIR} and revision.state is AiringState.WAITING:
+            after = self.move(after, AiringState.WAITING)
         return after
 
     def evict(self, gone: Sequence[Idle]) -> None:

@@ -16,6 +16,9 @@ NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_NAME}}}")
 BACKUP = "~backup"
 """Ends the id of the second airing of a class that has a push_url_backup; no class_id on the wire can have it."""
 
+REVISION = "^"
+"""Stands before the number at the end of a revision's id: `c-1^2` is the second change of c-1, until it is in force."""
+
 COUNT_BOUND = 2**31
 """Placements, attempts and codes are below it: every database can keep them."""
 
@@ -39,8 +42,24 @@ def _name(text: str) -> str:
     return text
 
 
+def revision_id(class_id: str, number: int) -> str:
+    """The id of a class as it shall be after its change *number*; no class_id on the wire can have it."""
+    return f"{class_id}{REVISION}{number}"
+
+
+def revised(airing_id: str) -> str | None:
+    """The class that a revision is of; None if *airing_id* is not the id of a revision."""
+    class_id, mark, number = airing_id.rpartition(REVISION)
+    return class_id if mark and _DIGITS.fullmatch(number) else None
+
+
+def class_of(airing_id: str) -> str:
+    """The class_id on the wire of a class, of its second airing, or of a revision of either."""
+    return (revised(airing_id) or airing_id).removesuffix(BACKUP)
+
+
 def _airing(text: str) -> str:
-    _name(text.removesuffix(BACKUP))
+    _name(class_of(text))
     return text
 
 
@@ -111,7 +130,7 @@ def _pattern(regex: str) -> WithJsonSchema:
 
 Name = Annotated[str, AfterValidator(_name), _pattern(NAME.pattern)]
 AiringName = Annotated[str, AfterValidator(_airing)]
-"""A class_id, or the id of its second airing."""
+"""A class_id, or the id of its second airing, or of a revision of either."""
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text), _pattern("[rR][tT][mM][pP][sS]?://.+")]
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]

@@ -35,11 +35,13 @@ def teacher(engine: Engine) -> Host[TeacherSettings]:
     return Host(settings, engine, at_teacher.journal, NOBODY, NOBODY)
 
 
-def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int) -> Host[StreamerSettings]:
+def streamer(
+    engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]
+) -> Host[StreamerSettings]:
     """A streamer with a small cache."""
     settings = StreamerSettings.load(
         _env_file=None,
-        streamer_name=ALIVE[0],
+        streamer_name=name,
         video_root=root,
         max_video_size=(max_bytes + 0.5) / GIBIBYTE,
         max_video_num=max_num,

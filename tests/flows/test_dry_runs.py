@@ -19,10 +19,12 @@ from flows import host as at_host
 from flows.host import Teacher
 from flows.teacher import moves, requests
 from flows.teacher.booking import booking
+from flows.teacher.change import change
 from flows.teacher.moves import move
 from flows.teacher.reports import report
 from flows.teacher.results import settle
 from flows.teacher.sweep import sweep_teacher
+from lectern.amendments import Change
 from lectern.changes import Changes, Granted
 from lectern.decide import lease
 from lectern.decide.lines import lines
@@ -31,6 +33,7 @@ from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import TeacherTable, orders
+from lectern.errors import Misuse
 from lectern.facts import Attempt
 from lectern.messages import Booking, Cancel, Message, Report
 from lectern.states import Backend, BookingState, Resolution
@@ -171,6 +174,29 @@ def test_of_bookings_and_cancels(stage: Stage) -> None:
     assert {"c-1: received -> placed", "c-2: received -> waiting", "c-3: received -> refused"} <= set(said)
     assert {"c-1: delivered again", "c-0: placed -> cancelled", "to order_result: order_result c-3"} <= set(said)
     assert {"6666_720P: oss transcoding, attempt 1", "to alarm: alarm 504", "inbox 6: dead"} <= set(said)
+
+
+def test_of_changes(stage: Stage) -> None:
+    under_way(stage, 600)
+    stage.placed("c-5", ready=True)
+    ids = stage.comes(
+        Change(class_id="c-5", end_time=time.time() + 9000),
+        Change(class_id="c-1", push_url="rtmp://push.example/live/other"),
+        Change(class_id="c-9", end_time=time.time() + 9000),
+        '{"cmd":"change","class_id":"c-5"}',
+    )
+    said = agree(stage, "change", lambda **options: change.fn(ids, **options))
+    assert {"c-5^1: received -> placed", "c-1: its booking is changed"} <= set(said)
+    assert {"to change_result: change_result c-9", "inbox 4: dead"} <= set(said)
+
+
+def test_of_a_change_by_hand(stage: Stage) -> None:
+    stage.placed("c-5", ready=True)
+    end = time.time() + 9000
+    said = agree(stage, "change", lambda **options: change.fn(class_id="c-5", end_time=end, **options))
+    assert "c-5^1: received -> placed" in said
+    with pytest.raises(Misuse, match="nothing is to be changed"):
+        stage.run(lambda: change.fn(class_id="c-5"))
 
 
 def test_of_reports(stage: Stage) -> None:

@@ -52,7 +52,10 @@ def run(request: pytest.FixtureRequest, day: Stage) -> Run:
         "REDIS_URL": day.town.redis_url,
         "TRANSCODE_SIGN_KEY": SECRET,
         "TEACHER_API": f"http://{day.settings['API_BIND']}",
-        **{f"{name.upper()}_CHANNEL": day.channels[name] for name in ("order", "cancel", "order_result")},
+        **{
+            f"{name.upper()}_CHANNEL": day.channels[name]
+            for name in ("order", "change", "cancel", "order_result", "change_result")
+        },
     }
 
     def with_arguments(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -69,7 +72,7 @@ def run(request: pytest.FixtureRequest, day: Stage) -> Run:
     return with_arguments
 
 
-def test_a_booking_is_answered_and_a_cancel_ends_it(day: Stage, run: Run) -> None:
+def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(day: Stage, run: Run) -> None:
     """The program waits for the answer and prints it; what it sent is of the schema, and so is what it got."""
     booking = day.booking(day.town.record("480P"), "480P", listed=("480P",), length_s=3600)
     done = run("book", "-", given=json.dumps(booking))
@@ -78,6 +81,12 @@ def test_a_booking_is_answered_and_a_cancel_ends_it(day: Stage, run: Run) -> Non
     assert (answer["class_id"], answer["result"], answer["code"]) == (booking["class_id"], "success", 0)
     for message in (booking, answer):
         jsonschema.validate(message, message_schema.schema())
+    later = {"end_time": booking["end_time"] + 600}
+    changed = run("change", booking["class_id"], json.dumps(later))
+    assert changed.returncode == 0, changed.stderr
+    for message in ({"cmd": "change", "class_id": booking["class_id"], **later}, json.loads(changed.stdout)):
+        jsonschema.validate(message, message_schema.schema())
+    assert day.order(booking["class_id"])["end_time"] == later["end_time"]
     assert run("cancel", booking["class_id"]).returncode == 0
     wait_until(lambda: day.order(booking["class_id"])["state"] == "cancelled", description="the class is cancelled")
 

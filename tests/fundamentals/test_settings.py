@@ -21,8 +21,10 @@ BOTH = {
     "LOG_FORMAT": "text",
     "ORDER_CHANNEL": "order",
     "CANCEL_CHANNEL": "cancel",
+    "CHANGE_CHANNEL": "change",
     "TRANSCODING_CHANNEL": "transcoding",
     "ORDER_RESULT_CHANNEL": "order_result",
+    "CHANGE_RESULT_CHANNEL": "change_result",
     "ALARM_CHANNEL": "alarm",
     "WAITING_KEY": "{record_id}_{resolution}",
 }

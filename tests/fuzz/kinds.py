@@ -83,7 +83,7 @@ def doubled_keys(draw: Draw) -> Odd:
 def commands(draw: Draw) -> Odd:
     """A command that nobody knows, or none."""
     odd_ones: tuple[object, ...] = (
-        *("", "ORDER", "order ", "dead_letter", "order_result", "alarm", "change", "teacher", "a" * 300, "é"),
+        *("", "ORDER", "order ", "dead_letter", "order_result", "alarm", "changes", "teacher", "a" * 300, "é"),
         *("\0", None, 0, []),
     )
     message = {**draw.base(), "cmd": draw.chance.choice(odd_ones)}

@@ -41,7 +41,12 @@ class Hosts:
         self.launcher: Sequence[str] = _LECTERN
         self._initialised: set[str] = set()
         self._children: list[Child] = []
-        channels = [*(name for name, one in COMMANDS.items() if one.is_published), "order_result", "alarm"]
+        channels = [
+            *(name for name, one in COMMANDS.items() if one.is_published),
+            "order_result",
+            "change_result",
+            "alarm",
+        ]
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}
         self.ear = Ear(town.redis_url, self.channels["order_result"], self.channels["alarm"])
         self.oss = self.transcoder(

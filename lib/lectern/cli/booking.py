@@ -85,18 +85,22 @@ async def _send(bus: Bus, settings: Common, booking: Booking, *, wait: bool) -> 
     if not wait:
         await bus.add(settings.order_channel, booking.to_json())
         return None
+    to, answered_on = settings.order_channel, settings.order_result_channel
+    return await asked(bus, to, booking.to_json(), booking.class_id, answered_on)
+
+
+async def asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
+    """Send a message about a class to the stream *to*; returns its answer. Raises LecternError if none comes."""
     try:
-        async with asyncio.timeout(WAIT_S), bus.subscribed([settings.order_result_channel]) as heard:
-            await bus.add(settings.order_channel, booking.to_json())
+        async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
+            await bus.add(to, body)
             async for one in heard:
-                answer = _answer(one[1], booking.class_id) if one is not None else None
+                answer = _answer(one[1], class_id) if one is not None else None
                 if answer is not None:
                     return answer
     except TimeoutError:
         pass
-    raise LecternError(
-        f"{booking.class_id}: no answer within {WAIT_S:g} s. See: lectern explain {booking.class_id}, lectern status"
-    )
+    raise LecternError(f"{class_id}: no answer within {WAIT_S:g} s. See: lectern explain {class_id}, lectern status")
 
 
 def _answer(body: str, class_id: str) -> dict[str, Any] | None:

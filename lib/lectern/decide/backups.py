@@ -30,7 +30,7 @@ def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str
 
     Where there is no other, the same streamer sends both.
     """
-    booking = _booking(order)
+    booking = second_of(order.payload) if order.revises is None else None
     if booking is None or booking.class_id in changes.orders:
         return
     second = Order.of(booking)
@@ -54,14 +54,13 @@ def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, in
     return {name: load for name, load in loads.items() if name != streamer} or loads
 
 
-def _booking(order: Order) -> Booking | None:
-    """The second airing as a booking."""
-    if f'"{FIELD}"' not in order.payload:
+def second_of(payload: str) -> Booking | None:
+    """The second airing of a booking, as a booking; None if it has no push_url_backup."""
+    if f'"{FIELD}"' not in payload:
         return None
-    fields = from_json(order.payload)
+    fields = from_json(payload)
     url = fields.pop(FIELD, None)
     if url is None:
         return None
     booking = Booking.model_validate({**fields, "push_url": url})
-    given = {name: getattr(booking, name) for name in Booking.model_fields} | (booking.model_extra or {})
-    return Booking.model_construct(**{**given, "class_id": twin_id(booking.class_id)})
+    return booking.under(twin_id(booking.class_id))

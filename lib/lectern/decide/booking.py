@@ -142,9 +142,7 @@ def plan(
         result.verdicts.append(verdict)
         if attempt is not None:
             result.attempts.append(attempt)
-            now_renditions[attempt.record_id, attempt.resolution] = Rendition(
-                RenditionState.TRANSCODING, attempt.attempt, attempt.attempts_today, attempt.attempts_since
-            )
+            now_renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
         code = verdict.code.number if verdict.code else None
         now_known[booking.class_id] = Known(verdict.state, booking.payload, code, verdict.message, None)
     return result

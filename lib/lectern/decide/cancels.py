@@ -20,6 +20,9 @@ def cancel(changes: Changes, message: Cancel) -> None:
     class_id = message.class_id
     if (second := f"{class_id}{BACKUP}") in changes.orders:
         cancel(changes, Cancel.model_construct(class_id=second))
+    for revision in changes.revisions.get(class_id, ()):
+        if changes.orders[revision].state not in OVER:
+            cancel(changes, Cancel.model_construct(class_id=revision))
     order = changes.orders.get(class_id)
     if order is None:
         changes.cancels.append(CancelTold(class_id, None, changes.now + EARLY_S))

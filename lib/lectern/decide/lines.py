@@ -17,6 +17,7 @@ def lines(changes: Changes | StreamerChanges) -> list[str]:
 def _classes(changes: Changes) -> list[str]:
     return [
         *(f"{after.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
+        *(f"{one.class_id}: its booking is changed" for one, _ in changes.revised),
         *(f"{one}: delivered again" for one in sorted(changes.again)),
         *(f"{one.class_id}: taken from {one.streamer}" for one in changes.taken),
         *(f"{one.class_id}: its cancel waits for {one.streamer or 'its booking'}" for one in changes.cancels),
@@ -50,6 +51,7 @@ def _airings(changes: StreamerChanges) -> list[str]:
     return [
         *(f"{one.wanted.class_id}: new -> {one.state}" for one in changes.admitted),
         *(f"{class_id}: placement {placement}" for class_id, placement in changes.placed),
+        *(f"{one.class_id}: is as {revision.class_id} from now on" for one, revision in changes.amended),
         *(f"{before.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
         *(f"{one.class_id}: gives its rendition back" for one in changes.given_up),
         *(f"{class_id}: released before it came" for class_id, _ in changes.released_early),

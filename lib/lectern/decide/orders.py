@@ -54,7 +54,7 @@ def decide(
 
 def known(orders: Mapping[str, Order]) -> dict[str, Known]:
     """What the plan asks about the bookings that are there."""
-    return {id_: Known(o.state, o.payload, o.code, o.message, o.streamer) for id_, o in orders.items()}
+    return {id_: Known(o.state, o.booked or o.payload, o.code, o.message, o.streamer) for id_, o in orders.items()}
 
 
 def _wait(changes: Changes, order: Order) -> None:

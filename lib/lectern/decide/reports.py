@@ -7,10 +7,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from lectern import errors
 from lectern.changes import Changes
+from lectern.decide import revisions
 from lectern.decide.verdicts import Loads, place_again
 from lectern.facts import AsRun, Order
 from lectern.messages import Report
 from lectern.states import BookingState
+from lectern.wire import revised
 
 _PART = TypeAdapter(AsRun)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
@@ -34,7 +36,7 @@ NO_FACTS = Facts({}, {}, ())
 
 def are_plain(reports: Sequence[Report]) -> bool:
     """Whether each report says that a class is prepared, as nearly all do: then no more facts are needed."""
-    return all((said.cmd, said.result) == ("prepared", "success") for said in reports)
+    return all((said.cmd, said.result) == ("prepared", "success") and not revised(said.class_id) for said in reports)
 
 
 def take(changes: Changes, said: Report, facts: Facts) -> None:
@@ -47,6 +49,8 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         changes.confirmed.append(its)
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
         changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
+    elif order is not None and order.revises is not None and _is_from(order, said):
+        revisions.reported(changes, order, said, facts.loads)
     elif order is None or not _is_from(order, said):
         changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
     elif said.cmd == "prepared" and _is_news(order, said):

@@ -20,7 +20,9 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
     """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
     open_: list[tuple[Order, str]] = []
     for order, url in going:
-        if order.end_time > changes.now:
+        if order.revises is not None:
+            follow(changes, order, url)
+        elif order.end_time > changes.now:
             open_.append((order, url))
         else:
             changes.refuse(order, errors.ENDED, "it ended before its rendition was there")
@@ -34,6 +36,16 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
         changes.note("placed", order, f"on {streamer}")
         changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
         backups.add(changes, order, streamer, url, loads)
+
+
+def follow(changes: Changes, revision: Order, url: str) -> None:
+    """A revision goes where its class is; if that is nowhere any more, the change is refused."""
+    its = changes.orders.get(revision.revises or "")
+    if its is None or its.state not in backups.ON:
+        changes.refuse(revision, errors.ENDED, f"the class is {its.state if its else 'not there'}")
+        return
+    changes.place(revision, its.streamer or "", url)
+    changes.row(revision.class_id, "proceed", where=its.streamer or "", detail=revision.stem)
 
 
 def place_again(

@@ -13,8 +13,8 @@ def wanted(settings: Settings) -> Mapping[str, str]:
     if isinstance(settings, StreamerSettings):
         streams.append(settings.streamer_stream.format(name=settings.name))
     else:
-        streams += [settings.order_channel, settings.cancel_channel, settings.transcoding_channel]
-        streams.append(settings.order_result_channel)
+        streams += [settings.order_channel, settings.cancel_channel, settings.change_channel]
+        streams += [settings.transcoding_channel, settings.order_result_channel, settings.change_result_channel]
     return dict.fromkeys(hashes, "hash") | dict.fromkeys(streams, "stream")
 
 

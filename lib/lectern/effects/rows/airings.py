@@ -13,6 +13,7 @@ from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Admitted
+from lectern.wire import REVISION
 
 _COLUMNS = (
     classes.c.class_id,
@@ -29,6 +30,10 @@ _COLUMNS = (
     classes.c.lost_at,
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
+
+
+NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
+"""Of the classes only those that are aired: a revision is what one of them is to become."""
 
 
 def selected() -> Select[Any]:
@@ -99,7 +104,7 @@ def live(connection: Connection) -> list[Airing]:
     One that was refused because it lost its file is among them until its teacher takes it away: it was promised.
     """
     lost = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
-    wanted = selected().where(or_(classes.c.state.in_(LIVE_AIRINGS), lost))
+    wanted = selected().where(or_(classes.c.state.in_(LIVE_AIRINGS), lost), NO_REVISION)
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
@@ -109,7 +114,7 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
     wanted = selected()
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
-    found = readable(connection.execute(wanted.where(wanted_state, began, goes_on)))
+    found = readable(connection.execute(wanted.where(wanted_state, began, goes_on, NO_REVISION)))
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
 

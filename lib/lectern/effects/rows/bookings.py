@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Float, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Float, bindparam, func, select, update
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
@@ -70,6 +70,11 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     if not class_ids:
         return {}
     return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
+
+
+def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
+    """At most a thousand of the bookings that are *such*."""
+    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(such).limit(1000))]
 
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
@@ -155,7 +160,7 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
 def overdue_waiters(connection: Connection, before: float) -> list[Order]:
     """The classes that wait since before *before* (epoch seconds) and were not alarmed."""
     late = (orders.c.state == BookingState.WAITING) & (orders.c.received_at < before) & orders.c.warned_at.is_(None)
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(late).limit(1000))]
+    return where(connection, late)
 
 
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
@@ -167,13 +172,13 @@ def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
     """The classes placed before *before* whose streamer said nothing."""
     silent = (orders.c.state == BookingState.PLACED) & (orders.c.updated_at < before) & (orders.c.end_time > now)
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(silent).limit(1000))]
+    return where(connection, silent)
 
 
 def unended(connection: Connection, before: float) -> list[Order]:
     """The classes that ended before *before*, and of which no streamer said how."""
-    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before)
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(over).limit(1000))]
+    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before) & orders.c.revises.is_(None)
+    return where(connection, over)
 
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
@@ -186,6 +191,7 @@ def unready(connection: Connection, received_before: float, now: float, until: f
     """The classes that begin between *now* and *until*, were booked before *received_before*, and are not ready."""
     open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
     near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
+    near &= orders.c.revises.is_(None)
     return [_order(row) for row in connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near))]
 
 

@@ -7,6 +7,7 @@ from lectern.decided import Decided
 from lectern.effects.files import store
 from lectern.effects.rows import (
     airings,
+    amendments,
     as_run,
     bookings,
     cache,
@@ -18,6 +19,7 @@ from lectern.effects.rows import (
     outbox,
     released,
     renditions,
+    revisions,
 )
 from lectern.effects.rows.tables.shared import Journal
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -51,6 +53,7 @@ def _bookings(connection: Connection, changes: Changes) -> None:
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
     moved = {after.class_id for _, after in changes.moves}
+    revisions.write(connection, changes.revised, now)
     bookings.update_all(connection, [(one, now if one.class_id in moved else None) for one in changes.changed()])
     bookings.touch(connection, changes.told_again, now)
     bookings.warned(connection, changes.warned, now)
@@ -116,6 +119,8 @@ def _airings(connection: Connection, changes: StreamerChanges) -> None:
     airings.add_all(connection, [(one, sites[one.wanted.stem]) for one in changes.admitted], now)
     for class_id, placement in changes.placed:
         airings.place(connection, class_id, placement)
+    for one, revision in changes.amended:
+        amendments.take_over(connection, one, revision, now)
     for before, after in changes.moves:
         airings.move(connection, before, after, now)
     for one in changes.given_up:

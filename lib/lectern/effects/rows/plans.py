@@ -25,6 +25,7 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
         .where(
             classes.c.state == AiringState.READY,
             classes.c.run_id.is_(None),
+            airings.NO_REVISION,
             classes.c.class_id.not_in(list(but)),
             func.coalesce(classes.c.updated_at, 0) <= before,
         )

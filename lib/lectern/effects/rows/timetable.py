@@ -18,12 +18,14 @@ _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
 def due(connection: Connection, now: float) -> list[Found]:
     """The classes whose time it is at *now* (epoch seconds), and that were neither refused nor cancelled, nor ended."""
     its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & orders.c.state.not_in(OVER)
+    its_time &= orders.c.revises.is_(None)
     return _found(connection, _selected(its_time))
 
 
 def following(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
     later = (orders.c.start_time > now) & orders.c.state.not_in((*OVER, BookingState.BROKEN))
+    later &= orders.c.revises.is_(None)
     found = _found(connection, _selected(later).limit(1))
     return found[0].booked if found else None
 
@@ -42,7 +44,7 @@ def outcomes(connection: Connection, since: float, until: float, institution: st
 
 
 def _begin(since: float, until: float, institution: str | None) -> ColumnElement[bool]:
-    begins = (orders.c.start_time >= since) & (orders.c.start_time < until)
+    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & orders.c.revises.is_(None)
     return begins if institution is None else begins & (orders.c.institution_id == institution)
 
 

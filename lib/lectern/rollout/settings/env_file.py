@@ -16,9 +16,10 @@ HARMLESS = frozenset(
     wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
     broadcast_lead_s playout playout_dir playout_socket slate video_root streamer_name teacher_name log_format log_level
     api_bind health_bind health_address on_control_lost
-    order_channel cancel_channel transcoding_channel order_result_channel alarm_channel waiting_key streamer_stream
-    report_stream dead_letter_stream streamers_key batch_max batch_wait_s sweep_interval_s poll_interval_s
-    heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s keep_events_s keep_classes_s
+    order_channel cancel_channel change_channel transcoding_channel order_result_channel change_result_channel
+    alarm_channel waiting_key streamer_stream report_stream dead_letter_stream streamers_key batch_max batch_wait_s
+    sweep_interval_s poll_interval_s heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s
+    keep_events_s keep_classes_s
     keep_as_run_s prune_interval_s http_timeout_s work_pool teacher_queue
     teacher_config on_transcode_timeout transcoding_time_out_s order_warn_time_out_s max_attempts_a_day
     streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget ecs_curl

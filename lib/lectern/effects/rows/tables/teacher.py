@@ -86,6 +86,8 @@ class OrderRow(TeacherTable, table=True):
     warned_at: float | None = None
     placement: int = 0  # how many streamers it had
     promised_at: float | None = None  # when the platform was answered with success
+    revises: str | None = Field(default=None, max_length=250, index=True)  # of a revision: its class
+    booked: str | None = Field(default=None, sa_type=Text)  # of a changed class: its payload before
 
 
 class StreamerRow(TeacherTable, table=True):

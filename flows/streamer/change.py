@@ -1,0 +1,61 @@
+"""Classes become their revisions: from the next second on, they are aired as the teacher says, in the same session."""
+
+import time
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from sqlalchemy import Connection
+
+from flows import show
+from flows.batch import summary
+from flows.handling import Came, handled, printed, read, table
+from flows.host import NOWHERE, Streamer, log, streamer
+from flows.streamer.handing import AHEAD_S
+from flows.tell import tell
+from lectern.amendments import Amend
+from lectern.decide import amending as decide
+from lectern.effects.rows import airings, inbox
+from lectern.errors import TryAgain
+from lectern.facts import Airing
+from lectern.streamer_changes import StreamerChanges
+
+OTHER_TIME = "the class was changed, and begins at another time"
+
+
+@flow(name="amend", persist_result=False, result_storage=NOWHERE)
+async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
+    """Bring classes of *inbox_ids* to what their teacher says since a change; what is on air goes on."""
+    host, ids = streamer(), inbox.ids_of(inbox_ids)
+    came: list[Came[Amend]] = await read(host, ids, (Amend,))
+    found = await handled(host, came, decided, dry_run=dry_run)
+    if dry_run:
+        return await printed("amend", found.done)
+    for one, revision in [pair for changes in found.done for pair in changes.amended]:
+        await _follow(host, one, revision)
+    host.unplanned.set()
+    host.playout.wanted.set()
+    await tell(host)
+    rows = table(found)
+    await show.table("amend-batch", rows, "What became of each class")
+    return found.state(summary(rows), len(ids))
+
+
+def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
+    """What becomes of the classes that are to become their revisions."""
+    known = airings.by_id(connection, [name for one in messages for name in (one.class_id, one.revision)])
+    for one in messages:
+        known |= decide.amend(changes, one, known.get(one.class_id), known.get(one.revision))
+
+
+async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
+    """Take back what was planned of a class for its old time; all else the playout hears when it is told next."""
+    if revision.start_time == one.start_time:
+        return
+    if revision.start_time > time.time() + AHEAD_S:  # so late that the playout is not told of it now
+        await host.playout.cancel(one.class_id)
+    if one.run_id is not None and one.class_id not in host.playout.watches:
+        try:
+            await host.runs.cancel(one.run_id, OTHER_TIME)
+        except TryAgain as error:
+            log.warning("%s: its run cannot be cancelled in the UI: %s", one.class_id, error.message)

@@ -1,0 +1,100 @@
+"""Booked classes are changed: new times, another push URL, another recording, also while they are on air."""
+
+from collections.abc import Sequence
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from flows import show
+from flows.batch import summary
+from flows.handling import Came, DecideAll, changed, handled, printed, read, table
+from flows.host import NOWHERE, teacher
+from flows.teacher.booking import after
+from flows.teacher.living import living, put_back
+from lectern.amendments import Change
+from lectern.body import in_words
+from lectern.changes import Changes
+from lectern.decide import revisions as decide
+from lectern.decide.attempts import Limits
+from lectern.decide.backups import twin_id
+from lectern.effects.rows import bookings, inbox, renditions, revisions
+from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.messages import Booking
+
+
+@flow(name="change", persist_result=False, result_storage=NOWHERE)
+async def change(
+    inbox_ids: str = "",
+    class_id: str = "",
+    start_time: float | None = None,
+    end_time: float | None = None,
+    dry_run: bool = False,
+) -> State[None]:
+    """Change booked classes, as the messages of *inbox_ids* ask, or the times of one class by hand.
+
+    Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
+
+    Args:
+        inbox_ids: Messages of the inbox, as in 3-7,9. By hand it stays empty.
+        class_id: By hand, the class that is to be changed.
+        start_time: By hand, when it is to begin, in epoch seconds; it stays where this is empty.
+        end_time: By hand, when it is to end, in epoch seconds; it stays where this is empty.
+        dry_run: Only show what would be written.
+    """
+    host, ids = teacher(), inbox.ids_of(inbox_ids)
+    by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []
+    try:
+        alive = await living(host)
+    except TryAgain as error:
+        return await put_back(host, ids, error, dry_run=dry_run)
+    go = decided(alive, Limits.of(host.settings))
+    came: list[Came[Change]] = await read(host, ids, (Change,))
+    found = await handled(host, came, go, dry_run=dry_run)
+    if by_hand:
+        found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
+    if dry_run:
+        return await printed("change", found.done)
+    await after(host, found.done)
+    rows = table(found)
+    await show.table("change-batch", rows, "What became of each change")
+    return found.state(summary(rows), len(ids) + len(by_hand))
+
+
+def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:
+    try:
+        return Change(class_id=class_id, start_time=start_time, end_time=end_time)
+    except ValidationError as error:
+        raise Misuse(in_words(error)) from error
+
+
+def decided(alive: Sequence[str], limits: Limits) -> DecideAll[Changes, Change]:
+    """What becomes of changes while the streamers *alive* are heard of."""
+
+    def go(connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
+        decide.decide(changes, asked, facts(connection, changes, asked, alive), limits)
+
+    return go
+
+
+def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:
+    """What the database says of the classes that are to be changed, and of what they shall be."""
+    ids = [one.class_id for one in asked]
+    both = [*ids, *map(twin_id, ids)]
+    changes.learn(bookings.by_id(connection, both))
+    changes.learn(revisions.of(connection, both))
+    wanted = [one for each in asked if (one := _wanted(changes, each)) is not None]
+    keys = {one.key for one in wanted if one.key is not None}
+    return decide.Facts(
+        dict(renditions.states(connection, keys)),
+        bookings.taken(connection, wanted, changes.now),
+        bookings.loads(connection, alive, changes.now),
+    )
+
+
+def _wanted(changes: Changes, asked: Change) -> Booking | None:
+    try:
+        return decide.wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)[1]
+    except Refuse:
+        return None  # as will be decided

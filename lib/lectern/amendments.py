@@ -1,0 +1,68 @@
+"""A class that is booked is changed: the messages about it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from lectern.messages import Booking, Message
+from lectern.wire import AiringName, Count, EpochSeconds, HttpUrl, Name, RecordId, RtmpUrl, WireResolution
+
+
+class Change(Message):
+    """New times, push URLs or another recording of a booked class; what is absent stays as it is."""
+
+    cmd: Literal["change"] = "change"
+    class_id: Name
+    start_time: EpochSeconds | None = None
+    end_time: EpochSeconds | None = None
+    push_url: RtmpUrl | None = None
+    push_url_backup: RtmpUrl | None = None
+    record_id: RecordId | None = None
+    video_url: HttpUrl | None = None
+    video_url_list: Mapping[str, str | None] | None = None
+    video_resolution: WireResolution | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Change":
+        if not self.given:
+            raise ValueError(f"nothing is to be changed: name one of {', '.join(self._names())}")
+        return self
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(name for name in cls.model_fields if name not in {"cmd", "class_id"})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are to be changed."""
+        return {name: value for name in self._names() if (value := getattr(self, name)) is not None}
+
+    def onto(self, booked: Mapping[str, Any]) -> Booking:
+        """The booking that comes of the one with the fields *booked*; raises ValidationError where it is none.
+
+        The URLs of a recording are those of its record: another record_id comes with its own, or without any.
+        """
+        fields, given = dict(booked), self.given
+        if given.get("record_id", fields.get("record_id")) != fields.get("record_id"):
+            fields = {name: value for name, value in fields.items() if name not in {"video_url", "video_url_list"}}
+        return Booking.model_validate({**fields, **given, "cmd": "order", "class_id": self.class_id})
+
+
+class ChangeResult(Message):
+    """Our answer to a change: it is in force, or the class stays as it was."""
+
+    cmd: Literal["change_result"] = "change_result"
+    class_id: str
+    result: Literal["success", "fail"]
+    code: int
+    message: str
+
+
+class Amend(Message):
+    """Teacher to streamer: from now on the class is as its *revision*, which is prepared and goes."""
+
+    cmd: Literal["amend"] = "amend"
+    class_id: AiringName
+    revision: AiringName
+    placement: Count

@@ -1,0 +1,107 @@
+"""``lectern change``: what the platform asks for a class that is booked, by hand."""
+
+import asyncio
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from lectern.amendments import Change
+from lectern.body import in_words
+from lectern.changes import Changes
+from lectern.cli import places
+from lectern.cli.booking import asked
+from lectern.cli.terms import Json, on_bus, read, say
+from lectern.decide import revisions as decide
+from lectern.decide.attempts import Limits
+from lectern.decide.lines import lines
+from lectern.effects.rows import bookings
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import Misuse
+from lectern.settings import Common, TeacherSettings
+
+app = typer.Typer()
+RECORDING = ("record_id", "video_url", "video_url_list", "video_resolution")
+_TIME = "as 2026-11-26T19:00 (this host's time), or in epoch seconds"
+_Start = Annotated[str | None, typer.Option("--start", help=f"When it begins, {_TIME}.")]
+_End = Annotated[str | None, typer.Option("--end", help=f"When it ends, {_TIME}.")]
+_Push = Annotated[str | None, typer.Option("--push-url", help="Where it is pushed to.")]
+_Backup = Annotated[str | None, typer.Option("--push-url-backup", help="Where its second airing is pushed to.")]
+_Recording = Annotated[
+    Path | None, typer.Option("--recording", help=f"A JSON file with another recording: {', '.join(RECORDING)}.")
+]
+
+
+@app.command()
+def change(
+    class_id: str,
+    start: _Start = None,
+    end: _End = None,
+    push_url: _Push = None,
+    push_url_backup: _Backup = None,
+    recording: _Recording = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written now; send nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer; exit code 1 if it is refused.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Change a booked class by hand, also while it is on air; what is not named stays as it is."""
+    fields: dict[str, Any] = {"start_time": _seconds("--start", start), "end_time": _seconds("--end", end)}
+    fields |= {"push_url": push_url, "push_url_backup": push_url_backup, **_recording(recording)}
+    try:
+        message = Change(class_id=class_id, **fields)
+    except ValidationError as error:
+        raise Misuse(in_words(error)) from error
+    if dry_run:
+        said = _plan(message)
+        say(as_json, {"class_id": class_id, "plan": said}, said)
+        return
+    settings = Common.load()
+    to, answered_on = settings.change_channel, settings.change_result_channel
+    if not wait:
+        asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
+        print(f"{class_id}: the change is sent; whether it is taken, says: lectern explain {class_id}")
+        return
+    answer = asyncio.run(on_bus(settings, lambda bus: asked(bus, to, message.to_json(), class_id, answered_on)))
+    say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
+    raise typer.Exit(0 if answer["result"] == "success" else 1)
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise Misuse(f"{option}: {text!r:.60} is no time. Write it {_TIME}.") from error
+
+
+def _recording(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        fields = json.loads(read(file))
+    except ValueError as error:
+        raise Misuse(f"{file}: it is not JSON: {error}") from error
+    if not isinstance(fields, dict) or not fields or fields.keys() - set(RECORDING):
+        raise Misuse(f"{file}: a JSON object with some of {', '.join(RECORDING)} is needed, and nothing else.")
+    return fields
+
+
+def _plan(message: Change) -> list[str]:
+    """What the teacher would write now; of the disk of a streamer nobody knows before it is asked."""
+    from flows.teacher.change import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
+
+    place = places.teacher()
+    assert isinstance(place.settings, TeacherSettings)
+    changes = Changes(place.settings, time.time())
+    with looking(place.engine, "teacher") as connection:
+        known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
+    decide.decide(changes, [message], known, Limits.of(place.settings))
+    return [
+        *lines(changes),
+        *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),
+    ]

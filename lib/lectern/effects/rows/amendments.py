@@ -1,0 +1,25 @@
+"""A class of a streamer becomes its revision: its citation goes from the one rendition to the other."""
+
+from sqlalchemy import Connection, select, update
+
+from lectern.effects.rows import cache
+from lectern.effects.rows.tables.streamer import classes, tasks
+from lectern.facts import Airing
+from lectern.states import AiringState
+
+_TASK = ("video_url", "push_url", "start_time", "end_time", "institution_id")
+_CLASS = ("video_id", "site", "record_id")
+
+
+def take_over(connection: Connection, one: Airing, revision: Airing, now: float) -> None:
+    """The class *one* has the times, push URL and rendition of its *revision* from now on; its state stays."""
+    of_class = select(*(classes.c[name] for name in _CLASS)).where(classes.c.class_id == revision.class_id)
+    of_task = select(*(tasks.c[name] for name in _TASK)).where(tasks.c.class_id == revision.class_id)
+    values = {**connection.execute(of_class).one()._mapping, "updated_at": now}
+    if revision.start_time != one.start_time and one.state is AiringState.READY:
+        values["run_id"] = None  # the run of its old time is cancelled
+    task = {**connection.execute(of_task).one()._mapping}
+    connection.execute(update(classes).where(classes.c.class_id == one.class_id).values(**values))
+    connection.execute(update(tasks).where(tasks.c.class_id == one.class_id).values(**task))
+    cache.cite(connection, revision.stem, 1, now)
+    cache.uncite(connection, one.stem)

@@ -1,0 +1,56 @@
+"""Classes that are changed: their revisions, and how they are written when one is in force."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from lectern.effects.rows import bookings
+from lectern.effects.rows.among import among, these
+from lectern.effects.rows.tables.teacher import orders
+from lectern.facts import Order
+from lectern.messages import Booking
+from lectern.states import BookingState
+
+WAITS = (BookingState.WAITING, BookingState.PLACED)
+"""States of a revision that is neither in force nor refused."""
+
+_AMENDED = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem", "url", "booked")
+"""What a change can make another."""
+
+_REVISE = (
+    update(orders)
+    .where(orders.c.class_id == bindparam("of"))
+    .values({name: bindparam(f"new_{name}") for name in (*_AMENDED, "stream", "updated_at")})
+)
+_REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
+
+
+def of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
+    """The revisions of *class_ids*, also those that are in force or refused, by their own ids."""
+    if not class_ids:
+        return {}
+    ids = list(connection.execute(_REVISIONS, these(class_ids)).scalars())
+    return bookings.by_id(connection, ids)
+
+
+def forsaken(connection: Connection) -> list[Order]:
+    """The revisions that wait for something although their class is over, or is not there."""
+    its = orders.alias()
+    goes_on = its.c.state.in_((BookingState.WAITING, *bookings.LOADING))
+    alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on).exists()
+    return bookings.where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
+
+
+def write(connection: Connection, revised: Sequence[tuple[Order, Booking]], now: float) -> None:
+    """Write classes as they are booked since a change."""
+    rows = [
+        {
+            "of": one.class_id,
+            "new_stream": booking.stream,
+            "new_updated_at": now,
+            **{f"new_{name}": getattr(one, name) for name in _AMENDED},
+        }
+        for one, booking in revised
+    ]
+    if rows:
+        connection.execute(_REVISE, rows)

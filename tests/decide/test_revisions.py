@@ -1,0 +1,295 @@
+"""A booked class is changed: admitted as a booking is, in force once its streamer has it, or left as it was."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lectern import errors
+from lectern.amendments import Amend, Change, ChangeResult
+from lectern.changes import Changes
+from lectern.decide import booking as bookings
+from lectern.decide import reports, results, revisions
+from lectern.decide.cancels import cancel
+from lectern.decide.lines import lines
+from lectern.decide.results import Waiters
+from lectern.decide.revisions import IN_FORCE, Facts
+from lectern.decide.verdicts import place_again, proceed
+from lectern.facts import Order, Rendition, Slot
+from lectern.messages import Cancel, OrderResult, Prepare, Release, Report
+from lectern.settings import TeacherSettings
+from lectern.states import BookingState, RenditionState, Resolution
+from tests import strategies
+from tests.decide.test_booking import LIMITS
+
+LIES: str = "http://origin.example/6666_720P.flv"
+OTHER: dict[str, Any] = {"record_id": 7777, "video_url_list": {"720P": "http://origin.example/7777_720P.flv"}}
+FIRST = "c-1^1"
+
+
+@pytest.fixture
+def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changes:
+    monkeypatch.chdir(tmp_path)
+    return Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), strategies.NOW)
+
+
+def facts(**more: Any) -> Facts:
+    return Facts(**{"renditions": {}, "taken": {}, "loads": {"s1": 0, "s2": 0}, **more})
+
+
+def ready(changes: Changes, **fields: Any) -> Order:
+    """A class that a streamer has prepared; what was said so far is forgotten."""
+    order = changes.book(strategies.booking("c-1", **fields))
+    proceed(changes, [(order, LIES)], {"s1": 0, "s2": 0})
+    for class_id in list(changes.orders):
+        prepared(changes, class_id)
+    changes.sends.clear()
+    return changes.orders["c-1"]
+
+
+def prepared(changes: Changes, class_id: str, code: int = 0, message: str = "") -> None:
+    """The streamer of a class, or of a revision, reports that it has it, or why not."""
+    order = changes.orders[class_id]
+    said = Report(
+        cmd="prepared",
+        class_id=class_id,
+        streamer=order.streamer or "",
+        result="fail" if code else "success",
+        code=code,
+        message=message,
+        placement=order.placement,
+    )
+    reports.take(changes, said, reports.Facts({"s1": 0, "s2": 0}, {}, ()))
+
+
+def change(changes: Changes, known: Facts | None = None, **fields: Any) -> None:
+    revisions.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
+
+
+def told(changes: Changes, kind: type[Any]) -> list[Any]:
+    return [one.message for one in changes.sends if isinstance(one.message, kind)]
+
+
+def answers(changes: Changes) -> list[tuple[str, int]]:
+    return [(one.class_id, one.code) for one in told(changes, ChangeResult)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start_time": strategies.NOW + 400},
+        {"start_time": strategies.NOW + 1200},
+        {"end_time": strategies.NOW + 9000},
+        {"end_time": strategies.NOW + 900},
+        {"push_url": "rtmp://other.example/live/c-1"},
+        OTHER,
+    ],
+    ids=["earlier", "later", "longer", "shorter", "another push URL", "another recording"],
+)
+def test_a_change_is_in_force_once_its_streamer_has_it(changes: Changes, fields: dict[str, Any]) -> None:
+    before = ready(changes)
+    change(changes, **fields)
+    (asked,) = told(changes, Prepare)
+    assert (asked.class_id, changes.orders[FIRST].streamer) == (FIRST, before.streamer)
+    assert changes.orders["c-1"] == before
+    assert answers(changes) == []
+    prepared(changes, FIRST)
+    after, wanted = (
+        changes.orders["c-1"],
+        strategies.booking("c-1", **({"video_url": None} if "record_id" in fields else {}) | fields),
+    )
+    assert (after.payload, after.booked) == (wanted.payload, before.payload)
+    assert (after.start_time, after.end_time, after.stem) == (wanted.start_time, wanted.end_time, wanted.stem)
+    assert (after.state, after.streamer, after.placement) == (before.state, before.streamer, before.placement)
+    assert told(changes, Amend) == [Amend(class_id="c-1", revision=FIRST, placement=before.placement)]
+    assert answers(changes) == [("c-1", 0)]
+    assert told(changes, OrderResult) == []
+    assert "c-1: its booking is changed" in lines(changes)
+
+
+def test_what_stays_is_not_named_and_the_recording_is_where_it_was(changes: Changes) -> None:
+    """Its rendition was transcoded, so that no URL of the booking leads to it."""
+    ready(changes)
+    rendition = Rendition(RenditionState.SUCCESS)
+    change(changes, facts(renditions={(6666, Resolution.P720): rendition}), end_time=strategies.NOW + 9000)
+    (asked,) = told(changes, Prepare)
+    assert (asked.video_url, asked.end_time) == (LIES, strategies.NOW + 9000)
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "code"),
+    [
+        (None, {"end_time": strategies.NOW + 9000}, errors.NOT_BOOKED),
+        (BookingState.CANCELLED, {"end_time": strategies.NOW + 9000}, errors.CANCELLED),
+        (BookingState.AIRED, {"end_time": strategies.NOW + 9000}, errors.ENDED),
+        (BookingState.READY, {"end_time": strategies.NOW + 100}, errors.MALFORMED),
+        (BookingState.READY, {"start_time": strategies.NOW - 9, "end_time": strategies.NOW - 1}, errors.ENDED),
+        (BookingState.READY, {"push_url": "rtmp://push.example/live/c-2"}, errors.CONFLICT),
+        (BookingState.READY, {"record_id": 7777}, errors.NO_TRANSCODER),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused_with_the_reason_and_nothing_else_is_done(
+    changes: Changes, state: BookingState | None, fields: dict[str, Any], code: errors.ErrorCode
+) -> None:
+    if state is not None:
+        order = ready(changes)
+        changes.orders["c-1"] = replace(order, state=state)
+    before = dict(changes.orders)
+    taken = {"rtmp://push.example:1935/live/c-2": [Slot("c-2", strategies.NOW, strategies.NOW + 5000)]}
+    change(changes, facts(taken=taken), **fields)
+    (said,) = told(changes, ChangeResult)
+    assert (said.result, said.code) == ("fail", code.number)
+    assert said.message
+    assert changes.orders == before
+    assert len(changes.sends) == 1
+
+
+def test_a_class_on_air_cannot_begin_later(changes: Changes) -> None:
+    ready(changes, start_time=strategies.NOW - 10)
+    change(changes, start_time=strategies.NOW + 60)
+    assert answers(changes) == [("c-1", errors.MALFORMED.number)]
+
+
+def test_a_streamer_that_cannot_have_it_leaves_the_class_as_it_was(changes: Changes) -> None:
+    before = ready(changes)
+    change(changes, **OTHER)
+    prepared(changes, FIRST, errors.DISK_FULL.number, "no room")
+    assert changes.orders["c-1"] == before
+    assert changes.orders[FIRST].state is BookingState.REFUSED
+    (said,) = told(changes, ChangeResult)
+    assert (said.code, said.message) == (316, "no room")
+
+
+def test_a_second_delivery_changes_nothing_and_is_answered_as_the_first(changes: Changes) -> None:
+    ready(changes)
+    for _ in range(2):
+        change(changes, **OTHER)
+    assert len(told(changes, Prepare)) == 1
+    assert answers(changes) == []
+    prepared(changes, FIRST)
+    assert answers(changes) == [("c-1", 0)] * 2
+    after = changes.orders["c-1"]
+    change(changes, **OTHER)
+    assert answers(changes) == [("c-1", 0)] * 3
+    assert (changes.orders["c-1"], len(told(changes, Amend))) == (after, 1)
+
+
+def test_changes_add_up_also_while_one_waits(changes: Changes) -> None:
+    ready(changes)
+    change(changes, **OTHER)
+    change(changes, end_time=strategies.NOW + 9000)
+    prepared(changes, "c-1^2")
+    after = changes.orders["c-1"]
+    assert (after.stem, after.end_time) == ("7777_720P", strategies.NOW + 9000)
+    prepared(changes, FIRST)  # it comes late, and is a part of what is in force
+    assert changes.orders["c-1"] == after
+    assert answers(changes) == [("c-1", 0)] * 2
+    assert [one.class_id for one in told(changes, Release)] == [FIRST]
+
+
+def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_change_alone(changes: Changes) -> None:
+    fields = {"record_id": 7777, "video_url": "http://origin.example/7777.flv"}
+    before = ready(changes)
+    change(changes, None, **fields)
+    (attempt,) = changes.begun
+    waiting = changes.orders[FIRST]
+    assert (attempt.stem, waiting.state, dict(changes.joins)) == (
+        "7777_720P",
+        BookingState.WAITING,
+        {"7777_720P": [FIRST]},
+    )
+    key = (7777, Resolution.P720)
+    results.give_up(changes, key, errors.TRANSCODE_FAILED, "ffmpeg", Waiters([waiting]))
+    assert answers(changes) == [("c-1", 208)]
+    assert changes.orders["c-1"] == before
+
+
+def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Changes) -> None:
+    before = ready(changes)
+    change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
+    url = "http://origin.example/7777_720P.flv"
+    loads = {"s1": 0, "s2": 0, "s3": 0}
+    results.succeed(changes, (7777, Resolution.P720), url, Waiters([changes.orders[FIRST]]), loads)
+    assert (changes.orders[FIRST].streamer, changes.orders[FIRST].url) == (before.streamer, url)
+    prepared(changes, FIRST)
+    assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
+
+
+def test_a_class_that_waits_for_its_rendition_is_changed_at_once(changes: Changes) -> None:
+    order = changes.book(strategies.booking("c-1"))
+    changes.move(order, BookingState.WAITING)
+    change(changes, **OTHER)
+    after = changes.orders["c-1"]
+    assert (after.state, after.stem, after.url) == (BookingState.PLACED, "7777_720P", OTHER["video_url_list"]["720P"])
+    assert changes.leaves == [("6666_720P", "c-1")]
+    assert answers(changes) == [("c-1", 0)]
+    assert [one.class_id for one in told(changes, Prepare)] == ["c-1"]
+
+
+def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:
+    ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    change(changes, end_time=strategies.NOW + 9000, push_url_backup="rtmp://backup.example/live/new")
+    assert {one.class_id for one in told(changes, Prepare)} == {FIRST, "c-1~backup^1"}
+    prepared(changes, "c-1~backup^1")
+    assert answers(changes) == []
+    prepared(changes, FIRST)
+    assert answers(changes) == [("c-1", 0)]
+    assert '"rtmp://backup.example/live/new"' in changes.orders["c-1~backup"].payload
+    assert changes.orders["c-1~backup"].end_time == strategies.NOW + 9000
+
+
+def test_a_change_can_ask_for_a_second_airing(changes: Changes) -> None:
+    ready(changes)
+    change(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    prepared(changes, FIRST)
+    assert changes.orders["c-1~backup"].state is BookingState.PLACED
+
+
+def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
+    ready(changes)
+    change(changes, **OTHER)
+    cancel(changes, Cancel(class_id="c-1"))
+    assert changes.orders[FIRST].state is BookingState.CANCELLED
+    assert answers(changes) == [("c-1", errors.CANCELLED.number)]
+    assert {one.class_id for one in told(changes, Release)} == {"c-1", FIRST}
+
+
+def test_a_change_follows_its_class_to_another_streamer(changes: Changes) -> None:
+    before = ready(changes)
+    change(changes, **OTHER)
+    place_again(changes, [changes.orders["c-1"]], {"s1": 0, "s2": 0}, {}, "it is lost", refused=False)
+    prepared(changes, FIRST)
+    moved = changes.orders["c-1"]
+    assert moved.streamer != before.streamer
+    assert (changes.orders[FIRST].streamer, changes.orders[FIRST].state) == (moved.streamer, BookingState.PLACED)
+    assert answers(changes) == []
+    prepared(changes, FIRST)
+    assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
+
+
+def test_a_change_whose_class_is_over_is_refused(changes: Changes) -> None:
+    order = ready(changes)
+    change(changes, **OTHER)
+    changes.move(order, BookingState.AIRED)
+    prepared(changes, FIRST)
+    assert answers(changes) == [("c-1", errors.ENDED.number)]
+    assert [one.class_id for one in told(changes, Release)] == [FIRST]
+
+
+def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Changes) -> None:
+    """The platform may deliver it once more after it changed the class: that contradicts nothing."""
+    ready(changes)
+    change(changes, **OTHER)
+    prepared(changes, FIRST)
+    from lectern.decide.orders import known
+
+    made = bookings.plan([strategies.booking("c-1")], known(changes.orders), {}, LIMITS, strategies.NOW)
+    assert [one.differs for one in made.again] == [False]
+
+
+def test_in_force_is_what_the_platform_reads(changes: Changes) -> None:
+    ready(changes)
+    change(changes, end_time=strategies.NOW + 9000)
+    prepared(changes, FIRST)
+    assert [one.message for one in told(changes, ChangeResult)] == [IN_FORCE]

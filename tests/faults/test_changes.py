@@ -1,0 +1,321 @@
+"""Ten thousand classes are changed while they are cancelled, moved, transcoded and reported, in any order."""
+
+import json
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+from flows.host import Host
+from flows.streamer import change as amending
+from flows.streamer import download, ends, prepare, releases
+from flows.teacher import booking, change, handling, moves, reports, results, sweep
+from lectern.amendments import Change
+from lectern.commands import COMMANDS
+from lectern.decide.attempts import Limits
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media.probe import Probe
+from lectern.effects.rows import airings, cache, inbox, leases
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.leases import Holder
+from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.streamer import classes, files, tasks
+from lectern.effects.rows.tables.teacher import orders
+from lectern.errors import BAD_RECORDING, Refuse
+from lectern.facts import Kept
+from lectern.messages import Booking, Cancel, Report, TranscodingResult
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.states import LIVE_AIRINGS, AiringState, BookingState, FileState
+from lectern.wire import class_of, revised
+from tests import strategies
+from tests.faults import hosts
+from tests.faults.interleaved import databases
+
+pytestmark = pytest.mark.timeout(580)
+CLASSES, PORTION, ROUNDS = 10_000, 500, 14
+SIZE = 10
+PROBE = Probe(640, 360, 10.0, SIZE, "h264", "aac", last_second_decodes=True)
+OVER = {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN}
+
+
+class World:
+    """A teacher and two streamers; what they say to each other waits until somebody takes it, in its order."""
+
+    def __init__(self, teacher: Host[TeacherSettings], streamers: dict[str, Host[StreamerSettings]], seed: int) -> None:
+        self.teacher, self.streamers = teacher, streamers
+        self.chance = random.Random(seed)
+        self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
+        self.answers: dict[str, Counter[str]] = {"order_result": Counter(), "change_result": Counter()}
+        self.asked: Counter[str] = Counter()
+        self._read: dict[str, int] = {}
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def send(self, to: str, class_id: str, body: str) -> None:
+        self.links[to, class_of(class_id)].append(body)
+
+    def pick(self, to: str, share: float) -> list[str]:
+        """The next messages to *to*: of each class the first of those that wait, or none."""
+        found = [link.popleft() for (who, _), link in self.links.items() if who == to and link and self._maybe(share)]
+        self.chance.shuffle(found)
+        return found
+
+    def _maybe(self, share: float) -> bool:
+        return self.chance.random() < share
+
+    def heard(self, host: Host[Any], connection: Connection) -> None:
+        """Pass on what *host* has said in this transaction."""
+        outbox, name = host.journal.outbox, host.settings.name
+        new = select(outbox).where(outbox.c.id > self._read.get(name, 0)).order_by(outbox.c.id)
+        for row in connection.execute(new):
+            self._read[name] = row.id
+            if row.target in self.answers:
+                self.answers[row.target][json.loads(row.body)["class_id"]] += 1
+            elif row.target.startswith("streamer:"):
+                self.send(row.target.removeprefix("streamer:"), row.class_id, row.body)
+            elif row.target == "streamer_report":
+                self.send("teacher", row.class_id, row.body)
+
+    def at(self, host: Host[Any], work: Callable[[Connection], object]) -> None:
+        with transaction(host.engine) as connection:
+            work(connection)
+            self.heard(host, connection)
+
+    def kept(self, connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[Kept]:
+        now = hosts.now()
+        arrived = [Arrived("test", json.loads(one)["cmd"], one) for one in bodies]
+        return inbox.keep_claimed(connection, host.journal, arrived, now, 60) if arrived else []
+
+    # -- the teacher ---------------------------------------------------------------------------------------------------
+
+    def teacher_takes(self, share: float) -> None:
+        by_flow: dict[str, list[str]] = defaultdict(list)
+        for body in self.pick("teacher", share):
+            by_flow[COMMANDS[json.loads(body)["cmd"]].flow].append(body)
+        flows: list[tuple[str, tuple[Any, ...], Any]] = [
+            ("booking", (Booking, Cancel), booking.decided(self.teacher, hosts.ALIVE)),
+            ("change", (Change,), change.decided(hosts.ALIVE, Limits.of(self.teacher.settings))),
+            ("settle", (TranscodingResult,), results.decided(self.teacher, hosts.ALIVE, {})),
+            ("report", (Report,), reports.decided(hosts.ALIVE)),
+        ]
+        self.chance.shuffle(flows)
+        for flow, kinds, go in flows:
+            self.at(self.teacher, partial(self._decide, by_flow[flow], kinds, go))
+
+    def _decide(self, bodies: Sequence[str], kinds: tuple[Any, ...], go: Any, connection: Connection) -> None:
+        came = [handling.came(one, kinds) for one in self.kept(connection, self.teacher, bodies)]
+        handling.change(connection, self.teacher, handling.of_messages(self.teacher, came, go))
+
+    def loses(self, name: str) -> None:
+        """All classes of a streamer are moved to the other one."""
+        others = [one for one in hosts.ALIVE if one != name]
+
+        def work(connection: Connection) -> None:
+            holder = leases.holder(connection, name)
+            assert isinstance(holder, Holder)
+            handling.change(connection, self.teacher, moves.taken(name, holder, others, force=True))
+
+        self.at(self.teacher, work)
+
+    def sweep(self) -> None:
+        self.at(self.teacher, lambda c: handling.change(c, self.teacher, sweep.overlooked))
+
+    # -- a streamer ----------------------------------------------------------------------------------------------------
+
+    def streamer_takes(self, name: str, share: float) -> None:
+        host, bodies = self.streamers[name], self.pick(name, share)
+        of: dict[str, list[str]] = defaultdict(list)
+        for body in bodies:
+            of[json.loads(body)["cmd"]].append(body)
+        self.at(host, lambda c: releases._handle(c, host, self.kept(c, host, of["release"])))
+        for cmd in self.chance.sample(["prepare", "amend"], 2):
+            work = self._prepare if cmd == "prepare" else self._amend
+            self.at(host, partial(work, host, of[cmd]))
+
+    def _amend(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+        amending._act(connection, host, self.kept(connection, host, bodies))
+
+    def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+        parsed = prepare._read(self.kept(connection, host, bodies))
+        prepare._name(connection, parsed)
+        looked: dict[str, Any] = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for _, one in parsed.prepares}
+        prepare._act(connection, host, parsed, looked, {})
+
+    def downloads(self, name: str, share: float) -> None:
+        """Some downloads end, a few of them badly."""
+        host = self.streamers[name]
+
+        def work(connection: Connection) -> None:
+            under_way = connection.execute(select(files.c.id).where(files.c.state == FileState.DOWNLOADING)).scalars()
+            for stem in sorted(under_way):
+                if not self._maybe(share):
+                    continue
+                if self._maybe(0.1):
+                    download._fail(connection, host, stem, Refuse("its end cannot be decoded", BAD_RECORDING))
+                else:
+                    remote = RemoteFile("http://origin.example/x", SIZE, None, None)
+                    download.arrive(connection, host, stem, remote, PROBE)
+
+        self.at(host, work)
+
+    def airs(self, name: str, share: float) -> None:
+        """Some classes begin, some that are on air end."""
+        host = self.streamers[name]
+
+        def work(connection: Connection) -> None:
+            for one in airings.live(connection):
+                if one.state is AiringState.READY and self._maybe(share):
+                    airings.move(connection, one, AiringState.ON_AIR, hosts.now())
+                elif one.state is AiringState.ON_AIR and self._maybe(share / 3):
+                    ends.release(connection, host, one, AiringState.AIRED, None, "whole")
+
+        self.at(host, work)
+
+    # -- the platform --------------------------------------------------------------------------------------------------
+
+    def platform_speaks(self, class_id: str, number: int) -> None:
+        """One more message about a class."""
+        key, draw = f"r-{class_id}", self.chance.random()
+        start = int(hosts.now()) + 3600
+        if number == 0:
+            record = 10_000 + self.chance.randrange(300)
+            listed = {"720P": f"http://origin.example/{record}_720P.flv"} if draw < 0.8 else {}
+            body = strategies.booking(
+                class_id, record_id=record, start_time=start, end_time=start + 600, video_url_list=listed
+            )
+            self.send("teacher", class_id, body.to_json())
+        elif draw < 0.6:
+            self.asked[class_id] += 1
+            self.send(
+                "teacher", class_id, json.dumps({"cmd": "change", "class_id": class_id, **self._fields(start, key)})
+            )
+        elif draw < 0.68:
+            self.send("teacher", class_id, Cancel(class_id=class_id).to_json())
+
+    def _fields(self, start: int, key: str) -> dict[str, object]:
+        record = 10_000 + self.chance.randrange(300)
+        recording: dict[str, object] = {"record_id": record, "video_url": f"http://origin.example/{record}.flv"}
+        return self.chance.choice(
+            [
+                {"start_time": start + self.chance.randrange(-60, 60)},
+                {"end_time": start + self.chance.choice([300, 900, 1200])},
+                {"push_url": f"rtmp://push.example/live/{key}-{self.chance.randrange(3)}"},
+                {"push_url_backup": f"rtmp://backup.example/live/{key}"},
+                recording | {"video_url_list": {"720P": f"http://origin.example/{record}_720P.flv"}},
+                recording,
+            ]
+        )
+
+    def transcoder_speaks(self, share: float) -> None:
+        def work(connection: Connection) -> None:
+            waiting = select(orders.c.record_id).where(orders.c.state == BookingState.WAITING).distinct()
+            for record in sorted(connection.execute(waiting).scalars()):
+                if self._maybe(share):
+                    ok = self._maybe(0.7)
+                    said = strategies.result(
+                        success=ok,
+                        record_id=record,
+                        transcode_video_url=f"http://origin.example/{record}_720P.flv" if ok else None,
+                    )
+                    self.send("teacher", f"result-{record}", said.to_json())
+
+        self.at(self.teacher, work)
+
+    # -- what must be so -----------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Everything that waits is taken, until nobody says anything any more."""
+        for _ in range(60):
+            self.transcoder_speaks(1)
+            self.teacher_takes(1)
+            for name in self.streamers:
+                self.streamer_takes(name, 1)
+                self.downloads(name, 1)
+            self.sweep()
+            if not any(self.links.values()):
+                return
+        raise AssertionError({key: list(link)[:3] for key, link in self.links.items() if link})
+
+    def faults(self, class_ids: Sequence[str]) -> Iterator[str]:
+        """What is inconsistent, in words."""
+        with transaction(self.teacher.engine) as connection:
+            booked = {row.class_id: row for row in connection.execute(select(orders))}
+        for class_id in class_ids:
+            if self.answers["order_result"][class_id] != 1:
+                yield f"{class_id}: {self.answers['order_result'][class_id]} answers"
+            if self.answers["change_result"][class_id] != self.asked[class_id]:
+                yield f"{class_id}: {self.asked[class_id]} changes, {self.answers['change_result'][class_id]} answers"
+        live: dict[str, str] = {}
+        for name, host in self.streamers.items():
+            yield from self._of_streamer(name, host, booked, live)
+        for class_id, row in booked.items():
+            if row.revises is not None and row.state not in OVER:
+                yield f"{class_id}: is a revision that is {row.state}"
+            if row.revises is None and row.state not in OVER and live.get(class_id) != row.streamer:
+                yield f"{class_id}: is {row.state} on {row.streamer}, and lives on {live.get(class_id)}"
+
+    def _of_streamer(
+        self, name: str, host: Host[StreamerSettings], booked: dict[str, Any], live: dict[str, str]
+    ) -> Iterator[str]:
+        joined = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
+        wanted = select(classes, tasks.c.push_url, tasks.c.start_time, tasks.c.end_time).select_from(joined)
+        with transaction(host.engine) as connection:
+            cited = Counter({row.id: row.num_cite for row in connection.execute(select(files)) if row.num_cite})
+            if cited != Counter(airings.citations(connection)):
+                yield f"{name}: citations are {cited - Counter(airings.citations(connection))} off"
+            for row in connection.execute(wanted.where(classes.c.state.in_(LIVE_AIRINGS))):
+                order = booked[row.class_id]
+                if row.class_id in live:
+                    yield f"{row.class_id}: is on {name}, and on {live[row.class_id]}"
+                live[row.class_id] = name
+                if revised(row.class_id):
+                    yield f"{row.class_id}: its revision lives on {name}"
+                if order.state in OVER:
+                    yield f"{row.class_id}: is {order.state}, and lives on {name}"
+                its = (
+                    f"{order.record_id}_720P",
+                    order.start_time,
+                    order.end_time,
+                    json.loads(order.payload)["push_url"],
+                )
+                if (row.video_id, row.start_time, row.end_time, row.push_url) != its:
+                    yield f"{row.class_id}: {name} has {row.video_id} {row.start_time} {row.end_time}, not {its}"
+
+
+@pytest.mark.parametrize("seed", range(CLASSES // PORTION))
+def test_no_interleaving_of_a_change_leaves_anything_inconsistent(tmp_path: Path, seed: int) -> None:
+    """Each class is answered once and each change once, its citations are right, and it is on one streamer, as told."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    paths = [hosts.database("teacher", tmp_path / "t.db")]
+    paths += [hosts.database("streamer", tmp_path / f"{name}.db") for name in hosts.ALIVE]
+    with databases(paths[0]) as (teacher, _), databases(paths[1]) as (first, _), databases(paths[2]) as (second, _):
+        streamers = {}
+        for name, engine in zip(hosts.ALIVE, (first, second), strict=True):
+            streamers[name] = hosts.streamer(engine, root, 10**6, 10**4, name=name)
+            with transaction(engine) as connection:
+                cache.usage(connection, root)
+        world = World(hosts.teacher(teacher), streamers, seed)
+        class_ids = [f"c-{number}" for number in range(PORTION)]
+        begins = {one: world.chance.randrange(4) for one in class_ids}
+        for step in range(ROUNDS):
+            for class_id in class_ids:
+                if step == begins[class_id] or (step > begins[class_id] and world._maybe(0.25)):
+                    world.platform_speaks(class_id, step - begins[class_id])
+            world.transcoder_speaks(0.4)
+            world.teacher_takes(0.7)
+            for name in hosts.ALIVE:
+                world.streamer_takes(name, 0.7)
+                world.downloads(name, 0.4)
+                world.airs(name, 0.05)
+            if step in {5, 9}:
+                world.loses(hosts.ALIVE[step % 2])
+            if world._maybe(0.3):
+                world.sweep()
+        world.settle()
+        assert list(world.faults(class_ids))[:20] == []
