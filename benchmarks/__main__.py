@@ -27,6 +27,7 @@ NAMES = (
     "rekey",
     "cache",
     "scan",
+    "report",
     "download",
     "transcode",
     "second",

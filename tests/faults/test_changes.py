@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
+from flows import handling
 from flows.host import Host
+from flows.streamer import admission, download, looks, releases
 from flows.streamer import change as amending
-from flows.streamer import download, ends, prepare, releases
-from flows.teacher import booking, change, handling, moves, reports, results, sweep
-from lectern.amendments import Change
+from flows.teacher import booking, change, moves, reports, results, sweep
+from lectern.amendments import Amend, Change
 from lectern.commands import COMMANDS
+from lectern.decide import endings
 from lectern.decide.attempts import Limits
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
@@ -28,9 +30,10 @@ from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import orders
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.facts import Kept
-from lectern.messages import Booking, Cancel, Report, TranscodingResult
+from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import LIVE_AIRINGS, AiringState, BookingState, FileState
+from lectern.streamer_changes import StreamerChanges
 from lectern.wire import class_of, revised
 from tests import strategies
 from tests.faults import hosts
@@ -132,19 +135,26 @@ class World:
         of: dict[str, list[str]] = defaultdict(list)
         for body in bodies:
             of[json.loads(body)["cmd"]].append(body)
-        self.at(host, lambda c: releases._handle(c, host, self.kept(c, host, of["release"])))
+        self.at(host, partial(self._release, host, of["release"]))
         for cmd in self.chance.sample(["prepare", "amend"], 2):
             work = self._prepare if cmd == "prepare" else self._amend
             self.at(host, partial(work, host, of[cmd]))
 
     def _amend(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
-        amending._act(connection, host, self.kept(connection, host, bodies))
+        came = [handling.came(one, (Amend,)) for one in self.kept(connection, host, bodies)]
+        handling.change(connection, host, handling.of_messages(host, came, amending.decided))
 
     def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
-        parsed = prepare._read(self.kept(connection, host, bodies))
-        prepare._name(connection, parsed)
-        looked: dict[str, Any] = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for _, one in parsed.prepares}
-        prepare._act(connection, host, parsed, looked, {})
+        came = [handling.came(one, (Prepare,)) for one in self.kept(connection, host, bodies)]
+        came, _ = looks.named(connection, came)
+        looked: dict[str, Any] = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in looks.prepares(came)}
+        handling.change(connection, host, handling.of_messages(host, came, admission.decided(looked, {})))
+
+    def _release(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+        came: list[handling.Came[Release | Grant]] = [
+            handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
+        ]
+        handling.change(connection, host, handling.of_messages(host, came, releases.release))
 
     def downloads(self, name: str, share: float) -> None:
         """Some downloads end, a few of them badly."""
@@ -156,10 +166,11 @@ class World:
                 if not self._maybe(share):
                     continue
                 if self._maybe(0.1):
-                    download._fail(connection, host, stem, Refuse("its end cannot be decoded", BAD_RECORDING))
+                    error = Refuse("its end cannot be decoded", BAD_RECORDING)
+                    handling.change(connection, host, download.failed(stem, error))
                 else:
                     remote = RemoteFile("http://origin.example/x", SIZE, None, None)
-                    download.arrive(connection, host, stem, remote, PROBE)
+                    handling.change(connection, host, download.arrived(stem, remote, PROBE))
 
         self.at(host, work)
 
@@ -167,14 +178,14 @@ class World:
         """Some classes begin, some that are on air end."""
         host = self.streamers[name]
 
-        def work(connection: Connection) -> None:
+        def decide(connection: Connection, changes: StreamerChanges) -> None:
             for one in airings.live(connection):
                 if one.state is AiringState.READY and self._maybe(share):
-                    airings.move(connection, one, AiringState.ON_AIR, hosts.now())
+                    changes.move(one, AiringState.ON_AIR)
                 elif one.state is AiringState.ON_AIR and self._maybe(share / 3):
-                    ends.release(connection, host, one, AiringState.AIRED, None, "whole")
+                    endings.close(changes, one, AiringState.AIRED, None, "whole")
 
-        self.at(host, work)
+        self.at(host, lambda connection: handling.change(connection, host, decide))
 
     # -- the platform --------------------------------------------------------------------------------------------------
 

@@ -15,15 +15,15 @@ from sqlalchemy import insert
 from starlette.applications import Starlette
 
 from flows.host import Host
-from flows.resident.page import calendar, labels, runbook
+from flows.resident.page import calendar, labels, runbook, view
 from flows.resident.page.doors import Rates
 from flows.resident.page.routes import Page
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import events, schema, viewers
+from lectern.effects.rows import as_run, events, schema, viewers
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CODES
-from lectern.facts import Event
+from lectern.facts import AsRun, Event
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Sending, Word
@@ -287,6 +287,27 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
     assert "<b>10000</b>" in answer.text
     assert len(answer.content) < 300_000
     assert "c-9999" in (await client.get("/?page=49")).text
+
+
+async def test_what_was_really_sent_on_a_day_is_read_there(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    """Each class, and the sums; of an institution its own classes alone."""
+    yesterday = view.begin_of_day(time.time() - view.DAY_S) + 43_200
+    why = "aired whole; 1 session"
+    book(host, order("c-1", "aired", yesterday, message=why))
+    book(host, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
+    part = AsRun(0, 1, "recording", yesterday + 0.2, yesterday + 2700, 0.0, 2699.8, 1000)
+    with transaction(host.engine) as connection:
+        as_run.keep_of(connection, "streamer1", "c-1", [part])
+    await let_in(client, host, "i-8")
+    assert "c-1" not in (await client.get("/as-run")).text
+    client.cookies.clear()
+    await let_in(client, host)
+    assert 'href="/as-run"' in (await client.get("/")).text
+    page = await client.get("/as-run")
+    assert page.status_code == 200
+    assert {"<td>c-1</td>", "<td>c-2</td>", "<td>2699.8</td>"} <= set(re.findall(r"<td>[^<]*</td>", page.text))
 
 
 async def test_a_calendar_can_read_it(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:

@@ -33,6 +33,8 @@ CHINESE: Mapping[str, str] = {
     "last error": "最近错误",
     "readiness": "课前检查",
     "as run": "实际播出",
+    "as-run of yesterday": "昨天的实际播出",
+    "classes in all; lectern report has them all": "节课；全部见 lectern report",
     "open alarm": "未恢复的报警",
     "begins": "上课时间",
     "why": "原因",

@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from flows import as_run
 from flows.host import Host
 from flows.resident.page import calendar, labels, pictures, runbook, view
 from flows.resident.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
 from lectern import chinese
 from lectern import words as written
+from lectern.decide.report import NAMES
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
 from lectern.errors import CODES
@@ -35,6 +37,9 @@ FRESH_S = 2.0
 
 AT_ONCE = 4
 """Number of pages that are made at the same time: the messages of the platform have their turn, too."""
+
+LINES = 2_000
+"""Number of classes of a day that are shown; ``lectern report`` has them all."""
 
 Handler = Callable[[Request, Viewer], Awaitable[Response]]
 
@@ -57,6 +62,7 @@ class Page:
         return [
             Route("/", self._let_in(self.day)),
             Route("/class/{class_id}", self._let_in(self.one_class)),
+            Route("/as-run", self._let_in(self.as_run)),
             Route("/timetable.ics", self._let_in(self.calendar)),
             Route("/runbook", self.runbook),
             Route("/page.css", self.css),
@@ -97,6 +103,23 @@ class Page:
         if found is None:
             return self._shown(request, "none.html", 404, class_id=class_id)
         return self._shown(request, "class.html", found=found, viewer=viewer)
+
+    async def as_run(self, request: Request, viewer: Viewer) -> Response:
+        """What was really sent on a day: of yesterday, if none is named."""
+        today = view.begin_of_day(time.time())
+        begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
+        until = view.begin_of_day(begins + 1.5 * view.DAY_S)
+        found = await self._host.look(as_run.made, begins, until, viewer.institution)
+        names = ("institution", *found.whole().told())
+        rows = [as_run.cells(one) for one in found.lines[:LINES]]
+        given: dict[str, Any] = {
+            "begins": begins,
+            "names": names,
+            "sums": as_run.sums(found),
+            "columns": NAMES,
+            "rows": rows,
+        }
+        return self._shown(request, "as_run.html", number=len(found.lines), **given)
 
     async def calendar(self, request: Request, viewer: Viewer) -> Response:
         """The timetable for calendars."""

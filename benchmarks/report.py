@@ -1,0 +1,88 @@
+"""What the as-run report of a month costs, beside a bare query of the same rows."""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection, insert, text
+
+from benchmarks.figures import Figure, best
+from benchmarks.stand import Stand
+from flows.as_run import Format, made, write
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import as_runs, orders
+from lectern.states import BookingState
+
+WHAT = (
+    "a month of classes of ten institutions, each sent in two parts, is reported as CSV. The peer reads the same rows"
+    " by a bare query, and sums nothing"
+)
+DAY_S, START = 86_400.0, 1_764_000_000.0
+
+
+def measure(stand: Stand) -> Iterator[Figure]:
+    """The report of a month with 100,000 classes."""
+    number = 10_000 if stand.quick else 100_000
+    engine = open_database(f"sqlite:///{stand.folder()}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    with transaction(engine) as connection:
+        _fill(connection, number)
+
+    def report() -> None:
+        with transaction(engine) as connection:
+            write(made(connection, START, START + 31 * DAY_S, None), Format.csv, io.StringIO(), "")
+
+    def bare() -> None:
+        with transaction(engine) as connection:
+            wanted = "select * from order_list o join as_run_list a on a.class_id = o.class_id order by o.start_time"
+            assert len(connection.execute(text(wanted)).all()) == 2 * number
+
+    ways: dict[str, Callable[[], None]] = {"bare query": bare, "report": report}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(stand.rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - began)
+    found = {name: best(all_, more_is_better=False) for name, all_ in times.items()}
+    engine.dispose()
+    yield Figure(
+        f"report, {number:,} classes", "s", found["report"], {"bare query": found["bare query"]}, more_is_better=False
+    )
+
+
+def _fill(connection: Connection, number: int) -> None:
+    booked, sent = [], []
+    for one in range(number):
+        start = START + one * 30 * DAY_S / number
+        booked.append(
+            {
+                "class_id": f"c-{one}",
+                "institution_id": f"i-{one % 10}",
+                "record_id": one % 500,
+                "resolution": "720P",
+                "start_time": start,
+                "end_time": start + 2700,
+                "payload": "{}",
+                "state": BookingState.AIRED,
+                "message": "aired whole; 1 session",
+                "streamer": "s1",
+                "received_at": start,
+                "updated_at": start,
+            }
+        )
+        part = {
+            "class_id": f"c-{one}",
+            "streamer": "s1",
+            "url": 0,
+            "session": 1,
+            "source": "recording",
+            "sent_bytes": 1,
+        }
+        sent += [
+            {**part, "begins": start + at, "ends": start + at + 1350, "position_s": at, "sent_s": 1350}
+            for at in (0, 1350)
+        ]
+    connection.execute(insert(orders), booked)
+    connection.execute(insert(as_runs), sent)

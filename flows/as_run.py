@@ -1,0 +1,98 @@
+"""The as-run report of some days, for the command line and the page."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from html import escape
+from typing import Any, TextIO
+
+from sqlalchemy import Connection
+
+from lectern import words
+from lectern.decide import report as decide
+from lectern.decide.report import NAMES, Line, Planned, Report
+from lectern.effects.rows import reporting
+from lectern.states import BookingState
+
+TIMES = ("start", "end", "began", "ended")
+
+
+class Format(StrEnum):
+    """How a report is written."""
+
+    csv = "csv"
+    json = "json"
+    html = "html"
+
+
+def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
+    """The report of the classes that begin in a time (epoch seconds)."""
+    booked = (_planned(row) for row in reporting.booked(connection, since, until, institution))
+    sent = reporting.parts(connection, since, until, institution)
+    return decide.report(booked, sent, reporting.transcoding_s(connection, since, until, institution))
+
+
+def _planned(row: dict[str, Any]) -> Planned:
+    return Planned(
+        row["class_id"],
+        row["institution"],
+        row["stem"],
+        row["streamer"] or "",
+        row["start_time"],
+        row["end_time"],
+        BookingState(row["state"]),
+        row["message"] or "",
+    )
+
+
+def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
+    """Write a report; the sums stand after the classes."""
+    if form is Format.json:
+        lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
+        totals = {name: one.told() for name, one in sorted(found.totals.items())}
+        json.dump({"classes": lines, "institutions": totals, "all": found.whole().told()}, sink)
+        sink.write("\n")
+    elif form is Format.csv:
+        rows = csv.writer(sink)
+        rows.writerow(NAMES)
+        rows.writerows(cells(one) for one in found.lines)
+        rows.writerow(())
+        rows.writerow(("institution", *found.whole().told()))
+        rows.writerows(sums(found))
+    else:
+        sink.write(html(found, title))
+
+
+def cells(one: Line) -> list[object]:
+    """The columns of a class, its times for people."""
+    return [_time(getattr(one, name)) if name in TIMES else getattr(one, name) for name in NAMES]
+
+
+def _time(at: float | None) -> str:
+    return "" if at is None else f"{words.moment(at)}.{int(round(at, 1) * 10) % 10}"
+
+
+def sums(found: Report) -> list[tuple[object, ...]]:
+    """The figures of each institution, and of all."""
+    listed = [(name, *_blank(one.told())) for name, one in sorted(found.totals.items())]
+    return [*listed, ("all", *_blank(found.whole().told()))]
+
+
+def _blank(told: dict[str, float | None]) -> list[object]:
+    return ["" if value is None else value for value in told.values()]
+
+
+def html(found: Report, title: str) -> str:
+    """The report as a page that needs nothing else."""
+    totals = _table(("institution", *found.whole().told()), sums(found))
+    classes = _table(NAMES, [cells(one) for one in found.lines])
+    style = "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:left}tr:nth-child(even){background:#eee}"
+    head = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
+    return f"{head}<h1>{escape(title)}</h1>{totals}<h2>Classes</h2>{classes}\n"
+
+
+def _table(names: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
+    cells = ("".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>{body}</table>"

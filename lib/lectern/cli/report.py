@@ -1,0 +1,43 @@
+"""``lectern report``: what was planned and what was really sent, class by class, and the sums by institution."""
+
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from flows.as_run import Format, made, write
+from lectern.cli import places
+from lectern.effects.rows.tables.look import looking
+from lectern.errors import Misuse
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    since: Annotated[str | None, typer.Option("--from", help="The first day, as 2026-11-25; yesterday.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="The last day; the first one.")] = None,
+    institution: Annotated[str | None, typer.Option("--institution", help="Only classes of this one.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.csv,
+) -> None:
+    """What was planned and what was really sent of each class that began on these days, and the sums by institution."""
+    yesterday = datetime.fromtimestamp(time.time()).astimezone() - timedelta(days=1)
+    first = _day("--from", since) if since else yesterday.replace(hour=0, minute=0, second=0, microsecond=0)
+    last = _day("--to", until) if until else first
+    if last < first:
+        raise Misuse(f"--to: {until} is before {since}.")
+    end = (last + timedelta(days=1)).timestamp()
+    place = places.teacher()
+    with looking(place.engine, "teacher") as connection:
+        found = made(connection, first.timestamp(), end, institution)
+    title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    write(found, form, sys.stdout, f"{title}, {institution}" if institution else title)
+
+
+def _day(option: str, text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").astimezone()
+    except ValueError as error:
+        raise Misuse(f"{option}: {text!r:.40} is no day. Write it as 2026-11-25.") from error

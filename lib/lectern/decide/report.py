@@ -1,0 +1,171 @@
+"""The as-run report: what was planned of each class, what was really sent, and what that comes to by institution."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+from lectern.decide.broadcast import MISSING_S, covered
+from lectern.facts import AsRun
+from lectern.states import BookingState
+from lectern.wire import BACKUP
+
+PUNCTUAL_S = 1.0
+"""A class whose first byte was sent within these seconds of its start was punctual."""
+
+PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED, BookingState.READY})
+"""States of classes that were to be aired: neither refused nor cancelled in time."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A class as it was to be; times are epoch seconds."""
+
+    class_id: str
+    institution: str
+    stem: str
+    streamer: str
+    start: float
+    end: float
+    state: BookingState
+    why: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A class as it was to be, and as it was; times are epoch seconds, None where nothing was sent."""
+
+    class_id: str
+    institution: str
+    stem: str
+    streamer: str
+    start: float
+    end: float
+    began: float | None
+    ended: float | None
+    sent_s: float
+    slate_s: float
+    missing_s: float
+    sessions: int
+    size_bytes: int
+    state: BookingState
+    why: str
+    pushed_s: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether punctuality and availability are asked of it: not of a second airing, nor of what was taken back."""
+        return self.state in PUSHED and not self.class_id.endswith(BACKUP)
+
+    @property
+    def punctual(self) -> bool:
+        """Whether it began within a second of its start."""
+        return self.began is not None and abs(self.began - self.start) <= PUNCTUAL_S
+
+
+NAMES = tuple(one.name for one in fields(Line) if one.name != "pushed_s")
+"""The columns of the report, in order."""
+
+
+@dataclass
+class Total:
+    """What the classes of an institution come to."""
+
+    classes: int = 0
+    punctual: int = 0
+    planned_s: float = 0.0
+    sent_s: float = 0.0
+    slate_s: float = 0.0
+    missing_s: float = 0.0
+    pushed_s: float = 0.0
+    size_bytes: int = 0
+    transcoding_s: float = 0.0
+
+    def add(self, line: Line) -> None:
+        """Count a class."""
+        self.pushed_s += line.pushed_s
+        self.size_bytes += line.size_bytes
+        if line.counts:
+            self.classes += 1
+            self.punctual += line.punctual
+            self.planned_s += line.sent_s + line.missing_s
+            self.sent_s += line.sent_s
+            self.slate_s += line.slate_s
+            self.missing_s += line.missing_s
+
+    def told(self) -> dict[str, float | None]:
+        """The figures for people: per cent, hours, minutes, and seconds to a tenth."""
+        return {
+            "classes": self.classes,
+            "punctuality_percent": _percent(self.punctual, self.classes),
+            "availability_percent": _percent(self.sent_s, self.planned_s),
+            "sent_s": round(self.sent_s, 1),
+            "slate_s": round(self.slate_s, 1),
+            "missing_s": round(self.missing_s, 1),
+            "push_hours": round(self.pushed_s / 3600, 3),
+            "size_bytes": self.size_bytes,
+            "transcoding_minutes": round(self.transcoding_s / 60, 1),
+        }
+
+
+@dataclass
+class Report:
+    """The classes of a time, and their sums by institution."""
+
+    lines: list[Line] = field(default_factory=list)
+    totals: dict[str, Total] = field(default_factory=dict)
+
+    def whole(self) -> Total:
+        """The sums of all institutions."""
+        names = [one.name for one in fields(Total)]
+        return Total(**{name: sum(getattr(one, name) for one in self.totals.values()) for name in names})
+
+
+def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
+    """What was sent of a class, beside what was planned.
+
+    What is missing are the seconds of the class in which its recording was not sent; the slate is no recording. A class
+    that was aired whole, from a recording that is shorter than its time, misses nothing after the end of that.
+    """
+    began = min((one.begins for one in parts), default=None)
+    ended = max((one.ends for one in parts), default=None)
+    sent_s = covered(parts, "recording")
+    until = planned.end
+    if planned.state is BookingState.AIRED and ended is not None and "its recording is over" in planned.why:
+        until = min(planned.end, ended)
+    missing_s = max(0.0, until - planned.start - sent_s)
+    whole = planned.state is BookingState.AIRED and planned.why.startswith("aired whole") and missing_s < MISSING_S
+    return Line(
+        planned.class_id,
+        planned.institution,
+        planned.stem,
+        planned.streamer,
+        planned.start,
+        planned.end,
+        None if began is None else round(began, 1),
+        None if ended is None else round(ended, 1),
+        round(sent_s, 2),
+        round(covered(parts, "slate"), 2),
+        0.0 if whole or planned.state not in PUSHED else round(missing_s, 2),
+        len({(one.url, one.session) for one in parts}),
+        sum(one.sent_bytes or 0 for one in parts),
+        planned.state,
+        planned.why,
+        sum(one.ends - one.begins for one in parts),
+    )
+
+
+def report(
+    booked: Iterable[Planned], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float]
+) -> Report:
+    """All classes of *booked* with their *parts*, and the seconds that transcoders worked for each institution."""
+    found = Report()
+    for planned in booked:
+        one = line(planned, parts.get(planned.class_id, ()))
+        found.lines.append(one)
+        found.totals.setdefault(one.institution, Total()).add(one)
+    for institution, seconds in transcoding_s.items():
+        found.totals.setdefault(institution, Total()).transcoding_s += seconds
+    return found
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return round(100 * part / whole, 3) if whole else None

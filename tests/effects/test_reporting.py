@@ -1,0 +1,139 @@
+"""The as-run report: its sums are those of the receivers, and what it says of a class is what was planned and sent."""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from flows import as_run as cli
+from flows.as_run import Format
+from lectern.decide.broadcast import as_run
+from lectern.decide.report import NAMES, Planned, line
+from lectern.effects.rows import as_run as sent
+from lectern.effects.rows import bookings
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.facts import AsRun, Order
+from lectern.playout.as_run import AsRun as Sending
+from lectern.states import BookingState
+from tests import strategies
+from tests.faults import hosts
+
+START, LENGTH_S, TICK_S = strategies.NOW, 60.0, 0.1
+CLASSES = 1_000
+PLANNED = Planned("c-1", "i-7", "6666_720P", "s1", START, START + 60, BookingState.AIRED, "aired whole; 1 session")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 't.db')}")
+    yield found
+    found.dispose()
+
+
+def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, institution: str = "i-7") -> None:
+    """A class that is over, and what was sent of it."""
+    booking = strategies.booking(class_id, start_time=START, end_time=START + LENGTH_S, institution_id=institution)
+    order = replace(Order.of(booking), state=BookingState.AIRED, message=why, streamer="s1")
+    bookings.insert_all(connection, [(booking, order)], START)
+    sent.keep_of(connection, "s1", class_id, parts)
+
+
+def pushed(chance: random.Random) -> tuple[list[AsRun], dict[str, float]]:
+    """A class whose push is cut and whose slate is sent at random; and what its receiver counts in the meantime."""
+    rows, received = Sending(), {"recording": 0.0, "slate": 0.0}
+    session, source, silent_until, last, offset = 1, "recording", START + chance.choice([0, 0, 0.4, 3.0]), None, 0
+    for tick in range(int(LENGTH_S / TICK_S) + 1):
+        now = START + tick * TICK_S
+        if now < silent_until:
+            continue
+        if last is not None and chance.random() < 0.002:  # the server hangs up
+            rows.close()
+            session, silent_until, last = session + 1, now + chance.uniform(0.1, 5.0), None
+            continue
+        if chance.random() < 0.002:
+            source = "slate" if source == "recording" else "recording"
+            last = None
+        received[source] += now - last if last is not None else 0.0
+        offset, last = offset + 1000, now
+        row = {"url": 0, "session": session, "source": source, "from": now, "to": now, "position_s": now - START}
+        rows.note({**row, "bytes": 1000}, now - START, offset)
+    return as_run(rows.rows), received
+
+
+def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(engine: Engine) -> None:
+    """Within a tenth of a second a class; all of them together, too."""
+    chance, counted = random.Random(7), {}
+    with transaction(engine) as connection:
+        for number in range(CLASSES):
+            parts, counted[f"c-{number}"] = pushed(chance)
+            keep(connection, f"c-{number}", parts, "aired but for 9 s; 3 sessions", f"i-{number % 3}")
+        found = cli.made(connection, START - 1, START + 1, None)
+        one = cli.made(connection, START - 1, START + 1, "i-1")
+    assert len(found.lines) == CLASSES
+    for each in found.lines:
+        received = counted[each.class_id]
+        assert abs(each.sent_s - received["recording"]) <= 0.1, each
+        assert abs(each.slate_s - received["slate"]) <= 0.1, each
+        assert abs(each.sent_s + each.missing_s - LENGTH_S) <= 0.1, each
+    whole = found.whole()
+    assert abs(whole.sent_s - sum(each["recording"] for each in counted.values())) <= 0.1 * CLASSES
+    assert one.whole() == found.totals["i-1"]
+    assert sum(each.classes for each in found.totals.values()) == CLASSES
+    assert whole.size_bytes == sum(each.size_bytes for each in found.lines) > 0
+
+
+def part(begins: float, ends: float, **more: Any) -> AsRun:
+    return AsRun(
+        **{"url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": 0, **more},
+        begins=begins,
+        ends=ends,
+    )
+
+
+def test_a_class_is_punctual_that_begins_within_a_second() -> None:
+    assert line(PLANNED, [part(START + 0.4, START + 60)]).punctual
+    assert not line(PLANNED, [part(START + 1.2, START + 60)]).punctual
+    assert not line(PLANNED, []).punctual
+
+
+def test_a_recording_that_is_shorter_than_its_class_misses_nothing() -> None:
+    why = "aired whole; 1 session; its recording is over"
+    short = line(replace(PLANNED, why=why), [part(START, START + 40)])
+    assert (short.sent_s, short.missing_s) == (40, 0)
+
+
+def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:
+    broken = line(replace(PLANNED, state=BookingState.BROKEN, why="not aired"), [])
+    assert (broken.began, broken.ended, broken.missing_s, broken.sessions) == (None, None, 60, 0)
+    cancelled = line(replace(PLANNED, state=BookingState.CANCELLED, why=""), [part(START, START + 5)])
+    assert (cancelled.missing_s, cancelled.counts, cancelled.sent_s) == (0, False, 5)
+    assert not line(replace(PLANNED, class_id="c-1~backup"), []).counts
+
+
+def test_a_report_is_written_for_programs_and_for_people(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        keep(connection, "c-1", [part(START + 0.04, START + 60, sent_bytes=7)], "aired whole; 1 session")
+        keep(connection, "c-2", [part(START + 2, START + 30)], "aired but for 32 s; <b>")
+        found = cli.made(connection, START - 1, START + 1, None)
+    said = {one: io.StringIO() for one in Format}
+    for form, sink in said.items():
+        cli.write(found, form, sink, "As-run")
+    read = json.loads(said[Format.json].getvalue())
+    assert read["all"] | {"classes": 2} == read["all"]
+    assert (read["all"]["punctuality_percent"], read["all"]["availability_percent"]) == (
+        50.0,
+        pytest.approx(73.3, abs=0.1),
+    )
+    assert {one["class_id"] for one in read["classes"]} == {"c-1", "c-2"}
+    rows = list(csv.reader(io.StringIO(said[Format.csv].getvalue())))
+    assert (rows[0], len(rows)) == (list(NAMES), 7)
+    assert rows[-1][0] == "all"
+    assert "&lt;b&gt;" in said[Format.html].getvalue()
+    assert "<b>" not in said[Format.html].getvalue()
