@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from sqlalchemy import Connection, Engine
 
 from flows.beside import Beside
+from flows.notes import ALONE_AFTER_S, Notes, NotWritten
 from flows.playout import Playout, boot_now
 from flows.rounds import Rounds
 from lectern.effects.redis.bus import Bus
@@ -54,6 +55,7 @@ class Host(Generic[S]):
     busy: set[str] = field(default_factory=set)  # stems that a run here works on, and names of works
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
+    seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who beat when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
@@ -61,6 +63,7 @@ class Host(Generic[S]):
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: downloads were asked for, or ended
     beside: Beside = field(default_factory=Beside)
+    notes: Notes = field(default_factory=Notes)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     hears: bool = False  # a streamer's: whether its last beat was confirmed
@@ -74,13 +77,39 @@ class Host(Generic[S]):
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do *work* in one transaction, in a thread."""
+        """Do *work* in one transaction, in a thread; what waits to be noted is noted in it."""
 
         def go() -> T:
             with transaction(self.engine) as connection:
-                return work(connection, *args, **kwargs)
+                noted = self.notes.along(connection)
+                found = work(connection, *args, **kwargs)
+            self.notes.written(noted)
+            return found
 
-        return await _in_thread(go)
+        try:
+            return await _in_thread(go)
+        except NotWritten:  # the note is put aside now, and *work* was not begun
+            return await self.commit(work, *args, **kwargs)
+
+    async def note(self) -> None:
+        """Write down what waits to be noted, and came along with no commit."""
+
+        def go() -> None:
+            with transaction(self.engine) as connection:
+                noted = self.notes.alone(connection)
+            self.notes.written(noted)
+
+        if self.notes.ids():
+            await _in_thread(go)
+
+    async def keep_noting(self) -> None:
+        """Note what came along with no commit for a while, until cancelled."""
+        while True:
+            await self.notes.came.wait()
+            await asyncio.sleep(ALONE_AFTER_S)
+            await self.note()
+            if not self.notes.ids():
+                self.notes.came.clear()
 
     async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read with *work* in one transaction, in a thread; it waits for no writer."""

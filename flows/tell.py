@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 
 from flows.host import Host, log
 from lectern import errors, outgoing
-from lectern.effects.redis.sending import Refused
+from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import bookings, incidents, metrics, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
@@ -34,8 +35,12 @@ async def tell(host: Host[Any]) -> bool:
                 continue
             sending = [one.message for one in batch if not one.folded]
             done = await host.bus.send(sending)
-            if done.number or not sending:
-                told = await host.commit(_sent, host, batch, sending[: done.number], done.refused)
+            now = time.time()
+            if _can_wait(host, batch, done):
+                write = partial(_sent, host=host, batch=batch, reached=sending, refused=(), now=now)
+                host.notes.add((one.id for one in sending), write)
+            elif done.number or not sending:
+                told = await host.commit(_sent, host, batch, sending[: done.number], done.refused, now)
                 for one in told:
                     if one.target == host.settings.alarm_channel:
                         _log(one.body)
@@ -59,10 +64,21 @@ def _log(body: str) -> None:
         log.error("alarm: %s", body)
 
 
+def _can_wait(host: Host[Any], batch: "Sequence[_Outgoing]", done: Sent) -> bool:
+    """Whether the note that a batch was sent may come along with the next commit; of an alarm others are told then."""
+    if host.settings.shared or done.broke is not None or done.refused:
+        return False
+    are_alarms = any(one.message.target == host.settings.alarm_channel for one in batch)
+    return not are_alarms and len(batch) < SEND_BATCH and len(host.notes.ids()) < SEND_BATCH
+
+
 async def _next(host: Host[Any]) -> "list[_Outgoing]":
     """What is to be sent now; nobody waits for a writer unless alarms are to be folded, or others send, too."""
     if not host.settings.shared:
-        found = await host.look(outbox.unsent, host.journal, limit=SEND_BATCH, now=time.time())
+        sent = host.notes.ids()
+        limit = SEND_BATCH + len(sent)
+        found = await host.look(outbox.unsent, host.journal, limit=limit, now=time.time())
+        found = [one for one in found if one.id not in sent][:SEND_BATCH]
         if not any(one.target == host.settings.alarm_channel for one in found):
             return [_Outgoing(one, False, math.inf) for one in found]
     return await host.commit(_unsent, host)
@@ -83,6 +99,8 @@ def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
         found = outbox.claim(connection, host.journal, host.settings.name, limit=SEND_BATCH, now=now)
     else:
         found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
+    sent = host.notes.ids()
+    found = [one for one in found if one.id not in sent]
     channel = host.settings.alarm_channel
     folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
     return [_Outgoing(one, one.id in folded, until) for one in found]
@@ -94,9 +112,9 @@ def _sent(
     batch: Sequence[_Outgoing],
     reached: Sequence[Unsent],
     refused: Sequence[Refused],
+    now: float,
 ) -> list[Unsent]:
     """Note what became of the messages that *reached* Redis; returns those that somebody could hear now at first."""
-    now = time.time()
     rest = {reached[one.index].id: one for one in refused}
     ids = [one.id for one in reached if one.id not in rest]
     outbox.sent(connection, host.journal, [*ids, *(one.message.id for one in batch if one.folded)], now)
@@ -107,8 +125,8 @@ def _sent(
     incidents.told(connection, host.journal, cried, now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
-        heard = [one.id for one in told]
-        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, heard, to), now):
+        heard = [one.id for one in told if one.target == to]
+        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, heard), now):
             metrics.ANSWER_SECONDS.observe(took)
     return told
 

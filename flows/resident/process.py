@@ -213,6 +213,7 @@ class Resident:
             "alarms": lambda: alarms.watch(host, runs.client),
             "retention": lambda: retention.forget(host),
             "people": lambda: people.tell(host),
+            "notes": host.keep_noting,
         }
         if isinstance(host.settings, StreamerSettings):
             return works | {
@@ -234,6 +235,7 @@ class Resident:
         with suppress(RedisError, OSError):
             async with asyncio.timeout(END_S / 2):
                 await tell(host)
+                await host.note()
                 if isinstance(host.settings, StreamerSettings):
                     await host.bus.part(host.settings.streamers_key, host.settings.name)
                 await self._lock.let_go(host.bus)

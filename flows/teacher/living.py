@@ -19,6 +19,9 @@ FIRST_STREAMER_S = 300.0
 BEATS = 2
 """After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
 
+SEEN_S = 1.0
+"""Seconds for which the streamers that were heard of are not asked for again; their beats are farther apart."""
+
 
 async def living(host: Teacher) -> list[str]:
     """The streamers that were heard of lately, by name.
@@ -26,14 +29,17 @@ async def living(host: Teacher) -> list[str]:
     Raises TryAgain where that cannot be known: while Redis is away, in the first seconds after it came back, and for
     some minutes where there was never a streamer yet.
     """
-    settings = host.settings
-    try:
-        found = await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s)
-    except (RedisError, OSError) as error:
-        raise TryAgain(f"the streamers' heartbeats cannot be read: {error}") from error
+    settings, now = host.settings, time.monotonic()
+    seen_at, found = host.seen
+    if not found or now - seen_at > SEEN_S:
+        try:
+            found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
+        except (RedisError, OSError) as error:
+            raise TryAgain(f"the streamers' heartbeats cannot be read: {error}") from error
+        host.seen = now, found
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
-    listened_s = time.monotonic() - host.listens_since
+    listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain("no streamer was heard of yet")
     if not alive and listened_s < FIRST_STREAMER_S and not await host.look(leases.holders):

@@ -1,5 +1,6 @@
 """What was committed is sent once, also beside what Redis refuses; that is tried again by itself, and alarmed."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from flows.host import Host
 from flows.tell import tell
@@ -85,9 +86,13 @@ def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
         outbox.put(connection, journal, messages, time.time())
 
 
-def unsent(host: Host[TeacherSettings]) -> int:
-    with transaction(host.engine) as connection:
-        return len(connection.execute(select(journal.outbox.c.id).where(journal.outbox.c.sent_at.is_(None))).all())
+async def unsent(host: Host[TeacherSettings]) -> int:
+    """The number of messages that are not sent, as the next transaction sees it."""
+    return len(await host.commit(unsent_rows))
+
+
+def unsent_rows(connection: Connection) -> list[int]:
+    return list(connection.execute(select(journal.outbox.c.id).where(journal.outbox.c.sent_at.is_(None))).scalars())
 
 
 def let_time_pass(host: Host[TeacherSettings]) -> None:
@@ -125,7 +130,7 @@ async def test_an_answer_is_published_once_though_its_stream_takes_nothing(
         client.delete("order_result")
         let_time_pass(host)
         await tell(host)
-        assert unsent(host) == 0
+        assert await unsent(host) == 0
     assert ear.classes() == []
     assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
 
@@ -145,7 +150,7 @@ async def test_the_others_of_the_batch_are_sent_once_and_what_is_refused_is_alar
         assert [body["code"] for body in alarms] == [505]
         assert "streamer:streamer1" in alarms[0]["message"]
         assert "WRONGTYPE" in alarms[0]["message"]
-        assert unsent(host) == 1
+        assert await unsent(host) == 1
     assert [one["class_id"] for one in bodies(client, "streamer:streamer2")] == ["c-4"]
 
 
@@ -161,7 +166,7 @@ async def test_thousands_that_are_refused_hold_up_nothing_newer(client: redis.Re
         put(host, answer("newer"))
         await tell(host)
         assert ear.classes() == ["newer"]
-        assert unsent(host) == 5_200
+        assert await unsent(host) == 5_200
 
 
 async def test_a_grant_never_overtakes_the_releases_that_were_refused_before_it(
@@ -208,3 +213,54 @@ async def test_an_alarm_whose_stream_is_refused_is_published_once(
             let_time_pass(host)
         assert [body["code"] for _, body in ear.heard()] == [CONFLICT.number, 505]
         assert len(host.alarmed) == 2
+
+
+async def test_the_note_that_a_message_was_sent_comes_with_the_next_commit_and_nobody_sends_it_again(
+    client: redis.Redis, ear: Ear, tmp_path: Path
+) -> None:
+    async with host_at(client, tmp_path) as host:
+        put(host, answer("c-1"))
+        await tell(host)
+        assert await host.look(unsent_rows) == [1]
+        put(host, answer("c-2"))
+        await tell(host)
+        assert ear.classes() == ["c-1", "c-2"]
+        assert await host.commit(unsent_rows) == []
+
+
+async def test_without_another_commit_the_note_has_a_transaction_of_its_own(
+    client: redis.Redis, ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del ear
+    written = asyncio.Event()
+    async with host_at(client, tmp_path) as host:
+        wrote, loop = host.notes.written, asyncio.get_running_loop()
+        monkeypatch.setattr(host.notes, "written", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set)))
+        put(host, answer("c-1"))
+        await tell(host)
+        keeping = asyncio.create_task(host.keep_noting())
+        async with asyncio.timeout(20):
+            await written.wait()
+        keeping.cancel()
+        assert await host.look(unsent_rows) == []
+
+
+async def test_a_note_that_cannot_be_written_holds_up_no_other_commit_and_is_written_later(
+    client: redis.Redis, ear: Ear, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with host_at(client, tmp_path) as host:
+        put(host, answer("c-1"))
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox, "sent", odd)
+            await tell(host)
+            assert await host.commit(unsent_rows) == [1]
+            with pytest.raises(LookupError):
+                await host.note()
+        await tell(host)
+        assert ear.classes() == ["c-1"]
+        await host.note()
+        assert await host.look(unsent_rows) == []
+
+
+def odd(*_: object) -> None:
+    raise LookupError("an error that nobody foresaw")

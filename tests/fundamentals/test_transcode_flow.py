@@ -96,6 +96,7 @@ def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:
     stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
     waiting = stage.book(stage.booking(record, "240P"))
     assert stage.answer(waiting, timeout_s=60)["code"] == 207
+    wait_until(lambda: stage.order(waiting)["answered_at"], description="that it was answered is noted")
     order = stage.order(waiting)
     assert order["answered_at"] - order["received_at"] >= float(stage.settings["TRANSCODING_TIME_OUT_S"])
     wait_until(lambda: stage.alarms(207, record_id=record), description="the alarm comes")

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from lectern.effects.rows import cache, old_times
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson
 from lectern.facts import Airing
@@ -39,6 +40,9 @@ NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
 def selected() -> Select[Any]:
     """All classes, as `readable` reads them."""
     return select(*_COLUMNS).select_from(_JOINED)
+
+
+_BY_ID = selected().where(among(classes.c.class_id))
 
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
@@ -88,8 +92,7 @@ def unreadable(connection: Connection) -> dict[str, str]:
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
     """Those of *class_ids* that this streamer knows."""
-    wanted = selected().where(classes.c.class_id.in_(class_ids))
-    return {row.class_id: _airing(row) for row in connection.execute(wanted)}
+    return {row.class_id: _airing(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def citing(connection: Connection, stem: str, states: Collection[AiringState]) -> list[Airing]:

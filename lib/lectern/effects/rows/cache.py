@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, or_, select, update
 
 from lectern.effects.files import store
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.streamer import dirs, files
 from lectern.facts import Cached, Idle, Usage
 from lectern.states import FILE_MOVES, FileState, check_move
@@ -52,10 +53,17 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
     )
 
 
+_BY_STEM = select(*_COLUMNS).where(among(files.c.id))
+_IDLE = (
+    select(files.c.id, files.c.size_bytes)
+    .where(HERE, _UNPINNED, ~among(files.c.id))
+    .order_by(files.c.update_time, files.c.id)
+)
+
+
 def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
     """The rows of *stems*."""
-    found = connection.execute(select(*_COLUMNS).where(files.c.id.in_(list(stems))))
-    return {row.id: _cached(row) for row in found}
+    return {row.id: _cached(row) for row in connection.execute(_BY_STEM, these(stems))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
@@ -94,14 +102,9 @@ def _usage(row) -> Usage:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row
 
 def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: int) -> list[Idle]:
     """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
-    wanted = (
-        select(files.c.id, files.c.size_bytes)
-        .where(HERE, _UNPINNED, files.c.id.not_in(list(but)))
-        .order_by(files.c.update_time, files.c.id)
-    )
     found: list[Idle] = []
     held = 0
-    for row in connection.execution_options(yield_per=200).execute(wanted):
+    for row in connection.execution_options(yield_per=200).execute(_IDLE, these(but)):
         if held >= size_bytes and len(found) >= num:
             break
         found.append(Idle(row.id, row.size_bytes or 0))

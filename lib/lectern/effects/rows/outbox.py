@@ -138,12 +138,15 @@ def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[U
         connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
 
 
-def classes_of(connection: Connection, journal: Journal, ids: Sequence[int], target: str) -> list[str]:
-    """The class_ids of those of *ids* that went to *target*."""
+def classes_of(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[str]:
+    """The class_ids of the messages *ids*."""
+    return list(connection.execute(_classes_of(journal), {"among": listed(ids)}).scalars()) if ids else []
+
+
+@cache
+def _classes_of(journal: Journal) -> Select[Any]:
     outbox = journal.outbox
-    wanted = among(outbox.c.id) & (outbox.c.target == target) & outbox.c.class_id.is_not(None)
-    found = connection.execute(select(outbox.c.class_id).where(wanted), {"among": listed(ids)})
-    return [str(row.class_id) for row in found]
+    return select(outbox.c.class_id).where(among(outbox.c.id), outbox.c.class_id.is_not(None))
 
 
 def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:

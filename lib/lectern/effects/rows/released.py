@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.streamer import classes
 from lectern.states import AiringState
 
 ANY_PLACEMENT = 2**31 - 1
+_RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.c.class_id), classes.c.video_id == "")
 
 
 def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
@@ -27,10 +29,7 @@ def note_released(connection: Connection, class_id: str, placement: int | None, 
 
 def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
     """Those of *class_ids* that were released before they came, and up to which placement."""
-    wanted = select(classes.c.class_id, classes.c.placement).where(
-        classes.c.class_id.in_(class_ids), classes.c.video_id == ""
-    )
-    return {row.class_id: row.placement for row in connection.execute(wanted)}
+    return {row.class_id: row.placement for row in connection.execute(_RELEASED, these(class_ids))}
 
 
 def taken_away(connection: Connection, class_id: str) -> None:

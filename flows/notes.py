@@ -1,0 +1,79 @@
+"""What was done outside the database, and is written down with the next commit instead of one of its own."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+log = logging.getLogger("lectern")
+ALONE_AFTER_S = 0.5
+"""Seconds after which a note is written in a transaction of its own, if none came along."""
+
+
+@dataclass(frozen=True, eq=False)
+class Note:
+    """That the messages *ids* were sent; *write* says so in the transaction of a connection, and may do it twice."""
+
+    ids: frozenset[int]
+    write: Callable[[Connection], object]
+
+
+class NotWritten(Exception):
+    """A note cannot be written; what came along with it was not begun."""
+
+
+class Notes:
+    """Notes that wait. A process that dies before they are written does once more what they are about."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Note] = []
+        self._odd: list[Note] = []  # could not be written, and hold up no other work
+        self._lock = threading.Lock()
+        self.came = asyncio.Event()
+
+    def add(self, ids: Iterable[int], write: Callable[[Connection], object]) -> None:
+        """Have *write* called with the next commit."""
+        with self._lock:
+            self._waiting.append(Note(frozenset(ids), write))
+        self.came.set()
+
+    def ids(self) -> set[int]:
+        """The messages that were sent, whatever the database says yet."""
+        with self._lock:
+            return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
+
+    def along(self, connection: Connection) -> Sequence[Note]:
+        """Write what waits as the first thing of a transaction, and return it for `written`; raises NotWritten."""
+        with self._lock:
+            some = list(self._waiting)
+        for note in some:
+            try:
+                note.write(connection)
+            except OperationalError:
+                raise
+            except Exception as error:
+                with self._lock:
+                    self._waiting = [one for one in self._waiting if one is not note]
+                    self._odd.append(note)
+                log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), error)
+                raise NotWritten from error
+        return some
+
+    def alone(self, connection: Connection) -> Sequence[Note]:
+        """Write all in a transaction that does nothing else, and return it for `written`."""
+        with self._lock:
+            some = [*self._odd, *self._waiting]
+        for note in some:
+            note.write(connection)
+        return some
+
+    def written(self, some: Sequence[Note]) -> None:
+        """The transaction was committed."""
+        if some:
+            with self._lock:
+                self._waiting = [one for one in self._waiting if one not in some]
+                self._odd = [one for one in self._odd if one not in some]
