@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lectern.effects.files import store
-from lectern.effects.media import probe, whole
+from lectern.effects.media import airable, probe, whole
 from lectern.facts import Cached
 from lectern.states import FileState
 from tests import flv
@@ -60,6 +60,22 @@ async def test_damage_in_the_middle_is_found_where_the_crc_is_known(recording: P
         file.seek(recording.stat().st_size // 2)
         file.write(bytes(4096))
     assert "CRC-64" in str(await whole.trouble(recording, row))
+
+
+@pytest.mark.asyncio
+async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(recording: Path) -> None:
+    row, before = await row_of(recording), recording.stat()
+    assert await whole.middle_trouble(recording) is None, "without an index nobody knows how it was"
+    looked, _ = await airable.looked(recording)
+    airable.write_index(looked, recording)
+    assert await whole.middle_trouble(recording) is None
+    with recording.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        file.write(bytes(40_000))
+    os.utime(recording, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert recording.stat().st_size == before.st_size
+    assert await whole.end_trouble(recording, row) is None
+    assert "its tags cannot be read from byte" in str(await whole.middle_trouble(recording))
 
 
 @pytest.mark.asyncio
