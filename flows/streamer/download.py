@@ -33,6 +33,7 @@ from lectern.states import AiringState, FileState
 from lectern.streamer_changes import Arrived, StreamerChanges
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
+LOOKS_AGAIN = 3
 MAX_RUNS = 5
 """A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
 
@@ -108,7 +109,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         row = (await host.look(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
         raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
-    await asyncio.to_thread(_begin, part, remote)
+    goes_on = await asyncio.to_thread(_begin, part, remote)
     async with show.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = Growing(part, remote)
 
@@ -129,6 +130,8 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             )
         finally:
             await process.surely(growing.close())
+        if goes_on and remote.crc64 is None:
+            await _of_one_recording(host, stem, part, remote)
         found = await _check(stem, part, remote)
         look, plain = await _airable(part)
         if plain != part:  # from here on its size and its sum are not the origin's
@@ -159,9 +162,25 @@ async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
         await changed(host, partial(admission.sized, before=row, size_bytes=size_bytes))
 
 
-def _begin(part: Path, remote: RemoteFile) -> None:
+def _begin(part: Path, remote: RemoteFile) -> bool:
+    """Whether the download goes on with what an earlier try got."""
     with disk.writing(str(part)):
-        store.resume(part, remote)
+        return store.resume(part, remote)
+
+
+async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: RemoteFile) -> None:
+    """Delete what came in several tries if the recording was replaced before the last one; raises TryAgain then.
+
+    Origins of several servers may name the file differently at each look: one look that finds the same is enough.
+    """
+    settings = host.settings
+    allowed = Allowed.parse(settings.allowed_origins)
+    for _ in range(LOOKS_AGAIN):
+        again = await origin.look(remote.url, allowed=allowed, timeout_s=settings.http_timeout_s)
+        if again.promise == remote.promise:
+            return
+    await asyncio.to_thread(store.remove, part)
+    raise TryAgain(f"{stem}: was replaced at its origin while it was downloaded", errors.DOWNLOAD_FAILED)
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:

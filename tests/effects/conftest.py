@@ -158,8 +158,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if "range" in self.headers else 200)
         self.send_header("content-length", str(len(body) - start))
         self.send_header("content-range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("etag", f'"{hashlib.md5(body).hexdigest()}"')
-        for name, value in self.origin.headers.get(self.path, {}).items():
+        etag = {"etag": f'"{hashlib.md5(body).hexdigest()}"'}
+        for name, value in (etag | self.origin.headers.get(self.path, {})).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

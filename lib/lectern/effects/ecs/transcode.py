@@ -213,8 +213,7 @@ class _Work:
     async def _keep(self, before: RemoteFile, file: str, size_bytes: int) -> Media:
         """The file is the source if the origin still has the same; else it would be half of this and half of that."""
         after = await _promised(self._job)
-        same = (before.size_bytes, before.etag, before.crc64) == (after.size_bytes, after.etag, after.crc64)
-        if not same or before.size_bytes not in (None, size_bytes):
+        if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
             found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
             raise TryAgain(f"{shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
         return await self._look(file)

@@ -43,6 +43,11 @@ class RemoteFile:
     crc64: int | None
     address: str | None = field(default=None, compare=False)
 
+    @property
+    def promise(self) -> tuple[int | None, str | None, int | None]:
+        """What differs where another file is in its place."""
+        return self.size_bytes, self.etag, self.crc64
+
 
 @dataclass(frozen=True)
 class Allowed:

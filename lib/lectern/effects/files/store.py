@@ -115,18 +115,20 @@ def origin_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.origin")
 
 
-def resume(part: Path, remote: RemoteFile) -> None:
+def resume(part: Path, remote: RemoteFile) -> bool:
     """Keep what earlier tries got if the origin still has the same file, else begin from zero; then note it.
 
-    After a power cut only what was synced before is sure to hold the bytes that were written.
+    Returns whether something was kept. After a power cut only what was synced before is sure to hold the bytes that
+    were written.
     """
     noted = _noted(part)
     before = read_origin(part)
-    if before is None or (before.size_bytes, before.etag) != (remote.size_bytes, remote.etag):
+    if before is None or before.promise != remote.promise:
         part.unlink(missing_ok=True)
     elif noted.get("boot") != _boot() and part.exists():
         os.truncate(part, min(part.stat().st_size, int(noted.get("synced_bytes", 0))))
     write_origin(part, remote)
+    return size_bytes(part) > 0
 
 
 def write_origin(part: Path, remote: RemoteFile) -> None:

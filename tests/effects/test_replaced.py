@@ -1,0 +1,175 @@
+"""A recording that is replaced at its URL: what is put in its place is one recording, never parts of two."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from flows.handling import Came, changed
+from flows.host import Host
+from flows.streamer import download, looks
+from lectern.effects.files import store, wget
+from lectern.effects.rows import cache
+from lectern.effects.rows.tables.engine import open_database
+from lectern.errors import TryAgain
+from lectern.facts import Cached, Kept, Usage
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import FileState
+from lectern.streamer_changes import Reserved
+from tests.effects.conftest import Origin, make_recording
+from tests.faults import hosts
+from town.programs import gather
+
+STEM = "6666"
+PATH = f"/{STEM}.flv"
+CUT = 40_000
+
+
+def recording(master: bytes, mark: bytes, filler_bytes: int = 1000) -> bytes:
+    """A recording that differs from others in its first bytes and in its last, but for them not in its length."""
+    body = mark * filler_bytes
+    tag = b"\x12" + len(body).to_bytes(3, "big") + bytes(7) + body
+    return master.replace(b"Lavf", mark * 4, 1) + tag + len(tag).to_bytes(4, "big")
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return make_recording(tmp_path_factory.mktemp("master") / "1.flv").read_bytes()
+
+
+@pytest.fixture
+def host(tmp_path: Path, origin: Origin) -> Iterator[Host[StreamerSettings]]:
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
+    found = hosts.streamer(engine, tmp_path / "videos", 10**9, 10)
+    allowed = urlsplit(origin.url).netloc
+    programs = gather(tmp_path / "bin")
+    changes = {"allowed_origins": allowed, "wget_path": programs.wget, "download_rate": "0"}
+    found.settings = found.settings.model_copy(update=changes)
+    found.settings.video_root.mkdir()
+    yield found
+    engine.dispose()
+
+
+def reserve(host: Host[StreamerSettings], origin: Origin, size_bytes: int) -> Path:
+    """Reserve a download, as a booking does; returns where the rendition will be."""
+    root = host.settings.video_root
+    final = store.rendition_path(root, STEM)
+
+    def work(connection: Any) -> None:
+        cache.usage(connection, root)
+        cache.reserve(connection, root, Reserved(STEM, size_bytes, origin.url + PATH), 0.0)
+
+    asyncio.run(host.commit(work))
+    return final
+
+
+def fetch(host: Host[StreamerSettings]) -> bytes:
+    """One try of the download, noted as there; returns what is in its place."""
+
+    async def go() -> None:
+        remote, found = await download._fetch(host, STEM)
+        await changed(host, download.arrived(STEM, remote, found))
+
+    asyncio.run(go())
+    return store.rendition_path(host.settings.video_root, STEM).read_bytes()
+
+
+def row(host: Host[StreamerSettings]) -> Cached:
+    return asyncio.run(host.look(cache.by_stem, [STEM]))[STEM]
+
+
+@pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
+def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
+    host: Host[StreamerSettings], origin: Origin, master: bytes, filler_bytes: int
+) -> None:
+    """Its reservation becomes that of the new length, and the sums are right."""
+    old, new = recording(master, b"o"), recording(master, b"n", filler_bytes)
+    reserve(host, origin, len(old))
+    origin.files[PATH] = new
+    assert fetch(host) == new
+    assert (row(host).state, row(host).size_bytes) == (FileState.READY, len(new))
+    assert asyncio.run(host.look(cache.used, host.settings.video_root)) == Usage(len(new), 1)
+
+
+def test_replaced_between_two_tries_it_begins_from_zero(
+    host: Host[StreamerSettings], origin: Origin, master: bytes
+) -> None:
+    old, new = recording(master, b"o"), recording(master, b"n")
+    reserve(host, origin, len(old))
+    origin.files[PATH], origin.cut_at[PATH] = old, CUT
+    with pytest.raises(TryAgain):
+        fetch(host)
+    origin.files[PATH] = new
+    origin.cut_at.clear()
+    assert fetch(host) == new
+
+
+def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
+    host: Host[StreamerSettings], origin: Origin, master: bytes, tmp_path: Path
+) -> None:
+    old, new = recording(master, b"o"), recording(master, b"n")
+    reserve(host, origin, len(old))
+    for name, body in (("old", old), ("new", new)):
+        (tmp_path / name).write_bytes(body)
+    promised = {
+        name: {"x-oss-hash-crc64ecma": str(store.crc64(tmp_path / name)), "etag": "same"} for name in ("old", "new")
+    }
+    origin.files[PATH], origin.cut_at[PATH], origin.headers[PATH] = old, CUT, promised["old"]
+    with pytest.raises(TryAgain):
+        fetch(host)
+    origin.files[PATH], origin.headers[PATH] = new, promised["new"]
+    origin.cut_at.clear()
+    assert fetch(host) == new
+
+
+def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_has_the_new_one(
+    host: Host[StreamerSettings], origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The origin was looked at before: of the second half nobody had promised anything."""
+    old, new = recording(master, b"o"), recording(master, b"n")
+    final = reserve(host, origin, len(old))
+    origin.files[PATH], origin.cut_at[PATH] = old, CUT
+    with pytest.raises(TryAgain):
+        fetch(host)
+    origin.cut_at.clear()
+    real = wget.download
+
+    async def late(*arguments: Any, **options: Any) -> None:
+        origin.files[PATH] = new
+        await real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wget, "download", late)
+        with pytest.raises(TryAgain, match="was replaced at its origin"):
+            fetch(host)
+    assert not final.exists()
+    assert fetch(host) == new
+
+
+def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
+    host: Host[StreamerSettings], origin: Origin, master: bytes
+) -> None:
+    """Nobody asks the origin again; RUNBOOK says how a person has the new one fetched."""
+    old, new = recording(master, b"o"), recording(master, b"n")
+    final = reserve(host, origin, len(old))
+    origin.files[PATH] = old
+    assert fetch(host) == old
+    origin.files[PATH] = new
+    asked = len(origin.asked)
+    assert asyncio.run(_looked_at(host, origin)) == {}
+    assert final.read_bytes() == old
+    assert len(origin.asked) == asked
+
+
+async def _looked_at(host: Host[StreamerSettings], origin: Origin) -> dict[str, looks.Looked]:
+    """What another class of the same recording has looked at."""
+    times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
+    wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)
+    came, here = await host.look(looks.named, [Came(Kept(1, "prepare", wanted.to_json(), 0), wanted)])
+    assert here == {STEM}
+    return await looks.look(host, came, here)
