@@ -36,6 +36,9 @@ BACK = 50_000
 """Number of messages, from the newest back, that are looked through for what no run shows."""
 
 NEWEST = 200
+SETTLED_S = 10.0
+"""Seconds after which Prefect shows what a process that died had asked for, if it ever does."""
+
 SAY_EVERY_S = 60.0
 
 
@@ -50,6 +53,7 @@ class Recorder:
         self._tables: deque[Page] = deque(maxlen=KEPT)
         self._came = asyncio.Event()
         self._is_behind = True  # the inbox may have what no run shows
+        self._settled_at = time.monotonic() + SETTLED_S
         self._said_at = -SAY_EVERY_S
         self._telling = asyncio.Lock()
         self._showing = Showing(runs, host.settings.name)
@@ -57,6 +61,7 @@ class Recorder:
     def look_back(self) -> None:
         """Another host left what it had handled: what no run shows of it is shown here."""
         self._is_behind = True
+        self._settled_at = time.monotonic() + SETTLED_S
         self._came.set()
 
     def begin(self, batch: Handled) -> None:
@@ -138,7 +143,7 @@ class Recorder:
     async def tell(self) -> None:
         """Show all that waits; raises what the client raises where Prefect is away, and goes on there later."""
         async with self._telling:
-            if self._is_behind and not self._pages:
+            if self._is_behind and not self._pages and time.monotonic() >= self._settled_at:
                 await self._look_back()
             for batch in self._long():
                 await self._showing.begin(batch)

@@ -102,6 +102,12 @@ class Prefect:
         return sorted(id_ for one in self.runs.values() for id_ in inbox.ids_of(one["parameters"].get("inbox_ids", "")))
 
 
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that an earlier process has asked for is under way."""
+    monkeypatch.setattr(record, "SETTLED_S", 0.0)
+
+
 class Desk:
     """A teacher whose flow a test writes, and its recorder."""
 
@@ -291,6 +297,22 @@ async def test_what_a_killed_process_did_not_show_is_shown_late_and_once(desk: D
     late = [one for one in desk.prefect.runs.values() if "lectern:shown-late" in one["tags"]]
     assert {tag for one in late for tag in one["tags"]} >= {"class:c-3"}
     assert ("class:c-1" in {tag for one in late for tag in one["tags"]}) is not noted
+    assert desk.unrecorded() == 0
+
+
+async def test_a_run_that_the_killed_process_had_asked_for_may_come_after_the_next_start(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for before what it shows is shown late."""
+    monkeypatch.setattr(record, "SETTLED_S", 0.3)
+    await desk.handle("c-1")
+    (page,) = desk.recorder._pages
+    desk.restart()
+    await desk.recorder.tell()
+    desk.prefect._create(str(DEPLOYMENTS["booking"]), [page.request()])
+    await asyncio.sleep(0.3)
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == [1]
     assert desk.unrecorded() == 0
 
 
