@@ -4,8 +4,8 @@ from sqlalchemy import Column, MetaData, String, Table, Text
 
 from lectern.migrations.steps import complete
 
-revision = "teacher_0014"
-down_revision = "teacher_0013"
+revision = "teacher_0015"
+down_revision = "teacher_0014"
 
 metadata = MetaData()
 Table(
