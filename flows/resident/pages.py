@@ -1,7 +1,6 @@
 """What was handled without runs, in pages: each will be a run in the UI, found by its classes."""
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from flows.batch import summary
-from flows.handled import LINES, Handled, Line
-from flows.labels import CLASSES, Label, label_of, name_of, tags_of
+from flows.handled import LINES, Line
+from flows.labels import CLASSES, Label, name_of, tags_of
 from lectern.effects.rows.inbox import spell
-from lectern.facts import Kept
-from lectern.wire import is_name
 
 MANY = 500
 """Number of messages in a page of a flow whose classes are found by another run."""
@@ -104,14 +101,14 @@ class Page:
             what = _refusals(self.rows)
         elif self.kind is Kind.DONE and self.rows:
             what = summary(self.rows)
-        took = f"handled {_clock(self.began)} to {_clock(self.ended)}"
+        took = f"handled {clock(self.began)} to {clock(self.ended)}"
         if self.batches > 1:
             took += f" in {self.batches} batches, the longest took {self.longest_s:.2f} s"
         return f"{what}; {took}" if self.kind is not Kind.LATE else what
 
     def said_line(self, line: Line) -> dict[str, Any]:
         """A line of its log, as the API takes it."""
-        at = _utc(line.at)
+        at = utc(line.at)
         return {
             "name": "lectern",
             "level": line.level,
@@ -133,101 +130,8 @@ class Page:
             "tags": [] if self.is_plain else [*MARKS.get(self.kind, []), *tags_of(self.labels)],
             "state": self.state(),
             "idempotency_key": self.key,
-            "labels": {"lectern.began": _utc(self.began), "lectern.ended": _utc(self.ended)},
+            "labels": {"lectern.began": utc(self.began), "lectern.ended": utc(self.ended)},
         }
-
-
-def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
-    """Pages of messages that another process has handled."""
-    now = time.time()
-    pages: list[Page] = []
-    for first in range(0, len(kept), CLASSES):
-        some = kept[first : first + CLASSES]
-        page = Page(flow, Kind.LATE, now, now, said=f"{len(some)} messages {LATE_WORDS}")
-        page.add(Entry(label_of(one), [one.id]) for one in some)
-        pages.append(page)
-    return pages
-
-
-def at_work(batch: Handled, host: str) -> dict[str, Any]:
-    """The run of a batch that is at work for long."""
-    labels = [label_of(one) for one in batch.kept[:CLASSES]]
-    name = name_of(batch.flow, labels, len(batch.kept)) if batch.kept else f"{batch.flow} {host}"
-    return {
-        "name": name,
-        "parameters": batch.parameters,
-        "tags": tags_of(labels),
-        "state": {"type": "RUNNING", "name": "Running", "message": f"at work since {_clock(batch.began)}"},
-        "idempotency_key": batch.key,
-        "labels": {"lectern.began": _utc(batch.began)},
-    }
-
-
-def pages_of(batch: Handled, host: str) -> list[Page]:
-    """A batch that has ended, in pages of one kind each; what waits for Redis or the database is in none."""
-    sorted_: dict[Kind, list[Entry]] = {}
-    for one in _entries(batch):
-        if batch.undone.issuperset(one.ids) and one.ids:
-            if not batch.silent:
-                sorted_.setdefault(Kind.FAILED, []).append(one)
-        else:
-            all_failed = batch.failed is not None and not batch.undone
-            kind = Kind.FAILED if all_failed else Kind.REFUSED if one.is_refused() else Kind.DONE
-            sorted_.setdefault(kind, []).append(one)
-    if not sorted_ and not batch.kept and not batch.silent:  # a sweep that had nothing to list
-        sorted_[Kind.FAILED if batch.failed else Kind.DONE] = []
-    pages = [page for kind, entries in sorted_.items() for page in _filled(batch, kind, entries, host)]
-    if pages:
-        _share_lines(batch, pages)
-        if batch.run_id is not None or batch.is_open:
-            pages[0].key, pages[0].run_id, pages[0].is_open = batch.key, batch.run_id, True
-    return pages
-
-
-def _filled(batch: Handled, kind: Kind, entries: list[Entry], host: str) -> list[Page]:
-    assert batch.ended is not None  # it has ended
-    pages: list[Page] = []
-    for first in range(0, max(1, len(entries)), CLASSES):
-        page = Page(batch.flow, kind, batch.began, batch.ended, host, table=batch.table)
-        page.said = (batch.failed or batch.message) if kind is Kind.FAILED else batch.message
-        page.longest_s = batch.ended - batch.began
-        page.add(entries[first : first + CLASSES])
-        if not page.ids:  # classes that a message of another name has decided
-            page.ids = batch.ids
-            page.title = label_of(batch.kept[0]) if len(batch.kept) == 1 else None
-        pages.append(page)
-    return pages
-
-
-def _entries(batch: Handled) -> list[Entry]:
-    """One entry a class or message; a line of the table that names neither goes with a message that has no name."""
-    entries = [Entry(label_of(one), [one.id]) for one in batch.kept]
-    by_name: dict[str, Entry] = {f"inbox {one.ids[0]}": one for one in entries}
-    for one in entries:
-        if one.label.class_id:
-            by_name.setdefault(one.label.class_id, one)
-    nameless = [one for one in entries if not one.label.class_id]
-    for row in batch.rows:
-        name = str(row["class"])
-        found = by_name.get(name)
-        if found is None and nameless and (STEM.fullmatch(name) or not is_name(name)):
-            found = nameless.pop(0)
-        if found is None:
-            found = by_name[name] = Entry(Label() if STEM.fullmatch(name) or not is_name(name) else Label(name))
-            entries.append(found)
-        found.rows.append(row)
-    return entries
-
-
-def _share_lines(batch: Handled, pages: Sequence[Page]) -> None:
-    """Each line of the log goes to the page of the class or message that it begins with."""
-    place = {label.class_id: page for page in pages for label in page.labels if label.class_id}
-    place |= {f"inbox {id_}": page for page in pages for id_ in page.ids}
-    other = next((page for page in pages if page.kind is Kind.FAILED), pages[0])
-    for line in batch.lines:
-        page = place.get(line.text.partition(":")[0], other)
-        if len(page.lines) < LINES:
-            page.lines.append(line)
 
 
 def merged(page: Page, other: Page) -> bool:
@@ -255,10 +159,12 @@ def _refusals(rows: Sequence[dict[str, Any]]) -> str:
     return f"{said}: {rows[0].get('detail', '')}" if len(rows) == 1 else said
 
 
-def _clock(at: float) -> str:
+def clock(at: float) -> str:
+    """Local time with milliseconds."""
     when = datetime.fromtimestamp(at).astimezone()
     return f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}"
 
 
-def _utc(at: float) -> str:
+def utc(at: float) -> str:
+    """As a label tells it."""
     return datetime.fromtimestamp(at, UTC).isoformat()

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.handled import Handled
 from flows.host import Host, log
-from flows.resident import groups, pages, questions
+from flows.resident import groups, pages, paging, questions
 from flows.resident.pages import Kind, Page
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
@@ -72,7 +72,7 @@ class Recorder:
         """It has ended, and is to be shown."""
         self._at_work.discard(batch)
         try:
-            for page in pages.pages_of(batch, self._host.settings.name):
+            for page in paging.pages_of(batch, self._host.settings.name):
                 if not any(pages.merged(one, page) for one in self._open_pages()):
                     self._keep(page)
         except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and its answers are to leave)
@@ -203,7 +203,7 @@ class Recorder:
                 left[flow].append(one)
         await host.commit(inbox.recorded, host.journal, shown, time.time())
         for flow, kept in left.items():
-            for page in pages.late(flow, kept):
+            for page in paging.late(flow, kept):
                 self._keep(page)
 
 

@@ -10,7 +10,7 @@ import httpx
 
 from flows.handled import Handled
 from flows.host import log
-from flows.resident import pages
+from flows.resident import paging
 from flows.resident.creation import JSON
 from flows.resident.pages import Page
 from flows.resident.runs import ResidentRuns
@@ -57,7 +57,7 @@ class Showing:
         """Show a batch that is at work; what it comes to, is said by `end`."""
         batch.is_open = True
         async with asyncio.timeout(ASK_S):
-            (found,) = await self._runs.created.bulk(batch.flow, [pages.at_work(batch, self._host)])
+            (found,) = await self._runs.created.bulk(batch.flow, [paging.at_work(batch, self._host)])
         if isinstance(found, UUID):
             batch.run_id = str(found)
             self._runs.shown.add(found)

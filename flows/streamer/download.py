@@ -24,7 +24,7 @@ from lectern.effects.files import disk, origin, store, wget
 from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.effects.media import airable, probe
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache
+from lectern.effects.rows import airings, cache, plans
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.facts import Cached
 from lectern.playout.index import Look
@@ -49,7 +49,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
-        if await host.commit(cache.tried, stem) > MAX_RUNS:
+        if await host.commit(plans.tried, stem) > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
         remote, found = await _fetched(host, stem)
     except LecternError as error:

@@ -9,7 +9,7 @@ from flows import trouble
 from flows.host import Streamer, log
 from flows.streamer import download
 from lectern import stems
-from lectern.effects.rows import cache, plans
+from lectern.effects.rows import plans
 from lectern.errors import TryAgain
 
 LOOK_S = 5.0
@@ -113,7 +113,7 @@ class Fetching:
             return
         self._begun[stem] = _Begun(run_id)
         self._known.add(run_id)
-        await self._host.commit(cache.begun_by, stem, run_id)
+        await self._host.commit(plans.begun_by, stem, run_id)
 
     async def _without(self, stem: str) -> None:
         try:

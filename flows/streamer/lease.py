@@ -160,6 +160,6 @@ class Keeper:
 
 def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
     session = leases.session(connection, settings.name)
-    used_bytes = cache.used_bytes(connection, settings.video_root)
+    used_bytes = cache.used(connection, settings.video_root).size_bytes
     drains = leases.drained_since(connection, settings.name) is not None
     return session or "", {"used_bytes": used_bytes, "on_air": airings.on_air(connection), "drains": drains}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import Misuse
-from lectern.settings import Common, StreamerSettings, TeacherSettings
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.shared_settings import Common
 
 SECRET = "hunter2-0xC0FFEE"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lectern.errors import Misuse
 from lectern.rollout.host import durable
 from lectern.rollout.settings import env_file, files
-from lectern.settings import Common
+from lectern.shared_settings import Common
 
 DOCUMENTED = {
     "wget_path": "/usr/bin/wget",

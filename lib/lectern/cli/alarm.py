@@ -7,7 +7,7 @@ import typer
 from lectern import chinese
 from lectern.cli.terms import Json, say
 from lectern.errors import LecternError, Misuse
-from lectern.settings import Common
+from lectern.shared_settings import Common
 
 TEST = "lectern test alarm", "This is a test of {}: nothing is wrong."
 

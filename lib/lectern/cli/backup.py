@@ -10,7 +10,7 @@ from lectern.cli.terms import Json, Role, say, settings_of
 from lectern.errors import LecternError, Misuse
 from lectern.rollout.backup import away, nightly, store
 from lectern.rollout.backup.nightly import Made
-from lectern.settings import Common
+from lectern.shared_settings import Common
 
 app = typer.Typer()
 

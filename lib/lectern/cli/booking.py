@@ -17,7 +17,8 @@ from lectern.effects.rows import bookings, renditions
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.messages import Booking, Cancel
-from lectern.settings import Common, TeacherSettings
+from lectern.settings import TeacherSettings
+from lectern.shared_settings import Common
 from lectern.states import BookingState
 
 app = typer.Typer()

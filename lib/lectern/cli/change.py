@@ -22,7 +22,8 @@ from lectern.decide.lines import lines
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
-from lectern.settings import Common, TeacherSettings
+from lectern.settings import TeacherSettings
+from lectern.shared_settings import Common
 
 app = typer.Typer()
 RECORDING = ("record_id", "video_url", "video_url_list", "video_resolution")

@@ -19,7 +19,8 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import LecternError
 from lectern.playout import client as playout
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.shared_settings import Common
 from lectern.shown import shown
 
 LOOK_S = 5.0
@@ -130,7 +131,7 @@ def of_disk(settings: StreamerSettings) -> Finding:
     try:
         engine = open_to_look(settings.database_url, "streamer")
         with looking(engine, "streamer") as connection:
-            used = cache.used_bytes(connection, root)
+            used = cache.used(connection, root).size_bytes
     except LecternError:
         pass  # its own line says what is wrong with the database
     wanted = max(settings.max_bytes - used, 0)

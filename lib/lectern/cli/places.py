@@ -13,7 +13,8 @@ from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables.look import open_to_look
 from lectern.errors import LecternError, Misuse
 from lectern.playout.client import Client, Refused, Unreachable
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.shared_settings import Common
 from lectern.told import Sending, Word
 
 LOOK_S = 3.0

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from lectern.cli.terms import Json, read, say
 from lectern.effects.redis import rekey as renaming
-from lectern.settings import Common
+from lectern.shared_settings import Common
 
 app = typer.Typer()
 

@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 
 from lectern.effects.redis.bus import Bus
 from lectern.errors import LecternError, Misuse
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.shared_settings import Common
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]

@@ -1,8 +1,10 @@
 """What programs print: the end of it is kept, lines are handed on."""
 
+import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lectern.shown import masked
@@ -62,3 +64,27 @@ class Lines:
 def last_line(text: str) -> str:
     """The last line of *text* that is not blank, its URLs as people may see them: programs say what they were given."""
     return masked(next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), ""))
+
+
+async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
+    """Read what a program prints to its end."""
+    assert stream is not None  # both were asked for as pipes
+    while data := await stream.read(CHUNK_BYTES):
+        tail.add(data)
+        if lines is not None:
+            lines.add(data)
+    if lines is not None:
+        lines.end()
+
+
+async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: Lines) -> None:
+    """Hand a program its input, and close it."""
+    assert pipe is not None  # it was asked for
+    try:
+        data = await given
+        lines.progressed_at = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading; how, is seen at its end
+            pipe.write(data)
+            await pipe.drain()
+    finally:
+        pipe.close()

@@ -8,12 +8,11 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lectern.effects.output import CHUNK_BYTES, Lines, OnLine, Tail, last_line
+from lectern.effects.output import Lines, OnLine, Tail, drain, feed, last_line
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 _POLL_S = 0.02
@@ -107,11 +106,11 @@ class _Child:
     ) -> None:
         self.process = process
         self.lines = lines
-        self.feeder = None if stdin is None else asyncio.ensure_future(_feed(process.stdin, stdin(), lines))
+        self.feeder = None if stdin is None else asyncio.ensure_future(feed(process.stdin, stdin(), lines))
         self.out, self.err = Tail(), Tail()
         self.readers = (
-            asyncio.ensure_future(_drain(process.stdout, self.out, lines)),
-            asyncio.ensure_future(_drain(process.stderr, self.err, None)),
+            asyncio.ensure_future(drain(process.stdout, self.out, lines)),
+            asyncio.ensure_future(drain(process.stderr, self.err, None)),
         )
 
     @property
@@ -186,28 +185,6 @@ def _last_will(file_limit_bytes: int | None) -> Callable[[], None] | None:
                 os._exit(1)
 
     return child
-
-
-async def _drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
-    assert stream is not None  # both were asked for as pipes
-    while data := await stream.read(CHUNK_BYTES):
-        tail.add(data)
-        if lines is not None:
-            lines.add(data)
-    if lines is not None:
-        lines.end()
-
-
-async def _feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: Lines) -> None:
-    assert pipe is not None  # it was asked for
-    try:
-        data = await given
-        lines.progressed_at = time.monotonic()
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading; how, is seen at its end
-            pipe.write(data)
-            await pipe.drain()
-    finally:
-        pipe.close()
 
 
 async def _watch(

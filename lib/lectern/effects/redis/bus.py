@@ -3,49 +3,26 @@
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, TypeGuard
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from lectern.effects.redis import address, withdrawn, word
+from lectern.effects.redis import address, beats, withdrawn, word
 from lectern.effects.redis.hearing import Hearing
 from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
 from lectern.effects.redis.streams import Streams
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
 from lectern.told import Word
-from lectern.wire import is_name
 
 log = logging.getLogger("lectern")
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A connection whose other end is gone is noticed by the kernel in half a minute; not every system has all of these."""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
-_BEAT = """
-local at = redis.call('time')
-if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
-  local now = at[1] .. '.' .. string.format('%06d', at[2])
-  redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
-  redis.call('hdel', KEYS[3], ARGV[1])
-  return redis.call('hgetall', KEYS[1])
-end
-redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
-return false
-"""
-_TAKE = """
-local beat = redis.call('hget', KEYS[1], ARGV[1])
-local at = redis.call('time')
-if beat then
-  local readable, said = pcall(cjson.decode, beat)
-  local heard = readable and type(said) == 'table' and tonumber(said['at'])
-  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
-end
-redis.call('hdel', KEYS[2], ARGV[1])
-return 1
-"""
 _RENEW = (
     "local held = redis.call('get', KEYS[1]) "
     "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
@@ -157,19 +134,19 @@ class Bus:
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)))
-        found = await self._client.eval(_BEAT, len(keys), *keys, *said)
+        found = await self._client.eval(beats.BEAT, len(keys), *keys, *said)
         if found is None:
             return None
-        beats = dict(zip(found[::2], found[1::2], strict=True))
-        return _readable("heartbeat", beats, _is_beat, self._unreadable["beats"])
+        told = dict(zip(found[::2], found[1::2], strict=True))
+        return beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
 
     async def part(self, key: str, name: str) -> None:
         """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost.
 
         What it said last stays said.
         """
-        now, beats, _ = await self.heard(key)
-        await self._client.hset(key, name, json.dumps({**beats.get(name, {}), "at": now, "gone": True}))
+        now, said, _ = await self.heard(key)
+        await self._client.hset(key, name, json.dumps({**said.get(name, {}), "at": now, "gone": True}))
 
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """The shared clock, the last beat of each streamer, and the claims to a lease."""
@@ -177,9 +154,9 @@ class Bus:
             pipe.time()
             pipe.hgetall(key)
             pipe.hgetall(f"{key}:claims")
-            (seconds, micros), beats, claims = await pipe.execute()
-        said = _readable("heartbeat", beats, _is_beat, self._unreadable["beats"])
-        asked = _readable("claim", claims, _is_claim, self._unreadable["claims"])
+            (seconds, micros), told, claims = await pipe.execute()
+        said = beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
+        asked = beats.readable("claim", claims, beats.is_claim, self._unreadable["claims"])
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
@@ -205,7 +182,7 @@ class Bus:
 
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False where it was heard within *silent_s*, at the shared clock."""
-        return bool(await self._client.eval(_TAKE, 2, key, f"{key}:lease", name, silent_s))
+        return bool(await self._client.eval(beats.TAKE, 2, key, f"{key}:lease", name, silent_s))
 
     async def forget_withdrawn(self, key: str, name: str) -> None:
         """Forget streamer *name*, which has said that it is back at the old program, unless it beats again."""
@@ -254,34 +231,3 @@ def _keepalive(url: str) -> dict[str, Any]:
         return {}
     options = {getattr(socket, name): value for name, value in KEEPALIVE.items() if hasattr(socket, name)}
     return {"socket_keepalive": True, "socket_keepalive_options": options}
-
-
-def _readable(
-    what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
-) -> dict[str, dict[str, Any]]:
-    """The JSON objects in *told*; one that cannot be read is left out, and named in the log when it is new."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, text in told.items():
-        fields: Any = None
-        with suppress(ValueError, RecursionError):
-            fields = json.loads(text)
-        if is_name(name) and isinstance(fields, dict) and keep(fields):
-            found[str(name)] = fields
-            known.pop(name, None)
-        elif known.get(name) != text:
-            known[name] = text
-            log.warning("redis: the %s of streamer %s is unreadable, it is passed over: %.200r", what, name, text)
-    return found
-
-
-def _is_beat(fields: Mapping[str, Any]) -> bool:
-    return _is_number(fields.get("at"))
-
-
-def _is_claim(fields: Mapping[str, Any]) -> bool:
-    session, lease_s = fields.get("session"), fields.get("lease_s")
-    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

@@ -21,12 +21,9 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 
 __all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
 
-TARGET_S = 0.005
-"""A slice keeps the server to itself for about so long; 20 ms are the most that others should notice."""
-
+TARGET_S = 0.005  # of a slice, in which nobody else is served; 20 ms are the most that others should notice
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
-CLASHES_KEPT = 1000
-"""So many clashes at most are named; all are counted."""
+CLASHES_KEPT = 1000  # number of clashes that are named; all are counted
 
 # A name that fits holds neither tab nor line break, so that one string can bring them all. An old Redis needs to be
 # told that the renames, not the script, go to its replicas, and has no clock for scripts. A key can expire between

@@ -85,13 +85,8 @@ def usage(connection: Connection, root: Path) -> Usage:
     return _usage(row)
 
 
-def used_bytes(connection: Connection, root: Path) -> int:
-    """Used and reserved together; only looks."""
-    return used(connection, root).size_bytes
-
-
 def used(connection: Connection, root: Path) -> Usage:
-    """The same with the number of renditions."""
+    """Used and reserved together, as `usage`; only looks."""
     row = connection.execute(select(dirs).where(dirs.c.dir == str(root))).one_or_none()
     return Usage(0, 0) if row is None else _usage(row)
 
@@ -166,18 +161,6 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
     """The files of evicted renditions are gone."""
     gone = (files.c.state == FileState.EVICTING) & files.c.id.in_(stems)
     connection.execute(delete(files).where(gone))
-
-
-def begun_by(connection: Connection, stem: str, run_id: str) -> None:
-    """The run that downloads a rendition."""
-    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
-    connection.execute(update(files).where(its).values(run_id=run_id))
-
-
-def tried(connection: Connection, stem: str) -> int:
-    """Count one more run of a download; returns how many there were."""
-    connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
-    return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)
 
 
 def downloading(connection: Connection, before: float) -> list[Cached]:

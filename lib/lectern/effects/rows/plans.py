@@ -62,3 +62,15 @@ def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> 
         .limit(limit)
     )
     return [(str(row.id), row.run_id) for row in connection.execute(wanted)]
+
+
+def begun_by(connection: Connection, stem: str, run_id: str) -> None:
+    """The run that downloads a rendition."""
+    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
+    connection.execute(update(files).where(its).values(run_id=run_id))
+
+
+def tried(connection: Connection, stem: str) -> int:
+    """Count one more run of a download; returns how many there were."""
+    connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
+    return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)

@@ -1,0 +1,69 @@
+"""Heartbeats of streamers and their claims to a lease: the scripts that write them, and what of them can be read."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeGuard
+
+from lectern.wire import is_name
+
+log = logging.getLogger("lectern")
+BEAT = """
+local at = redis.call('time')
+if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
+  local now = at[1] .. '.' .. string.format('%06d', at[2])
+  redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
+  redis.call('hdel', KEYS[3], ARGV[1])
+  return redis.call('hgetall', KEYS[1])
+end
+redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
+return false
+"""
+"""A beat of a streamer whose session holds the lease; from any other it is a claim."""
+
+TAKE = """
+local beat = redis.call('hget', KEYS[1], ARGV[1])
+local at = redis.call('time')
+if beat then
+  local readable, said = pcall(cjson.decode, beat)
+  local heard = readable and type(said) == 'table' and tonumber(said['at'])
+  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
+end
+redis.call('hdel', KEYS[2], ARGV[1])
+return 1
+"""
+"""Take the lease of a streamer that was silent for long enough."""
+
+
+def readable(
+    what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The JSON objects in *told*; one that cannot be read is left out, and named in the log when it is new."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, text in told.items():
+        fields: Any = None
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(text)
+        if is_name(name) and isinstance(fields, dict) and keep(fields):
+            found[str(name)] = fields
+            known.pop(name, None)
+        elif known.get(name) != text:
+            known[name] = text
+            log.warning("redis: the %s of streamer %s is unreadable, it is passed over: %.200r", what, name, text)
+    return found
+
+
+def is_beat(fields: Mapping[str, Any]) -> bool:
+    """Whether it says when it was."""
+    return _is_number(fields.get("at"))
+
+
+def is_claim(fields: Mapping[str, Any]) -> bool:
+    """Whether it names a session, and how long its lease is."""
+    session, lease_s = fields.get("session"), fields.get("lease_s")
+    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15

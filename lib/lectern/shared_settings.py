@@ -1,0 +1,110 @@
+"""Settings that both roles have, from defaults, the teacher's old JSON config, .env, environment; later wins."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lectern.errors import Misuse
+from lectern.old_config import OldConfig
+from lectern.places import Places
+from lectern.wire import is_name
+
+BACKUP_DIR = Path("/var/backups/lectern")
+"""Where `lectern backup` writes, if nobody says otherwise."""
+
+
+def a_name(name: str) -> str:
+    """Check a name; raises ValueError."""
+    if not is_name(name):
+        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+    return name
+
+
+class Common(BaseSettings):
+    """What both roles need."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    prefect_api_url: str = "http://127.0.0.1:4200/api"
+    prefect_api_auth_string: SecretStr | None = None
+    work_pool: str = "resident"
+    lectern_lang: Literal["en", "zh"] = "en"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    order_channel: str = "order"
+    cancel_channel: str = "cancel"
+    change_channel: str = "change"
+    transcoding_channel: str = "transcoding"
+    order_result_channel: str = "order_result"
+    change_result_channel: str = "change_result"
+    alarm_channel: str = "alarm"
+    waiting_key: str = "{record_id}_{resolution}"
+    streamer_stream: str = "streamer:{name}"
+    report_stream: str = "streamer_report"
+    dead_letter_stream: str = "dead_letter"
+    streamers_key: str = "streamers"
+
+    batch_max: int = Field(5000, ge=1, le=5000)
+    batch_wait_s: float = Field(0, ge=0, le=5)
+    sweep_interval_s: float = Field(30, gt=0)
+    poll_interval_s: float = Field(1.0, gt=0)
+    heartbeat_interval_s: float = Field(5, gt=0)
+    run_heartbeat_s: float = Field(30, gt=0)
+    drain_timeout_s: float = Field(20, ge=0)
+    inbox_tries: int = Field(5, ge=1)
+    inbox_lease_s: float = Field(60, gt=0)
+    alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
+    alarm_urls: SecretStr | None = None  # of apprise; they hold tokens
+    runbook_url: str | None = None
+    alarm_group_s: float = Field(60, ge=0)
+    alarm_escalate_s: float = Field(900, gt=0)
+    alarm_quiet_s: float = Field(300, gt=0)
+    keep_messages_s: float = Field(7 * 86400, gt=0)
+    keep_events_s: float = Field(30 * 86400, gt=0)
+    keep_classes_s: float = Field(90 * 86400, gt=0)
+    keep_as_run_s: float = Field(400 * 86400, gt=0)
+    prune_interval_s: float = Field(600, gt=0)
+    backup_dir: Path = BACKUP_DIR
+    http_timeout_s: float = Field(10, gt=0)
+
+    @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
+    @classmethod
+    def _places(cls, text: str, info: ValidationInfo) -> str:
+        Places.listed(text, str(info.field_name).upper())
+        return text
+
+    @field_validator("api_bind", "health_bind", "health_address", check_fields=False)
+    @classmethod
+    def _an_address(cls, bind: str) -> str:
+        host, _, port = bind.rpartition(":")
+        if bind and not (host and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, or empty for none")
+        return bind
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins here: arguments, environment, .env, the old JSON config."""
+        return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
+        """The settings, or Misuse that names each wrong variable."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors(include_url=False, include_input=False)
+            )
+            raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
