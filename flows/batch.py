@@ -19,7 +19,7 @@ from lectern.facts import Kept
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
 BOUND = 20
-"""So many may fail alone; with more it is not they that are at fault, and the rest is left to a later run."""
+"""Number of failed items after which the rest is left to a later run: more point to the database, not to the items."""
 
 
 @dataclass

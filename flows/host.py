@@ -32,7 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 ALARMS_KEPT = 200
-"""While Prefect is away so many alarms are kept for it; the channel and the log have them all."""
+"""Number of alarms that are kept for Prefect while it is away; the channel and the log have them all."""
 
 
 _DATABASE = ThreadPoolExecutor(8, thread_name_prefix="database")

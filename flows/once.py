@@ -1,4 +1,4 @@
-"""What the watchers of both roles have in common: sweeps one at a time, and when they look."""
+"""The sweeps of both roles, one at a time, and the times after which classes are looked at."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,10 +11,10 @@ from lectern.settings import StreamerSettings, TeacherSettings
 
 S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
 GRACE_S = 5.0
-"""What is younger is still being done by the run that began it."""
+"""Seconds for which something new is left to the run that began it."""
 
 SWEEP = "a sweep"
-"""What is busy while one is at work; no class is called so."""
+"""The name under which a sweep at work is busy; no class has it."""
 
 LOOK_EVERY_S = 15.0
 """Seconds between two looks at the classes that are about to begin."""

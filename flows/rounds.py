@@ -1,4 +1,4 @@
-"""Whether the loops of a process still go round: health asks it, and each loop says so itself."""
+"""Whether the loops of a process still go round: each loop reports its rounds, and health asks for them."""
 
 import time
 

@@ -121,8 +121,8 @@ def _sent(
     told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
     if refused:
         _refused(connection, host, [(reached[one.index], one) for one in refused], now)
-    cried = [one.id for one in told if one.target == host.settings.alarm_channel]
-    incidents.told(connection, host.journal, cried, now)
+    alarms = [one.id for one in told if one.target == host.settings.alarm_channel]
+    incidents.told(connection, host.journal, alarms, now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.id for one in told if one.target == to]
@@ -146,5 +146,5 @@ def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: st
     if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
         return
     host.refused[target] = now
-    cry = outgoing.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(cry)], now)
+    alarm = outgoing.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now, host.settings.name)
+    outbox.put(connection, host.journal, [host.alarm(alarm)], now)

@@ -94,7 +94,7 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
 
 
 async def left(host: Host[Any], ids: Sequence[int]) -> set[int]:
-    """Those of *ids* that are not handled."""
+    """Those of the messages *ids* that are not handled."""
     return await host.look(inbox.unhandled, host.journal, ids)
 
 
@@ -113,7 +113,7 @@ async def failed(host: Host[Any], ids: Sequence[int]) -> set[int]:
 
 
 def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tuple[set[int], bool]:
-    """What was left, and whether one was given up, which only happens to a message that was alone in its run."""
+    """What was left, and whether a message was given up, which only happens if it was alone in its run."""
     now = time.time()
     given_up = False
     left = inbox.read(connection, host.journal, ids)

@@ -74,7 +74,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
     made = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
     try:
-        await host.bus.cry(host.settings.alarm_channel, made.to_json())
+        await host.bus.publish_alarm(host.settings.alarm_channel, made.to_json())
     except (RedisError, OSError) as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return

@@ -13,10 +13,10 @@ class Fault:
 
     path: str
     method: str | None = None  # None: any
-    times: int | None = None  # for the next so many requests; None: until cleared
+    times: int | None = None  # number of requests that it hits; None: all until it is cleared
     status: int | None = None  # answered at once, with this
     delay_s: float = 0.0  # before the answer
-    truncate_bytes: int | None = None  # the full length is announced, the connection closed after so many bytes
+    truncate_bytes: int | None = None  # the full length is announced, and the connection closed after these bytes
     silent: bool = False  # never answered
     rate_bytes_s: int | None = None  # a slow line
     length_lie: int = 0  # added to the Content-Length that is announced

@@ -217,7 +217,7 @@ def _part(request: Request, headers: dict[str, str], size: int) -> tuple[int, in
     stale = request.headers.get("if-range", headers["etag"]) not in (headers["etag"], headers["last-modified"])
     if asked is None or asked[0] == "bytes=-" or stale:
         return 0, size, 200
-    if not asked[1]:  # the last so many bytes
+    if not asked[1]:  # this many bytes at the end
         first, end = max(0, size - int(asked[2])), size
     else:
         first, end = int(asked[1]), min(size, int(asked[2]) + 1) if asked[2] else size

@@ -47,7 +47,7 @@ class Rule:
     behaviour: Behaviour
     record_id: int | None = None
     video_resolution: str | None = None
-    times: int | None = None  # for the next so many requests; None: until cleared
+    times: int | None = None  # number of requests that it hits; None: all until it is cleared
     delay_s: float = 0.0
     url: str = ""  # of the behaviour quick; {record_id} and {video_resolution} are filled in
 

@@ -69,5 +69,5 @@ class Outlived(Table):
 
 
 async def _at(booking: dict[str, Any], seconds: float) -> None:
-    """Wait until so many seconds of the class are over."""
+    """Wait until this many seconds of the class are over."""
     await asyncio.sleep(max(0.0, booking["start_time"] + seconds - time.time()))

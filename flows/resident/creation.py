@@ -21,7 +21,7 @@ from lectern.errors import TryAgain
 JSON = {"content-type": "application/json"}
 BUSY_TRIES, BUSY_PAUSE_S = 8, 0.05
 CREATE_S = 10.0
-"""A Prefect server that takes no run within so long is away."""
+"""Seconds after which a Prefect server that has not taken a run counts as away."""
 
 HOST = "host:"
 """What begins the tag by which a run of a shared queue names the host that executes it."""

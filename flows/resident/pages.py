@@ -83,7 +83,7 @@ class Page:
         return name_of(self.flow, labels, len(self.ids))
 
     def has_room(self, entries: int) -> bool:
-        """Whether so many entries more fit in."""
+        """Whether *entries* more fit in."""
         most = CLASSES if self.flow in FIND or self.kind is not Kind.DONE else MANY
         return len(self.labels) + entries <= most
 

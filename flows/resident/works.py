@@ -12,7 +12,7 @@ from flows.trouble import MustEnd
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0
-"""A work that failed after so long begins again as soon as after its first failure."""
+"""Seconds of success after which a work that fails begins again as soon as after its first failure."""
 
 CANCEL_AGAIN_S = 0.5
 """Seconds until a work that has swallowed its cancel is cancelled once more."""

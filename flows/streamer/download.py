@@ -35,7 +35,7 @@ from lectern.streamer_changes import Arrived, StreamerChanges
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 LOOKS_AGAIN = 3
 MAX_RUNS = 5
-"""A download that so many runs did not bring to an end (they crashed, or were killed) is given up."""
+"""Number of runs that crashed or were killed after which a download is given up."""
 
 
 @flow(name="download", persist_result=False, result_storage=NOWHERE)

@@ -19,7 +19,7 @@ class Growing:
         self._syncing: asyncio.Future[None] | None = None
 
     def reached(self, size_bytes: int) -> None:
-        """The download has so many bytes."""
+        """Note that the download has *size_bytes* now."""
         if self._synced_bytes is None:
             self._synced_bytes = size_bytes
         busy = self._syncing is not None and not self._syncing.done()

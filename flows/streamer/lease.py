@@ -20,7 +20,7 @@ from lectern.settings import StreamerSettings
 
 AGAIN_S = 1.0
 FULL_S = 30.0
-"""A disk that took nothing so short a time ago is full."""
+"""Seconds for which a disk counts as full after it took nothing."""
 
 
 class Keeper:
@@ -53,7 +53,7 @@ class Keeper:
         asked_at = boot_now()
         await self._look()
         if self._session == self._host.claim:
-            # A claim to the lease that we have would be granted before we have read what was taken from us under it.
+            # Never claim the current session again: it would be granted before we read the releases issued under it.
             self._host.claim = uuid4().hex
         asking = asyncio.create_task(self._ask()) if self._trouble else None
         claim = {"session": self._host.claim, "lease_s": settings.lease_s}

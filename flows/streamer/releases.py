@@ -1,4 +1,4 @@
-"""What the teacher takes back: cancelled and moved classes are released; after them a lease may be granted."""
+"""Releases cancelled and moved classes, then holds the lease that the teacher grants."""
 
 import time
 from collections.abc import Sequence

@@ -20,13 +20,13 @@ from lectern.states import AiringState
 EVERY_S = 3.0
 AT_ONCE_S = 2.0
 PLANNED = 20
-"""After so many new runs it is looked again which class is the next."""
+"""Number of new runs after which the timetable is read again, for the next class."""
 
 SOON_S = 60.0
-"""A class that begins within so long of its lead is planned at once."""
+"""Seconds before its lead in which a class is planned at once."""
 
 CALM_S = 5.0
-"""Other classes are planned so long after they got ready."""
+"""Seconds after they got ready until other classes are planned."""
 
 AGAIN_S = 15.0
 """Seconds after which a class is tried again whose run could not be made; until then the others have their turn."""

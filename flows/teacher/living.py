@@ -17,7 +17,7 @@ FIRST_STREAMER_S = 300.0
 """Seconds for which a teacher that never had a streamer keeps bookings: a rollout brings the first one after it."""
 
 BEATS = 2
-"""After so many intervals of heartbeats with Redis there (again), every living streamer has been heard."""
+"""Number of heartbeat intervals after which every living streamer has been heard, once Redis is there (again)."""
 
 SEEN_S = 1.0
 """Seconds for which the streamers that were heard of are not asked for again; their beats are farther apart."""

@@ -25,10 +25,10 @@ from lectern.effects.rows.leases import Holder
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
-"""A move is announced again after so long, where its run has not begun, or could do nothing."""
+"""Seconds after which a move is announced again if its run has not begun, or could do nothing."""
 
 GRANT_AGAIN_S = 10.0
-"""A claim that stays for so long is answered again: Redis may have lost what was said."""
+"""Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
 
 Said = Mapping[str, Mapping[str, Any]]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 COOKIE = "lectern_viewer"
 BURST, EACH_S = 30.0, 3.0
-"""A viewer may ask so many times at once, and so many times a second after it."""
+"""Number of requests that a viewer may send at once, and then in a second."""
 
 TRIES = 20.0
 """Wrong tokens that one address may show at once; one more comes a second."""

@@ -38,7 +38,7 @@ A_SECOND = 10.0
 BURST = 30
 BODY_S = 5.0
 OLD_S = 300.0
-"""A request that names its time is taken for so long: one that was recorded cannot be sent again later."""
+"""Seconds for which a request that names its time is taken: a recorded request cannot be sent again later."""
 
 Teacher = Host[TeacherSettings]
 

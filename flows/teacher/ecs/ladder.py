@@ -183,8 +183,8 @@ def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[Le
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_aside_s
         said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
-        cry = outgoing.alarm(HOST_ASIDE, said, now, host.settings.name)
-        outbox.put(connection, host.journal, [host.alarm(cry)], now)
+        alarm = outgoing.alarm(HOST_ASIDE, said, now, host.settings.name)
+        outbox.put(connection, host.journal, [host.alarm(alarm)], now)
 
 
 # -- the results -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from lectern.errors import (
 from lectern.facts import EcsHost, RenditionKey
 
 TRIES = 3
-"""So many hosts, or so often the only one, before a rendition is given up."""
+"""Number of attempts, on several hosts or on the only one, after which a rendition is given up."""
 
 FAILURES = 3
 """So many in a row, and a host is put aside."""

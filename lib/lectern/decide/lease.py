@@ -6,10 +6,10 @@ MARGIN_S = 5.0
 """Between the end of a lease and the moment its classes may be taken: programs need a moment to be ended."""
 
 WITNESS_S = 10.0
-"""For so long a streamer without Redis may rely on Prefect's word that nobody takes its classes."""
+"""Seconds for which a streamer without Redis may rely on Prefect's answer that nobody takes its classes."""
 
 NOTICE_S = WITNESS_S + 1.0
-"""A move is to be seen in Prefect for so long before it takes anything: by then that word is worn out."""
+"""Seconds for which a move is seen in Prefect before it takes anything: by then that answer has expired."""
 
 HASTE_S = 2.0
 """A move is announced so much earlier than its notice asks for: its run needs a moment to begin.
@@ -24,12 +24,12 @@ def until(asked_at: float, lease_s: float) -> float:
 
 
 def lost_after(lost_after_s: float, lease_s: float) -> float:
-    """After so many seconds of silence a streamer is lost; never, where its lease has no end."""
+    """Seconds of silence after which a streamer is lost; infinite if its lease has no end."""
     return max(lost_after_s, lease_s + MARGIN_S) if lease_s else math.inf
 
 
 def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
-    """After so many seconds of silence a move is announced, so that it can be done when the streamer is lost."""
+    """Seconds of silence after which a move is announced, so that it can be done when the streamer is lost."""
     return max(lost_after_s - NOTICE_S - HASTE_S, 3 * heartbeat_s)
 
 

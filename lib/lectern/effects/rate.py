@@ -1,4 +1,4 @@
-"""A token bucket: so many calls a second, so many at once."""
+"""A token bucket: bounds the number of calls in a second, and at once."""
 
 
 class Rate:

@@ -9,7 +9,7 @@ from lectern.effects.output import OnLine, last_line
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
 
 LEFT_MINUTES = 10
-"""A folder that nobody has looked at for so long belongs to nobody: whoever comes next ends what runs there."""
+"""Seconds after which a folder that nobody looks at belongs to nobody: whoever comes next ends what runs there."""
 
 _QUICK_S = 60.0
 _OUTLIVES_US_S = 60

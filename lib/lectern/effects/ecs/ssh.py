@@ -24,7 +24,7 @@ _Cause = type[process.TimedOut] | type[process.Stalled] | None
 
 _log = logging.getLogger(__name__)
 _KEEPALIVE_S = 15
-_SILENCE_S = 45  # a peer that acknowledges nothing for so long is gone
+_SILENCE_S = 45  # after which a peer that acknowledges nothing is gone
 _THREADS = 8
 _CHUNK_BYTES = 65536
 _WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0

@@ -82,7 +82,7 @@ class Bus:
         """Add one message to a stream: kept until somebody reads it."""
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
-    async def cry(self, channel: str, body: str) -> None:
+    async def publish_alarm(self, channel: str, body: str) -> None:
         """Send an alarm that cannot be written down first."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.publish(channel, body)

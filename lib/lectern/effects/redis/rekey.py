@@ -214,7 +214,7 @@ class _Run:
 
 
 def next_count(count: int, took_s: float) -> int:
-    """How many keys the next slice should look at, when *count* of them took so long: at most twice as many."""
+    """Number of keys for the next slice to look at, by the time that *count* of them took: at most twice as many."""
     return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
 
 
