@@ -1,0 +1,131 @@
+"""What the playout does not air: classes of PLAYOUT=ffmpeg, and files that an earlier release downloaded."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import update
+
+from flows.host import Host
+from flows.streamer import by_ffmpeg, indexes
+from flows.streamer.following import Following
+from lectern.effects import process
+from lectern.effects.files import store
+from lectern.effects.media import airable, ffmpeg
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import files
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState, FileState
+from tests import rows
+from tests.faults import hosts
+from tests.playout import servers
+
+Streamer = Host[StreamerSettings]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Streamer]:
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    yield hosts.streamer(engine, root, 10_000_000, 1000)
+    engine.dispose()
+
+
+async def put(host: Streamer, url: str, container: str = "flv") -> Path:
+    """A class that begins in a second, and its recording of 4 s, as an earlier release left it: without an index."""
+    now, root = time.time(), host.settings.video_root
+    path = store.rendition_path(root, "1")
+    path.parent.mkdir(parents=True)
+    argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4"]
+    argv += ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", container]
+    assert (await process.run([*argv, str(path)], timeout_s=60)).returncode == 0
+    times = {"start_time": now + 1, "end_time": now + 6}
+    one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
+    with transaction(host.engine) as connection:
+        cache.usage(connection, root)
+        rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, path, now)
+        connection.execute(update(files).values(state=FileState.READY, duration_s=4.0))
+        rows.add(connection, one, AiringState.READY, str(path), now)
+        cache.recount(connection, root, airings.citations(connection))
+    return path
+
+
+class Heard:
+    """Takes the events that the playout would tell."""
+
+    def __init__(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+
+    async def take(self, event: Mapping[str, Any]) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.asyncio
+async def test_a_url_with_a_password_is_aired_by_ffmpeg_to_its_end(host: Streamer, tmp_path: Path) -> None:
+    """It is told as the playout would tell it, with what was sent."""
+    heard = Heard()
+    with servers.listening_ffmpeg(tmp_path / "came.flv") as plain:
+        url = plain.replace("rtmp://", "rtmp://user:password@")
+        path = await put(host, url)
+        host.playout.until = by_ffmpeg_clock() + 600
+        with reading(host.engine) as connection:
+            one = airings.by_id(connection, ["c"])["c"]
+        wanted = {"file": str(path), "push_urls": [url], "start": one.start_time, "end": one.end_time}
+        by_ffmpeg.begin(host, one, wanted, cast("Following", heard))
+        await asyncio.wait_for(host.playout.children["c"], 60)
+    assert len(servers.packets(tmp_path / "came.flv")) > 150
+    assert [event["event"] for event in heard.events] == ["on_air", "ended"]
+    ended = heard.events[-1]
+    assert ended["sent_s"] > 2
+    assert [(row["session"], row["source"]) for row in ended["as_run"]] == [(1, "recording")]
+    assert host.playout.children == {}
+
+
+def by_ffmpeg_clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(host: Streamer) -> None:
+    path = await put(host, "rtmp://push.example/live/x")
+    assert not airable.has_index(path)
+    failed: dict[str, indexes.Seen] = {}
+    await indexes.make(host, failed)
+    assert airable.has_index(path)
+    assert failed == {}
+
+
+@pytest.mark.asyncio
+async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(host: Streamer) -> None:
+    path = await put(host, "rtmp://push.example/live/x", "mp4")
+    await indexes.make(host, {})
+    assert path.read_bytes()[:3] == b"FLV"
+    assert airable.has_index(path)
+    with reading(host.engine) as connection:
+        (row,) = cache.by_stem(connection, ["1"]).values()
+    with transaction(host.engine) as connection:
+        assert cache.usage(connection, host.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_another_one(
+    host: Streamer, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = await put(host, "rtmp://push.example/live/x")
+    good = path.read_bytes()
+    path.write_bytes(b"not a recording")
+    failed: dict[str, indexes.Seen] = {}
+    for _ in range(2):
+        await indexes.make(host, failed)
+    assert list(failed) == ["1"]
+    assert caplog.text.count("can get no index") == 1
+    path.write_bytes(good)
+    await indexes.make(host, failed)
+    assert failed == {}
+    assert airable.has_index(path)
