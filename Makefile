@@ -49,6 +49,7 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py bare.py release.py)
 APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
+APART += tests/effects/test_dead_air.py
 APART += $(addprefix tests/faults/test_,changes.py faults.py teachers.py survives.py disk.py unforeseen.py)
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)

@@ -36,7 +36,7 @@ from flows.resident.queue_lock import QueueLock
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
-from flows.streamer import handing, indexes, lease, reconcile, timetable, word
+from flows.streamer import dead_air, handing, indexes, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.fetching import Fetching
 from flows.teacher import readiness as teacher_readiness
@@ -220,6 +220,7 @@ class Resident:
                 "timetable": lambda: timetable.cancels(host),
                 "plan": lambda: timetable.plan(host),
                 "indexes": lambda: indexes.keep(host),
+                "dead air": lambda: dead_air.keep(host),
                 "word": lambda: word.say(host),
                 "downloads": Fetching(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,

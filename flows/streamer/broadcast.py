@@ -12,7 +12,7 @@ from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import Watch
 from flows.streamer import ends
 from lectern import errors
-from lectern.effects.rows import airings
+from lectern.effects.rows import airings, dead_air
 from lectern.facts import Airing
 from lectern.states import AiringState
 
@@ -46,6 +46,8 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     host.playout.watches[one.class_id] = watching
     host.playout.wanted.set()
     try:
+        for warning in (await host.look(dead_air.of, [one])).values():
+            log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
         async with show.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air", SHOW_EVERY_S) as bar:
             return await _watched(host, one, watching, bar)
     except asyncio.CancelledError:

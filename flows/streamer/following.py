@@ -65,6 +65,14 @@ class Following:
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
+    async def look_around(self, now: float) -> None:
+        """Raise the alarms that are due, also if nothing happens any more: a server may just not answer."""
+        for class_id in list(self._off_since):
+            try:
+                await self._off(class_id, now)
+            except DBAPIError as error:
+                log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
+
     async def refused(self, class_id: str, why: str) -> None:
         """The playout does not take a class."""
         await self._alarm(class_id, errors.AIRING_BROKEN, f"the playout does not take it: {why}")
@@ -112,7 +120,12 @@ class Following:
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
-            await self._off(class_id, event["at"], event["why"])
+            if class_id not in self._off_since:
+                self._off_since[class_id] = await self._off_at(class_id, event)
+            await self._off(class_id, event["at"])
+        elif kind == "behind":
+            said = f"it falls behind the clock, and {event['behind_s']:.0f} s of it were skipped"
+            await self._alarm(class_id, errors.AIRING_BROKEN, f"{said}: its receiver takes less than it is sent")
         elif kind == "slate":
             self._why[class_id] = event["why"]
             sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
@@ -129,9 +142,16 @@ class Following:
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
-    async def _off(self, class_id: str, at: float, why: str) -> None:
+    async def _off_at(self, class_id: str, event: Mapping[str, Any]) -> float:
+        """Since when its receiver takes nothing: of a server that never answered that is known only later."""
+        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+        at = float(event["at"])
+        is_its_start = one is not None and not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
+        return one.start_time if one is not None and is_its_start else at
+
+    async def _off(self, class_id: str, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
-        since = self._off_since.setdefault(class_id, at)
+        since, why = self._off_since[class_id], self._why[class_id]
         one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
         if one is None or one.state not in _NOT_ENDED:
             return

@@ -94,6 +94,7 @@ class Handing:
             self._host.rounds.come("playout")
             await self._hand_over()
             await self._wait()
+            await self._following.look_around(time.time())
 
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
@@ -159,6 +160,7 @@ class Handing:
             self._host.rounds.come("playout")
             async with self._host.playout.sync:
                 await self._hand_over()
+            await self._following.look_around(time.time())
 
     async def _wait(self) -> None:
         self._host.playout.wanted.clear()

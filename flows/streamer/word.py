@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 
 from sqlalchemy import Connection
 
 from flows.host import Host
 from flows.playout import NotTaken
 from lectern.decide import sending as decide
-from lectern.effects.rows import airings, cache, incidents, sent
+from lectern.effects.rows import airings, cache, dead_air, incidents, sent
 from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
 from lectern.facts import Usage
@@ -20,6 +21,9 @@ from lectern.told import Sending, Word
 SOON_S = 3600.0
 ALARMS, CLASSES = 10, 20
 """Number of its open alarms that it says, the newest ones, and of the classes of each."""
+
+DEAD_AIR = 200
+"""Number of its classes whose dead air it says, those that begin first."""
 
 
 async def say(host: Host[StreamerSettings]) -> None:
@@ -62,4 +66,5 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Word
         due=len(due),
         used=cache.used(connection, settings.video_root),
         bound=Usage(settings.max_bytes, settings.max_video_num),
+        dead_air=dict(islice(dead_air.of(connection, live).items(), DEAD_AIR)),
     )

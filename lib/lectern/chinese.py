@@ -38,6 +38,7 @@ WORDINGS: Mapping[int, Wording] = {
     325: Wording("推流地址的主机不在允许范围", _CORRECT),
     326: Wording("正在上的课没有录像可播", _CALL),
     327: Wording("推流端的播出进程不可用", _CALL),
+    328: Wording("录像有黑屏、静止或静音", "检查录像，有问题就更换。"),
     400: Wording("约课格式错误", "改正约课，重新发送。"),
     404: Wording("更改的课没有约过", "先约课。"),
     409: Wording("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"),

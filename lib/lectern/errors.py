@@ -80,6 +80,12 @@ NO_RECORDING = ErrorCode(
     326, "a class is on air without its recording", Severity.CRITICAL, "Call the operations team.", endangers=True
 )
 PLAYOUT_AWAY = ErrorCode(327, "the playout of a streamer is not there", Severity.CRITICAL, "Call the operations team.")
+DEAD_AIR = ErrorCode(
+    328,
+    "a recording is black, frozen or silent",
+    Severity.WARNING,
+    "Look at the recording, and replace it if it is bad.",
+)
 MALFORMED = ErrorCode(400, "malformed booking", Severity.WARNING, "Correct the booking and send it again.")
 NOT_BOOKED = ErrorCode(404, "a change of a class that is not booked", Severity.WARNING, "Book the class.")
 ENDED = ErrorCode(410, "the class has already ended", Severity.WARNING, _CORRECT)
@@ -131,6 +137,7 @@ CODES: dict[int, ErrorCode] = {
         FORBIDDEN_PUSH_HOST,
         NO_RECORDING,
         PLAYOUT_AWAY,
+        DEAD_AIR,
         MALFORMED,
         NOT_BOOKED,
         CONFLICT,

@@ -115,6 +115,7 @@ class Found:
     sending: Sending | None = None
     unheard: str | None = None  # why nobody here knows what the streamer does; None if it was heard of lately
     check: Check | None = None
+    dead_air: str = ""  # where its recording is black, frozen or silent
     alarms: Sequence[OpenAlarm] = ()
     as_run: Sequence[AsRun] = ()
     kept_since: float | None = None
@@ -145,4 +146,5 @@ class Word:
     due: int = 0  # classes that should be on air
     used: Usage = field(default=Usage(0, 0))
     bound: Usage = field(default=Usage(0, 0))
+    dead_air: Mapping[str, str] = field(default_factory=dict)  # of its classes
     silent_s: float | None = None  # for how long it has said nothing, if that is too long

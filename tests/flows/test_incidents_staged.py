@@ -1,4 +1,4 @@
-"""Ten nights: an alarm, its heading in RUNBOOK.md and ``explain`` name one cause, and what the heading says helps."""
+"""Eleven nights: alarm, its heading in RUNBOOK.md and ``explain`` name one cause, and what the heading says helps."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 from lectern.errors import CODES
 from tests.stage import Gate, Stage, Town, runbook, staged, wait_until
+from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 
@@ -208,6 +209,33 @@ def test_the_push_url_is_wrong(night: Night) -> None:
         stage.cancel(class_id)
         stage.off_air(class_id)
         stage.town.background.run(way.stop())
+
+
+def test_the_source_is_frozen(night: Night) -> None:
+    """328, before the class, as a warning: it is ready; the run of its broadcast says so, too; looked through once."""
+    stage, heading = night.stage, CODES[328].runbook
+    record = stage.town.record()
+    booking = stage.booking(record, starts_in_s=120, length_s=60)
+    file = stage.town.origin.root / str(record) / f"{record}.flv"
+    file.unlink()  # it is another recording's, too
+    still = ("-f", "lavfi", "-i", "color=c=olive:size=160x90:rate=5", "-f", "lavfi", "-i", "anullsrc=r=44100:cl=mono")
+    codecs = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-c:a", "aac", "-t", "75")
+    stage.town.background.run(recordings.encode(stage.town.programs.ffmpeg, *still, *codecs, to=file))
+    class_id = stage.book(booking)
+    assert stage.answer(class_id)["result"] == "success"
+    night.agree(class_id, 328, "frozen and silent from 0:00 to 1:15")
+    here = night.explained(class_id, "streamer1")
+    assert "frozen and silent from 0:00 to 1:15" in here
+    assert here.count("looked through") == 1
+    assert any("328" in line for line in stage.lectern("teacher", "status").stdout.splitlines() if "incident" in line)
+    (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is planned")
+    stage.residents["streamer1"].end()
+    stage.up("streamer1")
+    assert night.explained(class_id, "streamer1").count("looked through") == 1
+    told = lambda: [line for line in stage.log(run["id"]) if "frozen and silent" in line]  # noqa: E731
+    wait_until(told, timeout_s=200, description="the run of its broadcast says so")
+    assert night.typed("teacher", heading, "lectern cancel CLASS_ID", CLASS_ID=class_id).returncode == 0
+    night.booked_anew(stage.town.record())
 
 
 def test_prefect_is_gone(night: Night) -> None:

@@ -1,6 +1,7 @@
 """A class on air: at its second, to its end, at the clock's position, released once."""
 
 import json
+import socket
 
 import pytest
 
@@ -112,6 +113,18 @@ def test_what_a_receiver_refuses_is_alarmed_while_there_is_time(stage: Stage) ->
     assert refusals[0] == "Connection refused"
     assert len(refusals) <= 2
     assert "on air" not in {one["what"] for one in story}
+
+
+def test_a_receiver_that_does_not_answer_is_alarmed_within_15_s(stage: Stage) -> None:
+    """It takes the connection, and nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/live/x"
+        booking = stage.booking(stage.town.record(), starts_in_s=6, length_s=25, push_url=url)
+        class_id = stage.book(booking)
+        alarm, *_ = wait_until(lambda: stage.alarms(321, class_id=class_id), timeout_s=60, description="an alarm comes")
+        assert 0 <= alarm["at"] - booking["start_time"] <= 15
+        assert "it is not on air" in alarm["message"]
+        stage.cancel(class_id)
 
 
 def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage) -> None:

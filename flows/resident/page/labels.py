@@ -35,6 +35,7 @@ CHINESE: Mapping[str, str] = {
     "as run": "实际播出",
     "as-run of yesterday": "昨天的实际播出",
     "classes in all; lectern report has them all": "节课；全部见 lectern report",
+    "dead air": "黑屏或静音",
     "open alarm": "未恢复的报警",
     "begins": "上课时间",
     "why": "原因",

@@ -122,6 +122,8 @@ def _line(found: Found, words: Mapping[str, Word] | None, now: float) -> Line:
     standing = decide.standing(known, now)
     assert found.booked is not None  # the timetable has bookings only
     said = found.booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
+    if known.dead_air and standing in {Standing.READY, Standing.COMING}:
+        said += f"; dead air: {known.dead_air}"
     return Line(found.booked, standing, said)
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from lectern import words
 from lectern.decide import broadcast, outlook
-from lectern.errors import AIRING_BROKEN, CODES, NOT_READY_FOR_START, STREAMER_LOST
+from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, STREAMER_LOST
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Cited, Found, OpenAlarm, Sending, Word
 
@@ -55,6 +55,7 @@ def joined(teacher: Found | None, streamer: Found | None) -> Found:
         return replace(teacher, events=events, kept_since=since)
     alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
     known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
+    known = replace(known, dead_air=streamer.dead_air)
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
@@ -76,7 +77,7 @@ def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
         return found
     alarms = [one for one in word.alarms if found.class_id in one.classes]
     known = replace(found, sending=word.sendings.get(found.class_id), alarms=(*found.alarms, *alarms))
-    return replace(known, check=word.checks.get(found.class_id))
+    return replace(known, check=word.checks.get(found.class_id), dead_air=word.dead_air.get(found.class_id, ""))
 
 
 def account(found: Found, now: float) -> Account:
@@ -190,6 +191,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
         ("rendition", one.stem),
         ("last error", _last_error(found, one)),
         ("readiness", _readiness(found, known)),
+        ("dead air", found.dead_air),
         ("as run", broadcast.as_run_sentence(found.as_run)),
         *(("open alarm", _open(alarm)) for alarm in found.alarms),
     ]
@@ -229,6 +231,8 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
         said.append(f"It is on air for another {words.span(found.end_time - now)}. {_ending(found)}")
     if found.check is not None and found.check.reds and known in {Standing.READY, Standing.COMING}:
         said = [f"It is not ready for its start: {found.check.reds}", _heading(NOT_READY_FOR_START.number), *said]
+    if found.dead_air and known in {Standing.READY, Standing.COMING}:
+        said += ["Look at its recording there, and have it replaced if that is not meant.", _heading(DEAD_AIR.number)]
     if found.booked is None and found.cited is None:
         said += outlook.of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
     said += [_heading(alarm.code) for alarm in found.alarms if alarm.code in CODES]

@@ -16,6 +16,9 @@ MISSING_S = 2.0
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
 
+NO_ANSWER_S = 15.0
+"""Seconds after the start within which the first failure of a class says that it was never on air."""
+
 SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
 """Of a series of the same event, these are said."""
 

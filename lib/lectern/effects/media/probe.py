@@ -20,7 +20,7 @@ _TAIL_BYTES = 8 * 1024 * 1024
 _MOST_TAIL_BYTES = 64 * 1024 * 1024
 _TAIL_S = 15
 _TAG = re.compile(rb"(?=[\x08\x09\x12](.{3}).{4}\x00\x00\x00)", re.DOTALL)
-_OPTIONS = {
+OPTIONS = {
     "protocol_whitelist": "file",
     # A playlist that is called .flv would read other files.
     "format_whitelist": "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg",
@@ -56,7 +56,7 @@ async def probe(path: Path) -> Probe:
 
 def _probe(path: Path) -> Probe:
     try:
-        with av.open(f"file:{path.absolute()}", options=_OPTIONS, timeout=TIMEOUT_S) as container:
+        with av.open(f"file:{path.absolute()}", options=OPTIONS, timeout=TIMEOUT_S) as container:
             if not container.streams.video:
                 raise Refuse(f"{path}: has no video, only {_found(container)}", BAD_RECORDING)
             return _look(path, container)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
-from lectern.effects.rows import airings, as_run, bookings, events, incidents, sent
+from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent
 from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
@@ -63,6 +63,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         streamer=host,
         sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
         check=sent.checks(connection, [class_id]).get(class_id),
+        dead_air=dead_air.of(connection, [one]).get(class_id, ""),
         alarms=mine,
         as_run=as_run.of_class(connection, class_id),
         events=told,

@@ -54,6 +54,7 @@ class FileRow(StreamerTable, table=True):
     reason: str | None = Field(default=None, sa_type=Text)
     mtime: float | None = None  # of the file that was found whole
     run_id: str | None = Field(default=None, max_length=40)  # of its download
+    dead_air: str | None = Field(default=None, sa_type=Text)  # empty: there is none; NULL: nobody has looked
 
 
 class ClassRow(StreamerTable, table=True):

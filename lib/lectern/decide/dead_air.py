@@ -1,0 +1,123 @@
+"""Where a recording is black, frozen or silent, and whether it is too quiet or too loud: told before its class."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lectern import words
+from lectern.facts import Samples
+
+BLACK_S, FROZEN_S, SILENT_S = 10.0, 30.0, 60.0
+"""Seconds from which a black picture, one that stands still without sound, and silence are told."""
+
+DARK = 40
+"""A picture without any part that is lighter (of 255; black is 16) is black: a line of text on black is not."""
+
+SILENCE, QUIET, LOUD = -60.0, -36.0, -6.0
+"""In LUFS: a second that is nowhere louder is silent; a whole recording outside of the others is hard to listen to."""
+
+SLACK_S = 1.0
+"""Of sound: a second that is in part silent counts as sound, at the beginning and at the end."""
+
+GAP_S = 2.0
+"""What lies between two key frames is not seen: up to these seconds of it belong to what is seen at either end."""
+
+NAMED = 5
+"""Number of places that are named; of the others, how many there are."""
+
+Stretch = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A place in a recording, in seconds from its beginning."""
+
+    what: str
+    begins_s: float
+    ends_s: float
+
+    def text(self) -> str:
+        """For people: ``black from 10:05 to 10:31``."""
+        return f"{self.what} from {words.position(self.begins_s)} to {words.position(self.ends_s)}"
+
+
+def faults(found: Samples) -> list[Fault]:
+    """What is wrong with the recording, in the order of time."""
+    black = _long(_black(found), BLACK_S)
+    silent = _silent(found)
+    least_s = FROZEN_S - SLACK_S
+    frozen = _long(_both(_long(_frozen(found), least_s), _long(silent, least_s)), least_s)
+    told = [Fault("black", *one) for one in black]
+    told += [Fault("frozen and silent", *one) for one in frozen if not _within(one, black)]
+    told += [Fault("silent", *one) for one in _long(silent, SILENT_S - SLACK_S) if not _within(one, frozen)]
+    return sorted(told, key=lambda one: (one.begins_s, one.ends_s))
+
+
+def warning(found: Samples) -> str:
+    """The same in a sentence, with the loudness; empty if nothing is wrong."""
+    places = faults(found)
+    said = [one.text() for one in places[:NAMED]]
+    said += [f"{len(places) - NAMED:,} more places"] if len(places) > NAMED else []
+    loudness = found.loudness
+    if loudness is not None and SILENCE < loudness < QUIET:
+        said.append(f"very quiet ({loudness:.0f} LUFS)")
+    elif loudness is not None and loudness > LOUD:
+        said.append(f"very loud ({loudness:.0f} LUFS)")
+    return "; ".join(said)
+
+
+def _black(found: Samples) -> list[Stretch]:
+    return _stretches([(at_s, lightest <= DARK) for at_s, lightest, _ in found.pictures], found.duration_s)
+
+
+def _frozen(found: Samples) -> list[Stretch]:
+    """Stretches with one picture that at least two key frames show."""
+    times = [at_s for at_s, _, _ in found.pictures]
+    begins = [at for at, (_, _, is_same) in enumerate(found.pictures) if not is_same]
+    shown = pairwise([*begins, len(times)])
+    return [_widened(times, first, beyond - 1, found.duration_s) for first, beyond in shown if beyond - first > 1]
+
+
+def _silent(found: Samples) -> list[Stretch]:
+    if not found.sounds:
+        return [(0.0, found.duration_s)]
+    stretches: list[Stretch] = []
+    for second, loudest in found.sounds:
+        if loudest > SILENCE:
+            continue
+        if stretches and second - stretches[-1][1] < SLACK_S / 2:
+            stretches[-1] = (stretches[-1][0], second + 1.0)
+        else:
+            stretches.append((second, second + 1.0))
+    return stretches
+
+
+def _stretches(seen: Sequence[tuple[float, bool]], duration_s: float) -> list[Stretch]:
+    times = [at_s for at_s, _ in seen]
+    edges = [at for at in range(1, len(seen)) if seen[at][1] != seen[at - 1][1]]
+    return [
+        _widened(times, first, beyond - 1, duration_s)
+        for first, beyond in pairwise([0, *edges, len(seen)])
+        if first < beyond and seen[first][1]
+    ]
+
+
+def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -> Stretch:
+    """From the key frame *first* to *last*, and into what lies between them and the key frames beside."""
+    before = times[first - 1] if first else 0.0
+    after = times[last + 1] if last + 1 < len(times) else max(duration_s, times[last])
+    return max(before, times[first] - GAP_S), min(after, times[last] + GAP_S)
+
+
+def _both(some: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
+    pairs = ((max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others)
+    return [(begin, end) for begin, end in pairs if begin < end]
+
+
+def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
+    return [one for one in stretches if one[1] - one[0] >= least_s]
+
+
+def _within(one: Stretch, others: Iterable[Stretch]) -> bool:
+    """Whether another fault has already been told of the same place, but for the blur at its ends."""
+    return any(other[0] - 2 * GAP_S <= one[0] and one[1] <= other[1] + 2 * GAP_S for other in others)

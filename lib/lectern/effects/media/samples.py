@@ -1,0 +1,179 @@
+"""Looks through a whole recording for what its viewers would see and hear: key frames only, and all of its sound.
+
+The look is a program of its own (``python -m lectern.effects.media.samples PATH``), at the lowest priority: whatever a
+file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+
+from lectern.effects import process
+from lectern.effects.media.probe import OPTIONS
+from lectern.errors import TryAgain
+from lectern.facts import Samples
+
+EVERY_S = 1.0
+"""Key frames that follow another one sooner are passed over: a recording may have nothing but key frames."""
+
+CPU_SHARE, CPU_S = 0.03, 30
+"""Of the recording's length, so much of a processor a look may use, and these seconds more. It needs about 0.006."""
+
+LEAST_S, MOST_S, SHARE = 600.0, 3600.0, 0.5
+"""Seconds that it may take, within these bounds a share of the length: everything else on the host comes first."""
+
+STALL_S = 300.0
+WIDTH, HEIGHT = 64, 36
+STILL = 5
+"""A picture of which no part differs by more from the first one of its kind (of 255) is the same picture."""
+
+SAMPLE_RATE = 16_000
+_NOTHING = -120.0
+
+
+async def samples(path: Path, duration_s: float) -> Samples:
+    """Look through *path*, whose length is about *duration_s*; raises LecternError if that cannot be done in time."""
+    pictures: list[tuple[float, int, bool]] = []
+    sounds: list[tuple[float, float]] = []
+    loudness: list[float] = []
+
+    def take(line: str) -> None:
+        what, *numbers = line.split()
+        if what == "picture":
+            at, lightest, is_same = numbers
+            pictures.append((float(at), int(lightest), is_same == "same"))
+        elif what == "sound":
+            sounds.append((float(numbers[0]), float(numbers[1])))
+        else:
+            loudness.append(float(numbers[0]))
+
+    timeout_s = min(max(LEAST_S, duration_s * SHARE), MOST_S)
+    argv = [sys.executable, "-I", "-m", __name__, str(path.absolute()), str(int(CPU_S + duration_s * CPU_SHARE))]
+    done = await process.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take)
+    if done.returncode != 0:
+        raise TryAgain(f"{path}: cannot be looked through: {done.last_words or f'exit code {done.returncode}'}")
+    return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None)
+
+
+class _Pictures:
+    """What is told of a key frame: its time, its lightest part (0 to 255), and whether it is still the same picture."""
+
+    def __init__(self) -> None:
+        self._last_s = -EVERY_S
+        self._first: bytes | None = None
+
+    def lines(self, frame: VideoFrame, begin_s: float) -> Iterator[str]:
+        at_s = frame.time - begin_s if frame.pts is not None else None
+        if at_s is None or 0 <= at_s - self._last_s < EVERY_S:
+            return
+        small = frame.reformat(WIDTH, HEIGHT, "gray", interpolation="AREA").planes[0]
+        rows = memoryview(small)
+        seen = b"".join(rows[y * small.line_size :][:WIDTH] for y in range(HEIGHT))
+        is_same = self._first is not None and max(abs(a - b) for a, b in zip(seen, self._first, strict=True)) <= STILL
+        if not is_same:
+            self._first = seen
+        self._last_s = at_s
+        yield f"picture {at_s:.3f} {max(seen)} {'same' if is_same else 'other'}"
+
+
+class _Sounds:
+    """What is told of each second of sound: the loudest of its moments in LUFS (EBU R128), and at the end the whole."""
+
+    def __init__(self) -> None:
+        self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        self._graph: Graph | None = None
+        self._second: int | None = None
+        self._loudest = self.whole = _NOTHING
+
+    def lines(self, frame: AudioFrame) -> Iterator[str]:
+        for part in self._resampler.resample(frame):
+            if self._graph is None:
+                self._graph = _loudness_graph(part)
+            self._graph.push(part)
+            yield from self._pulled(self._graph)
+
+    def _pulled(self, graph: Graph) -> Iterator[str]:
+        with suppress(av.error.BlockingIOError, av.error.EOFError):
+            while True:
+                told = graph.pull()
+                second = int(told.time or 0.0)
+                if self._second is not None and second != self._second:
+                    yield self.line()
+                if second != self._second:
+                    self._second, self._loudest = second, _NOTHING
+                said = told.metadata
+                self._loudest = max(self._loudest, _number(said.get("lavfi.r128.M")))
+                self.whole = _number(said.get("lavfi.r128.I"))
+
+    def line(self) -> str:
+        return f"sound {self._second} {self._loudest:.1f}"
+
+    def end(self) -> Iterator[str]:
+        if self._second is not None:
+            yield self.line()
+            yield f"loudness {self.whole:.1f}"
+
+
+def _loudness_graph(part: AudioFrame) -> Graph:
+    graph = Graph()
+    source = graph.add_abuffer(
+        format=part.format.name, sample_rate=part.sample_rate, layout=part.layout.name, time_base=part.time_base
+    )
+    meter = graph.add("ebur128", "metadata=1:framelog=quiet")
+    sink = graph.add("abuffersink")
+    source.link_to(meter)
+    meter.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _number(text: str | None) -> float:
+    """A loudness; of nothing but zeros it is minus infinity, or no number."""
+    value = float(text) if text else _NOTHING
+    return max(value, _NOTHING) if value == value else _NOTHING  # noqa: PLR0124 (no number differs from itself)
+
+
+def _told(container: InputContainer) -> Iterator[str]:
+    """What is found, a line each; damage in the middle is passed over, as a player does."""
+    video = container.streams.video[0] if container.streams.video else None
+    audio: AudioStream | None = container.streams.audio[0] if container.streams.audio else None
+    begin_s = container.start_time / av.time_base if container.start_time else 0.0
+    pictures, sounds = _Pictures(), _Sounds()
+    if video is not None:
+        video.codec_context.skip_frame = "NONKEY"
+        video.thread_type = "NONE"
+    for packet in container.demux([one for one in (video, audio) if one is not None]):
+        if packet.size and packet.stream is video and not packet.is_keyframe:
+            continue
+        with suppress(av.error.InvalidDataError, av.error.EOFError):
+            for frame in packet.decode():
+                if isinstance(frame, AudioFrame):
+                    yield from sounds.lines(frame)
+                elif isinstance(frame, VideoFrame):
+                    yield from pictures.lines(frame, begin_s)
+    yield from sounds.end()
+
+
+def main(path: str, cpu_s: str) -> None:
+    """Print what is found in *path*, in at most *cpu_s* seconds of a processor."""
+    os.nice(19)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 1))
+    av.logging.set_level(None)
+    with av.open(f"file:{path}", options=OPTIONS) as container:
+        for line in _told(container):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

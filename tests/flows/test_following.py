@@ -1,0 +1,84 @@
+"""What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import insert, select
+
+from flows.host import Host
+from flows.streamer import following
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, journal, tasks
+from lectern.settings import StreamerSettings
+
+pytestmark = pytest.mark.asyncio
+START = time.time() - 100
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
+    """A streamer with a class on air; what it sends stays in its outbox."""
+
+    async def nobody(_host: object) -> None: ...
+
+    monkeypatch.setattr(following, "tell", nobody)
+    engine = open_database(f"sqlite:///{tmp_path}/streamer.db")
+    schema.upgrade(engine, "streamer")
+    with transaction(engine) as connection:
+        times = {"start_time": START, "end_time": START + 2700}
+        connection.execute(insert(tasks).values(class_id="c-1", push_url="rtmp://push.example/live/x", **times))
+        connection.execute(insert(classes).values(class_id="c-1", video_id="6666", state="on air"))
+    yield Host(StreamerSettings.load(streamer_name="streamer1"), engine, journal, cast("Any", None), cast("Any", None))
+    engine.dispose()
+
+
+def alarms(host: Host[StreamerSettings]) -> list[str]:
+    """The sentences of the alarms that were raised."""
+    with reading(host.engine) as connection:
+        rows = connection.execute(select(journal.outbox.c.body)).scalars()
+        return [json.loads(body)["message"] for body in rows]
+
+
+def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
+    """The playout's word for a push that ended, or came to nothing."""
+    why = "the server took nothing for 5 s"
+    return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
+
+
+async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(host: Host[StreamerSettings]) -> None:
+    one = following.Following(host)
+    await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
+    (said,) = alarms(host)
+    assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
+
+
+async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(host: Host[StreamerSettings]) -> None:
+    one = following.Following(host)
+    await one.take(broke_off(START + 50, was_on_air=True))
+    await one.look_around(START + 54)
+    assert alarms(host) == []
+    await one.look_around(START + 56)
+    (said,) = alarms(host)
+    assert "it is not on air: the server took nothing for 5 s" in said
+
+
+async def test_a_push_that_comes_back_at_once_is_not_alarmed(host: Host[StreamerSettings]) -> None:
+    one = following.Following(host)
+    await one.take(broke_off(START + 50, was_on_air=True))
+    told = {"event": "on_air", "class_id": "c-1", "at": START + 52, "session": 2, "position_s": 52.0}
+    await one.take(told)
+    await one.look_around(START + 60)
+    assert alarms(host) == []
+
+
+async def test_a_class_that_was_never_on_air_counts_from_its_start(host: Host[StreamerSettings]) -> None:
+    """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
+    one = following.Following(host)
+    await one.take(broke_off(START + 8, was_on_air=False))
+    (said,) = alarms(host)
+    assert "it is not on air" in said
