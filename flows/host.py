@@ -54,6 +54,9 @@ class Host(Generic[S]):
     runs: "ResidentRuns"
     busy: set[str] = field(default_factory=set)  # stems that a run here works on, and names of works
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
+    left: dict[str, float] = field(
+        default_factory=dict
+    )  # the teacher's: when each that said that it goes did, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who beat when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them

@@ -48,6 +48,22 @@ STREAMER: Mapping[str, Flow[..., Any]] = {
 }
 
 
+PARAMETERS: Mapping[str, str] = {
+    "inbox_ids": "Numbers of messages in the inbox, as a run of the same flow shows them: 17,20-25.",
+    "renditions": "Pairs of a record and a resolution, for which the OSS transcoder is asked.",
+    "record_id": "The number of the recorded lesson.",
+    "resolutions": "240P, 480P, 720P or 1080P; several are made in one go.",
+    "streamer": "The name of the streamer whose classes are moved to others.",
+    "force": "Move them although the streamer is alive. First stop its program, or two streamers air one class.",
+    "class_id": "The class, as it was booked.",
+    "stem": "The name of the rendition: 6666_720P, or 6666.",
+    "dry_run": "Only say what would be done.",
+}
+"""What the form of a quick run says of each parameter."""
+
+UNUSED = "default"
+"""The queue that Prefect gives each pool; each host has its own."""
+
 NO_JOB: dict[str, Any] = {"job_configuration": {"env": {}}, "variables": {"type": "object"}}
 """Our runs are no jobs of an infrastructure. The server checks the schema of a pool's variables in the transaction of
 each new run: that of the usual ones takes it longer than all the rest, and other writers come in between."""
@@ -98,7 +114,7 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
             raise Misuse(
                 f"The work pool {pool.name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
             )
-        if pool.base_job_template != NO_JOB:
+        if pool.base_job_template != NO_JOB or not await _is_paused(client, pool.name):
             found.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():
         name = f"{flow.name}/{settings.queue}"
@@ -113,11 +129,19 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
     return found
 
 
+async def _is_paused(client: PrefectClient, pool: str) -> bool:
+    """Whether the queue that each pool has, and that nobody polls, is shown as paused, and not as out of order."""
+    queue = await client.read_work_queue_by_name(UNUSED, work_pool_name=pool)
+    return queue.is_paused
+
+
 async def _make_pool(client: PrefectClient, name: str) -> None:
     try:
         await client.create_work_pool(WorkPoolCreate(name=name, type="resident", base_job_template=NO_JOB))
     except ObjectAlreadyExists:  # another host was quicker, or an earlier release made it otherwise
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=NO_JOB))
+    queue = await client.read_work_queue_by_name(UNUSED, work_pool_name=name)
+    await client.update_work_queue(queue.id, is_paused=True)
 
 
 async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
@@ -129,6 +153,8 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
         tags=[settings.queue],
         version=__version__,
     )
+    for name, schema in deployment._parameter_openapi_schema.properties.items():
+        schema["description"] = PARAMETERS[name]
     await deployment.aapply()
 
 

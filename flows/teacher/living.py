@@ -26,8 +26,8 @@ SEEN_S = 1.0
 async def living(host: Teacher) -> list[str]:
     """The streamers that were heard of lately, by name.
 
-    Raises TryAgain where that cannot be known: while Redis is away, in the first seconds after it came back, and for
-    some minutes where there was never a streamer yet.
+    Raises TryAgain if that cannot be known: while Redis is away, in the first seconds after it came back, while the
+    last streamer is being started again, and for some minutes if there was never a streamer yet.
     """
     settings, now = host.settings, time.monotonic()
     seen_at, found = host.seen
@@ -42,6 +42,9 @@ async def living(host: Teacher) -> list[str]:
     listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain("no streamer was heard of yet")
+    since = time.monotonic() - settings.streamer_lost_after_s
+    if not alive and (leaving := sorted(name for name, at in host.left.items() if at > since)):
+        raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
     if not alive and listened_s < FIRST_STREAMER_S and not await host.look(leases.holders):
         raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
     return alive

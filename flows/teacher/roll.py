@@ -70,10 +70,15 @@ class Roll:
         heard = time.monotonic()
         self.host.beats |= beats
         for name, beat in beats.items():
+            said_at = heard - (now - float(beat["at"]))
+            if beat.get("gone", False):
+                self.host.left[name] = said_at
+            else:
+                self.host.left.pop(name, None)
             if beat.get("gone", False) or beat.get("full", False):
                 self.host.heard.pop(name, None)
             else:
-                self.host.heard[name] = heard - (now - float(beat["at"]))
+                self.host.heard[name] = said_at
         holders, having = await self.host.look(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}

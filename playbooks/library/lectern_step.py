@@ -81,7 +81,7 @@ steps:
   returned: by window and rollback
 """
 
-READERS = ("preflight", "verify", "status", "healthy")
+READERS = ("preflight", "verify", "healthy")
 CHANGERS = (
     "backup",
     "deploy",

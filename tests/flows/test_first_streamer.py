@@ -9,6 +9,7 @@ import pytest
 
 from flows.host import Host, Teacher
 from flows.teacher.living import FIRST_STREAMER_S, living
+from flows.teacher.roll import Roll
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import leases, schema
@@ -52,3 +53,21 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
     with transaction(host.engine) as connection:
         leases.grant(connection, Granted("s1", "session", 60), time.time())
     assert await living(host) == []
+
+
+@pytest.mark.asyncio
+async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:
+    """It has said that it goes; only if it stays away are they refused."""
+    host = teacher(tmp_path, listened_s=3600)
+    with transaction(host.engine) as connection:
+        leases.grant(connection, Granted("s1", "session", 60), time.time())
+    roll = Roll(host)
+    now = time.time()
+    await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
+    with pytest.raises(TryAgain, match="s1 has just been stopped"):
+        await living(host)
+    gone_s = host.settings.streamer_lost_after_s + 1
+    await roll._take_in(now, {"s1": {"at": now - gone_s, "gone": True}}, {})
+    assert await living(host) == []
+    await roll._take_in(now, {"s1": {"at": now}}, {})
+    assert await living(host) == ["s1"]

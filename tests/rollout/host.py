@@ -173,6 +173,11 @@ class Host:
         """`lectern rollout STEP`, with a *fault* put into the process before it begins."""
         return self.begin(step, *options, wanted=wanted, fault=fault).answered()
 
+    def told(self) -> Fields:
+        """What `lectern rollout status` says of this host."""
+        found: Fields = self.done("status", "--json", "--root", str(self.root))[self.role]
+        return found
+
     def done(self, step: str, *options: str, wanted: Fields | None = None) -> Fields:
         """The answer of a step that must succeed."""
         answered = self.step(step, *options, wanted=wanted)

@@ -59,7 +59,7 @@ def process_of(host: Host) -> int:
 
 
 def state_of(host: Host) -> str:
-    found: str = host.done("status")["state"]
+    found: str = host.told()["state"]
     return found
 
 

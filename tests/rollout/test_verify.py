@@ -1,12 +1,15 @@
 """Verify only looks, and says in words what is not as the last step should have left it; status tells the story."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lectern.rollout import verify
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
@@ -41,7 +44,7 @@ def test_a_host_on_which_nothing_was_rolled_out_is_not_as_wanted(host: Host) -> 
 def test_it_changes_nothing(new: Host) -> None:
     before = new.everything()
     new.done("verify")
-    new.done("status")
+    new.told()
     assert new.everything() == before
     new.ctl("stop", "all")
     with closing(sqlite3.connect(new.database)) as connection:
@@ -91,12 +94,21 @@ def test_after_a_rollback_the_old_program_must_be_at_work_and_nothing_of_ours(ne
 
 
 def test_the_status_tells_what_was_done(new: Host) -> None:
-    answer = new.done("status")
+    answer = new.told()
     assert answer["state"] == "finished"
-    told = "\n".join(answer["said"])
-    for step in ("backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"):
-        assert f" {step} " in told
-    assert answer["said"][-1].startswith(f"{answer['id']} is finished")
+    steps = {"backup", "window", "stop", "copy", "schema", "switch", "env", "adopt", "reload", "healthy"}
+    assert steps <= {one["step"] for one in answer["notes"]}
+    said = verify.lines({"streamer": answer})
+    assert said[-1] == f"streamer: {answer['id']} is finished; what stands is {answer['id']}."
+    assert any(line.endswith("  reload is done") for line in said)
+
+
+def test_the_status_of_a_host_without_a_rollout_is_a_sentence(host: Host) -> None:
+    """It waits for nothing on its standard input, and prints no JSON to people."""
+    argv = [sys.executable, "-c", "from lectern.cli import main; main()", "rollout", "status", "--root", str(host.root)]
+    done = subprocess.run(argv, stdin=None, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lectern: Nothing was ever rolled out under ")
 
 
 def test_a_supervisord_that_is_gone_is_told(new: Host) -> None:

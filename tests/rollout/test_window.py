@@ -88,6 +88,7 @@ def test_another_version_that_answers_is_not_the_new_one(host: Host) -> None:
     answered = host.step("window", wanted=wanted)
     assert answered.code == 1
     assert "'name': 'streamer1'" in answered.msg
+    assert "raise streamer_health_timeout_s" in answered.msg
     host.is_old(before)
 
 

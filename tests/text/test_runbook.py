@@ -1,5 +1,6 @@
 """An alarm names a heading of RUNBOOK.md: each code has one, and each has its five parts."""
 
+import getpass
 import re
 import subprocess
 import sys
@@ -49,26 +50,27 @@ def test_a_heading_that_begins_small_is_what_a_log_says_to_the_letter(heading: s
     assert heading.removesuffix("AwaitingRetry") in SOURCES
 
 
-@pytest.mark.parametrize("role", ["teacher", "streamer"])
-def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
-    """On a host as the rollout leaves it: supervisor's file from the role's template, the link `current`, a `.env`."""
-    code, root = tmp_path / "the code", tmp_path / "lectern"
+def rolled_out(folder: Path, role: schema.Role) -> Path:
+    """A host as the rollout leaves it: supervisor's file from the role's template, the link `current`, a `.env`."""
+    code, root = folder / "the code", folder / "lectern"
     code.mkdir()
     schema.upgrade(open_database(f"sqlite:///{code}/rows.db"), role)
     (code / ".env").write_text(f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n")
     template = (ROOT / "playbooks/roles/host/templates/lectern.conf.j2").read_text(encoding="utf-8")
-    own = {"host_code_dir": code, "host_root": root, "host_role": role}
+    own = {"host_code_dir": code, "host_root": root, "host_role": role, "host_owner": getpass.getuser()}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
-    (tmp_path / f"lectern-{role}.conf").write_text(conf)
+    (folder / f"lectern-{role}.conf").write_text(conf)
     program = Path(
         next(line for line in conf.splitlines() if line.startswith("command="))[len("command=") :].split()[0]
     )
     program.parent.mkdir(parents=True)
     program.symlink_to(Path(sys.executable).parent / "lectern")
-    [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)
-    typed = block.replace("/etc/supervisor/conf.d", str(tmp_path)).replace("/opt/lectern", str(root))
-    script = f"{typed.replace('lectern-teacher', f'lectern-{role}')}lectern explain c-1"
-    done = subprocess.run(
+    return root
+
+
+def typed(script: str) -> "subprocess.CompletedProcess[str]":
+    """What a person types in a new shell."""
+    return subprocess.run(
         ["sh", "-c", script],
         env={"PATH": "/usr/bin:/bin"},
         cwd="/",
@@ -77,4 +79,25 @@ def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Pat
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("role", ["teacher", "streamer"])
+def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
+    root = rolled_out(tmp_path, role)
+    [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)
+    first = block.replace("/etc/supervisor/conf.d", str(tmp_path)).replace("/opt/lectern", str(root))
+    done = typed(f"{first.replace('lectern-teacher', f'lectern-{role}')}lectern explain c-1")
+    assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("role", ["teacher", "streamer"])
+def test_the_command_of_a_provisioned_host_needs_no_folder_and_no_settings(tmp_path: Path, role: schema.Role) -> None:
+    """`/usr/local/bin/lectern`, from anywhere."""
+    root = rolled_out(tmp_path, role)
+    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
+    command = tmp_path / "command"
+    command.write_text(
+        template.replace("{{ provision_root }}", str(root)).replace("/etc/supervisor/conf.d", str(tmp_path))
+    )
+    done = typed(f"sh {command} explain c-1")
     assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr

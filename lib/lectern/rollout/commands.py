@@ -121,11 +121,16 @@ def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG00
 
 
 @app.command()
-def status(check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
-    """What the journal says, for people."""
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    root: Annotated[str, typer.Option("--root", help="The folder of the releases.")] = "/opt/lectern",
+) -> None:
+    """What was rolled out on this host, and rolled back, and when. It reads nothing from standard input."""
     from lectern.rollout import verify
 
-    _answer(verify.status)
+    if as_json:
+        _print_fields(lambda: verify.status(root))
+    sys.stdout.write("\n".join([*verify.lines(verify.status(root)), ""]))
 
 
 def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
@@ -137,8 +142,12 @@ def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
 
 def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:
     """Do *step* and print its answer; a failure is one too, with exit code 1, or 2 where it was called wrongly."""
+    _print_fields(lambda: step(sys.stdin.read()).to_dict())
+
+
+def _print_fields(found: Callable[[], dict[str, Any]]) -> NoReturn:
     try:
-        fields, code = step(sys.stdin.read()).to_dict(), 0
+        fields, code = found(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
     _print(fields)

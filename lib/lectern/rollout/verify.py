@@ -1,11 +1,12 @@
 """Looks whether a host is as the last step should have left it; changes nothing, whatever is on air."""
 
-import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from lectern import words
 from lectern.effects.rows import schema
-from lectern.errors import LecternError
+from lectern.errors import LecternError, Misuse
 from lectern.rollout import rollback
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import database, make, store
@@ -15,6 +16,9 @@ from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal
 from lectern.rollout.settings import files
 from lectern.rollout.wanted import Wanted
+
+NOTES = 60
+"""Number of lines of the journal that are told, the newest ones."""
 
 
 class NotAsWanted(LecternError):
@@ -119,13 +123,29 @@ _FAULTS: dict[str, Callable[[Wanted, Journal], Iterator[str]]] = {
 }
 
 
-def status(wanted: Wanted) -> Answer:
-    """The journal in sentences, the last line last, and how far this rollout is."""
-    journal = Journal.of(wanted)
-    answer = Answer(more={"state": journal.state(wanted.id), "id": wanted.id})
-    for note in journal.notes()[-60:]:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note.at))
-        answer.say(f"{when} {note.id} {note.step} {note.state}{f' {json.dumps(note.detail)}' if note.detail else ''}")
-    history = journal.history()
-    answer.say(f"{wanted.id} is {journal.state(wanted.id)}; what stands is {', '.join(history.standing) or 'nothing'}.")
-    return answer
+def status(root: str) -> dict[str, Any]:
+    """What the journal of the host says, by role; raises Misuse if nothing was ever rolled out under *root*."""
+    found: dict[str, Any] = {}
+    for role in ("teacher", "streamer"):
+        journal = Journal(Path(root) / "rollout" / "journal.jsonl", role)
+        if notes := journal.notes():
+            history = journal.history()
+            last = notes[-1].id
+            notes_said = [{"at": one.at, "id": one.id, "step": one.step, "state": one.state} for one in notes[-NOTES:]]
+            found[role] = {"id": last, "state": journal.state(last), "standing": history.standing, "notes": notes_said}
+    if not found:
+        raise Misuse(f"Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.")
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The same for people, the newest line last."""
+    said: list[str] = []
+    for role, one in found.items():
+        said += [f"{words.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in one["notes"]]
+        stands = ", ".join(one["standing"]) or "nothing"
+        said += [f"{role}: {one['id']} is {one['state']}; what stands is {stands}."]
+    return said
+
+
+_PHASES = {"begin": "began", "done": "is done"}

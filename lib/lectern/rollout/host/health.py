@@ -82,4 +82,8 @@ def wait_until_well(wanted: Wanted, supervisor: Supervisor, beat: Beat = no_beat
             raise CallAPerson(health.fault())
         return None
 
-    wait_for(look, wanted.health_timeout_s, health.fault, beat)
+    def late() -> str:
+        more = f"If it only needs longer than {wanted.health_timeout_s:g} s, raise {wanted.role}_health_timeout_s."
+        return f"{health.fault()} {more}"
+
+    wait_for(look, wanted.health_timeout_s, late, beat)
