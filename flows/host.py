@@ -75,6 +75,7 @@ class Host(Generic[S]):
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
     to_people: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not to ALARM_URLS
+    early: set[int] = field(default_factory=set)  # alarms that went to ALARM_URLS while Redis was away, in the outbox
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

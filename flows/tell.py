@@ -41,19 +41,33 @@ async def tell(host: Host[Any]) -> bool:
                 host.notes.add((one.id for one in sending), write)
             elif done.number or not sending:
                 told = await host.commit(_sent, host, batch, sending[: done.number], done.refused, now)
-                for one in told:
-                    if one.target == host.settings.alarm_channel:
-                        _log(one.body)
-                        host.alarmed.append(one.body)
-                        host.to_people.append(one.body)
+                _told(host, [one for one in told if one.target == host.settings.alarm_channel])
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
+                _to_people(host, sending[done.number :])  # who need no Redis
                 if host.settings.shared:
                     await host.commit(outbox.unclaim, host.journal, [one.id for one in sending[done.number :]])
                 return False
             if len(batch) < SEND_BATCH:  # what was committed meanwhile is told by who committed it
                 break
     return True
+
+
+def _told(host: Host[Any], alarms: Sequence[Unsent]) -> None:
+    """Alarms were sent: they are written to the log, and passed on."""
+    _to_people(host, alarms)
+    for one in alarms:
+        _log(one.body)
+        host.alarmed.append(one.body)
+        host.early.discard(one.id)
+
+
+def _to_people(host: Host[Any], some: Sequence[Unsent]) -> None:
+    """Pass the alarms among *some* to ALARM_URLS, each once."""
+    for one in some:
+        if one.target == host.settings.alarm_channel and not one.is_told and one.id not in host.early:
+            host.early.add(one.id)
+            host.to_people.append(one.body)
 
 
 def _log(body: str) -> None:

@@ -73,6 +73,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     code = errors.DISK_FULL
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
     made = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
+    host.to_people.append(made.to_json())
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made.to_json())
     except (RedisError, OSError) as lost:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.day import HOURS, OUTCOMES, Needed, cache_ahead, outcomes
+from lectern.decide.day import HOURS, OUTCOMES, Needed, cache_ahead, outcomes, sent_ahead
 from lectern.states import BookingState
 
 NOW = 1_764_010_800.0
@@ -33,3 +33,18 @@ def test_the_parts_are_the_bound_at_each_hour(needed: list[Needed]) -> None:
     used = 7 * len({one.stem for one in needed})
     found = cache_ahead(needed, used, 100, NOW)
     assert {sum(parts) for parts in zip(*found.values(), strict=True)} == {100}
+
+
+def test_what_is_sent_at_once_is_the_most_of_each_hour() -> None:
+    """Two classes side by side are more than two after one another."""
+
+    def lesson(start_min: int, end_min: int) -> Needed:
+        return Needed("1", 1_000_000, NOW + 60 * end_min, NOW + 60 * start_min, 8.0)
+
+    assert sent_ahead([lesson(-30, 15), lesson(10, 55), lesson(70, 130), lesson(130, 170)], NOW)[:4] == [
+        2_000_000,
+        1_000_000,
+        1_000_000,
+        0,
+    ]
+    assert sent_ahead([], NOW) == [0] * HOURS

@@ -229,12 +229,12 @@ def test_the_source_is_frozen(night: Night) -> None:
     assert here.count("looked through") == 1
     assert any("328" in line for line in stage.lectern("teacher", "status").stdout.splitlines() if "incident" in line)
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is planned")
-    stage.residents["streamer1"].end()
-    stage.up("streamer1")
-    assert night.explained(class_id, "streamer1").count("looked through") == 1
     told = lambda: [line for line in stage.log(run["id"]) if "frozen and silent" in line]  # noqa: E731
     wait_until(told, timeout_s=200, description="the run of its broadcast says so")
     assert night.typed("teacher", heading, "lectern cancel CLASS_ID", CLASS_ID=class_id).returncode == 0
+    stage.residents["streamer1"].end()
+    stage.up("streamer1")
+    assert night.explained(class_id, "streamer1").count("looked through") == 1
     night.booked_anew(stage.town.record())
 
 

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +17,19 @@ from pydantic import SecretStr
 from flows.host import Host
 from flows.resident import people
 from flows.rounds import Rounds
+from flows.tell import tell
 from lectern.effects import notify
+from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents, outbox, schema
 from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
 from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
+from lectern.settings import TeacherSettings
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -204,3 +209,35 @@ except KeyError:
     assert said[:4] == ["ours: http://o.example/1.flv?…", "a run", "a server", "a library"]
     assert len(lines) == 7
     assert [("traceback" in line) for line in lines[-2:]] == [False, True]
+
+
+class _Away:
+    """A Redis that is away at first."""
+
+    def __init__(self) -> None:
+        self.is_up = False
+
+    async def send(self, messages: Sequence[Unsent]) -> Sent:
+        return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
+
+
+def test_an_alarm_reaches_people_while_redis_is_away_and_only_once(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
+    away = _Away()
+    host = Host(settings, engine, journal, cast("Bus", away), cast("Any", None))
+    made = Alarm(code=208, message="7001_480P: no", at=NOW, runbook="r", host="teacher", class_id="c-1")
+    with transaction(engine) as connection:
+        outbox.put(connection, journal, [Outgoing(settings.alarm_channel, Kind.CHANNEL, made)], NOW)
+
+    async def told() -> list[bool]:
+        return [await tell(host), await tell(host)]
+
+    assert asyncio.run(told()) == [False, False]
+    assert [json.loads(one)["class_id"] for one in host.to_people] == ["c-1"]
+    away.is_up = True
+    assert asyncio.run(told()) == [True, True]
+    assert len(host.to_people) == 1
+    assert len(host.alarmed) == 1
+    engine.dispose()

@@ -19,11 +19,18 @@ OUTCOMES: Mapping[str, frozenset[BookingState]] = {
 
 @dataclass(frozen=True)
 class Needed:
-    """A rendition that a class needs until its end (epoch seconds)."""
+    """A rendition that a class needs from its *start* until its end (epoch seconds)."""
 
     stem: str
     size_bytes: int
     until: float
+    start: float = 0.0
+    duration_s: float | None = None  # of the recording
+
+    @property
+    def bits_a_second(self) -> float:
+        """What is sent of it, on the average."""
+        return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
 
 
 def outcomes(counted: Iterable[tuple[int, BookingState, int]]) -> dict[str, list[int]]:
@@ -48,3 +55,20 @@ def cache_ahead(needed: Iterable[Needed], used_bytes: int, bound_bytes: int, now
         "evictable": [max(used_bytes - one, 0) for one in pinned],
         "free": [max(bound_bytes - max(used_bytes, one), 0) for one in pinned],
     }
+
+
+def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
+    """The most that is sent at once in each of the next 24 hours, in bits a second, if nothing else is booked."""
+    found = [0.0] * HOURS
+    steps: list[tuple[float, float]] = []
+    for one in needed:
+        steps += [(one.start, one.bits_a_second), (one.until, -one.bits_a_second)]
+    rate, hour = 0.0, 0
+    for at, more in sorted(steps):
+        while hour < HOURS - 1 and at >= now + (hour + 1) * HOUR_S:
+            hour += 1
+            found[hour] = rate
+        rate = max(rate + more, 0.0)
+        if at < now + HOURS * HOUR_S:
+            found[hour] = max(found[hour], rate)
+    return [round(one) for one in found]

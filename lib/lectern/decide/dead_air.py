@@ -16,8 +16,8 @@ DARK = 40
 SILENCE, QUIET, LOUD = -60.0, -36.0, -6.0
 """In LUFS: a second that is nowhere louder is silent; a whole recording outside of the others is hard to listen to."""
 
-SLACK_S = 1.0
-"""Of sound: a second that is in part silent counts as sound, at the beginning and at the end."""
+SLACK_S = 2.0
+"""Of silence: a second that is in part silent counts as sound, at the beginning and at the end."""
 
 GAP_S = 2.0
 """What lies between two key frames is not seen: up to these seconds of it belong to what is seen at either end."""
@@ -85,7 +85,7 @@ def _silent(found: Samples) -> list[Stretch]:
     for second, loudest in found.sounds:
         if loudest > SILENCE:
             continue
-        if stretches and second - stretches[-1][1] < SLACK_S / 2:
+        if stretches and second == stretches[-1][1]:
             stretches[-1] = (stretches[-1][0], second + 1.0)
         else:
             stretches.append((second, second + 1.0))
