@@ -4,8 +4,8 @@ from sqlalchemy import Column, MetaData, String, Table, Text
 
 from lectern.migrations.steps import complete
 
-revision = "streamer_0012"
-down_revision = "streamer_0011"
+revision = "streamer_0013"
+down_revision = "streamer_0012"
 
 metadata = MetaData()
 Table(
