@@ -70,15 +70,7 @@ class Roll:
         heard = time.monotonic()
         self.host.beats |= beats
         for name, beat in beats.items():
-            said_at = heard - (now - float(beat["at"]))
-            if beat.get("gone", False):
-                self.host.left[name] = said_at
-            else:
-                self.host.left.pop(name, None)
-            if beat.get("gone", False) or beat.get("full", False):
-                self.host.heard.pop(name, None)
-            else:
-                self.host.heard[name] = said_at
+            self._hear(name, beat, heard - (now - float(beat["at"])))
         holders, having = await self.host.look(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
@@ -98,6 +90,18 @@ class Roll:
                 failed.append((name, error))
         for name, why in failed:
             await trouble.say(self.host, f"the lease of {name}", why, LOOK_S)
+
+    def _hear(self, name: str, beat: Mapping[str, Any], said_at: float) -> None:
+        """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""
+        is_gone = beat.get("gone", False)
+        if is_gone:
+            self.host.left[name] = said_at
+        else:
+            self.host.left.pop(name, None)
+        if is_gone or beat.get("full", False):
+            self.host.heard.pop(name, None)
+        else:
+            self.host.heard[name] = said_at
 
     async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float) -> None:
         """Announce, and then alarm, that a streamer with *number* classes says nothing."""
