@@ -131,6 +131,8 @@ class Intake:
     async def _read_streams(self) -> None:
         settings = self._host.settings
         streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
+        # What is read and cannot be kept is read by nobody else; so the database has to answer first.
+        await self._host.commit(inbox.answers, self._host.journal)
         while True:
             self._host.rounds.come("streams")
             entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from redis.exceptions import RedisError
 
@@ -20,6 +20,10 @@ LOOK_S = 3.0
 """Seconds between two looks. A teacher without its lock in Redis at two of them is dead: a Redis that has forgotten the
 locks has those of the living again within 4 s."""
 
+SILENT_S = 9.0
+"""Seconds after which a teacher that notes nothing in the rows is as good as dead: it has no way to the database, or
+stands still. They are counted here, so the clocks of the hosts may differ."""
+
 AGAIN_S = 30.0
 """Seconds between two looks at what a dead one has: whoever only lacked its lock may have claimed something since."""
 
@@ -34,7 +38,8 @@ class Peers:
         self._sweep = sweep  # what a dead one had decided, and not begun, is begun
         self._runs = runs
         self._recorder = recorder
-        self._missing: dict[str, float] = {}  # who has no lock, and since when, monotonic
+        self._missing: dict[str, float] = {}  # who has no lock or notes nothing, and since when, monotonic
+        self._noted: dict[str, tuple[float, float]] = {}  # what each noted last, and when that was seen, monotonic
         self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
 
@@ -51,8 +56,8 @@ class Peers:
 
     async def _look(self) -> None:
         host = self._host
-        others = await host.commit(peers.present, host.settings.name, time.time())
-        gone = {name for name in others if await host.bus.holder(lock_key(name)) is None}
+        silent = self._silent(await host.commit(peers.present, host.settings.name, time.time()))
+        gone = {name for name in self._noted if name in silent or await host.bus.holder(lock_key(name)) is None}
         now = time.monotonic()
         self._missing = {name: self._missing.get(name, now) for name in gone}
         dead = {name for name, since in self._missing.items() if now - since > LOOK_S * 1.5}
@@ -65,6 +70,14 @@ class Peers:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
         await self._adopt(dead)
+
+    def _silent(self, noted: Mapping[str, float]) -> set[str]:
+        """Who has not noted for some time that it is there."""
+        now = time.monotonic()
+        before = self._noted
+        self._noted = {name: (at, now) for name, at in noted.items()}
+        self._noted |= {name: before[name] for name, at in noted.items() if name in before and before[name][0] == at}
+        return {name for name, (_, since) in self._noted.items() if now - since > SILENT_S}
 
     async def _take_over(self, name: str) -> None:
         number = await self._host.commit(peers.free, name, self._host.settings.name)

@@ -99,8 +99,8 @@ def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: E
 
 def test_each_knows_the_others_until_they_are_long_gone(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
-        assert peers.present(connection, "a", NOW) == []
-        assert peers.present(connection, "b", NOW) == ["a"]
-        assert peers.present(connection, "a", NOW + 9) == ["b"]
+        assert peers.present(connection, "a", NOW) == {}
+        assert peers.present(connection, "b", NOW + 1) == {"a": NOW}
+        assert peers.present(connection, "a", NOW + 9) == {"b": NOW + 1}
         peers.forget(connection, NOW + 5)
-        assert peers.present(connection, "a", NOW + 10) == []
+        assert peers.present(connection, "a", NOW + 10) == {}

@@ -10,13 +10,13 @@ SWEEPING = "sweep"
 PRUNING = "prune"
 
 
-def present(connection: Connection, name: str, now: float) -> list[str]:
-    """Note that the teacher *name* is there; returns the others that ever were, by name."""
+def present(connection: Connection, name: str, now: float) -> dict[str, float]:
+    """Note that the teacher *name* is there; returns the others that ever were, and what each noted last."""
     seen = update(teachers).where(teachers.c.name == name).values(seen_at=now)
     if not connection.execute(seen).rowcount:
         connection.execute(insert(teachers).values(name=name, seen_at=now))
-    others = select(teachers.c.name).where(teachers.c.name != name).order_by(teachers.c.name)
-    return [str(one) for one in connection.execute(others).scalars()]
+    others = select(teachers.c.name, teachers.c.seen_at).where(teachers.c.name != name)
+    return {str(row.name): float(row.seen_at) for row in connection.execute(others)}
 
 
 def free(connection: Connection, name: str, heir: str) -> int:
