@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-apart faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
+.PHONY: help demo cluster test test-apart faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -63,6 +63,9 @@ test-apart: .venv/.built ## the others: rollouts onto hosts here and in containe
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)
+
+cluster: .venv/.built ## PostgreSQL, two Prefect servers, two teachers, three streamers in containers, classes on air; ARGS=down ends it
+	@$(BIN)/python -m town.cluster $(ARGS)
 
 faults: .venv/.built ## a random day while everything is killed and cut; N=classes SEED=seed
 	@$(BIN)/python -m tests.faults $(if $(N),--classes $(N)) $(if $(SEED),--seed $(SEED))

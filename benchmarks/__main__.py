@@ -39,6 +39,7 @@ NAMES = (
     "waiting",
     "storm",
     "storm_postgres",
+    "filled",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)

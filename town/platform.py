@@ -54,6 +54,10 @@ class Platform:
         """Send one message; a text goes as it is."""
         await self._client.publish(channel, message if isinstance(message, str) else json.dumps(message))
 
+    async def add(self, stream: str, message: object) -> None:
+        """Put one message on a stream, which keeps it until somebody reads it."""
+        await self._client.xadd(stream, {"body": json.dumps(message)})
+
     async def answer(self, class_id: str, timeout_s: float, *, count: int = 1) -> dict[str, Any] | None:
         """The answer to a booking, when *count* of them have come; None where they do not come in time."""
         deadline = time.monotonic() + timeout_s

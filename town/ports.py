@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import random
 import signal
 import socket
@@ -16,7 +17,9 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp, Receive
 
-HOST = "127.0.0.1"
+HOST = os.environ.get("TOWN_HOST", "127.0.0.1")
+"""Where its servers listen, and where they are asked: loopback, or the name of its container in the trial cluster."""
+
 _CHUNK_BYTES = 256 * 1024
 
 # Below the range from which the kernel takes the ports of outgoing connections: a port found here is not

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import fastcrc
-import imageio_ffmpeg
 
 from lectern.errors import LecternError
 
@@ -31,7 +30,11 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 
 def ffmpeg_path() -> str:
     """The system's ffmpeg, or else the one that imageio-ffmpeg brings."""
-    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    if (found := shutil.which("ffmpeg")) is not None:
+        return found
+    import imageio_ffmpeg  # noqa: PLC0415 (a machine with an ffmpeg needs none)
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 async def make(
