@@ -40,6 +40,8 @@ NAMES = (
     "storm",
     "storm_postgres",
     "filled",
+    "teachers",
+    "streamers",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
 FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)

@@ -3,11 +3,10 @@
 import importlib
 import json
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,12 +88,13 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 class Ours:
-    """A teacher and a streamer that has the recordings."""
+    """Teachers, and streamers that have the recordings."""
 
-    def __init__(self, stand: Stand, stage: Stage) -> None:
-        self._stand, self._stage = stand, stage
+    def __init__(self, stand: Stand, stage: Stage, hosts: Sequence[str] = ("teacher", "streamer1")) -> None:
+        self._stand, self._stage, self._hosts = stand, stage, hosts
         self.records = [stage.town.record() for _ in range(RECORDS)]
-        stage.up("teacher", "streamer1")
+        stage.init("teacher")
+        stage.up(*hosts)
         for class_id in [stage.book(_of_record(stage, one)) for one in self.records]:
             assert stage.answer(class_id, timeout_s=120)["result"] == "success"
         late = stage.booking(TIMED_OUT, "720P", starts_in_s=90_000)
@@ -107,11 +107,7 @@ class Ours:
 
     def storm(self, number: int, kind: str, prefix: str) -> Storm:
         """A storm; then all must be in the database, and in runs that Prefect shows."""
-        servers = [
-            self._stage.residents["teacher"],
-            self._stage.residents["streamer1"],
-            self._stage.town.servers["prefect"],
-        ]
+        servers = [*(self._stage.residents[who] for who in self._hosts), self._stage.town.servers["prefect"]]
         wanted, channel = bodies(number, kind, prefix, self.records), self._stage.channels["order_result"]
         done = storm(self._stand, channel, wanted, self.send, [one.pid for one in servers])
         state = "ready" if kind == "cached" else "refused"
@@ -127,12 +123,12 @@ class Ours:
         left = (
             "select 1 from inbox_list where recorded_at is null and command in ('order', 'prepare', 'prepared') limit 1"
         )
-        return not any(self._stage.rows(who, left) for who in ("teacher", "streamer1"))
+        return not any(self._stage.rows(who, left) for who in self._hosts)
 
     def calm(self) -> None:
         """Wait until what follows the answers is done, too."""
         idle = "select count(*) as n from inbox_list where state = 'new'"
-        for who in ("teacher", "streamer1"):
+        for who in self._hosts:
             wait_until(
                 lambda w=who: self._stage.rows(w, idle)[0]["n"] == 0,  # type: ignore[misc]
                 timeout_s=600,
@@ -148,9 +144,8 @@ def _of_record(stage: Stage, record: int) -> dict[str, object]:
 
 def _time_out(stage: Stage) -> None:
     """A rendition whose transcoding has timed out, as the teacher's database has it."""
-    with closing(sqlite3.connect(stage.database("teacher"), timeout=20)) as connection, connection:
-        insert = "insert into video_list (record_id, resolution, status, attempt, attempts_since, attempts_today)"
-        connection.execute(f"{insert} values (?, '720P', 'timed out', 1, 0, 1)", (TIMED_OUT,))
+    insert = "insert into video_list (record_id, resolution, status, attempt, attempts_since, attempts_today)"
+    stage.alter("teacher", f"{insert} values ({TIMED_OUT}, '720P', 'timed out', 1, 0, 1)")
 
 
 # -- the peers -------------------------------------------------------------------------------------------------------

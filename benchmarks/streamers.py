@@ -1,0 +1,55 @@
+"""Ten streamers on one machine: the storm of classes that they have, and what they cost while nothing happens."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from benchmarks.figures import Figure
+from benchmarks.stand import Stand
+from benchmarks.storm import Ours, Storm, cpu_s
+from tests.stage import Stage
+
+WHAT = (
+    "a teacher and ten streamers, each with its playout, on this one machine, beside one streamer: the storm of"
+    " bookings of recordings that they have, and the CPU that the streamers use while nothing happens"
+)
+MANY = 10
+IDLE_S = 20.0
+
+
+def measure(stand: Stand) -> Iterator[Figure]:
+    """One, then ten."""
+    number = 1000 if stand.quick else 10_000
+    (one, one_idle), (ten, ten_idle) = (_measured(stand, number, count) for count in (1, MANY))
+    yield Figure(f"streamers, ten, cached, {number:,}", "bookings/s", ten.rate, {"one streamer": one.rate})
+    cost = {"one streamer": one.cpu_ms}
+    yield Figure(
+        f"streamers, ten, cached, {number:,}: cost", "CPU ms a booking", ten.cpu_ms, cost, more_is_better=False
+    )
+    idle = {"one streamer": one_idle}
+    yield Figure("streamers, ten, idle: a streamer", "% of a core", ten_idle, idle, more_is_better=False)
+
+
+def _measured(stand: Stand, number: int, count: int) -> tuple[Storm, float]:
+    streamers = [f"streamer{one}" for one in range(1, count + 1)]
+    with stand.stage() as stage:
+        ours = Ours(stand, stage, ["teacher", *streamers])
+        _have_all(stage, ours)
+        storms = [ours.storm(number, "cached", f"s{count}-{turn}") for turn in range(stand.rounds)]
+        ours.calm()
+        idle = _idle(stage, streamers)
+    best = max(storms, key=lambda one: one.rate)
+    stand.say(f"{count} streamers: {best}; idle {idle:.1f} % of a core each")
+    return best, idle
+
+
+def _have_all(stage: Stage, ours: Ours) -> None:
+    """A storm of a few hundred, so that each streamer has each recording."""
+    ours.storm(len(ours.records) * MANY, "cached", f"warm-{len(stage.residents)}")
+    ours.calm()
+
+
+def _idle(stage: Stage, streamers: Sequence[str]) -> float:
+    pids = [one.pid for who in streamers for one in (stage.residents[who], stage.playouts[who])]
+    before, began = cpu_s(pids), time.monotonic()
+    time.sleep(IDLE_S)
+    return (cpu_s(pids) - before) / (time.monotonic() - began) * 100 / len(streamers)
