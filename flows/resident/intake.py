@@ -174,6 +174,8 @@ class Intake:
         settings = self._host.settings
         self._claimed_at[flow] = time.monotonic()
         self._left.discard(flow)
+        if settings.shared and self._host.redis_away:
+            return []  # nobody would hear what comes of them; another teacher may have its Redis
         found = await self._host.commit(
             inbox.claim,
             self._host.journal,

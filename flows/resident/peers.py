@@ -24,6 +24,9 @@ SILENT_S = 9.0
 """Seconds after which a teacher that notes nothing in the rows is as good as dead: it has no way to the database, or
 stands still. They are counted here, so the clocks of the hosts may differ."""
 
+ASKED_S = 5.0
+"""Seconds that Redis has to say who holds its lock."""
+
 AGAIN_S = 30.0
 """Seconds between two looks at what a dead one has: whoever only lacked its lock may have claimed something since."""
 
@@ -51,13 +54,16 @@ class Peers:
                 await self._look()
             except (RedisError, OSError) as error:
                 self._missing.clear()
+                # What this one has claimed it cannot tell anybody of; the others may.
+                await self._host.commit(peers.free, self._host.settings.name, self._host.settings.name)
                 log.warning("redis: it cannot be seen which teachers are alive: %s", error)
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
         host = self._host
         silent = self._silent(await host.commit(peers.present, host.settings.name, time.time()))
-        gone = {name for name in self._noted if name in silent or await host.bus.holder(lock_key(name)) is None}
+        async with asyncio.timeout(ASKED_S):
+            gone = {name for name in self._noted if name in silent or await host.bus.holder(lock_key(name)) is None}
         now = time.monotonic()
         self._missing = {name: self._missing.get(name, now) for name in gone}
         dead = {name for name, since in self._missing.items() if now - since > LOOK_S * 1.5}
@@ -65,10 +71,10 @@ class Peers:
         if due := {name for name in dead if self._again_at[name] <= now}:
             for name in sorted(due & await host.look(peers.claiming)):
                 await self._take_over(name)
-            await tell(host)
             await self._sweep()
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
+        await tell(host)  # also what another could not send, and gave back
         await self._adopt(dead)
 
     def _silent(self, noted: Mapping[str, float]) -> set[str]:

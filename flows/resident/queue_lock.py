@@ -95,8 +95,10 @@ class QueueLock:
             try:
                 held = await host.bus.hold(self._key, self._owner, TTL_S)
             except (RedisError, OSError) as error:
+                host.redis_away = True
                 log.warning("redis: the queue's lock is not renewed: %s", error)
                 continue
+            host.redis_away = False
             if not held:
                 raise MustEnd(f"another process serves {self._name} now; this one ends")
 

@@ -1,5 +1,6 @@
 """Who is there to take classes; while nobody can know it, messages wait."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -13,6 +14,9 @@ from lectern.effects.rows import inbox, leases
 from lectern.errors import TryAgain
 
 AGAIN_S = 2.0
+ASKED_S = 5.0
+"""Seconds that Redis has to answer; meanwhile the messages are this teacher's, and another could handle them."""
+
 FIRST_STREAMER_S = 300.0
 """Seconds for which a teacher that never had a streamer keeps bookings: a rollout brings the first one after it."""
 
@@ -33,9 +37,12 @@ async def living(host: Teacher) -> list[str]:
     seen_at, found = host.seen
     if not found or now - seen_at > SEEN_S:
         try:
-            found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
+            async with asyncio.timeout(ASKED_S):
+                found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
         except (RedisError, OSError) as error:
-            raise TryAgain(f"the streamers' heartbeats cannot be read: {error}") from error
+            host.redis_away = True
+            why = str(error) or "no answer in time"
+            raise TryAgain(f"the streamers' heartbeats cannot be read: {why}") from error
         host.seen = now, found
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
