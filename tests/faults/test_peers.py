@@ -110,16 +110,36 @@ def test_when_one_stands_still_the_other_answers_all_and_the_first_goes_on(stage
 
 
 def test_a_run_of_the_queue_is_executed_by_one_of_them(stage: Stage) -> None:
-    """Both poll; the tag says who was first, and nobody runs it again."""
+    """Both poll; the tag says who was first, and nobody runs it again: not at first, nor at its Retry."""
     asked = {"deployments": {"name": {"any_": [stage.name("teacher")]}}, "flows": {"name": {"any_": ["sweep teacher"]}}}
     (deployment,) = stage._post("/deployments/filter", asked)
-    runs = [stage.quick_run(deployment["id"], dry_run=True) for _ in range(20)]
+    runs = [stage.quick_run(deployment["id"], dry_run=True) for _ in range(50)]
+    executed(stage, runs, 1)
+    for one in runs:
+        stage.click(one, "SCHEDULED", "AwaitingRetry")
+    executed(stage, runs, 2)
+
+
+def executed(stage: Stage, runs: list[str], times: int) -> None:
+    """Wait until each was executed so often, by one host each time, and no more often."""
+
+    def is_over(run_id: str) -> bool:
+        found = stage.run(run_id)
+        return bool(found["state_type"] == "COMPLETED" and found["run_count"] >= times)
+
+    left = list(runs)
+
+    def all_over() -> bool:
+        left[:] = [one for one in left if not is_over(one)]
+        return not left
+
     wait_until(
-        lambda: all(stage.run(one)["state_type"] == "COMPLETED" for one in runs),
-        timeout_s=90,
-        description="all are executed",
+        all_over,
+        timeout_s=150,
+        pause_s=0.5,
+        description=f"all are executed {times} times",
     )
     found = [stage.run(one) for one in runs]
-    assert {one["run_count"] for one in found} == {1}
+    assert {one["run_count"] for one in found} == {times}
     hosts = [[tag for tag in one["tags"] if tag.startswith("host:")] for one in found]
     assert all(len(one) == 1 for one in hosts), hosts
