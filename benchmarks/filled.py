@@ -69,7 +69,6 @@ def _fill(stage: Stage, part: int) -> None:
         sql = insert.format(now=now, step=90 * 86_400 / CLASSES)
         into, _, values = sql.partition("select")
         stage.alter("teacher", f"{into} {_NUMBERS.format(number=number)} select {values}")
-    stage.alter("teacher", "analyze")
 
 
 def _looked(stand: Stand, stage: Stage, ours: Ours, name: str) -> dict[str, float]:

@@ -32,7 +32,9 @@ class Locked:
 
 def dependencies(root: Path, target: Target) -> list[Locked]:
     """What lectern needs at run time on *target*, by name. Raises CallAPerson."""
-    return wanted(_exported(root, "--no-dev", "--extra", "postgresql", "--extra", "prefect-servers", "--no-emit-project"), target)
+    return wanted(
+        _exported(root, "--no-dev", "--extra", "postgresql", "--extra", "prefect-servers", "--no-emit-project"), target
+    )
 
 
 def installer(root: Path, target: Target) -> Locked:

@@ -160,3 +160,19 @@ def test_promtool_takes_the_rules_and_they_fire_on_what_they_are_for() -> None:
             ["promtool", *arguments], check=False, cwd=DASHBOARDS, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_over_is_counted_for_a_day_and_what_is_open_for_ever(teacher: Engine) -> None:
+    """To count all that is kept would take longer each day."""
+    now = time.time()
+    common = {"start_time": now, "end_time": now + 60, "payload": "{}", "updated_at": now}
+    ages = (("a", "aired", 3600), ("b", "aired", 100_000), ("c", "waiting", 100_000), ("d", "broken", 100_000))
+    with transaction(teacher) as connection:
+        for class_id, state, age in ages:
+            row = {"class_id": class_id, "state": state, "received_at": now - age, **common}
+            connection.execute(insert(orders).values(**row))
+    found = exported(teacher, "teacher")
+    assert {key[1:]: value for key, value in found.items() if key[0] == "lectern_bookings"} == {
+        ("0", "aired"): 1,
+        ("0", "waiting"): 1,
+    }

@@ -1,11 +1,12 @@
 """The teacher's bookings: what is known of them, and what a plan makes of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Float, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
@@ -20,6 +21,12 @@ LOADING = (BookingState.PLACED, BookingState.READY)
 
 OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
 """States of a class that will not be pushed."""
+
+OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
+"""States of a class of which something is still to be done."""
+
+COUNTED_S = 86_400.0
+"""Seconds for which a booking is counted that is over."""
 
 
 _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
@@ -219,9 +226,17 @@ def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
     return None if row is None else (str(row.class_id), float(row.received_at))
 
 
-def counts(connection: Connection) -> Mapping[str, int]:
-    """Bookings by state."""
-    return {
-        str(state): int(number)
-        for state, number in connection.execute(select(orders.c.state, func.count()).group_by(orders.c.state))
-    }
+def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
+    """Bookings by state and code: those that are not over, and those that came within a day.
+
+    Those that are over are kept for months: to count them all would take longer each day.
+    """
+    # Grouped by an expression: else SQLite walks through all rows by their index, in the order of their states.
+    coded = literal_column("coalesce(code, 0)")
+    of_each = select(orders.c.state, coded, func.count())
+    late = orders.c.state.not_in(OPEN) & (orders.c.received_at >= now - COUNTED_S)
+    found: Counter[tuple[str, int]] = Counter()
+    for which in (orders.c.state.in_(OPEN), late):
+        for state, code, number in connection.execute(of_each.where(which).group_by(coded, orders.c.state)):
+            found[str(state), int(code)] += int(number)
+    return found

@@ -1,7 +1,6 @@
 """What a resident process exports to Prometheus: its rows, counted when asked, and what only it has seen."""
 
 import time
-from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -19,7 +18,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
-from lectern.effects.rows import airings
+from lectern.effects.rows import airings, bookings
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
@@ -53,6 +52,9 @@ DEAF = Counter(
     registry=_seen,
 )
 RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=_seen)
+
+
+COUNTED = "Bookings by state and code: those that are not over, and those that came within a day."
 
 
 def exposition(
@@ -113,13 +115,9 @@ def _gauge(name: str, what: str, value: float) -> Metric:
 
 def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     orders = at_teacher.orders
-    by_code = GaugeMetricFamily("lectern_bookings", "Bookings by state and code.", labels=("state", "code"))
-    counted = select(orders.c.state, orders.c.code, func.count()).group_by(orders.c.state, orders.c.code)
-    numbers: Counts[tuple[str, str]] = Counts()
-    for state, code, number in connection.execute(counted):
-        numbers[str(state), str(code or 0)] += number  # a code of none and one of 0 are the same to people
-    for labels, number in numbers.items():
-        by_code.add_metric(labels, number)
+    by_code = GaugeMetricFamily("lectern_bookings", COUNTED, labels=("state", "code"))
+    for (state, code), number in bookings.counts(connection, now).items():
+        by_code.add_metric([state, str(code)], number)
     yield by_code
     waiting = orders.c.state == BookingState.WAITING
     oldest = select(func.count(), func.min(orders.c.received_at), func.min(orders.c.start_time)).where(waiting)

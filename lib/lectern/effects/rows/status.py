@@ -1,5 +1,6 @@
 """How things stand in a teacher's database: counts, what is under way, what waits, and what is due."""
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import Connection, case, func, select
@@ -20,8 +21,11 @@ def of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     waiting = bookings.oldest_waiting(connection)
     under_way = sorted(renditions.under_way(connection), key=lambda one: one.deadline or float("inf"))
     following = timetable.following(connection, now)
+    by_state = Counter[str]()
+    for (state, _), number in bookings.counts(connection, now).items():
+        by_state[state] += number
     return {
-        "bookings": dict(bookings.counts(connection)),
+        "bookings": dict(by_state),
         "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
         "incidents": incidents.open_now(connection, journal),
         "renditions": dict(renditions.counts(connection)),

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from lectern.effects.rows.bookings import OVER
+from lectern.effects.rows.bookings import OPEN, OVER
 from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Order
 from lectern.states import BookingState, Resolution
@@ -17,8 +17,8 @@ _COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
 
 def due(connection: Connection, now: float) -> list[Found]:
     """The classes whose time it is at *now* (epoch seconds), and that were neither refused nor cancelled, nor ended."""
-    its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & orders.c.state.not_in(OVER)
-    its_time &= orders.c.revises.is_(None)
+    its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & orders.c.revises.is_(None)
+    its_time &= orders.c.state.in_((*OPEN, BookingState.BROKEN))
     return _found(connection, _selected(its_time))
 
 

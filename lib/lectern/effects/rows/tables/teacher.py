@@ -80,7 +80,7 @@ class OrderRow(TeacherTable, table=True):
     streamer: str | None = Field(default=None, max_length=250)
     url: str | None = Field(default=None, sa_type=Text)
     deliveries: int = 1
-    received_at: float
+    received_at: float = Field(index=True)
     updated_at: float
     answered_at: float | None = None
     warned_at: float | None = None

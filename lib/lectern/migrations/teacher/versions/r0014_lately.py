@@ -1,0 +1,11 @@
+"""What came lately is counted again and again; all that is kept would take longer each day."""
+
+from alembic import op
+
+revision = "teacher_0014"
+down_revision = "teacher_0013"
+
+
+def upgrade() -> None:
+    """Add the index."""
+    op.create_index("ix_order_list_received_at", "order_list", ["received_at"], if_not_exists=True)
