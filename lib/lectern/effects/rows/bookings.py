@@ -6,7 +6,17 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, bindparam, func, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
@@ -232,7 +242,7 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
     Those that are over are kept for months: to count them all would take longer each day.
     """
     # Grouped by an expression: else SQLite walks through all rows by their index, in the order of their states.
-    coded = literal_column("coalesce(code, 0)")
+    coded = literal_column("coalesce(code, 0)", Integer)
     of_each = select(orders.c.state, coded, func.count())
     late = orders.c.state.not_in(OPEN) & (orders.c.received_at >= now - COUNTED_S)
     found: Counter[tuple[str, int]] = Counter()
