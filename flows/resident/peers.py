@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.host import Teacher, log
 from flows.resident import orphans
@@ -48,6 +49,23 @@ class Peers:
 
     async def run(self) -> None:
         """Look until cancelled; while Redis is away nobody is taken for dead."""
+        noting = asyncio.create_task(self._note(), name="peers, note")
+        try:
+            await self._look_again_and_again()
+        finally:
+            noting.cancel()
+            await asyncio.wait([noting])
+
+    async def _note(self) -> None:
+        """Say in the rows that this one is there: by itself, for a look can take long, and Prefect longer."""
+        while True:
+            try:
+                await self._host.commit(peers.note, self._host.settings.name, time.time())
+            except SQLAlchemyError as error:
+                log.warning("database: the others cannot see that this teacher is there: %s", error)
+            await asyncio.sleep(LOOK_S)
+
+    async def _look_again_and_again(self) -> None:
         while True:
             self._host.rounds.come("peers")
             try:
@@ -61,7 +79,7 @@ class Peers:
 
     async def _look(self) -> None:
         host = self._host
-        silent = self._silent(await host.commit(peers.present, host.settings.name, time.time()))
+        silent = self._silent(await host.look(peers.noted, host.settings.name))
         async with asyncio.timeout(ASKED_S):
             gone = {name for name in self._noted if name in silent or await host.bus.holder(lock_key(name)) is None}
         now = time.monotonic()

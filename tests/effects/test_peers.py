@@ -99,8 +99,11 @@ def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: E
 
 def test_each_knows_the_others_until_they_are_long_gone(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
-        assert peers.present(connection, "a", NOW) == {}
-        assert peers.present(connection, "b", NOW + 1) == {"a": NOW}
-        assert peers.present(connection, "a", NOW + 9) == {"b": NOW + 1}
+        peers.note(connection, "a", NOW)
+        assert peers.noted(connection, "a") == {}
+        peers.note(connection, "b", NOW + 1)
+        assert peers.noted(connection, "b") == {"a": NOW}
+        peers.note(connection, "a", NOW + 9)
+        assert peers.noted(connection, "a") == {"b": NOW + 1}
         peers.forget(connection, NOW + 5)
-        assert peers.present(connection, "a", NOW + 10) == {}
+        assert peers.noted(connection, "a") == {}

@@ -10,11 +10,15 @@ SWEEPING = "sweep"
 PRUNING = "prune"
 
 
-def present(connection: Connection, name: str, now: float) -> dict[str, float]:
-    """Note that the teacher *name* is there; returns the others that ever were, and what each noted last."""
+def note(connection: Connection, name: str, now: float) -> None:
+    """Note that the teacher *name* is there."""
     seen = update(teachers).where(teachers.c.name == name).values(seen_at=now)
     if not connection.execute(seen).rowcount:
         connection.execute(insert(teachers).values(name=name, seen_at=now))
+
+
+def noted(connection: Connection, name: str) -> dict[str, float]:
+    """The others than *name* that ever were there, and what each noted last."""
     others = select(teachers.c.name, teachers.c.seen_at).where(teachers.c.name != name)
     return {str(row.name): float(row.seen_at) for row in connection.execute(others)}
 
