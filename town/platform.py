@@ -41,7 +41,11 @@ class Platform:
 
     async def _listen(self, pubsub: Any) -> None:  # noqa: ANN401 (the library's own type)
         while True:
-            found = await pubsub.get_message(timeout=1.0)
+            try:
+                found = await pubsub.get_message(timeout=1.0)
+            except redis.RedisError:  # it is away; the subscription is made again with the next connection
+                await asyncio.sleep(1.0)
+                continue
             if found is None:
                 continue
             message = {**json.loads(found["data"]), "received_at": time.time()}

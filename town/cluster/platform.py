@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from town.cluster.tally import Tally, tally
 from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
@@ -49,7 +51,11 @@ class Books:
             self.classes.append(one)
             is_new = number % NEW_EVERY == 0
             record = number + 1000 if is_new else number % RECORDS + 1
-            await self._book(one, self._placed(record), number, is_new=is_new)
+            try:
+                await self._book(one, self._placed(record), number, is_new=is_new)
+            except RedisError as error:
+                print(f"{one.id} is not booked: {error}", flush=True)
+                self.classes.pop()
             await asyncio.sleep(EVERY_S)
 
     def _placed(self, record: int) -> int:
