@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "teacher_0015"
-down_revision = "teacher_0014"
+revision = "teacher_0016"
+down_revision = "teacher_0015"
 
 
 def upgrade() -> None:
