@@ -1,7 +1,7 @@
 """What one run did with its messages; one that cannot be handled stands apart and holds up none of the others."""
 
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -9,12 +9,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy.exc import OperationalError
 
-from flows.handled import of_batch
 from flows.host import Host, log
 from flows.trouble import words
 from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
 from lectern.facts import Kept
+from lectern.runs.handled import of_batch
 
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
@@ -72,13 +72,3 @@ async def kept_of(host: Host[Any], ids: Sequence[int]) -> list[Kept]:
     if batch is not None and batch.ids == list(ids):
         return list(batch.kept)
     return await host.look(inbox.read, host.journal, ids)
-
-
-FAILED = "failed"
-"""In the place of a decision: the message could not be handled."""
-
-
-def summary(table: Sequence[Mapping[str, object]]) -> str:
-    """How often the batch decided what; those that failed are counted elsewhere."""
-    counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
-    return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

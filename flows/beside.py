@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.handled import of_batch
 from flows.retry import backoff_s
 from lectern.errors import TryAgain
+from lectern.runs.handled import of_batch
 
 if TYPE_CHECKING:
     from flows.resident.runs import ResidentRuns

@@ -11,7 +11,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import FAILED, Apart, apart, kept_of
+from flows.batch import Apart, apart, kept_of
 from flows.host import Host, log
 from lectern.changes import Changes
 from lectern.commands import parse
@@ -21,6 +21,7 @@ from lectern.effects.rows.changes import write
 from lectern.errors import Malformed
 from lectern.facts import Kept
 from lectern.messages import Message
+from lectern.runs.handled import FAILED
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.streamer_changes import StreamerChanges
 

@@ -14,9 +14,9 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
-from flows.handled import of_batch
 from flows.host import log
 from flows.retry import AWAY
+from lectern.runs.handled import of_batch
 
 ROWS = 500
 FIRST_AFTER_S = 1.0

@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, log
-from flows.labels import class_of
 from flows.tell import tell
 from lectern import errors, outgoing
 from lectern.body import fields_of
@@ -23,6 +22,7 @@ from lectern.errors import TryAgain
 from lectern.facts import Event, Kept
 from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
+from lectern.runs.labels import class_of
 from lectern.settings import TeacherSettings
 
 COMPANY = (5000, 64, 8)

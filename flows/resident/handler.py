@@ -10,11 +10,11 @@ from prefect.flows import Flow
 
 from flows import tries, trouble
 from flows.batch import PUT_BACK
-from flows.handled import Handled, of_batch
 from flows.host import Host, current, log
 from flows.resident.record import Recorder
 from flows.streamer import releases
 from lectern.commands import TAKE_BACK
+from lectern.runs.handled import Handled, of_batch
 
 
 class Handler:

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from flows import tries, trouble
-from flows.handled import Handled
 from flows.host import Host
 from flows.resident import groups
 from flows.resident.handler import Handler
@@ -24,6 +23,7 @@ from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.facts import Kept
+from lectern.runs.handled import Handled
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000

@@ -7,10 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from flows.handled import Handled
 from flows.host import Host, log
-from flows.resident import groups, pages, paging, questions
-from flows.resident.pages import Kind, Page
+from flows.resident import groups, questions
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
 from flows.retry import AWAY
@@ -18,6 +16,9 @@ from lectern.commands import TAKE_BACK
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse, TryAgain
 from lectern.facts import Kept
+from lectern.runs import pages, paging
+from lectern.runs.handled import Handled
+from lectern.runs.pages import Kind, Page
 
 ROUND_S = 1.0
 GATHER_S = 0.05

@@ -6,8 +6,8 @@ from prefect.context import FlowRunContext
 from prefect.logging.handlers import APILogHandler
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-from flows.handled import Line, of_batch
 from lectern.logs import all_alike, without_secrets
+from lectern.runs.handled import Line, of_batch
 
 log = logging.getLogger("lectern")
 LONGEST = 10_000

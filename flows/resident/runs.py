@@ -20,7 +20,6 @@ from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 
 from flows import tries
-from flows.handled import of_batch
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.resident import groups, questions
 from flows.resident.creation import CREATE_S, HOST, Creation
@@ -28,6 +27,7 @@ from flows.resident.prefect_client import asking
 from flows.retry import AWAY
 from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
+from lectern.runs.handled import of_batch
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0

@@ -8,12 +8,12 @@ from uuid import UUID
 
 import httpx
 
-from flows.handled import Handled
 from flows.host import log
-from flows.resident import paging
 from flows.resident.creation import JSON
-from flows.resident.pages import Page
 from flows.resident.runs import ResidentRuns
+from lectern.runs import paging
+from lectern.runs.handled import Handled
+from lectern.runs.pages import Page
 
 ASK_S = 30.0
 LINES_AT_ONCE = 500

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows import once
-from flows.handled import Handled
 from flows.host import Host
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
 from lectern.effects.rows import outbox, peers, renditions
+from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
 

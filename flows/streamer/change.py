@@ -8,7 +8,6 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import Came, handled, printed, read, table
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer.handing import AHEAD_S
@@ -18,6 +17,7 @@ from lectern.decide import amending as decide
 from lectern.effects.rows import airings, inbox
 from lectern.errors import TryAgain
 from lectern.facts import Airing
+from lectern.runs.handled import summary
 from lectern.streamer_changes import StreamerChanges
 
 OTHER_TIME = "the class was changed, and begins at another time"

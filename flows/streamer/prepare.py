@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows import show
-from flows.batch import Apart, summary
+from flows.batch import Apart
 from flows.handling import handled, printed, read, table
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
@@ -22,6 +22,7 @@ from lectern.effects.files import store
 from lectern.effects.rows import cache, inbox
 from lectern.facts import Idle
 from lectern.messages import Alarm, Prepare
+from lectern.runs.handled import summary
 from lectern.streamer_changes import StreamerChanges
 
 

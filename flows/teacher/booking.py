@@ -8,7 +8,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import Came, DecideAll, handled, printed, read, table
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
@@ -21,6 +20,7 @@ from lectern.decide.attempts import Limits
 from lectern.effects.rows import bookings, cancels, inbox, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Booking, Cancel
+from lectern.runs.handled import summary
 from lectern.states import Backend
 from lectern.wire import BACKUP
 

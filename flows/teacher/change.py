@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import Came, DecideAll, changed, handled, printed, read, table
 from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
@@ -22,6 +21,7 @@ from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, inbox, renditions, revisions
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.messages import Booking
+from lectern.runs.handled import summary
 
 
 @flow(name="change", persist_result=False, result_storage=NOWHERE)

@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
 from flows.teacher.living import living
@@ -26,6 +25,7 @@ from lectern.decide.verdicts import place_again
 from lectern.effects.rows import bookings, leases
 from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
+from lectern.runs.handled import summary
 
 LOOK_S = 1.0
 

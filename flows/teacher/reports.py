@@ -7,7 +7,6 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import DecideAll, handled, printed, read, table
 from flows.host import NOWHERE, teacher
 from flows.teacher.living import living, put_back
@@ -18,6 +17,7 @@ from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Report
+from lectern.runs.handled import summary
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)

@@ -8,7 +8,6 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import summary
 from flows.handling import DecideAll, changed, handled, printed, read, table
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
@@ -23,6 +22,7 @@ from lectern.effects.rows import bookings, inbox, metrics, renditions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
+from lectern.runs.handled import summary
 from lectern.states import RenditionState
 
 Lists = Mapping[RenditionKey, list[str]]

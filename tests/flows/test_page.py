@@ -15,8 +15,6 @@ from sqlalchemy import insert
 from starlette.applications import Starlette
 
 from flows.host import Host
-from flows.resident.page import calendar, labels, runbook, view
-from flows.resident.page.doors import Rates
 from flows.resident.page.routes import Page
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import as_run, events, schema, viewers
@@ -24,6 +22,8 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CODES
 from lectern.facts import AsRun, Event
+from lectern.page import calendar, labels, runbook, view
+from lectern.page.doors import Rates
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Sending, Word

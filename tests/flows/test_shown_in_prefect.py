@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from flows.labels import CLASSES, TAGS
+from lectern.runs.labels import CLASSES, TAGS
 from tests.stage import Stage, Town, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers

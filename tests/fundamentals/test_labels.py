@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.labels import CLASSES, TAGS, class_of, label_of, name_of, tags_of
 from lectern.facts import Kept
+from lectern.runs.labels import CLASSES, TAGS, class_of, label_of, name_of, tags_of
 
 ODD = [
     "[" * 1100,

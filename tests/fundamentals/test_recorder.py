@@ -18,7 +18,6 @@ from prefect.states import Completed, Failed
 from sqlalchemy import select
 
 from flows import show
-from flows.handled import Handled, of_batch
 from flows.host import Host
 from flows.resident import record, run_log
 from flows.resident.handler import Handler
@@ -28,6 +27,7 @@ from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.facts import Kept
+from lectern.runs.handled import Handled, of_batch
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # it carries no types
 
-from flows.resident.page import runbook
+from lectern.page import runbook
 
 ROOT = Path(__file__).parents[2]
 GROUPS: list[dict[str, Any]] = yaml.safe_load((ROOT / "dashboards/alerts.yml").read_text(encoding="utf-8"))["groups"]

@@ -15,14 +15,14 @@ from starlette.routing import Route
 
 from flows import as_run
 from flows.host import Host
-from flows.resident.page import calendar, labels, pictures, runbook, view
-from flows.resident.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
 from lectern import chinese
 from lectern import words as written
 from lectern.decide.report import NAMES
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
 from lectern.errors import CODES
+from lectern.page import calendar, labels, pictures, runbook, view
+from lectern.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
 from lectern.settings import TeacherSettings
 from lectern.told import Word
 

@@ -1,6 +1,7 @@
 """What a batch did that was handled without a run: the recorder shows it as one, afterwards."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -64,3 +65,12 @@ class Handled:
 
 of_batch: ContextVar[Handled | None] = ContextVar("of_batch", default=None)
 """The batch that is being handled without a run."""
+
+FAILED = "failed"
+"""In the place of a decision: the message could not be handled."""
+
+
+def summary(table: Sequence[Mapping[str, object]]) -> str:
+    """How often the batch decided what; those that failed are counted elsewhere."""
+    counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
+    return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from flows.handled import LINES, Handled
-from flows.labels import CLASSES, Label, label_of, name_of, tags_of
-from flows.resident.pages import LATE_WORDS, STEM, Entry, Kind, Page, clock, utc
 from lectern.facts import Kept
+from lectern.runs.handled import LINES, Handled
+from lectern.runs.labels import CLASSES, Label, label_of, name_of, tags_of
+from lectern.runs.pages import LATE_WORDS, STEM, Entry, Kind, Page, clock, utc
 from lectern.wire import is_name
 
 

@@ -9,10 +9,9 @@ from enum import Enum
 from typing import Any
 from uuid import uuid4
 
-from flows.batch import summary
-from flows.handled import LINES, Line
-from flows.labels import CLASSES, Label, name_of, tags_of
 from lectern.effects.rows.inbox import spell
+from lectern.runs.handled import LINES, Line, summary
+from lectern.runs.labels import CLASSES, Label, name_of, tags_of
 
 MANY = 500
 """Number of messages in a page of a flow whose classes are found by another run."""

@@ -1,0 +1,1 @@
+"""What the page for people shows, as values and as texts; `flows` serves it."""
