@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
+from lectern.effects import playout_metrics
 from lectern.effects.rows import metrics, schema
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
@@ -128,6 +129,11 @@ def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path)
         for family in text_string_to_metric_families(text):
             extra = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
             known |= {family.name, *(family.name + end for end in extra.get(family.type, ()))}
+    worker = dict.fromkeys(("classes_on_air", "lateness_s", "slate_s", "bytes", "reconnects"), 0)
+    playout = playout_metrics.exposition({"worker": worker, "classes": [], "lease_until": 1, "boot_now": 0}).decode()
+    for family in text_string_to_metric_families(playout):
+        known |= {family.name, f"{family.name}_total"}
+        assert file != "lectern.json" or family.name in (DASHBOARDS / file).read_text(), "each is on the dashboard"
     text = (DASHBOARDS / file).read_text()
     expressions = (
         json.dumps([t["expr"] for p in json.loads(text)["panels"] for t in p["targets"]]) if "json" in file else text
