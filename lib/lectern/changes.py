@@ -139,7 +139,10 @@ class Changes(Decided[TeacherSettings]):
         self.answer(order, code.number, why, order.deliveries)
         if alarm:
             self.alarm(code, f"{order.class_id}: {why}", order)
-        self.note("refused", order, f"{code.number}: {why}")
+        if order.revises is None:
+            self.note("refused", order, f"{code.number}: {why}")
+        else:
+            self.note("change refused", class_id=order.revises, detail=f"{code.number}: {why}")
         self.row(order.class_id, "refuse", code=code.number, detail=why)
 
     # -- a rendition ---------------------------------------------------------------------------------------------------

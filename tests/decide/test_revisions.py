@@ -159,6 +159,9 @@ def test_a_streamer_that_cannot_have_it_leaves_the_class_as_it_was(changes: Chan
     assert changes.orders[FIRST].state is BookingState.REFUSED
     (said,) = told(changes, ChangeResult)
     assert (said.code, said.message) == (316, "no room")
+    assert [(one.class_id, one.detail) for one in changes.notes if one.what == "change refused"] == [
+        ("c-1", "316: no room")
+    ]
 
 
 def test_a_second_delivery_changes_nothing_and_is_answered_as_the_first(changes: Changes) -> None:

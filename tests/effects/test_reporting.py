@@ -105,16 +105,16 @@ def test_a_class_is_punctual_that_begins_within_a_second() -> None:
 
 def test_a_recording_that_is_shorter_than_its_class_misses_nothing() -> None:
     why = "aired whole; 1 session; its recording is over"
-    short = line(replace(PLANNED, why=why), [part(START, START + 40)])
+    short = line(PLANNED._replace(why=why), [part(START, START + 40)])
     assert (short.sent_s, short.missing_s) == (40, 0)
 
 
 def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:
-    broken = line(replace(PLANNED, state=BookingState.BROKEN, why="not aired"), [])
+    broken = line(PLANNED._replace(state=BookingState.BROKEN, why="not aired"), [])
     assert (broken.began, broken.ended, broken.missing_s, broken.sessions) == (None, None, 60, 0)
-    cancelled = line(replace(PLANNED, state=BookingState.CANCELLED, why=""), [part(START, START + 5)])
+    cancelled = line(PLANNED._replace(state=BookingState.CANCELLED, why=""), [part(START, START + 5)])
     assert (cancelled.missing_s, cancelled.counts, cancelled.sent_s) == (0, False, 5)
-    assert not line(replace(PLANNED, class_id="c-1~backup"), []).counts
+    assert not line(PLANNED._replace(class_id="c-1~backup"), []).counts
 
 
 def test_a_report_is_written_for_programs_and_for_people(engine: Engine) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
-from lectern.decide.broadcast import MISSING_S, covered
+from lectern.decide.broadcast import MISSING_S
 from lectern.facts import AsRun
 from lectern.states import BookingState
 from lectern.wire import BACKUP
@@ -15,8 +16,7 @@ PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED
 """States of classes that were to be aired: neither refused nor cancelled in time."""
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):  # a month has a hundred thousand of them
     """A class as it was to be; times are epoch seconds."""
 
     class_id: str
@@ -29,8 +29,7 @@ class Planned:
     why: str
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A class as it was to be, and as it was; times are epoch seconds, None where nothing was sent."""
 
     class_id: str
@@ -61,7 +60,7 @@ class Line:
         return self.began is not None and abs(self.began - self.start) <= PUNCTUAL_S
 
 
-NAMES = tuple(one.name for one in fields(Line) if one.name != "pushed_s")
+NAMES = Line._fields[:-1]
 """The columns of the report, in order."""
 
 
@@ -125,9 +124,7 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
     What is missing are the seconds of the class in which its recording was not sent; the slate is no recording. A class
     that was aired whole, from a recording that is shorter than its time, misses nothing after the end of that.
     """
-    began = min((one.begins for one in parts), default=None)
-    ended = max((one.ends for one in parts), default=None)
-    sent_s = covered(parts, "recording")
+    began, ended, sent_s, slate_s = _covered(parts)
     until = planned.end
     if planned.state is BookingState.AIRED and ended is not None and "its recording is over" in planned.why:
         until = min(planned.end, ended)
@@ -143,7 +140,7 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
         None if began is None else round(began, 1),
         None if ended is None else round(ended, 1),
         round(sent_s, 2),
-        round(covered(parts, "slate"), 2),
+        round(slate_s, 2),
         0.0 if whole or planned.state not in PUSHED else round(missing_s, 2),
         len({(one.url, one.session) for one in parts}),
         sum(one.sent_bytes or 0 for one in parts),
@@ -151,6 +148,21 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
         planned.why,
         sum(one.ends - one.begins for one in parts),
     )
+
+
+def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float, float]:
+    """The begin and the end of all *parts*, and the seconds in which the recording, and the slate, was sent.
+
+    They come in time order. Where two push URLs were sent to at once, a second counts once.
+    """
+    if not parts:
+        return None, None, 0.0, 0.0
+    reached, seconds = {"recording": 0.0, "slate": 0.0}, {"recording": 0.0, "slate": 0.0}
+    for one in parts:
+        if one.ends > reached[one.source]:
+            seconds[one.source] += one.ends - max(one.begins, reached[one.source])
+            reached[one.source] = one.ends
+    return parts[0].begins, max(reached.values()), seconds["recording"], seconds["slate"]
 
 
 def report(
