@@ -56,6 +56,8 @@ PARAMETERS: Mapping[str, str] = {
     "streamer": "The name of the streamer whose classes are moved to others.",
     "force": "Move them although the streamer is alive. First stop its program, or two streamers air one class.",
     "class_id": "The class, as it was booked.",
+    "start_time": "When the class is to begin, in epoch seconds; empty: as it is.",
+    "end_time": "When the class is to end, in epoch seconds; empty: as it is.",
     "stem": "The name of the rendition: 6666_720P, or 6666.",
     "dry_run": "Only say what would be done.",
 }
@@ -154,7 +156,7 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
         version=__version__,
     )
     for name, schema in deployment._parameter_openapi_schema.properties.items():
-        schema["description"] = PARAMETERS[name]
+        schema["description"] = PARAMETERS.get(name, schema.get("description", ""))
     await deployment.aapply()
 
 
