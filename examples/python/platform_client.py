@@ -21,7 +21,9 @@ ANSWERS = os.environ.get("ORDER_RESULT_CHANNEL", "order_result")
 
 def connect() -> redis.Redis:
     """A connection to the Redis that the teacher uses."""
-    return redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"), decode_responses=True)
+    url = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+    # A read that waits 5 s for answers needs a socket that waits longer.
+    return redis.Redis.from_url(url, decode_responses=True, socket_timeout=30)
 
 
 def send(bus: redis.Redis, stream: str, message: dict) -> None:
