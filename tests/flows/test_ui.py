@@ -85,7 +85,9 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=6, length_s=60)
     class_id = stage.book(booking)
     stage.on_air(class_id)
-    (run,) = stage.runs("streamer1", f"broadcast {class_id}")
+    (run,) = wait_until(
+        lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="the class on air has its run"
+    )
     stage.click(run["id"], "CANCELLING", "Cancelling")
     (push,) = stage.off_air(class_id)
     assert push.ended_at is not None
