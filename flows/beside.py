@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -19,6 +20,8 @@ WAITING = 1000
 
 AT_ONCE = 4
 TRIES = 3
+PATIENCE_S = 3.0
+"""Seconds after which Prefect is asked no further time: the work of a class that begins soon waits for it."""
 
 
 class Beside:
@@ -71,11 +74,14 @@ class Beside:
         key = f"{name} {uuid4().hex}"
         why = ""
         async with self._places:
+            began = time.monotonic()
             for tries in range(TRIES):
                 try:
                     await runs.start(flow, parameters, name=name, tags=tags, key=key)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
                     why = error.message if isinstance(error, TryAgain) else repr(error)
+                    if time.monotonic() - began > PATIENCE_S:
+                        break
                     await asyncio.sleep(backoff_s(tries))
                 else:
                     return

@@ -20,7 +20,7 @@ from lectern.errors import TryAgain
 
 JSON = {"content-type": "application/json"}
 BUSY_TRIES, BUSY_PAUSE_S = 8, 0.05
-CREATE_S = 10.0
+CREATE_S = 5.0
 """Seconds after which a Prefect server that has not taken a run counts as away."""
 
 HOST = "host:"

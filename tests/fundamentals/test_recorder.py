@@ -33,7 +33,7 @@ from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
 
 pytestmark = pytest.mark.asyncio
-DEPLOYMENTS = {name: uuid4() for name in ("booking", "settle", "report", "sweep")}
+DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep")}
 
 
 class Prefect:
