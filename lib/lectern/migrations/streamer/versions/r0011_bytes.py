@@ -8,7 +8,12 @@ revision = "streamer_0011"
 down_revision = "streamer_0010"
 
 metadata = MetaData()
-Table("as_run_list", metadata, Column("id", Integer, primary_key=True), Column("sent_bytes", BigInteger))
+Table(
+    "as_run_list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sent_bytes", BigInteger().with_variant(Integer, "sqlite")),
+)
 
 
 def upgrade() -> None:

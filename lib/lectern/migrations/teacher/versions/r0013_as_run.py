@@ -21,7 +21,7 @@ Table(
     Column("ends", Float, nullable=False),
     Column("position_s", Float, nullable=False),
     Column("sent_s", Float, nullable=False),
-    Column("sent_bytes", BigInteger),
+    Column("sent_bytes", BigInteger().with_variant(Integer, "sqlite")),
 )
 
 
