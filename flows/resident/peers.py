@@ -45,16 +45,15 @@ class Peers:
         self._missing: dict[str, float] = {}  # who has no lock or notes nothing, and since when, monotonic
         self._noted: dict[str, tuple[float, float]] = {}  # what each noted last, and when that was seen, monotonic
         self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
+        self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
 
     async def run(self) -> None:
         """Look until cancelled; while Redis is away nobody is taken for dead."""
-        noting = asyncio.create_task(self._note(), name="peers, note")
-        try:
-            await self._look_again_and_again()
-        finally:
-            noting.cancel()
-            await asyncio.wait([noting])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._note(), name="peers, note")
+            group.create_task(self._adopt(), name="peers, adopt")
+            group.create_task(self._look_again_and_again(), name="peers, look")
 
     async def _note(self) -> None:
         """Say in the rows that this one is there: by itself, for a look can take long, and Prefect longer."""
@@ -92,8 +91,8 @@ class Peers:
             await self._sweep()
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
+        self._dead = dead
         await tell(host)  # also what another could not send, and gave back
-        await self._adopt(dead)
 
     def _silent(self, noted: Mapping[str, float]) -> set[str]:
         """Who has not noted for some time that it is there."""
@@ -108,12 +107,15 @@ class Peers:
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
         self._recorder.look_back()
 
-    async def _adopt(self, dead: set[str]) -> None:
+    async def _adopt(self) -> None:
+        """Take up the runs of the dead, by itself: Prefect may take minutes, and their messages wait for a look."""
         settings = self._host.settings
-        for name in sorted(self._unadopted & dead):
-            try:
-                await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
-            except (TryAgain, *AWAY) as error:
-                log.warning("prefect: the runs of %s are taken up later: %r", name, error)
-                return
-            self._unadopted.discard(name)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for name in sorted(self._unadopted & self._dead):
+                try:
+                    await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
+                except (TryAgain, *AWAY) as error:
+                    log.warning("prefect: the runs of %s are taken up later: %r", name, error)
+                    break
+                self._unadopted.discard(name)

@@ -52,9 +52,19 @@ async def living(host: Teacher) -> list[str]:
     since = time.monotonic() - settings.streamer_lost_after_s
     if not alive and (leaving := sorted(name for name, at in host.left.items() if at > since)):
         raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
-    if not alive and listened_s < FIRST_STREAMER_S and not await host.look(leases.holders):
-        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
+    if not alive:
+        await _refuse_to_know(host, listened_s)
     return alive
+
+
+async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
+    """Raise TryAgain while a streamer is about to be heard of for the first time."""
+    holders = await host.look(leases.holders)
+    if not holders and listened_s < FIRST_STREAMER_S:
+        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
+    since = time.time() - host.settings.streamer_lost_after_s
+    if new := sorted(one.name for one in holders.values() if one.session is not None and one.granted_at > since):
+        raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
 
 
 async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain, *, dry_run: bool) -> State[None]:

@@ -12,11 +12,11 @@ from tests.stage.postgres import Databases
 from town.ports import HOST
 
 pytestmark = pytest.mark.timeout(600)
-WITHIN_S = 20.0
-"""Seconds after the cut until the other one has answered all."""
+WITHIN_S = 60.0
+"""Seconds within which the other one has answered all: some 15 where the machine does nothing else."""
 
 CUT_S = 25.0
-HEALED_S = 60.0
+HEALED_S = 120.0
 WHAT = ("postgresql", "redis", "prefect")
 
 

@@ -51,8 +51,17 @@ async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_t
 async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time())
+        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
     assert await living(host) == []
+
+
+@pytest.mark.asyncio
+async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
+    host = teacher(tmp_path, listened_s=60)
+    with transaction(host.engine) as connection:
+        leases.grant(connection, Granted("s1", "session", 60), time.time())
+    with pytest.raises(TryAgain, match="s1 has just been given its lease"):
+        await living(host)
 
 
 @pytest.mark.asyncio
@@ -60,7 +69,7 @@ async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_pa
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time())
+        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
     roll = Roll(host)
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})

@@ -17,7 +17,7 @@ from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
 from lectern.rollout.wording import counted, shown, some
 from lectern.settings import StreamerSettings
-from lectern.states import LIVE_AIRINGS
+from lectern.states import AiringState
 
 READ_S = 10.0
 """A teacher that is alive reads within a second or two what its streamers say."""
@@ -66,7 +66,10 @@ def _was_leased(wanted: Wanted) -> bool:
 
 
 def _close(wanted: Wanted) -> list[str]:
-    """Take the classes out of ``task_list`` that were cancelled, refused or moved to another streamer meanwhile."""
+    """Take the classes out of ``task_list`` that were cancelled or moved to another streamer meanwhile.
+
+    One that was refused stays: the old program may have its recording, and a class too many harms less than none.
+    """
     found = store.of(wanted)
     with store.opened(found) as engine, schema.in_words(engine), transaction(engine) as connection:
         gone = _not_its_own(connection, time.time())
@@ -84,7 +87,7 @@ def _close(wanted: Wanted) -> list[str]:
 
 def _not_its_own(connection: Connection, now: float) -> list[str]:
     known = old_tables.classes(connection)
-    over = {one.class_id for one in known.values() if one.state is not None and one.state not in LIVE_AIRINGS}
+    over = {one.class_id for one in known.values() if one.state == AiringState.CANCELLED}
     return [
         one.class_id for one in old_tables.tasks(connection) if one.class_id in over and (epoch(one.end) or 0) > now
     ]
