@@ -51,6 +51,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
             viewport={"width": 1280, "height": 960},
             reduced_motion="reduce",
         )
+        context.set_default_timeout(90_000)  # beside other tests Prefect's UI takes long to draw a page
         context.route(ELSEWHERE, lambda route: route.abort())
         yield context.pages[0]
         context.close()

@@ -89,6 +89,7 @@ ELSEWHERE = {
         "tests/rollout/test_rollback.py",
         'host.done("rollback")',
     ),
+    "lectern change": ("tests/flows/test_change.py", '"change", class_id, "--end", end, "--wait"'),
     "lectern drain": ("tests/flows/test_streamer_lost.py", '"drain", "--within"'),
     "lectern serve ": ("tests/stage/hosts.py", '"serve", _role(who)'),
     "make release ": ("tests/playbooks/conftest.py", "playbooks.release"),
