@@ -101,7 +101,7 @@ class Strike:
         return asdict(self)
 
 
-def arm(trigger: "_Trigger | _Ordered", point: Point) -> None:
+def arm(trigger: Callable[[], float], point: Point) -> None:
     """Wrap the function at *point*."""
     module_name, _, path = point.function.partition(":")
     owner: Any = importlib.import_module(module_name)
@@ -149,7 +149,7 @@ def _strike(strike: Strike, log: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL if strike.do == "kill" else signal.SIGSTOP)
 
 
-def _wrapped(function: Callable[..., Any], when: When, trigger: "_Trigger | _Ordered") -> Callable[..., Any]:
+def _wrapped(function: Callable[..., Any], when: When, trigger: Callable[[], float]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)

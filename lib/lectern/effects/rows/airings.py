@@ -30,6 +30,7 @@ _COLUMNS = (
     classes.c.placement,
     classes.c.lost_at,
 )
+_DELETE = [delete(table).where(among(table.c.class_id)) for table in (tasks, classes)]
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
 
@@ -145,8 +146,8 @@ def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: fl
     if not new:
         return
     class_ids = [one.wanted.class_id for one, _ in new]
-    connection.execute(delete(tasks).where(tasks.c.class_id.in_(class_ids)))
-    connection.execute(delete(classes).where(classes.c.class_id.in_(class_ids)))
+    for statement in _DELETE:
+        connection.execute(statement, these(class_ids))
     connection.execute(insert(tasks), [_task(one.wanted, one.state) for one, _ in new])
     connection.execute(insert(classes), [_class(one, site, now) for one, site in new])
 

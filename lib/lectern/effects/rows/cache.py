@@ -54,6 +54,27 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 
 _BY_STEM = select(*_COLUMNS).where(among(files.c.id))
+_USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
+_DOWNLOADING = select(*_COLUMNS).where(
+    files.c.state == FileState.DOWNLOADING, func.coalesce(files.c.update_time, 0) < bindparam("before")
+)
+_CITE = (
+    update(files)
+    .where(files.c.id == bindparam("of"))
+    .values(num_cite=func.coalesce(files.c.num_cite, 0) + bindparam("by"), update_time=bindparam("at"))
+)
+_EVICT = update(files).where(among(files.c.id), HERE).values(state=FileState.EVICTING)
+_REMOVE = delete(files).where(files.c.id == bindparam("of"))
+_ADD = (
+    update(dirs)
+    .where(dirs.c.dir == bindparam("of"))
+    .values(
+        size=dirs.c.size + bindparam("more"),
+        num=dirs.c.num + bindparam("files"),
+        reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + bindparam("more_reserved"),
+        reserved_num=func.coalesce(dirs.c.reserved_num, 0) + bindparam("files_reserved"),
+    )
+)
 _IDLE = (
     select(files.c.id, files.c.size_bytes)
     .where(HERE, _UNPINNED, ~among(files.c.id))
@@ -78,7 +99,7 @@ def everything(connection: Connection) -> list[Cached]:
 
 def usage(connection: Connection, root: Path) -> Usage:
     """Used and reserved together, of the cache under *root*."""
-    row = connection.execute(select(dirs).where(dirs.c.dir == str(root))).one_or_none()
+    row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
     if row is None:
         connection.execute(insert(dirs).values(dir=str(root), size=0, num=0, reserved_bytes=0, reserved_num=0))
         return Usage(0, 0)
@@ -87,7 +108,7 @@ def usage(connection: Connection, root: Path) -> Usage:
 
 def used(connection: Connection, root: Path) -> Usage:
     """Used and reserved together, as `usage`; only looks."""
-    row = connection.execute(select(dirs).where(dirs.c.dir == str(root))).one_or_none()
+    row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
     return Usage(0, 0) if row is None else _usage(row)
 
 
@@ -99,7 +120,7 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
     """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
     found: list[Idle] = []
     held = 0
-    for row in connection.execution_options(yield_per=200).execute(_IDLE, these(but)):
+    for row in connection.execution_options(yield_per=20).execute(_IDLE, these(but)):
         if held >= size_bytes and len(found) >= num:
             break
         found.append(Idle(row.id, row.size_bytes or 0))
@@ -109,8 +130,7 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
 
 def cite(connection: Connection, stem: str, by: int, now: float) -> None:
     """Add *by* citations to a rendition, and note that it was used."""
-    number = func.coalesce(files.c.num_cite, 0) + by
-    connection.execute(update(files).where(files.c.id == stem).values(num_cite=number, update_time=now))
+    connection.execute(_CITE, {"of": stem, "by": by, "at": now})
 
 
 def uncite(connection: Connection, stem: str) -> None:
@@ -121,7 +141,7 @@ def uncite(connection: Connection, stem: str) -> None:
 
 def reserve(connection: Connection, root: Path, room: Reserved, now: float) -> None:
     """Reserve room for a download."""
-    connection.execute(delete(files).where(files.c.id == room.stem))
+    connection.execute(_REMOVE, {"of": room.stem})
     connection.execute(
         insert(files).values(
             id=room.stem,
@@ -148,8 +168,9 @@ def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle])
     """The renditions leave the sums; their files go next."""
     for one in evictions:
         check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
-        connection.execute(update(files).where(files.c.id == one.stem, HERE).values(state=FileState.EVICTING))
-        _add(connection, root, size=-one.size_bytes, num=-1)
+    if evictions:
+        connection.execute(_EVICT, these(one.stem for one in evictions))
+        _add(connection, root, size=-sum(one.size_bytes for one in evictions), num=-len(evictions))
 
 
 def evicting(connection: Connection) -> list[Cached]:
@@ -165,8 +186,7 @@ def forget(connection: Connection, stems: Sequence[str]) -> None:
 
 def downloading(connection: Connection, before: float) -> list[Cached]:
     """The downloads that were last asked for before *before* (epoch seconds), and are under way, or should be."""
-    begun = (files.c.state == FileState.DOWNLOADING) & (func.coalesce(files.c.update_time, 0) < before)
-    return where(connection, begun)
+    return [_cached(row) for row in connection.execute(_DOWNLOADING, {"before": before})]
 
 
 def arrived(connection: Connection, root: Path, file: Arrived, now: float) -> None:
@@ -215,7 +235,7 @@ def measured(connection: Connection, stem: str, duration_s: float) -> None:
 
 def lose(connection: Connection, root: Path, before: Cached) -> None:
     """Forget a rendition that was there, and whose file is lost."""
-    connection.execute(delete(files).where(files.c.id == before.stem))
+    connection.execute(_REMOVE, {"of": before.stem})
     _add(connection, root, size=-before.size_bytes, num=-1)
 
 
@@ -240,13 +260,5 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
 def _add(
     connection: Connection, root: Path, *, size: int = 0, num: int = 0, reserved_bytes: int = 0, reserved_num: int = 0
 ) -> None:
-    connection.execute(
-        update(dirs)
-        .where(dirs.c.dir == str(root))
-        .values(
-            size=dirs.c.size + size,
-            num=dirs.c.num + num,
-            reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + reserved_bytes,
-            reserved_num=func.coalesce(dirs.c.reserved_num, 0) + reserved_num,
-        )
-    )
+    more = {"more": size, "files": num, "more_reserved": reserved_bytes, "files_reserved": reserved_num}
+    connection.execute(_ADD, {"of": str(root), **more})
