@@ -11,7 +11,7 @@ from flows.host import Host
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import outbox, peers, renditions
+from lectern.effects.rows import outbox, peers, transcodings
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
@@ -41,7 +41,7 @@ async def _is_ours(host: Host[Any]) -> bool:
 async def _until(host: Host[Any]) -> float:
     if not isinstance(host.settings, TeacherSettings):
         return float(host.settings.sweep_interval_s)
-    deadline = await host.commit(renditions.next_deadline)
+    deadline = await host.commit(transcodings.next_deadline)
     left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
     return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 

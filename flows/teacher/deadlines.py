@@ -16,8 +16,8 @@ from lectern.changes import Changes
 from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Late
-from lectern.effects.rows import bookings, inbox, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import bookings, inbox, transcodings
+from lectern.effects.rows.transcodings import Due
 
 RESULTS_FIRST_S = 60.0
 """So long after its deadline a transcoding is timed out although results wait that nobody has read."""
@@ -26,7 +26,7 @@ RESULTS_FIRST_S = 60.0
 def _overdue(connection: Connection, host: Teacher) -> list[Due]:
     """What has passed its deadline; a result that came before it and waits, for we were away, goes first."""
     now = time.time()
-    due = renditions.overdue(connection, now)
+    due = transcodings.overdue(connection, now)
     unread = bool(due) and inbox.waits(connection, host.journal, "transcoding")
     return [one for one in due if not unread or (one.deadline or now) < now - RESULTS_FIRST_S]
 
@@ -64,7 +64,7 @@ def expired(late: Sequence[Late], alive: Sequence[str], lists: results.Lists) ->
     """What becomes of those of *late* that were not settled while somebody looked."""
 
     def go(connection: Connection, changes: Changes) -> None:
-        open_ = {one.key for one in renditions.overdue(connection, changes.now)}
+        open_ = {one.key for one in transcodings.overdue(connection, changes.now)}
         waiters = results.waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
         ahead = decide.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
         for one in late:

@@ -79,7 +79,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
     assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
     async with _door.passed(host.settings, stem(*key)):
-        if not await host.commit(oss_requests.may_ask, key, attempt, owner, LEASE_S, time.time()):
+        if not await host.commit(oss_requests.may_ask, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
         await oss.request_transcoding(

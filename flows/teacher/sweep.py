@@ -17,7 +17,7 @@ from lectern.changes import Changes
 from lectern.decide import cancels as cancelling
 from lectern.decide import closing
 from lectern.decide import revisions as decide
-from lectern.effects.rows import bookings, cancels, events, oss_requests, renditions, revisions
+from lectern.effects.rows import bookings, cancels, events, oss_requests, revisions, transcodings
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
 
@@ -39,7 +39,7 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     except TryAgain as error:
         log.warning("sweep: deadlines wait: %s", error.message)
         settled = []
-    lost = await host.look(renditions.ownerless, now - GRACE_S, now)
+    lost = await host.look(transcodings.ownerless, now - GRACE_S, now)
     found = await changed(host, overlooked, dry_run=dry_run)
     if dry_run:
         asked = [f"{one.stem}: the OSS is asked" for one in forgotten]
@@ -70,9 +70,9 @@ def due(connection: Connection, host: Teacher) -> bool:
     """Whether a sweep of this teacher would find anything to do."""
     now = time.time()
     return bool(
-        renditions.overdue(connection, now)
+        transcodings.overdue(connection, now)
         or oss_requests.forgotten(connection, now - GRACE_S, now)
-        or renditions.ownerless(connection, now - GRACE_S, now)
+        or transcodings.ownerless(connection, now - GRACE_S, now)
         or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
         or bookings.unreported(connection, now - UNREPORTED_S, now)
         or closing.unended(bookings.unended(connection, now - GRACE_S), now)

@@ -81,7 +81,7 @@ def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(teacher
         assert peers.free(connection, "a", "b") == 1
         assert peers.claiming(connection) == {"a_b", "b"}
         assert oss_requests.take(connection, keys, oss_requests.owned_by("b", "next"), 60, NOW) == [(keys[0], 1)]
-        assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), 60, NOW)
+        assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), NOW + 60)
 
 
 def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: Engine) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine
 
-from lectern.effects.rows import ecs_hosts, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import ecs_hosts, renditions, transcodings
+from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW
@@ -28,11 +29,11 @@ def rows(teacher_engine: Engine) -> Iterator[Connection]:
 
 
 def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NOW) -> list[Due]:
-    return renditions.take(rows, RECORD, wanted, owner, LEASE_S, now)
+    return transcodings.take(rows, [(RECORD, one) for one in wanted], owner, LEASE_S, now)
 
 
 def join(rows: Connection, due: list[Due], owner: str, *strangers: str) -> list[Resolution]:
-    return [one.resolution for one in renditions.join(rows, due, owner, strangers, NOW + LEASE_S)]
+    return [one.resolution for one in transcodings.join(rows, due, owner, strangers, NOW + LEASE_S)]
 
 
 def resolutions(due: list[Due]) -> list[Resolution]:
@@ -52,8 +53,8 @@ def test_what_was_asked_for_a_moment_later_and_has_no_run_yet_is_joined(rows: Co
     first = take(rows, [P240], "first")
     assert join(rows, first, "first") == [P480]
     assert take(rows, [P480], "second") == []
-    assert resolutions(renditions.elsewhere(rows, RECORD, [P480], "second")) == [P480]
-    assert renditions.elsewhere(rows, RECORD, [P240], "first") == []
+    assert resolutions(transcodings.elsewhere(rows, [(RECORD, P480)], "second")) == [P480]
+    assert transcodings.elsewhere(rows, [(RECORD, P240)], "first") == []
 
 
 def test_what_has_begun_or_has_another_source_is_not_joined(rows: Connection) -> None:
@@ -61,7 +62,7 @@ def test_what_has_begun_or_has_another_source_is_not_joined(rows: Connection) ->
     take(rows, [P720], "third")
     second = take(rows, [P480], "second")
     assert join(rows, first, "first", "second") == [], "it has failed where this one begins"
-    ecs_hosts.attach(rows, second, "second", "ssh://a@b:22", "job", NOW)
+    ecs_hosts.attach(rows, second, "second", Begun("ssh://a@b:22", "job", NOW))
     assert join(rows, first, "first") == []
 
 
@@ -71,7 +72,7 @@ def test_a_joint_job_is_taken_up_as_a_whole(rows: Connection) -> None:
     take(rows, [P480], "second")
     join(rows, first, "first")
     both = [*first, *take(rows, [P240, P480], "first")[1:]]
-    ecs_hosts.attach(rows, both, "first", "ssh://a@b:22", "job", NOW)
+    ecs_hosts.attach(rows, both, "first", Begun("ssh://a@b:22", "job", NOW))
     assert resolutions(take(rows, [P240], "first")) == [P240, P480]
     assert take(rows, [P480], "second") == []
     late = take(rows, [P480], "second", NOW + 2 * LEASE_S)

@@ -15,10 +15,10 @@ from flows.host import Host
 from flows.streamer import broadcast
 from flows.teacher.ecs.ladder import Making
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import airings, transcodings
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.transcodings import Due
 from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -123,7 +123,7 @@ def test_a_rendition_is_given_up_by_nobody_but_a_person(
     }
     with transaction(teacher.engine) as connection:
         connection.execute(insert(at_teacher.videos).values(**row))
-        due = renditions.take(connection, 6666, [Resolution.P720], RUN, 60, begun_at)
+        due = transcodings.take(connection, [(6666, Resolution.P720)], RUN, 60, begun_at)
     assert [type(one) for one in due] == [Due]
 
     async def main() -> None:

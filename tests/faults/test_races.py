@@ -13,7 +13,7 @@ from flows.teacher import booking, deadlines, results
 from lectern.changes import Changes
 from lectern.decide.results import Late
 from lectern.decide.transcode import Overdue
-from lectern.effects.rows import bookings, inbox, renditions
+from lectern.effects.rows import bookings, inbox, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal, orders, videos
@@ -89,7 +89,7 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
 
 
 def expired(connection: Connection) -> Work:
-    (due,) = renditions.overdue(connection, hosts.now())
+    (due,) = transcodings.overdue(connection, hosts.now())
     late = [Late(due.key, due.backend, Overdue.TIME_OUT)]
     return lambda c, engine: handling.change(c, hosts.teacher(engine), deadlines.expired(late, hosts.ALIVE, {}))
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.resident import sweeps
 from flows.teacher import booking, deadlines, results, sweep
-from lectern.effects.rows import renditions
+from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.messages import TranscodingResult
@@ -142,6 +142,6 @@ def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator
         found, _ = play(path, (begins_anew, settles(late)), [True] * 3)
         engine = open_database(f"sqlite:///{path}")
         with transaction(engine) as connection:
-            (row,) = renditions.under_way(connection)
+            (row,) = transcodings.under_way(connection)
         engine.dispose()
         assert (found, row.attempt, row.backend) == ([], 2, Backend.ECS)

@@ -143,8 +143,8 @@ async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path:
         assert oss_requests.take(connection, [KEY], "other", 60, now + 59) == []
         assert [one.key for one in oss_requests.forgotten(connection, now, now + 61)] == [KEY]
         assert oss_requests.take(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
-        assert not oss_requests.may_ask(connection, KEY, 1, "killed", 60, now + 62), "it was only slow, and is late"
-        assert oss_requests.may_ask(connection, KEY, 1, "other", 60, now + 62)
+        assert not oss_requests.may_ask(connection, KEY, 1, "killed", now + 122), "it was only slow, and is late"
+        assert oss_requests.may_ask(connection, KEY, 1, "other", now + 122)
     engine.dispose()
 
 
@@ -156,7 +156,7 @@ async def test_a_run_that_lives_keeps_what_waits_in_its_line(tmp_path: Path) -> 
         oss_requests.take(connection, [KEY], "slow", 60, now)
         oss_requests.keep(connection, "slow", 60, now + 50)
         assert oss_requests.forgotten(connection, now, now + 100) == []
-        assert oss_requests.may_ask(connection, KEY, 1, "slow", 60, now + 100)
+        assert oss_requests.may_ask(connection, KEY, 1, "slow", now + 160)
     engine.dispose()
 
 

@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Engine
 
 from lectern.commands import parse
-from lectern.effects.rows import bookings, inbox, renditions, schema
+from lectern.effects.rows import bookings, inbox, renditions, schema, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt, Order
@@ -66,9 +66,9 @@ def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
         return bookings.by_id(connection, class_ids)
 
 
-def under_way(engine: Engine) -> list[renditions.Due]:
+def under_way(engine: Engine) -> list[transcodings.Due]:
     with transaction(engine) as connection:
-        return renditions.under_way(connection)
+        return transcodings.under_way(connection)
 
 
 def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:

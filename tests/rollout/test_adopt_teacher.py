@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Engine
 
 from lectern.commands import parse
-from lectern.effects.rows import bookings, events, oss_requests, renditions
+from lectern.effects.rows import bookings, events, oss_requests, transcodings
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.messages import Booking
@@ -44,10 +44,10 @@ def test_its_rendition_is_under_way_and_has_a_deadline(client: redis.Redis, engi
     adopt(engine, client)
     with transaction(engine) as connection:
         assert oss_requests.forgotten(connection, NOW + 1000, NOW + 1000) == []
-        assert renditions.overdue(connection, NOW + 119) == []
-        (due,) = renditions.overdue(connection, NOW + 120)
+        assert transcodings.overdue(connection, NOW + 119) == []
+        (due,) = transcodings.overdue(connection, NOW + 120)
         assert [one.class_id for one in bookings.waiting_for(connection, *due.key)] == ["c-1"]
-    assert due == renditions.Due(6666, P720, 1, Backend.OSS, "http://origin.example/6666.flv", None, NOW + 120)
+    assert due == transcodings.Due(6666, P720, 1, Backend.OSS, "http://origin.example/6666.flv", None, NOW + 120)
 
 
 def as_hash(one: Booking) -> dict[str, str]:

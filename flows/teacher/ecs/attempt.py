@@ -19,7 +19,7 @@ from lectern.effects.ecs.job import Job, Made, Programs, Report
 from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import OssKey, Target
 from lectern.effects.rows import bookings, ecs_hosts, events, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError, Misuse
 from lectern.facts import Event
 from lectern.settings import TeacherSettings

@@ -14,8 +14,8 @@ from flows.teacher.ecs.line import LEASE_S, hosts
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.files import origin
 from lectern.effects.files.origin import Allowed
-from lectern.effects.rows import renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import renditions, transcodings
+from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError, Misuse
 from lectern.places import PUBLIC
 from lectern.settings import TeacherSettings
@@ -46,12 +46,12 @@ def check(settings: TeacherSettings) -> None:
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
     """Make those of *wanted* that are to be made here and that nobody else makes; publish each result."""
-    now = time.time()
+    now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
-        await host.commit(renditions.retry, [(record_id, one) for one in wanted], now + DEADLINE_S, now)
-    due = await host.commit(renditions.take, record_id, wanted, owner, LEASE_S, now)
-    theirs = await host.look(renditions.elsewhere, record_id, wanted, owner)
-    left = await host.commit(renditions.left_behind, record_id, wanted)
+        await host.commit(renditions.retry, keys, now + DEADLINE_S, now)
+    due = await host.commit(transcodings.take, keys, owner, LEASE_S, now)
+    theirs = await host.look(transcodings.elsewhere, keys, owner)
+    left = await host.commit(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[Due]] = {}
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None

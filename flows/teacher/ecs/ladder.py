@@ -20,7 +20,7 @@ from lectern.effects import process
 from lectern.effects.ecs.job import Made
 from lectern.effects.ecs.ssh import Host, Lost
 from lectern.effects.rows import ecs_hosts, events, outbox, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows.transcodings import Due
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, LecternError, Refuse
 from lectern.facts import EcsHost, Event
 from lectern.messages import TranscodingResult

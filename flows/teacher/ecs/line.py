@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 from flows.host import Teacher
 from lectern.decide import ecs as decide
 from lectern.effects.ecs.ssh import Host
-from lectern.effects.rows import ecs_hosts, events, renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import ecs_hosts, events, transcodings
+from lectern.effects.rows.ecs_hosts import Begun
+from lectern.effects.rows.transcodings import Due
 from lectern.errors import FallBack
 from lectern.facts import EcsHost, Event, RenditionKey
 from lectern.settings import TeacherSettings
@@ -149,9 +150,9 @@ def _assign(
         if chosen is None:
             continue  # another one may avoid other hosts
         failed_there = [other.owner for other in waiting.values() if chosen in other.avoid]
-        due += renditions.join(connection, due, one.owner, failed_there, now + LEASE_S)
+        due += transcodings.join(connection, due, one.owner, failed_there, now + LEASE_S)
         due.sort(key=lambda each: each.resolution)
-        ecs_hosts.attach(connection, due, one.owner, chosen, one.name_of(due), now)
+        ecs_hosts.attach(connection, due, one.owner, Begun(chosen, one.name_of(due), now))
         given[name] = Place(known[chosen], now, due)
         before = facts[chosen]
         facts[chosen] = EcsHost(chosen, before.jobs + 1, before.failures, before.aside_until)

@@ -1,21 +1,22 @@
 """The ECS hosts' rows: what is being made on which of them, how far it is, and how they have done lately."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection, func, insert, select, update
 
-from lectern.effects.rows.renditions import PUBLISHED, Due
+from lectern.effects.rows.renditions import among, transcoding
 from lectern.effects.rows.tables.teacher import ecs_hosts, orders, videos
+from lectern.effects.rows.transcodings import PUBLISHED, Due, to_be_made
 from lectern.facts import EcsHost, RenditionKey
-from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.states import Backend, BookingState, Resolution
 
 
 def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
     """What is known of the hosts, in the order of their names."""
     working = (
         select(videos.c.ecs_host, func.count(videos.c.ecs_job.distinct()))
-        .where(_under_way(), videos.c.ecs_host.is_not(None), videos.c.begun_at.is_not(None))
+        .where(transcoding(Backend.ECS), videos.c.ecs_host.is_not(None), videos.c.begun_at.is_not(None))
         .group_by(videos.c.ecs_host)
     )
     jobs = {str(host): int(number) for host, number in connection.execute(working)}
@@ -39,16 +40,24 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
 
 def ours(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
     """Those of *due* that are still *owner*'s to make."""
-    unpublished = or_(videos.c.step.is_(None), videos.c.step != PUBLISHED)
-    mine = _among(due) & _under_way() & (videos.c.owner == owner) & unpublished
+    mine = among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
     keys = {(row.record_id, Resolution(row.resolution)) for row in found}
     return [one for one in due if one.key in keys]
 
 
-def attach(connection: Connection, due: Sequence[Due], owner: str, host: str, job: str, now: float) -> None:
-    """*host* makes the renditions, which are *owner*'s, in its folder *job*, from now on."""
-    _set(connection, due, owner, ecs_host=host, ecs_job=job, begun_at=now, percent=None, eta=None)
+@dataclass(frozen=True)
+class Begun:
+    """What an ECS host makes in its folder *job* since *at* (epoch seconds)."""
+
+    host: str
+    job: str
+    at: float
+
+
+def attach(connection: Connection, due: Sequence[Due], owner: str, begun: Begun) -> None:
+    """Note where the renditions, which are *owner*'s, are made from now on."""
+    _set(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at, percent=None, eta=None)
 
 
 def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
@@ -78,14 +87,16 @@ def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Du
 
 def kept_waiting(connection: Connection, owners: Sequence[str], until: float) -> set[str]:
     """Keep the leases of those who wait for a host until *until*; returns the owners that still have any."""
-    mine = _under_way() & videos.c.owner.in_(owners)
+    mine = transcoding(Backend.ECS) & videos.c.owner.in_(owners)
     connection.execute(update(videos).where(mine).values(lease_until=until))
     return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
 
 
 def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
     """Who works on the renditions, where they are still to be made."""
-    found = connection.execute(select(videos.c.owner).where(_among(due), _under_way()).limit(1)).scalar_one_or_none()
+    found = connection.execute(
+        select(videos.c.owner).where(among(one.key for one in due), transcoding(Backend.ECS)).limit(1)
+    ).scalar_one_or_none()
     return None if found is None else str(found)
 
 
@@ -100,13 +111,5 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
 
 
 def _set(connection: Connection, due: Sequence[Due], owner: str, **values: object) -> None:
-    mine = _among(due) & _under_way() & (videos.c.owner == owner)
+    mine = among(one.key for one in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
     connection.execute(update(videos).where(mine).values(**values))
-
-
-def _under_way() -> ColumnElement[bool]:
-    return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == Backend.ECS)
-
-
-def _among(due: Sequence[Due]) -> ColumnElement[bool]:
-    return tuple_(videos.c.record_id, videos.c.resolution).in_([(one.record_id, str(one.resolution)) for one in due])

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.effects.rows import renditions
-from lectern.effects.rows.renditions import Due
+from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.tables.teacher import videos
+from lectern.effects.rows.transcodings import Due, lease
 from lectern.facts import RenditionKey
 from lectern.states import Backend, Resolution
 
@@ -27,19 +27,19 @@ def take(
 ) -> list[tuple[RenditionKey, int]]:
     """What is open among *keys*; it is *owner*'s for *lease_s*."""
     found = open_among(connection, keys, owner, now)
-    _lease(connection, renditions.among([key for key, _ in found]), owner, now + lease_s)
+    lease(connection, renditions.among([key for key, _ in found]), owner, now + lease_s)
     return found
 
 
 def keep(connection: Connection, owner: str, lease_s: float, now: float) -> None:
     """All that *owner* has not asked for yet stays its own for *lease_s* more."""
-    _lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
+    lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
 
 
-def may_ask(connection: Connection, key: RenditionKey, attempt: int, owner: str, lease_s: float, now: float) -> bool:
-    """Whether *owner* is still to ask for *attempt* of *key*; if so, it is its own for *lease_s* more."""
+def may_ask(connection: Connection, key: RenditionKey, attempt: int, owner: str, until: float) -> bool:
+    """Whether *owner* is still to ask for *attempt* of *key*; if so, its lease goes on until *until*."""
     mine = renditions.among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
-    return _lease(connection, mine, owner, now + lease_s) == 1
+    return lease(connection, mine, owner, until) == 1
 
 
 def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
@@ -51,9 +51,7 @@ def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, d
 
 def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
     """The OSS transcodings begun before *before* that were never asked for, and that nobody is about to ask for."""
-    which = _unasked() & (videos.c.updated_at < before) & _free(now)
-    rows = connection.execute(select(*renditions.DUE).where(which).limit(1000))
-    return [renditions.due_of(row) for row in rows]
+    return transcodings.where(connection, _unasked() & (videos.c.updated_at < before) & _free(now))
 
 
 def owned_by(name: str, run: str) -> str:
@@ -79,8 +77,3 @@ def _unasked() -> ColumnElement[bool]:
 
 def _free(now: float, owner: str = "") -> ColumnElement[bool]:
     return or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-
-
-def _lease(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> int:
-    leased = update(videos).where(which).values(owner=owner, lease_until=until)
-    return connection.execute(leased).rowcount

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select
 
-from lectern.effects.rows import bookings, inbox, incidents, outbox, renditions, timetable
+from lectern.effects.rows import bookings, inbox, incidents, outbox, renditions, timetable, transcodings
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.states import BookingState
 from lectern.told import Booked
@@ -19,7 +19,7 @@ def of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     journal = teacher_tables.journal
     oldest = outbox.oldest_unsent(connection, journal)
     waiting = bookings.oldest_waiting(connection)
-    under_way = sorted(renditions.under_way(connection), key=lambda one: one.deadline or float("inf"))
+    under_way = sorted(transcodings.under_way(connection), key=lambda one: one.deadline or float("inf"))
     following = timetable.following(connection, now)
     by_state = Counter[str]()
     for (state, _), number in bookings.counts(connection, now).items():

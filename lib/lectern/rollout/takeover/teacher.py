@@ -11,7 +11,7 @@ from lectern import errors
 from lectern.decide.attempts import source
 from lectern.decide.booking import Do, Named, action, named_by
 from lectern.effects.redis.rekey import Rule, in_words
-from lectern.effects.rows import bookings, events, inbox, renditions
+from lectern.effects.rows import bookings, events, inbox, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.facts import Attempt, Event, Rendition, RenditionKey
@@ -217,7 +217,7 @@ def _is_old(rendition: Rendition | None) -> bool:
     return rendition is None or (rendition.state is RenditionState.TRANSCODING and rendition.attempt == 0)
 
 
-def _is_endless(rendition: renditions.Due) -> bool:
+def _is_endless(rendition: transcodings.Due) -> bool:
     """Whether the old program began it, and nobody here: what this program has not asked for yet, it still will."""
     return rendition.deadline is None and rendition.attempt == 0
 
@@ -262,7 +262,7 @@ class _Adopter:
     def bound(self) -> int:
         """Give the old program's other transcodings a deadline too; returns how many there were."""
         number = 0
-        while endless := [one for one in renditions.under_way(self.connection) if _is_endless(one)]:
+        while endless := [one for one in transcodings.under_way(self.connection) if _is_endless(one)]:
             self._begin({one.key: one.source_url or "" for one in endless})
             number += len(endless)
         return number

@@ -1,0 +1,138 @@
+"""The transcodings of the teacher's renditions that somebody must look after, and whose they are."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from lectern.effects.rows.renditions import among, transcoding
+from lectern.effects.rows.tables.teacher import videos
+from lectern.facts import RenditionKey
+from lectern.states import Backend, RenditionState, Resolution
+from lectern.stems import stem
+
+
+@dataclass(frozen=True)
+class Due:
+    """A rendition that somebody must look after; times are epoch seconds."""
+
+    record_id: int
+    resolution: Resolution
+    attempt: int
+    backend: Backend | None
+    source_url: str | None
+    url: str | None
+    deadline: float | None
+    ecs_host: str | None = None
+    ecs_job: str | None = None
+    begun_at: float | None = None
+    step: str | None = None
+    percent: float | None = None
+    eta: float | None = None
+
+    @property
+    def key(self) -> RenditionKey:
+        """The primary key."""
+        return self.record_id, self.resolution
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+
+_COLUMNS = tuple(videos.c[one.name] for one in fields(Due))
+PUBLISHED = "published"
+"""The step of an ECS transcoding whose result is committed, and will come over the bus."""
+
+
+def take(connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float) -> list[Due]:
+    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on.
+
+    With them come those that are made in the same job, and those that *owner* has joined to its own before.
+    """
+    free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
+    asked = among(keys) & to_be_made() & free
+    jobs = select(videos.c.ecs_job).where(asked, videos.c.begun_at.is_not(None))
+    together = (videos.c.owner == owner) | (videos.c.begun_at.is_not(None) & videos.c.ecs_job.in_(jobs))
+    same_record = videos.c.record_id.in_({record_id for record_id, _ in keys})
+    return _leased(connection, asked | (same_record & to_be_made() & free & together), owner, now + lease_s)
+
+
+def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iterable[str], until: float) -> list[Due]:
+    """Lease to *owner*, until *until*, what waits to be made of *due*'s recording.
+
+    It is taken from other runs that wait for a host; what one of *strangers* waits for is left alone.
+    """
+    first = due[0]
+    waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
+    waiting &= to_be_made() & videos.c.begun_at.is_(None)
+    waiting &= or_(videos.c.owner.is_(None), videos.c.owner.not_in([owner, *strangers]))
+    return _leased(connection, waiting, owner, until)
+
+
+def elsewhere(connection: Connection, keys: Sequence[RenditionKey], owner: str) -> list[Due]:
+    """The transcodings among *keys* that another run than *owner* makes."""
+    return where(connection, among(keys) & to_be_made() & videos.c.owner.is_not(None) & (videos.c.owner != owner))
+
+
+def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[Due]:
+    """Those of *keys* that have ended, while something of their making may still be on its host."""
+    over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
+    return where(connection, among(keys) & videos.c.ecs_job.is_not(None) & over)
+
+
+def overdue(connection: Connection, now: float) -> list[Due]:
+    """The transcodings whose deadline has passed; one that no transcoder was asked for yet has none."""
+    return where(connection, _asked_for() & (videos.c.deadline <= now))
+
+
+def under_way(connection: Connection) -> list[Due]:
+    """All transcodings that have not ended, the next deadline first."""
+    return where(connection, videos.c.status == RenditionState.TRANSCODING)
+
+
+def next_deadline(connection: Connection) -> float | None:
+    """The earliest deadline of a transcoding, in epoch seconds; None if there is none."""
+    found = connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def ownerless(connection: Connection, before: float, now: float) -> list[Due]:
+    """The ECS transcodings that nobody has worked on since *before*, or whose owner's lease has expired."""
+    lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
+    return where(connection, to_be_made() & lost)
+
+
+def lease(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> int:
+    """Lease the transcodings *which* to *owner* until *until*; returns their number."""
+    return connection.execute(update(videos).where(which).values(owner=owner, lease_until=until)).rowcount
+
+
+def where(connection: Connection, which: ColumnElement[bool]) -> list[Due]:
+    """At most a thousand of the transcodings that are *which*, the next deadline first."""
+    rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(1000))
+    return [_due(row) for row in rows]
+
+
+def _due(row: Any) -> Due:  # noqa: ANN401 (a row of SQLAlchemy)
+    backend = Backend(row.backend) if row.backend else None
+    return Due(**{**row._mapping, "resolution": Resolution(row.resolution), "backend": backend})
+
+
+def _leased(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> list[Due]:
+    found = sorted(where(connection, which), key=lambda one: one.resolution)
+    lease(connection, among(one.key for one in found), owner, until)
+    return found
+
+
+def _asked_for() -> ColumnElement[bool]:
+    elsewhere = videos.c.backend.is_(None) | (videos.c.backend != Backend.OSS)
+    return (videos.c.status == RenditionState.TRANSCODING) & (elsewhere | videos.c.requested_at.is_not(None))
+
+
+def to_be_made() -> ColumnElement[bool]:
+    """What is to be made on our own servers, and is not published yet."""
+    return or_(videos.c.step.is_(None), videos.c.step != PUBLISHED) & transcoding(Backend.ECS)
