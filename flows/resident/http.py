@@ -23,6 +23,7 @@ from lectern.effects import playout_metrics
 from lectern.effects.files import backups
 from lectern.effects.rows import inbox, metrics
 from lectern.errors import LecternError, Misuse
+from lectern.facts import Usage
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -158,8 +159,10 @@ class Metrics:
     def _text(self, connection: Connection, settings: Settings) -> bytes:
         role: metrics.Role = "streamer" if isinstance(settings, StreamerSettings) else "teacher"
         ages_s = backups.ages_s(settings.backup_dir, f"{role}-{settings.name}", time.time())
-        max_bytes = settings.max_bytes if isinstance(settings, StreamerSettings) else 0
-        return metrics.exposition(role, settings.name, connection, max_bytes, ages_s)
+        bound = metrics.NO_BOUND
+        if isinstance(settings, StreamerSettings):
+            bound = Usage(settings.max_bytes, settings.max_video_num)
+        return metrics.exposition(role, settings.name, connection, bound, ages_s)
 
 
 @asynccontextmanager

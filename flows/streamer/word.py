@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from flows.host import Host
 from flows.playout import NotTaken
+from lectern.decide import day
 from lectern.decide import sending as decide
 from lectern.effects.rows import airings, cache, dead_air, incidents, sent
 from lectern.effects.rows.tables.streamer import journal
@@ -22,6 +23,9 @@ SOON_S = 3600.0
 ALARMS, CLASSES = 10, 20
 """Number of its open alarms that it says, the newest ones, and of the classes of each."""
 
+AHEAD_EVERY_S = 60.0
+"""Seconds between two looks at the next 24 hours, which may be thousands of classes."""
+
 DEAD_AIR = 200
 """Number of its classes whose dead air it says, those that begin first."""
 
@@ -29,9 +33,13 @@ DEAD_AIR = 200
 async def say(host: Host[StreamerSettings]) -> None:
     """Say it at each heartbeat, until cancelled."""
     settings = host.settings
+    coming: Mapping[str, Sequence[float]] = {}
+    due = 0.0
     while True:
         host.rounds.come("word")
-        own = await host.look(word, settings, time.time())
+        if time.monotonic() >= due:
+            coming, due = await host.look(ahead, settings, time.time()), time.monotonic() + AHEAD_EVERY_S
+        own = replace(await host.look(word, settings, time.time()), ahead=coming)
         if settings.playout == "own":
             own = replace(own, sendings=await _sent(host, own.sendings))
         await host.bus.say(settings.streamers_key, settings.name, own)
@@ -49,6 +57,13 @@ async def _sent(host: Host[StreamerSettings], rows: Mapping[str, Sending]) -> Ma
         class_id: replace(told[class_id], why_at=known.why_at) if class_id in told else known
         for class_id, known in rows.items()
     }
+
+
+def ahead(connection: Connection, settings: StreamerSettings, now: float) -> Mapping[str, Sequence[float]]:
+    """The cache and what is sent at once in each of the next 24 hours, if nothing else is booked."""
+    needed = airings.needed(connection, now)
+    used = cache.used(connection, settings.video_root).size_bytes
+    return {**day.cache_ahead(needed, used, settings.max_bytes, now), day.SENT: day.sent_ahead(needed, now)}
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:

@@ -261,3 +261,19 @@ class Samples:
     pictures: tuple[tuple[float, int, bool], ...]
     sounds: tuple[tuple[float, float], ...]
     loudness: float | None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A rendition that a class needs from its *start* until its end (epoch seconds)."""
+
+    stem: str
+    size_bytes: int
+    until: float
+    start: float = 0.0
+    duration_s: float | None = None  # of the recording
+
+    @property
+    def bits_a_second(self) -> float:
+        """What is sent of it, on the average."""
+        return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0

@@ -147,4 +147,5 @@ class Word:
     used: Usage = field(default=Usage(0, 0))
     bound: Usage = field(default=Usage(0, 0))
     dead_air: Mapping[str, str] = field(default_factory=dict)  # of its classes
+    ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes and bits a second
     silent_s: float | None = None  # for how long it has said nothing, if that is too long

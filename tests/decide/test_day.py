@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.day import HOURS, OUTCOMES, Needed, cache_ahead, outcomes, sent_ahead
+from lectern.decide.day import HOURS, OUTCOMES, cache_ahead, outcomes, sent_ahead
+from lectern.facts import Needed
 from lectern.states import BookingState
 
 NOW = 1_764_010_800.0

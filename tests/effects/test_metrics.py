@@ -18,6 +18,7 @@ from lectern.effects.rows import metrics, schema
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import journal, orders, videos
+from lectern.facts import Usage
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def engine_of(folder: Path, role: schema.Role) -> Iterator[Engine]:
 def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]:
     """Sample values by name and label values."""
     with reading(engine) as connection:
-        text = metrics.exposition(role, f"{role}1", connection, max_bytes=1000).decode()
+        text = metrics.exposition(role, f"{role}1", connection, bound=Usage(1000, 7)).decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from flows.streamer.word import word
+from flows.streamer.word import ahead, word
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import events, incidents, schema, sent
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -88,8 +89,9 @@ def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(engine: Engine
     happens(engine, "push refused")
     settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
     with reading(engine) as connection:
-        own = word(connection, settings, NOW)
+        own = replace(word(connection, settings, NOW), ahead=ahead(connection, settings, NOW))
     assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
+    assert set(own.ahead["free"]) == {float(settings.max_bytes)}  # nothing is cached, and nothing pinned
 
     async def told(url: str) -> None:
         bus = Bus.open(url)
@@ -98,7 +100,7 @@ def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(engine: Engine
         assert list(found) == ["streamer1"]  # the other one cannot be read
         heard = found["streamer1"]
         assert abs(heard.at - time.time()) < 5
-        assert (heard.sendings, heard.silent_s) == (own.sendings, None)
+        assert (heard.sendings, heard.ahead, heard.silent_s) == (own.sendings, own.ahead, None)
         await asyncio.sleep(2.1)
         old = (await bus.words("streamers", 1))["streamer1"]
         assert old.silent_s is not None

@@ -1,5 +1,6 @@
 """Each alert rule leads to a part of the runbook that is there, and has a sister for the time that it hears nothing."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,10 @@ def test_a_rule_that_hears_nothing_has_a_sister_that_says_so() -> None:
     absent = {name for rule in RULES for name in re.findall(names, rule["expr"]) if "absent(" in rule["expr"]}
     used = {name for rule in RULES for name in re.findall(names, rule["expr"]) if "absent(" not in rule["expr"]}
     assert {name for name in used if NOT_ALWAYS_THERE.get(name, name) not in absent} == set()
+
+
+def test_each_panel_of_the_dashboard_says_what_it_shows_and_when_it_matters() -> None:
+    panels = json.loads((ROOT / "dashboards/lectern.json").read_text(encoding="utf-8"))["panels"]
+    said = [one.get("description", "") for one in panels]
+    assert all(len(one) > 40 for one in said)
+    assert len(set(said)) == len(panels)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,8 +15,9 @@ from starlette.routing import Route
 
 from flows import as_run
 from flows.host import Host
-from lectern import chinese
+from lectern import chinese, chinese_account
 from lectern import words as written
+from lectern.decide import day as hours
 from lectern.decide.report import NAMES
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
@@ -40,6 +41,9 @@ AT_ONCE = 4
 
 LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
+
+MOST_STREAMERS = 4
+"""Number of streamers that have a colour of their own in a picture."""
 
 Handler = Callable[[Request, Viewer], Awaitable[Response]]
 
@@ -92,7 +96,7 @@ class Page:
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.look(view.of_day, viewer, words, name, begins, page)
-        chart = _chart(found, labels.of(_language(request))) if viewer.institution is None else ""
+        chart = _charts(found, labels.of(_language(request))) if viewer.institution is None else ""
         return self._shown(request, "day.html", viewer=viewer, host=name, chart=chart, **view.fields_of(found))
 
     async def one_class(self, request: Request, viewer: Viewer) -> Response:
@@ -164,6 +168,7 @@ class Page:
             "t": labels.of(language),
             "codes": codes,
             "language": language,
+            "say": chinese_account.sentence if language == "zh" else str,
             "other": f"?{urlencode(other)}",
             "now": time.time(),
         }
@@ -199,8 +204,24 @@ def _local(at: float) -> str:
     return written.moment(at)[5:16]
 
 
-def _chart(found: view.Day, t: Mapping[str, str]) -> Markup:
-    first = int(found.now // 3600) - len(next(iter(found.by_hour.values()), ())) + 1
-    names = [written.clock((first + at) * 3600)[:2] for at in range(len(next(iter(found.by_hour.values()), ())))]
-    series = {t[name]: values for name, values in found.by_hour.items()}
-    return pictures.bars(t["bookings of the last 24 hours"], names, series)
+def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
+    """The last 24 hours of bookings, and the next 24 hours of the cache and of what is sent."""
+    hour, streamers = int(found.now // 3600), {name: one.ahead for name, one in found.words.items()}
+    number = len(next(iter(found.by_hour.values()), ()))
+    past = [_hour(hour - number + 1 + at) for at in range(number)]
+    coming = [written.clock(found.now + at * 3600)[:5] for at in range(hours.HOURS)]
+    cache, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t["others"])
+    drawn = [pictures.bars(t["bookings of the last 24 hours"], past, _named(found.by_hour, t))]
+    if cache:
+        drawn.append(pictures.bars(t["cache ahead"], coming, _named(cache, t), pictures.OF_A_CACHE))
+    if any(map(max, sent.values())):
+        drawn.append(pictures.bars(t["sent ahead"], coming, sent))
+    return Markup().join(drawn)
+
+
+def _named(series: Mapping[str, Sequence[float]], t: Mapping[str, str]) -> dict[str, Sequence[float]]:
+    return {t[name]: values for name, values in series.items()}
+
+
+def _hour(number: int) -> str:
+    return written.clock(number * 3600)[:2]

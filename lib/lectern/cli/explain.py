@@ -1,12 +1,13 @@
 """``lectern explain``: how a class stands, what happened to it, and what comes next or is to be typed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
+from lectern.chinese_account import sentence
 from lectern.cli import places
 from lectern.cli.places import Place
 from lectern.cli.terms import Json, painted, say
@@ -16,6 +17,7 @@ from lectern.decide.account import Account, Standing
 from lectern.effects.rows import story
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Misuse
+from lectern.page import labels
 from lectern.settings import StreamerSettings
 from lectern.told import Found, Past
 from lectern.wire import BACKUP
@@ -40,7 +42,8 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     Run it on the teacher's or the streamer's host.
     """
     now = time.time()
-    found, trouble = _found(places.here(), thing, now)
+    here = places.here()
+    found, trouble = _found(here, thing, now)
     known = decide.account(found, now)
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
@@ -52,13 +55,14 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
         "events": [_fields(one) for one in found.events],
         "next": following,
     }
-    told = [] if as_json else lines(thing, known, found.events, following)
+    language = here[0].settings.lectern_lang
+    told = [] if as_json else lines(thing, known, found.events, following, language)
     second = f"{thing}{BACKUP}"
-    other, _ = _found(places.here(), second, now)
+    other, _ = _found(here, second, now)
     if other.events:
         account = decide.account(other, now)
         fields["backup"] = {"thing": second, "standing": account.standing, "next": list(account.following)}
-        told += [] if as_json else ["", *lines(second, account, other.events, account.following)]
+        told += [] if as_json else ["", *lines(second, account, other.events, account.following, language)]
     say(as_json, fields, told)
 
 
@@ -85,13 +89,19 @@ def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | 
         return decide.with_word(found, None), error.message + rows
 
 
-def lines(thing: str, known: Account, events: Sequence[Past], following: Sequence[str]) -> list[str]:
+def lines(
+    thing: str, known: Account, events: Sequence[Past], following: Sequence[str], language: str = "en"
+) -> list[str]:
     """The account for people."""
+    translate: Callable[[str], str] = sentence if language == "zh" else str
+    t = labels.of(language)
     said = [painted(thing, "bold")] if known.header else []
     for what, text in known.header:
-        said.append(f"  {what:<12}{painted(text, COLOURS.get(known.standing) if what == 'state' else None)}")
+        said.append(
+            f"  {t[what]:<12}{painted(translate(text), COLOURS.get(known.standing) if what == 'state' else None)}"
+        )
     said += ["", *(one.written() for one in tale.lines(events))]
-    return said + [painted(f"--> {sentence}", "bold") for sentence in following]
+    return said + [painted(f"--> {translate(one)}", "bold") for one in following]
 
 
 def _fields(one: Past) -> dict[str, Any]:

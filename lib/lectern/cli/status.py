@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from lectern import words
+from lectern.chinese_account import status_line
 from lectern.cli import places
 from lectern.cli.places import Place
-from lectern.cli.terms import Json, painted, say
+from lectern.cli.terms import Json, painted, say, translated
 from lectern.decide.tally import tally
 from lectern.effects.rows import status, timetable
 from lectern.effects.rows.tables.look import looking
@@ -35,9 +36,13 @@ def status_(
         _watch(place)
         return
     found, trouble = _standing(place)
-    say(as_json, found, [] if as_json else lines(found))
+    say(as_json, found, [] if as_json else _in_language(place, lines(found)))
     if trouble is not None:
         raise trouble
+
+
+def _in_language(place: Place, said: list[str]) -> list[str]:
+    return said if place.settings.lectern_lang == "en" else [translated(line, status_line) for line in said]
 
 
 def _watch(place: Place) -> None:
@@ -60,7 +65,7 @@ def _again(place: Place) -> Iterator[list[str]]:
             yield [f"{at}  {error.message}"]
             continue
         more = [painted(trouble.message, "red")] if trouble else []
-        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found), *more]
+        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *_in_language(place, lines(found)), *more]
 
 
 def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:

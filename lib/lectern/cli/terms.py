@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,6 +78,7 @@ def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
 
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
+_COLOUR = re.compile(r"\x1b\[[\d;]+m")
 
 
 def painted(text: str, style: str | None) -> str:
@@ -84,3 +86,10 @@ def painted(text: str, style: str | None) -> str:
     if style is None or not text or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def translated(text: str, translate: Callable[[str], str]) -> str:
+    """*text* in another language; a line with a colour somewhere has it from its beginning to its end."""
+    colours = _COLOUR.findall(text)
+    said = translate(_COLOUR.sub("", text))
+    return f"{colours[0]}{said}{colours[-1]}" if colours else said

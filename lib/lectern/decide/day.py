@@ -1,12 +1,14 @@
 """The day in numbers, hour by hour: what became of the bookings, what the cache has to keep."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
+from lectern.facts import Needed
 from lectern.states import BookingState
 
 HOURS = 24
 HOUR_S = 3600
+SENT = "sent"
+"""What is sent at once, beside the parts of the cache."""
 
 OUTCOMES: Mapping[str, frozenset[BookingState]] = {
     "ready or aired": frozenset({BookingState.READY, BookingState.AIRED}),
@@ -15,22 +17,6 @@ OUTCOMES: Mapping[str, frozenset[BookingState]] = {
     "broken": frozenset({BookingState.BROKEN}),
     "cancelled": frozenset({BookingState.CANCELLED}),
 }
-
-
-@dataclass(frozen=True)
-class Needed:
-    """A rendition that a class needs from its *start* until its end (epoch seconds)."""
-
-    stem: str
-    size_bytes: int
-    until: float
-    start: float = 0.0
-    duration_s: float | None = None  # of the recording
-
-    @property
-    def bits_a_second(self) -> float:
-        """What is sent of it, on the average."""
-        return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
 
 
 def outcomes(counted: Iterable[tuple[int, BookingState, int]]) -> dict[str, list[int]]:
@@ -71,4 +57,25 @@ def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
         rate = max(rate + more, 0.0)
         if at < now + HOURS * HOUR_S:
             found[hour] = max(found[hour], rate)
-    return [round(one) for one in found]
+    return [float(round(one)) for one in found]
+
+
+def summed(streamers: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """The cache ahead of all streamers together, in GB."""
+    found: dict[str, list[float]] = {}
+    for one in streamers:
+        for name, values in one.items():
+            if name != SENT and len(values) == HOURS:
+                sums = found.setdefault(name, [0.0] * HOURS)
+                found[name] = [round(a + b / 1e9, 3) for a, b in zip(sums, values, strict=True)]
+    return found
+
+
+def largest(streamers: Mapping[str, Mapping[str, Sequence[float]]], number: int, others: str) -> dict[str, list[float]]:
+    """What is sent ahead in Mbit/s: by each of the *number* streamers that send most, and by all *others* together."""
+    sent = {name: [one / 1e6 for one in own.get(SENT, ())] for name, own in streamers.items()}
+    ordered = sorted((name for name, own in sent.items() if len(own) == HOURS), key=lambda name: -max(sent[name]))
+    found = {name: sent[name] for name in ordered[:number]}
+    if rest := ordered[number:]:
+        found[others] = [sum(sent[name][hour] for name in rest) for hour in range(HOURS)]
+    return {name: [round(one, 1) for one in values] for name, values in found.items()}

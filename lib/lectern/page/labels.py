@@ -65,6 +65,12 @@ CHINESE: Mapping[str, str] = {
     "silent": "无心跳",
     "calendar": "日历订阅",
     "bookings of the last 24 hours": "最近 24 小时的约课",
+    "cache ahead": "未来 24 小时的缓存（GB）",
+    "pinned by classes": "被约课占用",
+    "evictable": "可清理",
+    "free": "空闲",
+    "sent ahead": "未来 24 小时同时推流（Mbit/s）",
+    "others": "其他",
     "ready or aired": "已就绪或已下课",
     "under way": "处理中",
     "no class of this name": "没有这门课",
@@ -81,6 +87,8 @@ class Words(dict[str, str]):
 
 
 _ENGLISH = {
+    "cache ahead": "the caches in the next 24 hours (GB)",
+    "sent ahead": "sent at once in the next 24 hours (Mbit/s)",
     "other language": "中文",
     "no answer from Redis": "Redis does not answer, so nobody here knows what is on air",
     "a token is needed": "You need a token to look at this page",

@@ -10,7 +10,7 @@ from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson
-from lectern.facts import Airing
+from lectern.facts import Airing, Needed
 from lectern.messages import Prepare
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Admitted
@@ -121,6 +121,14 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
     found = readable(connection.execute(wanted.where(wanted_state, began, goes_on, NO_REVISION)))
     # An old program's times can be texts, which SQL does not compare with numbers.
     return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
+
+
+def needed(connection: Connection, now: float) -> list[Needed]:
+    """What the classes that are not over need of the cache, and until when."""
+    coming = [one for one in live(connection) if one.end_time > now]
+    rows = cache.by_stem(connection, {one.stem for one in coming})
+    sized = [(one, rows[one.stem]) for one in coming if one.stem in rows]
+    return [Needed(one.stem, row.size_bytes, one.end_time, one.start_time, row.duration_s) for one, row in sized]
 
 
 def on_air(connection: Connection) -> int:

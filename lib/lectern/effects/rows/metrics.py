@@ -22,9 +22,11 @@ from lectern.effects.rows import airings, bookings
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
+from lectern.facts import Usage
 from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState
 
 Role = Literal["teacher", "streamer"]
+NO_BOUND = Usage(0, 0)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 _seen = CollectorRegistry()
 ProcessCollector(namespace="lectern", registry=_seen)
@@ -58,7 +60,11 @@ COUNTED = "Bookings by state and code: those that are not over, and those that c
 
 
 def exposition(
-    role: Role, name: str, connection: Connection, max_bytes: int = 0, backup_ages_s: Mapping[str, float] | None = None
+    role: Role,
+    name: str,
+    connection: Connection,
+    bound: Usage = NO_BOUND,
+    backup_ages_s: Mapping[str, float] | None = None,
 ) -> bytes:
     """All metrics of a host in Prometheus' text format; *connection* reads its database.
 
@@ -66,7 +72,7 @@ def exposition(
     """
     now = time.time()
     rows = CollectorRegistry()
-    rows.register(_Read([_info(role, name), *_of(role, connection, now, max_bytes), _backups(backup_ages_s or {})]))
+    rows.register(_Read([_info(role, name), *_of(role, connection, now, bound), _backups(backup_ages_s or {})]))
     return generate_latest(rows) + generate_latest(_seen)
 
 
@@ -87,13 +93,13 @@ def _info(role: Role, name: str) -> Metric:
     return found
 
 
-def _of(role: Role, connection: Connection, now: float, max_bytes: int) -> Iterator[Metric]:
+def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterator[Metric]:
     if role == "teacher":
         yield from _bookings(connection, now)
         yield from _renditions(connection, now)
         yield from _messages(connection, at_teacher.journal, now)
     else:
-        yield from _cache(connection, max_bytes)
+        yield from _cache(connection, bound)
         yield from _airings(connection, now)
         yield from _messages(connection, at_streamer.journal, now)
 
@@ -144,7 +150,7 @@ def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
     yield slack
 
 
-def _cache(connection: Connection, max_bytes: int) -> Iterator[Metric]:
+def _cache(connection: Connection, bound: Usage) -> Iterator[Metric]:
     files = at_streamer.files
     size = func.coalesce(func.sum(files.c.size_bytes), 0)
     ready = func.coalesce(files.c.state, FileState.READY) == FileState.READY
@@ -152,9 +158,14 @@ def _cache(connection: Connection, max_bytes: int) -> Iterator[Metric]:
     of_bytes = GaugeMetricFamily("lectern_cache_bytes", "Bytes of the cache.", labels=("kind",))
     for kind, which in (("used", ready), ("reserved", files.c.state == FileState.DOWNLOADING), ("pinned", pinned)):
         of_bytes.add_metric([kind], connection.execute(select(size).where(which)).scalar_one())
-    of_bytes.add_metric(["bound"], max_bytes)
+    of_bytes.add_metric(["bound"], bound.size_bytes)
     yield of_bytes
     yield _counted(connection, files, "state", "lectern_cache_renditions", "Renditions in the cache, by state.")
+    number = select(func.count()).where(pinned)
+    of_number = GaugeMetricFamily("lectern_cache_places", "Places of the cache for renditions.", labels=("kind",))
+    of_number.add_metric(["pinned"], connection.execute(number).scalar_one())
+    of_number.add_metric(["bound"], bound.num)
+    yield of_number
 
 
 def _airings(connection: Connection, now: float) -> Iterator[Metric]:

@@ -1,0 +1,150 @@
+"""The sentences of a class's account in English and in Chinese, whole ones and those with gaps."""
+
+from collections.abc import Mapping
+
+WORDS: Mapping[str, str] = {
+    "on air": "正在上课",
+    "not on air": "未上课",
+    "ready": "已就绪",
+    "received": "已收到",
+    "waiting": "等待中",
+    "placed": "推流端准备中",
+    "aired": "已下课",
+    "broken": "中断",
+    "refused": "已拒绝",
+    "cancelled": "已取消",
+    "not booked": "未约课",
+    "none": "无",
+    "its time is over": "时间已过",
+    "reconnected once": "重连 1 次",
+    "Redis does not answer": "Redis 无应答",
+    "Its answer is being sent.": "答复正在发送。",
+    "Nothing comes next.": "没有后续。",
+    "It was aired to its end. Nothing is to be done.": "课已播完，无需处理。",
+    "It was cancelled; its rendition is released.": "课已取消，它的视频已释放。",
+    "It was cancelled and is not aired. To have it all the same, book it with a new class_id.": (
+        "课已取消，不会播出。仍要上课，请用新的 class_id 重新约课。"
+    ),
+    "Its time is over; its end will be noted within a minute.": "时间已过，一分钟内会记下它的结束。",
+    "It is about to be decided. If this stays so for a minute, restart the teacher.": (
+        "马上就会处理。一分钟后还是这样，就重启虚拟老师。"
+    ),
+    "Look at its recording there, and have it replaced if that is not meant.": (
+        "检查录像的这些位置；如果本来不该这样，请平台更换录像。"
+    ),
+    "transcoding": "转码中",
+    "success": "成功",
+    "failed": "失败",
+    "timed_out": "超时",
+    "none is alive": "没有存活的",
+    "1 message waits": "1 条消息在等",
+    "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323.": (
+        "课就绪之后丢了文件：虚拟老师会把它交给别的推流端，否则报警 323。"
+    ),
+}
+
+FORMS: Mapping[str, str] = {
+    "{n} class": "{n} 节课",
+    "{n} classes": "{n} 节课",
+    "{n} class should be on air and is not": "{n} 节课应上课而未上课",
+    "{n} classes should be on air and are not": "{n} 节课应上课而未上课",
+    "{x} in {t} on {y}, {s}": "{x}，{t}后，在 {y}，{s}",
+    "{x} in {t}, {s}": "{x}，{t}后，{s}",
+    "1 rendition, by their deadline:": "1 个视频：",
+    "{n} renditions, by their deadline:": "{n} 个视频，按期限：",
+    "{n} renditions, the nearest to their deadline:": "{n} 个视频，期限最近的：",
+    "{x}: {w}, attempt {n}, {t} to its deadline": "{x}：{w}，第 {n} 次，离期限还有{t}",
+    "{x}: {w}, attempt {n}, no deadline": "{x}：{w}，第 {n} 次，没有期限",
+    "the oldest is {x}, for {t}": "最久的是 {x}，已等{t}",
+    "{c}, last at {c2}: {r}": "{c}，最近 {c2}：{r}",
+    "{n} messages wait": "{n} 条消息在等",
+    "the oldest unsent message is {t} old": "最久未发的消息已等{t}",
+    "{x}: {n} on air, {n2} class booked": "{x}：正在上课 {n}，已约 {n2}",
+    "{x}: {n} on air, {n2} classes booked": "{x}：正在上课 {n}，已约 {n2}",
+    "cache: {r} of {r2}, {n} of {n2} renditions": "缓存：{r} / {r2}，{n} / {n2} 个视频",
+    "cache: {r} of {r2}": "缓存：{r} / {r2}",
+    "{n} open alarm": "{n} 个报警",
+    "{n} open alarms": "{n} 个报警",
+    "begins in {t}": "{t}后上课",
+    "ready on {x}": "在 {x} 上已就绪",
+    "not on air: {s}": "未上课：{s}",
+    "{s}: nobody here knows whether the class is on air": "{s}：这里无法得知课是否在上",
+    "{x} has been silent for {t}": "{x} 已有{t}没有心跳",
+    "{x} has said nothing yet": "{x} 还没有发来任何消息",
+    "reconnected {n} times": "重连 {n} 次",
+    "1 attempt to connect failed, the last because: {r}": "连接失败 1 次，原因：{r}",
+    "{n} attempts to connect failed, the last because: {r}": "连接失败 {n} 次，最近一次的原因：{r}",
+    "it waits for {x}": "在等 {x}",
+    "{x} does not have its recording yet": "{x} 还没有它的录像",
+    "nothing of it was sent yet by {x}": "{x} 还没有推流",
+    "not ready, checked at {c}: {r}": "未就绪，检查于 {c}：{r}",
+    "ready, checked at {c}": "已就绪，检查于 {c}",
+    "{c} on {x}, last at {c2}: {r}": "{c}，{x}，最近 {c2}：{r}",
+    "{d} to {d2} {z} ({t})": "{d} 至 {d2} {z}（{t}）",
+    "black from {p} to {p2}": "{p} 至 {p2} 黑屏",
+    "frozen and silent from {p} to {p2}": "{p} 至 {p2} 画面静止且没有声音",
+    "silent from {p} to {p2}": "{p} 至 {p2} 没有声音",
+    "{n} more places": "另有 {n} 处",
+    "very quiet ({n} LUFS)": "声音太小（{n} LUFS）",
+    "very loud ({n} LUFS)": "声音太大（{n} LUFS）",
+    "{t} of the recording, {c} to {c2}": "录像 {t}，{c} 至 {c2}",
+    "{t} of the slate": "垫片 {t}",
+    "{t} of nothing": "空白 {t}",
+    "{n} session": "{n} 个会话",
+    "{n} sessions": "{n} 个会话",
+    "On the host of {x}, see whether its program runs: supervisorctl status. There, lectern explain {y} says more.": (
+        "到 {x} 所在的主机上看程序是否在运行：supervisorctl status。在那里执行 lectern explain {y} 能看到更多。"
+    ),
+    "It is on air for another {t}. To end it: lectern cancel {y}": "还要上{t}。要让它下课：lectern cancel {y}",
+    "It is not ready for its start: {r}": "上课前检查未通过：{r}",
+    "It should be on air now: {s}.": "现在应该在上课：{s}。",
+    "See whether the push host answers, on {x}: nc -vz HOST PORT. To end it: lectern cancel {y}": (
+        "在 {x} 上看推流地址的主机有没有应答：nc -vz HOST PORT。要让它下课：lectern cancel {y}"
+    ),
+    "Its answer has not left for {t}: see whether Redis answers. It is sent as soon as it does.": (
+        "答复已有{t}没有发出：看 Redis 有没有应答。Redis 一应答就会发送。"
+    ),
+    "A message about it has waited in the inbox for {t}: it is handled within a minute if its servers answer.": (
+        "关于它的一条消息在收件箱里等了{t}：只要各服务有应答，一分钟内就会处理。"
+    ),
+    "A message about it has waited in the inbox for {t}, which is too long: ask this host's /health what is wrong.": (
+        "关于它的一条消息在收件箱里等了{t}，太久了：看这台主机的 /health 说哪里不对。"
+    ),
+    "It is not booked: {s}": "没有约课：{s}",
+    "{x} is being downloaded; then it is ready. `lectern cache ls` shows the download.": (
+        "正在下载 {x}，下载完就绪。`lectern cache ls` 能看到下载。"
+    ),
+    "{x} is lost: nothing was heard of it for {t} and more. Its classes are moved to other streamers if possible.": (
+        "{x} 失联：已有{t}以上没有它的消息。它的课会尽量转给别的推流端。"
+    ),
+    "{x} prepares it; its answer comes then. The sweeper asks again until it does.": (
+        "{x} 正在准备，准备好就答复；没有答复会一直再问。"
+    ),
+    "{x} has {y}. It is aired in {t}.": "{x} 上有 {y}。{t}后上课。",
+    "{x} has {y}. Its time is over; its end will be noted within a minute.": (
+        "{x} 上有 {y}。时间已过，一分钟内会记下它的结束。"
+    ),
+    "{x} has {y}.": "{x} 上有 {y}。",
+    "It is aired in {t}.": "{t}后上课。",
+    "It waits for {x}, which nobody is making: the sweeper settles it within a minute.": (
+        "在等 {x}，但没有人在转码：一分钟内会处理。"
+    ),
+    "It waits for {x}: attempt {n}, by {b}.": "在等 {x}：第 {n} 次转码，由 {b}。",
+    "It waits for {x}: attempt {n}, by {b}; without a result in {t} it is settled as timed out.": (
+        "在等 {x}：第 {n} 次转码，由 {b}；{t}内没有结果就按超时处理。"
+    ),
+    (
+        "It waits for {x}: attempt {n}, by {b}; without a result since {t}, so within a minute "
+        "it is settled as timed out."
+    ): ("在等 {x}：第 {n} 次转码，由 {b}；已超时{t}，一分钟内按超时处理。"),
+    "Cause: {r}": "原因：{r}",
+    "The platform should: {s}": "平台应：{s}",
+    "In danger: it begins in {t}. To have it moved, cancel it (lectern cancel {y}) and tell the platform.": (
+        "有风险：{t}后上课。要调课，先取消（lectern cancel {y}），再通知平台。"
+    ),
+    (
+        "In danger: it should have begun {t} ago. "
+        "To have it moved, cancel it (lectern cancel {y}) and tell the platform."
+    ): ("有风险：{t}前就该上课了。要调课，先取消（lectern cancel {y}），再通知平台。"),
+}
+"""Sentences with gaps: {t} is a length of time, {s} another sentence, the others stay as they are."""

@@ -1,0 +1,130 @@
+"""What explain, status and the page say of a class can be said in Chinese, each sentence of it."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern import chinese_account
+from lectern.chinese_account import sentence, status_line
+from lectern.cli import explain, status
+from lectern.cli.terms import translated
+from lectern.decide import account, outlook
+from lectern.errors import CODES
+from lectern.states import AiringState, Backend, BookingState, RenditionState
+from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Sending
+
+NOW = 1_764_010_000.0
+times = st.floats(NOW - 1e6, NOW + 1e6)
+codes = st.none() | st.sampled_from(sorted(CODES))
+messages = st.none() | st.just("ffmpeg said no")
+makings = st.none() | st.builds(
+    Making, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
+)
+bookings = st.builds(
+    Booked,
+    st.just("c-1"),
+    st.sampled_from(BookingState),
+    st.just("6666"),
+    times,
+    times,
+    codes,
+    messages,
+    st.just("streamer1"),
+    st.booleans(),
+    st.none() | times,
+)
+cited = st.builds(
+    Cited, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, messages, st.booleans()
+)
+sendings = st.builds(
+    Sending,
+    st.booleans(),
+    st.none() | times,
+    st.none() | st.floats(0, 9999),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.none() | st.just("Connection refused"),
+    st.none() | times,
+    st.booleans(),
+)
+found = st.builds(
+    Found,
+    st.just("c-1"),
+    st.none() | bookings,
+    makings,
+    st.none() | cited,
+    st.just("streamer1"),
+    st.none() | sendings,
+    st.sampled_from(
+        [None, "Redis does not answer", "streamer1 has said nothing yet", "streamer1 has been silent for 45 s"]
+    ),
+    st.none() | st.builds(Check, times, st.sampled_from(["", "its file is gone"])),
+    st.sampled_from(["", "black from 0:08 to 1:00; silent from 4:00 to 5:10; 7 more places"]),
+    st.just((OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)),
+)
+KEPT = ("recording", "push URL", "streamer", "rendition", "institution", "last error")
+"""Lines of the header that are names, or a program's own words."""
+
+
+@given(found)
+def test_each_sentence_of_an_account_is_said_in_chinese(one: Found) -> None:
+    told = account.account(one, NOW)
+    for text in (*(text for label, text in told.header if label not in KEPT), *told.following):
+        assert re.search("[\u4e00-\u9fff]", sentence(text)), text
+
+
+@pytest.mark.parametrize("since", [NOW - 20, NOW - 500])
+def test_so_are_those_of_a_class_that_only_messages_know(since: float) -> None:
+    for text in outlook.of_unbooked(since, malformed=False, now=NOW)[:1]:
+        assert re.search("[\u4e00-\u9fff]", sentence(text)), text
+
+
+def test_explain_names_the_lines_of_its_header_in_chinese() -> None:
+    sent = Sending(False, failures=2, why="Connection refused")
+    one = Booked("c-1", BookingState.READY, "6666_720P", NOW - 60, NOW + 600, None, None, "streamer1", True, None)
+    told = account.account(Found("c-1", one, None, None, "streamer1", sent, None, None, "", ()), NOW)
+    said = "\n".join(explain.lines("c-1", told, (), told.following, "zh"))
+    assert "状态" in said
+    assert "未上课：连接失败 2 次，最近一次的原因：Connection refused" in said
+    assert "--> 现在应该在上课" in said
+
+
+def test_a_line_with_colours_is_said_in_chinese_and_keeps_its_colour() -> None:
+    red, plain = "\x1b[31m", "\x1b[0m"
+    assert translated(f"{red}streamer    none is alive{plain}", status_line).startswith(f"{red}推流端")
+    said = translated(f"on air      2 classes{red}; 1 class should be on air and is not{plain}", status_line)
+    assert said.endswith(f"2 节课；1 节课应上课而未上课{plain}")
+
+
+def test_times_and_names_are_kept() -> None:
+    said = sentence("on air on streamer1 since 19:00:02, at 4:03 of the recording; reconnected once")
+    assert said == "正在 streamer1 上播出，自 19:00:02 起，播放到录像的 4:03；重连 1 次"
+    assert sentence("RUNBOOK.md: 207: transcoding timed out") == "RUNBOOK.zh.md: 207: 视频转码服务超时未完成"
+    assert sentence("begins in 3 h 5 min") == "3 小时 5 分钟后上课"
+    assert sentence("Conversion failed!") == "Conversion failed!"
+
+
+def test_the_lines_of_status_are_said_in_chinese() -> None:
+    told = {
+        "on_air": 2,
+        "missing": [{"class_id": "c-9", "why": "not on air: nothing of it was sent yet by streamer1"}],
+        "next": {"class_id": "c-2", "in_s": 300.0, "streamer": "streamer1", "state": "ready"},
+        "bookings": {"ready": 3, "refused": 1},
+        "renditions": {"transcoding": 1},
+        "under_way_number": 1,
+        "under_way": [{"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}],
+        "oldest_waiting": {"class_id": "c-3", "s": 40.0},
+        "incidents": [{"code": 208, "count": 2, "last_at": NOW, "message": "1_240P: no"}],
+        "streamer_incidents": [],
+        "inbox": 2,
+        "oldest_unsent_s": 61.0,
+        "streamers": {
+            "streamer1": {"on_air": 2, "booked": 4, "used_bytes": 10, "max_bytes": 99, "used_num": 1, "max_num": 9}
+        },
+    }
+    for line in status.lines(told):
+        assert re.search("[\u4e00-\u9fff]", status_line(line)), line
+    assert status_line("streamer    none is alive") == f"推流端{chr(0x3000) * 3}没有存活的"
+    assert set(chinese_account.LABELS) >= {"next", "inbox", "outbox"}
