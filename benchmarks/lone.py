@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Ear, Stand
 from benchmarks.storm import Ours, bodies, name_servers, peer_up
+from tests.stage import Gate
 
 WHAT = (
     "bookings are published one by one, so many a second, whether those before are answered or not; counted from the"
     " moment when a booking was due to be published to its answer, heard by another process. The streamer has the"
-    " rendition: the teacher decides, the streamer prepares, the teacher answers. The peers and the limit are those of"
-    " the storm"
+    " rendition: the teacher decides, the streamer prepares, the teacher answers. *Prefect stopped* is the same"
+    " while nobody listens at Prefect's address. The peers and the limit are those of the storm"
 )
 PEERS = ("dramatiq", "celery")
 RATES = {1: 60, 10: 200, 50: 500}
@@ -33,6 +34,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         with peer_up(stand, name) as up:
             found[name] = _at_rates(stand, name, up.send, up.channel, up.records)
     yield from figures("lone", found)
+    yield from figures("lone, Prefect stopped", {"ours": _without_prefect(stand)})
 
 
 def ours_waits(stand: Stand, name: str) -> Waits:
@@ -40,6 +42,16 @@ def ours_waits(stand: Stand, name: str) -> Waits:
     with stand.stage() as stage:
         ours = Ours(stand, stage)
         return _at_rates(stand, name, ours.send, stage.channels["order_result"], ours.records)
+
+
+def _without_prefect(stand: Stand) -> Waits:
+    """Of ours, which reach Prefect through a gate that is closed once they are up."""
+    gate, run = Gate(stand.town.prefect_port), stand.town.background.run
+    run(gate.start())
+    with stand.stage(PREFECT_API_URL=f"http://127.0.0.1:{gate.port}/api") as stage:
+        ours = Ours(stand, stage)
+        run(gate.stop())
+        return _at_rates(stand, "Prefect stopped", ours.send, stage.channels["order_result"], ours.records)
 
 
 def figures(row: str, found: dict[str, Waits]) -> Iterator[Figure]:

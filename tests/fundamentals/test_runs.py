@@ -1,6 +1,7 @@
 """Runs that Prefect refuses, forgets, or creates without our hearing of it."""
 
 import asyncio
+import inspect
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -10,10 +11,12 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Pending, Running
+from prefect.workers import base
 
 from flows.resident import orphans, questions
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
+from flows.resident.worker import ResidentWorker
 from lectern.errors import TryAgain
 
 
@@ -112,3 +115,11 @@ def test_all_orphans_are_adopted_however_many_there_are() -> None:
     server = asyncio.run(scene())
     assert set(server.states.values()) == {"AwaitingRetry"}
     assert len(server.states) == len(server.there)
+
+
+def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's own would read them in the event loop, where answers wait for it; it asks by this name."""
+    monkeypatch.setattr(base, "distributions", lambda: pytest.fail("packages were read"))
+    assert "self._worker_metadata" in inspect.getsource(base.BaseWorker._ensure_worker_channel)
+    worker = ResidentWorker(runs(Prefect()), work_pool_name="resident")
+    assert asyncio.run(worker._worker_metadata()) is None
