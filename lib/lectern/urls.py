@@ -40,11 +40,15 @@ class Url:
         return f"{self.scheme}://{self.host}:{self.port}{self.path}{'?' if kept else ''}{kept}"
 
 
-_HOST = r"(?=[a-z0-9_.-]{1,253}(?:[:/]|$))(?:[a-z0-9_-]{1,63}\.)*(?=[0-9]*[a-z_-])[a-z0-9_-]{1,63}"
-_PLAIN = re.compile(
-    rf"(?P<scheme>https?|rtmps?)://(?P<host>{_HOST})(?::(?P<port>[1-9][0-9]{{0,3}}))?(?P<rest>/[!-~]*)?"
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_HOST = (
+    rf"{_BYTE}(?:\.{_BYTE}){{3}}(?=[:/]|$)|"
+    r"(?=[a-z0-9_.-]{1,253}(?:[:/]|$))(?:[a-z0-9_-]{1,63}\.)*(?=[0-9]*[a-z_-])[a-z0-9_-]{1,63}"
 )
-"""Nearly every URL there is: small letters, no user, a port below 10,000. It is as it will be written."""
+_PLAIN = re.compile(
+    rf"(?P<scheme>https?|rtmps?)://(?P<host>{_HOST})(?::(?P<port>[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?(?P<rest>/[!-~]*)?"
+)
+"""Nearly every URL there is: small letters, no user, a port below 60,000. It is as it will be written."""
 
 READ = 8192
 """URLs that are remembered: more than a batch has, for its bookings look at theirs twice."""
