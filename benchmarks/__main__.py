@@ -17,7 +17,7 @@ import httpx
 import redis
 from rich.console import Console
 
-from benchmarks import figures, plots
+from benchmarks import figures, page, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
@@ -75,6 +75,8 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         stand = Stand(Path(folder), console, quick=given.quick)
+        if not given.rows:
+            given.report.unlink(missing_ok=True)  # rows that are no more do not stay
         report, failed = figures.merge(given.report, []), list[str]()
         try:
             for figure in run(given.rows or list(ROWS), stand, failed):
@@ -83,7 +85,7 @@ def main() -> int:
             stand.close()
     pictures = plots.draw(report, given.page.parent / "benchmarks")
     what = {name: row.WHAT for name, row in ROWS.items()}
-    given.page.write_text(figures.page(report, what, pictures), encoding="utf-8")
+    given.page.write_text(page.page(report, what, pictures), encoding="utf-8")
     Console(width=max(console.width, 160)).print(figures.table(report))
     if failed:
         console.print(f"Not measured to the end: {', '.join(failed)}; what was said of each is above.")

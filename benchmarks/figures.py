@@ -5,8 +5,10 @@ import math
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,16 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
     }
+
+
+@cache
+def _commit() -> str:
+    """The commit that was measured; empty outside a clone."""
+    argv = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    found = subprocess.run(argv, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10)
+    return found.stdout.strip()
 
 
 def best(values: list[float], *, more_is_better: bool) -> float:
@@ -131,36 +142,3 @@ def table(report: dict[str, Any]) -> Table:
     for row, one in report.items():
         found.add_row(*cells(row, one))
     return found
-
-
-def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) -> str:
-    """The report as a page; *rows* says what each row is, *plots* has the files of pictures by their titles."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made by `make bench`, which writes it anew. `make bench QUICK=1` takes fewer and smaller rounds, and",
-        "`make bench ROW=storm` one of the rows. All that a line compares is measured in one run, in turns, and the",
-        "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
-        "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
-        "work on it shifts the figures, and hardly the ratios. Growth is the exponent over the sizes measured: 0 is",
-        "not at all, 1 in proportion. `bench-report.json` has the same for programs.",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(cells(row, one)) + " |" for row, one in report.items()),
-        "",
-        *(line for title, file in plots.items() for line in (f"![{title}]({file})", "")),
-        "What was done:",
-        "",
-        *(f"- **{name}**: {what}" for name, what in rows.items()),
-        "",
-    ]
-    notes = [f"- {row}: {one['note']}" for row, one in report.items() if one["note"]]
-    if notes:
-        lines += ["Notes:", "", *notes, ""]
-    machines = {json.dumps({k: v for k, v in one["machine"].items() if k != "load"}) for one in report.values()}
-    for one in sorted(machines):
-        found = json.loads(one)
-        cores, memory = found["cores"], found["memory_gib"]
-        lines.append(f"Machine: {cores} cores, {memory} GiB, {found['system']}, Python {found['python']}.")
-    return "\n".join(lines) + "\n"

@@ -28,7 +28,8 @@ def measure(stand: Stand) -> Iterator[Figure]:
         peers = {"du": found["du"]}
         for what in ("disk", "all"):
             row = f"scan, {number:,}: {what}"
-            figures.append(Figure(row, "s", found[what], peers, more_is_better=False, size=number))
+            goal = "<= 5 x du" if what == "all" else ""
+            figures.append(Figure(row, "s", found[what], peers, more_is_better=False, goal=goal, size=number))
             yield figures[-1]
     yield growth("scan: growth of all", figures[1::2])
 

@@ -1,0 +1,90 @@
+"""The page of what was measured: first what a reader wants to know, then every row and how it was taken."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from benchmarks.figures import COLUMNS, cells, number
+
+SUMMARY: Mapping[str, str] = MappingProxyType(
+    {
+        "lone, 1: p50": "Answer to a booking, one a second: half are quicker",
+        "lone, 50: p99": "Answer to a booking, fifty a second: 99 of 100 are quicker",
+        "lone, Prefect stopped, 10: p50": "Answer to a booking, ten a second, while Prefect is stopped",
+        "storm, refused, 10,000": "Bookings refused in a storm",
+        "storm, cached, 10,000": "Bookings of cached recordings accepted in a storm",
+        "storm, cached, 10,000: view": "Until Prefect shows all of that storm",
+        "waiting, 1,000": "Until 1,000 waiting classes are answered after their transcoding",
+        "cache, 1,000,000: p99": "A place in a full cache of a million recordings: 99 of 100 are quicker",
+        "scan, 100,000: all": "Start with 100,000 files in the cache",
+        "download: answer": "A download, checked and indexed",
+        "transcode": "A transcoding, checked and uploaded",
+        "transcode, two at once": "Two resolutions of a recording at once",
+        "rekey, 1,000,000": "Renaming a million Redis keys",
+        "playout: first byte, worst": "Fifty classes at one second: the last one begins after",
+        "playout: memory": "Memory of fifty classes on air",
+        "playout: CPU": "Processor of a class on air, a minute",
+        "playout: gap after a cut, p95": "Gap after a cut connection: 95 of 100 are shorter",
+        "playout: gap of a killed worker, worst": "Gap when the process that sends is killed",
+        "report, 100,000 classes": "The report over a month of 100,000 classes",
+    }
+)
+"""Rows for a reader who has a minute, in plain words."""
+
+
+def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) -> str:
+    """The report as a page; *rows* says what each row is, *plots* has the files of pictures by their titles."""
+    lines = [
+        "# Benchmarks",
+        "",
+        *_summary(report),
+        "",
+        "## All rows",
+        "",
+        "Made by `make bench`, which writes it anew. `make bench QUICK=1` takes fewer and smaller rounds, and",
+        "`make bench ROW=storm` one of the rows. All that a line compares is measured in one run, in turns, and the",
+        "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
+        "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
+        "work on it shifts the figures, and hardly the ratios. Growth is the exponent over the sizes measured: 0 is",
+        "not at all, 1 in proportion. `bench-report.json` has the same for programs.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(cells(row, one)) + " |" for row, one in report.items()),
+        "",
+        *(line for title, file in plots.items() for line in (f"![{title}]({file})", "")),
+        "## What was done",
+        "",
+        *(f"- **{name}**: {what}" for name, what in rows.items()),
+        "",
+    ]
+    notes = [f"- {row}: {one['note']}" for row, one in report.items() if one["note"]]
+    if notes:
+        lines += ["## Notes", "", *notes, ""]
+    machines = {json.dumps({k: v for k, v in one["machine"].items() if k != "load"}) for one in report.values()}
+    for one in sorted(machines):
+        found = json.loads(one)
+        cores, memory = found["cores"], found["memory_gib"]
+        what = f"{cores} cores, {memory} GiB, {found['system']}, Python {found['python']}"
+        lines.append(f"Machine: {what}; commit {found.get('commit') or 'unknown'}.")
+    return "\n".join(lines) + "\n"
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    """What a reader wants to know first."""
+    lines = [
+        "What lectern does, beside the best program that was found for the same work in the same run. The limit is",
+        "what the machine gives to a bare loop or command.",
+        "",
+        "| what | lectern | best peer | limit | goal |",
+        "|---|---|---|---|---|",
+    ]
+    for row, what in SUMMARY.items():
+        if (one := report.get(row)) is None:
+            continue
+        best = (max if one["more_is_better"] else min)(one["peers"].items(), key=lambda peer: peer[1], default=None)
+        peer = "" if best is None else f"{number(best[1])} {one['unit']} ({best[0]})"
+        limit = "" if one["limit"] is None else f"{number(one['limit'])} {one['unit']}"
+        lines.append(f"| {what} | **{number(one['ours'])} {one['unit']}** | {peer} | {limit} | {one['goal']} |")
+    return lines
