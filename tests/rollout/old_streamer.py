@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 from lectern.rollout.takeover import streamer
-from lectern.rollout.takeover.streamer import Adoption
+from lectern.rollout.takeover.streamer import Adoption, Sources
 from tests.effects import old_databases as old
 
 NOW = 1_764_010_800.0
@@ -117,33 +117,22 @@ class OldStreamer:
     def engine(self) -> Engine:
         return open_database(f"sqlite:///{self.database}")
 
+    @property
+    def sources(self) -> Sources:
+        return Sources(self.video_root, self.old_roots, self.patterns, self.journal)
+
     def planned(self, now: float = NOW) -> Adoption:
         engine = self.engine()
         try:
             with engine.connect() as connection:
-                return streamer.planned(
-                    connection,
-                    video_root=self.video_root,
-                    old_video_roots=self.old_roots,
-                    record_patterns=self.patterns,
-                    now=now,
-                    moves_journal=self.journal,
-                )
+                return streamer.planned(connection, self.sources, now)
         finally:
             engine.dispose()
 
     def adopt(self, now: float = NOW, engine: Engine | None = None) -> list[str]:
         used = engine or self.engine()
         try:
-            return streamer.adopt(
-                used,
-                video_root=self.video_root,
-                old_video_roots=self.old_roots,
-                record_patterns=self.patterns,
-                moves_journal=self.journal,
-                now=now,
-                host="streamer1",
-            )
+            return streamer.adopt(used, self.sources, "streamer1", now)
         finally:
             used.dispose()
 

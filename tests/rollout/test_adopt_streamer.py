@@ -124,18 +124,17 @@ def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> Non
     host.has_file("video/what.txt")
     tree, raw = host.tree(), host.database.read_bytes()
     with database.reading(host.database) as connection:
-        plan = streamer.planned(
-            connection, video_root=host.video_root, old_video_roots=[], record_patterns=host.patterns, now=NOW
-        )
+        plan = streamer.planned(connection, host.sources, NOW)
     assert (host.tree(), host.database.read_bytes(), host.journal.exists()) == (tree, raw, False)
     assert [path.name for path in host.code.iterdir()] == ["task_list.db"]
-    assert [(one.class_id, one.stem, one.state) for one in plan.classes] == [
-        ("c-1", "1", AiringState.READY),
-        ("c-2", "2_480P", AiringState.WAITING),
-    ]
+    assert {name: (row["video_id"], row["state"]) for name, row in plan.changes.classes.items()} == {
+        "c-1": ("1", AiringState.READY),
+        "c-2": ("2_480P", AiringState.WAITING),
+    }
     (move,), (strange,) = plan.moves, plan.strange
-    assert (move.old, move.new) == (host.video_root / "1.flv", host.video_root / "1" / "1.flv")
-    assert (strange.old, strange.new) == (host.video_root / "what.txt", host.video_root / "quarantine" / "what.txt")
+    video_root = host.video_root
+    assert (move.found.path, move.place) == (f"{video_root}/1.flv", f"{video_root}/1/1.flv")
+    assert (strange.found.path, strange.place) == (f"{video_root}/what.txt", f"{video_root}/quarantine/what.txt")
     host.is_upgraded()
     assert list(plan.said) == host.adopt()
 
@@ -220,7 +219,15 @@ def test_patterns_are_tried_in_order(host: OldStreamer) -> None:
         host.has_class(str(class_id), f"http://origin.example/{path}")
     plan = host.planned()
     unnamed = stems.of_url("http://origin.example/x?v=7")
-    assert [one.stem for one in plan.classes] == ["1_720P", "2_480P", "3_1080P", "4", "5", "6", unnamed]
+    assert [row["video_id"] for row in plan.changes.classes.values()] == [
+        "1_720P",
+        "2_480P",
+        "3_1080P",
+        "4",
+        "5",
+        "6",
+        unnamed,
+    ]
     assert not plan.refusals
 
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
+from lectern.rollout.takeover.old_files import Found
 from lectern.rollout.wording import shown
 from lectern.stems import hashed
 from tests.rollout.old_streamer import OldStreamer, flv
@@ -27,10 +28,11 @@ def stems(host: OldStreamer) -> dict[str, str]:
     assert plan.refusals == ()
     roots = [host.video_root, *host.old_roots]
 
-    def place(path: Path) -> str:
+    def place(found: Found) -> str:
+        path = Path(found.path)
         return next(str(path.relative_to(root)) for root in roots if path.is_relative_to(root))
 
-    return {place(one.old): one.stem for one in plan.moves} | {place(one.old): one.why for one in plan.strange}
+    return {place(one.found): one.stem for one in plan.moves} | {place(one.found): one.why for one in plan.strange}
 
 
 NOBODY = "no class and no record has it"
@@ -179,8 +181,8 @@ def test_what_is_not_ours_is_left_alone(host: OldStreamer) -> None:
     (host.top / "old" / "14.flv").symlink_to(outside)
     before = host.tree()
     plan = host.planned()
-    assert [(one.old.name, one.why) for one in plan.strange] == [("12.flv", "no plain file"), ("13", "no plain file")]
-    assert {str(one.old.relative_to(host.top)) for one in plan.moves} == {"old/quarantine/10.flv"}
+    assert [(one.found.name, one.why) for one in plan.strange] == [("12.flv", "no plain file"), ("13", "no plain file")]
+    assert {one.found.path.removeprefix(f"{host.top}/") for one in plan.moves} == {"old/quarantine/10.flv"}
     host.adopt()
     moved = {"video/12.flv", "video/13", "old/quarantine", "old/quarantine/10.flv"}
     after = host.tree()

@@ -9,6 +9,7 @@ import pytest
 
 from lectern.effects.rows.tables.engine import open_database
 from lectern.rollout.takeover import streamer
+from lectern.rollout.takeover.streamer import Sources
 from tests.effects import old_databases as old
 from tests.rollout.old_streamer import PATTERNS, local
 from tests.stage import PROMPT_S, Stage, Town, staged, wait_until
@@ -39,14 +40,8 @@ def taken_over(stage: Stage) -> None:
     """The migration, and then the streamer's process."""
     stage.init(WHO)
     engine = open_database(f"sqlite:///{stage.database(WHO)}")
-    streamer.adopt(
-        engine,
-        video_root=stage.folder / WHO,
-        old_video_roots=[],
-        record_patterns=PATTERNS,
-        moves_journal=stage.folder / "moves.json",
-        now=time.time(),
-    )
+    sources = Sources(stage.folder / WHO, [], PATTERNS, stage.folder / "moves.json")
+    streamer.adopt(engine, sources, stage.name(WHO), time.time())
     engine.dispose()
     stage.up(WHO)
 

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from lectern.effects.rows.tables.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import store
 from lectern.rollout.takeover import streamer, teacher
+from lectern.rollout.takeover.streamer import Sources
 from lectern.rollout.wanted import Wanted
 
 
@@ -26,9 +25,7 @@ def planned(wanted: Wanted) -> Adoption:
     if wanted.role == "teacher":
         return _planned_of_teacher(wanted)
     with store.of(wanted).reading() as connection:
-        found = streamer.planned(
-            connection, **_of_streamer(wanted), now=time.time(), moves_journal=_moves_journal(wanted)
-        )
+        found = streamer.planned(connection, _sources(wanted), time.time())
     return Adoption([f"{one}." for one in found.said], [f"{one}." for one in found.refusals])
 
 
@@ -37,13 +34,7 @@ def adopt(wanted: Wanted) -> list[str]:
     if wanted.role == "teacher":
         return _adopt_of_teacher(wanted)
     with store.opened(store.of(wanted)) as engine:
-        done = streamer.adopt(
-            engine,
-            **_of_streamer(wanted),
-            moves_journal=_moves_journal(wanted),
-            now=time.time(),
-            host=wanted.name,
-        )
+        done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
     return [f"{one}." for one in done]
 
 
@@ -51,7 +42,7 @@ def undo(wanted: Wanted) -> list[str]:
     """Move a streamer's files back to where they were; the rows stay."""
     if wanted.role == "teacher":
         return []
-    return [f"{one}." for one in streamer.undo(_moves_journal(wanted))]
+    return [f"{one}." for one in streamer.undo(_sources(wanted).moves_journal)]
 
 
 def _planned_of_teacher(wanted: Wanted) -> Adoption:
@@ -93,14 +84,7 @@ def _transcoding_time_out_s(wanted: Wanted) -> float:
     return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
 
 
-def _of_streamer(wanted: Wanted) -> dict[str, Any]:
+def _sources(wanted: Wanted) -> Sources:
     assert wanted.video_root is not None  # a streamer has one, as was checked when it was parsed
-    return {
-        "video_root": wanted.video_root,
-        "old_video_roots": wanted.old_video_roots or [wanted.video_root],
-        "record_patterns": wanted.record_patterns,
-    }
-
-
-def _moves_journal(wanted: Wanted) -> Path:
-    return wanted.backup_dir / "moves.json"
+    roots = wanted.old_video_roots or [wanted.video_root]
+    return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")

@@ -27,10 +27,11 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Strange:
-    """What can be no rendition, and why."""
+    """What can be no rendition, why, and the *place* in the quarantine to which it goes."""
 
     found: Found
     why: str
+    place: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,58 +3,25 @@
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from lectern.effects.files import store
 from lectern.rollout.host.durable import Owner
 from lectern.rollout.takeover.moves import Folder, Move, Step
 from lectern.rollout.takeover.old_files import Found, Scan
-from lectern.rollout.takeover.old_recordings import Matched
+from lectern.rollout.takeover.old_recordings import Matched, Recording, Strange
 
 
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """A file that goes from one place to another."""
-
-    old_place: str
-    new_place: str
-
-    @property
-    def old(self) -> Path:
-        """Where it lies."""
-        return Path(self.old_place)
-
-    @property
-    def new(self) -> Path:
-        """Where it goes."""
-        return Path(self.new_place)
-
-
-@dataclass(frozen=True, slots=True)
-class FileMove(_Moved):
-    """A recording that gets its record-id name."""
-
-    stem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined(_Moved):
-    """A file that can be no rendition, and why."""
-
-    why: str
-
-
-def moves(matched: Matched) -> tuple[FileMove, ...]:
+def moves(matched: Matched) -> tuple[Recording, ...]:
     """The recordings that are not in their place yet, by stem."""
-    found = (FileMove(one.found.path, one.place, stem) for stem, one in sorted(matched.recordings.items()))
-    return tuple(one for one in found if one.old_place != one.new_place)
+    return tuple(one for _, one in sorted(matched.recordings.items()) if one.found.path != one.place)
 
 
-def quarantined(matched: Matched, video_root: Path) -> tuple[Quarantined, ...]:
+def quarantined(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
     """What goes to the quarantine, by its path; it keeps the path below its root, with a number where need be."""
     quarantine = _Quarantine(f"{video_root}/{store.QUARANTINE}")
-    return tuple(Quarantined(one.found.path, quarantine.place(one.found), one.why) for one in matched.strange)
+    return tuple(replace(one, place=quarantine.place(one.found)) for one in matched.strange)
 
 
 class _Quarantine:
@@ -100,36 +67,27 @@ def _is_empty(folder: str) -> bool:
 
 
 def steps(
-    matched: Matched,
-    scan: Scan,
-    owner: Owner,
-    going: Sequence[FileMove],
-    strange: Sequence[Quarantined],
-    unfinished: Sequence[Step],
+    matched: Matched, scan: Scan, owner: Owner, strange: Sequence[Strange], unfinished: Sequence[Step]
 ) -> tuple[Step, ...]:
-    """All steps in their order: what is strange leaves its place before a recording comes there.
+    """All steps in their order: what is *strange* leaves its place before a recording comes there.
 
     Folders that are made belong to *owner*; folders that are emptied are taken away, and so are those that a crash
     has left of *unfinished*.
     """
-    gone = {one.old_place for one in strange}
-    aside = [_move(one.found, to.new_place) for one, to in zip(matched.strange, strange, strict=True)]
-    renamed = [_move(matched.recordings[one.stem].found, one.new_place) for one in going]
+    gone = {one.found.path for one in strange}
+    aside, renamed = [_move(one) for one in strange], [_move(one) for one in moves(matched)]
     made: dict[str, None] = {}
     to_quarantine = _missing([move.new for move in aside], gone, made, owner)
     to_records = _missing([move.new for move in renamed], gone, made, owner)
-    filled = {os.path.dirname(move.new) for move in renamed}  # noqa: PTH120 (as text, which is quicker for so many)
-    filled |= {f"{one.found.root}/{one.found.folder}" for one in matched.recordings.values()} - {
-        os.path.dirname(move.old)  # noqa: PTH120 (the same)
-        for move in renamed
-    }
+    filled = {os.path.dirname(one.place) for one in matched.recordings.values()}  # noqa: PTH120 (as text: quicker)
     left = [one.folder for one in unfinished if isinstance(one, Folder) and not one.made and _is_empty(one.folder)]
     dropped = [_dropped(folder) for folder in dict.fromkeys([*scan.emptied, *left]) if folder not in filled]
     return (*to_quarantine, *aside, *to_records, *renamed, *dropped)
 
 
-def _move(found: Found, new: str) -> Move:
-    return Move(found.path, new, found.inode, found.size_bytes, found.mtime_ns)
+def _move(one: Recording | Strange) -> Move:
+    found = one.found
+    return Move(found.path, one.place, found.inode, found.size_bytes, found.mtime_ns)
 
 
 def _missing(paths: Sequence[str], gone: set[str], made: dict[str, None], owner: Owner) -> list[Folder]:

@@ -1,9 +1,9 @@
 """Step 7 of a streamer's rollout: old bookings and old files become classes and cached renditions, and go back."""
 
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -17,9 +17,8 @@ from lectern.rollout.takeover import rows as adopted_rows
 from lectern.rollout.takeover.moves import MovesJournal, Step
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_files import Scan
-from lectern.rollout.takeover.old_recordings import Claims, Matched
-from lectern.rollout.takeover.places import FileMove, Quarantined
-from lectern.rollout.takeover.rows import Changes, Known
+from lectern.rollout.takeover.old_recordings import Claims, Matched, Recording, Strange
+from lectern.rollout.takeover.rows import Changes, Known, Values
 from lectern.rollout.wording import at, counted, shown, some
 from lectern.states import AiringState, FileState
 
@@ -27,98 +26,71 @@ MOST_REFUSALS = 20
 """So many classes are named one by one; whoever mends these sees the others the next time."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptedClass:
-    """A class that has not ended, and how it is taken over: ready, or waiting for a download."""
+@dataclass(frozen=True)
+class Sources:
+    """Where old recordings may lie, and where it is written down what was moved.
 
-    class_id: str
-    stem: str
-    state: AiringState
+    *record_patterns* find the record in the path of an old video_url, or in that of a file below its root.
+    """
+
+    video_root: Path
+    old_video_roots: Sequence[Path]
+    record_patterns: Sequence[str]
+    moves_journal: Path
 
 
 @dataclass(frozen=True)
 class Adoption:
     """What the migration would do; *refusals* say why it may not, *said* what it does and what it leaves alone."""
 
-    moves: tuple[FileMove, ...]
-    strange: tuple[Quarantined, ...]
-    classes: tuple[AdoptedClass, ...]
+    moves: tuple[Recording, ...]
+    strange: tuple[Strange, ...]
     refusals: tuple[str, ...]
     said: tuple[str, ...]
     steps: tuple[Step, ...]
     changes: Changes
 
 
-def planned(
-    connection: Connection,
-    *,
-    video_root: Path,
-    old_video_roots: Sequence[Path],
-    record_patterns: Sequence[str],
-    now: float,
-    moves_journal: Path | None = None,
-) -> Adoption:
+def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     """What `adopt` would do; reads only, and also before the schema's upgrade.
 
-    *record_patterns* find the record in the path of an old video_url, or in that of a file below its root. With
-    *moves_journal* it is known what an `adopt` has done already. Raises Misuse where a folder cannot be read.
+    Raises Misuse where a folder cannot be read.
     """
-    journal = MovesJournal(moves_journal) if moves_journal is not None else None
-    return _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
-
-
-def _planned(
-    connection: Connection,
-    video_root: Path,
-    old_video_roots: Sequence[Path],
-    patterns: Sequence[str],
-    now: float,
-    journal: MovesJournal | None,
-) -> Adoption:
+    video_root, patterns = sources.video_root, sources.record_patterns
     database = old_tables.database_file(connection)
     known = Known.read(connection)
     judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
-    scan = old_files.scan(video_root, old_video_roots, database)
+    scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
     changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now)
     moves, strange = places.moves(matched), places.quarantined(matched, video_root)
-    unfinished = journal.unfinished if journal else []
+    unfinished = MovesJournal(sources.moves_journal).unfinished
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     return Adoption(
         moves,
         strange,
-        tuple(_adopted(judged, matched)),
         _bounded(refusals),
         (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        places.steps(matched, scan, _owner(video_root, database), moves, strange, unfinished),
+        places.steps(matched, scan, _owner(video_root, database), strange, unfinished),
         changes,
     )
 
 
-def adopt(
-    engine: Engine,
-    *,
-    video_root: Path,
-    old_video_roots: Sequence[Path],
-    record_patterns: Sequence[str],
-    moves_journal: Path,
-    now: float,
-    host: str | None = None,
-) -> list[str]:
+def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     """Move the files, then write the rows; returns what was done, nothing where nothing was to do.
 
     Nothing else may use the database or the folders meanwhile. Killed anywhere, the next call finishes it. *host* is
     the streamer's name in its events. Raises Misuse, before anything is changed, where `planned` has refusals;
     CallAPerson where a file cannot be moved.
     """
-    journal = MovesJournal(moves_journal)
     with engine.connect() as connection:
-        plan = _planned(connection, video_root, old_video_roots, record_patterns, now, journal)
+        plan = planned(connection, sources, now)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
+    journal = MovesJournal(sources.moves_journal)
     file_moves.perform(plan.steps, journal)
     with transaction(engine) as connection:
-        adopted_rows.write(connection, video_root, plan.changes, host or socket.gethostname(), now)
+        adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
     if not journal.is_done:
         journal.end("done")
     return list(plan.said) if plan.steps or plan.changes.files or plan.changes.classes else []
@@ -131,12 +103,6 @@ def undo(moves_journal: Path) -> list[str]:
     right. Killed anywhere, the next call goes on.
     """
     return file_moves.undo(MovesJournal(moves_journal))
-
-
-def _adopted(judged: Judged, matched: Matched) -> Iterator[AdoptedClass]:
-    for one in judged.going:
-        state = AiringState.READY if one.stem in matched.recordings else AiringState.WAITING
-        yield AdoptedClass(one.class_id, one.stem, state)
 
 
 def _owner(video_root: Path, database: Path | None) -> Owner:
@@ -189,51 +155,42 @@ def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
 # -- what is said --------------------------------------------------------------------------------------------------
 
 
-def _said(
-    moves: Sequence[FileMove], strange: Sequence[Quarantined], changes: Changes, video_root: Path
-) -> Iterator[str]:
+def _said(moves: Sequence[Recording], strange: Sequence[Strange], changes: Changes, video_root: Path) -> Iterator[str]:
     """One sentence a kind of change."""
     if moves:
-        named = (f"{shown(one.old)} to {one.new.relative_to(video_root)}" for one in moves)
+        named = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in moves)
         yield f"{counted(len(moves), 'recording')} moved to record-id names: {some(named, len(moves))}"
     if strange:
-        named = (f"{shown(one.old)} ({one.why})" for one in strange)
+        named = (f"{shown(one.found.path)} ({one.why})" for one in strange)
         yield f"{counted(len(strange), 'file')} moved to {video_root / store.QUARANTINE}: {some(named, len(strange))}"
-    yield from _said_of_files(changes)
-    yield from _said_of_classes(changes)
+    yield from _said_of(changes.files, ("recording", "recordings"), "video_list", _FILES)
+    classes = {shown(class_id): values for class_id, values in changes.classes.items()}
+    yield from _said_of(classes, ("class", "classes"), "class_list", _CLASSES)
 
 
-def _said_of_files(changes: Changes) -> Iterator[str]:
-    states = {
-        FileState.READY: "ready, in video_list",
-        FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
-        FileState.BAD: "in video_list, but not here: it takes no room any more",
-    }
-    rows = changes.files
-    for state, words in states.items():
-        those = [stem for stem, values in rows.items() if values.get("state") is state]
+_FILES = {
+    FileState.READY: "ready, in video_list",
+    FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
+    FileState.BAD: "in video_list, but not here: it takes no room any more",
+}
+_CLASSES = {
+    AiringState.READY: "taken over, ready to be aired",
+    AiringState.WAITING: "taken over, waiting for its recording",
+    AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
+    AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
+}
+
+
+def _said_of(
+    rows: Mapping[str, Values], things: tuple[str, str], table: str, words: Mapping[Any, str]
+) -> Iterator[str]:
+    for state, said in words.items():
+        those = [name for name, values in rows.items() if values.get("state") is state]
         if those:
-            yield f"{counted(len(those), 'recording')} {words}: {some(those)}"
-    others = [stem for stem, values in rows.items() if "state" not in values]
+            yield f"{counted(len(those), *things)} {said}: {some(those)}"
+    others = [name for name, values in rows.items() if "state" not in values]
     if others:
-        yield f"{counted(len(others), 'row')} of video_list completed: {some(others)}"
-
-
-def _said_of_classes(changes: Changes) -> Iterator[str]:
-    states = {
-        AiringState.READY: "taken over, ready to be aired",
-        AiringState.WAITING: "taken over, waiting for its recording",
-        AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
-        AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
-    }
-    rows = changes.classes
-    for state, words in states.items():
-        those = [shown(class_id) for class_id, values in rows.items() if values.get("state") is state]
-        if those:
-            yield f"{counted(len(those), 'class', 'classes')} {words}: {some(those)}"
-    others = [shown(class_id) for class_id, values in rows.items() if "state" not in values]
-    if others:
-        yield f"{counted(len(others), 'row')} of class_list completed: {some(others)}"
+        yield f"{counted(len(others), 'row')} of {table} completed: {some(others)}"
 
 
 def _left_alone(judged: Judged) -> Iterator[str]:
