@@ -13,8 +13,8 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt, Order
 from lectern.messages import Booking
-from lectern.rollout.takeover import teacher
-from lectern.rollout.takeover.teacher import Adoption
+from lectern.rollout.takeover.old_waiting import Names
+from lectern.rollout.takeover.teacher import Adoption, OldLists
 from lectern.states import Backend, RenditionState, Resolution
 from tests.strategies import NOW
 
@@ -45,20 +45,12 @@ def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = ""
 
 def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
     with transaction(engine) as connection:
-        return teacher.adopt(
-            connection,
-            client,
-            waiting_key=WAITING_KEY,
-            order_key=order_key,
-            host="teacher1",
-            transcoding_time_out_s=120,
-            now=now,
-        )
+        return OldLists(connection, client, Names.parse(WAITING_KEY, order_key), now).adopt("teacher1", 120)
 
 
 def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> Adoption:
     with engine.connect() as connection:
-        return teacher.planned(connection, client, waiting_key=waiting_key, order_key=ORDER_KEY, now=NOW)
+        return OldLists(connection, client, Names.parse(waiting_key, ORDER_KEY), NOW).planned()
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:

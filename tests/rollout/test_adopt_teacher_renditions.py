@@ -14,7 +14,8 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
 from lectern.rollout.takeover import old_waiting, teacher
-from lectern.rollout.takeover.teacher import ADOPTED
+from lectern.rollout.takeover.old_waiting import Names
+from lectern.rollout.takeover.teacher import ADOPTED, OldLists
 from lectern.states import BookingState, RenditionState
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server
@@ -116,8 +117,7 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(client: redis.Redis
     before = old_databases.dump(file)
     there = {name: client.dump(name) for name in client.scan_iter()}
     plan = planned(engine, client)
-    assert (plan.waiting, plan.decided, plan.left, plan.placed) == (1, 1, 1, 2)
-    assert plan.refusals == []
+    assert (plan.waiting, plan.decided, plan.placed) == (1, 1, 2)
     assert old_databases.dump(file) == before
     assert {name: client.dump(name) for name in client.scan_iter()} == there
     *same, placed = plan.said
@@ -177,15 +177,8 @@ def test_what_was_adopted_is_answered_by_the_new_program(town: Town, tmp_path: P
             town.redis.rpush(name, one["class_id"], f"{prefix}-orphan-of-{class_id}")
             town.redis.set(f"{prefix}:class:{one['class_id']}", json.dumps(one))
             with opened(town.redis_url) as client, transaction(engine) as connection:
-                teacher.adopt(
-                    connection,
-                    client,
-                    waiting_key=key,
-                    order_key=f"{prefix}:class:{{class_id}}",
-                    host=stage.name("teacher"),
-                    transcoding_time_out_s=time_out_s,
-                    now=time.time(),
-                )
+                names = Names.parse(key, f"{prefix}:class:{{class_id}}")
+                OldLists(connection, client, names, time.time()).adopt(stage.name("teacher"), time_out_s)
         engine.dispose()
         stage.up("teacher")
         result = {"record_id": done, "video_resolution": "720P", "result": "sucess", "type": "oss"}

@@ -8,7 +8,9 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import store
 from lectern.rollout.takeover import streamer, teacher
+from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.streamer import Sources
+from lectern.rollout.takeover.teacher import OldLists
 from lectern.rollout.wanted import Wanted
 
 
@@ -47,33 +49,21 @@ def undo(wanted: Wanted) -> list[str]:
 
 def _planned_of_teacher(wanted: Wanted) -> Adoption:
     rules = redis_keys.rules(wanted)
-    order_key = wanted.order_key and teacher.before(wanted.order_key, rules)
+    names = Names.parse(
+        teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
+    )
     with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
-        found = teacher.planned(
-            connection,
-            client,
-            waiting_key=teacher.before(wanted.waiting_key, rules),
-            order_key=order_key,
-            now=time.time(),
-        )
-    return Adoption(found.said, found.refusals)
+        return Adoption(OldLists(connection, client, names, time.time()).planned().said)
 
 
 def _adopt_of_teacher(wanted: Wanted) -> list[str]:
+    names = Names.parse(wanted.waiting_key, wanted.order_key)
     with (
         store.opened(store.of(wanted)) as engine,
         redis_keys.opened(wanted) as client,
         transaction(engine) as connection,
     ):
-        return teacher.adopt(
-            connection,
-            client,
-            waiting_key=wanted.waiting_key,
-            order_key=wanted.order_key,
-            host=wanted.name,
-            transcoding_time_out_s=_transcoding_time_out_s(wanted),
-            now=time.time(),
-        )
+        return OldLists(connection, client, names, time.time()).adopt(wanted.name, _transcoding_time_out_s(wanted))
 
 
 def _transcoding_time_out_s(wanted: Wanted) -> float:

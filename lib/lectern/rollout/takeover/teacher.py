@@ -1,7 +1,7 @@
 """Honours the waiting lists that the old program left: their classes wait on here, and nothing waits for ever."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -37,29 +37,19 @@ class Adoption:
     """Classes that wait on here."""
     decided: int = 0
     """Classes whose rendition is not under way, or whose booking has its URL: the booking flow decides them."""
-    left: int = 0
-    """Classes without a booking to rely on: they stay on their list."""
     placed: int = 0
     """Bookings on no list: the old program has placed them already."""
     bounded: int = 0
     """Other transcodings of the old program that got a deadline."""
-    refusals: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
-    unnamed: int = 0
-
-    def name(self, sentence: str) -> None:
-        """Say *sentence*, unless too many were said."""
-        if len(self.named) < NAMED:
-            self.named.append(sentence)
-        else:
-            self.unnamed += 1
+    """A sentence for each class that cannot simply wait on."""
 
     @property
     def said(self) -> list[str]:
         """All of it in sentences; none where there is nothing to adopt."""
-        said = list(self.named)
-        if self.unnamed:
-            said.append(f"... and {self.unnamed} more like these.")
+        said, more = self.named[:NAMED], len(self.named) - NAMED
+        if more > 0:
+            said.append(f"... and {more} more like these.")
         if self.waiting:
             said.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
         if self.bounded:
@@ -84,6 +74,12 @@ class _Case:
     def state(self) -> RenditionState | None:
         return self.rendition.state if self.rendition else None
 
+    @property
+    def is_old(self) -> bool:
+        """Whether nobody here has begun the rendition."""
+        found = self.rendition
+        return found is None or (found.state is RenditionState.TRANSCODING and found.attempt == 0)
+
 
 @dataclass
 class _Cases:
@@ -95,80 +91,93 @@ class _Cases:
 
 
 def before(key: str, rules: Sequence[Rule]) -> str:
-    """The pattern under which *key* is found before *rules* are applied: for `planned`."""
+    """The pattern under which *key* is found before *rules* are applied."""
     return next((rule.old.text for rule in rules if rule.new.text == key), key)
 
 
-def planned(
-    connection: Connection, client: redis.Redis, *, waiting_key: str, order_key: str | None, now: float
-) -> Adoption:
-    """What `adopt` would do at *now* (epoch seconds); reads only, also a database that is not upgraded yet.
+@dataclass(frozen=True)
+class OldLists:
+    """The waiting lists that the old program has left in Redis, at *now* (epoch seconds), and our database.
 
-    Besides, it counts the old program's bookings that are on no list; `adopt` does not, for it is waited for.
-    Raises Misuse where a pattern is none, TryAgain and CallAPerson where Redis will not.
+    Its methods raise TryAgain and CallAPerson where Redis will not.
     """
-    names, adoption = Names.parse(waiting_key, order_key), Adoption()
-    with in_words(lambda: "Nothing was changed."):
-        for _ in _walk(connection, client, names, adoption, now):
-            pass  # it counts and names on its way
-        not_over = _not_over(connection, client, names, now)
-    adoption.placed = max(0, not_over - adoption.waiting - adoption.decided)
-    return adoption
 
+    connection: Connection
+    client: redis.Redis
+    names: Names
+    now: float
 
-def adopt(
-    connection: Connection,
-    client: redis.Redis,
-    *,
-    waiting_key: str,
-    order_key: str | None,
-    host: str,
-    transcoding_time_out_s: float,
-    now: float,
-) -> list[str]:
-    """Take over the classes on the old waiting lists, in *connection*'s transaction; returns sentences.
+    def planned(self) -> Adoption:
+        """What `adopt` would do; reads only, also a database that is not upgraded yet.
 
-    A class with a booking waits here as if it had just been booked, and its rendition has until *now* +
-    *transcoding_time_out_s* (epoch seconds): then the sweeper looks for the output, and else refuses with 207. A class
-    whose rendition is not under way is put into the inbox, for the booking flow to decide by its table. One without a
-    booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call changes
-    nothing. Raises as `planned` does.
-    """
-    names, adoption = Names.parse(waiting_key, order_key), Adoption()
-    adopter = _Adopter(connection, host, now + transcoding_time_out_s, now)
-    with in_words(lambda: "Nothing was adopted."):
-        for cases in _walk(connection, client, names, adoption, now):
-            adopter.take_over(cases)
-            adopter.wait_on(cases.waits)
-            adopter.hand_over(cases.decided)
-    adoption.bounded = adopter.bound()
-    return adoption.said
+        Besides, it counts the old program's bookings that are on no list; `adopt` does not, for it is waited for.
+        """
+        adoption = Adoption()
+        with in_words(lambda: "Nothing was changed."):
+            for _ in self._sorted(adoption):
+                pass  # it counts and names on its way
+            adoption.placed = max(0, self._not_over() - adoption.waiting - adoption.decided)
+        return adoption
 
+    def adopt(self, host: str, transcoding_time_out_s: float) -> list[str]:
+        """Take the classes over, in the connection's transaction; returns sentences.
 
-def _walk(
-    connection: Connection, client: redis.Redis, names: Names, adoption: Adoption, now: float
-) -> Iterator[_Cases]:
-    """The classes that are not known here, some at a time; what was adopted of those before, is seen."""
-    tables = _has_tables(connection)
-    for some in old_waiting.waiters(client, names):
-        known = bookings.by_id(connection, [one.class_id for one in some]) if tables else {}
-        for one in some:
-            if one.waiting.wrong:
-                adoption.name(f"{one.waiting.name}: {one.waiting.wrong}; it is left alone.")
-        new = [one for one in some if not one.waiting.wrong and one.class_id not in known]
-        booked = old_waiting.booked(client, names, new, now)
-        rows = renditions.states(connection, {one.waiting.key for one in new}) if tables else {}
-        cases = _Cases([_Case(one, b, rows.get(one.waiting.key)) for one, b in zip(new, booked, strict=True)])
-        for case in cases.all:
-            _sort(connection if tables else None, adoption, cases, case)
-        yield cases
+        A class with a booking waits here as if it had just been booked, and its rendition has until *now* +
+        *transcoding_time_out_s*: then the sweeper looks for the output, and else refuses with 207. A class whose
+        rendition is not under way is put into the inbox, for the booking flow to decide by its table. One without a
+        booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call changes
+        nothing.
+        """
+        adoption = Adoption()
+        adopter = _Adopter(self.connection, host, self.now + transcoding_time_out_s, self.now)
+        with in_words(lambda: "Nothing was adopted."):
+            for cases in self._sorted(adoption):
+                adopter.take_over(cases)
+                adopter.wait_on(cases.waits)
+                adopter.hand_over(cases.decided)
+        adoption.bounded = adopter.bound()
+        return adoption.said
+
+    @property
+    def _tables(self) -> Connection | None:
+        """The database, if it has our tables already."""
+        return self.connection if inspect(self.connection).has_table(orders.name) else None
+
+    def _known(self, class_ids: Sequence[str]) -> Collection[str]:
+        return bookings.by_id(self.connection, class_ids) if self._tables else ()
+
+    def _sorted(self, adoption: Adoption) -> Iterator[_Cases]:
+        """The classes that are not known here, some at a time; what was adopted of those before, is seen."""
+        tables = self._tables
+        for some in old_waiting.waiters(self.client, self.names):
+            known = self._known([one.class_id for one in some])
+            wrong = [one.waiting for one in some if one.waiting.wrong]
+            adoption.named += [f"{one.name}: {one.wrong}; it is left alone." for one in wrong]
+            new = [one for one in some if not one.waiting.wrong and one.class_id not in known]
+            booked = old_waiting.booked(self.client, self.names, new, self.now)
+            rows = renditions.states(tables, {one.waiting.key for one in new}) if tables else {}
+            cases = _Cases([_Case(one, b, rows.get(one.waiting.key)) for one, b in zip(new, booked, strict=True)])
+            for case in cases.all:
+                _sort(tables, adoption, cases, case)
+            yield cases
+
+    def _not_over(self) -> int:
+        """How many of the old program's bookings are whole, not over, and not known here."""
+        number, pattern = 0, self.names.orders
+        if pattern is None:
+            return 0
+        for found in old_waiting.slices_of(self.client, pattern):
+            class_ids = [values["class_id"] for _, values in found]
+            known = self._known(class_ids)
+            booked = old_waiting.bookings(self.client, pattern, [one for one in class_ids if one not in known])
+            number += sum(1 for one in booked if isinstance(one, Booking) and one.end_time > self.now)
+        return number
 
 
 def _sort(connection: Connection | None, adoption: Adoption, cases: _Cases, case: _Case) -> None:
     booking = case.booking
     if isinstance(booking, str):
-        adoption.left += 1
-        adoption.name(_why_left(case))
+        adoption.named.append(_why_left(case))
     elif action(named_by(booking), case.state) in _WAIT_ON:
         adoption.waiting += 1
         cases.waits.append(booking)
@@ -177,7 +186,7 @@ def _sort(connection: Connection | None, adoption: Adoption, cases: _Cases, case
         cases.decided.append(booking)
         in_list = named_by(booking) is Named.IN_LIST
         why = "its booking has the URL of" if in_list else f"already {case.state} is"
-        adoption.name(f"{booking.class_id}: {why} {booking.stem}; the booking flow decides it at the start.")
+        adoption.named.append(f"{booking.class_id}: {why} {booking.stem}; the booking flow decides it at the start.")
 
 
 def _why_left(case: _Case) -> str:
@@ -194,34 +203,6 @@ def _is_handed_over(connection: Connection, booking: Booking) -> bool:
     return any(one.what == ADOPTED for one in past)
 
 
-def _not_over(connection: Connection, client: redis.Redis, names: Names, now: float) -> int:
-    """How many of the old program's bookings are whole, not over, and not known here."""
-    if names.orders is None:
-        return 0
-    number, tables = 0, _has_tables(connection)
-    for found in old_waiting.slices_of(client, names.orders):
-        class_ids = [values["class_id"] for _, values in found]
-        known = bookings.by_id(connection, class_ids) if tables else {}
-        new = [class_id for class_id in class_ids if class_id not in known]
-        booked = old_waiting.bookings(client, names.orders, new)
-        number += sum(1 for one in booked if isinstance(one, Booking) and one.end_time > now)
-    return number
-
-
-def _has_tables(connection: Connection) -> bool:
-    return inspect(connection).has_table(orders.name)
-
-
-def _is_old(rendition: Rendition | None) -> bool:
-    """Whether nobody here has begun it."""
-    return rendition is None or (rendition.state is RenditionState.TRANSCODING and rendition.attempt == 0)
-
-
-def _is_endless(rendition: transcodings.Due) -> bool:
-    """Whether the old program began it, and nobody here: what this program has not asked for yet, it still will."""
-    return rendition.deadline is None and rendition.attempt == 0
-
-
 @dataclass
 class _Adopter:
     """Writes what one call of `adopt` finds, with the functions that the flows write with."""
@@ -235,7 +216,7 @@ class _Adopter:
 
     def take_over(self, cases: _Cases) -> None:
         """See that the renditions are under way, with a deadline; what is settled stays so."""
-        old = {case.waiter.waiting.key for case in cases.all if _is_old(case.rendition)}
+        old = {case.waiter.waiting.key for case in cases.all if case.is_old}
         told: dict[RenditionKey, str] = {}
         for one in cases.waits:
             if one.key and (url := source(one, one.key[1])):
@@ -260,9 +241,14 @@ class _Adopter:
         self._note(decided, "the booking flow decides it")
 
     def bound(self) -> int:
-        """Give the old program's other transcodings a deadline too; returns how many there were."""
+        """Give the old program's other transcodings a deadline too; returns how many there were.
+
+        What this program has begun, and not asked for yet, it still will.
+        """
         number = 0
-        while endless := [one for one in transcodings.under_way(self.connection) if _is_endless(one)]:
+        while endless := [
+            one for one in transcodings.under_way(self.connection) if one.deadline is None and one.attempt == 0
+        ]:
             self._begin({one.key: one.source_url or "" for one in endless})
             number += len(endless)
         return number
