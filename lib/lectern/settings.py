@@ -95,6 +95,13 @@ class TeacherSettings(Common):
     def _nameable(cls, name: str) -> str:
         return a_name(name)
 
+    def refuse_half_ecs(self) -> None:
+        """Raise Misuse if ECS hosts are named, and what they need is not."""
+        needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
+        missing = [name.upper() for name in needed if not getattr(self, name)]
+        if self.ecs_hosts and missing:
+            raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
+
     @property
     def name(self) -> str:
         """The host's name."""

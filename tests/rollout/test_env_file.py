@@ -141,7 +141,7 @@ def test_a_value_that_is_there_in_other_quotes_is_not_touched() -> None:
 
 def test_people_see_only_harmless_values() -> None:
     text = "PASSWORD=hidden1\n# TOKEN=hidden2\nBROKEN 'hidden3\nwget_path=/usr/bin/wget # hidden4\nMAX_VIDEO_NUM='10'\n"
-    shown = env_file.masked(text)
+    shown = env_file.shown(text)
     assert "hidden" not in shown
     assert shown.splitlines() == [
         "PASSWORD=********",

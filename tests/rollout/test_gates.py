@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from lectern.rollout import gates
-from lectern.rollout.gates import Refused
+from lectern.rollout.answer import Failed
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
 from tests.rollout.prefect_login import prefect_asking
@@ -285,7 +285,7 @@ def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields
 def test_a_clock_that_is_off_is_in_the_way(host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60)
-    with pytest.raises(Refused, match=r"clock is \+\d+\.\d s off") as caught:
+    with pytest.raises(Failed, match=r"clock is \+\d+\.\d s off") as caught:
         gates.preflight(host.parsed(**wanted))
     assert len(caught.value.answer.said) == 1
 
@@ -293,7 +293,7 @@ def test_a_clock_that_is_off_is_in_the_way(host: Host, wanted: Fields, monkeypat
 def test_too_small_a_disk_is_in_the_way(host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
-    with pytest.raises(Refused, match=r"the backup needs \d+ MB") as caught:
+    with pytest.raises(Failed, match=r"the backup needs \d+ MB") as caught:
         gates.preflight(host.parsed(**wanted))
     assert len(caught.value.answer.said) == 1
 
@@ -328,3 +328,23 @@ def test_rules_that_fit_no_key_are_asked_about_at_a_first_rollout(
         database.rpush("waiting:6666:720P", "c-1")
         host.done("preflight", wanted=wanted)
     database.flushall()
+
+
+def test_settings_that_the_new_program_would_refuse_are_named_before_anything_is_stopped(
+    tmp_path: Path, database: redis.Redis, prefect: str
+) -> None:
+    """What a person wrote into .env counts, too."""
+    database.flushall()
+    with a_host(tmp_path, "teacher") as host:
+        url = url_of(database).replace("//", "//:hidden@")
+        wanted = host.wanted(redis_url=url, prefect_api_url=prefect)
+        wanted["env"] |= {"PREFECT_API_AUTH_STRING": f"admin:{PASSWORD}", "ECS_HOSTS": "ssh://transcode@192.0.2.41"}
+        assert refused(host, wanted) == [
+            "ECS_HOSTS is set, so ECS_SSH_KEY, ECS_KNOWN_HOSTS, UPLOAD_URL, PUBLIC_URL must be set too."
+        ]
+        wanted["env"] |= {"ECS_SSH_KEY": "/etc/lectern/ecs_key", "ECS_KNOWN_HOSTS": "/etc/lectern/ecs_known_hosts"}
+        with (host.code / ".env").open("a") as file:
+            file.write("UPLOAD_URL=https://store.example/put\nPUBLIC_URL=https://store.example\n")
+        host.done("preflight", wanted=wanted)
+        (said,) = refused(host, {**wanted, "env": {**wanted["env"], "MAX_ECS_JOBS": "none"}})
+        assert "MAX_ECS_JOBS" in said

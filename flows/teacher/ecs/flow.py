@@ -16,7 +16,7 @@ from lectern.effects.files import origin
 from lectern.effects.files.origin import Allowed
 from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.transcodings import Due
-from lectern.errors import LecternError, Misuse
+from lectern.errors import LecternError
 from lectern.places import PUBLIC
 from lectern.settings import TeacherSettings
 from lectern.shown import shown
@@ -31,15 +31,7 @@ def check(settings: TeacherSettings) -> None:
     if not settings.ecs_hosts:
         return
     hosts(settings)
-    needed = {
-        "ECS_SSH_KEY": settings.ecs_ssh_key,
-        "ECS_KNOWN_HOSTS": settings.ecs_known_hosts,
-        "UPLOAD_URL": settings.upload_url,
-        "PUBLIC_URL": settings.public_url,
-    }
-    missing = [name for name, value in needed.items() if not value]
-    if missing:
-        raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
+    settings.refuse_half_ecs()
     attempt.target(settings)
     Allowed.parse(settings.allowed_origins)
 

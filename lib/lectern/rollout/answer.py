@@ -1,10 +1,12 @@
-"""What a step answers: whether it changed anything, in sentences, differences, and times."""
+"""What a step answers: whether it changed anything, in sentences, differences, and times; also if it fails."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from lectern.errors import LecternError
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,11 @@ class Answer:
             "steps": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in self.steps],
             **self.more,
         }
+
+
+class Failed(LecternError):
+    """A step failed, and *answer* tells how far it came, or has a sentence for each fault."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__(message)
+        self.answer = answer

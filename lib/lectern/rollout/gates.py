@@ -10,7 +10,7 @@ import httpx
 from lectern.effects.redis import rekey
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import on_air, plan, playout, redis_keys, rollback
-from lectern.rollout.answer import Answer
+from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import database, make
 from lectern.rollout.host import durable
 from lectern.rollout.host.supervisor import Supervisor
@@ -25,16 +25,8 @@ ASK_TIMEOUT_S = 10.0
 Gate = Callable[[Wanted], Iterator[str]]
 
 
-class Refused(LecternError):
-    """Something is in the way; *answer* has a sentence for each thing."""
-
-    def __init__(self, message: str, answer: Answer) -> None:
-        super().__init__(message)
-        self.answer = answer
-
-
 def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
-    """How far this host is and what is to be done; raises Refused with everything that is in the way.
+    """How far this host is and what is to be done; raises Failed with everything that is in the way.
 
     A *check* is made also before the release is staged, and before wget is installed.
     """
@@ -47,7 +39,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
         answer.say(*found)
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
         told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
-        raise Refused(f"{count} in the way of {wanted.id}: {told}", answer)
+        raise Failed(f"{count} in the way of {wanted.id}: {told}", answer)
     answer.say(*(said for one in plan.of(wanted, journal).values() for said in one.said))
     return answer
 
@@ -133,12 +125,14 @@ def database_schema(wanted: Wanted) -> Iterator[str]:
 
 
 def settings(wanted: Wanted) -> Iterator[str]:
-    """Files of settings that can be read and edited."""
+    """Files of settings that can be read and edited, and that the new program starts with."""
     for one in files.all_of(wanted):
         try:
             one.pending()
         except Misuse as error:
             yield error.message
+            return
+    files.refuse_useless(wanted)
 
 
 def programs(wanted: Wanted) -> Iterator[str]:

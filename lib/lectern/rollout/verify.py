@@ -8,7 +8,7 @@ from lectern import words
 from lectern.effects.rows import schema
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import rollback
-from lectern.rollout.answer import Answer
+from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import database, make, store
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import Health
@@ -21,23 +21,15 @@ NOTES = 60
 """Number of lines of the journal that are told, the newest ones."""
 
 
-class NotAsWanted(LecternError):
-    """The host is not as it should be; *answer* has a sentence a fault."""
-
-    def __init__(self, message: str, answer: Answer) -> None:
-        super().__init__(message)
-        self.answer = answer
-
-
 def run(wanted: Wanted) -> Answer:
-    """See that a finished rollout is wholly there, one that was rolled back wholly gone; raises NotAsWanted."""
+    """See that a finished rollout is wholly there, one that was rolled back wholly gone; raises Failed."""
     journal = Journal.of(wanted)
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state})
     faults = list(_FAULTS[state](wanted, journal))
     if faults:
         answer.say(*faults)
-        raise NotAsWanted(f"{wanted.id} ({state}): {' '.join(faults)}", answer)
+        raise Failed(f"{wanted.id} ({state}): {' '.join(faults)}", answer)
     answer.say(f"{wanted.id} ({state}): all is as it should be.")
     return answer
 

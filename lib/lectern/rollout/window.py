@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
-from lectern.rollout.answer import Answer
+from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import make
 from lectern.rollout.host import supervisor
 from lectern.rollout.host.supervisor import States
@@ -21,14 +21,6 @@ from lectern.rollout.wanted import Wanted
 
 COMMIT = "commit"
 """The last task: the other programs are as they were, and the journal says that all is done."""
-
-
-class Undone(LecternError):
-    """The window failed, and the host is as it was before; *answer* tells how far it came."""
-
-    def __init__(self, message: str, answer: Answer) -> None:
-        super().__init__(message)
-        self.answer = answer
 
 
 class Pace(Protocol):
@@ -130,7 +122,7 @@ class Window:
 def run(wanted: Wanted) -> Answer:
     """Do all of the window, or undo it; one that is committed is not done again, one that was killed goes on.
 
-    Raises Undone where it failed and the host is as before, CallAPerson where even that failed, Misuse before any
+    Raises Failed where it failed and the host is as before, CallAPerson where even that failed, Misuse before any
     change where it may not begin.
     """
     with Interruption() as interruption, locked(wanted.rollout_dir):
@@ -196,7 +188,7 @@ def _undone(window: Window, error: BaseException) -> LecternError:
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
     window.answer.more["downtime_s"] = round(silent_s, 3)
-    return Undone(f"{why} The host was rolled back and is as it was before.", window.answer)
+    return Failed(f"{why} The host was rolled back and is as it was before.", window.answer)
 
 
 def _words(error: BaseException) -> str:

@@ -82,9 +82,14 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     return _set(kept, back, {binding.key: _value(binding) for binding in _bindings(before) if binding.key in back})
 
 
+def loaded(text: str) -> Mapping[str, str | None]:
+    """The values as the settings will read them."""
+    return dotenv_values(stream=io.StringIO(_NEWLINE.sub("\n", text)))
+
+
 def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
-    """The names whose values are not as *wanted*, as the settings will read them."""
-    found = dotenv_values(stream=io.StringIO(_NEWLINE.sub("\n", text)))
+    """The names whose values are not as *wanted*."""
+    found = loaded(text)
     return [name for name, value in wanted.items() if found.get(name) != value]
 
 
@@ -93,7 +98,7 @@ def has_secrets(wanted: Mapping[str, str]) -> bool:
     return any(name.lower() not in HARMLESS for name in wanted)
 
 
-def masked(text: str) -> str:
+def shown(text: str, _wanted: Mapping[str, str] | None = None) -> str:
     """*text* for people to read: a value is shown only where its name is a harmless one, comments not at all."""
     lines: list[str] = []
     for binding in _bindings(text):
@@ -101,8 +106,8 @@ def masked(text: str) -> str:
         blank = _NEWLINE.sub("\n", head[0] if head else "")
         lines.append("\n" * blank.count("\n"))
         if binding.key is not None:
-            shown = binding.value if binding.key.lower() in HARMLESS else MASK
-            lines.append(f"{binding.key}={(shown or '').encode('unicode_escape').decode()}\n")
+            value = binding.value if binding.key.lower() in HARMLESS else MASK
+            lines.append(f"{binding.key}={(value or '').encode('unicode_escape').decode()}\n")
         elif binding.original.string.strip():
             lines.append(f"# {MASK}\n")
     return "".join(lines)

@@ -1,8 +1,9 @@
 """Puts the wanted values into a host's files of settings (``.env``, the teacher's JSON), and takes them back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
@@ -11,6 +12,7 @@ from lectern.rollout.backup.before import Before
 from lectern.rollout.host import durable
 from lectern.rollout.settings import env_file, json_config
 from lectern.rollout.wanted import Wanted
+from lectern.settings import StreamerSettings, TeacherSettings
 
 
 @dataclass(frozen=True)
@@ -20,33 +22,30 @@ class SettingsFile:
     path: Path
     wanted: Mapping[str, Any]
     user: str
-    read: Callable[[Path], str]
-    edited: Callable[[str, Mapping[str, Any]], str]
-    taken_back: Callable[[str, Mapping[str, Any], str], str]
-    missing_from: Callable[[str, Mapping[str, Any]], list[str]]
-    shown: Callable[[str], str]
-    has_secrets: Callable[[Mapping[str, Any]], bool]
+    kind: ModuleType
+    """`env_file` or `json_config`, which have the same functions."""
 
     def pending(self) -> list[Difference]:
         """What `apply` would change, masked. Raises Misuse where the file cannot be read."""
-        text = self.read(self.path)
-        new = self._new(text)
-        return [] if new == text else [Difference(str(self.path), self.shown(text), self.shown(new))]
+        text, new = self.kind.read(self.path), self.new()
+        shown = [self.kind.shown(one, self.wanted) for one in (text, new)]
+        return [] if new == text else [Difference(str(self.path), *shown)]
 
-    def _new(self, text: str) -> str:
+    def new(self) -> str:
+        """The text with the wanted values."""
+        text = self.kind.read(self.path)
         try:
-            return self.edited(text, self.wanted)
+            return str(self.kind.edited(text, self.wanted))
         except Misuse as error:
             raise Misuse(f"{self.path}: {error.message}") from error
 
     def apply(self) -> list[str]:
         """Edit the file, keeping its owner; its mode stays, but nobody reads a secret who need not."""
         durable.sweep(self.path)
-        text = self.read(self.path)
-        new = self._new(text)
+        text, new = self.kind.read(self.path), self.new()
         if new == text:
             return []
-        names = ", ".join(self.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
+        names = ", ".join(self.kind.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
         said = [f"{self.path}: set {names}."]
         owner = self._owner()
         if self.path.exists() and owner.mode != durable.Owner.of(self.path).mode:
@@ -60,13 +59,13 @@ class SettingsFile:
         if not self.path.exists():
             return private
         found = durable.Owner.of(self.path)
-        if not self.has_secrets(self.wanted):
+        if not self.kind.has_secrets(self.wanted):
             return found
         return replace(found, mode=found.mode & (0o600 if found.uid == private.uid else 0o640))
 
     def faults(self) -> list[str]:
         """A sentence where the file has other values than are wanted."""
-        missing = self.missing_from(self.read(self.path), self.wanted) if self.wanted else []
+        missing = self.kind.missing_from(self.kind.read(self.path), self.wanted) if self.wanted else []
         return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
 
     def take_back(self, before: Before) -> list[str]:
@@ -77,14 +76,14 @@ class SettingsFile:
         if now == data or now is None:
             return self._missing_now(kept.owner, data) if now is None else []
         text = before.text(self.path)
-        if now.decode(errors="surrogateescape") == self.edited(text, self.wanted):
+        if now.decode(errors="surrogateescape") == self.kind.edited(text, self.wanted):
             if data is None:
                 durable.remove(self.path)
                 return [f"{self.path}: taken out, as there was none."]
             durable.write(self.path, data, kept.owner)
             return [f"{self.path}: put back."]
         try:
-            mine = self.taken_back(self.read(self.path), self.wanted, text)
+            mine = self.kind.taken_back(self.kind.read(self.path), self.wanted, text)
         except Misuse as error:
             return [f"{error.message} It was left as it is; the one from before is in the backup."]
         if mine.encode() == now:
@@ -106,44 +105,36 @@ class SettingsFile:
         if now is None:
             return False
         try:
-            text = self.read(self.path)
-            return self.taken_back(text, self.wanted, before.text(self.path)) == text
+            text = self.kind.read(self.path)
+            return bool(text == self.kind.taken_back(text, self.wanted, before.text(self.path)))
         except Misuse:
             return True  # a person's own text: it was left as it is
 
 
 def env(wanted: Wanted) -> SettingsFile:
     """The host's ``.env``."""
-    return SettingsFile(
-        wanted.env_path,
-        wanted.env,
-        wanted.user,
-        env_file.read,
-        env_file.edited,
-        env_file.taken_back,
-        env_file.missing_from,
-        env_file.masked,
-        env_file.has_secrets,
-    )
+    return SettingsFile(wanted.env_path, wanted.env, wanted.user, env_file)
 
 
 def config(wanted: Wanted) -> SettingsFile | None:
     """The teacher's old JSON config, where the inventory names one."""
     if wanted.config_path is None or not wanted.config:
         return None
-    return SettingsFile(
-        wanted.config_path,
-        wanted.config,
-        wanted.user,
-        json_config.read,
-        json_config.edited,
-        json_config.taken_back,
-        json_config.missing_from,
-        lambda text: json_config.shown(text, wanted.config),
-        lambda _: False,  # two times in milliseconds
-    )
+    return SettingsFile(wanted.config_path, wanted.config, wanted.user, json_config)
 
 
 def all_of(wanted: Wanted) -> list[SettingsFile]:
     """In the order in which they are edited."""
     return [one for one in (config(wanted), env(wanted)) if one is not None]
+
+
+def refuse_useless(wanted: Wanted) -> None:
+    """Raise Misuse if the new program will refuse the settings that it will find."""
+    file = env(wanted)
+    found = {name.lower(): value for name, value in env_file.loaded(file.new()).items() if value is not None}
+    if "teacher_config" in found:
+        found["teacher_config"] = str(wanted.code_dir / found["teacher_config"])
+    if wanted.role == "streamer":
+        StreamerSettings.load(_env_file=None, **found)
+    else:
+        TeacherSettings.load(_env_file=None, **found).refuse_half_ecs()

@@ -17,6 +17,7 @@ VAULT_PASSWORD = "made-up-vault-password"
 SECRET = "b5d1c0ffee0ddba11ad"
 """Every secret of the vault; no run may show it."""
 TYPED_S = 1500.0
+STORE = "https://store.example/renditions"
 EXAMPLES = {
     "teacher1": "teacher2",
     "staging-teacher": "teacher2",
@@ -69,6 +70,12 @@ class Clone:
         )
         assert number == 1, "hosts.yml says how an ECS host is written"
         hosts.write_text(text)
+        teachers = base / "group_vars/teachers/main.yml"
+        text = re.sub(
+            '^(teacher_(?:upload|public)_url): ""$', rf"\1: {STORE}", teachers.read_text(), flags=re.MULTILINE
+        )
+        assert text.count(STORE) == 2, "it says where renditions are put and read"
+        teachers.write_text(text)
         text = re.sub(
             r"(?<=^lectern_control: )\S+", self.hosts.addresses["teacher"], everywhere.read_text(), flags=re.MULTILINE
         )
