@@ -58,9 +58,10 @@ def test_before_anything_was_done_nothing_is_touched(host: Host) -> None:
 def test_what_was_written_since_the_window_stays(host: Host) -> None:
     finished(host)
     booked(host)
-    host.done("rollback")
+    answer = host.done("rollback")
     assert "new" in classes(host)
     assert host.lost() == set()
+    assert f"Down for {answer['rollback_downtime_s']} s." in answer["said"]
 
 
 def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on(host: Host) -> None:

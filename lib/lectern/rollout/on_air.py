@@ -23,48 +23,46 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
 
     From one release of ours to the next none is harmed that the playout holds; a teacher's inbox keeps what comes.
     """
-    is_upgrade = Journal.of(wanted).behind(wanted.id) is not None
-    held = playout.held(wanted) if is_upgrade and wanted.role == "streamer" else Held()
+    held = _held(wanted)
     if wanted.role == "teacher":
-        found = [] if is_upgrade else sorted(_of_teacher(wanted, now))
+        found, why = [] if held else list(_of_teacher(wanted, now)), "not yet placed on a streamer, and due"
     else:
-        found = sorted(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held))
-    if not found:
-        return []
-    what = "on air or due" if wanted.role == "streamer" else "not yet placed on a streamer, and due"
-    last = max(until for _, until, _ in found)
-    why = _unheld(held) if is_upgrade else ""
-    told = (
-        f"{some([name for _, _, name in found], len(found))}: {what} within {wanted.quiet_minutes:g} minutes{why}. "
-        f"Roll out after {at(last)}, or with -e rollout_quiet_minutes=0 where only those count that are on air."
-    )
-    return [told]
+        found, why = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held)), "on air or due"
+    what = f"{why} within {wanted.quiet_minutes:g} minutes{_unheld(held)}. Roll out after"
+    return _told(found, what, "with -e rollout_quiet_minutes=0 where only those count that are on air")
 
 
 def cut_now(wanted: Wanted, now: float) -> list[str]:
     """A sentence for the classes that a rollback at *now* (epoch seconds) would cut; none if there are none."""
     if wanted.role == "teacher":
         return []
-    is_bridged = Journal.of(wanted).behind(wanted.id) is not None
-    held = playout.held(wanted) if is_bridged else Held()
-    found = sorted(_of_streamer(wanted, now, 0, held))
+    held = _held(wanted)
+    what = f"on air, and would be cut{_unheld(held)}. Roll back after"
+    return _told(list(_of_streamer(wanted, now, 0, held)), what, "now with -e even_on_air=true")
+
+
+def _held(wanted: Wanted) -> Held | None:
+    """What the playout holds meanwhile; None if the old program, which has none, is behind this rollout."""
+    if Journal.of(wanted).behind(wanted.id) is None:
+        return None
+    return playout.held(wanted) if wanted.role == "streamer" else Held()
+
+
+def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
     if not found:
         return []
-    last = max(until for _, until, _ in found)
-    why = _unheld(held) if is_bridged else ""
-    told = (
-        f"{some([name for _, _, name in found], len(found))}: on air, and would be cut{why}. Roll back after "
-        f"{at(last)}, or now with -e even_on_air=true."
-    )
-    return [told]
+    named = some([name for _, _, name in sorted(found)], len(found))
+    return [f"{named}: {what} {at(max(until for _, until, _ in found))}, or {otherwise}."]
 
 
-def _unheld(held: Held) -> str:
+def _unheld(held: Held | None) -> str:
     """Why the playout does not air them meanwhile."""
+    if held is None:
+        return ""
     return f", and the playout does not hold them ({held.why_none or 'the resident has not told it of them yet'})"
 
 
-def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held) -> Iterator[tuple[float, float, str]]:
+def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held | None) -> Iterator[tuple[float, float, str]]:
     soon = now + within_s
     with store.of(wanted).reading() as connection:
         known = old_tables.classes(connection)
@@ -74,7 +72,7 @@ def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held) -> Ite
             if (
                 start is None
                 or end is None
-                or row.class_id in held.classes
+                or (held is not None and row.class_id in held.classes)
                 or (state is not None and state not in LIVE_AIRINGS)
             ):
                 continue

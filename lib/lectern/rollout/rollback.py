@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import dropwhile
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
@@ -31,23 +33,23 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     """
     answer = Answer()
     journal = Journal.of(wanted)
-    if check:
-        answer.changed = _is_due(wanted, journal, answer)
-        if answer.changed and journal.state(wanted.id) == "finished":
-            refuse_harm(wanted, journal)
-        if answer.changed:
-            answer.say(f"{wanted.id} would be rolled back, to {_words(journal.behind(wanted.id))}.")
-        return answer
     if not wanted.rollout_dir.exists():
-        answer.say(f"{wanted.id} has never been on this host; nothing was changed.")
-        return answer
-    with Interruption(), locked(wanted.rollout_dir):
-        if _is_due(wanted, journal, answer):
-            if journal.state(wanted.id) == "finished":
-                refuse_harm(wanted, journal)
-            take_back(wanted, journal, answer)
-            history = journal.history()
-            answer.more |= {"state": history.state(wanted.id), "standing": list(history.standing)}
+        return Answer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
+    with ExitStack() as alone:
+        if not check:
+            alone.enter_context(Interruption())
+            alone.enter_context(locked(wanted.rollout_dir))
+        if not _is_due(wanted, journal, answer):
+            return answer
+        if journal.state(wanted.id) == "finished":
+            refuse_harm(wanted, journal)
+        if check:
+            answer.changed = True
+            answer.say(f"{wanted.id} would be rolled back, to {_words(journal.behind(wanted.id))}.")
+            return answer
+        take_back(wanted, journal, answer)
+        history = journal.history()
+        answer.more |= {"state": history.state(wanted.id), "standing": list(history.standing)}
     return answer
 
 
@@ -102,22 +104,20 @@ class _Way:
     wanted: Wanted
     journal: Journal
     answer: Answer
-    notes: list[Note]
     left: list[str] = field(default_factory=list)
     """What could not be taken back yet, in sentences."""
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
         self.silent = make.silent(self.wanted)
-        self.states = states_before(self.notes)
+        self.states = states_before(self.journal.round(self.wanted.id))
         self.behind = self.journal.behind(self.wanted.id)
 
     def has(self, step: str, state: str = "begin", *, since_rollback: bool = False) -> bool:
         """Whether the journal of this round has the step."""
-        notes = self.notes
+        notes = self.journal.round(self.wanted.id)
         if since_rollback:
-            begun = [at for at, note in enumerate(notes) if note.step == "rollback"]
-            notes = notes[begun[0] :] if begun else []
+            notes = list(dropwhile(lambda note: note.step != "rollback", notes))
         return any((note.step, note.state) == (step, state) for note in notes)
 
     def step(self, title: str, name: str, work: Callable[[], None]) -> None:
@@ -168,11 +168,6 @@ class _Way:
             self.answer.say(*one.take_back(copied.before))
         self.answer.say(*switch.take_back(wanted, copied.before))
 
-    def has_withdrawn(self) -> bool:
-        """Whether the teacher was told by this rollback that the old program has the streamer."""
-        notes = self.journal.round(self.wanted.id)
-        return any((note.step, note.state) == ("withdraw", "done") for note in notes)
-
     def reload(self) -> None:
         self.supervisor.begin_anew(self.states)
         gone = self.silent is not None and self.silent.before.data(self.wanted.conf) is None
@@ -216,8 +211,7 @@ class _Way:
 def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
     """Take the window of *wanted* back, as far as it has come; the caller holds the lock."""
     answer.changed = True
-    notes = journal.round(wanted.id)
-    way = _Way(wanted, journal, answer, notes)
+    way = _Way(wanted, journal, answer)
     is_reloaded = way.has("reload", "done", since_rollback=True)
     if not is_reloaded:
         way.refuse_without_copy()
@@ -233,10 +227,11 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
             way.put_back()
         way.step("reload", "reload", way.reload)
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
+        answer.say(f"Down for {answer.more['rollback_downtime_s']} s.")
     with answer.timed("back: it answers"):
         way.well()
     way.follow()
-    if way.has_withdrawn():
+    if way.has("withdraw", "done"):
         answer.say(*withdrawal.confirmed(wanted))
     way.finish()
 
