@@ -23,6 +23,10 @@ TRIES = 3
 PATIENCE_S = 3.0
 """Seconds after which Prefect is asked no further time: the work of a class that begins soon waits for it."""
 
+SHUNNED_S = 30.0
+"""Seconds for which work that needs no run is done without, after Prefect took none: a line of fifty downloads would
+wait five minutes for a Prefect that hangs, each at the front of the line for itself."""
+
 
 class Beside:
     """A few runs are begun at a time, those of the same parameters once; each is tried again, and none for ever."""
@@ -31,6 +35,7 @@ class Beside:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
+        self._shunned_until = 0.0
 
     def begin(
         self,
@@ -71,19 +76,13 @@ class Beside:
         needs_run: bool,
     ) -> None:
         of_batch.set(None)  # what is logged here is of no batch
-        key = f"{name} {uuid4().hex}"
-        why = ""
         async with self._places:
-            began = time.monotonic()
-            for tries in range(TRIES):
-                try:
-                    await runs.start(flow, parameters, name=name, tags=tags, key=key)
-                except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
-                    why = error.message if isinstance(error, TryAgain) else repr(error)
-                    if time.monotonic() - began > PATIENCE_S:
-                        break
-                    await asyncio.sleep(backoff_s(tries))
-                else:
+            if not needs_run and time.monotonic() < self._shunned_until:
+                why = "Prefect took no run just before"
+            else:
+                why = await _asked(runs, flow, parameters, name, tags)
+                self._shunned_until = time.monotonic() + SHUNNED_S if why else 0.0
+                if not why:
                     return
         if runs.draining() or needs_run:
             log.warning("%s: needs a run, which cannot begin yet: %s", name, why)
@@ -99,3 +98,19 @@ class Beside:
             await runs.without(flow, parameters)
         except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)
             log.error("%s: failed without a run, the sweeper tries again: %r", name, error)
+
+
+async def _asked(runs: "ResidentRuns", flow: str, parameters: Mapping[str, Any], name: str, tags: Sequence[str]) -> str:
+    """Begin a run; returns why it cannot begin, or nothing."""
+    key, began, why = f"{name} {uuid4().hex}", time.monotonic(), ""
+    for tries in range(TRIES):
+        try:
+            await runs.start(flow, parameters, name=name, tags=tags, key=key)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
+            why = error.message if isinstance(error, TryAgain) else repr(error)
+            if time.monotonic() - began > PATIENCE_S:
+                break
+            await asyncio.sleep(backoff_s(tries))
+        else:
+            return ""
+    return why or "it is not known why"
