@@ -32,10 +32,10 @@ def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     engine.dispose()
 
 
-def admitted(host: Host[StreamerSettings], size_bytes: int) -> tuple[str, int | None]:
-    """State and code of a class whose recording has so many bytes."""
+def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG_S) -> tuple[str, int | None]:
+    """State and code of a class whose recording has so many bytes, and that is over after *left_s*."""
     now = hosts.now()
-    fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=int(now) + LONG_S).to_json())
+    fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=now + left_s).to_json())
     one = Prepare(**{**fields, "cmd": "prepare", "video_url": URL}).named({})
     with transaction(host.engine) as connection:
         looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
@@ -65,3 +65,8 @@ def test_what_is_on_the_disk_already_is_not_downloaded_again(host: Host[Streamer
     with part.open("wb") as file:
         file.truncate(int(host.settings.download_rate_bytes * 120))
     assert admitted(host, size_bytes)[0] == "waiting"
+
+
+def test_a_class_that_is_over_is_refused_as_ended(host: Host[StreamerSettings]) -> None:
+    """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
+    assert admitted(host, 1, left_s=-1) == ("refused", errors.ENDED.number)

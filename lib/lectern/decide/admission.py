@@ -75,11 +75,11 @@ def wanted(
         if one.stem in here:
             found.append(Wanted(one.class_id, one.stem))
         elif isinstance(there, Coming):
-            why = _too_late(changes, one, there)
-            if why is None:
+            refusal = _too_late(changes, one, there)
+            if refusal is None:
                 found.append(Wanted(one.class_id, one.stem, there.size_bytes))
             else:
-                changes.refuse(one, errors.NOT_READY_FOR_START, why)
+                changes.refuse(one, *refusal)
         else:
             changes.refuse(one, *_why_not(there))
     return found
@@ -91,14 +91,17 @@ def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
     return found.code or DOWNLOAD_FAILED, found.message
 
 
-def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> str | None:
+def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
     """Why a recording cannot be there before its class is over, even if no other download is before it."""
     now, settings = changes.now, changes.settings
+    if one.end_time <= now:
+        return errors.ENDED, "it ended before its rendition was there"
     takes_s = coming.left_bytes / settings.download_rate_bytes
     if now + takes_s < one.end_time:
         return None
     takes = f"its {coming.left_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
-    return f"{one.stem} cannot be there before the class ends in {max(one.end_time - now, 0):.0f} s: {takes}"
+    why = f"{one.stem} cannot be there before the class ends in {one.end_time - now:.0f} s: {takes}"
+    return errors.NOT_READY_FOR_START, why
 
 
 def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission]) -> None:
