@@ -1,5 +1,6 @@
 """Judges a day from outside: by the answers on the bus, the pushes received, and the rows of the databases."""
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -95,12 +96,12 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
         said = set(answers.get(class_id, []))
         if not said:
             verdict.lost.append(class_id)
-        elif len(said) > 1:
+        elif len(said) > 1 and not _was_cancelled(play, class_id, answers[class_id]):
             verdict.answered_twice.append(f"{class_id}: {sorted(said)}")
         else:
             verdict.answered_once += 1
             verdict.promised += said == {("success", 0)}
-        wrong = {code for _, code in said} - allowed(play, one)
+        wrong = {code for _, code in said} - allowed(play, one) - ({411} if len(said) > 1 else set())
         if wrong:
             verdict.refused_in_vain.append(f"{class_id} ({one.kind}): {sorted(wrong)}")
         pushes = [push for push in world.stage.pushes(class_id) if push.first_media_at is not None]
@@ -114,6 +115,13 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
     for who in HOSTS[1:]:
         verdict.citations_wrong += _citations(play, who)
     return verdict
+
+
+def _was_cancelled(play: Play, class_id: str, said: Sequence[tuple[str, int]]) -> bool:
+    """Whether a promised class was cancelled, and its booking delivered once more after that."""
+    before = list(itertools.takewhile(lambda one: one == ("success", 0), said))
+    is_so = play.world.stage.order(class_id).get("state") == "cancelled"
+    return is_so and bool(before) and {code for _, code in said[len(before) :]} == {411}
 
 
 def _judge_odd(play: Play, answers: Mapping[str, list[tuple[str, int]]], verdict: Verdict) -> None:
@@ -152,14 +160,16 @@ def overlap_s(pushes: list[Publish]) -> float:
 def _citations(play: Play, who: str) -> list[str]:
     """What is cited, beside what the teacher's bookings say should be.
 
-    A class that is broken keeps its citation until its end; that of an odd class may be years ahead.
+    A class that is broken keeps its citation until its end, unless its last streamer had no room for it; the end of an
+    odd class may be years ahead.
     """
     stage = play.world.stage
     booked = stage.rows(
         "teacher",
         "select coalesce(url_stem, record_id) as record, resolution from order_list"
         " where streamer = ? and (state in ('placed', 'ready')"
-        " or (state = 'broken' and class_id like 'odd-%' and end_time > ?))",
+        " or (state = 'broken' and class_id like 'odd-%' and end_time > ?"
+        " and coalesce(message, '') not like streamer || ': 316 %'))",
         stage.name(who),
         time.time(),
     )
