@@ -1,10 +1,13 @@
 """What is read of a database for people; and what its errors do not say."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.effects.rows import events, status
+from lectern.effects.rows import bookings, events, schema, status, timetable
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
@@ -60,3 +63,24 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teache
             "6": [],
         }
         assert told("c-3") == ["c-3"]
+
+
+def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> None:
+    """SQLite would look for the classes by the index of revisions, in which all of them are alike."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    asked: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
+    with reading(engine) as connection:
+        timetable.due(connection, NOW)
+        timetable.following(connection, NOW)
+        timetable.of_time(connection, NOW, NOW + 86_400, None, 200)
+        timetable.outcomes(connection, NOW, NOW + 86_400, None)
+        bookings.unended(connection, NOW)
+        bookings.unready(connection, NOW, NOW, NOW + 600)
+        wanted = [one for one in asked if one[0].startswith("SELECT")]
+        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all() for text, given in wanted]
+    engine.dispose()
+    assert len(plans) == 6
+    searched = [str(plan[0][3]) for plan in plans]
+    assert all("ix_order_list_start_time" in one or "ix_order_list_state" in one for one in searched), searched

@@ -271,7 +271,7 @@ async def test_an_odd_day_is_today(client: httpx.AsyncClient, host: Host[Teacher
 async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:
-    """A page of them; the bound of 0.3 s is for a machine that does nothing else, here it is five times as long."""
+    """A page of them. The processor's time is what is bound: what stands beside this on the machine does not count."""
     midnight = NOON - 12 * 3600
     rows = [order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in range(10_000)]
     with transaction(host.engine) as connection:
@@ -279,11 +279,11 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
     await let_in(client, host)
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         await client.get("/")
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     answer = await client.get("/")
-    assert sorted(took)[2] < 1.5
+    assert sorted(took)[2] < 0.15
     assert "<b>10000</b>" in answer.text
     assert len(answer.content) < 300_000
     assert "c-9999" in (await client.get("/?page=49")).text

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from lectern.cli.terms import on_bus
 from lectern.decide import sending
-from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables.look import open_to_look
+from lectern.effects.rows.tables.shared import Role
 from lectern.errors import LecternError, Misuse
 from lectern.playout.client import Client, Refused, Unreachable
 from lectern.settings import Settings, StreamerSettings, TeacherSettings

@@ -2,8 +2,9 @@
 
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
@@ -83,19 +84,16 @@ def of_day(
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution
     outcomes = timetable.outcomes(connection, begins, until, institution)
     found = timetable.of_time(connection, begins, until, institution, ROWS, page * ROWS)
-    due = [
-        one for one in timetable.due(connection, now) if institution in {None, one.booked and one.booked.institution}
-    ]
-    in_time = [_line(one, words, now) for one in due]
+    due = [_stood(one, words, now) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
     day = Day(
         now,
         begins,
         sum(outcomes.values()),
         page,
         outcomes,
-        [_line(one, words, now) for one in found],
-        [one for one in in_time if one.standing is Standing.ON_AIR][:LISTED],
-        [one for one in in_time if one.standing in MISSED][:LISTED],
+        [_line(*_stood(one, words, now), now) for one in found],
+        _listed(due, {Standing.ON_AIR}, now),
+        _listed(due, MISSED, now),
     )
     return day if institution is not None else _whole(connection, day, words, host)
 
@@ -117,14 +115,27 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, h
     )
 
 
-def _line(found: Found, words: Mapping[str, Word] | None, now: float) -> Line:
+def _is_theirs(one: Found, institution: str | None) -> bool:
+    return institution is None or (one.booked is not None and one.booked.institution == institution)
+
+
+def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[Found, Standing]:
     known = decide.with_word(found, words)
-    standing = decide.standing(known, now)
-    assert found.booked is not None  # the timetable has bookings only
-    said = found.booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
+    return known, decide.standing(known, now)
+
+
+def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing], now: float) -> list[Line]:
+    """The first that stand so: thousands may, and a sentence costs more than the standing."""
+    return [_line(*one, now) for one in islice((one for one in stood if one[1] in wanted), LISTED)]
+
+
+def _line(known: Found, standing: Standing, now: float) -> Line:
+    booked = known.booked
+    assert booked is not None  # the timetable has bookings only
+    said = booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
         said += f"; dead air: {known.dead_air}"
-    return Line(found.booked, standing, said)
+    return Line(booked, standing, said)
 
 
 _SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.CANCELLED}

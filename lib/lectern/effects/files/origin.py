@@ -9,6 +9,7 @@ import httpx
 import stamina
 
 from lectern.effects.files import lookup, tls
+from lectern.effects.files.promise import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.places import Address, Places
 from lectern.shown import shown
@@ -28,25 +29,6 @@ _TOLD_CHARACTERS = 200
 
 class Absent(Refuse):
     """The origin says that there is no such file."""
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on an origin as it promises it; None where it promises nothing. *url* is where redirects ended.
-
-    *address* is the checked one that answered.
-    """
-
-    url: str
-    size_bytes: int | None
-    etag: str | None
-    crc64: int | None
-    address: str | None = field(default=None, compare=False)
-
-    @property
-    def promise(self) -> tuple[int | None, str | None, int | None]:
-        """What differs where another file is in its place."""
-        return self.size_bytes, self.etag, self.crc64
 
 
 @dataclass(frozen=True)

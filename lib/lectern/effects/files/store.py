@@ -10,7 +10,7 @@ from typing import Any
 from fastcrc import crc64 as _crc64
 
 from lectern import stems
-from lectern.effects.files.origin import RemoteFile
+from lectern.effects.files.promise import RemoteFile
 from lectern.errors import Misuse
 from lectern.playout.index import path_of
 from lectern.shown import shown

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
-from lectern.effects.rows.tables.teacher import orders
+from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
@@ -194,7 +194,7 @@ def unreported(connection: Connection, before: float, now: float) -> list[Order]
 
 def unended(connection: Connection, before: float) -> list[Order]:
     """The classes that ended before *before*, and of which no streamer said how."""
-    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before) & orders.c.revises.is_(None)
+    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before) & IS_CLASS
     return where(connection, over)
 
 
@@ -208,7 +208,7 @@ def unready(connection: Connection, received_before: float, now: float, until: f
     """The classes that begin between *now* and *until*, were booked before *received_before*, and are not ready."""
     open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
     near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
-    near &= orders.c.revises.is_(None)
+    near &= IS_CLASS
     return [_order(row) for row in connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near))]
 
 

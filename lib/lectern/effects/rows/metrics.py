@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,10 +21,10 @@ from lectern.effects.rows import airings, bookings
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
+from lectern.effects.rows.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.facts import Usage
 from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState
 
-Role = Literal["teacher", "streamer"]
 NO_BOUND = Usage(0, 0)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 _seen = CollectorRegistry()

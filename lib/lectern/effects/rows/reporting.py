@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from lectern.effects.rows.tables.teacher import as_runs, orders, videos
+from lectern.effects.rows.tables.teacher import IS_CLASS, as_runs, orders, videos
 from lectern.facts import AsRun
 from lectern.states import RenditionState
 from lectern.stems import stem
@@ -14,7 +14,7 @@ _PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "
 
 
 def _its_time(since: float, until: float, institution: str | None) -> ColumnElement[bool]:
-    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & orders.c.revises.is_(None)
+    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & IS_CLASS
     return begins if institution is None else begins & (orders.c.institution_id == institution)
 
 

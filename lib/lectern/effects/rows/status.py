@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, literal, select
 
 from lectern.effects.rows import bookings, inbox, incidents, outbox, renditions, timetable, transcodings
 from lectern.effects.rows.tables import teacher as teacher_tables
@@ -54,6 +54,15 @@ def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int,
     """How many bookings came in which of the *hours* since *since* (epoch seconds), and to what they came."""
     orders = teacher_tables.orders
     came = orders.c.received_at
-    hour = case(*((came < since + 3600 * (one + 1), one) for one in range(hours)), else_=hours)
+    hour = _hour(came, since, 0, hours + 1)
     wanted = select(hour, orders.c.state, func.count()).where(came >= since).group_by(hour, orders.c.state)
     return [(int(at), BookingState(state), int(number)) for at, state, number in connection.execute(wanted)]
+
+
+def _hour(came: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
+    """Which hour from *first* to before *end*, halved until it is found: SQLite and PostgreSQL round differently."""
+    if end - first == 1:
+        return literal(first)
+    middle = (first + end) // 2
+    earlier, later = _hour(came, since, first, middle), _hour(came, since, middle, end)
+    return case((came < since + 3600 * middle, earlier), else_=later)

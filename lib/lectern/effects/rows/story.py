@@ -8,10 +8,9 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
 from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent
-from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
-from lectern.effects.rows.tables.shared import Journal
+from lectern.effects.rows.tables.shared import Journal, Role
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
 from lectern.facts import Airing, Order
 from lectern.shown import shown

@@ -1,23 +1,26 @@
 """The teacher's timetable: the classes of a time, for people."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from lectern.effects.rows.bookings import OPEN, OVER
-from lectern.effects.rows.tables.teacher import orders
-from lectern.facts import Order
-from lectern.states import BookingState, Resolution
+from lectern.effects.rows.tables.teacher import IS_CLASS, orders
+from lectern.states import BookingState
+from lectern.stems import stem
 from lectern.told import Booked, Found
 
-_COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
+_NAMES = (
+    *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
+    *("code", "message", "streamer", "institution_id", "placement"),
+)
+_COLUMNS = tuple(orders.c[name] for name in _NAMES)
 
 
 def due(connection: Connection, now: float) -> list[Found]:
     """The classes whose time it is at *now* (epoch seconds), and that were neither refused nor cancelled, nor ended."""
-    its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & orders.c.revises.is_(None)
+    its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & IS_CLASS
     its_time &= orders.c.state.in_((*OPEN, BookingState.BROKEN))
     return _found(connection, _selected(its_time))
 
@@ -25,7 +28,7 @@ def due(connection: Connection, now: float) -> list[Found]:
 def following(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
     later = (orders.c.start_time > now) & orders.c.state.not_in((*OVER, BookingState.BROKEN))
-    later &= orders.c.revises.is_(None)
+    later &= IS_CLASS
     found = _found(connection, _selected(later).limit(1))
     return found[0].booked if found else None
 
@@ -44,33 +47,20 @@ def outcomes(connection: Connection, since: float, until: float, institution: st
 
 
 def _begin(since: float, until: float, institution: str | None) -> ColumnElement[bool]:
-    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & orders.c.revises.is_(None)
+    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & IS_CLASS
     return begins if institution is None else begins & (orders.c.institution_id == institution)
 
 
 def _selected(which: ColumnElement[bool]) -> Select[Any]:
-    columns = (*_COLUMNS, orders.c.institution_id)
-    return select(*columns).where(which).order_by(orders.c.start_time, orders.c.class_id)
+    return select(*_COLUMNS).where(which).order_by(orders.c.start_time, orders.c.class_id)
 
 
 def _found(connection: Connection, wanted: Select[Any]) -> list[Found]:
-    return [Found(row.class_id, _booked(row)) for row in connection.execute(wanted)]
+    return [Found(row[0], _booked(row)) for row in connection.execute(wanted)]
 
 
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
-    given = {name: value for name, value in row._mapping.items() if name != "institution_id"}
-    resolution = Resolution(row.resolution) if row.resolution else None
-    one = Order(**{**given, "state": BookingState(row.state), "resolution": resolution})
-    times = (one.start_time, one.end_time)
-    return Booked(
-        one.class_id,
-        one.state,
-        one.stem,
-        *times,
-        one.code,
-        one.message,
-        one.streamer,
-        answered=True,
-        institution=row.institution_id,
-        placement=one.placement,
-    )
+    class_id, state, record_id, resolution, named, starts, ends, code, message, streamer, institution, placement = row
+    name = named or (stem(record_id, resolution) if record_id is not None else "")
+    known = (class_id, BookingState(state), name, starts, ends, code, message, streamer)
+    return Booked(*known, answered=True, institution=institution, placement=placement)

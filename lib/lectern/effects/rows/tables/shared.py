@@ -1,12 +1,15 @@
 """Columns of the tables that both roles keep: inbox, outbox, events."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import BigInteger, Dialect, Integer, Table, Text, TypeDecorator
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from lectern.states import InboxState
+
+Role = Literal["teacher", "streamer"]
 
 
 class Whole(TypeDecorator[int]):

@@ -1,6 +1,6 @@
 """The teacher's tables."""
 
-from sqlalchemy import MetaData, Text
+from sqlalchemy import MetaData, Text, func
 from sqlmodel import Field, SQLModel
 
 from lectern.effects.rows.tables.shared import (
@@ -209,3 +209,7 @@ duties = table_of(DutyRow)
 viewers = table_of(ViewerRow)
 as_runs = table_of(AsRunRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))
+
+IS_CLASS = func.coalesce(orders.c.revises, "") == ""
+"""The rows of classes, without those of revisions. SQLite would search for `revises IS NULL` by the index of revisions,
+in which all classes are alike, and read each class of the database."""
