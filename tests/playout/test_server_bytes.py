@@ -1,0 +1,213 @@
+"""A whole session against whatever bytes a server may send: in any form, in any portions, spoiled in any way."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp.chunks import Message, Parser
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
+from lectern.playout.rtmp.url import target
+
+TARGET = target("rtmp://live.example/app/room?token=1")
+NONCE = bytes(HANDSHAKE_BYTES - 8)
+SHAKE = b"\x03" + bytes(range(256)) * 6 + bytes(HANDSHAKE_BYTES)
+BUDGET = settings(max_examples=100, deadline=None)
+PROTOCOL, COMMANDS = 2, 3
+WAYS = st.sampled_from([COMMANDS, 5, 63, 64, 70, 319, 320, 400, 65_599])
+"""Chunk streams of each of the three sizes of their numbers."""
+
+Body = tuple[int, bytes]
+"""Kind and body of a message."""
+Noise = tuple[str, int, int, int, tuple[Body, ...]]
+"""What else a server does: what, on which chunk stream, a size or time, a form, messages in it."""
+
+
+@dataclass
+class Server:
+    """Says messages as RTMP allows: forms of headers, sizes of chunks, one message amid another, one given up."""
+
+    chunk_bytes: int = 128
+    last: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """Size, kind and time field of what came last on a chunk stream."""
+
+    def message(self, kind: int, body: bytes, *, on: int = COMMANDS, form: int = 0, time: int = 0) -> Iterator[bytes]:
+        """Its chunks, each as large as is agreed at its moment; a *form* that is not allowed is replaced by 0."""
+        size, before, said = len(body), self.last.get(on), time
+        if before is None or (form > 1 and before[:2] != (size, kind)):
+            form = 0
+        if form == 3 and before is not None:
+            said = before[2]
+        self.last[on] = size, kind, said
+        extended = said.to_bytes(4, "big") if said >= 0xFFFFFF else b""
+        whole = min(said, 0xFFFFFF).to_bytes(3, "big") + size.to_bytes(3, "big") + bytes([kind, 1, 0, 0, 0])
+        head = _basic(form, on) + whole[: (11, 7, 3, 0)[form]] + extended
+        while head:
+            part, body = body[: self.chunk_bytes], body[self.chunk_bytes :]
+            yield head + part
+            head = _basic(3, on) + extended if body else b""
+
+    def whole(self, kind: int, body: bytes, **how: int) -> bytes:
+        """A message at once."""
+        return b"".join(self.message(kind, body, **how))
+
+    def noise(self, did: Noise) -> bytes:
+        """What a server may do beside the conversation; the client must not lose its place."""
+        what, on, number, form, inner = did
+        if what == "size":
+            self.chunk_bytes = 128 + number % 5000
+            return self.whole(chunks.SET_CHUNK, self.chunk_bytes.to_bytes(4, "big"), on=PROTOCOL)
+        if what == "say":
+            return b"".join(self.whole(*one, on=on, form=form, time=number * 9001) for one in inner)
+        chunks_of = self.message(chunks.DATA, bytes(number % 9000), on=on, form=form, time=number * 9001)
+        begun = next(chunks_of)
+        said = b"".join(self.whole(*one, on=PROTOCOL) for one in inner)
+        if what == "amid":
+            return begun + said + self.noise(("size", PROTOCOL, number // 3, 0, ())) + b"".join(chunks_of)
+        given_up = self.whole(chunks.ABORT, on.to_bytes(4, "big"), on=PROTOCOL)
+        self.last.pop(on)  # whatever comes next there says all of itself
+        return begun + said + given_up
+
+
+def _basic(form: int, on: int) -> bytes:
+    if on < 64:
+        return bytes([form << 6 | on])
+    wide = 1 if on < 320 else 2
+    return bytes([form << 6 | wide - 1]) + (on - 64).to_bytes(wide, "little")
+
+
+def command(*values: amf0.Value) -> Body:
+    return chunks.COMMAND, amf0.encode(*values)
+
+
+def status(code: str) -> Body:
+    return command("onStatus", 0, None, {"level": "status", "code": code})
+
+
+PINGS = st.binary(min_size=4, max_size=4).map(lambda data: (chunks.CONTROL, b"\0\x06" + data))
+WINDOWS = st.integers(1024, 9000).map(lambda size: (chunks.WINDOW, size.to_bytes(4, "big")))
+BANDWIDTHS = st.integers(1, 2**31).map(lambda size: (chunks.BANDWIDTH, size.to_bytes(4, "big") + b"\2"))
+REMARKS = st.sampled_from(
+    [
+        status("NetStream.Play.Reset"),
+        command("onBWDone", 0, None),
+        command("_result", 99, None, {"code": "NetConnection.Connect.Success"}),
+        (chunks.AMF3_COMMAND, b"\0" + amf0.encode("onFCPublish", 0, None)),
+        (chunks.CONTROL, b"\0\0\0\0\0\1"),
+        (chunks.ACKNOWLEDGED, bytes(4)),
+        (22, bytes(300)),
+    ]
+)
+BODIES = st.lists(st.one_of(PINGS, WINDOWS, BANDWIDTHS, REMARKS), max_size=4).map(tuple)
+NOISE = st.lists(
+    st.tuples(
+        st.sampled_from(["say", "size", "amid", "aborted"]), WAYS, st.integers(1, 20_000), st.integers(0, 3), BODIES
+    ),
+    max_size=4,
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[bytes, bytes, list[Body]]:
+    """What a server sends until it is asked to publish, and from then on; and what it must be answered."""
+    server, asked = Server(), list[Body]()
+
+    def noise() -> bytes:
+        did = draw(NOISE)
+        asked.extend(one for each in did if each[0] != "size" for one in each[4])
+        return b"".join(server.noise(one) for one in did)
+
+    before = SHAKE + noise() + server.whole(*command("_result", 1, {}, {"level": "status"})) + noise()
+    before += server.whole(*command("_result", 4, None, 1), form=draw(st.integers(0, 3))) + noise()
+    after = noise() + server.whole(*status("NetStream.Publish.Start"), form=draw(st.integers(0, 3))) + noise()
+    return before, after, [one for body in asked for one in _answers(body)]
+
+
+def _answers(asked: Body) -> Iterator[Body]:
+    kind, body = asked
+    if kind == chunks.CONTROL and body[:2] == b"\0\x06":
+        yield chunks.CONTROL, b"\0\x07" + body[2:]
+    elif kind == chunks.BANDWIDTH:
+        yield chunks.WINDOW, body[:4]
+
+
+CUTS = st.lists(st.integers(0, 100_000), max_size=12)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+def said(owed: bytes) -> list[Message]:
+    """What a client sent after its handshake."""
+    return Parser().feed(owed[1 + 2 * HANDSHAKE_BYTES :])
+
+
+@BUDGET
+@given(conversations(), CUTS, CUTS, st.booleans())
+def test_a_session_comes_on_air_whatever_form_a_server_gives_its_bytes(
+    conversation: tuple[bytes, bytes, list[Body]], cuts: list[int], more_cuts: list[int], is_handed_over: bool
+) -> None:
+    """All that asks for an answer has its own, in order; what is received is acknowledged, never more than came."""
+    before, after, answers = conversation
+    session, owed = Publisher(TARGET, NONCE), b""
+    for part in split(before, cuts):
+        session.receive(part)
+        owed += session.take()
+    assert str(session.step) == Step.READY
+    session.publish()
+    for part in split(after, more_cuts):
+        session.receive(part)
+        owed += session.take()
+        if is_handed_over and session.step is Step.LIVE:
+            session = Publisher.load(TARGET, json.loads(json.dumps(session.save())))
+    assert session.step is Step.LIVE
+    found = said(owed)
+    assert [(one.kind, one.body) for one in found if one.kind in (chunks.CONTROL, chunks.WINDOW)] == answers
+    commands = [amf0.decode(one.body)[0] for one in found if one.kind == chunks.COMMAND]
+    assert commands == ["connect", "releaseStream", "FCPublish", "createStream", "publish"]
+    acknowledged = [int.from_bytes(one.body, "big") for one in found if one.kind == chunks.ACKNOWLEDGED]
+    assert acknowledged == sorted(set(acknowledged))
+    assert all(one <= len(before) + len(after) for one in acknowledged)
+
+
+def outcome(before: bytes, after: bytes, cuts: list[int]) -> str:
+    """How far a session comes, and whether it ends in an error."""
+    session = Publisher(TARGET, NONCE)
+    try:
+        for part in split(before, cuts):
+            session.receive(part)
+        if session.step is Step.READY:
+            session.publish()
+        for part in split(after, cuts):
+            session.receive(part)
+    except NotRtmp:
+        return "over"
+    assert len(session.owed) <= MAX_OWED_BYTES
+    return session.step
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, data: bytes) -> bytes:
+    """The same bytes with some changed, missing, said twice, or others between them."""
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, len(data)))
+        to = min(len(data), at + draw(st.integers(0, 40)))
+        instead = draw(st.one_of(st.binary(max_size=12), st.just(data[at:to] * 2)))
+        data = data[:at] + instead + data[to:]
+    return data
+
+
+@BUDGET
+@given(st.data(), conversations(), CUTS)
+def test_a_spoiled_session_ends_alike_however_its_bytes_are_split(
+    data: st.DataObject, conversation: tuple[bytes, bytes, list[Body]], cuts: list[int]
+) -> None:
+    before, after, _ = conversation
+    before, after = data.draw(spoiled(before)), data.draw(spoiled(after))
+    assert outcome(before, after, cuts) == outcome(before, after, [])
