@@ -79,6 +79,7 @@ class Host(Generic[S]):
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    prefect_away: bool = False  # since it was asked last
     redis_away: bool = False  # since it was asked last: whoever shares its rows leaves them to the others meanwhile
 
     async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -143,9 +143,12 @@ class Metrics:
 
     async def answer(self, _request: Request) -> Response:
         """The rows are counted anew for each answer."""
-        settings = self._host.settings
-        text = await self._host.look(self._text, settings)
-        if isinstance(settings, StreamerSettings) and settings.playout == "own":
+        host, settings = self._host, self._host.settings
+        is_streamer = isinstance(settings, StreamerSettings)
+        left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
+        text = await host.look(self._text, settings)
+        text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s)
+        if is_streamer and settings.playout == "own":
             text += playout_metrics.exposition(await self._playout())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

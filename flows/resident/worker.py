@@ -84,10 +84,10 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
         try:
             runs.created.know(await deployments.read(runs.client, settings))
             await orphans.adopt(runs, settings.work_pool, settings.queue, settings.name if settings.shared else None)
-            well_at = time.monotonic()
+            well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
         except* (TryAgain, *AWAY) as group:
-            now, why = time.monotonic(), repr(_first(group))
+            now, why, host.prefect_away = time.monotonic(), repr(_first(group)), True
             if now - began > STEADY_S:
                 tries, well_at = 0, now
             log.warning("prefect: away: %s", why)

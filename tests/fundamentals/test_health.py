@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from flows.trouble import MustEnd
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.settings import StreamerSettings
 from tests.faults import hosts
 
 
@@ -105,3 +107,12 @@ def test_a_streamer_whose_playout_is_not_there_is_not_ready(
     status, wrong = said(health)
     assert status == (200 if teaching else 503)
     assert wrong == ([] if teaching else ["playout: is not there, so nothing is aired: no playout answers there"])
+
+
+def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(host: Host[Any]) -> None:
+    host.prefect_away = True
+    text = bytes(asyncio.run(http.Metrics(host).answer(cast("Any", None))).body).decode()
+    assert 'lectern_server_answers{server="redis"} 1.0' in text
+    assert 'lectern_server_answers{server="prefect"} 0.0' in text
+    left_s = re.findall(r"^lectern_lease_left_seconds (\S+)$", text, re.MULTILINE)
+    assert [50 < float(one) <= 60 for one in left_s] == [True] * isinstance(host.settings, StreamerSettings)

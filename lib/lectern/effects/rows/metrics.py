@@ -75,6 +75,19 @@ def exposition(
     return generate_latest(rows) + generate_latest(_seen)
 
 
+def of_process(answers: Mapping[str, bool], lease_left_s: float | None) -> bytes:
+    """What a process knows without its rows: whether servers answer, and of a streamer, how long it may push."""
+    answered = GaugeMetricFamily("lectern_server_answers", "Whether it answered when asked last.", labels=("server",))
+    for server, has in answers.items():
+        answered.add_metric([server], has)
+    found: list[Metric] = [answered]
+    if lease_left_s is not None:
+        found.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
+    rows = CollectorRegistry()
+    rows.register(_Read(found))
+    return generate_latest(rows)
+
+
 class _Read(Collector):
     """What was read from the rows a moment ago."""
 
