@@ -17,6 +17,7 @@ from lectern import errors
 from lectern.decide import broadcast as decide
 from lectern.effects.rows import airings, metrics
 from lectern.errors import ErrorCode
+from lectern.facts import Airing
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 
@@ -67,11 +68,17 @@ class Following:
 
     async def look_around(self, now: float) -> None:
         """Raise the alarms that are due, also if nothing happens any more: a server may just not answer."""
-        for class_id in list(self._off_since):
+        off = list(self._off_since)
+        try:
+            found = await self._host.look(airings.by_id, off) if off else {}
+        except DBAPIError as error:
+            log.error("%s: is not written down, the class goes on: %s", ", ".join(off), error.orig)
+            return
+        for one in found.values():
             try:
-                await self._off(class_id, now)
+                await self._off(one, now)
             except DBAPIError as error:
-                log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
+                log.error("%s: is not written down, the class goes on: %s", one.class_id, error.orig)
 
     async def refused(self, class_id: str, why: str) -> None:
         """The playout does not take a class."""
@@ -120,9 +127,10 @@ class Following:
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
-            if class_id not in self._off_since:
-                self._off_since[class_id] = await self._off_at(class_id, event)
-            await self._off(class_id, event["at"])
+            one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+            if one is not None:
+                self._off_since.setdefault(class_id, _off_at(one, event))
+                await self._off(one, event["at"])
         elif kind == "behind":
             said = f"it falls behind the clock, and {event['behind_s']:.0f} s of it were skipped"
             await self._alarm(class_id, errors.AIRING_BROKEN, f"{said}: its receiver takes less than it is sent")
@@ -142,22 +150,14 @@ class Following:
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
-    async def _off_at(self, class_id: str, event: Mapping[str, Any]) -> float:
-        """Since when its receiver takes nothing: of a server that never answered that is known only later."""
-        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
-        at = float(event["at"])
-        is_its_start = one is not None and not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
-        return one.start_time if one is not None and is_its_start else at
-
-    async def _off(self, class_id: str, at: float) -> None:
+    async def _off(self, one: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
-        since, why = self._off_since[class_id], self._why[class_id]
-        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
-        if one is None or one.state not in _NOT_ENDED:
+        since = self._off_since.get(one.class_id)
+        if since is None or one.state not in _NOT_ENDED:  # it came on air, or ended, while others were looked at
             return
         if at - max(since, one.start_time) >= decide.NOT_ON_AIR_S:
-            said = f"it is not on air: {why}; it is tried again until its end"
-            await self._alarm(class_id, errors.AIRING_BROKEN, said)
+            said = f"it is not on air: {self._why[one.class_id]}; it is tried again until its end"
+            await self._alarm(one.class_id, errors.AIRING_BROKEN, said)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
         now = time.monotonic()
@@ -166,6 +166,13 @@ class Following:
         if (await changed(self._host, _alarm(class_id, code, why))).sends:
             self._alarmed[class_id, code.number] = now
             await tell(self._host)
+
+
+def _off_at(one: Airing, event: Mapping[str, Any]) -> float:
+    """Since when its receiver takes nothing: of a server that never answered that is known only later."""
+    at = float(event["at"])
+    is_its_start = not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
+    return one.start_time if is_its_start else at
 
 
 def _noted(class_id: str, what: str, detail: str) -> Decide[StreamerChanges]:

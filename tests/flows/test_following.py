@@ -76,6 +76,24 @@ async def test_a_push_that_comes_back_at_once_is_not_alarmed(host: Host[Streamer
     assert alarms(host) == []
 
 
+async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
+    one = following.Following(host)
+    await one.take(broke_off(START + 50, was_on_air=True))
+    look = host.look
+
+    async def slowly(*asked: Any) -> Any:
+        found = await look(*asked)
+        one.only([])
+        return found
+
+    monkeypatch.setattr(host, "look", slowly)
+    await one.look_around(START + 60)
+    assert alarms(host) == []
+
+
 async def test_a_class_that_was_never_on_air_counts_from_its_start(host: Host[StreamerSettings]) -> None:
     """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
     one = following.Following(host)
