@@ -4,13 +4,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import insert, select
 
 from flows.host import Host
-from flows.streamer import following
+from flows.streamer import ends, following
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, journal, tasks
@@ -20,12 +21,13 @@ pytestmark = pytest.mark.asyncio
 START = time.time() - 100
 
 
+async def nobody(_host: object) -> None:
+    """Hears nothing."""
+
+
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
     """A streamer with a class on air; what it sends stays in its outbox."""
-
-    async def nobody(_host: object) -> None: ...
-
     monkeypatch.setattr(following, "tell", nobody)
     engine = open_database(f"sqlite:///{tmp_path}/streamer.db")
     schema.upgrade(engine, "streamer")
@@ -100,3 +102,19 @@ async def test_a_class_that_was_never_on_air_counts_from_its_start(host: Host[St
     await one.take(broke_off(START + 8, was_on_air=False))
     (said,) = alarms(host)
     assert "it is not on air" in said
+
+
+async def test_a_class_that_was_not_aired_is_reported_once(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout tells its end to each process that begins; the story and the teacher need it once."""
+    monkeypatch.setattr(ends, "tell", nobody)
+    host.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
+    one = following.Following(host)
+    sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
+    told = {"event": "ended", "class_id": "c-1", "at": START + 2700, "why": "its end has come", **sums}
+    for _ in range(2):
+        await one.take(told)
+    with reading(host.engine) as connection:
+        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+    assert [body["cmd"] for body in bodies if body["cmd"] != "alarm"] == ["ended"]

@@ -58,6 +58,8 @@ def close(
     after = changes.move(one, state, code, message)
     if changes.now >= one.end_time:  # before its end a person may retry a broken one
         changes.given_up.append(one)
+    if (one.state, one.message) == (state, message):
+        return  # reported before; the playout says it again to each process that begins
     changes.report("ended", after, code, message, parts)
     changes.note(state, one, message)
 
