@@ -25,14 +25,14 @@ _NUMBERS = "with recursive n(i) as (select 1 union all select i + 1 from n where
 _CLASSES = """
 insert into order_list (class_id, institution_id, record_id, resolution, start_time, end_time, stream, payload, state,
  streamer, deliveries, received_at, updated_at, answered_at, placement, promised_at)
-select 'old-' || i, 'i-7', i % 5000, '720P', {now} - 86400 - i * {step}, {now} - 83700 - i * {step},
- 'rtmp://127.0.0.1/live/old-' || i, '{{"cmd": "order", "class_id": "old-' || i || '", "note": "' ||
+select '{prefix}-' || i, 'i-7', i % 5000, '720P', {now} - 86400 - i * {step}, {now} - 83700 - i * {step},
+ 'rtmp://127.0.0.1/live/{prefix}-' || i, '{{"cmd": "order", "class_id": "{prefix}-' || i || '", "note": "' ||
  hex(zeroblob(120)) || '"}}', 'aired', 'streamer1', 1, {now} - 90000 - i * {step}, {now} - 83700 - i * {step},
  {now} - 90000 - i * {step}, 1, {now} - 90000 - i * {step} from n
 """
 _EVENTS = """
 insert into event_list (at, host, class_id, what, detail)
-select {now} - 90000 - i * {step}, 'teacher', 'old-' || i, 'booked', hex(zeroblob(40)) from n
+select {now} - 90000 - i * {step}, 'teacher', '{prefix}-' || i, 'booked', hex(zeroblob(40)) from n
 """
 _INBOX = """
 insert into inbox_list (source, command, body, received_at, not_before, state, tries, recorded_at)
@@ -40,7 +40,7 @@ select 'channel:order', 'order', hex(zeroblob(200)), {now} - 600000 + i * 0.8, 0
 """
 _OUTBOX = """
 insert into outbox_list (target, kind, body, class_id, created_at, sent_at, not_before, tries)
-select 'order_result', 'channel', hex(zeroblob(120)), 'old-' || i, {now} - 600000 + i * 0.8, {now}, 0, 0 from n
+select 'order_result', 'channel', hex(zeroblob(120)), '{prefix}-' || i, {now} - 600000 + i * 0.8, {now}, 0, 0 from n
 """
 
 
@@ -53,7 +53,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         empty = _looked(stand, stage, ours, "empty")
         stage.residents["teacher"].end()
         began = time.monotonic()
-        _fill(stage, part)
+        fill(lambda sql: stage.alter("teacher", sql), CLASSES // part, MESSAGES // part)
         stand.say(f"filled: {CLASSES // part:,} classes written in {time.monotonic() - began:.0f} s")
         stage.up("teacher")
         full = _looked(stand, stage, ours, "full")
@@ -63,12 +63,13 @@ def measure(stand: Stand) -> Iterator[Figure]:
         )
 
 
-def _fill(stage: Stage, part: int) -> None:
-    now, classes, messages = time.time(), CLASSES // part, MESSAGES // part
+def fill(execute: Callable[[str], object], classes: int, messages: int, prefix: str = "old") -> None:
+    """Write so many classes that are over, an event of each, and so many messages in and out."""
+    now = time.time()
     for insert, number in ((_CLASSES, classes), (_EVENTS, classes), (_INBOX, messages), (_OUTBOX, messages)):
-        sql = insert.format(now=now, step=90 * 86_400 / CLASSES)
+        sql = insert.format(now=now, step=90 * 86_400 / classes, prefix=prefix)
         into, _, values = sql.partition("select")
-        stage.alter("teacher", f"{into} {_NUMBERS.format(number=number)} select {values}")
+        execute(f"{into} {_NUMBERS.format(number=number)} select {values}")
 
 
 def _looked(stand: Stand, stage: Stage, ours: Ours, name: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Teachers that share one database: who is there, what a dead one had claimed, and who does what only one shall do."""
 
-from sqlalchemy import Connection, delete, insert, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, union, update
 
 from lectern.effects.rows import oss_requests
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
@@ -8,6 +8,8 @@ from lectern.states import InboxState
 
 SWEEPING = "sweep"
 PRUNING = "prune"
+NEWEST = 20_000
+"""Number of messages, the newest, among which those are looked for that no run shows."""
 
 
 def note(connection: Connection, name: str, now: float) -> None:
@@ -31,8 +33,7 @@ def free(connection: Connection, name: str, heir: str) -> int:
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
     found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
-    unshown = (inbox.c.state != InboxState.NEW) & (inbox.c.owner == name) & inbox.c.recorded_at.is_(None)
-    connection.execute(update(inbox).where(unshown).values(owner=heir))
+    connection.execute(update(inbox).where(_unshown(), inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name))
@@ -64,9 +65,16 @@ def forget(connection: Connection, before: float) -> None:
 def claiming(connection: Connection) -> set[str]:
     """Who has claimed messages that are not handled, not shown or not sent, is to ask the OSS, or has a duty."""
     inbox, outbox = journal.inbox, journal.outbox
-    handling = select(inbox.c.owner).where(
-        (inbox.c.state == InboxState.NEW) | inbox.c.recorded_at.is_(None), inbox.c.owner.is_not(None)
-    )
+    handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
+    showing = select(inbox.c.owner).where(_unshown(), inbox.c.owner.is_not(None))
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
-    found = connection.execute(union(handling, sending, select(duties.c.owner))).scalars()
+    found = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
     return {str(one) for one in found} | oss_requests.owners(connection)
+
+
+def _unshown() -> ColumnElement[bool]:
+    """The messages that were handled and that no run shows, among the newest: their table has those of a week."""
+    inbox = journal.inbox
+    newest = select(inbox.c.id).order_by(inbox.c.id.desc()).limit(NEWEST).subquery()
+    since = select(func.min(newest.c.id)).scalar_subquery()
+    return (inbox.c.id >= since) & (inbox.c.state != InboxState.NEW) & inbox.c.recorded_at.is_(None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, select
 
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
@@ -15,7 +15,7 @@ SLICE = 1000
 """Number of rows that one transaction forgets."""
 
 OLDEST = 5000
-"""Number of rows, the oldest of a table that is numbered as it grows, that are looked at."""
+"""Number of rows, the oldest of a large table, that are looked at: to look at all would take longer each day."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,7 @@ class Rule:
     key: str
     old: ColumnElement[bool]
     others: tuple[Table, ...] = ()
-
-    @property
-    def is_numbered(self) -> bool:
-        """Whether what came first has the smallest key."""
-        return self.key == "id"
+    by: str = "id"  # the column, with an index, by which what came first is first; empty for a small table
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def of_teacher(before: Before) -> list[Rule]:
     is_over = orders.c.state.in_(OVER) & (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     return [
         *_of_journal(at_teacher.journal, before),
-        Rule(orders, "class_id", is_over),
+        Rule(orders, "class_id", is_over, by="start_time"),
         Rule(moves, "id", moves.c.moved_at < before.messages),
         Rule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
@@ -61,7 +57,7 @@ def of_streamer(before: Before) -> list[Rule]:
     is_over = classes.c.released_at < before.classes
     return [
         *_of_journal(at_streamer.journal, before),
-        Rule(classes, "class_id", is_over, (at_streamer.tasks,)),
+        Rule(classes, "class_id", is_over, (at_streamer.tasks,), by=""),
         Rule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 
@@ -79,11 +75,10 @@ def _of_journal(journal: Journal, before: Before) -> list[Rule]:
 def outdated(connection: Connection, rule: Rule) -> list[object]:
     """Keys of the rows that are to be forgotten next, at most a slice; this only reads."""
     key = rule.table.c[rule.key]
-    wanted = select(key).where(rule.old).limit(SLICE)
-    if rule.is_numbered:
-        oldest = select(key).order_by(key).limit(OLDEST).subquery()
-        newest = select(func.max(oldest.c[rule.key]))
-        wanted = wanted.where(key <= newest.scalar_subquery())
+    if not rule.by:
+        return list(connection.execute(select(key).where(rule.old).limit(SLICE)).scalars())
+    oldest = select(key, rule.old.label("is_old")).order_by(rule.table.c[rule.by]).limit(OLDEST).subquery()
+    wanted = select(oldest.c[rule.key]).where(oldest.c.is_old).limit(SLICE)
     return list(connection.execute(wanted).scalars())
 
 

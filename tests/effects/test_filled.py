@@ -1,0 +1,88 @@
+"""What a teacher does again and again costs the same with months of classes in its tables as with few."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from benchmarks.filled import fill
+from flows.teacher import sweep
+from lectern.effects.rows import bookings, metrics, outbox, peers, retention, status, story, timetable, transcodings
+from lectern.effects.rows.retention import Before
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
+from tests.faults import hosts
+
+NEAR = 1000
+SOME, MANY = 3000, 9000
+"""The number of the newest and oldest rows that are looked at here, more than that, and three times as many."""
+
+DAY_S = 86_400.0
+HOST = cast("Any", SimpleNamespace(settings=SimpleNamespace(order_warn_time_out_s=100)))
+
+
+def forgotten(connection: Connection, now: float) -> None:
+    before = Before(now - 30 * DAY_S, now - 300 * DAY_S, now - 300 * DAY_S, now - 900 * DAY_S)
+    for rule in retention.of_teacher(before):
+        retention.outdated(connection, rule)
+
+
+LOOKS: dict[str, Callable[[Connection, float], object]] = {
+    "/metrics": lambda connection, _: metrics.exposition("teacher", "t", connection),
+    "status": status.of_teacher,
+    "explain": lambda connection, _: story.at_teacher(connection, "t", f"old{SOME}-17"),
+    "the timetable": timetable.due,
+    "what a sweep finds": lambda connection, _: sweep.due(connection, HOST),
+    "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
+    "the loads": bookings.having,
+    "what is to be sent": lambda connection, now: outbox.claim(connection, journal, "t", limit=100, now=now),
+    "what is forgotten": forgotten,
+    "who has claimed": lambda connection, _: peers.claiming(connection),
+    "freeing what a dead one had": lambda connection, _: peers.free(connection, "a", "b"),
+}
+
+
+def steps(engine: Engine, look: Callable[[Connection, float], object]) -> int:
+    """How many hundred instructions of SQLite's a look takes: unlike seconds, they do not depend on the machine."""
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    with transaction(engine) as connection:
+        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+        look(connection, time.time())
+        driver.set_progress_handler(count, 100)
+        look(connection, time.time())
+        driver.set_progress_handler(None, 0)
+    return counted
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, int]]:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(peers, "NEWEST", NEAR)
+    monkeypatch.setattr(retention, "OLDEST", NEAR)
+    path = hosts.database("teacher", tmp_path_factory.mktemp("filled") / "teacher.db")
+    engine = open_database(f"sqlite:///{path}")
+    found: dict[str, list[int]] = {name: [] for name in LOOKS}
+    for number in (SOME, MANY - SOME):
+        with sqlite3.connect(path) as connection:
+            fill(connection.execute, number, number, prefix=f"old{number}")
+        for name, look in LOOKS.items():
+            found[name].append(steps(engine, look))
+    engine.dispose()
+    monkeypatch.undo()
+    return {name: (some, many) for name, (some, many) in found.items()}
+
+
+@pytest.mark.parametrize("what", list(LOOKS))
+def test_it_takes_no_longer_with_three_times_the_rows(taken: dict[str, tuple[int, int]], what: str) -> None:
+    some, many = taken[what]
+    assert many <= 1.2 * some + 20
