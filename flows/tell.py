@@ -1,5 +1,6 @@
 """Sends what was committed: answers, alarms, orders to streamers; each once, whatever Redis refuses beside it."""
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
+from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.host import Host, log
@@ -19,6 +21,7 @@ from lectern.effects.rows.outbox import Unsent
 from lectern.settings import TeacherSettings
 
 SEND_BATCH = 5000
+ANSWERS_S = 3.0
 
 
 def patience(host: Host[Any]) -> Patience:
@@ -34,7 +37,7 @@ async def tell(host: Host[Any]) -> bool:
             if time.monotonic() > batch[0].until:  # this process stood still meanwhile; another may have sent it
                 continue
             sending = [one.message for one in batch if not one.folded]
-            done = await host.bus.send(sending)
+            done = await _send(host, sending)
             now = time.time()
             if _can_wait(host, batch, done):
                 write = partial(_sent, host=host, batch=batch, reached=sending, refused=(), now=now)
@@ -51,6 +54,18 @@ async def tell(host: Host[Any]) -> bool:
             if len(batch) < SEND_BATCH:  # what was committed meanwhile is told by who committed it
                 break
     return True
+
+
+async def _send(host: Host[Any], sending: Sequence[Unsent]) -> Sent:
+    """Send; nothing where others share the rows, who wait meanwhile, and Redis does not answer this one soon."""
+    if host.settings.shared:
+        try:
+            async with asyncio.timeout(ANSWERS_S):
+                await host.bus.now()
+        except (RedisError, OSError) as error:
+            host.redis_away = True
+            return Sent(broke=error)
+    return await host.bus.send(sending)
 
 
 def _told(host: Host[Any], alarms: Sequence[Unsent]) -> None:

@@ -3,33 +3,34 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.host import Teacher, log
 from flows.resident import orphans
-from flows.resident.queue_lock import lock_key
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.retry import AWAY
 from flows.tell import tell
 from lectern.effects.rows import peers
+from lectern.effects.rows.tables.engine import own_rows
 from lectern.errors import TryAgain
 
-LOOK_S = 3.0
-"""Seconds between two looks. A teacher without its lock in Redis at two of them is dead: a Redis that has forgotten the
-locks has those of the living again within 4 s."""
+LOOK_S = 2.0
+"""Seconds between two rounds in which a teacher notes that it is there, and sees who else is."""
 
-SILENT_S = 9.0
-"""Seconds after which a teacher that notes nothing in the rows is as good as dead: it has no way to the database, or
-stands still. They are counted here, so the clocks of the hosts may differ."""
+SILENT = 4
+"""Number of a teacher's rounds without a note of another after which that one counts as dead: its process is, or stands
+still, or has no way to the database. Rounds are counted and not seconds, because a slow machine slows both, and while
+the database is away nobody's silence grows. So what a dead teacher had claimed is free 10 to 12 s after its death."""
 
 ASKED_S = 5.0
-"""Seconds that Redis has to say who holds its lock."""
+"""Seconds that Redis has to answer."""
 
 AGAIN_S = 30.0
-"""Seconds between two looks at what a dead one has: whoever only lacked its lock may have claimed something since."""
+"""Seconds between two looks at what a dead one has: whoever only stood still may have claimed something since."""
 
 
 class Peers:
@@ -42,27 +43,39 @@ class Peers:
         self._sweep = sweep  # what a dead one had decided, and not begun, is begun
         self._runs = runs
         self._recorder = recorder
-        self._missing: dict[str, float] = {}  # who has no lock or notes nothing, and since when, monotonic
-        self._noted: dict[str, tuple[float, float]] = {}  # what each noted last, and when that was seen, monotonic
+        self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # those of transactions may all wait in a line
+        self._noted: Mapping[str, float] = {}  # what each noted last
+        self._rounds: Mapping[str, int] = {}  # since then, of this one
         self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
 
     async def run(self) -> None:
-        """Look until cancelled; while Redis is away nobody is taken for dead."""
+        """Look until cancelled; a teacher without its Redis takes nobody for dead, and keeps nothing for itself."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._note(), name="peers, note")
             group.create_task(self._adopt(), name="peers, adopt")
             group.create_task(self._look_again_and_again(), name="peers, look")
 
     async def _note(self) -> None:
-        """Say in the rows that this one is there: by itself, for a look can take long, and Prefect longer."""
+        """Go round, whatever this teacher or another writer waits for."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                await self._host.commit(peers.note, self._host.settings.name, time.time())
+                await loop.run_in_executor(self._noting, self._go_round)
             except SQLAlchemyError as error:
                 log.warning("database: the others cannot see that this teacher is there: %s", error)
             await asyncio.sleep(LOOK_S)
+
+    def _go_round(self) -> None:
+        """Note that this one is there, and see who has noted nothing since the last round."""
+        name = self._host.settings.name
+        with own_rows(self._host.engine) as connection:
+            peers.note(connection, name, time.time())
+            noted = peers.noted(connection, name)
+        silent = {one for one, at in noted.items() if self._noted.get(one) == at}
+        self._rounds = {one: self._rounds.get(one, 0) + 1 if one in silent else 0 for one in noted}
+        self._noted = noted
 
     async def _look_again_and_again(self) -> None:
         while True:
@@ -70,37 +83,27 @@ class Peers:
             try:
                 await self._look()
             except (RedisError, OSError) as error:
-                self._missing.clear()
                 # What this one has claimed it cannot tell anybody of; the others may.
                 await self._host.commit(peers.free, self._host.settings.name, self._host.settings.name)
-                log.warning("redis: it cannot be seen which teachers are alive: %s", error)
+                log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
         host = self._host
-        silent = self._silent(await host.look(peers.noted, host.settings.name))
         async with asyncio.timeout(ASKED_S):
-            gone = {name for name in self._noted if name in silent or await host.bus.holder(lock_key(name)) is None}
+            await host.bus.now()
+        dead = {name for name, rounds in self._rounds.items() if rounds >= SILENT}
         now = time.monotonic()
-        self._missing = {name: self._missing.get(name, now) for name in gone}
-        dead = {name for name, since in self._missing.items() if now - since > LOOK_S * 1.5}
         self._again_at = {name: self._again_at.get(name, now) for name in dead}
-        if due := {name for name in dead if self._again_at[name] <= now}:
-            for name in sorted(due & await host.look(peers.claiming)):
-                await self._take_over(name)
-            await self._sweep()
-            self._unadopted |= due
-            self._again_at |= dict.fromkeys(due, now + AGAIN_S)
+        due = {name for name in dead if self._again_at[name] <= now}
+        for name in sorted(due & await host.look(peers.claiming) if due else ()):
+            await self._take_over(name)
         self._dead = dead
         await tell(host)  # also what another could not send, and gave back
-
-    def _silent(self, noted: Mapping[str, float]) -> set[str]:
-        """Who has not noted for some time that it is there."""
-        now = time.monotonic()
-        before = self._noted
-        self._noted = {name: (at, now) for name, at in noted.items()}
-        self._noted |= {name: before[name] for name, at in noted.items() if name in before and before[name][0] == at}
-        return {name for name, (_, since) in self._noted.items() if now - since > SILENT_S}
+        if due:
+            self._unadopted |= due
+            self._again_at |= dict.fromkeys(due, now + AGAIN_S)
+            await self._sweep()
 
     async def _take_over(self, name: str) -> None:
         number = await self._host.commit(peers.free, name, self._host.settings.name)

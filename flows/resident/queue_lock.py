@@ -24,17 +24,12 @@ RENEW_S = 4.0
 START_WAIT_S = 60.0
 
 
-def lock_key(name: str) -> str:
-    """Where Redis has which process serves the host *name*."""
-    return f"lectern:queue:{name}"
-
-
 class QueueLock:
     """The right to serve a host's queue."""
 
     def __init__(self, settings: Settings) -> None:
         self._name = settings.name
-        self._key = lock_key(settings.name)
+        self._key = f"lectern:queue:{settings.name}"
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
         self._root = settings.video_root if isinstance(settings, StreamerSettings) else None
         self._folder: int | None = None

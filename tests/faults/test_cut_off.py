@@ -1,5 +1,7 @@
 """Two teachers on one PostgreSQL, one of them cut off by a way that carries nothing: the other does all the work."""
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ from town.ports import HOST
 
 pytestmark = pytest.mark.timeout(600)
 WITHIN_S = 60.0
-"""Seconds within which the other one has answered all: some 15 where the machine does nothing else."""
+"""Seconds within which the other one has answered all. By design it has after 20: what was claimed is free 10 to 12 s
+after the cut, a session that stands still in a transaction is ended after 10, and Redis is asked before an answer is
+sent. The test says how long it took; a machine that runs much else takes longer."""
 
 CUT_S = 25.0
 HEALED_S = 120.0
@@ -76,14 +80,24 @@ def pair(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Datab
             town.background.run(gate.stop())
 
 
+def load() -> float:
+    """The machine's."""
+    return os.getloadavg()[0]
+
+
 @pytest.mark.parametrize("what", WHAT)
-def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(pair: Pair, what: str) -> None:
+def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(
+    pair: Pair, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     stage = pair.stage
     before = pair.booked(40)
     pair.cut(what)
-    cut_at = time.monotonic()
+    cut_at, cut_on = time.monotonic(), time.time()
     after = pair.booked(40)
     pair.answered([*before, *after], WITHIN_S - (time.monotonic() - cut_at))
+    last_s = max(stage.ear.answers[one][0]["received_at"] for one in [*before, *after]) - cut_on
+    with capsys.disabled():
+        sys.stdout.write(f" [cut off from {what}: the other's last answer after {last_s:.1f} s, load {load():.0f}] ")
     time.sleep(max(0.0, CUT_S - (time.monotonic() - cut_at)))
     pair.heal(what)
     pair.answered(pair.booked(20), WITHIN_S)

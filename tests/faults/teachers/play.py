@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,20 @@ class Outcome:
     booked: int
     answered: Counter[int] = field(default_factory=Counter)  # how many were answered so often
     unheard: int = 0
+    taken_s: float | None = None  # after the strike, until somebody took over what the dead one had; None for nobody
+    booked_s: float = 0.0  # after the strike, until the last class was booked
     last_s: float = 0.0
+    load: float = 0.0  # the machine's, at the end
     faults: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """In one line."""
         often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()))
         unheard = f", {self.unheard} heard by nobody" if self.unheard else ""
+        taken = "nothing to take over" if self.taken_s is None else f"taken over after {self.taken_s:.1f} s"
+        times = f"{taken}, booked until {self.booked_s:.1f} s, last {self.last_s:.1f} s after, load {self.load:.0f}"
         said = "; ".join(self.faults) or "as it must be"
-        return f"{self.case}: {self.booked} booked, answered {often}{unheard}, last {self.last_s:.1f} s after: {said}"
+        return f"{self.case}: {self.booked} booked, answered {often}{unheard}, {times}: {said}"
 
 
 class Play:
@@ -80,10 +86,11 @@ class Play:
         time.sleep(number / RATE / 4)
         struck_at = self._strike(case, struck_before)
         booking.join()
+        booked_at = time.time()
         since = self._bring_back(case, struck_at)
         ids = [str(one["class_id"]) for one in bookings]
         unheard = self._await_answers(ids, since)
-        outcome = Outcome(case, number, unheard=len(unheard))
+        outcome = Outcome(case, number, unheard=len(unheard), booked_s=max(0.0, booked_at - struck_at))
         if unheard:
             self._unheard(case, bookings, unheard, outcome)
         if case.do == "stop":  # for those that would be answered a second time by who stood still
@@ -91,6 +98,9 @@ class Play:
         stage.up(*NAMES)
         self._settle(outcome)
         self._judge(outcome, ids, records, struck_at, since)
+        taken_at = [at for at in self._takings() if at > struck_at]
+        outcome.taken_s = min(taken_at) - struck_at if taken_at else None
+        outcome.load = os.getloadavg()[0]
         return outcome
 
     # -- bookings --------------------------------------------------------------------------------------------------
@@ -176,6 +186,12 @@ class Play:
     def _go_on(self, who: str) -> None:
         if self.stage.residents[who].exit_code is None:
             os.kill(self.stage.residents[who].pid, signal.SIGCONT)
+
+    def _takings(self) -> list[float]:
+        """When the teachers that run took over what another had, epoch seconds."""
+        lines = "".join(self.stage.residents[who].said() for who in NAMES).splitlines()
+        stamps = [line[:23] for line in lines if "taken over" in line]
+        return [datetime.strptime(one, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for one in stamps]
 
     # -- what came of it -------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ LOOK_AGAIN_S = 30.0
 LEFT_S = 10.0
 """Seconds after which an entry that another consumer has not acknowledged is taken over: that one is dead or hangs."""
 
-LOOK_FOR_LEFT_S = 5.0
+LOOK_FOR_LEFT_S = 2.0
 TRIM_EVERY_S = 60.0
 
 

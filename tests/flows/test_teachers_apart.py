@@ -1,0 +1,149 @@
+"""Several teachers on one PostgreSQL: when another one counts as dead, and what holds up nobody."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import psycopg
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from flows.host import Host
+from flows.resident import peers as looking
+from flows.tell import tell
+from lectern import outgoing
+from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import inbox, outbox, peers, schema
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.teacher import journal
+from lectern.outgoing import Kind, Outgoing
+from lectern.settings import TeacherSettings
+from tests.effects.redis_servers import redis_of_a_module, url_of
+from tests.faults import hosts
+from tests.stage.gate import Gate
+from tests.stage.postgres import Databases
+
+__all__ = ["redis_of_a_module"]
+pytestmark = pytest.mark.asyncio
+Server = Any  # a client of Redis
+
+
+@pytest.fixture
+def url(postgresql: Databases) -> str:
+    return postgresql.fresh()
+
+
+@pytest_asyncio.fixture
+async def host(url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
+    """The teacher a."""
+    engine = open_database(url)
+    schema.upgrade(engine, "teacher")
+    found = hosts.teacher(engine)
+    found.settings = found.settings.model_copy(update={"teacher_database_url": SecretStr(url), "teacher_name": "a"})
+    assert found.settings.shared
+    found.bus = Bus.open(url_of(server))
+    yield found
+    await found.bus.close()
+    engine.dispose()
+
+
+class Nothing:
+    """Stands for the recorder: it shows nothing."""
+
+    def look_back(self) -> None:
+        """There is nothing to show."""
+
+
+async def swept() -> None:
+    """A sweep that finds nothing."""
+
+
+def peers_of(host: Host[TeacherSettings]) -> looking.Peers:
+    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), swept)
+
+
+async def claimed(host: Host[TeacherSettings], owner: str) -> int:
+    """How many messages *owner* gets."""
+    now = time.time()
+    return len(await host.commit(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
+
+
+async def until(done: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
+    host: Host[TeacherSettings],
+) -> None:
+    """However long a round takes: a slow machine, or a database that was away, kills nobody."""
+    ours = peers_of(host)
+    await host.commit(peers.note, "b", 1.0)
+    await host.commit(inbox.keep, journal, [Arrived("stream:order", "order", "{}")], 1.0)
+    assert await claimed(host, "b") == 1
+    for _ in range(looking.SILENT):
+        ours._go_round()
+        await ours._look()
+    assert await host.look(peers.claiming) == {"b"}
+    await host.commit(peers.note, "b", 2.0)
+    for _ in range(looking.SILENT):
+        ours._go_round()
+        await ours._look()
+    assert await host.look(peers.claiming) == {"b"}
+    ours._go_round()
+    await ours._look()
+    assert await host.look(peers.claiming) == set()
+    assert await claimed(host, "a") == 1
+
+
+async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_writers(
+    host: Host[TeacherSettings], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a third one would take it for dead, because a second one stands still in a transaction."""
+    monkeypatch.setattr(looking, "LOOK_S", 0.1)
+    with psycopg.connect(url) as still:
+        still.execute("SELECT pg_advisory_xact_lock(7365)")
+        waiting = [asyncio.create_task(host.commit(peers.let_go, "none", "a")) for _ in range(20)]
+        ours = peers_of(host)
+        running = asyncio.create_task(ours._note())
+
+        def noted() -> float:
+            with psycopg.connect(url) as other:
+                row = other.execute("SELECT max(seen_at) FROM teacher_list").fetchone()
+            return float(row[0] or 0.0) if row else 0.0
+
+        await until(lambda: noted() > 0, 8)
+        first = noted()
+        await until(lambda: noted() > first, 8)
+        running.cancel()
+    await asyncio.gather(*waiting)
+    await asyncio.wait([running])
+    await asyncio.to_thread(ours._noting.shutdown)
+
+
+async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
+    host: Host[TeacherSettings], server: Server
+) -> None:
+    """It gives back what it was about to send within seconds, and says that Redis is away; all is sent by another."""
+    gate = Gate(int(server.connection_pool.connection_kwargs["port"]))
+    await gate.start()
+    through = Bus.open(f"redis://127.0.0.1:{gate.port}/0")
+    await through.now()
+    there, host.bus = host.bus, through
+    said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
+    await host.commit(outbox.put, journal, [said], time.time())
+    await gate.fall_silent()
+    began = time.monotonic()
+    assert await tell(host) is False
+    assert time.monotonic() - began < 8
+    assert host.redis_away
+    assert len(await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
+    host.bus = there
+    await gate.go_on()
+    await gate.stop()
+    await through.close()
