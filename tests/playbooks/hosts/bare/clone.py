@@ -33,7 +33,7 @@ class Clone:
     def __init__(self, folder: Path, hosts: BareHosts) -> None:
         self.hosts, self.folder = hosts, folder / "lectern"
         subprocess.run(
-            ["git", "clone", "-q", str(ROOT), str(self.folder)], check=True, capture_output=True, timeout=120
+            ["git", "clone", "-q", str(ROOT), str(self.folder)], check=True, capture_output=True, timeout=TYPED_S
         )
         secrets = folder / "secrets.yml"
         example = self.folder / "inventory/staging/group_vars/all/vault.yml.example"
