@@ -344,7 +344,7 @@ def test_settings_that_the_new_program_would_refuse_are_named_before_anything_is
         ]
         wanted["env"] |= {"ECS_SSH_KEY": "/etc/lectern/ecs_key", "ECS_KNOWN_HOSTS": "/etc/lectern/ecs_known_hosts"}
         with (host.code / ".env").open("a") as file:
-            file.write("UPLOAD_URL=https://store.example/put\nPUBLIC_URL=https://store.example\n")
+            file.write("\nUPLOAD_URL=https://store.example/put\nPUBLIC_URL=https://store.example\n")
         host.done("preflight", wanted=wanted)
         (said,) = refused(host, {**wanted, "env": {**wanted["env"], "MAX_ECS_JOBS": "none"}})
         assert "MAX_ECS_JOBS" in said
