@@ -153,10 +153,13 @@ def _said(answer: Answer, done: list[str]) -> bool:
     return bool(done)
 
 
+def differences(wanted: Wanted, changes: list[str]) -> list[Difference]:
+    """Changes of the database as a difference."""
+    return [Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes))] if changes else []
+
+
 def _told(answer: Answer, wanted: Wanted, changes: list[str]) -> bool:
-    """Changes of the database, also as a difference."""
-    if changes:
-        answer.diff.append(Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes)))
+    answer.diff += differences(wanted, changes)
     return _said(answer, [f"{one}." for one in changes])
 
 

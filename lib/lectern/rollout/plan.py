@@ -3,11 +3,11 @@
 from lectern.effects.rows import schema
 from lectern.migrations.look import shape
 from lectern.rollout import redis_keys
-from lectern.rollout.answer import Answer, Difference
+from lectern.rollout.answer import Answer
 from lectern.rollout.backup import store
 from lectern.rollout.host import switch
 from lectern.rollout.journal import Journal
-from lectern.rollout.order import COLUMN
+from lectern.rollout.order import COLUMN, differences
 from lectern.rollout.settings import files
 from lectern.rollout.settings.files import SettingsFile
 from lectern.rollout.takeover import both
@@ -63,8 +63,7 @@ def _database(wanted: Wanted, found: dict[str, Answer]) -> None:
 
 
 def _changes(wanted: Wanted, changes: list[str]) -> Answer:
-    diff = [Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes))] if changes else []
-    return Answer(bool(changes), [f"{one}." for one in changes], diff)
+    return Answer(bool(changes), [f"{one}." for one in changes], differences(wanted, changes))
 
 
 def _file(file: SettingsFile) -> Answer:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import SplitResult, urlsplit
 
@@ -45,18 +45,18 @@ class Going:
 class Judged:
     """All classes of the old program, sorted."""
 
-    tasks: tuple[Task, ...]
-    going: tuple[Going, ...]
-    ended: frozenset[str]
-    urls: Mapping[str, str]
+    tasks: list[Task] = field(default_factory=list)
+    going: list[Going] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    urls: dict[str, str] = field(default_factory=dict)
     """Where each rendition can be downloaded, by the last class that says it."""
-    unreadable: frozenset[str]
+    unreadable: set[str] = field(default_factory=set)
     """Classes whose times cannot be read, and that are not to come."""
-    unread: tuple[str, ...]
+    unread: list[str] = field(default_factory=list)
     """The same in words."""
-    refused: tuple[str, ...]
+    refused: list[str] = field(default_factory=list)
     """Classes that this program has refused before, and that have not ended."""
-    refusals: tuple[str, ...]
+    refusals: list[str] = field(default_factory=list)
 
 
 def is_stem(text: str) -> bool:
@@ -85,16 +85,7 @@ def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequ
     judge = _Judge(known, patterns, now)
     for row in rows:
         judge.take(row)
-    return Judged(
-        tuple(judge.tasks),
-        tuple(judge.going),
-        frozenset(judge.ended),
-        {stem: url for stem, (_, url) in judge.urls.items()},
-        frozenset(judge.unreadable),
-        tuple(judge.unread),
-        tuple(judge.refused),
-        tuple(judge.refusals),
-    )
+    return judge.found
 
 
 class _Judge:
@@ -103,14 +94,8 @@ class _Judge:
         self._now = now
         self._by_pattern = cache(lambda path: rendition(patterns, path))
         self._held: dict[str, Held] = {}
-        self.tasks: list[Task] = []
-        self.going: list[Going] = []
-        self.ended: set[str] = set()
-        self.urls: dict[str, tuple[float, str]] = {}
-        self.unreadable: set[str] = set()
-        self.unread: list[str] = []
-        self.refused: list[str] = []
-        self.refusals: list[str] = []
+        self._urls: dict[str, tuple[float, str]] = {}
+        self.found = Judged()
 
     def take(self, row: TaskRow) -> None:
         """Judge one class, and keep what it says of its recording."""
@@ -119,20 +104,21 @@ class _Judge:
         path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
         found = self._stem(row, path, before.video_id if before else "")
         start, end = epoch(row.start), epoch(row.end)
-        self.tasks.append(Task(row.class_id, path, found))
+        self.found.tasks.append(Task(row.class_id, path, found))
         if found and (plain or _is_good(_HTTP, row.video_url)):
-            self.urls[found] = max((start or 0.0, row.video_url), self.urls.get(found, (0.0, "")))
+            self._urls[found] = max((start or 0.0, row.video_url), self._urls.get(found, (0.0, "")))
+            self.found.urls[found] = self._urls[found][1]
         if before and before.state and before.state not in LIVE_AIRINGS:
             if before.state is AiringState.REFUSED and end and end >= self._now:
-                self.refused.append(f"{shown(row.class_id)} ({before.code}: {before.message})")
+                self.found.refused.append(f"{shown(row.class_id)} ({before.code}: {before.message})")
         elif end is not None and end < self._now:
-            self.ended.add(row.class_id)
+            self.found.ended.add(row.class_id)
         elif start is None or end is None:
             self._unreadable(row)
         elif fault := _fault(row, found, start, end):
-            self.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
+            self.found.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
         elif found:
-            self.going.append(Going(row.class_id, found, start))
+            self.found.going.append(Going(row.class_id, found, start))
 
     def _stem(self, row: TaskRow, path: str, known: str) -> str | None:
         """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
@@ -147,13 +133,13 @@ class _Judge:
     def _unreadable(self, row: TaskRow) -> None:
         said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
         if _may_come(row.start, self._now) or _may_come(row.end, self._now):
-            self.refusals.append(
+            self.found.refusals.append(
                 f"class {said}: its times cannot be read, and it may be to come; correct them in the old program "
                 f"(epoch seconds), or cancel the class there"
             )
         else:
-            self.unreadable.add(row.class_id)
-            self.unread.append(said)
+            self.found.unreadable.add(row.class_id)
+            self.found.unread.append(said)
 
 
 def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
