@@ -21,6 +21,7 @@ from benchmarks import figures, page, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
+from lectern.playout.client import Refused, Unreachable
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
@@ -30,8 +31,6 @@ NAMES = (
     "report",
     "download",
     "transcode",
-    "second",
-    "cuts",
     "playout",
     "lone",
     "lone_postgres",
@@ -44,7 +43,8 @@ NAMES = (
     "streamers",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
-FAILURES = (AssertionError, OSError, LecternError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError)
+OURS = (LecternError, Refused, Unreachable)
+FAILURES = (AssertionError, OSError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError, *OURS)
 
 
 def run(rows: list[str], stand: Stand, failed: list[str]) -> Iterator[dict[str, object]]:
