@@ -24,7 +24,7 @@ LOOK_S = 2.0
 SILENT = 4
 """Number of a teacher's rounds without a note of another after which that one counts as dead: its process is, or stands
 still, or has no way to the database. Rounds are counted and not seconds, because a slow machine slows both, and while
-the database is away nobody's silence grows. So what a dead teacher had claimed is free 10 to 12 s after its death."""
+the database is away nobody's silence grows. So what a dead teacher had claimed is free 6 to 12 s after its death."""
 
 ASKED_S = 5.0
 """Seconds that Redis has to answer."""
