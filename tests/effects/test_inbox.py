@@ -1,10 +1,15 @@
-"""How a run names the messages that it handles."""
+"""How a run names the messages that it handles, and how they are kept."""
+
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.effects.rows import inbox
+from lectern.effects.rows import inbox, schema
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
 
 
@@ -42,3 +47,13 @@ def test_what_is_no_id_is_misuse_that_says_what_to_write(text: str) -> None:
 def test_more_than_any_batch_has_is_misuse_and_no_full_memory(text: str) -> None:
     with pytest.raises(Misuse, match="more than 100000 ids"):
         inbox.ids_of(text)
+
+
+def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
+    """What came may have been kept by the round before: a round without messages writes nothing, and fails nothing."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    with transaction(engine) as connection:
+        assert inbox.keep_claimed(connection, journal, [], time.time(), 60) == []
+        assert connection.execute(journal.inbox.select()).all() == []
+    engine.dispose()

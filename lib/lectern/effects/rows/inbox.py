@@ -68,6 +68,8 @@ def keep_claimed(
     connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float, lease_s: float
 ) -> list[Kept]:
     """Add the messages as `claim` would leave them; returns them, in their order."""
+    if not arrived:
+        return []  # an INSERT of no rows would be one of a row of defaults
     rows = [_row(one, now, now + lease_s) for one in arrived]
     ids = connection.execute(_insertion(journal, returning=True), rows).scalars()
     return [Kept(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
