@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from lectern.rollout import gates
+from lectern.rollout import playout as rollout_playout
 from lectern.rollout.answer import Failed
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
@@ -188,6 +189,7 @@ def test_with_no_quiet_minutes_only_a_class_on_air_is_in_the_way(host: Host, wan
 
 def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted: Fields, tmp_path: Path) -> None:
     """It airs on while the host is stopped; what it does not hold would be cut."""
+    wanted["env"]["PLAYOUT_DIR"] = "playout"
     host.done("backup", wanted=wanted)
     host.done("window", wanted=wanted)
     host.stage_release("2.0.1")
@@ -207,6 +209,11 @@ def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted
         assert "the playout does not hold them (its lease has run out" in one
     finally:
         running.end()
+
+
+def test_the_playout_is_looked_for_where_it_is_provisioned(host: Host) -> None:
+    """Where the settings have no word about it, at the resident's own default."""
+    assert rollout_playout.socket_of(host.parsed()) == Path("/var/lib/lectern/playout/playout.sock")
 
 
 def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:

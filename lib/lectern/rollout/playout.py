@@ -9,6 +9,7 @@ from lectern.errors import CallAPerson
 from lectern.playout.client import Client, Refused, Unreachable
 from lectern.rollout.answer import Answer
 from lectern.rollout.wanted import Wanted
+from lectern.settings import StreamerSettings
 
 BRIDGE_S = 20.0
 """The lease must last so long at least: the silence is a few seconds, and the new resident renews it after that."""
@@ -19,7 +20,8 @@ UPGRADE_S = 60.0
 def socket_of(wanted: Wanted) -> Path:
     """Where the playout answers, by the settings that are wanted; relative ones begin in the code folder."""
     settings = {name.lower(): value for name, value in wanted.env.items()}
-    told = settings.get("playout_socket") or f"{settings.get('playout_dir', 'playout')}/playout.sock"
+    folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
+    told = settings.get("playout_socket") or f"{folder}/playout.sock"
     return wanted.code_dir / told
 
 
