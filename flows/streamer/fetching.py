@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from flows import trouble
+from flows.beside import SHUNNED_S
 from flows.host import Streamer, log
 from flows.streamer import download
 from lectern import stems
@@ -19,11 +20,15 @@ AGAIN_S = 5.0
 """Seconds until a download is begun again that ended and is not there, and those in which its run may be taken up that
 the process before this one has left."""
 
+BEGINS_S = 5.0
+"""Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""
+
 
 @dataclass
 class _Begun:
     run: "str | asyncio.Task[object]"
     was_busy: bool = False
+    at: float = field(default_factory=time.monotonic)
 
 
 class Fetching:
@@ -34,6 +39,7 @@ class Fetching:
         self._begun: dict[str, _Begun] = {}
         self._aside: dict[str, float] = {}  # until when, monotonic
         self._known: set[str] = set()  # the runs that this process has begun, or has waited for
+        self._shunned_until = 0.0  # Prefect took no run just before, monotonic
 
     async def run(self) -> None:
         """Begin downloads until cancelled."""
@@ -62,6 +68,8 @@ class Fetching:
         for stem in [stem for stem, one in self._begun.items() if self._is_over(stem, one)]:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
+        for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
+            self._alone(stem, "Prefect does not let its run begin")  # which finds it done when it begins at last
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         free = self._host.settings.max_downloads - len(self._begun)
         if free <= 0:
@@ -82,6 +90,10 @@ class Fetching:
             return one.run.done()
         return one.was_busy or not self._host.runs.is_at_work(one.run)
 
+    @staticmethod
+    def _is_stuck(one: _Begun, now: float) -> bool:
+        return isinstance(one.run, str) and not one.was_busy and now - one.at > BEGINS_S
+
     async def _take_up(self, stem: str, run_id: str | None) -> None:
         """Begin a download; the run that had it before, where there was one, goes first, or was cancelled."""
         if run_id is not None and run_id not in self._known:
@@ -95,12 +107,16 @@ class Fetching:
     async def _was_cancelled(self, run_id: str) -> bool:
         """Whether a person cancelled the run while no process was at it; not where Prefect cannot be asked."""
         try:
-            return bool(await self._host.runs.cancelled([run_id]))
-        except TryAgain as error:
-            log.warning("prefect: cannot ask for cancelled downloads: %s", error.message)
+            async with asyncio.timeout(BEGINS_S):
+                return bool(await self._host.runs.cancelled([run_id]))
+        except (TryAgain, TimeoutError) as error:
+            log.warning("prefect: cannot ask for cancelled downloads: %s", error)
             return False
 
     async def _begin(self, stem: str) -> None:
+        if time.monotonic() < self._shunned_until:
+            self._alone(stem, "Prefect took no run just before")
+            return
         name, tags = f"download {stem}", [f"record:{stems.folder(stem)}"]
         try:
             run_id = await self._host.runs.start(
@@ -108,12 +124,18 @@ class Fetching:
             )
         except TryAgain as error:
             if not self._host.runs.draining():
-                log.warning("%s: has no run, its work is done without: %s", name, error.message)
-                self._begun[stem] = _Begun(asyncio.create_task(self._without(stem), name=name))
+                self._shunned_until = time.monotonic() + SHUNNED_S
+                self._alone(stem, error.message)
             return
         self._begun[stem] = _Begun(run_id)
         self._known.add(run_id)
         await self._host.commit(plans.begun_by, stem, run_id)
+
+    def _alone(self, stem: str, why: str) -> None:
+        """Do a download without a run."""
+        name = f"download {stem}"
+        log.warning("%s: has no run, its work is done without: %s", name, why)
+        self._begun[stem] = _Begun(asyncio.create_task(self._without(stem), name=name))
 
     async def _without(self, stem: str) -> None:
         try:

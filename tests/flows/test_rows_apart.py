@@ -1,5 +1,6 @@
 """One odd class on a streamer is that class's trouble: the others are checked, planned, and taken off the timetable."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ class Runs:
         self.made: list[str] = []
         self.cancelled_ids: set[str] = set()
         self.asked: list[int] = []
+        self.alone: list[str] = []
 
     async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
         """Make a run."""
@@ -74,6 +76,14 @@ class Runs:
 
     def end(self, run_id: str, reason: str) -> bool:
         """Nothing runs here."""
+        return False
+
+    async def without(self, _flow: str, parameters: Mapping[str, Any]) -> None:
+        """Do the work without a run."""
+        self.alone.append(str(parameters["stem"]))
+
+    def draining(self) -> bool:
+        """It goes on."""
         return False
 
 
@@ -307,6 +317,52 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
     await download.give_up(host, "1", download.cancelled("1"))  # twice is as good as once
     assert states(host)["class-1"] == "refused"
+
+
+@pytest.mark.asyncio
+async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Prefect whose database is locked takes runs and then hangs; four of them would hold up all other downloads."""
+    for stem in ("1", "2"):
+        downloading(host, stem)
+    runs = cast("Runs", host.runs)
+    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
+    line = fetching.Fetching(host)
+    for _ in range(2):
+        await line.step()
+    assert (runs.made, runs.alone) == (["1", "2"], [])
+    monkeypatch.setattr(fetching, "BEGINS_S", 0.0)
+    await line.step()
+    await asyncio.sleep(0)
+    assert runs.alone == ["1", "2"]
+
+
+@pytest.mark.asyncio
+async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would wait for its answer, and keep a place meanwhile."""
+    runs = cast("Runs", host.runs)
+    host.settings = host.settings.model_copy(update={"max_downloads": 1})
+    for stem in ("1", "2"):
+        downloading(host, stem)
+        runs.odd[stem] = TryAgain("Prefect does not take the run")
+    asked: list[object] = []
+    start = runs.start
+
+    async def counted(*args: Any, **more: Any) -> str:
+        asked.append(more["name"])
+        return await start(*args, **more)
+
+    monkeypatch.setattr(runs, "start", counted)
+    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
+    line = fetching.Fetching(host)
+    for _ in range(4):
+        await line.step()
+        await asyncio.sleep(0)
+    assert set(runs.alone) == {"1", "2"}
+    assert len(asked) == 1
 
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:
