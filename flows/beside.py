@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from flows.new_run import NewRun
 from flows.retry import backoff_s
 from lectern.errors import TryAgain
 from lectern.runs.handled import of_batch
@@ -37,25 +38,15 @@ class Beside:
         self._working: set[asyncio.Task[None]] = set()
         self._shunned_until = 0.0
 
-    def begin(
-        self,
-        runs: "ResidentRuns",
-        flow: str,
-        parameters: Mapping[str, Any],
-        *,
-        name: str,
-        tags: Sequence[str] = (),
-        needs_run: bool = False,
-    ) -> None:
-        """Begin a run of *flow* soon; where Prefect takes none, its work is done without, unless it *needs_run*."""
-        what = f"{flow} {parameters}"
+    def begin(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool = False) -> None:
+        """Begin *run* soon; if Prefect does not take it, its work is done without a run, unless it *needs_run*."""
+        what = f"{run.flow} {run.parameters}"
         if what in self._tasks:
             return
         if len(self._tasks) >= WAITING:
-            log.warning("%s: its run cannot begin, the sweeper tries again: %d others wait", name, WAITING)
+            log.warning("%s: its run cannot begin, the sweeper tries again: %d others wait", run.name, WAITING)
             return
-        work = self._do(runs, flow, parameters, name, tags, needs_run)
-        self._tasks[what] = asyncio.create_task(work, name=name)
+        self._tasks[what] = asyncio.create_task(self._do(runs, run, needs_run=needs_run), name=run.name)
         self._tasks[what].add_done_callback(lambda _: self._tasks.pop(what))
 
     async def close(self, within_s: float) -> None:
@@ -66,46 +57,39 @@ class Beside:
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
 
-    async def _do(
-        self,
-        runs: "ResidentRuns",
-        flow: str,
-        parameters: Mapping[str, Any],
-        name: str,
-        tags: Sequence[str],
-        needs_run: bool,
-    ) -> None:
+    async def _do(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
         of_batch.set(None)  # what is logged here is of no batch
         async with self._places:
             if not needs_run and time.monotonic() < self._shunned_until:
                 why = "Prefect took no run just before"
             else:
-                why = await _asked(runs, flow, parameters, name, tags)
+                why = await _asked(runs, run)
                 self._shunned_until = time.monotonic() + SHUNNED_S if why else 0.0
                 if not why:
                     return
         if runs.draining() or needs_run:
-            log.warning("%s: needs a run, which cannot begin yet: %s", name, why)
+            log.warning("%s: needs a run, which cannot begin yet: %s", run.name, why)
             return
-        log.warning("%s: has no run, its work is done without: %s", name, why)
-        working = asyncio.create_task(self._without(runs, flow, parameters, name), name=name)
+        log.warning("%s: has no run, its work is done without: %s", run.name, why)
+        working = asyncio.create_task(self._without(runs, run), name=run.name)
         self._working.add(working)
         working.add_done_callback(self._working.discard)
 
     @staticmethod
-    async def _without(runs: "ResidentRuns", flow: str, parameters: Mapping[str, Any], name: str) -> None:
+    async def _without(runs: "ResidentRuns", run: NewRun) -> None:
         try:
-            await runs.without(flow, parameters)
+            await runs.without(run.flow, run.parameters)
         except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)
-            log.error("%s: failed without a run, the sweeper tries again: %r", name, error)
+            log.error("%s: failed without a run, the sweeper tries again: %r", run.name, error)
 
 
-async def _asked(runs: "ResidentRuns", flow: str, parameters: Mapping[str, Any], name: str, tags: Sequence[str]) -> str:
+async def _asked(runs: "ResidentRuns", run: NewRun) -> str:
     """Begin a run; returns why it cannot begin, or nothing."""
-    key, began, why = f"{name} {uuid4().hex}", time.monotonic(), ""
+    run = replace(run, key=f"{run.name} {uuid4().hex}")
+    began, why = time.monotonic(), ""
     for tries in range(TRIES):
         try:
-            await runs.start(flow, parameters, name=name, tags=tags, key=key)
+            await runs.start(run)
         except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
             why = error.message if isinstance(error, TryAgain) else repr(error)
             if time.monotonic() - began > PATIENCE_S:

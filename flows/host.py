@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from sqlalchemy import Connection, Engine
 
@@ -17,11 +17,12 @@ from flows.beside import Beside
 from flows.notes import ALONE_AFTER_S, Notes, NotWritten
 from flows.playout import Playout, boot_now
 from flows.rounds import Rounds
+from lectern import outgoing
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.shared import Journal
-from lectern.messages import Alarm
-from lectern.outgoing import Kind, Outgoing
+from lectern.errors import ErrorCode
+from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ class Host(Generic[S]):
         since = time.monotonic() - self.settings.streamer_lost_after_s
         return sorted(name for name, heard in self.heard.items() if heard >= since)
 
-    def alarm(self, message: Alarm) -> Outgoing:
-        """An alarm for the outbox."""
-        return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, message)
+    def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
+        """An alarm of this host, for the outbox."""
+        alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
+        return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, alarm)
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")

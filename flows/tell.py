@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.host import Host, log
-from lectern import errors, outgoing
+from lectern import errors
 from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import bookings, incidents, metrics, outbox
 from lectern.effects.rows.incidents import Patience
@@ -40,10 +40,10 @@ async def tell(host: Host[Any]) -> bool:
             done = await _send(host, sending)
             now = time.time()
             if _can_wait(host, batch, done):
-                write = partial(_sent, host=host, batch=batch, reached=sending, refused=(), now=now)
+                write = partial(_sent, host=host, batch=batch, done=done, now=now)
                 host.notes.add((one.id for one in sending), write)
             elif done.number or not sending:
-                told = await host.commit(_sent, host, batch, sending[: done.number], done.refused, now)
+                told = await host.commit(_sent, host, batch, done, now)
                 _told(host, [one for one in told if one.target == host.settings.alarm_channel])
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
@@ -130,26 +130,20 @@ def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
         found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
     sent = host.notes.ids()
     found = [one for one in found if one.id not in sent]
-    channel = host.settings.alarm_channel
-    folded = incidents.fold(connection, host.journal, found, channel, patience(host), now)
+    alarms = [one for one in found if one.target == host.settings.alarm_channel]
+    folded = incidents.fold(connection, host.journal, alarms, patience(host), now)
     return [_Outgoing(one, one.id in folded, until) for one in found]
 
 
-def _sent(
-    connection: Connection,
-    host: Host[Any],
-    batch: Sequence[_Outgoing],
-    reached: Sequence[Unsent],
-    refused: Sequence[Refused],
-    now: float,
-) -> list[Unsent]:
-    """Note what became of the messages that *reached* Redis; returns those that somebody could hear now at first."""
-    rest = {reached[one.index].id: one for one in refused}
+def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing], done: Sent, now: float) -> list[Unsent]:
+    """Note what became of a batch that was sent; returns what somebody could hear now for the first time."""
+    reached = [one.message for one in batch if not one.folded][: done.number]
+    rest = {reached[one.index].id: one for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]
     outbox.sent(connection, host.journal, [*ids, *(one.message.id for one in batch if one.folded)], now)
     told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
-    if refused:
-        _refused(connection, host, [(reached[one.index], one) for one in refused], now)
+    if done.refused:
+        _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
     alarms = [one.id for one in told if one.target == host.settings.alarm_channel]
     incidents.told(connection, host.journal, alarms, now)
     if isinstance(host.settings, TeacherSettings):
@@ -167,13 +161,13 @@ def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Un
     for target, why in targets.items():
         number = sum(message.target == target for message, _ in refused)
         log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
-        alarm_refusal(connection, host, f"refuses messages for {target}", target, why, now)
+        alarm_refusal(connection, host, f"refuses messages for {target}", target, why)
 
 
-def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str, now: float) -> None:
-    """Redis refuses something of *target*: an alarm, again while it goes on, so that its incident stays open."""
+def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str) -> None:
+    """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open."""
+    now = time.time()
     if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
         return
     host.refused[target] = now
-    alarm = outgoing.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now, host.settings.name)
-    outbox.put(connection, host.journal, [host.alarm(alarm)], now)
+    outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now)], now)

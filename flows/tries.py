@@ -132,12 +132,13 @@ def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> 
     class_id = class_of(one)
     why = f"not handled in {one.tries + 1} runs; see their logs"
     log.error("inbox %d: %s", one.id, why)
-    inbox.bury(connection, host.journal, one, why, host.settings.dead_letter_stream, now)
+    inbox.dead(connection, host.journal, one.id, why)
     code = errors.NOT_HANDLED if class_id else errors.DEAD_LETTER
     answer = _answer(connection, host, one, class_id, why) if class_id else None
     what = f"{class_id}: " if class_id else ""
-    alarm = outgoing.alarm(code, f"{what}inbox {one.id}: {why}", now, host.settings.name, class_id=class_id)
-    outbox.put(connection, host.journal, [*([answer] if answer else []), host.alarm(alarm)], now)
+    letter = outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why)
+    alarm = host.alarm(code, f"{what}inbox {one.id}: {why}", now, class_id=class_id)
+    outbox.put(connection, host.journal, [letter, *([answer] if answer else []), alarm], now)
     noted = Event("given up", class_id, detail=f"{one.command}: {why}")
     events.note(connection, host.journal, host.settings.name, [noted], now)
 

@@ -15,7 +15,6 @@ from lectern import errors, outgoing
 from lectern.effects.files import disk
 from lectern.effects.rows import outbox
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.messages import Alarm
 
 AGAIN_AFTER_S = 600.0
 """Seconds until the same trouble is alarmed again."""
@@ -50,18 +49,18 @@ async def alarm(host: Host[Any], what: str, why: str) -> None:
     if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
     said = f"{host.settings.name}: {what} does not work: {why}"
-    made = outgoing.alarm(errors.WORK_FAILED, said, time.time(), host.settings.name)
     try:
         async with asyncio.timeout(ALARM_S):
-            await host.commit(_put, host, made)
+            await host.commit(_put, host, said)
             host.alarmed_at[what] = now
             await tell(host)
     except Exception as error:  # noqa: BLE001 (whatever it is, the part must begin again)
         log.error("%s: its alarm is not sent yet: %s", what, words(error))
 
 
-def _put(connection: Connection, host: Host[Any], made: Alarm) -> None:
-    outbox.put(connection, host.journal, [host.alarm(made)], time.time())
+def _put(connection: Connection, host: Host[Any], said: str) -> None:
+    now = time.time()
+    outbox.put(connection, host.journal, [host.alarm(errors.WORK_FAILED, said, now)], now)
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
@@ -70,12 +69,11 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     host.no_room_at = now = time.monotonic()
     if now - host.alarmed_at.get("disk", -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
-    code = errors.DISK_FULL
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
-    made = Alarm(code=code.number, message=said, at=time.time(), runbook=code.runbook, host=host.settings.name)
-    host.to_people.append(made.to_json())
+    made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
+    host.to_people.append(made)
     try:
-        await host.bus.publish_alarm(host.settings.alarm_channel, made.to_json())
+        await host.bus.publish_alarm(host.settings.alarm_channel, made)
     except (RedisError, OSError) as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
@@ -85,7 +83,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     """Redis does not let us read *stream*: logged at each look, alarmed while it goes on; the others are read."""
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
-    await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why, time.time())
+    await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why)
     await tell(host)
 
 

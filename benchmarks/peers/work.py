@@ -66,7 +66,7 @@ def order(body: str) -> str | None:
     with transaction(database("teacher")) as connection:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
         states = renditions.states(connection, [booking.key] if booking.key else [])
-        plan = decide.plan([booking], orders.known(changes.orders), states, LIMITS, now)
+        plan = decide.plan([booking], decide.Before(orders.known(changes.orders), states), LIMITS, now)
         if not plan.verdicts:
             return None  # delivered again
         (verdict,) = plan.verdicts

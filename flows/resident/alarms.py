@@ -17,6 +17,7 @@ from flows.retry import AWAY
 from flows.tell import patience, tell
 from lectern import chinese
 from lectern.effects.rows import incidents, outbox
+from lectern.outgoing import Kind, Outgoing
 from lectern.settings import Settings
 
 log = logging.getLogger("lectern")
@@ -37,7 +38,7 @@ async def watch(host: Host[Any], client: PrefectClient) -> None:
 def _follow_up(connection: Connection, host: Host[Any]) -> int:
     now = time.time()
     due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
-    outbox.put(connection, host.journal, [host.alarm(one) for one in due], now)
+    outbox.put(connection, host.journal, [Outgoing(host.settings.alarm_channel, Kind.CHANNEL, one) for one in due], now)
     return len(due)
 
 

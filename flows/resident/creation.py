@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import to_state_create
 
+from flows.new_run import NewRun
 from flows.retry import AWAY
 from lectern.errors import TryAgain
 
@@ -77,31 +78,26 @@ class Creation:
         self.outdated.set()
         return TryAgain(f"{what}: Prefect does not know its deployment, all are read anew")
 
-    async def create(
-        self,
-        flow: str,
-        parameters: Mapping[str, Any],
-        state: State[Any],
-        *,
-        name: str,
-        tags: Sequence[str],
-        key: str | None,
-    ) -> FlowRun:
-        """A new run in *state*; the same *key* again gives the same run. Raises TryAgain where Prefect is away."""
+    async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
+        """Create *run* in *state*, unless its key is known. Raises TryAgain if Prefect is away."""
         wanted = DeploymentFlowRunCreate(
-            name=name, parameters=dict(parameters), tags=list(tags), state=to_state_create(state), idempotency_key=key
+            name=run.name,
+            parameters=dict(run.parameters),
+            tags=list(run.tags),
+            state=to_state_create(state),
+            idempotency_key=run.key,
         )
         # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
         try:
             async with asyncio.timeout(CREATE_S):
-                (found,) = await self.bulk(flow, [wanted.model_dump(mode="json", exclude_unset=True)])
+                (found,) = await self.bulk(run.flow, [wanted.model_dump(mode="json", exclude_unset=True)])
                 if isinstance(found, str):
-                    raise TryAgain(f"{name}: Prefect does not take the run: {found}")
+                    raise TryAgain(f"{run.name}: Prefect does not take the run: {found}")
                 return await self.client.read_flow_run(found)
         except AWAY as error:
-            if key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError):
-                self.unheard.append(key)
-            raise self.failed(name, error) from error
+            if run.key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError):
+                self.unheard.append(run.key)
+            raise self.failed(run.name, error) from error
 
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
         """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.

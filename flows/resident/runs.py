@@ -13,7 +13,6 @@ from uuid import UUID
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
@@ -21,8 +20,9 @@ from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 
 from flows import tries
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
+from flows.new_run import NewRun
 from flows.resident import groups, questions
-from flows.resident.creation import CREATE_S, HOST, Creation
+from flows.resident.creation import CREATE_S, Creation
 from flows.resident.prefect_client import asking
 from flows.retry import AWAY
 from lectern.effects.rows import inbox
@@ -73,15 +73,13 @@ class ResidentRuns:
         active = self._active.get(UUID(run_id))
         return active is not None and active.verdict == "cancelled"
 
-    async def start(
-        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str] = (), key: str | None = None
-    ) -> str:
-        """Create a run and execute it here, at once; raises TryAgain where Prefect is away."""
+    async def start(self, run: NewRun) -> str:
+        """Create a run and execute it here, at once; returns its id. Raises TryAgain if Prefect is away."""
         if self._draining:
-            raise TryAgain(f"{name}: the process is going down")
-        run = await self.created.create(flow, parameters, Pending(), name=name, tags=tags, key=key)
-        self.take(run)
-        return str(run.id)
+            raise TryAgain(f"{run.name}: the process is going down")
+        created = await self.created.create(run, Pending())
+        self.take(created)
+        return str(created.id)
 
     async def without(self, flow: str, parameters: Mapping[str, Any]) -> None:
         """Do the work of *flow* without a run; Prefect is away, and the work is not to wait for it."""
@@ -93,31 +91,6 @@ class ResidentRuns:
         """Whether a run is being executed here."""
         return UUID(run_id) in self._tasks
 
-    async def claim(self, run: FlowRun) -> FlowRun | None:
-        """*run* of the queue, ours alone; None if another process of the queue was quicker.
-
-        The server lets one propose Pending, and no second one; but a run that another has ended meanwhile would begin
-        again: its state is put back. Raises what the client raises where Prefect is away.
-        """
-        if not self.created.tags or run.state is None:
-            return run
-        known = {one.id for one in await self.client.read_flow_run_states(run.id)}
-        fresh = await self.client.read_flow_run(run.id)
-        if fresh.state is None or fresh.state.id != run.state.id:
-            return None
-        answer: OrchestrationResult[Any] = await self.client.set_flow_run_state(run.id, Pending())
-        if answer.status != SetStateStatus.ACCEPT or answer.state is None:
-            return None
-        known.add(answer.state.id)
-        others = [one for one in await self.client.read_flow_run_states(run.id) if one.id not in known]
-        if others:
-            last = max(others, key=lambda one: one.timestamp)
-            await self.client.set_flow_run_state(run.id, last, force=True)
-            return None
-        tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *self.created.tags]
-        await self.client.update_flow_run(run.id, tags=tags)
-        return run.model_copy(update={"state": answer.state, "tags": tags})
-
     def take(self, run: FlowRun) -> None:
         """Execute a run in the background; one that is at work here already is passed over."""
         if self._draining or run.id in self._tasks:
@@ -126,12 +99,10 @@ class ResidentRuns:
         self._tasks[run.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(run.id))
 
-    async def schedule(
-        self, flow: str, parameters: Mapping[str, Any], *, name: str, tags: Sequence[str], key: str, at: float
-    ) -> str:
-        """Create a run that begins at *at*; the same *key* again gives the same run."""
+    async def schedule(self, run: NewRun, at: float) -> str:
+        """Create a run that begins at *at* (epoch seconds); returns its id. Raises TryAgain if Prefect is away."""
         state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
-        return str((await self.created.create(flow, parameters, state, name=name, tags=tags, key=key)).id)
+        return str((await self.created.create(run, state)).id)
 
     def end(self, run_id: str, reason: str) -> bool:
         """Cancel a run that is at work here; False where it is not."""

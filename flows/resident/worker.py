@@ -7,11 +7,14 @@ from typing import Any
 
 import anyio.abc
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
+from prefect.states import Pending
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from flows import trouble
 from flows.host import Host, log
 from flows.resident import deployments, heartbeats, orphans
+from flows.resident.creation import HOST
 from flows.resident.runs import ResidentRuns
 from flows.retry import AWAY, backoff_s
 from lectern.errors import TryAgain
@@ -54,7 +57,7 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         """
         due = await self._get_scheduled_flow_runs()
         for one in due:
-            if (mine := await self._runs.claim(one.flow_run)) is not None:
+            if (mine := await _claimed(self._runs, one.flow_run)) is not None:
                 self._runs.take(mine)
         return [one.flow_run for one in due]
 
@@ -69,6 +72,32 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
             task_status.started(os.getpid())
         await self._runs.execute(flow_run)
         return ResidentResult(identifier=str(os.getpid()), status_code=0)
+
+
+async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
+    """*run* of the queue, ours alone; None if another process of the queue was quicker.
+
+    The server lets one propose Pending, and no second one; but a run that another has ended meanwhile would begin
+    again: its state is put back. Raises what the client raises where Prefect is away.
+    """
+    if not runs.created.tags or run.state is None:
+        return run
+    known = {one.id for one in await runs.client.read_flow_run_states(run.id)}
+    fresh = await runs.client.read_flow_run(run.id)
+    if fresh.state is None or fresh.state.id != run.state.id:
+        return None
+    answer: OrchestrationResult[Any] = await runs.client.set_flow_run_state(run.id, Pending())
+    if answer.status != SetStateStatus.ACCEPT or answer.state is None:
+        return None
+    known.add(answer.state.id)
+    others = [one for one in await runs.client.read_flow_run_states(run.id) if one.id not in known]
+    if others:
+        last = max(others, key=lambda one: one.timestamp)
+        await runs.client.set_flow_run_state(run.id, last, force=True)
+        return None
+    tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *runs.created.tags]
+    await runs.client.update_flow_run(run.id, tags=tags)
+    return run.model_copy(update={"state": answer.state, "tags": tags})
 
 
 async def serve(host: Host[Any], runs: ResidentRuns) -> None:

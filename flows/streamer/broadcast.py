@@ -11,7 +11,6 @@ from flows import show
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import Watch
 from flows.streamer import ends
-from lectern import errors
 from lectern.effects.rows import airings, dead_air
 from lectern.facts import Airing
 from lectern.states import AiringState
@@ -77,5 +76,5 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
 
 
 async def _cancelled(host: Streamer, one: Airing) -> None:
-    await ends.close(host, one.class_id, AiringState.CANCELLED, errors.CANCELLED, "cancelled in the UI")
+    await ends.close(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
     await host.playout.cancel(one.class_id)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from flows.host import Streamer, log
 from flows.tell import tell
-from lectern import errors, outgoing
+from lectern import errors
 from lectern.decide import dead_air as decide
 from lectern.effects.files import store
 from lectern.effects.media.samples import samples
@@ -76,6 +76,6 @@ def _warn(connection: Connection, host: Streamer, found: Sequence[tuple[Airing, 
     for one, warning in found:
         log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
         said = f"{one.class_id}: its recording {one.stem} has dead air: {warning}"
-        made = outgoing.alarm(code, said, now, name, class_id=one.class_id, record_id=one.record_id)
-        outbox.put(connection, host.journal, [host.alarm(made)], now)
+        alarm = host.alarm(code, said, now, class_id=one.class_id, record_id=one.record_id)
+        outbox.put(connection, host.journal, [alarm], now)
         events.note(connection, host.journal, name, [Event(dead_air.TOLD, one.class_id, one.stem, warning)], now)

@@ -118,16 +118,8 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             growing.reached(size_bytes)
 
         try:
-            await wget.download(
-                settings.wget_path,
-                remote.url,
-                part,
-                address=remote.address,
-                rate=settings.download_rate,
-                timeout_s=settings.download_timeout_s,
-                limit_bytes=row.size_bytes,
-                on_progress=on_progress,
-            )
+            limits = wget.Limits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
+            await wget.download(settings.wget_path, remote, part, limits, on_progress)
         finally:
             await process.surely(growing.close())
         if goes_on and remote.crc64 is None:

@@ -11,7 +11,6 @@ from flows.host import Streamer
 from flows.tell import tell
 from lectern.decide import endings as decide
 from lectern.effects.rows import airings, cache
-from lectern.errors import ErrorCode
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 
@@ -21,11 +20,11 @@ async def ended(host: Streamer, class_id: str, told: Mapping[str, Any]) -> None:
     await _closed(host, class_id, as_told(class_id, told))
 
 
-async def close(host: Streamer, class_id: str, state: AiringState, code: ErrorCode | None, message: str) -> None:
+async def close(host: Streamer, class_id: str, state: AiringState, message: str) -> None:
     """Release a class that the playout did not bring to its end, and tell its teacher why."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
-        decide.close(changes, airings.by_id(connection, [class_id])[class_id], state, code, message)
+        decide.close(changes, airings.by_id(connection, [class_id])[class_id], state, message)
 
     await _closed(host, class_id, go)
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 from flows import trouble
 from flows.beside import SHUNNED_S
 from flows.host import Streamer, log
+from flows.new_run import NewRun
 from flows.streamer import download
 from lectern import stems
 from lectern.effects.rows import plans
@@ -118,10 +119,9 @@ class Fetching:
             self._alone(stem, "Prefect took no run just before")
             return
         name, tags = f"download {stem}", [f"record:{stems.folder(stem)}"]
+        run = NewRun("download", {"stem": stem}, name, tags, f"{name} {uuid4().hex}")
         try:
-            run_id = await self._host.runs.start(
-                "download", {"stem": stem}, name=name, tags=tags, key=f"{name} {uuid4().hex}"
-            )
+            run_id = await self._host.runs.start(run)
         except TryAgain as error:
             if not self._host.runs.draining():
                 self._shunned_until = time.monotonic() + SHUNNED_S

@@ -16,7 +16,7 @@ from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import cache_table, lost, push_hosts
 from flows.tell import tell
-from lectern import errors, outgoing
+from lectern import errors
 from lectern.decide import readiness as decide
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
@@ -205,6 +205,6 @@ def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing
 def _cry(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:
     for one in red:
         log.warning("%s", one.said)
-        code, name = errors.NOT_READY_FOR_START, host.settings.name
-        made = outgoing.alarm(code, one.said, now, name, class_id=one.class_id, record_id=one.record_id)
-        outbox.put(connection, host.journal, [host.alarm(made)], now)
+        code = errors.NOT_READY_FOR_START
+        alarm = host.alarm(code, one.said, now, class_id=one.class_id, record_id=one.record_id)
+        outbox.put(connection, host.journal, [alarm], now)

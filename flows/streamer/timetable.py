@@ -8,6 +8,7 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from flows.host import Streamer, log
+from flows.new_run import NewRun
 from flows.playout import Watch
 from flows.streamer import ends, releases
 from lectern import errors, stems
@@ -93,10 +94,10 @@ class Plan:
         tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
         key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
-        parameters = {"class_id": one.class_id}
+        run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key)
         if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
-            return await host.runs.start("broadcast", parameters, name=name, tags=tags, key=key)
-        return await host.runs.schedule("broadcast", parameters, name=name, tags=tags, key=key, at=at)
+            return await host.runs.start(run)
+        return await host.runs.schedule(run, at)
 
 
 class Cancels:
@@ -130,7 +131,7 @@ class Cancels:
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             why = "cancelled in the UI"
-            await ends.close(host, one.class_id, AiringState.CANCELLED, errors.CANCELLED, why)
+            await ends.close(host, one.class_id, AiringState.CANCELLED, why)
             await releases.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)

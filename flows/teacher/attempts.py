@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from flows.host import Teacher
+from flows.new_run import NewRun
 from lectern.decide.transcode import by_record
 from lectern.facts import RenditionKey
 from lectern.states import Resolution
@@ -30,12 +31,12 @@ async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolutio
     name = f"transcode {record_id} {'+'.join(wanted)}"
     parameters = {"record_id": record_id, "resolutions": wanted}
     key = f"{host.settings.name} {name} attempt {attempt}"
-    return await host.runs.start("transcode", parameters, name=name, tags=[f"record:{record_id}"], key=key)
+    return await host.runs.start(NewRun("transcode", parameters, name, [f"record:{record_id}"], key))
 
 
 def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
     tags = [f"record:{record_id}" for record_id in records[:20]]
-    host.beside.begin(host.runs, which, parameters, name=name, tags=tags)
+    host.beside.begin(host.runs, NewRun(which, parameters, name, tags))
 
 
 def words(key: RenditionKey) -> str:

@@ -13,6 +13,7 @@ from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import roll as decide
 from lectern.decide.backups import twin_id
+from lectern.decide.verdicts import Choice
 from lectern.effects.redis.withdrawn import FIELD as WITHDRAWN
 from lectern.effects.rows import bookings, leases
 
@@ -75,6 +76,6 @@ def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
         orders = bookings.on(connection, name, changes.now)
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
-        decide.drain(changes, name, orders, bookings.loads(connection, alive, changes.now), no)
+        decide.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
 
     return go

@@ -21,7 +21,7 @@ from lectern.changes import Changes
 from lectern.decide import lease as decide
 from lectern.decide import roll
 from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import place_again
+from lectern.decide.verdicts import Choice, place_again
 from lectern.effects.rows import bookings, leases
 from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
@@ -118,6 +118,6 @@ def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
         loads = bookings.loads(connection, alive, changes.now)
-        place_again(changes, orders, loads, no, f"{streamer} is lost", refused=False)
+        place_again(changes, orders, Choice(loads, no), f"{streamer} is lost", refused=False)
 
     return go

@@ -14,6 +14,7 @@ from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
 from lectern.decide.backups import twin_id
+from lectern.decide.verdicts import Choice
 from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Report
@@ -49,7 +50,7 @@ def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:
             changes.learn(revisions.of(connection, its))
             loads = bookings.loads(connection, alive, changes.now)
             no = leases.refused_by(connection, ids)
-            facts = decide.Facts(loads, no, cancels.unconfirmed(connection, ids))
+            facts = decide.Facts(Choice(loads, no), cancels.unconfirmed(connection, ids))
         for said in reports:
             decide.take(changes, said, facts)
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
+from flows.new_run import NewRun
 from flows.retry import backoff_s
 from flows.teacher.leaving import Leaving
 from flows.tell import tell
@@ -133,14 +134,8 @@ class Roll:
         if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
         self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
-        self.host.beside.begin(
-            self.host.runs,
-            "move",
-            {"streamer": name},
-            name=f"move classes of {name}",
-            tags=[lost_tag(name)],
-            needs_run=True,
-        )
+        run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
+        self.host.beside.begin(self.host.runs, run, needs_run=True)
 
 
 def _is_withdrawn(holder: Holder | None) -> bool:

@@ -1,13 +1,12 @@
 """What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read."""
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, Unpack
 
 from lectern import outgoing
 from lectern.errors import ErrorCode, Malformed
 from lectern.facts import Event, Kept
-from lectern.messages import DeadLetter
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 
 S = TypeVar("S", bound=TeacherSettings | StreamerSettings)
@@ -37,9 +36,9 @@ class Decided(Generic[S]):
     dead: list[tuple[int, str]] = field(default_factory=list)  # ids of the inbox, and what is wrong with each
     table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
 
-    def raise_alarm(self, code: ErrorCode, said: str, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
+    def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
         """Call a person."""
-        made = outgoing.alarm(code, said, self.now, self.settings.name, **named)
+        made = outgoing.alarm(code, said, self.now, self.settings.name, **about)
         self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
 
     def note(self, what: str, about: Lesson | None = None, detail: str = "", **named: str | None) -> None:
@@ -51,8 +50,7 @@ class Decided(Generic[S]):
     def to_dead_letters(self, kept: Kept, error: str) -> None:
         """A message that nobody can read goes to the dead letters, with the reason."""
         self.dead.append((kept.id, error))
-        letter = DeadLetter.model_construct(error=error, body=kept.body, command=kept.command)
-        self.sends.append(Outgoing(self.settings.dead_letter_stream, Kind.STREAM, letter))
+        self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
 
     def bury(self, kept: Kept, error: Malformed) -> None:
         """Say what becomes of a message that nobody can read."""

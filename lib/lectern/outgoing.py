@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from pydantic_core import from_json
 
 from lectern import errors
 from lectern.amendments import ChangeResult
 from lectern.errors import ErrorCode
-from lectern.messages import Alarm, Message, OrderResult, Prepare
+from lectern.messages import Alarm, DeadLetter, Message, OrderResult, Prepare
 from lectern.states import Resolution
 from lectern.wire import read_resolution
 
@@ -58,18 +58,18 @@ def prepare(payload: str, url: str, placement: int) -> Prepare:
     return Prepare.model_construct(**fields)
 
 
-def alarm(
-    code: ErrorCode,
-    message: str,
-    now: float,
-    host: str,
-    *,
-    class_id: str | None = None,
-    record_id: int | None = None,
-    resolution: Resolution | None = None,
-    classes: Sequence[str] = (),
-) -> Alarm:
-    """An alarm for a person; *classes* are those that it is about, if they are several."""
+class About(TypedDict, total=False):
+    """What an alarm is about; *classes* if they are several."""
+
+    class_id: str | None
+    record_id: int | None
+    resolution: Resolution | None
+    classes: Sequence[str]
+
+
+def alarm(code: ErrorCode, message: str, now: float, host: str, **about: Unpack[About]) -> Alarm:
+    """An alarm for a person."""
+    classes = about.get("classes")
     more = {"classes": list(classes)} if classes else {}
     return Alarm(
         code=code.number,
@@ -77,11 +77,17 @@ def alarm(
         at=now,
         runbook=code.runbook,
         host=host,
-        class_id=class_id,
-        record_id=record_id,
-        video_resolution=resolution,
+        class_id=about.get("class_id"),
+        record_id=about.get("record_id"),
+        video_resolution=about.get("resolution"),
         **more,
     )
+
+
+def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
+    """A message that cannot be handled, with the reason, for the *stream* of dead letters."""
+    letter = DeadLetter.model_construct(error=error, body=body, command=command)
+    return Outgoing(stream, Kind.STREAM, letter)
 
 
 def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:

@@ -10,8 +10,9 @@ from lectern import errors
 from lectern.changes import Changes
 from lectern.decide import booking as bookings
 from lectern.decide.backups import twin_id
+from lectern.decide.booking import Before
 from lectern.decide.cancels import cancel
-from lectern.decide.verdicts import place_again, proceed
+from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Slot
 from lectern.messages import Cancel, Prepare, Release, Report
 from lectern.settings import TeacherSettings
@@ -75,16 +76,16 @@ def test_a_class_that_is_moved_keeps_away_from_its_other_airing(changes: Changes
     second = changes.orders[SECOND]
     first = changes.orders["c-1"]
     others = {name: 0 for name in ("s1", "s2", "s3") if name != second.streamer}
-    place_again(changes, [second], others, {}, "it is lost", refused=False)
+    place_again(changes, [second], Choice(others, {}), "it is lost", refused=False)
     assert changes.orders[SECOND].streamer == "s3"
     alone = {str(first.streamer): 0}
-    place_again(changes, [changes.orders[SECOND]], alone, {}, "it is lost", refused=False)
+    place_again(changes, [changes.orders[SECOND]], Choice(alone, {}), "it is lost", refused=False)
     assert changes.orders[SECOND].streamer == first.streamer
 
 
 def test_a_second_airing_that_nobody_can_take_is_alarmed_and_answered_to_nobody(changes: Changes) -> None:
     placed(changes, "s1", "s2")
-    place_again(changes, [changes.orders[SECOND]], {}, {}, "316 disk full", refused=True)
+    place_again(changes, [changes.orders[SECOND]], Choice({}, {}), "316 disk full", refused=True)
     assert changes.orders[SECOND].state is BookingState.BROKEN
     said = [one.message for one in changes.sends if one.target in {"alarm", "order_result"}]
     assert [getattr(one, "code", None) for one in said] == [errors.NOT_MOVED.number]
@@ -122,10 +123,10 @@ def test_a_backup_stream_that_another_class_has_is_refused() -> None:
     booking = strategies.booking("c-1", push_url_backup=BACKUP_URL)
     slot = Slot("c-2", booking.start_time + 60, booking.end_time + 60)
     for stream in booking.streams:
-        made = bookings.plan([booking], {}, {}, LIMITS, strategies.NOW, {stream: [slot]})
+        made = bookings.plan([booking], Before(taken={stream: [slot]}), LIMITS, strategies.NOW)
         assert made.verdicts[0].code is errors.CONFLICT
     later = strategies.booking("c-3", push_url=BACKUP_URL)
-    made = bookings.plan([booking, later], {}, {}, LIMITS, strategies.NOW)
+    made = bookings.plan([booking, later], Before(), LIMITS, strategies.NOW)
     assert [one.code for one in made.verdicts][1] is errors.CONFLICT
 
 

@@ -12,7 +12,7 @@ from lectern import errors
 from lectern.decide import booking as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.attempts import source as chosen_source
-from lectern.decide.booking import Named, plan
+from lectern.decide.booking import Before, Named, plan
 from lectern.facts import Known, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
@@ -59,83 +59,83 @@ def test_a_lone_booking_follows_its_row(
     fields: dict[str, Any], found: RenditionState | None, state: str, code: int | None, begun: int
 ) -> None:
     rows = {(6666, Resolution.P720): Rendition(found)} if found else {}
-    planned = plan([booking(**fields)], {}, rows, LIMITS, NOW)
+    planned = plan([booking(**fields)], Before({}, rows), LIMITS, NOW)
     (verdict,) = planned.verdicts
     assert (verdict.state, verdict.code.number if verdict.code else None) == (state, code)
     assert len(planned.attempts) == begun
 
 
 def test_a_booking_of_the_old_kind_proceeds_with_its_video_url() -> None:
-    (verdict,) = plan([booking(video_resolution=None)], {}, {}, LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(video_resolution=None)], Before(), LIMITS, NOW).verdicts
     assert (verdict.url, verdict.booking.stem) == ("http://origin.example/6666.flv", "6666")
 
 
 def test_a_listed_resolution_proceeds_with_the_listed_url() -> None:
     wanted = booking(video_url_list={"720P": "http://origin.example/720", "480P": "http://origin.example/480"})
-    (verdict,) = plan([wanted], {}, {}, LIMITS, NOW).verdicts
+    (verdict,) = plan([wanted], Before(), LIMITS, NOW).verdicts
     assert (verdict.url, verdict.booking.stem) == ("http://origin.example/720", "6666_720P")
 
 
 def test_only_what_cannot_happen_or_cannot_be_helped_raises_an_alarm() -> None:
     alarmed = {
-        found: plan([booking()], {}, {(6666, Resolution.P720): Rendition(found)}, LIMITS, NOW).verdicts[0].alarm
+        found: plan([booking()], Before({}, {(6666, Resolution.P720): Rendition(found)}), LIMITS, NOW).verdicts[0].alarm
         for found in RenditionState
     }
     assert [found for found, alarm in alarmed.items() if alarm] == [RenditionState.SUCCESS]
 
 
 def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
-    planned = plan([booking(f"c-{n}") for n in range(1_000)], {}, {}, LIMITS, NOW)
+    planned = plan([booking(f"c-{n}") for n in range(1_000)], Before(), LIMITS, NOW)
     assert len(planned.attempts) == 1
     assert {verdict.state for verdict in planned.verdicts} == {BookingState.WAITING}
     assert len(planned.verdicts) == 1_000
 
 
 def test_a_booking_that_comes_twice_is_answered_again_and_changes_nothing() -> None:
-    planned = plan([booking(), booking()], {}, {}, LIMITS, NOW)
+    planned = plan([booking(), booking()], Before(), LIMITS, NOW)
     assert len(planned.verdicts) == len(planned.attempts) == len(planned.again) == 1
     assert not planned.again[0].differs
 
 
 def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
-    planned = plan([booking(), booking(record_id=7)], {}, {}, LIMITS, NOW)
+    planned = plan([booking(), booking(record_id=7)], Before(), LIMITS, NOW)
     assert len(planned.verdicts) == 1
     assert planned.again[0].differs
 
 
 def test_a_second_delivery_carries_the_first_answer() -> None:
     known = Known(BookingState.REFUSED, booking().to_json(), 207, "timed out", None)
-    planned = plan([booking()], {"c-1": known}, {}, LIMITS, NOW)
+    planned = plan([booking()], Before({"c-1": known}, {}), LIMITS, NOW)
     assert planned.again[0].known == known
     assert not planned.verdicts
 
 
 def test_a_class_that_has_ended_is_refused_with_410() -> None:
-    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW)], {}, {}, LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW)], Before(), LIMITS, NOW).verdicts
     assert verdict.code is not None
     assert verdict.code.number == 410
 
 
 def test_a_class_that_should_be_on_air_already_is_still_taken() -> None:
-    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW + 20)], {}, {}, LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW + 20)], Before(), LIMITS, NOW).verdicts
     assert verdict.state is BookingState.WAITING
 
 
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
 def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
-    (attempt,) = plan([booking()], {}, {}, Limits(5, 120, 3600, oss, ecs), NOW).attempts
+    (attempt,) = plan([booking()], Before(), Limits(5, 120, 3600, oss, ecs), NOW).attempts
     assert attempt.backend == Backend(backend)
     assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
 
 
 def test_without_any_transcoder_a_booking_is_refused_at_once_with_210() -> None:
-    planned = plan([booking()], {}, {}, Limits(5, 120, 3600, oss=False, ecs=False), NOW)
+    planned = plan([booking()], Before(), Limits(5, 120, 3600, oss=False, ecs=False), NOW)
     (verdict,) = planned.verdicts
     assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (210, True, [])
 
 
 def test_without_any_source_a_booking_is_refused_at_once_with_210() -> None:
-    (verdict,) = plan([booking(video_url=None)], {}, {}, LIMITS, NOW).verdicts
+    (verdict,) = plan([booking(video_url=None)], Before(), LIMITS, NOW).verdicts
     assert (verdict.code.number if verdict.code else None, verdict.alarm) == (210, True)
 
 
@@ -144,23 +144,23 @@ def failed(attempts_today: int, since: float) -> dict[tuple[int, Resolution], Re
 
 
 def test_after_five_attempts_in_a_day_a_failed_rendition_stays_failed() -> None:
-    planned = plan([booking()], {}, failed(5, NOW - 86_399), LIMITS, NOW)
+    planned = plan([booking()], Before({}, failed(5, NOW - 86_399)), LIMITS, NOW)
     (verdict,) = planned.verdicts
     assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (209, True, [])
 
 
 def test_the_next_day_the_attempts_are_counted_from_one() -> None:
-    (attempt,) = plan([booking()], {}, failed(5, NOW - 86_400), LIMITS, NOW).attempts
+    (attempt,) = plan([booking()], Before({}, failed(5, NOW - 86_400)), LIMITS, NOW).attempts
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 1, NOW)
 
 
 def test_a_further_attempt_of_the_day_keeps_the_day() -> None:
-    (attempt,) = plan([booking()], {}, failed(4, NOW - 60), LIMITS, NOW).attempts
+    (attempt,) = plan([booking()], Before({}, failed(4, NOW - 60)), LIMITS, NOW).attempts
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 5, NOW - 60)
 
 
 def test_the_deadline_is_the_time_out_from_now() -> None:
-    (attempt,) = plan([booking()], {}, {}, LIMITS, NOW).attempts
+    (attempt,) = plan([booking()], Before(), LIMITS, NOW).attempts
     assert attempt.deadline == NOW + 120
 
 
@@ -188,9 +188,8 @@ def test_the_source_is_the_smallest_that_is_large_enough_else_the_largest_there_
 
 
 def test_a_plan_reads_as_one_line_a_decision() -> None:
-    lines = plan(
-        [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)], {}, {}, LIMITS, NOW
-    ).lines()
+    batch = [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)]
+    lines = plan(batch, Before(), LIMITS, NOW).lines()
     assert lines == [
         "c-1: waiting 6666_720P",
         "c-2: refused 6666_720P 410",
@@ -206,7 +205,7 @@ batches = st.lists(strategies.bookings(), max_size=12)
 def test_every_booking_gets_exactly_one_decision(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    planned = plan(batch, {}, rows, limits, NOW)
+    planned = plan(batch, Before({}, rows), limits, NOW)
     decided = [verdict.booking.class_id for verdict in planned.verdicts]
     assert sorted(decided) == sorted({one.class_id for one in batch})
     assert len(decided) + len(planned.again) == len(batch)
@@ -216,7 +215,7 @@ def test_every_booking_gets_exactly_one_decision(
 def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transcoding(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    planned = plan(batch, {}, rows, limits, NOW)
+    planned = plan(batch, Before({}, rows), limits, NOW)
     under_way = {key for key, row in rows.items() if row.state is RenditionState.TRANSCODING}
     under_way |= {(one.record_id, one.resolution) for one in planned.attempts}
     for verdict in planned.verdicts:
@@ -230,7 +229,7 @@ def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transc
 def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    begun = Counter((one.record_id, one.resolution) for one in plan(batch, {}, rows, limits, NOW).attempts)
+    begun = Counter((one.record_id, one.resolution) for one in plan(batch, Before({}, rows), limits, NOW).attempts)
     assert all(count == 1 for count in begun.values())
     assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
 
@@ -239,12 +238,12 @@ def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second
 def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    at_once = plan(batch, {}, rows, limits, NOW)
+    at_once = plan(batch, Before({}, rows), limits, NOW)
     known: dict[str, Known] = {}
     rows = dict(rows)
     singly = decide.Plan()
     for one in batch:
-        step = plan([one], known, rows, limits, NOW)
+        step = plan([one], Before(known, rows), limits, NOW)
         singly.verdicts += step.verdicts
         singly.attempts += step.attempts
         singly.again += step.again
@@ -264,7 +263,7 @@ def test_a_decision_leaves_what_it_was_given_as_it_was(
 ) -> None:
     known: dict[str, Known] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
-    plan(batch, known, rows, limits, NOW)
+    plan(batch, Before(known, rows), limits, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
 
 
@@ -276,7 +275,7 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
         ([first, second], {}),
         ([second], {first.stream: [Slot("c-1", first.start_time, first.end_time)]}),
     ):
-        found = plan(batch, {}, {}, LIMITS, NOW, taken).verdicts[-1]
+        found = plan(batch, Before({}, {}, taken), LIMITS, NOW).verdicts[-1]
         assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)
         assert found.message == "c-1 is pushed to the same URL, and overlaps for 500 s"
         assert not found.alarm
@@ -286,7 +285,7 @@ def test_a_refused_class_begins_no_transcoding_and_takes_no_stream() -> None:
     ended = booking("c-0", push_url="rtmp://push.example/live/x", start_time=NOW - 900, end_time=NOW - 1)
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     second = booking("c-2", push_url="rtmp://push.example/live/x", record_id=7)
-    found = plan([ended, first, second], {}, {}, LIMITS, NOW)
+    found = plan([ended, first, second], Before(), LIMITS, NOW)
     assert [one.state for one in found.verdicts] == ["refused", "waiting", "refused"]
     assert [one.record_id for one in found.attempts] == [6666]
 
@@ -295,7 +294,7 @@ def test_a_class_may_begin_when_another_ends_and_may_come_twice() -> None:
     first = booking("c-1", push_url="rtmp://push.example/live/x")
     later = booking("c-2", push_url=first.push_url, start_time=first.end_time, end_time=first.end_time + 60)
     other = booking("c-3", push_url="rtmp://push.example/live/y")
-    found = plan([first, later, other, first], {}, {}, LIMITS, NOW)
+    found = plan([first, later, other, first], Before(), LIMITS, NOW)
     assert [one.state for one in found.verdicts] == ["waiting"] * 3
     assert [one.class_id for one in found.again] == ["c-1"]
 

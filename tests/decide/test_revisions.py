@@ -15,7 +15,7 @@ from lectern.decide.cancels import cancel
 from lectern.decide.lines import lines
 from lectern.decide.results import Waiters
 from lectern.decide.revisions import IN_FORCE, Facts
-from lectern.decide.verdicts import place_again, proceed
+from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Rendition, Slot
 from lectern.messages import Cancel, OrderResult, Prepare, Release, Report
 from lectern.settings import TeacherSettings
@@ -60,7 +60,7 @@ def prepared(changes: Changes, class_id: str, code: int = 0, message: str = "") 
         message=message,
         placement=order.placement,
     )
-    reports.take(changes, said, reports.Facts({"s1": 0, "s2": 0}, {}, ()))
+    reports.take(changes, said, reports.Facts(Choice({"s1": 0, "s2": 0}, {}), ()))
 
 
 def change(changes: Changes, known: Facts | None = None, **fields: Any) -> None:
@@ -261,7 +261,7 @@ def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
 def test_a_change_follows_its_class_to_another_streamer(changes: Changes) -> None:
     before = ready(changes)
     change(changes, **OTHER)
-    place_again(changes, [changes.orders["c-1"]], {"s1": 0, "s2": 0}, {}, "it is lost", refused=False)
+    place_again(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
     prepared(changes, FIRST)
     moved = changes.orders["c-1"]
     assert moved.streamer != before.streamer
@@ -287,7 +287,8 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     prepared(changes, FIRST)
     from lectern.decide.orders import known
 
-    made = bookings.plan([strategies.booking("c-1")], known(changes.orders), {}, LIMITS, strategies.NOW)
+    before = bookings.Before(known(changes.orders))
+    made = bookings.plan([strategies.booking("c-1")], before, LIMITS, strategies.NOW)
     assert [one.differs for one in made.again] == [False]
 
 

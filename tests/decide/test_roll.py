@@ -6,7 +6,7 @@ import pytest
 
 from lectern.changes import Changes
 from lectern.decide import roll
-from lectern.decide.verdicts import proceed
+from lectern.decide.verdicts import Choice, proceed
 from lectern.messages import Prepare, Release
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -35,7 +35,7 @@ def streamers(changes: Changes) -> dict[str, str | None]:
 
 def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Changes) -> None:
     """It may not have read yet that a class is another's, and would push it, too."""
-    roll.drain(changes, "s1", list(changes.orders.values()), {"s2": 0}, {})
+    roll.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, {}))
     assert streamers(changes) == {"soon": "s1", "later": "s2"}
     assert [(one.target, type(one.message), one.class_id) for one in changes.sends] == [
         ("streamer:s1", Release, "later"),
@@ -45,7 +45,7 @@ def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Change
 
 @pytest.mark.parametrize("others", [{}, {"s2": 0}], ids=["nobody is alive", "the other one has refused it"])
 def test_a_drained_streamer_keeps_what_nobody_else_can_take(changes: Changes, others: dict[str, int]) -> None:
-    roll.drain(changes, "s1", list(changes.orders.values()), others, {"later": {"s2"}, "soon": {"s2"}})
+    roll.drain(changes, "s1", list(changes.orders.values()), Choice(others, {"later": {"s2"}, "soon": {"s2"}}))
     assert streamers(changes) == {"soon": "s1", "later": "s1"}
     assert not changes.sends
     assert {order.state for order in changes.orders.values()} == {BookingState.PLACED}

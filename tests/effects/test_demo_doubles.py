@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,6 +16,7 @@ import pytest_asyncio
 from lectern.effects.ecs import check
 from lectern.effects.files import upload
 from lectern.effects.files import wget as effects_wget
+from lectern.effects.files.origin import RemoteFile
 from lectern.effects.files.upload import Put
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Refuse, TryAgain
 from tests.effects.conftest import make_recording
@@ -114,9 +114,9 @@ async def test_lectern_downloads_at_its_rate_and_reads_the_errors(origin: Origin
     part = tmp_path / "6666.flv.part"
 
     async def download(name: str) -> None:
-        options: dict[str, Any] = {"rate": "1m", "timeout_s": 15, "limit_bytes": len(CONTENT)}
-        wget = str(folder / "wget")
-        await effects_wget.download(wget, origin.url_for(name), part, on_progress=lambda _: None, **options)
+        remote = RemoteFile(origin.url_for(name), None, None, None)
+        limits = effects_wget.Limits("1m", 15, len(CONTENT))
+        await effects_wget.download(str(folder / "wget"), remote, part, limits, lambda _: None)
 
     began = time.monotonic()
     await download("6666/6666.flv")

@@ -42,7 +42,7 @@ class Desk:
         """Send what is unsent as the host does; returns what was published."""
         with transaction(self.engine) as connection:
             unsent = outbox.unsent(connection, journal, limit=1000, now=now)
-            folded = incidents.fold(connection, journal, unsent, "alarm", self.patience, now)
+            folded = incidents.fold(connection, journal, unsent, self.patience, now)
         if not reached:
             return []
         with transaction(self.engine) as connection:

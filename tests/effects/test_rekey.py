@@ -156,7 +156,7 @@ if where == "before the journal":
     rekey.Journal.write = lambda self, names: tick()
 with redis.Redis.from_url(url) as client:
     rule = rekey.Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
-    rekey.renamed(client, [rule], journal=journal, on_slice=on_slice, slice_count=100)
+    rekey.renamed(client, [rule], journal=journal, on_slice=on_slice)
 """
 
 
@@ -189,7 +189,7 @@ def test_a_server_that_forgets_the_script_gets_it_again(client: redis.Redis) -> 
     def forget(_: int) -> None:
         client.script_flush()
 
-    done = renamed(client, [Rule.parse(*WAITING)], slice_count=100, on_slice=forget)
+    done = renamed(client, [Rule.parse(*WAITING)], on_slice=forget)
     assert done.slices > 1
     assert done.renamed == 3000
 

@@ -60,7 +60,7 @@ def test_a_server_that_goes_away_in_the_middle_is_said_in_words(tmp_path: Path) 
             client.shutdown(nosave=True)
 
         with other, pytest.raises(TryAgain, match=r"Redis does not answer: .* [1-9]\d* keys, or a slice more, were"):
-            renamed(other, [Rule.parse(*WAITING)], on_slice=away, slice_count=100)
+            renamed(other, [Rule.parse(*WAITING)], on_slice=away)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lectern.effects.files import wget
+from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from tests.effects.conftest import Origin, running_with
 
@@ -26,13 +27,10 @@ async def fetch(
 ) -> None:
     await wget.download(
         "/usr/bin/wget",
-        url,
+        RemoteFile(url, None, None, None, address),
         part,
-        address=address,
-        rate=rate,
-        timeout_s=timeout_s,
-        limit_bytes=limit_bytes,
-        on_progress=lambda size_bytes: (on_progress(size_bytes), None)[1],
+        wget.Limits(rate, timeout_s, limit_bytes),
+        lambda size_bytes: (on_progress(size_bytes), None)[1],
     )
 
 

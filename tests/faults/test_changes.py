@@ -183,7 +183,7 @@ class World:
                 if one.state is AiringState.READY and self._maybe(share):
                     changes.move(one, AiringState.ON_AIR)
                 elif one.state is AiringState.ON_AIR and self._maybe(share / 3):
-                    endings.close(changes, one, AiringState.AIRED, None, "whole")
+                    endings.close(changes, one, AiringState.AIRED, "whole")
 
         self.at(host, lambda connection: handling.change(connection, host, decide))
 

@@ -157,7 +157,7 @@ def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(tm
         with transaction(engine) as connection:
             outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, made)], now)
             unsent = outbox.unsent(connection, journal, limit=9, now=now)
-            folded = incidents.fold(connection, journal, unsent, "alarm", patience, now)
+            folded = incidents.fold(connection, journal, unsent, patience, now)
             ids = [one.id for one in unsent]
             incidents.told(connection, journal, [one for one in ids if one not in folded], now)
             outbox.sent(connection, journal, ids, now)

@@ -5,7 +5,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select, update
 
 from flows import host as hall
 from flows.host import Host
+from flows.new_run import NewRun
 from flows.teacher import requests, sweep
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import oss_requests, renditions
@@ -71,10 +72,10 @@ class RunsHere:
     def __init__(self) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
 
-    async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
+    async def start(self, run: NewRun) -> str:
         """Begin it."""
-        assert flow == "request"
-        self.tasks.append(asyncio.create_task(requests.request.fn(**parameters)))
+        assert run.flow == "request"
+        self.tasks.append(asyncio.create_task(requests.request.fn(**run.parameters)))
         return f"run-{len(self.tasks)}"
 
 
@@ -120,7 +121,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
     async with SlowOss(0.4) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         records = range(1, 241)
         begin(host.engine, *records)
-        await host.runs.start("request", {"renditions": [(one, "720P") for one in records]}, name="request")
+        await host.runs.start(NewRun("request", {"renditions": [(one, "720P") for one in records]}, "request"))
         tasks = cast("RunsHere", host.runs).tasks
         while not all(one.done() for one in tasks):
             await asyncio.sleep(0.5)

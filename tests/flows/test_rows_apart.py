@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from flows.host import Host
+from flows.new_run import NewRun
 from flows.playout import Watch
 from flows.streamer import admission, download, fetching, readiness, timetable
 from flows.streamer.looks import Looked
@@ -55,9 +56,9 @@ class Runs:
         self.asked: list[int] = []
         self.alone: list[str] = []
 
-    async def start(self, flow: str, parameters: Mapping[str, Any], **_: object) -> str:
+    async def start(self, run: NewRun, at: float = 0) -> str:
         """Make a run."""
-        class_id = str(parameters.get("class_id", parameters.get("stem")))
+        class_id = str(run.parameters.get("class_id", run.parameters.get("stem")))
         if class_id in self.odd:
             raise self.odd[class_id]
         self.made.append(class_id)

@@ -13,6 +13,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Pending, Running
 from prefect.workers import base
 
+from flows.new_run import NewRun
 from flows.resident import orphans, questions
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
@@ -56,7 +57,7 @@ def test_a_deployment_that_is_gone_has_the_ids_read_anew(error: Exception) -> No
         mine = runs(Prefect(error))
         assert not mine.created.outdated.is_set()
         with pytest.raises(TryAgain):
-            await mine.start("booking", {}, name="booking c-1")
+            await mine.start(NewRun("booking", {}, "booking c-1"))
         assert mine.created.outdated.is_set()
         mine.created.know({"booking": uuid4()})
         assert not mine.created.outdated.is_set()
@@ -79,7 +80,7 @@ def test_whatever_prefect_answers_that_is_no_answer_it_is_away(error: Exception)
 
     async def scene() -> None:
         with pytest.raises(TryAgain):
-            await runs(Prefect(error)).start("booking", {}, name="booking c-1")
+            await runs(Prefect(error)).start(NewRun("booking", {}, "booking c-1"))
         with pytest.raises(TryAgain), asking():
             raise error
 
@@ -93,7 +94,7 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
         server = Prefect(httpx.ReadTimeout("late"))
         mine, taken = runs(server), []
         with pytest.raises(TryAgain):
-            await mine.start("booking", {}, name="booking c-1", key="k-1")
+            await mine.start(NewRun("booking", {}, "booking c-1", key="k-1"))
         assert list(mine.created.unheard) == ["k-1"]
         server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())]
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))

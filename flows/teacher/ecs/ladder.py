@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,7 +14,6 @@ from flows.teacher.ecs import attempt as ecs_work
 from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
 from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
 from flows.tell import tell
-from lectern import outgoing
 from lectern.decide import ecs as decide
 from lectern.effects import process
 from lectern.effects.ecs.job import Made
@@ -27,7 +26,24 @@ from lectern.messages import TranscodingResult
 from lectern.outgoing import Kind, Outgoing
 from lectern.states import Backend, RenditionState, Resolution
 
-_NONE: Mapping[Resolution, str] = MappingProxyType({})
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an attempt: what was *made* at *place*, and where it lies, or the *error* that nothing was."""
+
+    place: Place | None = None
+    made: Mapping[Resolution, str] = field(default_factory=dict)
+    error: LecternError | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was not made at *place*, and why; *again* is worth another try, *over* is not."""
+
+    place: Place | None
+    missed: Missed
+    again: Sequence[Due]
+    over: Sequence[Due]
 
 
 class Making:
@@ -61,8 +77,8 @@ class Making:
             await work
         except asyncio.CancelledError:
             if self._host.runs.was_cancelled(self._run_id):  # else the process ends, and the next one goes on
-                error = Refuse("cancelled in the UI", CANCELLED)
-                await process.surely(put(self._host, self._due, self._owner, error=error))
+                why = Result(error=Refuse("cancelled in the UI", CANCELLED))
+                await process.surely(put(self._host, self._due, self._owner, why))
             raise
         await self._clear_up()
         return self._failures
@@ -112,7 +128,8 @@ class Making:
 
         async def publish(made: Sequence[Made]) -> None:
             urls = {one.resolution: one.url for one in made}
-            await put(self._host, [one for one in self._due if one.resolution in urls], self._owner, place, urls)
+            ours = [one for one in self._due if one.resolution in urls]
+            await put(self._host, ours, self._owner, Result(place, urls))
 
         try:
             missed = await attempt.run(publish)
@@ -130,7 +147,7 @@ class Making:
             log.warning("%s: ECS host %s: %s", self._due[0].stem, where, error.message)
         again = [one for one in self._due if one.resolution in missed and decide.again(missed[one.resolution], tries)]
         over = [one for one in self._due if one.resolution in missed and one not in again]
-        await self._host.commit(_note_failure, self._host, place, (again, over), self._owner, missed)
+        await self._host.commit(_note_failure, self._host, self._owner, Failure(place, missed, again, over))
         await tell(self._host)
         self._failures += dict.fromkeys(missed[one.resolution].message for one in over)
         self._due = again
@@ -149,26 +166,19 @@ class Making:
             self._failures += [f"{one['rendition']}: {one['reason']}" for one in bad if one["reason"] != UNWANTED]
 
 
-def _note_failure(
-    connection: Connection,
-    host: Teacher,
-    place: Place | None,
-    due: tuple[Sequence[Due], Sequence[Due]],
-    owner: str,
-    missed: Missed,
-) -> None:
-    """In one transaction: nobody else takes what is given up for good."""
-    now, name, (again, over) = time.time(), host.settings.name, due
-    ecs_hosts.given_up(connection, again, owner)
+def _note_failure(connection: Connection, host: Teacher, owner: str, failure: Failure) -> None:
+    """Note it in one transaction, so that nobody else takes what is given up for good."""
+    now, place, missed = time.time(), failure.place, failure.missed
+    ecs_hosts.given_up(connection, failure.again, owner)
     if place is not None:
         noted = [
             Event("ECS host failed", stem=one.stem, detail=f"{place.host}: {missed[one.resolution].message}")
-            for one in (*again, *over)
+            for one in (*failure.again, *failure.over)
         ]
-        events.note(connection, host.journal, name, noted, now)
+        events.note(connection, host.journal, host.settings.name, noted, now)
         _blame(connection, host, str(place.host), missed.values(), now)
-    for one in over:
-        _put_results(connection, host, [one], owner, None, _NONE, missed[one.resolution])
+    for one in failure.over:
+        _put_results(connection, host, [one], owner, Result(error=missed[one.resolution]))
 
 
 def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
@@ -183,37 +193,21 @@ def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[Le
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_aside_s
         said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
-        alarm = outgoing.alarm(HOST_ASIDE, said, now, host.settings.name)
-        outbox.put(connection, host.journal, [host.alarm(alarm)], now)
+        outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, said, now)], now)
 
 
 # -- the results -------------------------------------------------------------------------------------------------------
 
 
-async def put(
-    host: Teacher,
-    due: Sequence[Due],
-    owner: str,
-    place: Place | None = None,
-    made: Mapping[Resolution, str] = _NONE,
-    *,
-    error: LecternError | None = None,
-) -> None:
-    """Publish what was made at *place*, or why nothing was."""
-    await host.commit(_put_results, host, due, owner, place, made, error)
+async def put(host: Teacher, due: Sequence[Due], owner: str, result: Result) -> None:
+    """Publish the *result* of making *due*."""
+    await host.commit(_put_results, host, due, owner, result)
     await tell(host)
 
 
-def _put_results(
-    connection: Connection,
-    host: Teacher,
-    due: Sequence[Due],
-    owner: str,
-    place: Place | None,
-    made: Mapping[Resolution, str],
-    error: LecternError | None,
-) -> None:
-    """A result for each rendition, once; none where they are no longer ours."""
+def _put_results(connection: Connection, host: Teacher, due: Sequence[Due], owner: str, result: Result) -> None:
+    """Put a message for each rendition that is still *owner*'s into the outbox, once."""
+    error = result.error
     ours = ecs_hosts.published(connection, due, owner)
     for one in due:
         if one not in ours:
@@ -226,7 +220,7 @@ def _put_results(
             record_id=one.record_id,
             video_resolution=one.resolution,
             result="failed" if error else "sucess",
-            transcode_video_url=made.get(one.resolution),
+            transcode_video_url=result.made.get(one.resolution),
             type=Backend.ECS,
             attempt=one.attempt,
             code=(error.code or TRANSCODE_FAILED).number if error else None,
@@ -234,10 +228,10 @@ def _put_results(
         )
         for one in ours
     ]
-    sending = [Outgoing(host.settings.transcoding_channel, Kind.STREAM, result) for result in results]
+    sending = [Outgoing(host.settings.transcoding_channel, Kind.STREAM, one) for one in results]
     outbox.put(connection, host.journal, sending, now)
     why = f"{(error.code or TRANSCODE_FAILED).number}: {error.message}" if error else ""
-    noted = [Event("ECS transcoding ended", stem=one.stem, detail=why or made[one.resolution]) for one in ours]
+    noted = [Event("ECS transcoding ended", stem=one.stem, detail=why or result.made[one.resolution]) for one in ours]
     events.note(connection, host.journal, host.settings.name, noted, now)
-    if place is not None:
-        ecs_hosts.remember(connection, EcsHost(str(place.host)), None, now)
+    if result.place is not None:
+        ecs_hosts.remember(connection, EcsHost(str(result.place.host)), None, now)

@@ -126,7 +126,7 @@ def _plan(booking: Booking) -> list[str]:
         known = orders.known(bookings.by_id(connection, [booking.class_id]))
         states = renditions.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide.contenders([booking], known, states, now), now)
-    return decide.plan([booking], known, states, Limits.of(place.settings), now, taken).lines()
+    return decide.plan([booking], decide.Before(known, states, taken), Limits.of(place.settings), now).lines()
 
 
 @app.command()

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
-from types import MappingProxyType
 
 from lectern import errors
 from lectern.decide.attempts import Limits, next_attempt
@@ -111,26 +110,25 @@ class Plan:
         ]
 
 
-def plan(
-    bookings: Iterable[Booking],
-    known: Mapping[str, Known],
-    renditions: Mapping[RenditionKey, Rendition],
-    limits: Limits,
-    now: float,
-    taken: Mapping[str, Sequence[Slot]] = MappingProxyType({}),
-) -> Plan:
-    """Decide a batch in its order; a booking sees what those before it in the batch have begun.
+@dataclass(frozen=True)
+class Before:
+    """What the database says before a batch: its bookings, the renditions, and the live classes of each stream."""
 
-    *taken* has the live classes of each stream.
-    """
+    known: Mapping[str, Known] = field(default_factory=dict)
+    renditions: Mapping[RenditionKey, Rendition] = field(default_factory=dict)
+    taken: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
+
+
+def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float) -> Plan:
+    """Decide a batch in its order; a booking sees what those before it in the batch have begun."""
     result = Plan()
-    now_taken = {stream: list(slots) for stream, slots in taken.items()}
-    now_known = dict(known)
-    now_renditions = dict(renditions)
+    now_taken = {stream: list(slots) for stream, slots in before.taken.items()}
+    now_known = dict(before.known)
+    now_renditions = dict(before.renditions)
     for booking in bookings:
-        before = now_known.get(booking.class_id)
-        if before is not None:
-            result.again.append(Again(booking.class_id, before, not is_same(before.payload, booking)))
+        first = now_known.get(booking.class_id)
+        if first is not None:
+            result.again.append(Again(booking.class_id, first, not is_same(first.payload, booking)))
             continue
         streams = [now_taken.setdefault(stream, []) for stream in booking.streams]
         verdict, attempt = _overlap(booking, chain.from_iterable(streams), now), None

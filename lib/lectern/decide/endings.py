@@ -6,7 +6,6 @@ from typing import Any
 
 from lectern import errors
 from lectern.decide import broadcast
-from lectern.errors import ErrorCode
 from lectern.facts import Airing, AsRun
 from lectern.messages import Release, Report
 from lectern.states import LIVE_AIRINGS, AiringState
@@ -14,6 +13,9 @@ from lectern.streamer_changes import StreamerChanges
 
 CANCELLED = "it was cancelled"
 """The playout's word for the end of a class that somebody took off the air."""
+
+CODES = {AiringState.BROKEN: errors.AIRING_BROKEN, AiringState.CANCELLED: errors.CANCELLED}
+"""The code of each end that is no success."""
 
 OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
 
@@ -37,20 +39,14 @@ def ended(
     said = broadcast.how_aired(parts, total, one.start_time, min(one.end_time - one.start_time, duration_s))
     if said is None:
         why = broadcast.not_aired(total, told.get("last") or told["why"])
-        close(changes, one, AiringState.BROKEN, errors.AIRING_BROKEN, why, parts)
+        close(changes, one, AiringState.BROKEN, why, parts)
     else:
-        close(changes, one, AiringState.AIRED, None, f"{said}; {told['why']}", parts)
+        close(changes, one, AiringState.AIRED, f"{said}; {told['why']}", parts)
 
 
-def close(
-    changes: StreamerChanges,
-    one: Airing,
-    state: AiringState,
-    code: ErrorCode | None,
-    message: str,
-    parts: Sequence[AsRun] = (),
-) -> None:
-    """The class is over: its citation is taken back, and the teacher is told, once."""
+def close(changes: StreamerChanges, one: Airing, state: AiringState, message: str, parts: Sequence[AsRun] = ()) -> None:
+    """End a class: take its citation back, and report once to the teacher how it ended."""
+    code = CODES.get(state)
     if one.state in {AiringState.AIRED, AiringState.CANCELLED}:
         return  # released meanwhile
     if state is AiringState.AIRED and one.state is AiringState.READY:  # it was over before anybody saw it on air

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lectern.changes import Changes
 from lectern.decide.attempts import Limits
-from lectern.decide.booking import Verdict, plan
+from lectern.decide.booking import Before, Verdict, plan
 from lectern.decide.cancels import cancel, without_cancelled
 from lectern.decide.verdicts import Loads, answer_again, proceed
 from lectern.facts import Known, Order, Rendition, RenditionKey, Slot
@@ -32,7 +32,8 @@ def decide(
 ) -> None:
     """Decide bookings in their order, then cancels; ``changes.orders`` has those that are known already."""
     others = without_cancelled(changes, booked, facts.early)
-    made = plan(others, known(changes.orders), facts.renditions, limits, changes.now, facts.taken)
+    before = Before(known(changes.orders), facts.renditions, facts.taken)
+    made = plan(others, before, limits, changes.now)
     going: list[tuple[Order, str]] = []
     for verdict in made.verdicts:
         order = changes.book(verdict.booking)

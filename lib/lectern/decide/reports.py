@@ -1,6 +1,6 @@
 """What the streamers report: a prepared class is answered, an ended one is closed, a lost one goes to another."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from lectern import errors
 from lectern.changes import Changes
 from lectern.decide import revisions
-from lectern.decide.verdicts import Loads, place_again
+from lectern.decide.verdicts import Choice, place_again
 from lectern.facts import AsRun, Order
 from lectern.messages import Report
 from lectern.states import BookingState
@@ -23,15 +23,12 @@ ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN
 class Facts:
     """What is needed for the few reports that are no plain success."""
 
-    loads: Loads
-    no: Mapping[str, set[str]]
-    """The streamers that have refused each class."""
-
+    choice: Choice
     unconfirmed: Collection[tuple[str, str]]
     """Classes whose cancel a streamer has not confirmed, and the streamer."""
 
 
-NO_FACTS = Facts({}, {}, ())
+NO_FACTS = Facts(Choice({}, {}), ())
 
 
 def are_plain(reports: Sequence[Report]) -> bool:
@@ -50,7 +47,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
         changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
     elif order is not None and order.revises is not None and _is_from(order, said):
-        revisions.reported(changes, order, said, facts.loads)
+        revisions.reported(changes, order, said, facts.choice.loads)
     elif order is None or not _is_from(order, said):
         changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
     elif said.cmd == "prepared" and _is_news(order, said):
@@ -89,7 +86,7 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> Non
         _ready(changes, order, said)
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = f"{said.streamer}: {said.code} {said.message}"
-        place_again(changes, [order], facts.loads, facts.no, why, refused=True)
+        place_again(changes, [order], facts.choice, why, refused=True)
     else:
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         changes.refuse(order, code, said.message, alarm=True)

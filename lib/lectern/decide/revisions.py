@@ -18,7 +18,7 @@ from lectern.body import in_words
 from lectern.changes import Changes
 from lectern.decide import backups
 from lectern.decide.attempts import Limits
-from lectern.decide.booking import Verdict, plan
+from lectern.decide.booking import Before, Verdict, plan
 from lectern.decide.delivery import is_same
 from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import Refuse
@@ -107,7 +107,8 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, l
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
     }
-    made = plan([_where_it_lies(latest, booking)], {}, facts.renditions, limits, changes.now, others)
+    before = Before(renditions=facts.renditions, taken=others)
+    made = plan([_where_it_lies(latest, booking)], before, limits, changes.now)
     (verdict,) = made.verdicts
     if verdict.code is not None:
         raise Refuse(verdict.message, verdict.code)

@@ -1,10 +1,10 @@
 """What a teacher writes about its streamers: one is lost, leased, drained, or back at the old program."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lectern import errors
 from lectern.changes import Changes, Granted
-from lectern.decide.verdicts import Loads, open_to, place_again
+from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.facts import Order, Unconfirmed
 from lectern.messages import Grant
 
@@ -40,11 +40,11 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
     changes.note("lease granted", detail=f"to {name}; {len(taken)} classes were taken from it before")
 
 
-def drain(changes: Changes, name: str, orders: Sequence[Order], loads: Loads, no: Mapping[str, set[str]]) -> None:
+def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
     """Move those of *orders* from the streamer *name* that begin late enough, and that another one can take."""
     going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
-    going = [one for one in going if open_to(changes, one, loads, no)]
-    place_again(changes, going, loads, no, f"{name} is drained", refused=False)
+    going = [one for one in going if open_to(changes, one, choice)]
+    place_again(changes, going, choice, f"{name} is drained", refused=False)
 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:

@@ -1,6 +1,7 @@
 """What a class comes to: it proceeds to a streamer, goes to another one, is answered once more, or cannot be read."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from lectern import errors, outgoing
 from lectern.changes import Changes, Taken
@@ -14,6 +15,15 @@ ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKE
 
 Loads = dict[str, int]
 """The number of classes of each living streamer; who places a class counts it here."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The streamers that classes can be moved to."""
+
+    loads: Loads
+    no: Mapping[str, set[str]]
+    """The streamers that have refused each class."""
 
 
 def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
@@ -48,32 +58,30 @@ def follow(changes: Changes, revision: Order, url: str) -> None:
     changes.row(revision.class_id, "proceed", where=its.streamer or "", detail=revision.stem)
 
 
-def place_again(
-    changes: Changes, orders: Sequence[Order], loads: Loads, no: Mapping[str, set[str]], why: str, *, refused: bool
-) -> None:
-    """Take the classes from their streamers, and give each to another that has not refused it (*no*, by class).
+def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
+    """Take the classes from their streamers, and give each to another that has not refused it.
 
-    The platform is not told of it. One that nobody can take is broken and alarmed where the platform was promised it,
-    else it is refused. *refused*: its streamer could not prepare it; otherwise that is lost.
+    The platform does not hear of it. A class that no streamer can take is broken and alarmed if the platform was
+    promised it, else refused. *refused*: its streamer could not prepare it; otherwise its streamer is lost.
     """
     for order in orders:
         before = order.streamer or ""
-        (chosen,) = place([order.stem], open_to(changes, order, loads, no), changes.settings.streamer_load_slack)
+        (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
         changes.taken.append(Taken(order.class_id, before, order.placement, refused))
         changes.release(before, order.class_id, order.placement)
         if chosen is None:
             _nowhere(changes, order, why)
             continue
-        loads[chosen] += 1
+        choice.loads[chosen] += 1
         changes.place(order, chosen, order.url or "")
         changes.note("moved", order, f"from {before} to {chosen}: {why}")
         changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
 
 
-def open_to(changes: Changes, order: Order, loads: Loads, no: Mapping[str, set[str]]) -> Mapping[str, int]:
+def open_to(changes: Changes, order: Order, choice: Choice) -> Mapping[str, int]:
     """The streamers to which a class can be moved, with their loads."""
-    barred = {*no.get(order.class_id, ()), order.streamer}
-    return backups.apart(changes, order, {name: load for name, load in loads.items() if name not in barred})
+    barred = {*choice.no.get(order.class_id, ()), order.streamer}
+    return backups.apart(changes, order, {name: load for name, load in choice.loads.items() if name not in barred})
 
 
 def _nowhere(changes: Changes, order: Order, why: str) -> None:

@@ -82,8 +82,9 @@ def of_day(
 ) -> Day:
     """What *viewer* sees of the day that *begins* then; *words* is None if Redis does not answer."""
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution
-    outcomes = timetable.outcomes(connection, begins, until, institution)
-    found = timetable.of_time(connection, begins, until, institution, ROWS, page * ROWS)
+    span = timetable.Span(begins, until, institution)
+    outcomes = timetable.outcomes(connection, span)
+    found = timetable.of_time(connection, span, ROWS, page * ROWS)
     due = [_stood(one, words, now) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
     day = Day(
         now,
@@ -167,7 +168,7 @@ def of_class(
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
     """The classes of yesterday and of the next 30 days that are, or will be, aired."""
     wanted = viewer.institution or institution
-    found = timetable.of_time(connection, now - DAY_S, now + 30 * DAY_S, wanted, CALENDAR_ROWS)
+    found = timetable.of_time(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
     booked = [one.booked for one in found if one.booked is not None]
     return [one for one in booked if one.state.value not in {"refused", "cancelled"}]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lectern.effects.ecs import detached, ssh
+from lectern.effects.ecs.detached import Step
 from lectern.errors import TryAgain
 from tests.effects.conftest import running_with
 from tests.effects.ecs.at_work import called, until
@@ -71,7 +72,7 @@ async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_l
     """It would go on without us, if it has begun."""
     for moment in range(1, MOMENTS + 1):
         folder = await detached.enter(connection, str(tmp_path), "job")
-        step = detached.run(connection, folder, "step", sleeping, timeout_s=60)
+        step = detached.run(connection, folder, Step("step", sleeping), 60)
         await cancelled_at(monkeypatch, moment, when, step)
         await detached.leave(connection, str(tmp_path), "job")
         assert list(tmp_path.iterdir()) == []
@@ -85,7 +86,7 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     """As of a teacher that was away for so long that another one has taken over its job, and is done with it."""
     monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner
     folder = await detached.enter(connection, str(tmp_path), "job")
-    watching = asyncio.ensure_future(detached.run(connection, folder, "step", sleeping, timeout_s=60))
+    watching = asyncio.ensure_future(detached.run(connection, folder, Step("step", sleeping), 60))
     await until(lambda: running_with(" ".join(sleeping)) and list(tmp_path.glob("job/step.pid")), "it runs there")
     group = int((tmp_path / "job" / "step.pid").read_text())
     shutil.rmtree(tmp_path / "job")
@@ -93,7 +94,7 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
         with pytest.raises(TryAgain, match="is gone"):
             await asyncio.wait_for(watching, 20)
         with pytest.raises(TryAgain, match="is gone"):
-            await detached.run(connection, folder, "next", sleeping, timeout_s=60)
+            await detached.run(connection, folder, Step("next", sleeping), 60)
     finally:
         os.killpg(group, signal.SIGKILL)
     await until(lambda: not running_with(str(tmp_path)), "nobody watches it any more")

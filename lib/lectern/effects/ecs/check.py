@@ -126,17 +126,21 @@ async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     return [task.result() for task in tasks]
 
 
-async def made_well(
-    connection: ssh.Connection,
-    output: ffmpeg.Output,
-    programs: Programs,
-    source: Media,
-    reached_s: float,
-    thing: str,
-) -> Measured:
-    """Size and MD5 of a rendition that is good; raises Refuse where the source is at fault, TryAgain where we are."""
-    path, probe = output.path, shlex.join(_probe_argv(programs.ffprobe, output.path))
-    tail_argv = shlex.join(_tail_argv(programs.ffmpeg, path, source.duration_s))
+@dataclass(frozen=True)
+class Wanted:
+    """What a rendition is to be: *output*, made of *source*, of which ffmpeg could read *reached_s* seconds."""
+
+    output: ffmpeg.Output
+    source: Media
+    reached_s: float
+    thing: str
+
+
+async def made_well(connection: ssh.Connection, programs: Programs, wanted: Wanted) -> Measured:
+    """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
+    path = wanted.output.path
+    probe = shlex.join(_probe_argv(programs.ffprobe, path))
+    tail_argv = shlex.join(_tail_argv(programs.ffmpeg, path, wanted.source.duration_s))
     script = _CHECK.format(look=probe, tail=tail_argv, file=shlex.quote(path))
     finished = await _look(connection, ["sh", "-c", script])
     json_text, _, rest = finished.output.partition("\nlectern-look ")
@@ -147,9 +151,9 @@ async def made_well(
         raise TryAgain(f"{connection.host}: {path} cannot be read: {finished.last_words}") from error
     if int(looked) in MISSING:
         raise missing(connection, programs.ffprobe, "ffmpeg")
-    made = _recording(_media_of_json(json_text), finished.last_words, thing, TRANSCODE_FAILED)
+    made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
     found = Measured(int(size), md5)
-    check(output, made, found, _end_of(tail), source, reached_s, thing)
+    check(wanted, made, found, _end_of(tail))
     return found
 
 
@@ -170,13 +174,12 @@ def _end_of(tail: str) -> str:
     return "" if frames and int(frames[-1]) > 0 else "no picture"
 
 
-def check(
-    output: ffmpeg.Output, made: Media, measured: Measured, tail: str, source: Media, reached_s: float, thing: str
-) -> None:
-    """Raise what is wrong with a rendition: Refuse where the source is at fault, TryAgain where its making is.
+def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
+    """Raise Refuse if the source is at fault that *made* is not what is *wanted*, TryAgain if its making is.
 
-    *tail* is what is wrong with its end, *reached_s* how much of the source ffmpeg could read.
+    *tail* says what is wrong with the rendition's end, or is empty.
     """
+    output, source, reached_s, thing = wanted.output, wanted.source, wanted.reached_s, wanted.thing
     slack_s = max(0.25, source.duration_s * 0.01)
     if abs(reached_s - source.duration_s) > slack_s >= abs(made.duration_s - reached_s):
         found = f"only {reached_s:.1f} s can be read, but the source says {source.duration_s:.1f} s"

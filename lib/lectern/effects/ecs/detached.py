@@ -126,33 +126,36 @@ async def _quick(connection: ssh.Connection, what: str, script: str, *arguments:
     raise CallAPerson(found)
 
 
-async def run(
-    connection: ssh.Connection,
-    folder: Folder,
-    step: str,
-    argv: Sequence[str],
-    *,
-    timeout_s: float,
-    stall_s: float | None = None,
-    on_line: OnLine | None = None,
-    stdin: bytes = b"",
-) -> Ended:
+@dataclass(frozen=True)
+class Step:
+    """A command of a job; *stdin* is what no command line may show. It stalls if it shows no line for *stall_s*."""
+
+    name: str
+    argv: Sequence[str]
+    stdin: bytes = b""
+    stall_s: float | None = None
+    on_line: OnLine | None = None
+
+
+async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s: float) -> Ended:
     """Begin *step*, or go on watching it, or say how it ended: a step is done once, whoever asks.
 
-    *stdin* is what no command line may show. Raises process.TimedOut, process.Stalled, ssh.Lost; the program then
-    goes on, until somebody calls ``leave`` or a minute after its time. Raises TryAgain where somebody has.
+    Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a
+    minute after its time. Raises TryAgain where somebody has.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
-    script = ["sh", "-c", _RUN, "lectern", folder.path, step, limit, _STEP, *argv]
+    script = ["sh", "-c", _RUN, "lectern", folder.path, step.name, limit, _STEP, *step.argv]
     try:
-        seen = await connection.run(script, timeout_s=timeout_s, stall_s=stall_s, on_line=on_line, stdin=stdin)
+        seen = await connection.run(
+            script, timeout_s=timeout_s, stall_s=step.stall_s, on_line=step.on_line, stdin=step.stdin
+        )
     except (process.TimedOut, process.Stalled) as error:
-        read = ["tail", "-c", "2000", f"{folder.path}/{step}.err"]
+        read = ["tail", "-c", "2000", f"{folder.path}/{step.name}.err"]
         words = await connection.run(read, timeout_s=_QUICK_S)
-        raise type(error)(f"{argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error
+        raise type(error)(f"{step.argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error
     output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
     if seen.returncode == _GONE:
-        raise TryAgain(f"{connection.host}: {folder.path} is gone: {step} was ended by another")
+        raise TryAgain(f"{connection.host}: {folder.path} is gone: {step.name} was ended by another")
     if not found:
         raise CallAPerson(f"{connection.host}: {folder.path} cannot be used: {seen.last_words or seen.returncode}")
     code, *free_kib = ended.split()

@@ -1,6 +1,7 @@
 """A program on another host as it is begun and ended there: known by its id before it begins, in a group of its own."""
 
 import re
+import select
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,8 @@ while kill -0 "-$1" 2>/dev/null; do
 done
 """
 
-_HEAD_BYTES = 65536
+_CHUNK_BYTES = _HEAD_BYTES = 65536
+_WAIT_S = 0.25
 _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
 
 
@@ -34,6 +36,22 @@ class Running:
     head: bytes = b""
     pid: int | None = None
     told: bool = False  # to begin
+
+    def read(self) -> tuple[bytes, bytes, bool]:
+        """Wait for at most 0.25 s; returns what it has printed, its errors, and whether that is all."""
+        channel = self.channel
+        if not (channel.recv_ready() or channel.recv_stderr_ready()):
+            if channel.eof_received or channel.closed:
+                channel.status_event.wait(_WAIT_S)
+            else:
+                poll = select.poll()
+                poll.register(channel.fileno(), select.POLLIN)
+                poll.poll(_WAIT_S * 1000)
+        # The end is looked at first: what comes before it can then be read already.
+        ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
+        out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
+        err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
+        return out, err, ended and not out and not err
 
     def add(self, out: bytes, err: bytes) -> None:
         """Take what it has printed since."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import select
 import shlex
 import socket
 import time
@@ -26,8 +25,7 @@ _log = logging.getLogger(__name__)
 _KEEPALIVE_S = 15
 _SILENCE_S = 45  # after which a peer that acknowledges nothing is gone
 _THREADS = 8
-_CHUNK_BYTES = 65536
-_WAIT_S, _GRACE_S, _END_TIMEOUT_S = 0.25, 3, 15.0
+_GRACE_S, _END_TIMEOUT_S = 3, 15.0
 
 
 class Lost(TryAgain):
@@ -116,7 +114,7 @@ class Connection:
         while running.pid is None and not over:
             if time.monotonic() >= deadline:
                 return process.TimedOut
-            out, err, over = await self._threaded(lambda: _read(running.channel))
+            out, err, over = await self._threaded(running.read)
             running.add(out, err)
 
         def give() -> None:
@@ -132,7 +130,7 @@ class Connection:
 
     async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
         while True:
-            out, err, ended = await self._threaded(lambda: _read(running.channel))
+            out, err, ended = await self._threaded(running.read)
             running.add(out, err)
             if ended:
                 running.lines.end()
@@ -178,22 +176,6 @@ class Connection:
             raise Lost(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
 
 
-def _read(channel: paramiko.Channel) -> tuple[bytes, bytes, bool]:
-    """What there is to read, after at most 0.25 s; and whether that was all."""
-    if not (channel.recv_ready() or channel.recv_stderr_ready()):
-        if channel.eof_received or channel.closed:
-            channel.status_event.wait(_WAIT_S)
-        else:
-            poll = select.poll()
-            poll.register(channel.fileno(), select.POLLIN)
-            poll.poll(_WAIT_S * 1000)
-    # The end is looked at first: what comes before it is then already there to be read.
-    ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
-    out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
-    err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
-    return out, err, ended and not out and not err
-
-
 @asynccontextmanager
 async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
     """Log in on *host* with this key only, if its own key is the one in this known_hosts file.
@@ -223,8 +205,8 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
     if not key_path.is_file():
         raise Misuse(f"{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
     if not known_hosts_path.is_file():
-        raise Misuse(f"{known_hosts_path}: there is no such file; type: {_scan(host, known_hosts_path)}")
-    look = f"look who it is, then: {_scan(host, known_hosts_path)}; see RUNBOOK.md"
+        raise Misuse(f"{known_hosts_path}: there is no such file; type: {host.keyscan(known_hosts_path)}")
+    look = f"look who it is, then: {host.keyscan(known_hosts_path)}; see RUNBOOK.md"
     try:
         client.load_host_keys(str(known_hosts_path))
         client.connect(
@@ -257,10 +239,6 @@ def _key(path: Path) -> paramiko.PKey:
     except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
         make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
         raise Misuse(f"{path}: cannot be read as an SSH key ({error or type(error).__name__}); {make}") from error
-
-
-def _scan(host: Host, known_hosts_path: Path) -> str:
-    return f"ssh-keyscan -p {host.port} {host.name} >> {shlex.quote(str(known_hosts_path))}"
 
 
 def _wire(host: Host, timeout_s: float) -> socket.socket:

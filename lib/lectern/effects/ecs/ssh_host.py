@@ -1,7 +1,9 @@
 """The name of a host to log in on."""
 
 import re
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from lectern.errors import Misuse
 
@@ -25,6 +27,10 @@ class Host:
         if matched is None or not 0 < int(matched["port"] or 22) < 65536:
             raise Misuse(f"{text!r}: is no SSH host; write ssh://user@host:port")
         return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
+
+    def keyscan(self, known_hosts_path: Path) -> str:
+        """The command that adds the host's key to *known_hosts_path*."""
+        return f"ssh-keyscan -p {self.port} {self.name} >> {shlex.quote(str(known_hosts_path))}"
 
     def __str__(self) -> str:
         """As it was written."""

@@ -4,10 +4,12 @@ import asyncio
 import re
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from lectern.effects import process
+from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.shown import shown
 
@@ -53,26 +55,26 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
     return [wget, "--no-config", "--no-proxy", "--no-netrc", *ours, *options, "-O", target, "--input-file=-"]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a download may use; *rate* is in wget's own words (``1000k`` bytes a second)."""
+
+    rate: str
+    timeout_s: float
+    size_bytes: int
+
+
 async def download(
-    wget_path: str,
-    url: str,
-    part: Path,
-    *,
-    address: str | None = None,
-    rate: str,
-    timeout_s: float,
-    limit_bytes: int,
-    on_progress: Callable[[int], None],
+    wget_path: str, remote: RemoteFile, part: Path, limits: Limits, on_progress: Callable[[int], None]
 ) -> None:
-    """Download *url* into *part*, or go on with what is there; *on_progress* is told its size every 0.5 s.
+    """Download *remote* into *part*, or go on with what is there; calls *on_progress* with its size every 0.5 s.
 
-    *address* is the one of the URL's host that was checked.
-
-    *rate* is in wget's own words (``1000k`` bytes a second). The file never grows over *limit_bytes*. Raises TryAgain
-    (network, busy server, timeout; the part is kept), Refuse (not there, too large, disk full), CallAPerson, Misuse.
+    The file never grows over its limit. Raises TryAgain (network, busy server, timeout; the part is kept), Refuse (not
+    there, too large, disk full), CallAPerson, Misuse.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
-    options, line = asked(url, address)
+    url, limit_bytes = remote.url, limits.size_bytes
+    options, line = asked(url, remote.address)
     too_large = Refuse(
         f"{shown(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
     )
@@ -85,8 +87,8 @@ async def download(
     watch = asyncio.ensure_future(_watch(part, on_progress))
     try:
         finished = await process.run(
-            argv(wget_path, str(part), rate, options),
-            timeout_s=timeout_s,
+            argv(wget_path, str(part), limits.rate, options),
+            timeout_s=limits.timeout_s,
             stdin=told,
             env=ENVIRONMENT,
             file_limit_bytes=limit_bytes,

@@ -128,13 +128,13 @@ def renamed(
     dry_run: bool = False,
     journal: Path | None = None,
     on_slice: Callable[[int], None] | None = None,
-    slice_count: int = FIRST_COUNT,
 ) -> Renamed:
     """Rename every key of *client*'s database that a rule is about; keys whose new name is taken stay and are named.
 
     Safe to repeat: killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
     renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. *on_slice* is told
-    how many keys, about, a slice looked at. *slice_count* is the first slice's; then it follows the time they take.
+    how many keys, about, a slice looked at. The first slice has FIRST_COUNT, the
+    others as many as can be looked at in the time that a slice may take.
     Raises Misuse, TryAgain and CallAPerson in words.
     """
     check(rules)
@@ -143,7 +143,7 @@ def renamed(
     with in_words(run.progress), Journal.opened(None if dry_run else journal) as file:
         _refuse_cluster(client)
         for rule in rules:
-            run.through(rule, file, slice_count)
+            run.through(rule, file, FIRST_COUNT)
     return Renamed(
         matched=run.matched,
         renamed=0 if dry_run else run.free,

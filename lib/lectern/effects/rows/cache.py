@@ -1,6 +1,7 @@
 """The streamer's cache as rows: what is there, pinned, reserved; the sums are kept by transaction."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, or_, select, update
@@ -12,21 +13,7 @@ from lectern.facts import Cached, Idle, Usage
 from lectern.states import FILE_MOVES, FileState, check_move
 from lectern.streamer_changes import Arrived, Reserved
 
-_COLUMNS = (
-    files.c.id,
-    files.c.state,
-    files.c.num_cite,
-    files.c.site,
-    files.c.url,
-    files.c.size_bytes,
-    files.c.duration_s,
-    files.c.update_time,
-    files.c.reason,
-    files.c.source,
-    files.c.crc64,
-    files.c.mtime,
-    files.c.run_id,
-)
+_COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
 HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
 """An old program's row has no state of ours: what it cached, is there."""
 
@@ -257,8 +244,7 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
     return Usage(used + reserved, num + reserved_num)
 
 
-def _add(
-    connection: Connection, root: Path, *, size: int = 0, num: int = 0, reserved_bytes: int = 0, reserved_num: int = 0
-) -> None:
-    more = {"more": size, "files": num, "more_reserved": reserved_bytes, "files_reserved": reserved_num}
-    connection.execute(_ADD, {"of": str(root), **more})
+def _add(connection: Connection, root: Path, **more: int) -> None:
+    """Add *more* to columns of the sums."""
+    sums = {name: func.coalesce(dirs.c[name], 0) + number for name, number in more.items()}
+    connection.execute(update(dirs).where(dirs.c.dir == str(root)).values(sums))

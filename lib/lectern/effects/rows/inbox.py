@@ -7,13 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
-from lectern.effects.rows import outbox
 from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
 from lectern.facts import Kept
-from lectern.messages import DeadLetter
-from lectern.outgoing import Kind, Outgoing
 from lectern.states import InboxState
 
 MAX_IDS = 100_000
@@ -241,10 +238,3 @@ def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values
     if ids:
         its = among(journal.inbox.c.id)
         connection.execute(update(journal.inbox).where(its).values(**values), {"among": listed(ids)})
-
-
-def bury(connection: Connection, journal: Journal, kept: Kept, error: str, dead_letters: str, now: float) -> None:
-    """Mark a message as dead and put it, with the reason, on the stream *dead_letters*."""
-    dead(connection, journal, kept.id, error)
-    letter = DeadLetter(error=error, body=kept.body, command=kept.command)
-    outbox.put(connection, journal, [Outgoing(dead_letters, Kind.STREAM, letter)], now)

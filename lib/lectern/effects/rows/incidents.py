@@ -41,15 +41,15 @@ class Patience:
 
 
 def fold(
-    connection: Connection, journal: Journal, unsent: Sequence[Unsent], channel: str, patience: Patience, now: float
+    connection: Connection, journal: Journal, unsent: Sequence[Unsent], patience: Patience, now: float
 ) -> set[int]:
-    """Count each alarm among *unsent* into its incident; returns the ids of those that are not to be sent themselves.
+    """Count each of the alarms *unsent* into its incident; returns the ids of those that are not to be sent themselves.
 
     The first alarm of an incident is sent as it is, until that has been done; with *group_s* 0 each one is.
     """
     alarms: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for row in unsent:
-        if row.target == channel and not row.is_told:
+        if not row.is_told:
             fields = json.loads(row.body)
             if "incident" not in fields:
                 alarms[fields["code"]].append((row.id, fields))
@@ -110,7 +110,7 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
         if stage is not Stage.MORE:
             changed[f"{stage}_at"] = now
         connection.execute(update(table).where(table.c.id == row.id).values(**changed))
-        found.append(_alarm(connection, journal, row, stage, classes, host, now))
+        found.append(_alarm(row, stage, _newest(connection, journal, row), host, now))
     return found
 
 
@@ -132,16 +132,9 @@ def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
     return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
 
 
-def _alarm(
-    connection: Connection,
-    journal: Journal,
-    row: Any,  # noqa: ANN401 (a row of SQLAlchemy)
-    stage: Stage,
-    classes: list[str],
-    host: str,
-    now: float,
-) -> Alarm:
-    """What people are told of an incident: how often it happened, what is new, and its first and newest message."""
+def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:  # noqa: ANN401 (of SQLAlchemy)
+    """What people are told of an incident: how often it happened, what is new, and its first and *newest* message."""
+    classes = json.loads(row.classes)
     since, often = words.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
     how = {
         Stage.MORE: f"occurred {often} since {since}",
@@ -151,7 +144,6 @@ def _alarm(
     new = classes[row.told_classes :]
     more = f" and {len(new) - NAMES_SAID} more" if len(new) > NAMES_SAID else ""
     named = f"; new: {', '.join(new[:NAMES_SAID])}{more}" if new else ""
-    newest = _newest(connection, journal, row)
     last = f"; the newest: {newest}" if newest and newest != row.message else ""
     return Alarm(
         code=row.code,

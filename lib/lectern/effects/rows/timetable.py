@@ -1,6 +1,7 @@
 """The teacher's timetable: the classes of a time, for people."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
@@ -33,22 +34,29 @@ def following(connection: Connection, now: float) -> Booked | None:
     return found[0].booked if found else None
 
 
-def of_time(
-    connection: Connection, since: float, until: float, institution: str | None, limit: int, offset: int = 0
-) -> list[Found]:
-    """The classes that begin in a time (epoch seconds), of one institution or of all, by their start."""
-    return _found(connection, _selected(_begin(since, until, institution)).limit(limit).offset(offset))
+@dataclass(frozen=True)
+class Span:
+    """The classes that begin from *since* until *until* (epoch seconds), of one institution or of all."""
+
+    since: float
+    until: float
+    institution: str | None
 
 
-def outcomes(connection: Connection, since: float, until: float, institution: str | None) -> Mapping[str, int]:
-    """How many of them are in which state."""
-    counted = select(orders.c.state, func.count()).where(_begin(since, until, institution)).group_by(orders.c.state)
+def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> list[Found]:
+    """The classes of *span*, by their start."""
+    return _found(connection, _selected(_begin(span)).limit(limit).offset(offset))
+
+
+def outcomes(connection: Connection, span: Span) -> Mapping[str, int]:
+    """The number of classes of *span* in each state."""
+    counted = select(orders.c.state, func.count()).where(_begin(span)).group_by(orders.c.state)
     return {str(state): int(number) for state, number in connection.execute(counted)}
 
 
-def _begin(since: float, until: float, institution: str | None) -> ColumnElement[bool]:
-    begins = (orders.c.start_time >= since) & (orders.c.start_time < until) & IS_CLASS
-    return begins if institution is None else begins & (orders.c.institution_id == institution)
+def _begin(span: Span) -> ColumnElement[bool]:
+    begins = (orders.c.start_time >= span.since) & (orders.c.start_time < span.until) & IS_CLASS
+    return begins if span.institution is None else begins & (orders.c.institution_id == span.institution)
 
 
 def _selected(which: ColumnElement[bool]) -> Select[Any]:

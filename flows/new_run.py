@@ -1,0 +1,16 @@
+"""A run that is to be created in Prefect."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What the run does and what it is called; of runs with the same *key* Prefect creates one."""
+
+    flow: str
+    parameters: Mapping[str, Any]
+    name: str
+    tags: Sequence[str] = ()
+    key: str | None = None
