@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from town import recordings
@@ -102,17 +102,17 @@ class Day(Outlived):
         for message in ({"cmd": "order", "class_id": row.class_id, "record_id": "six"}, nonsense, booking):
             await self.platform.publish("order", message)
         await self.refused(row, 400)
-        await _eventually_async(self._buried(nonsense), 10)
-        letters = await self.platform.dead_letters()
-        found = [one for one in letters if one["body"] == nonsense]
-        dead.result, dead.ok = ("dead letter", True) if found else ("lost", False)
+        dead.ok = await self._buried(nonsense, 10)
+        dead.result = "dead letter" if dead.ok else "lost"
         await self.aired(behind, booking)
 
-    def _buried(self, nonsense: str) -> Callable[[], Awaitable[bool]]:
-        async def buried() -> bool:
-            return any(one["body"] == nonsense for one in await self.platform.dead_letters())
-
-        return buried
+    async def _buried(self, nonsense: str, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not any(one["body"] == nonsense for one in await self.platform.dead_letters()):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
 
     async def cancelled(self) -> None:
         """A class is cancelled before its time."""
@@ -244,12 +244,3 @@ async def play(day: Day) -> None:
             group.create_task(path())
     await day.receiver_killed()
     await day.full_cache()
-
-
-async def _eventually_async(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not await condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.1)
-    return True

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -137,8 +138,6 @@ async def until(condition: Callable[[], bool], timeout_s: float, what: str, chil
 
 
 def _listens(port: int) -> bool:
-    import socket  # noqa: PLC0415 (used here only)
-
     try:
         with socket.create_connection((ports.HOST, port), timeout=1):
             return True
@@ -209,10 +208,8 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
     for role in ("teacher", "streamer"):
         child = await stack.serve(role)
         await until(lambda child=child: "started!" in child.last_words(), 60, f"the {role} is up", child)  # type: ignore[misc]
-    streamer, held = (
-        stack.children["streamer"],
-        "lease: held",
-    )  # until then the teacher has no streamer to place a class on
+    # Until then the teacher has no streamer to place a class on.
+    streamer, held = stack.children["streamer"], "lease: held"
     await until(lambda: held in streamer.last_words(), 60, "the streamer holds its lease", streamer)
 
 

@@ -173,26 +173,6 @@ class Event:
     detail: str = ""
 
 
-TOLD_AGAIN_S = 60.0
-TOLD_AGAIN_WITHIN_S = 3600.0
-"""A cancel is told again after as long as it waits already, but at least and at most after these seconds."""
-
-
-@dataclass(frozen=True)
-class Unconfirmed:
-    """A class that *streamer* was told to give up, and has not confirmed; times are epoch seconds."""
-
-    class_id: str
-    streamer: str
-    cancelled_at: float
-    told_at: float
-
-    @property
-    def told_again_at(self) -> float:
-        """When it is to be told again, if it is not confirmed before."""
-        return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)
-
-
 @dataclass(frozen=True)
 class AsRun:
     """A part of a class that was really sent; times are epoch seconds.
@@ -246,21 +226,6 @@ class Cached:
     crc64: int | None = None
     mtime: float | None = None
     run_id: str | None = None
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a look through a whole recording found; times are seconds from its beginning.
-
-    A picture is a key frame: its time, its lightest part (0 to 255), and whether it is still the picture before. A
-    sound is a second: its beginning, and the loudest of it in LUFS. *loudness* is that of the whole, None if there is
-    no sound.
-    """
-
-    duration_s: float
-    pictures: tuple[tuple[float, int, bool], ...]
-    sounds: tuple[tuple[float, float], ...]
-    loudness: float | None
 
 
 @dataclass(frozen=True)

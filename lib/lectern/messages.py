@@ -248,12 +248,3 @@ class Report(Message):
     placement: Count = 1
     as_run: list[dict[str, Any]] | None = None
     """What was really sent of a class that ended, part by part; see `lectern.facts.AsRun`."""
-
-
-class DeadLetter(Message):
-    """A message that could not be read, with the reason; for people."""
-
-    cmd: Literal["dead_letter"] = "dead_letter"
-    error: str
-    command: str
-    body: str

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from lectern import errors
 from lectern.amendments import ChangeResult
 from lectern.errors import ErrorCode
-from lectern.messages import Alarm, DeadLetter, Message, OrderResult, Prepare
+from lectern.messages import Alarm, Message, OrderResult, Prepare
 from lectern.states import Resolution
 from lectern.wire import read_resolution
 
@@ -30,6 +30,15 @@ class Outgoing:
     kind: Kind
     message: Message
     class_id: str | None = None
+
+
+class DeadLetter(Message):
+    """A message that could not be read, with the reason; for people."""
+
+    cmd: Literal["dead_letter"] = "dead_letter"
+    error: str
+    command: str
+    body: str
 
 
 # The values of these messages are our own, or were checked when they came in: none is checked a second time.

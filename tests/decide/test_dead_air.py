@@ -3,7 +3,7 @@
 import pytest
 
 from lectern.decide.dead_air import faults, warning
-from lectern.facts import Samples
+from lectern.samples import Samples
 
 LESSON_S = 300
 

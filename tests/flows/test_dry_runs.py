@@ -1,11 +1,8 @@
 """A dry run of any flow of the teacher shows, line by line, what the run then writes; and it writes nothing itself."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import copy_context
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +11,6 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import select, update
 
-from flows import handling, show
-from flows import host as at_host
-from flows.host import Teacher
 from flows.teacher import moves, requests
 from flows.teacher.booking import booking
 from flows.teacher.change import change
@@ -27,11 +21,10 @@ from flows.teacher.sweep import sweep_teacher
 from lectern.amendments import Change
 from lectern.changes import Changes, Granted
 from lectern.decide import lease
-from lectern.decide.lines import lines
 from lectern.effects.rows import inbox, leases, renditions
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import TeacherTable, orders
 from lectern.errors import Misuse
 from lectern.facts import Attempt
@@ -40,6 +33,7 @@ from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
+from tests.stage.dry_runs import Alone
 
 KEY = (6666, Resolution.P720)
 ONE, OTHER = hosts.ALIVE
@@ -61,31 +55,8 @@ class Silent(Quiet):
         return time.time(), {ONE: {"at": self.at}}, {}
 
 
-@dataclass
-class Stage:
-    """A teacher without processes; what its runs showed, and what they wrote."""
-
-    host: Teacher
-    shown: dict[str, list[str]] = field(default_factory=dict)
-    written: list[str] = field(default_factory=list)
-
-    def run(self, flow: Callable[[], Coroutine[Any, Any, State[None]]]) -> str:
-        """Run a flow to its end; returns its last word."""
-        context = copy_context()
-        context.run(at_host.current.set, self.host)
-
-        async def go() -> State[None]:
-            return await asyncio.create_task(flow(), context=context)
-
-        return asyncio.run(go()).message or ""
-
-    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All that the database holds."""
-        with reading(self.host.engine) as connection:
-            return {
-                t.name: [tuple(row) for row in connection.execute(select(t))]
-                for t in TeacherTable.metadata.sorted_tables
-            }
+class Stage(Alone):
+    """A teacher without processes."""
 
     def comes(self, *messages: Message | str) -> str:
         """Messages come into the inbox; returns their ids."""
@@ -111,18 +82,8 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    made = Stage(hosts.teacher(engine))
-    made.host.bus = made.host.runs = cast("Any", Quiet())
-
-    async def table(key: str, rows: list[dict[str, Any]], _: str) -> None:
-        made.shown[key] = [str(row.get("would be written", "")) for row in rows]
-
-    def noted(connection: Any, journal: Any, changes: Changes) -> None:
-        write(connection, journal, changes)
-        made.written += lines(changes)
-
-    monkeypatch.setattr(show, "table", table)
-    monkeypatch.setattr(handling, "write", noted)
+    made = Stage(hosts.teacher(engine), TeacherTable.metadata)
+    made.watch(monkeypatch)
     yield made
     engine.dispose()
 
@@ -147,15 +108,10 @@ def under_way(stage: Stage, deadline_in_s: float) -> None:
 
 
 def agree(stage: Stage, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> list[str]:
-    """The dry run writes nothing, and says what the run after it writes; returns that."""
-    before = stage.rows()
-    assert stage.run(lambda: flow(dry_run=True)).startswith("dry run: ")
-    assert stage.rows() == before
-    assert not stage.written
-    stage.run(flow)
-    assert stage.shown[f"{key}-plan"] == stage.written != []
-    assert stage.rows() != before
-    return stage.written
+    """The dry run shows what the run after it writes; returns that."""
+    shown, written = stage.agree(key, flow)
+    assert shown == written != []
+    return written
 
 
 def test_of_bookings_and_cancels(stage: Stage) -> None:

@@ -1,31 +1,24 @@
 """A dry run of any flow of a streamer shows, line by line, what the run then writes; and it writes nothing itself."""
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
 from sqlalchemy import select, update
 
-from flows import handling, show
-from flows import host as at_host
-from flows.host import Streamer
 from flows.streamer import push_hosts
 from flows.streamer.broadcast import broadcast
 from flows.streamer.download import download
 from flows.streamer.prepare import prepare
 from flows.streamer.reconcile import reconcile
 from flows.streamer.sweep import sweep_streamer
-from lectern.decide.lines import lines
 from lectern.effects.files import origin
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache, inbox
-from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import StreamerTable, classes, files
@@ -35,45 +28,16 @@ from lectern.states import AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows
 from tests.faults import hosts
-from tests.faults.turns import Quiet
+from tests.stage.dry_runs import Alone
 
 Flow = Callable[..., Coroutine[Any, Any, State[None]]]
 
 
-@dataclass
-class Stage:
-    """A streamer without processes; what its runs showed, and what they wrote."""
-
-    host: Streamer
-    shown: dict[str, list[str]] = field(default_factory=dict)
-    written: list[str] = field(default_factory=list)
-
-    def run(self, flow: Callable[[], Coroutine[Any, Any, State[None]]]) -> str:
-        """Run a flow to its end; returns its last word."""
-        context = copy_context()
-        context.run(at_host.current.set, self.host)
-
-        async def go() -> State[None]:
-            return await asyncio.create_task(flow(), context=context)
-
-        return asyncio.run(go()).message or ""
-
-    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All that the database holds."""
-        with reading(self.host.engine) as connection:
-            tables = StreamerTable.metadata.sorted_tables
-            return {one.name: [tuple(row) for row in connection.execute(select(one))] for one in tables}
-
-    def agree(self, key: str, flow: Flow) -> set[str]:
-        """The dry run writes nothing, and says what the run after it writes; returns that."""
-        before = self.rows()
-        assert self.run(lambda: flow(dry_run=True)).startswith("dry run: ")
-        assert self.rows() == before
-        assert not self.written
-        self.run(flow)
-        assert set(self.written) <= set(self.shown[f"{key}-plan"])
-        assert self.rows() != before
-        return set(self.shown[f"{key}-plan"])
+def agree(stage: Alone, key: str, flow: Flow) -> set[str]:
+    """The dry run shows, beside others, all that the run after it writes; returns what it shows."""
+    shown, written = stage.agree(key, flow)
+    assert set(written) <= set(shown)
+    return set(shown)
 
 
 def wanted(class_id: str, record: int, start_in_s: float = 3600, placement: int = 1) -> Prepare:
@@ -90,26 +54,19 @@ def wanted(class_id: str, record: int, start_in_s: float = 3600, placement: int 
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     """Record 1 is cached, and nobody needs it; the cache has room for two renditions."""
     root = tmp_path / "videos"
     root.mkdir()
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    made = Stage(hosts.streamer(engine, root, 1_000_000, 2))
-    made.host.bus = made.host.runs = cast("Any", Quiet())
+    made = Alone(hosts.streamer(engine, root, 1_000_000, 2), StreamerTable.metadata)
+    made.watch(monkeypatch)
     made.host.blind_at = -1e9
     with transaction(engine) as connection:
         cache.usage(connection, root)
         rows.reserve(connection, root, "1", 1000, "http://origin.example/1.flv", root / "1" / "1.flv", time.time())
         connection.execute(update(files).values(state=FileState.READY))
         cache.recount(connection, root, {})
-
-    async def table(key: str, some: list[dict[str, Any]], _: str) -> None:
-        made.shown[key] = [str(row.get("would be written", "")) for row in some]
-
-    def noted(connection: Any, journal: Any, changes: StreamerChanges) -> None:
-        write(connection, journal, changes)
-        made.written += lines(changes)
 
     async def look(url: str, **_: object) -> RemoteFile:
         if "9" in url:
@@ -119,21 +76,19 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     async def none(*_: object) -> dict[str, str]:
         return {}
 
-    monkeypatch.setattr(show, "table", table)
-    monkeypatch.setattr(handling, "write", noted)
     monkeypatch.setattr(origin, "look", look)
     monkeypatch.setattr(push_hosts, "forbidden", none)
     yield made
     engine.dispose()
 
 
-def taken(stage: Stage, one: Prepare, state: AiringState) -> None:
+def taken(stage: Alone, one: Prepare, state: AiringState) -> None:
     with transaction(stage.host.engine) as connection:
         rows.add(connection, one, state, "/videos/1/1.flv", time.time())
         cache.cite(connection, one.stem, 1, time.time())
 
 
-def test_of_prepares(stage: Stage) -> None:
+def test_of_prepares(stage: Alone) -> None:
     """Classes that reserve room, join a download, evict, are refused, or were known; and a message nobody can read."""
     known = wanted("c-0", 1)
     taken(stage, known, AiringState.AIRED)
@@ -143,13 +98,13 @@ def test_of_prepares(stage: Stage) -> None:
     bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}']
     with transaction(stage.host.engine) as connection:
         inbox.keep(connection, stage.host.journal, [Arrived("test", "prepare", one) for one in bodies], time.time())
-    said = stage.agree("prepare", lambda **options: prepare.fn("1-6", **options))
+    said = agree(stage, "prepare", lambda **options: prepare.fn("1-6", **options))
     assert {"c-2: new -> waiting", "c-3: new -> waiting", "c-4: new -> waiting", "c-9: new -> refused"} <= said
     assert {"2: 2,000 bytes reserved", "2: cited 2 times more", "1: evicted", "inbox 1: done", "inbox 6: dead"} <= said
     assert {"to streamer_report: prepared c-9", "to streamer_report: prepared c-0", "event: evicted 1"} <= said
 
 
-def test_of_a_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_sweep(stage: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that are past their end are closed, evicted files removed."""
     monkeypatch.setattr("flows.streamer.sweep.UNKNOWN_S", 0.0)
     taken(stage, wanted("c-1", 1, start_in_s=-9000), AiringState.READY)
@@ -163,12 +118,12 @@ def test_of_a_sweep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         room = stage.host.settings.video_root
         rows.reserve(connection, room, "7", 10, "http://origin.example/7.flv", room / "7" / "7.flv", time.time())
         connection.execute(update(files).where(files.c.id == "7").values(state=FileState.EVICTING))
-    said = stage.agree("sweep", sweep_streamer.fn)
+    said = agree(stage, "sweep", sweep_streamer.fn)
     assert {"c-1: ready -> broken", "c-1: gives its rendition back", "c-2: waiting -> refused"} <= said
     assert {"to streamer_report: ended c-1", "7: its file is removed"} <= said
 
 
-def test_of_what_works_outside(stage: Stage) -> None:
+def test_of_what_works_outside(stage: Alone) -> None:
     """A download, a broadcast and the look through the disk say what they would begin, or mend."""
     taken(stage, wanted("c-1", 1), AiringState.READY)
     room = stage.host.settings.video_root
@@ -181,7 +136,7 @@ def test_of_what_works_outside(stage: Stage) -> None:
     assert stage.rows() == before
 
 
-def test_a_class_moves_by_the_table_only(stage: Stage) -> None:
+def test_a_class_moves_by_the_table_only(stage: Alone) -> None:
     """A decision that the table of states does not have is raised before anything is written."""
     taken(stage, wanted("c-1", 1), AiringState.READY)
     with reading(stage.host.engine) as connection:

@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 
 from lectern import errors
 from lectern.changes import CancelTold, Changes
-from lectern.facts import Unconfirmed
 from lectern.messages import Booking, Cancel
 from lectern.states import BookingState
+from lectern.unconfirmed import Unconfirmed
 from lectern.wire import BACKUP
 
 EARLY_S = 600.0

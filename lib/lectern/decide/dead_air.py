@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lectern import words
-from lectern.facts import Samples
+from lectern.samples import Samples
 
 BLACK_S, FROZEN_S, SILENT_S = 10.0, 30.0, 60.0
 """Seconds from which a black picture, one that stands still without sound, and silence are told."""

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from lectern import errors
 from lectern.changes import Changes, Granted
 from lectern.decide.verdicts import Choice, open_to, place_again
-from lectern.facts import Order, Unconfirmed
+from lectern.facts import Order
 from lectern.messages import Grant
+from lectern.unconfirmed import Unconfirmed
 
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved from a streamer that is drained: by then the streamer has read

@@ -76,6 +76,7 @@ async def run(
 ) -> Finished:
     """Run a program to its end, in a session of its own, without a shell.
 
+    Its parameters are what subprocess itself has, and how the program is watched: few callers name more than two.
     *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
     it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads what *stdin* returns as soon as
     that is there, and cannot stall before; else nothing. Any return code is returned: the caller judges it. A program

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from lectern.effects import process
 from lectern.effects.media.probe import OPTIONS
 from lectern.errors import TryAgain
-from lectern.facts import Samples
+from lectern.samples import Samples
 
 EVERY_S = 1.0
 """Key frames that follow another one sooner are passed over: a recording may have nothing but key frames."""

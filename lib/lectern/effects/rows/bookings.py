@@ -6,17 +6,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Float,
-    Integer,
-    bindparam,
-    func,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
@@ -38,10 +28,8 @@ OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
 COUNTED_S = 86_400.0
 """Seconds for which a booking is counted that is over."""
 
-
-_COLUMNS = tuple(orders.c[one.name] for one in fields(Order))
-
 _FIELDS = tuple(one.name for one in fields(Order))
+_COLUMNS = tuple(orders.c[name] for name in _FIELDS)
 _VALUES = attrgetter(*_FIELDS)
 _CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placement", "promised_at")
 """What can be another in a booking that is there."""

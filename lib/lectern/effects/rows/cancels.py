@@ -9,7 +9,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from lectern.changes import CancelTold
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.tables.teacher import cancels
-from lectern.facts import TOLD_AGAIN_S, Unconfirmed
+from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
 
 
 def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:

@@ -99,7 +99,9 @@ def claim(
     now: float,
     owner: str | None = None,
 ) -> list[Kept]:
-    """The oldest messages of *commands* that nobody works on; ours for *lease_s*, then anybody's again.
+    """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; then anybody may take them.
+
+    It takes what the statement binds, by name: the hosts' own loops and tests of leases each vary another part.
 
     This counts no try: a message whose process died is not at fault. *owner* is named where several share the inbox.
     """

@@ -1,0 +1,22 @@
+"""A cancel that its streamer has not confirmed yet, and when it is sent again."""
+
+from dataclasses import dataclass
+
+TOLD_AGAIN_S = 60.0
+TOLD_AGAIN_WITHIN_S = 3600.0
+"""A cancel is told again after as long as it waits already, but at least and at most after these seconds."""
+
+
+@dataclass(frozen=True)
+class Unconfirmed:
+    """A class that *streamer* was told to give up, and has not confirmed; times are epoch seconds."""
+
+    class_id: str
+    streamer: str
+    cancelled_at: float
+    told_at: float
+
+    @property
+    def told_again_at(self) -> float:
+        """When it is to be told again, if it is not confirmed before."""
+        return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)

@@ -1,0 +1,69 @@
+"""A host without processes: what its runs show and write, and what its database holds."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from prefect.client.schemas.objects import State
+from sqlalchemy import MetaData, select
+
+from flows import handling, show
+from flows import host as at_host
+from flows.host import Host
+from lectern.decide.lines import lines
+from lectern.effects.rows.changes import write
+from lectern.effects.rows.tables.engine import reading
+from tests.faults.turns import Quiet
+
+
+@dataclass
+class Alone:
+    """A host without processes; *shown* are its plans, *written* is what its runs wrote."""
+
+    host: Host[Any]
+    tables: MetaData
+    shown: dict[str, list[str]] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keep what is shown and written from now on; Redis and Prefect say nothing."""
+        self.host.bus = self.host.runs = cast("Any", Quiet())
+
+        async def table(key: str, rows: list[dict[str, Any]], _: str) -> None:
+            self.shown[key] = [str(row.get("would be written", "")) for row in rows]
+
+        def noted(connection: Any, journal: Any, changes: Any) -> None:
+            write(connection, journal, changes)
+            self.written += lines(changes)
+
+        monkeypatch.setattr(show, "table", table)
+        monkeypatch.setattr(handling, "write", noted)
+
+    def run(self, flow: Callable[[], Coroutine[Any, Any, State[None]]]) -> str:
+        """Run a flow to its end; returns its last word."""
+        context = copy_context()
+        context.run(at_host.current.set, self.host)
+
+        async def go() -> State[None]:
+            return await asyncio.create_task(flow(), context=context)
+
+        return asyncio.run(go()).message or ""
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All that the database holds."""
+        with reading(self.host.engine) as connection:
+            tables = self.tables.sorted_tables
+            return {one.name: [tuple(row) for row in connection.execute(select(one))] for one in tables}
+
+    def agree(self, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> tuple[list[str], list[str]]:
+        """What a dry run shows, which writes nothing, and what the run after it writes."""
+        before = self.rows()
+        assert self.run(lambda: flow(dry_run=True)).startswith("dry run: ")
+        assert self.rows() == before
+        assert not self.written
+        self.run(flow)
+        assert self.rows() != before
+        return self.shown[f"{key}-plan"], self.written
