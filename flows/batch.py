@@ -1,4 +1,4 @@
-"""What one run did with its messages; one that cannot be handled stands apart and holds up none of the others."""
+"""What one run did with its messages; a message that cannot be handled holds up none of the others."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,7 +39,7 @@ class Apart(Generic[I, T]):
 async def apart(
     items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
 ) -> Apart[I, T]:
-    """Do *work*, one transaction, for all *items*; what fails is halved until those at fault stand alone.
+    """Do *work* for all *items* in one transaction; if it fails, halve them until the items at fault stand alone.
 
     A database or a Redis that is away fails the whole: it raises.
     """
@@ -63,7 +63,7 @@ async def apart(
 
 
 PUT_BACK = "PutBack"
-"""The name of the state of a run whose messages went back to the inbox: nothing came of it yet."""
+"""The name of the state of a run that handled nothing: its messages went back to the inbox."""
 
 
 async def kept_of(host: Host[Any], ids: Sequence[int]) -> list[Kept]:

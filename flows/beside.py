@@ -1,4 +1,4 @@
-"""Live runs are begun beside the work that asks for them: nobody who handles messages waits for Prefect."""
+"""Begins runs beside the work that asks for them: nobody who handles messages waits for Prefect."""
 
 import asyncio
 import logging
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lectern")
 WAITING = 1000
-"""Number of runs that may wait to be begun; what comes on top of them the sweeper begins."""
+"""Number of runs that may wait to be begun; the sweeper begins those beyond it."""
 
 AT_ONCE = 4
 TRIES = 3
 PATIENCE_S = 3.0
-"""Seconds after which Prefect is asked no further time: the work of a class that begins soon waits for it."""
+"""Seconds after which Prefect is not asked again, because the work of a class that begins soon waits for it."""
 
 SHUNNED_S = 30.0
 """Seconds for which work that needs no run is done without, after Prefect took none: a line of fifty downloads would
@@ -30,7 +30,7 @@ wait five minutes for a Prefect that hangs, each at the front of the line for it
 
 
 class Beside:
-    """A few runs are begun at a time, those of the same parameters once; each is tried again, and none for ever."""
+    """Begins a few runs at a time, each set of parameters once; tries each again, and none for ever."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -1,4 +1,4 @@
-"""How flows work: read the facts, decide, write it all in one transaction; a dry run only shows it."""
+"""How flows work: read the facts, decide, and write all of it in one transaction, or show it in a dry run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from lectern.streamer_changes import StreamerChanges
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", Changes, StreamerChanges)
 Decide = Callable[[Connection, C], None]
-"""Reads the facts, and adds what is decided; whatever it writes itself is not shown by a dry run."""
+"""Reads the facts and adds what is decided. A dry run does not show what it writes itself."""
 
 
 # -- one transaction ---------------------------------------------------------------------------------------------------

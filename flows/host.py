@@ -37,7 +37,7 @@ ALARMS_KEPT = 200
 
 
 _DATABASE = ThreadPoolExecutor(8, thread_name_prefix="database")
-"""Threads that do nothing but transactions: those of asyncio hang while a name is looked up or a disk is slow."""
+"""Threads that do nothing but transactions, because those of asyncio hang while a disk is slow or a name looked up."""
 
 
 async def _in_thread(go: Callable[[], T]) -> T:
@@ -84,7 +84,7 @@ class Host(Generic[S]):
     redis_away: bool = False  # since it was asked last: whoever shares its rows leaves them to the others meanwhile
 
     async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do *work* in one transaction, in a thread; what waits to be noted is noted in it."""
+        """Do *work* in one transaction, in a thread, and write the waiting notes in it too."""
 
         def go() -> T:
             with transaction(self.engine) as connection:
@@ -99,7 +99,7 @@ class Host(Generic[S]):
             return await self.commit(work, *args, **kwargs)
 
     async def note(self) -> None:
-        """Write down what waits to be noted, and came along with no commit."""
+        """Write the notes that came along with no commit."""
 
         def go() -> None:
             with transaction(self.engine) as connection:
@@ -110,7 +110,7 @@ class Host(Generic[S]):
             await _in_thread(go)
 
     async def keep_noting(self) -> None:
-        """Note what came along with no commit for a while, until cancelled."""
+        """Write, until cancelled, the notes that came along with no commit for a while."""
         while True:
             await self.notes.came.wait()
             await asyncio.sleep(ALONE_AFTER_S)
@@ -119,7 +119,7 @@ class Host(Generic[S]):
                 self.notes.came.clear()
 
     async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read with *work* in one transaction, in a thread; it waits for no writer."""
+        """Read with *work* in one transaction, in a thread, without waiting for a writer."""
 
         def go() -> T:
             with reading(self.engine) as connection:

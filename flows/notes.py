@@ -1,4 +1,4 @@
-"""What was done outside the database, and is written down with the next commit instead of one of its own."""
+"""Notes of what was done outside the database: they are written with the next commit, not in one of their own."""
 
 import asyncio
 import logging

@@ -27,7 +27,7 @@ def boot_now() -> float:
 
 
 class NotTaken(LecternError):
-    """The playout answers that it does not do what it is asked."""
+    """The playout refuses a request."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Watch:
 
 @dataclass
 class Playout:
-    """What this process knows of the playout, and asks of it."""
+    """The playout as this process knows it, and the requests to it."""
 
     client: Client | None = None
     socket: Path | None = None
@@ -71,7 +71,7 @@ class Playout:
     # -- the lease -----------------------------------------------------------------------------------------------------
 
     def hold(self, until: float) -> None:
-        """The lease ends at *until*, as `boot_now` counts; infinity has no end. The playout is told at once."""
+        """Tell the playout at once that the lease ends at *until*, as `boot_now` counts; infinity means no end."""
         self.until = until
         self.renewed.set()
 
@@ -123,7 +123,7 @@ class Playout:
         return None if found is None else str(found)
 
     async def cancel(self, class_id: str) -> None:
-        """Take a class off the air; where the playout is not there, it is told as soon as it is back."""
+        """Take a class off the air; a playout that cannot be reached now is told as soon as it is back."""
         if (child := self.children.get(class_id)) is not None:
             child.cancel()
         async with self.sync:

@@ -42,7 +42,7 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
 
 
 class Progress:
-    """A progress bar in the UI, set from any thread, written every 4 s, or as often as is said."""
+    """A progress bar in the UI, set from any thread and written every *every_s* seconds."""
 
     def __init__(self, key: str, description: str, every_s: float = PROGRESS_EVERY_S) -> None:
         self._key, self._every_s = key.lower().replace("_", "-"), every_s
@@ -99,7 +99,7 @@ class Board:
         self._ids: dict[str, UUID] = {}
 
     async def table(self, key: str, lines: list[dict[str, object]], description: str) -> None:
-        """Show *lines* under *key*; what is shown already is not sent again."""
+        """Show *lines* under *key*, unless they are shown already."""
         if self._shown.get(key) != lines and await self._put(key, "table", json.dumps(lines), description):
             self._shown[key] = lines
 

@@ -1,4 +1,4 @@
-"""Sends what was committed: answers, alarms, orders to streamers; each once, whatever Redis refuses beside it."""
+"""Sends the outbox: answers, alarms and orders to streamers, each once, whatever Redis refuses beside it."""
 
 import asyncio
 import math
@@ -25,13 +25,13 @@ ANSWERS_S = 3.0
 
 
 def patience(host: Host[Any]) -> Patience:
-    """How seldom this host repeats its alarms."""
+    """How long this host waits before it repeats an alarm."""
     settings = host.settings
     return Patience(settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s)
 
 
 async def tell(host: Host[Any]) -> bool:
-    """Send what was committed, oldest first. False where Redis is away: the sweeper sends it again."""
+    """Send the outbox, oldest first. False if Redis is away: then the sweeper sends it again."""
     async with host.send_lock:
         while batch := await _next(host):
             if time.monotonic() > batch[0].until:  # this process stood still meanwhile; another may have sent it
@@ -69,7 +69,7 @@ async def _send(host: Host[Any], sending: Sequence[Unsent]) -> Sent:
 
 
 def _told(host: Host[Any], alarms: Sequence[Unsent]) -> None:
-    """Alarms were sent: they are written to the log, and passed on."""
+    """Write alarms that were sent to the log, and pass them on."""
     _to_people(host, alarms)
     for one in alarms:
         _log(one.body)
@@ -86,7 +86,7 @@ def _to_people(host: Host[Any], some: Sequence[Unsent]) -> None:
 
 
 def _log(body: str) -> None:
-    """An alarm is an error, and the end of an incident is none."""
+    """Log an alarm as an error, and the end of an incident as information."""
     if from_json(body).get("stage") == incidents.Stage.RESOLVED:
         log.info("alarm: %s", body)
     else:
@@ -94,7 +94,7 @@ def _log(body: str) -> None:
 
 
 def _can_wait(host: Host[Any], batch: "Sequence[_Outgoing]", done: Sent) -> bool:
-    """Whether the note that a batch was sent may come along with the next commit; of an alarm others are told then."""
+    """Whether the note that a batch was sent may wait for the next commit; not if it has alarms."""
     if host.settings.shared or done.broke is not None or done.refused:
         return False
     are_alarms = any(one.message.target == host.settings.alarm_channel for one in batch)
@@ -102,7 +102,7 @@ def _can_wait(host: Host[Any], batch: "Sequence[_Outgoing]", done: Sent) -> bool
 
 
 async def _next(host: Host[Any]) -> "list[_Outgoing]":
-    """What is to be sent now; nobody waits for a writer unless alarms are to be folded, or others send, too."""
+    """The messages to send now; reads without a lock unless alarms are to be folded, or other hosts send too."""
     if not host.settings.shared:
         sent = host.notes.ids()
         limit = SEND_BATCH + len(sent)
@@ -155,7 +155,7 @@ def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing], d
 
 
 def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, Refused]], now: float) -> None:
-    """Redis refused messages: each is tried again by itself; a target that refuses is alarmed while it goes on."""
+    """Try each message that Redis refused again by itself, and raise an alarm for its target while it is refused."""
     outbox.refused(connection, host.journal, [(message, one.rest, one.why) for message, one in refused], now)
     targets = {message.target: one.why for message, one in refused}
     for target, why in targets.items():

@@ -1,4 +1,4 @@
-"""Which classes the cache takes: what it holds, and what the disk has room for, is read in the caller's transaction."""
+"""Which classes the cache takes, by what it holds and what the disk has room for; read in the caller's transaction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -92,7 +92,7 @@ def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bo
 
 
 def _room_bytes(connection: Connection, changes: StreamerChanges, usage: Usage) -> int:
-    """What the disk has room for in all: what is there, and what is free and not promised to downloads under way."""
+    """Bytes that the cache may have in all: those it has, and those that are free and not reserved for downloads."""
     root = changes.settings.video_root
     promised = sum(
         one.size_bytes - store.size_bytes(store.part_path(root, one.stem))

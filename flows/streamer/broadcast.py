@@ -17,7 +17,7 @@ from lectern.states import AiringState
 
 SHOW_EVERY_S = 30.0
 LOOK_EVERY_S = 5.0
-"""Seconds after which the class is looked at in the database, although nobody said anything of it."""
+"""Seconds after which the class is read from the database although no event came."""
 
 OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.25
 GOOD_S = 1.5
-"""A push that lived for this long is taken for one that its receiver takes."""
+"""Seconds after which a push counts as accepted by its receiver."""
 
 AGAIN_S = 1.0
 SLACK_S = 10.0

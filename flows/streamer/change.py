@@ -25,7 +25,7 @@ OTHER_TIME = "the class was changed, and begins at another time"
 
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
 async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
-    """Bring classes of *inbox_ids* to what their teacher says since a change; what is on air goes on."""
+    """Apply their teacher's changes to the classes of *inbox_ids*; a class on air goes on."""
     host, ids = streamer(), inbox.ids_of(inbox_ids)
     came: list[Came[Amend]] = await read(host, ids, (Amend,))
     found = await handled(host, came, decided, dry_run=dry_run)
@@ -49,7 +49,7 @@ def decided(connection: Connection, changes: StreamerChanges, messages: Sequence
 
 
 async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
-    """Take back what was planned of a class for its old time; all else the playout hears when it is told next."""
+    """Take back the run that was planned for the old time of a class; the playout reads the rest with its next list."""
     if revision.start_time == one.start_time:
         return
     if revision.start_time > time.time() + AHEAD_S:  # so late that the playout is not told of it now

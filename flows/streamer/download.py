@@ -74,7 +74,7 @@ def cancelled(stem: str) -> Refuse:
 
 
 async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
-    """Refuse the classes that wait for a download; what came of it leaves the disk with its reservation."""
+    """Refuse the classes that wait for a download, and delete its part file with its reservation."""
     follow(host, await changed(host, failed(stem, error)))
     part = store.part_path(host.settings.video_root, stem)
     try:
@@ -85,7 +85,7 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
 
 
 async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
-    """Try until it is there; the pauses between the tries double."""
+    """Download until the file is there; the pauses between the tries double."""
     tries = host.settings.download_tries
     async for attempt in stamina.retry_context(
         on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=LAST_PAUSE_S

@@ -22,13 +22,13 @@ from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 
 ALARM_EVERY_S = 60.0
-"""The same of a class is alarmed again at most this often."""
+"""Seconds until the same alarm of a class may be raised again."""
 
 _NOT_ENDED = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 
 
 class Following:
-    """Follows the events of all classes of one streamer; what it remembers is only for what is said again."""
+    """Follows the events of all classes of one streamer; remembers them only so that repetitions are not logged."""
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
@@ -39,7 +39,7 @@ class Following:
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
-        """Write down one event; a disk that takes nothing ends no class."""
+        """Write one event down; a full disk ends no class."""
         class_id = event.get("class_id")
         if class_id is None:
             return  # the end of the lease, which the keeper of the lease sees by itself
@@ -98,7 +98,7 @@ class Following:
         self._alarmed = {key: at for key, at in self._alarmed.items() if key[0] != class_id}
 
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
-        """Say what happened, in the log and in the class's story; of a series of the same, few are said."""
+        """Say what happened in the log and in the class's story; only a few of a series of the same event."""
         found = decide.said(event)
         if found is None:
             return

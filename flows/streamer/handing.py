@@ -1,4 +1,4 @@
-"""The playout is told which classes it is to air, and followed; the resident process may come and go meanwhile."""
+"""Hands the playout its classes and follows it; the resident process may restart meanwhile."""
 
 import asyncio
 import time
@@ -27,16 +27,16 @@ from lectern.streamer_changes import StreamerChanges
 
 Lesson = dict[str, Any]
 AHEAD_S = 2 * 3600.0
-"""The playout is told the classes that begin within this: a lease is over long before it would need more."""
+"""Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
 
 LOOK_EVERY_S = 3.0
-"""Seconds after which the classes are looked at, although nobody said that one got ready."""
+"""Seconds after which the classes are read although none was said to be ready."""
 
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
 
 _AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between two tries to reach the playout; the last one goes on."""
+"""Seconds between the tries to reach the playout; the last number holds from then on."""
 
 
 class Handing:
@@ -59,7 +59,7 @@ class Handing:
             making.cancel()
 
     async def _make_slate(self) -> None:
-        """Know the slate before a class needs it; without one, nothing is sent while a recording is missing."""
+        """Read the slate before a class needs it; without a slate, nothing is sent while a recording is missing."""
         settings = self._host.settings
         path = settings.slate or settings.playout_dir / "slate.flv"
         if settings.slate is None:

@@ -24,7 +24,7 @@ FULL_S = 30.0
 
 
 class Keeper:
-    """Keeps the lease of one streamer as long as that can be done in truth."""
+    """Keeps the lease of one streamer for as long as no other streamer can have its classes."""
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
@@ -96,7 +96,7 @@ class Keeper:
         return min(5.0, lease_s / 4) if lease_s else 5.0
 
     async def _look(self) -> None:
-        """Read what is said with the beat; a disk that hangs, or is full, stops no beat."""
+        """Read what is sent with the heartbeat; a disk that hangs or is full stops no heartbeat."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._read())
         await asyncio.wait({self._looking}, timeout=AGAIN_S)

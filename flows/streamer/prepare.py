@@ -28,7 +28,7 @@ from lectern.streamer_changes import StreamerChanges
 
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
-    """Prepare the classes of *inbox_ids*: cite what is cached, reserve and download what is not."""
+    """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
     host, ids = streamer(), inbox.ids_of(inbox_ids)
     came = await _put_off_moved(host, await read(host, ids, (Prepare,)), dry_run=dry_run)
     found = Apart[Asked, StreamerChanges]()
@@ -63,7 +63,7 @@ async def _put_off_moved(host: Streamer, came: list[Asked], *, dry_run: bool) ->
 async def _take(
     host: Streamer, came: Sequence[Asked], looked: dict[str, Looked], *, dry_run: bool
 ) -> Apart[Asked, StreamerChanges]:
-    """Cite, reserve or refuse these classes; tell of it, and begin their downloads."""
+    """Cite, reserve or refuse these classes, report it, and begin their downloads."""
     barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.

@@ -40,7 +40,7 @@ async def allowed(host: Host[StreamerSettings]) -> Places:
 
 
 async def forbidden(host: Host[StreamerSettings], push_urls: Collection[str]) -> dict[str, str]:
-    """Why those of *push_urls* that may not be pushed to may not; what to set is said, and no secret of the URL."""
+    """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
     servers = {url: _server(url) for url in push_urls}
     found = await _looked_up({one for one in servers.values() if one is not None})
@@ -86,7 +86,7 @@ async def _looked_up(servers: Collection[Server]) -> dict[Server, list[Address]]
 
 
 def _addresses(host: str, port: int) -> list[Address]:
-    """Nothing where the name cannot be looked up: that is told when a connection is tried."""
+    """The addresses of a host; none if its name cannot be looked up, which the connection will report."""
     try:
         return lookup.addresses(host, port)
     except (lookup.NoSuchHost, TryAgain):

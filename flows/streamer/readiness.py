@@ -42,7 +42,7 @@ class _Red:
 
 
 class Readiness:
-    """The checks of one streamer; what was checked is forgotten at its end, and checked again after its start.
+    """The checks of one streamer; it forgets them when the process ends, and checks again after its start.
 
     Each class is checked by itself: what goes wrong with one of them is a red line of that class.
     """

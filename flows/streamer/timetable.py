@@ -111,7 +111,7 @@ class Cancels:
         self._page = 0
 
     async def look(self) -> None:
-        """Look once; raises what Prefect's client raises where Prefect is away."""
+        """Look once; raises what Prefect's client raises if Prefect is away."""
         planned = await self._host.look(plans.planned)
         for page in self._pages(list(planned)):
             for run_id in await self._host.runs.cancelled(page):

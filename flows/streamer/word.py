@@ -1,4 +1,4 @@
-"""A streamer says beside its heartbeat what it sends, what its checks found, and what is wrong: for its teacher."""
+"""What a streamer sends to its teacher with each heartbeat: what it airs, what its checks found, and what is wrong."""
 
 import asyncio
 import time

@@ -43,7 +43,7 @@ class Leaving:
         self.host.beats.pop(name, None)
 
     async def drain(self, name: str, beat: Mapping[str, Any]) -> None:
-        """Give to others what *name* has to air later, if its *beat* says that it is drained."""
+        """Move the later classes of *name* to other streamers, if its *beat* says that it is being drained."""
         if not beat.get(DRAINS, False):
             self.drained_at.pop(name, None)
             return
@@ -70,7 +70,7 @@ def withdrawn(name: str) -> Decide[Changes]:
 
 
 def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
-    """Move what the streamer *name* has to air later to those of *alive* that can take it."""
+    """Move the later classes of the streamer *name* to those of *alive* that can take them."""
 
     def go(connection: Connection, changes: Changes) -> None:
         orders = bookings.on(connection, name, changes.now)

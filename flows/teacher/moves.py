@@ -78,7 +78,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
 
 
 async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
-    """Wait for as long as the notice is to be seen, and the silence to last; False where *streamer* is heard of."""
+    """Wait until the notice has stood and the silence has lasted long enough; False if *streamer* is heard of again."""
     last_word, _ = await _silence(host, streamer)
     await asyncio.sleep(decide.NOTICE_S)
     while True:
@@ -105,7 +105,7 @@ async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
 
 
 def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
-    """Take the classes of *streamer*, unless its lease was granted anew since it was *before*."""
+    """Take the classes of *streamer*, unless its lease was granted anew since *before* was read."""
 
     def go(connection: Connection, changes: Changes) -> None:
         holder = leases.holder(connection, streamer)

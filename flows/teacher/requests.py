@@ -31,7 +31,7 @@ from lectern.stems import stem
 
 POSTS, POSTS_AT_ONCE = 4, 16
 LEASE_S = 60.0
-"""Seconds for which a run has what it is to ask for, renewed while it lives: another takes over only after its end."""
+"""Seconds for which a run owns its requests, renewed while it lives: another run takes over only after its end."""
 
 
 class _Door:
@@ -131,13 +131,13 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
 
 
 def run_id() -> str:
-    """The run that is at work, or a name for what is done without one: what it takes is its own."""
+    """The owner of what is taken: the run that is at work, or a name made up if there is none."""
     return str(runtime.flow_run.id or uuid4())
 
 
 @asynccontextmanager
 async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
-    """Meanwhile what *owner* has in its line stays its own, however long the line is."""
+    """Keep the leases of all that *owner* still has in its line, however long the line is."""
 
     async def keep() -> None:
         while True:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0
-"""A cancel is told again after as long as it waits already, but at least and at most after these seconds."""
+"""Least and most seconds until a cancel is told again; between them, as long as it has waited already."""
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class Unconfirmed:
 
     @property
     def told_again_at(self) -> float:
-        """When it is to be told again, if it is not confirmed before."""
+        """When to tell it again if it is not confirmed before."""
         return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)

@@ -1,7 +1,6 @@
 """What a person does in Prefect's UI is done here."""
 
 import json
-import sys
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from town.oss_transcoder import Behaviour, Rule
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
 
-def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retry_runs_a_run_again_within_half_a_minute(stage: Stage) -> None:
     """The queue is polled every second; a run that has nothing left to do changes nothing."""
     class_id = stage.book(stage.booking(record := stage.town.record()))
     stage.answer(class_id)
@@ -21,14 +20,12 @@ def test_retry_runs_a_run_again_within_seconds(stage: Stage, capsys: pytest.Capt
         lambda: [one for one in stage.runs("teacher", f"booking {class_id}") if one["state_type"] == "COMPLETED"],
         description="the booking's run is over",
     )
-    began = time.monotonic()
     stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
     wait_until(
         lambda: stage.run(run["id"])["state_type"] == "COMPLETED" and stage.run(run["id"])["run_count"] == 1,
+        timeout_s=30,
         description="it ran again",
     )
-    with capsys.disabled():
-        sys.stdout.write(f" [retry: run again and over in {time.monotonic() - began:.2f} s] ")
     assert len(stage.ear.answers[class_id]) == 1
     assert stage.num_cite("streamer1", str(record)) == 1
 

@@ -1,4 +1,4 @@
-"""One attempt of one ECS host: watched, shown, kept ours, found again after a cut, and nothing is left of it."""
+"""Runs one attempt on an ECS host: renews its lease, shows its progress, reconnects after a cut, and cleans up."""
 
 import asyncio
 import dataclasses
@@ -28,7 +28,7 @@ from lectern.states import RenditionState, Resolution
 CONNECT_S = 15.0
 BEAT_S = 4.0
 RECONNECTS = 4
-"""So often in a row, each time twice as long after it broke, before the host is given up."""
+"""Number of reconnects in a row, with doubling pauses, after which the host is given up."""
 
 LASTING_S = 60.0
 SLACK_S = 60.0
@@ -74,7 +74,7 @@ def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
 
 
 async def pause(tries: int) -> None:
-    """Longer after each try."""
+    """Wait before the next try: about 1 s after the first, twice as long after each further try."""
     await asyncio.sleep(2.0 ** (tries - 1) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
 
 
@@ -86,7 +86,7 @@ def connect(settings: TeacherSettings, where: ssh.Host) -> Any:  # noqa: ANN401 
 
 
 async def tidy(host: Teacher, left: Sequence[Due]) -> None:
-    """Remove what earlier runs that were killed have left of *left* on the hosts."""
+    """Remove from the hosts the files and programs that killed runs have left of the renditions *left*."""
     known = hosts(host.settings)
     for where, name in {(one.ecs_host or "", one.ecs_job or "") for one in left}:
         if where in known:
@@ -94,7 +94,7 @@ async def tidy(host: Teacher, left: Sequence[Due]) -> None:
 
 
 async def leave_anew(host: Teacher, where: ssh.Host, name: str, tries: int = 1) -> None:
-    """End what runs of a job on a host to which there is no connection; if that fails, a later job there does it."""
+    """Connect to a host anew and end a job there; if that fails, a later job on the host ends it."""
     for number in range(1, tries + 1):
         try:
             async with connect(host.settings, where) as connection:
@@ -190,7 +190,7 @@ class Attempt:
 
     @property
     def _stays(self) -> bool:
-        """Whether what runs there is to go on without us."""
+        """Whether the job is to go on there without us."""
         return self._verdict == TAKEN or self._host.runs.draining()
 
     # -- it is shown, and kept ours --------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Attempt:
                 working.cancel()
 
     def _beat(self, connection: Connection) -> str | None:
-        """Keep the leases and note how far it is; returns why it is to be ended. What was settled is left out."""
+        """Renew the leases, note the progress, drop what was settled; returns why the job is to be ended, if it is."""
         now, report = time.time(), self._report
         left_s = report.left_s
         still = ecs_hosts.reported(
@@ -232,7 +232,7 @@ class Attempt:
         return None
 
     def _drop(self, connection: Connection, now: float) -> None:
-        """The last class was cancelled: in one transaction with the look, so that none can join in between."""
+        """End the transcoding, in the transaction that saw its last class cancelled: none can join meanwhile."""
         for one in self._due:
             old, new = RenditionState.TRANSCODING, RenditionState.FAILED
             renditions.move(connection, one.key, old, new, now, reason=UNWANTED, deadline=None)

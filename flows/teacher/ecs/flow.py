@@ -27,7 +27,7 @@ DEADLINE_S = UNKNOWN_LIMIT_S
 
 
 def check(settings: TeacherSettings) -> None:
-    """Raise Misuse where ECS hosts are named, and what they need is not."""
+    """Raise Misuse if ECS hosts are named, but settings that they need are not."""
     if not settings.ecs_hosts:
         return
     hosts(settings)

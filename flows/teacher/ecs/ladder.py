@@ -1,4 +1,4 @@
-"""Renditions of one recording on their way: a ladder of hosts, and a result for each, once."""
+"""Makes renditions of one recording: tries host after host, and publishes one result for each rendition."""
 
 import asyncio
 import dataclasses
@@ -47,7 +47,7 @@ class Failure:
 
 
 class Making:
-    """Those of *due* that are not settled yet: made in one job as far as that goes, each published when it is known."""
+    """Makes what is not settled of *due*, in one job if possible; publishes each result when it is known."""
 
     def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
         self._host, self._due, self._owner = host, list(due), owner
@@ -57,11 +57,11 @@ class Making:
         self._wanted = False
 
     async def run(self) -> list[str]:
-        """Make them, and publish how it went; returns why some could not be made."""
+        """Make the renditions and publish the results; returns why some could not be made."""
         return await self._unless_cancelled(self._made_or_followed())
 
     async def follow(self) -> list[str]:
-        """Wait until another run has made them; returns why some could not be made."""
+        """Wait until another run has made the renditions; returns why some could not be made."""
         return await self._unless_cancelled(self._follow())
 
     async def _made_or_followed(self) -> None:
@@ -90,7 +90,7 @@ class Making:
     # -- a ladder of hosts -----------------------------------------------------------------------------------------
 
     async def _climb(self) -> None:
-        """Try host after host, as often as it is worth it."""
+        """Try host after host, while another try is worth it."""
         avoid: list[str] = []
         self._wanted = await self._host.commit(ecs_work.wanted, self._due)
         for tries in range(1, decide.TRIES + 1):
@@ -141,7 +141,7 @@ class Making:
         return missed
 
     async def _failed(self, place: Place | None, missed: Missed, tries: int) -> None:
-        """Keep those that are worth another try, and publish that the others failed."""
+        """Keep the renditions that are worth another try, and publish that the others failed."""
         where = str(place.host) if place else "none"
         for error in set(missed.values()):
             log.warning("%s: ECS host %s: %s", self._due[0].stem, where, error.message)
@@ -155,7 +155,7 @@ class Making:
     # -- made by another run ---------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Where another run makes them with its own, this one ends as they do."""
+        """Wait for another run that makes the renditions with its own, and end as they do."""
         before = self._owner
         while (leader := await self._host.commit(ecs_hosts.owner_of, self._due)) not in (None, before):
             self._owner = str(leader)  # who cancels this run, cancels them there
@@ -182,7 +182,7 @@ def _note_failure(connection: Connection, host: Teacher, owner: str, failure: Fa
 
 
 def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
-    """The host has failed once more, where one of *errors* is its own; put aside, it gets no job for a while."""
+    """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
     its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
     if not its_own:
         return

@@ -1,6 +1,6 @@
-"""The line for the ECS hosts: whose class begins first gets the next free place, on the least loaded host.
+"""The queue for the ECS hosts: the class that begins first gets the next free place, on the least loaded host.
 
-Whatever else of the same recording waits then, here or at another teacher, is made in the same job.
+Other renditions of the same recording that wait then, here or at another teacher, are made in the same job.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from lectern.settings import TeacherSettings
 
 LEASE_S = 60.0
 LOOK_S = 2.0
-"""A place that was left by another teacher, or after a crash, is seen so soon; our own at once."""
+"""Seconds until a place is seen that another teacher, or a crash, has left free; our own is seen at once."""
 
 
 class NoLongerOurs(Exception):
@@ -40,7 +40,7 @@ class Place:
 
 
 JobName = Callable[[Sequence[Due]], str]
-"""What the job that makes these is called."""
+"""The name of the job that makes these renditions."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ def hosts(settings: TeacherSettings) -> dict[str, Host]:
 
 
 class Line:
-    """Those of this process who wait for a host; one clerk serves them while there are any."""
+    """The attempts of this process that wait for a host; a task serves them while there are any."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
@@ -73,7 +73,7 @@ class Line:
     async def place(
         self, host: Teacher, due: Sequence[Due], owner: str, name_of: JobName, avoid: Sequence[str]
     ) -> Place:
-        """A host for *due*, and for what is made with it, when there is one.
+        """Wait for a host for *due*, and for what is made in the same job.
 
         Raises FallBack (none is set up) or NoLongerOurs.
         """
@@ -94,14 +94,14 @@ class Line:
             self._waiting.pop(f"{owner} {job}", None)
 
     def _ended(self, clerk: asyncio.Task[None]) -> None:
-        """Whoever waits hears of what the clerk could not bear."""
+        """Pass the exception of the serving task to every attempt that waits."""
         error = None if clerk.cancelled() else clerk.exception()
         for one in self._waiting.values():
             if error is not None and not one.given.done():
                 one.given.set_exception(error)
 
     def left(self) -> None:
-        """A place may be free."""
+        """Note that a place may be free."""
         self._moved.set()
 
     async def _serve(self, host: Teacher) -> None:
@@ -133,7 +133,7 @@ def _tell(given: asyncio.Future[Place], what: Place | Exception) -> None:
 def _assign(
     connection: Connection, host: Teacher, waiting: Mapping[str, _Waiting]
 ) -> tuple[dict[str, Place], list[str]]:
-    """Give each free place to the first in the line; returns the places, and who need not wait any longer."""
+    """Give each free place to the first in the queue; returns the places, and the names that need not wait any more."""
     now, known = time.time(), hosts(host.settings)
     ours = ecs_hosts.kept_waiting(connection, sorted({one.owner for one in waiting.values()}), now + LEASE_S)
     gone = [name for name, one in waiting.items() if one.owner not in ours]

@@ -27,7 +27,7 @@ class Breaker:
         return Breaker(self.failures, now + PROBE_S) if self.failures >= THRESHOLD else self
 
     def failed(self, now: float) -> "Breaker":
-        """It did not do it; each pause is twice as long as the one before."""
+        """Record a failure; the pause doubles each time."""
         failures = self.failures + 1
         if failures < THRESHOLD:
             return Breaker(failures, self.closed_until)

@@ -1,4 +1,4 @@
-"""What is said of a class that is aired: how an event of the playout reads, and how the whole class went."""
+"""What is said about a class on air: how an event of the playout reads, and how the whole class went."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NO_ANSWER_S = 15.0
 """Seconds after the start within which the first failure of a class says that it was never on air."""
 
 SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
-"""Of a series of the same event, these are said."""
+"""The numbers in a series of the same event at which it is said."""
 
 Event = Mapping[str, Any]
 
@@ -103,7 +103,7 @@ def not_aired(total: Sums, why: str | None) -> str:
 
 
 def said(event: Event) -> tuple[str, str] | None:
-    """What happened, and the details; None for what is told elsewhere."""
+    """What happened, and the details; None if another line says it."""
     match event["event"]:
         case "connected":
             return "connected", f"session {event['session']} is ready to publish"

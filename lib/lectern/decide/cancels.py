@@ -1,4 +1,4 @@
-"""Cancels: a class is taken back from wherever it is; its streamer is told until it confirms it."""
+"""Cancels: a class is taken back from wherever it is, and its streamer is told until it confirms."""
 
 from collections.abc import Collection, Sequence
 

@@ -8,7 +8,7 @@ from lectern import words
 from lectern.samples import Samples
 
 BLACK_S, FROZEN_S, SILENT_S = 10.0, 30.0, 60.0
-"""Seconds from which a black picture, one that stands still without sound, and silence are told."""
+"""Seconds after which a black picture, a still picture without sound, and silence are reported."""
 
 DARK = 40
 """A picture without any part that is lighter (of 255; black is 16) is black: a line of text on black is not."""
@@ -37,7 +37,7 @@ class Fault:
     ends_s: float
 
     def text(self) -> str:
-        """For people: ``black from 10:05 to 10:31``."""
+        """The span as people read it: ``black from 10:05 to 10:31``."""
         return f"{self.what} from {words.position(self.begins_s)} to {words.position(self.ends_s)}"
 
 
@@ -54,7 +54,7 @@ def faults(found: Samples) -> list[Fault]:
 
 
 def warning(found: Samples) -> str:
-    """The same in a sentence, with the loudness; empty if nothing is wrong."""
+    """All spans in a sentence, with the loudness; empty if nothing is wrong."""
     places = faults(found)
     said = [one.text() for one in places[:NAMED]]
     said += [f"{len(places) - NAMED:,} more places"] if len(places) > NAMED else []

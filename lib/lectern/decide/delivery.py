@@ -9,7 +9,7 @@ from lectern.wire import read_resolution
 
 
 def is_same(kept: str, booking: Booking) -> bool:
-    """Whether the payload that was *kept* says what *booking* says, however each of them is written.
+    """Whether *booking* says the same as the payload that was *kept*, however each of them is written.
 
     The order of keys, the form of numbers and URLs, and entries that are null make no other booking.
     """

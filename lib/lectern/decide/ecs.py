@@ -43,11 +43,11 @@ BLAME: Mapping[ErrorCode, Blame] = {
     UPLOAD_FAILED: Blame.TARGET,
     TRANSCODE_TIMED_OUT: Blame.CLOCK,
 }
-"""By the error's code; what has none of these is the host's fault."""
+"""Who is at fault, by the error's code; with another code, or none, it is the host."""
 
 
 def blame(error: LecternError) -> Blame:
-    """What is at fault. A no of ffmpeg is final, a bad output of it is not: another host may do better."""
+    """What is at fault. If ffmpeg refuses the source, that is final; after a bad output another host may do better."""
     if error.code is TRANSCODE_FAILED and isinstance(error, Refuse):
         return Blame.ENCODER
     return Blame.HOST if error.code is None else BLAME.get(error.code, Blame.HOST)

@@ -1,4 +1,4 @@
-"""A class that was promised and has lost its file: it waits for a second download, or is refused; people hear of it."""
+"""A promised class that has lost its file waits for a second download or is refused; an alarm says so."""
 
 from collections.abc import Sequence
 

@@ -70,7 +70,7 @@ def lost_file(seen: Seen) -> str | None:
 
 
 def in_minutes(seconds: float) -> str:
-    """For people."""
+    """A time as people read it: in minutes from 90 s on."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 

@@ -61,7 +61,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
 
 
 def _keep_sent(changes: Changes, order: Order, said: Report) -> None:
-    """Keep what was really sent; a part that cannot be read is noted, and closes the class like the others."""
+    """Keep what was really sent; a part that cannot be read is noted, and the others are kept."""
     parts = []
     for one in said.as_run or ():
         try:
@@ -72,12 +72,12 @@ def _keep_sent(changes: Changes, order: Order, said: Report) -> None:
 
 
 def _is_from(order: Order, said: Report) -> bool:
-    """Whether the streamer that has the class says it; a row of before the moves has no placement, and one streamer."""
+    """Whether the report is of the streamer that has the class; rows older than moves have no placement."""
     return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
 
 
 def _is_news(order: Order, said: Report) -> bool:
-    """Whether a streamer says how it goes with a class that it was given, or that it lost one that was ready."""
+    """Whether the report answers a placement, or says that a class that was ready is lost."""
     return order.state is BookingState.PLACED or (order.state is BookingState.READY and said.result != "success")
 
 

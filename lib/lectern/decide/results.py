@@ -62,7 +62,7 @@ def apply(changes: Changes, one: Settled, row: Underway | None, waiters: Waiters
 
 @dataclass(frozen=True)
 class Late:
-    """A rendition whose deadline has passed, and what was found of it."""
+    """A rendition whose deadline has passed, and whether its output was found."""
 
     key: RenditionKey
     backend: Backend | None

@@ -1,4 +1,4 @@
-"""What a class comes to: it proceeds to a streamer, goes to another one, is answered once more, or cannot be read."""
+"""What becomes of a class: it proceeds to a streamer, moves to another, or is answered once more."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Choice:
 
 
 def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
-    """Choose a streamer for each class and tell it; refuse what has ended, or where none is alive."""
+    """Choose a streamer for each class and tell it; refuse a class that has ended or finds no living streamer."""
     open_: list[tuple[Order, str]] = []
     for order, url in going:
         if order.revises is not None:
@@ -49,7 +49,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
 
 
 def follow(changes: Changes, revision: Order, url: str) -> None:
-    """A revision goes where its class is; if that is nowhere any more, the change is refused."""
+    """Send a revision to the streamer of its class; refuse the change if no streamer has the class any more."""
     its = changes.orders.get(revision.revises or "")
     if its is None or its.state not in backups.ON:
         changes.refuse(revision, errors.ENDED, f"the class is {its.state if its else 'not there'}")
@@ -96,7 +96,7 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
 
 
 def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
-    """A booking that is known came once more: the same answer once more, where there was one."""
+    """Answer a booking that came again as it was answered before, if it was."""
     what = "delivered again, differently: the first one stands" if differs else "delivered again"
     if order.state is BookingState.REFUSED:
         changes.answer(order, order.code or 0, order.message or "")
