@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from flows.streamer.word import ahead, word
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import events, incidents, schema, sent
+from lectern.effects.rows import airings, events, incidents, schema, sent
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Event
@@ -49,7 +49,7 @@ def happens(engine: Engine, *whats: str) -> Sending:
         for number, what in enumerate(whats):
             at = NOW - 50 + number
             events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
-        (due,) = sent.now_due(connection, NOW)
+        (due,) = airings.live(connection)
         return sent.sendings(connection, [due])["c-1"]
 
 
@@ -75,7 +75,7 @@ def test_the_slate_is_told(engine: Engine) -> None:
 
 def test_a_class_of_which_nothing_was_tried_has_no_sending(engine: Engine) -> None:
     with reading(engine) as connection:
-        assert sent.sendings(connection, sent.now_due(connection, NOW)) == {}
+        assert sent.sendings(connection, airings.live(connection)) == {}
 
 
 def test_the_last_check_counts(engine: Engine) -> None:

@@ -71,11 +71,12 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
     schema.upgrade(engine, "teacher")
     asked: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
+    day = timetable.Span(NOW, NOW + 86_400, None)
     with reading(engine) as connection:
         timetable.due(connection, NOW)
         timetable.following(connection, NOW)
-        timetable.of_time(connection, NOW, NOW + 86_400, None, 200)
-        timetable.outcomes(connection, NOW, NOW + 86_400, None)
+        timetable.of_time(connection, day, 200)
+        timetable.outcomes(connection, day)
         bookings.unended(connection, NOW)
         bookings.unready(connection, NOW, NOW, NOW + 600)
         wanted = [one for one in asked if one[0].startswith("SELECT")]

@@ -1,12 +1,13 @@
 """Runs that are begun beside the work: Prefect may be slow or away, and no recording waits for it in a line."""
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from flows import beside
 from flows.beside import Beside
+from flows.new_run import NewRun
 from flows.resident.runs import ResidentRuns
 from lectern.errors import TryAgain
 
@@ -24,12 +25,12 @@ class Prefect:
         self.shown: list[str] = []
         self.done: list[str] = []
 
-    async def start(self, _flow: str, parameters: dict[str, str], **_: Any) -> None:
+    async def start(self, run: NewRun) -> None:
         self.asked += 1
         await asyncio.sleep(SLOW_S)
         if self.is_away:
             raise TryAgain("Prefect does not take the run")
-        self.shown.append(parameters["stem"])
+        self.shown.append(run.parameters["stem"])
 
     async def without(self, _flow: str, parameters: dict[str, str]) -> None:
         self.done.append(parameters["stem"])
@@ -41,7 +42,7 @@ class Prefect:
 async def _begin(mine: Beside, prefect: Prefect, number: int, *, needs_run: bool = False) -> None:
     for stem in map(str, range(number)):
         runs = cast("ResidentRuns", prefect)
-        mine.begin(runs, "download", {"stem": stem}, name=f"download {stem}", needs_run=needs_run)
+        mine.begin(runs, NewRun("download", {"stem": stem}, f"download {stem}"), needs_run=needs_run)
     async with asyncio.timeout(20):
         await asyncio.gather(*mine._tasks.values())
         await asyncio.gather(*mine._working)

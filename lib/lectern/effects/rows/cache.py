@@ -56,12 +56,13 @@ _ADD = (
     update(dirs)
     .where(dirs.c.dir == bindparam("of"))
     .values(
-        size=dirs.c.size + bindparam("more"),
-        num=dirs.c.num + bindparam("files"),
-        reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + bindparam("more_reserved"),
-        reserved_num=func.coalesce(dirs.c.reserved_num, 0) + bindparam("files_reserved"),
+        size=dirs.c.size + bindparam("more_size"),
+        num=dirs.c.num + bindparam("more_num"),
+        reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + bindparam("more_reserved_bytes"),
+        reserved_num=func.coalesce(dirs.c.reserved_num, 0) + bindparam("more_reserved_num"),
     )
 )
+_NO_MORE = {"more_size": 0, "more_num": 0, "more_reserved_bytes": 0, "more_reserved_num": 0}
 _IDLE = (
     select(files.c.id, files.c.size_bytes)
     .where(HERE, _UNPINNED, ~among(files.c.id))
@@ -246,5 +247,4 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
 
 def _add(connection: Connection, root: Path, **more: int) -> None:
     """Add *more* to columns of the sums."""
-    sums = {name: func.coalesce(dirs.c[name], 0) + number for name, number in more.items()}
-    connection.execute(update(dirs).where(dirs.c.dir == str(root)).values(sums))
+    connection.execute(_ADD, {"of": str(root), **_NO_MORE, **{f"more_{name}": number for name, number in more.items()}})

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from lectern.effects.rows import airings
 from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Airing
 from lectern.states import AiringState
@@ -17,11 +16,6 @@ SLATE, RECORDING = "slate", "recording again"
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
 _MOST = 5_000
 """Number of events of each look: a push host that refuses a class for an hour makes some thousands."""
-
-
-def now_due(connection: Connection, now: float) -> list[Airing]:
-    """The classes whose time it is at *now* (epoch seconds), and that are not over."""
-    return [one for one in airings.live(connection) if one.start_time <= now < one.end_time]
 
 
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
