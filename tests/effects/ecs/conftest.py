@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs import ssh, steps
 from lectern.effects.ecs.job import Job, Programs
 from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import Target
@@ -23,7 +23,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     async def pause(_number: int) -> None:
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(transcode, "_pause", pause)
+    monkeypatch.setattr(steps, "_pause", pause)
 
 
 @pytest_asyncio.fixture

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.ecs import ssh
-from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs import source, ssh
 from lectern.effects.ecs.job import Job, Programs, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
 from lectern.states import Resolution
@@ -74,7 +73,7 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     connection: ssh.Connection, job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although nothing can be noted there any more, not even how the program ended."""
-    monkeypatch.setattr(ecs, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
+    monkeypatch.setattr(source, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
     with pytest.raises(FallBack, match="its disk is full") as raised:
         await transcode(connection, replace(job, wanted=(Resolution.P1080,), work_root=str(small_disk / "work")))
     assert raised.value.code is NO_ECS_ROOM

@@ -11,8 +11,7 @@ import pytest
 import pytest_asyncio
 
 from lectern.decide import ecs as decide
-from lectern.effects.ecs import ssh
-from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs import source, ssh
 from lectern.effects.ecs.job import Job, Report
 from lectern.effects.files.origin import Allowed, RemoteFile
 from lectern.errors import (
@@ -177,12 +176,12 @@ async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     connection: ssh.Connection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No origin fills the disk by sending on and on."""
-    monkeypatch.setattr(ecs, "_UNKNOWN_BYTES", 100_000)
+    monkeypatch.setattr(source, "_UNKNOWN_BYTES", 100_000)
 
     async def no_promise(_job: Job) -> RemoteFile:
         return RemoteFile(job.source_url, None, None, None)
 
-    monkeypatch.setattr(ecs, "_promised", no_promise)
+    monkeypatch.setattr(source, "promised", no_promise)
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED

@@ -63,5 +63,9 @@ async def tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callabl
         except TryAgain as error:
             if not passes(error):
                 raise
-        await asyncio.sleep(min(2.0 ** (number - 1), 16.0) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
+        await _pause(number)
     return await work(times)
+
+
+async def _pause(number: int) -> None:
+    await asyncio.sleep(min(2.0 ** (number - 1), 16.0) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)

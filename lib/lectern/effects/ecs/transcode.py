@@ -5,11 +5,11 @@ import base64
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from lectern.effects.ecs import check, detached, ssh
+from lectern.effects.ecs import check, detached, source, ssh
 from lectern.effects.ecs.check import MISSING, Measured, Media, Wanted
 from lectern.effects.ecs.detached import Step
 from lectern.effects.ecs.job import Job, Made, Outcome, Report
-from lectern.effects.ecs.source import Source, promised
+from lectern.effects.ecs.source import Source
 from lectern.effects.ecs.steps import Steps, tried
 from lectern.effects.files import upload
 from lectern.effects.files.origin import RemoteFile
@@ -35,7 +35,7 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
     begun there goes on until ``leave`` is called: that is how it survives us.
     """
     report.step = "enter"
-    looking = asyncio.ensure_future(promised(job))  # the origin and the host answer at the same time
+    looking = asyncio.ensure_future(source.promised(job))  # the origin and the host answer at the same time
     try:
         folder = await detached.enter(connection, job.work_root, job.name)
         return await _Work(Steps(connection, job, folder, report)).do(looking)
