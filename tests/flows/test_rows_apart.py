@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -352,9 +352,9 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     asked: list[object] = []
     start = runs.start
 
-    async def counted(*args: Any, **more: Any) -> str:
-        asked.append(more["name"])
-        return await start(*args, **more)
+    async def counted(run: NewRun) -> str:
+        asked.append(run.name)
+        return await start(run)
 
     monkeypatch.setattr(runs, "start", counted)
     line = fetching.Fetching(host)
