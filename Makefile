@@ -53,7 +53,7 @@ APART += tests/effects/test_dead_air.py
 APART += $(addprefix tests/faults/test_,changes.py shown_after_death.py faults.py teachers.py survives.py disk.py unforeseen.py)
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
-APART += tests/browser
+APART += tests/browser tests/playout/test_loss.py
 # Four bare Debian hosts in containers are provisioned, rolled out and back by README and RUNBOOK: half an hour of packages.
 BARE := tests/playbooks/test_bare.py
 
