@@ -90,7 +90,9 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     assert push.ended_at is not None
     assert push.ended_at < booking["end_time"] - 5
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
-    wait_until(lambda: stage.run(run["id"])["state_type"] == "CANCELLED", description="the run is cancelled")
+    wait_until(
+        lambda: stage.run(run["id"])["state_type"] == "CANCELLED", timeout_s=90, description="the run is cancelled"
+    )
     assert stage.airing("streamer1", class_id)["state"] == "cancelled"
     wait_until(lambda: stage.order(class_id)["state"] == "cancelled", description="the teacher knows")
     assert stage.alarms(321, class_id=class_id) == []

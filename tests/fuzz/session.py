@@ -83,7 +83,7 @@ class Session:
             "OSS_TRANSCODE_URL": f"{self.odd_server.url}/transcode",
             "ECS_HOSTS": "",
             "TRANSCODING_TIME_OUT_S": "15",
-            "HTTP_TIMEOUT_S": "3",
+            "HTTP_TIMEOUT_S": "5",
             "MAX_DOWNLOADS": "64",
             "MAX_VIDEO_NUM": "100000",
             "MAX_ATTEMPTS_A_DAY": "1000",

@@ -96,7 +96,7 @@ class Stage(Platform):
 
     def _ask(self, method: str, path: str, body: Fields) -> httpx.Response:
         """Ask Prefect; where two writers of its SQLite met, it says so and has written nothing."""
-        for attempt in stamina.retry_context(on=_was_busy, attempts=20, wait_initial=0.05, wait_max=1.0, timeout=30):
+        for attempt in stamina.retry_context(on=_was_busy, attempts=90, wait_initial=0.05, wait_max=1.0, timeout=90):
             with attempt:
                 return self.town.api.request(method, path, json=body).raise_for_status()
         raise AssertionError("the last attempt returns or raises")
