@@ -127,7 +127,7 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     told = threading.Event()
     slow = f"echo $$ >> {ids}; {remote_program.BEGIN}"  # as the real one, but its first word is for the test
     monkeypatch.setattr(ssh, "WRAPPER", (*remote_program.WRAPPER[:-2], slow, "lectern"))
-    monkeypatch.setattr(ssh, "_read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # its id never comes
+    monkeypatch.setattr(remote_program.Running, "read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # no id
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))
         while not (ids.exists() and ids.read_text()):  # noqa: ASYNC110 (the other side is a file)
