@@ -24,9 +24,9 @@ TRIES = 3
 PATIENCE_S = 3.0
 """Seconds after which Prefect is not asked again, because the work of a class that begins soon waits for it."""
 
-SHUNNED_S = 30.0
-"""Seconds for which work that needs no run is done without, after Prefect took none: a line of fifty downloads would
-wait five minutes for a Prefect that hangs, each at the front of the line for itself."""
+SHUNNED_S = 10.0
+"""Seconds for which work that needs no run is done without, after Prefect took none: each in a long line would wait for
+a Prefect that hangs. Not longer, because nobody sees or cancels such work in the UI."""
 
 
 class Beside:

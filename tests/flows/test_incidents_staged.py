@@ -51,9 +51,12 @@ class Night:
         )
         assert alarm["runbook"] == CODES[code].runbook
         assert runbook.section(alarm["runbook"])
-        said = self.explained(class_id)
-        assert f"RUNBOOK.md: {alarm['runbook']}" in said
-        assert words in said
+        # What a streamer alarms, the teacher hears of with its next beat.
+        wait_until(
+            lambda: f"RUNBOOK.md: {alarm['runbook']}" in (said := self.explained(class_id)) and words in said,
+            pause_s=1,
+            description=f"{class_id} is explained by {alarm['runbook']}: {words}",
+        )
         assert words in alarm["message"]
 
     def booked_anew(self, record: int, *resolution: str) -> str:
