@@ -110,7 +110,7 @@ class OldLists:
     def planned(self) -> Adoption:
         """What `adopt` would do; reads only, also a database that is not upgraded yet.
 
-        Besides, it counts the old program's bookings that are on no list; `adopt` does not, for it is waited for.
+        It also counts the old program's bookings that are on no list; `adopt` does not, because a rollout waits for it.
         """
         adoption = Adoption()
         with in_words(lambda: "Nothing was changed."):
