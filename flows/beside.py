@@ -63,6 +63,7 @@ class Beside:
             if not needs_run and time.monotonic() < self._shunned_until:
                 why = "Prefect took no run just before"
             else:
+                run = replace(run, key=f"{run.name} {uuid4().hex}")
                 why = await _asked(runs, run)
                 self._shunned_until = time.monotonic() + SHUNNED_S if why else 0.0
                 if not why:
@@ -78,14 +79,13 @@ class Beside:
     @staticmethod
     async def _without(runs: "ResidentRuns", run: NewRun) -> None:
         try:
-            await runs.without(run.flow, run.parameters)
+            await runs.without(run)
         except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)
             log.error("%s: failed without a run, the sweeper tries again: %r", run.name, error)
 
 
 async def _asked(runs: "ResidentRuns", run: NewRun) -> str:
     """Begin a run; returns why it cannot begin, or nothing."""
-    run = replace(run, key=f"{run.name} {uuid4().hex}")
     began, why = time.monotonic(), ""
     for tries in range(TRIES):
         try:

@@ -22,6 +22,7 @@ from flows import tries
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.new_run import NewRun
 from flows.resident import groups, questions
+from flows.resident.alone import Alone
 from flows.resident.creation import CREATE_S, Creation
 from flows.resident.prefect_client import asking
 from flows.retry import AWAY
@@ -53,6 +54,7 @@ class ResidentRuns:
     def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
         self.created = Creation(client)
+        self.alone = Alone(self.created)
         self._by_name = flows
         self._active: dict[UUID, _Active] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
@@ -81,11 +83,11 @@ class ResidentRuns:
         self.take(created)
         return str(created.id)
 
-    async def without(self, flow: str, parameters: Mapping[str, Any]) -> None:
-        """Do the work of *flow* without a run; Prefect is away, and the work is not to wait for it."""
+    async def without(self, run: NewRun) -> None:
+        """Do the work of *run* without it, because Prefect is away; raises what the work raises."""
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         of_batch.set(None)
-        await self._by_name[flow].fn(**parameters)
+        await self.alone.do(run, self._by_name[run.flow].fn)
 
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""
@@ -101,8 +103,7 @@ class ResidentRuns:
 
     async def schedule(self, run: NewRun, at: float) -> str:
         """Create a run that begins at *at* (epoch seconds); returns its id. Raises TryAgain if Prefect is away."""
-        state: State[Any] = Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC))
-        return str((await self.created.create(run, state)).id)
+        return str((await self.created.create(run, Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC)))).id)
 
     def end(self, run_id: str, reason: str) -> bool:
         """Cancel a run that is at work here; False where it is not."""

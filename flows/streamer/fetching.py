@@ -70,7 +70,7 @@ class Fetching:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
         for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
-            self._alone(stem, "Prefect does not let its run begin")  # which finds it done when it begins at last
+            self._alone(_run(stem), "Prefect does not let its run begin")  # which finds it done when it begins at last
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         free = self._host.settings.max_downloads - len(self._begun)
         if free <= 0:
@@ -115,30 +115,33 @@ class Fetching:
             return False
 
     async def _begin(self, stem: str) -> None:
+        run = _run(stem)
         if time.monotonic() < self._shunned_until:
-            self._alone(stem, "Prefect took no run just before")
+            self._alone(run, "Prefect took no run just before")
             return
-        name, tags = f"download {stem}", [f"record:{stems.folder(stem)}"]
-        run = NewRun("download", {"stem": stem}, name, tags, f"{name} {uuid4().hex}")
         try:
             run_id = await self._host.runs.start(run)
         except TryAgain as error:
             if not self._host.runs.draining():
                 self._shunned_until = time.monotonic() + SHUNNED_S
-                self._alone(stem, error.message)
+                self._alone(run, error.message)
             return
         self._begun[stem] = _Begun(run_id)
         self._known.add(run_id)
         await self._host.commit(plans.begun_by, stem, run_id)
 
-    def _alone(self, stem: str, why: str) -> None:
-        """Do a download without a run."""
-        name = f"download {stem}"
-        log.warning("%s: has no run, its work is done without: %s", name, why)
-        self._begun[stem] = _Begun(asyncio.create_task(self._without(stem), name=name))
+    def _alone(self, run: NewRun, why: str) -> None:
+        """Do a download without its run."""
+        log.warning("%s: has no run, its work is done without: %s", run.name, why)
+        self._begun[run.parameters["stem"]] = _Begun(asyncio.create_task(self._without(run), name=run.name))
 
-    async def _without(self, stem: str) -> None:
+    async def _without(self, run: NewRun) -> None:
         try:
-            await self._host.runs.without("download", {"stem": stem})
+            await self._host.runs.without(run)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is begun again)
-            log.error("download %s: failed without a run, it is begun again: %r", stem, error)
+            log.error("%s: failed without a run, it is begun again: %r", run.name, error)
+
+
+def _run(stem: str) -> NewRun:
+    name = f"download {stem}"
+    return NewRun("download", {"stem": stem}, name, [f"record:{stems.folder(stem)}"], f"{name} {uuid4().hex}")

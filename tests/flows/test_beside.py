@@ -32,8 +32,8 @@ class Prefect:
             raise TryAgain("Prefect does not take the run")
         self.shown.append(run.parameters["stem"])
 
-    async def without(self, _flow: str, parameters: dict[str, str]) -> None:
-        self.done.append(parameters["stem"])
+    async def without(self, run: NewRun) -> None:
+        self.done.append(run.parameters["stem"])
 
     def draining(self) -> bool:
         return False

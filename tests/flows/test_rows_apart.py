@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,9 +79,9 @@ class Runs:
         """Nothing runs here."""
         return False
 
-    async def without(self, _flow: str, parameters: Mapping[str, Any]) -> None:
+    async def without(self, run: NewRun) -> None:
         """Do the work without a run."""
-        self.alone.append(str(parameters["stem"]))
+        self.alone.append(str(run.parameters["stem"]))
 
     def draining(self) -> bool:
         """It goes on."""

@@ -69,6 +69,7 @@ def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
     assert stage.answer(stage.book(stage.booking(record, "240P")), timeout_s=90)["code"] == 208
     (run,) = wait_until(
         lambda: [one for one in stage.runs("teacher", f"transcode {record} 240P") if one["state_type"] == "FAILED"],
+        timeout_s=90,  # a Prefect whose database is locked takes it afterwards
         description="the transcode's run has failed",
     )
     gone.times = 0

@@ -2,14 +2,16 @@
 
 import asyncio
 import inspect
+import json
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
+from prefect.flows import Flow
 from prefect.states import Pending, Running
 from prefect.workers import base
 
@@ -104,6 +106,78 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
         return taken
 
     assert asyncio.run(scene())
+
+
+class Back(Prefect):
+    """A server that is back, and shows what it takes."""
+
+    def __init__(self) -> None:
+        super().__init__(httpx.ConnectError("no"))
+        self.taken: dict[UUID, dict[str, Any]] = {}
+
+    async def request(self, *_: Any, content: bytes = b"", **__: Any) -> httpx.Response:
+        if self.error is not None:
+            raise self.error
+        (wanted,) = json.loads(content)
+        known = {one["idempotency_key"]: id_ for id_, one in self.taken.items()}
+        id_ = known.get(wanted["idempotency_key"], uuid4())
+        self.taken.setdefault(id_, wanted)
+        results = {"results": [{"status": "CREATED", "flow_run_id": str(id_)}]}
+        return httpx.Response(200, json=results, request=httpx.Request("POST", "http://prefect/api"))
+
+    async def read_flow_run(self, id_: UUID) -> FlowRun:
+        return FlowRun(id=id_, flow_id=uuid4(), state=State(type=self.taken[id_]["state"]["type"]))
+
+
+def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
+    """It failed while Prefect took no run: without one, nobody could try it again in the UI."""
+
+    async def failing() -> None:
+        raise TryAgain("404")
+
+    async def scene() -> Back:
+        server = Back()
+        mine = ResidentRuns(cast("PrefectClient", server), {"transcode": cast("Any", Flow(failing))})
+        mine.created.know({"transcode": uuid4()})
+        with pytest.raises(TryAgain):
+            await mine.without(NewRun("transcode", {}, "transcode 7 240P", ["record:7"]))
+        await mine.alone.show()
+        assert server.taken == {}, "it is away"
+        server.error = None
+        for _ in range(2):
+            await mine.alone.show()
+        return server
+
+    (run,) = asyncio.run(scene()).taken.values()
+    assert (run["name"], run["state"]["type"]) == ("transcode 7 240P", "FAILED")
+    assert set(run["tags"]) == {"record:7", "lectern:without-run"}
+    assert run["state"]["message"].startswith("404; done without a run from ")
+
+
+def test_a_run_that_was_not_heard_of_shows_what_was_done_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect had created it: it is not done a second time, and it does not look alive for ever."""
+
+    async def done() -> None:
+        pass
+
+    async def scene() -> tuple[Back, UUID]:
+        server, run = Back(), NewRun("transcode", {}, "transcode 7 240P", key="k-1")
+        mine = ResidentRuns(cast("PrefectClient", server), {"transcode": cast("Any", Flow(done))})
+        mine.created.know({"transcode": uuid4()})
+        monkeypatch.setattr(mine, "take", lambda _: pytest.fail("it is done already"))
+        with pytest.raises(TryAgain):
+            await mine.start(run)
+        server.taken[id_ := uuid4()] = {"idempotency_key": "k-1", "state": {"type": "PENDING"}}
+        server.there = [FlowRun(id=id_, flow_id=uuid4(), name=run.name, state=Pending())]
+        server.error = None
+        await mine.without(run)
+        await orphans.take_unheard(mine)
+        await mine.alone.show()
+        return server, id_
+
+    server, id_ = asyncio.run(scene())
+    assert server.states == {id_: "Completed"}
+    assert set(server.taken) == {id_}
 
 
 def test_all_orphans_are_adopted_however_many_there_are() -> None:
