@@ -97,6 +97,7 @@ class Fleet:
             "release": "2.0.0",
             "release_file": str(release),
             "lectern_redis_url": REDIS_URL,
+            "provision_postgres": False,  # the bare hosts have it
             "lectern_prefect_api_url": PREFECT_API_URL,
             "lectern_prefect_api_auth_string": f"lectern:{PREFECT_PASSWORD}",
         }
