@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["old", "listed", "transcoded", "malformed", "garbage"]
-How = Literal["stop", "kill", "cut"]
+How = Literal["stop", "kill", "cut", "freeze"]
 RESOLUTIONS = ("240P", "480P", "720P", "1080P")
 TIME_OUT_S = 20.0
 AHEAD_S = 100_000.0
@@ -93,7 +93,7 @@ def day(seed: int, number: int, losses: int) -> Day:
             at_s += chance.choice((0.0, 0.02, 0.1, 0.3))
             classes.append(_class(chance, len(classes), at_s, records, like=one))
         at_s += chance.expovariate(1 / SPACING_S) * (len(classes) - one.number)
-    hows: tuple[How, ...] = ("stop", "kill", "cut")
+    hows: tuple[How, ...] = ("stop", "kill", "cut", "freeze")
     first = chance.randrange(len(hows))
     lost: list[tuple[Class, How]] = []
     for turn in range(losses):

@@ -234,6 +234,10 @@ class Play:
             (1, lambda: world.stop("redis", chance.uniform(0.5, 6))),
             (1, lambda: world.stop("prefect", chance.uniform(0.5, 8))),
             (2, world.break_pushes),
+            (3, lambda: world.kill_worker(streamer)),
+            (1, lambda: world.stop_worker(streamer, chance.uniform(0.5, 8))),
+            (2, lambda: world.kill(f"playout of {streamer}", chance.uniform(0, 3))),
+            (1, lambda: world.stop(f"playout of {streamer}", chance.uniform(1, 14))),
         ]
         chance.choices([act for _, act in faults], [weight for weight, _ in faults])[0]()
 

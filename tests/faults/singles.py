@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 
 from tests.faults.day import Rendition
 from tests.faults.play import Play
-from tests.faults.world import HOSTS
+from tests.faults.world import HOSTS, PLAYOUTS
 from tests.stage import wait_until
 
-VICTIMS = (*HOSTS, "redis", "prefect")
+VICTIMS = (*HOSTS, *PLAYOUTS, "redis", "prefect")
 CLASSES = 6
 RECOVERY_S = 60.0
 """After any single kill every class is answered within so long."""

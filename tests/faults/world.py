@@ -18,6 +18,8 @@ from tests.stage import UP_S, Child, Gate, Stage, Town, wait_until
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
+PLAYOUTS = {f"playout of {who}": who for who in HOSTS[1:]}
+WORKERS = {f"worker of {who}": f"playout of {who}" for who in HOSTS[1:]}
 LOST_S, LEASE_S = 12, 6
 
 
@@ -45,6 +47,7 @@ class World:
         self.faults = 0
         self._down: dict[str, float] = {}  # when to start again what was found dead, monotonic
         self._stopped: dict[str, float] = {}  # when to let go on what is stopped
+        self._workers: dict[str, psutil.Process] = {}  # those that are stopped
         self._chance = random.Random(0)
         self.peace = True
 
@@ -103,8 +106,14 @@ class World:
     # -- faults ------------------------------------------------------------------------------------------------------
 
     def child(self, who: str) -> Child:
-        """The process of a host, or of a server."""
+        """The process of a host, the one that holds what it airs, or that of a server."""
+        if who in PLAYOUTS:
+            return self.stage.playouts[PLAYOUTS[who]]
         return self.stage.residents[who] if who in HOSTS else self.town.servers[who]
+
+    def everybody(self) -> list[str]:
+        """All that a supervisor keeps up."""
+        return [*HOSTS, *PLAYOUTS, *self.town.servers]
 
     def _works(self, who: str) -> bool:
         """Whether its process is there, and not stopped."""
@@ -116,7 +125,7 @@ class World:
 
     def all_well(self) -> bool:
         """Whether everybody is up, and nobody is cut off."""
-        return not self._stopped and all(self._is_up(who) for who in [*HOSTS, *self.town.servers])
+        return not self._stopped and all(self._is_up(who) for who in self.everybody())
 
     def kill(self, who: str, for_s: float) -> None:
         """SIGKILL; it is started again after *for_s*."""
@@ -133,6 +142,24 @@ class World:
             self.child(who).pause()
             self._stopped[who] = time.monotonic() + for_s
 
+    def kill_worker(self, streamer: str) -> None:
+        """SIGKILL to the process that sends what is on air; the one that holds it starts another."""
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(self.child(f"playout of {streamer}").pid).children():
+                self.faults += 1
+                worker.kill()
+
+    def stop_worker(self, streamer: str, for_s: float) -> None:
+        """SIGSTOP to it for so long, unless it is killed for that meanwhile."""
+        key = f"worker of {streamer}"
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(self.child(f"playout of {streamer}").pid).children()[:1]:
+                if key not in self._stopped:
+                    self.faults += 1
+                    worker.suspend()
+                    self._workers[key] = worker
+                    self._stopped[key] = time.monotonic() + for_s
+
     def cut(self, who: str, what: str, for_s: float) -> None:
         """No way from *who* to *what* for so long."""
         key = f"{who} to {what}"
@@ -143,7 +170,10 @@ class World:
 
     def lose(self, who: str, how: How, for_s: float) -> None:
         """Nothing is heard of *who* for so long, unless it is found before."""
-        if how == "stop":
+        if how == "freeze":  # the whole host, as a hypervisor does
+            self.stop_worker(who, for_s)
+            self.stop(f"playout of {who}", for_s)
+        if how in ("stop", "freeze"):
             self.stop(who, for_s)
         elif how == "kill":
             self.kill(who, for_s)
@@ -169,7 +199,7 @@ class World:
     def tend(self) -> None:
         """What a supervisor does, many times a second: start what is dead, and let go on what was stopped."""
         now = time.monotonic()
-        for who in [*HOSTS, *self.town.servers]:
+        for who in self.everybody():
             child = self.child(who)
             if child.exit_code is not None:
                 if self._down.setdefault(who, now + self._chance.uniform(0, 2)) <= now:
@@ -182,6 +212,9 @@ class World:
 
     def _start(self, who: str) -> None:
         self._down.pop(who, None)
+        if who in PLAYOUTS:
+            self.stage.play(PLAYOUTS[who])
+            return
         if who not in HOSTS:
             self.town.begin(who)
             return
@@ -204,6 +237,9 @@ class World:
         if " to " in what:
             who, _, server = what.partition(" to ")
             self.town.background.run(self.gates[who, server].start())
+        elif what in WORKERS:
+            with suppress(psutil.NoSuchProcess):
+                self._workers.pop(what).resume()
         else:
             with suppress(ProcessLookupError):
                 self.child(what).go_on()
@@ -218,7 +254,7 @@ class World:
                 with suppress(ProcessLookupError):
                     self.child(who).go_on()
                     self.child(who).kill()  # the last fault, and the end of the points
-        self._down = dict.fromkeys([*HOSTS, *self.town.servers], 0.0)
+        self._down = dict.fromkeys(self.everybody(), 0.0)
         self.tend()
 
     def struck_itself(self) -> int:
@@ -229,7 +265,7 @@ class World:
         """How everybody is."""
         return ", ".join(
             f"{who} {'dead' if self.child(who).exit_code is not None else 'stopped' if who in self._stopped else 'up'}"
-            for who in [*HOSTS, *self.town.servers]
+            for who in self.everybody()
         )
 
     def close(self) -> None:
@@ -244,7 +280,7 @@ class World:
 
 def _ways(who: str) -> set[str]:
     """What can be stopped of *who*."""
-    return {who, f"{who} to redis", f"{who} to prefect"}
+    return {who, f"{who} to redis", f"{who} to prefect", f"playout of {who}", f"worker of {who}"}
 
 
 def _is_stopped(pid: int) -> bool:
