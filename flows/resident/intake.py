@@ -16,7 +16,7 @@ from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.retry import backoff_s
 from flows.trouble import MustEnd
-from lectern.body import as_text
+from lectern.body import Body, as_text
 from lectern.commands import command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
@@ -149,7 +149,7 @@ class Intake:
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
         """The command decides which flow handles a message; one that cannot be read goes where its channel goes."""
-        body = as_text(body)
+        body = Body(as_text(body))
         command = command_of(body)
         if command not in self._groups:
             command = name if name in self._groups else next(iter(self._groups))

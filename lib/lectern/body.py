@@ -1,14 +1,26 @@
 """The JSON of a message that came from outside, and its faults in words."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 
+class Body(str):  # noqa: SLOT000 (it keeps its JSON)
+    """The text of a message that several steps look into; its JSON is read once."""
+
+    @cached_property
+    def json(self) -> Any:  # noqa: ANN401 (any JSON)
+        """As `read` returns it; raises ValueError each time."""
+        return read(str(self))
+
+
 def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
     """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    if isinstance(body, Body):
+        return body.json
     return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
 
 

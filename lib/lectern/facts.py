@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from lectern.body import Body
 from lectern.messages import Booking
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.stems import stem
@@ -161,6 +162,10 @@ class Kept:
     command: str
     body: str
     tries: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.body, Body):
+            object.__setattr__(self, "body", Body(self.body))
 
 
 @dataclass(frozen=True)

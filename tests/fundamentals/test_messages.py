@@ -2,13 +2,18 @@
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
+from pydantic_core import from_json
 
+import lectern.body
 from flows.resident import deployments
+from lectern.body import Body
 from lectern.commands import COMMANDS, MAX_BODY_BYTES, TAKE_BACK, Command, command_of, parse
 from lectern.errors import MALFORMED, Malformed
+from lectern.facts import Kept
 from lectern.messages import (
     Alarm,
     Booking,
@@ -20,6 +25,7 @@ from lectern.messages import (
     Report,
     TranscodingResult,
 )
+from lectern.runs.labels import class_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.stems import stem
@@ -333,3 +339,18 @@ def test_the_command_of_anything_is_a_word_or_nothing() -> None:
     assert command_of(json.dumps(BOOKING)) == "order"
     for nothing in (b"", b"[]", b"{}", b'{"cmd": 7}', b"\xff", b"[" * 5_000):
         assert command_of(nothing) == ""
+
+
+def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intake asks for its command, the recorder for its class, its flow for all of it."""
+    read = Mock(wraps=from_json)
+    monkeypatch.setattr(lectern.body, "from_json", read)
+    body = Body(json.dumps(BOOKING))
+    kept = Kept(1, command_of(body), body, 0)
+    assert (kept.command, class_of(kept)) == ("order", BOOKING["class_id"])
+    assert parse(kept.body, (Booking,)).class_id == BOOKING["class_id"]
+    assert read.call_count == 1
+    odd = Kept(2, "order", "{", 0)
+    assert class_of(odd) is None
+    with pytest.raises(Malformed):
+        parse(odd.body, (Booking,))

@@ -76,7 +76,7 @@ def _row(one: Arrived, now: float, not_before: float) -> dict[str, object]:
     return {
         "source": one.source,
         "command": one.command,
-        "body": one.body,
+        "body": str(one.body),
         "received_at": now,
         "state": InboxState.NEW,
         "not_before": not_before,
