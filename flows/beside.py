@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flows.new_run import NewRun
-from flows.retry import backoff_s
+from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 from lectern.runs.handled import of_batch
 

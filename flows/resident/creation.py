@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from prefect.states import to_state_create
 
 from flows.new_run import NewRun
 from flows.retry import AWAY
+from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 
 JSON = {"content-type": "application/json"}
@@ -114,5 +114,5 @@ class Creation:
             failed = [str(one["error"])[:500] for one in results if one["status"] != "CREATED"]
             if not any("locked" in one for one in failed):
                 return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
-            await asyncio.sleep(BUSY_PAUSE_S * 2**tries * random.uniform(0.5, 1.5))  # noqa: S311 (no secret)
+            await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S))
         raise TryAgain("the database of the Prefect server is locked")

@@ -14,8 +14,8 @@ from flows.host import Host
 from flows.resident import groups
 from flows.resident.handler import Handler
 from flows.resident.works import Work
-from flows.retry import backoff_s
 from flows.trouble import MustEnd
+from lectern.backoff import backoff_s
 from lectern.body import Body, as_text
 from lectern.commands import command_of
 from lectern.effects import process

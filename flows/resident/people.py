@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from flows.host import Host
-from flows.retry import backoff_s
+from lectern.backoff import backoff_s
 from lectern.effects import notify
 
 log = logging.getLogger("lectern")

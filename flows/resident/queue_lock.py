@@ -13,8 +13,8 @@ import psutil
 from redis.exceptions import RedisError
 
 from flows.host import Host, log
-from flows.retry import backoff_s
 from flows.trouble import MustEnd
+from lectern.backoff import backoff_s
 from lectern.effects.redis.bus import Bus
 from lectern.errors import CallAPerson
 from lectern.settings import Settings, StreamerSettings

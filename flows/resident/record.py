@@ -1,7 +1,6 @@
 """The recorder: shows in Prefect, afterwards, what was handled; nobody waits for it, and nothing is shown twice."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from flows.resident import groups, questions
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
 from flows.retry import AWAY
+from lectern.backoff import backoff_s
 from lectern.commands import TAKE_BACK
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse, TryAgain
@@ -106,7 +106,7 @@ class Recorder:
                 tries, pause_s = 0, ROUND_S
             except (TryAgain, *AWAY) as error:
                 tries += 1
-                pause_s = min(GATHER_S * 2**tries, 10.0) * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
+                pause_s = backoff_s(tries, GATHER_S)
                 self._say(error)
             await asyncio.sleep(pause_s)
 

@@ -16,7 +16,8 @@ from flows.host import Host, log
 from flows.resident import deployments, heartbeats, orphans
 from flows.resident.creation import HOST
 from flows.resident.runs import ResidentRuns
-from flows.retry import AWAY, backoff_s
+from flows.retry import AWAY
+from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 from lectern.settings import Settings
 

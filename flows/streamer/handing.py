@@ -17,6 +17,7 @@ from flows.streamer import by_ffmpeg
 from flows.streamer.following import Following
 from flows.tell import tell
 from lectern import errors, urls
+from lectern.backoff import backoff_s
 from lectern.effects.files import store
 from lectern.effects.media import slate
 from lectern.effects.rows import airings, cache
@@ -35,8 +36,8 @@ LOOK_EVERY_S = 3.0
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
 
-_AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""Seconds between the tries to reach the playout; the last number holds from then on."""
+_FIRST_S, _MOST_S = 0.05, 1.0
+"""Seconds between the first tries to reach the playout, and between those long after."""
 
 
 class Handing:
@@ -83,9 +84,9 @@ class Handing:
                 await self._followed(client)
             except TryAgain as error:
                 self._host.playout.is_away(error.message)
-            tries += 1
             await self._say_away()
-            await asyncio.sleep(_AGAIN_S[min(tries, len(_AGAIN_S)) - 1])
+            await asyncio.sleep(backoff_s(tries, _FIRST_S, _MOST_S))
+            tries += 1
 
     async def _without(self) -> None:
         """All classes are aired by children of this process."""

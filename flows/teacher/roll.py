@@ -14,9 +14,9 @@ from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
 from flows.new_run import NewRun
-from flows.retry import backoff_s
 from flows.teacher.leaving import Leaving
 from flows.tell import tell
+from lectern.backoff import backoff_s
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
 from lectern.decide import lease as decide

@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
-from flows import retry
 from flows.host import Host
 from flows.resident.works import Works
 from flows.trouble import MustEnd
+from lectern import backoff
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows.tables.engine import open_database, reading
 from lectern.errors import TryAgain
@@ -32,7 +32,7 @@ class Silence:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Any]]:
-    monkeypatch.setattr(retry, "BACKOFF_S", (0.01,))
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     found: Host[Any] = hosts.teacher(engine)
     found.bus = cast("Any", Silence())

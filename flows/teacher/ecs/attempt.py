@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.host import Teacher, log
 from flows.teacher.ecs.line import LEASE_S, Line, NoLongerOurs, Place, hosts
+from lectern.backoff import backoff_s
 from lectern.decide.transcode import total_limit_s
 from lectern.effects import process
 from lectern.effects.ecs import ssh, transcode
@@ -75,7 +75,7 @@ def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
 
 async def pause(tries: int) -> None:
     """Wait before the next try: about 1 s after the first, twice as long after each further try."""
-    await asyncio.sleep(2.0 ** (tries - 1) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)
+    await asyncio.sleep(backoff_s(tries - 1, 1.0))
 
 
 def connect(settings: TeacherSettings, where: ssh.Host) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)

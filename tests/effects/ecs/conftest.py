@@ -1,6 +1,5 @@
 """A login on this machine, and jobs for it: a quick one, and one that takes its time."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,10 +19,7 @@ from tests.effects.ecs.at_work import SOURCE, stand_in
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def pause(_number: int) -> None:
-        await asyncio.sleep(0.05)
-
-    monkeypatch.setattr(steps, "_pause", pause)
+    monkeypatch.setattr(steps, "backoff_s", lambda *_: 0.05)
 
 
 @pytest_asyncio.fixture

@@ -1,12 +1,12 @@
 """The steps of a job on its ECS host: each has the time that is left of the whole, and a disk with room."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lectern.backoff import backoff_s
 from lectern.effects import process
 from lectern.effects.ecs import check, detached, ssh
 from lectern.effects.ecs.detached import Ended, Folder, Step
@@ -63,9 +63,5 @@ async def tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callabl
         except TryAgain as error:
             if not passes(error):
                 raise
-        await _pause(number)
+        await asyncio.sleep(backoff_s(number - 1, 1.0, 16.0))
     return await work(times)
-
-
-async def _pause(number: int) -> None:
-    await asyncio.sleep(min(2.0 ** (number - 1), 16.0) * random.uniform(0.75, 1.25))  # noqa: S311 (no secret)

@@ -1,0 +1,14 @@
+"""How long to wait before something that failed is tried again."""
+
+import random
+
+FIRST_S, MOST_S = 0.5, 10.0
+
+
+def backoff_s(tries: int, first_s: float | None = None, most_s: float = MOST_S) -> float:
+    """Seconds to wait after *tries* failures in a row, counted from 0: each time twice as long, up to *most_s*.
+
+    With jitter, so that those that failed together do not come back together.
+    """
+    first_s = FIRST_S if first_s is None else first_s
+    return min(first_s * 2.0 ** min(tries, 30), most_s) * random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
