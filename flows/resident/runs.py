@@ -54,14 +54,14 @@ class ResidentRuns:
     def __init__(self, client: PrefectClient, flows: Mapping[str, Flow[..., Any]]) -> None:
         self.client = client
         self.created = Creation(client)
-        self.alone = Alone(self.created)
         self._by_name = flows
         self._active: dict[UUID, _Active] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._draining = False
         self.shown: set[UUID] = set()
-        """Runs by which the recorder shows what is at work without one: they are nobody's orphans."""
+        """Runs that show what is at work without one: they are nobody's orphans."""
 
+        self.alone = Alone(self.created, self.shown)
         # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None

@@ -151,7 +151,37 @@ def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
     (run,) = asyncio.run(scene()).taken.values()
     assert (run["name"], run["state"]["type"]) == ("transcode 7 240P", "FAILED")
     assert set(run["tags"]) == {"record:7", "lectern:without-run"}
-    assert run["state"]["message"].startswith("404; done without a run from ")
+    assert run["state"]["message"].startswith("404; done without a run, because Prefect took none, from ")
+
+
+def test_work_without_a_run_is_shown_while_it_is_done() -> None:
+    """A transcoding takes minutes: when Prefect is back, the UI shows it at work, and then how it ended."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def scene() -> None:
+        server = Back()
+        mine = ResidentRuns(cast("PrefectClient", server), {"transcode": cast("Any", Flow(slow))})
+        mine.created.know({"transcode": uuid4()})
+        working = asyncio.create_task(mine.without(NewRun("transcode", {}, "transcode 7 240P")))
+        await begun.wait()
+        await mine.alone.show()
+        assert server.taken == {}, "it is away"
+        server.error = None
+        for _ in range(2):
+            await mine.alone.show()
+        ((id_, run),) = server.taken.items()
+        assert (run["state"]["type"], server.states, mine.shown) == ("RUNNING", {}, {id_})
+        go_on.set()
+        await working
+        for _ in range(2):
+            await mine.alone.show()
+        assert (set(server.taken), server.states, mine.shown) == ({id_}, {id_: "Completed"}, set())
+
+    asyncio.run(scene())
 
 
 def test_a_run_that_was_not_heard_of_shows_what_was_done_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
