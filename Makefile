@@ -61,7 +61,7 @@ test: check ## all checks, and all tests but those that want a minute a file; AR
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART) $(BARE)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
 
 test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs, faults, full disks, the UI
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(APART) $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 3 $(APART) $(ARGS)
 
 test-bare: .venv/.built ## README and RUNBOOK followed word by word on bare hosts in containers; wants a Docker engine
 	@$(BIN)/python -m pytest -n 0 $(BARE) $(ARGS)

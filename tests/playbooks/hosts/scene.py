@@ -14,7 +14,7 @@ from tests.playbooks.hosts.local import LocalHost
 from tests.playbooks.hosts.old_world import fill_redis
 from tests.playbooks.hosts.wholly import Before
 from tests.stage import Child, Town, wait_until
-from tests.stage.leases import grant
+from tests.stage.leases import granting
 from town import programs
 from town.ports import HOST, free_port
 
@@ -53,11 +53,10 @@ class Scene:
     def inventory(self, **hosts: Mapping[str, Any]) -> dict[str, Any]:
         """The inventory; *hosts* have some variables differently."""
         groups: dict[str, Any] = {"teachers": {"hosts": {}}, "streamers": {"hosts": {}}}
-        leased = {"streamer_lease_timeout_s": 90} if any(one.startswith("teacher") for one in self.hosts) else {}
         for name, host in self.hosts.items():
             groups[f"{host.places.role}s"]["hosts"][name] = {
                 **variables(host.places, allowed_origins=HOST, allowed_push_hosts=HOST, more_settings=_settings(host)),
-                **(leased if host.places.role == "streamer" else {}),
+                **({"streamer_lease_timeout_s": 90} if host.places.role == "streamer" else {}),
                 **self._always.get(name, {}),
                 **hosts.get(name, {}),
             }
@@ -94,10 +93,6 @@ class Scene:
             host = self.hosts[name]
             host.reset(keep_release=keep_release)
             self.before[name] = Before(host, self.redis if host.places.role == "teacher" else None)
-
-    def grant(self, streamer: str) -> None:
-        """Give *streamer* its lease, as the teacher does that is rolled out before it; for scenes that have none."""
-        grant(self.redis, streamer, key="streamers", stream=f"streamer:{streamer}", timeout_s=90)
 
     def run(self, playbook: str, *arguments: str, fault: Fault | None = None) -> Played:
         """Run a playbook for all of them, or as *arguments* say."""
@@ -153,8 +148,11 @@ def opened(town: Town, release: Path, *names: str) -> Iterator[Scene]:
     """A scene with the hosts *names*; a teacher's name begins with ``teacher``."""
     folder = Path(tempfile.mkdtemp(prefix="lt-"))
     scene = Scene(town, folder, release, names)
+    without_teacher = [name for name in names if not any(one.startswith("teacher") for one in names)]
     try:
-        yield scene
+        # As the teacher does that is rolled out before them: without a lease, they are well for half a minute only.
+        with granting(scene.redis, without_teacher, key="streamers", stream="streamer:{}"):
+            yield scene
     finally:
         scene.close()
         shutil.rmtree(folder)
