@@ -34,8 +34,8 @@ from lectern.streamer_changes import Arrived, StreamerChanges
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 LOOKS_AGAIN = 3
-MAX_RUNS = 5
-"""Number of runs that crashed or were killed after which a download is given up."""
+MAX_RUNS = 8
+"""Number of runs that crashed or were killed after which a download is given up: it may be what kills its process."""
 
 
 @flow(name="download", persist_result=False, result_storage=NOWHERE)
