@@ -160,8 +160,8 @@ def overlap_s(pushes: list[Publish]) -> float:
 def _citations(play: Play, who: str) -> list[str]:
     """What is cited, beside what the teacher's bookings say should be.
 
-    A class that is broken keeps its citation until its end, unless its last streamer had no room for it; the end of an
-    odd class may be years ahead.
+    A class that is broken keeps its citation until its end, unless its last streamer had no room for it, or was lost.
+    The end of an odd class may be years ahead.
     """
     stage = play.world.stage
     booked = stage.rows(
@@ -169,7 +169,8 @@ def _citations(play: Play, who: str) -> list[str]:
         "select coalesce(url_stem, record_id) as record, resolution from order_list"
         " where streamer = ? and (state in ('placed', 'ready')"
         " or (state = 'broken' and class_id like 'odd-%' and end_time > ?"
-        " and coalesce(message, '') not like streamer || ': 316 %'))",
+        " and coalesce(message, '') not like streamer || ': 316 %'"
+        " and coalesce(message, '') <> streamer || ' is lost'))",
         stage.name(who),
         time.time(),
     )
