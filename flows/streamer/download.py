@@ -34,7 +34,7 @@ from lectern.streamer_changes import Arrived, StreamerChanges
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 LOOKS_AGAIN = 3
-MAX_RUNS = 8
+MAX_RUNS = 10
 """Number of runs that crashed or were killed after which a download is given up: it may be what kills its process."""
 
 
