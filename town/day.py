@@ -11,6 +11,7 @@ from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.outlived import Outlived
 from town.platform import position_s
+from town.reported import Reported
 from town.settings import CACHE_NUM, TIME_OUT_S
 from town.stack import Stack
 from town.table import ANSWER_S, LESSON_S, SLACK_S, Row
@@ -18,7 +19,7 @@ from town.table import ANSWER_S, LESSON_S, SLACK_S, Row
 NEVER_S = 100_000.0
 
 
-class Day(Outlived):
+class Day(Outlived, Reported):
     """The paths, one a method."""
 
     async def old_booking(self) -> None:
@@ -244,3 +245,4 @@ async def play(day: Day) -> None:
             group.create_task(path())
     await day.receiver_killed()
     await day.full_cache()
+    await day.reported()

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,10 @@ class Stage(Platform):
         """How many signed POSTs the OSS transcoder took for a record."""
         return sum(one.record_id == record_id for one in list(self.oss.posts))
 
-    def runs(self, who: str, name: str, *, limit: int = 50) -> list[Fields]:
-        """The runs of *who* whose name contains *name*, newest first, as Prefect knows them."""
+    def runs(self, who: str, name: str = "", *, tags: Sequence[str] = (), limit: int = 50) -> list[Fields]:
+        """The runs of *who* with all of *tags* whose name contains *name*, newest first, as Prefect knows them."""
         asked = {
-            "flow_runs": {"name": {"like_": name}},
+            "flow_runs": {"name": {"like_": name}, **({"tags": {"all_": list(tags)}} if tags else {})},
             "deployments": {"name": {"any_": [self.name(who)]}},
             "sort": "START_TIME_DESC",
             "limit": limit,
