@@ -20,6 +20,8 @@ log = logging.getLogger("lectern")
 KEPT = 1000
 """Number of works that wait to be shown; of more, the oldest ones are not."""
 
+SAY_EVERY_S = 60.0
+
 TAG = "lectern:without-run"
 WHY = "without a run, because Prefect took none"
 
@@ -39,6 +41,7 @@ class Alone:
         self._created = created
         self._shown = shown
         self._works: dict[str, _Work] = {}
+        self._said_at = -SAY_EVERY_S
 
     def keys(self) -> set[str]:
         """The keys of the runs whose work is done here: Prefect may have created them without our hearing of it."""
@@ -63,10 +66,10 @@ class Alone:
     def _forget(self) -> None:
         done = [key for key, one in self._works.items() if one.end is not None]
         for key in done[: max(0, len(done) - KEPT)]:
-            log.warning(
-                "%s: was done without a run, and none shows it: %d others wait", self._works[key].run.name, KEPT
-            )
-            del self._works[key]
+            oldest = self._works.pop(key)
+            if time.monotonic() - self._said_at >= SAY_EVERY_S:
+                self._said_at = time.monotonic()
+                log.warning("%s: was done without a run, and none shows it: %d others wait", oldest.run.name, KEPT)
 
     async def show(self) -> None:
         """Create the runs, until Prefect does not take one, which is the last to be tried when this is called again."""
