@@ -51,6 +51,7 @@ APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
 APART += tests/effects/test_dead_air.py
 APART += $(addprefix tests/faults/test_,changes.py shown_after_death.py faults.py teachers.py survives.py disk.py unforeseen.py)
+APART += tests/faults/test_prefect_pair.py
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
 APART += tests/browser tests/playout/test_loss.py
@@ -104,7 +105,7 @@ clean: ## remove everything that was built or cached here
 
 # The peers are in a group of their own, which nothing else needs.
 .venv/.bench: .venv/.built
-	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --extra postgresql --group bench
+	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --extra postgresql --extra prefect-servers --group bench
 	@touch $@
 
 # Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
@@ -137,5 +138,5 @@ clean: ## remove everything that was built or cached here
 		fi; \
 	fi; \
 	if [ -n "$(PYTHON)" ] || ! [ -x $(BIN)/python ]; then UV_PYTHON=$$python; export UV_PYTHON; fi; \
-	"$$uv" sync --frozen --quiet --extra postgresql; \
+	"$$uv" sync --frozen --quiet --extra postgresql --extra prefect-servers; \
 	touch $@

@@ -1,5 +1,6 @@
 """Work that is done without a run because Prefect took none, until a run shows it: there a person tries it again."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -7,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed, Running
 
 from flows.new_run import NewRun
-from flows.resident.creation import Creation
+from flows.resident.creation import Creation, wanted
 from flows.resident.prefect_client import asking
 from lectern.errors import LecternError, TryAgain
 from lectern.runs.pages import clock
@@ -20,7 +21,10 @@ log = logging.getLogger("lectern")
 KEPT = 1000
 """Number of works that wait to be shown; of more, the oldest ones are not."""
 
-SAY_EVERY_S = 60.0
+BULK = 25
+"""Number of runs that are created in one request: a server on SQLite lets nobody else write meanwhile."""
+
+ASK_S, SAY_EVERY_S = 30.0, 60.0
 
 TAG = "lectern:without-run"
 WHY = "without a run, because Prefect took none"
@@ -31,7 +35,8 @@ class _Work:
     run: NewRun
     began: float
     end: State[Any] | None = None  # None while it is at work
-    is_shown: bool = False
+    run_id: UUID | None = None
+    is_known: bool = False  # Prefect has its run, or may have it
 
 
 class Alone:
@@ -60,7 +65,7 @@ class Alone:
             _end(one, found if isinstance(found, State) else Completed())
         finally:
             if one.end is None:
-                del self._works[key]  # cut off: whoever comes next does it again
+                self._works.pop(key, None)  # cut off: whoever comes next does it again
             self._forget()
 
     def _forget(self) -> None:
@@ -69,33 +74,55 @@ class Alone:
             oldest = self._works.pop(key)
             if time.monotonic() - self._said_at >= SAY_EVERY_S:
                 self._said_at = time.monotonic()
-                log.warning("%s: was done without a run, and none shows it: %d others wait", oldest.run.name, KEPT)
+                self._say(oldest, f"{KEPT} others wait")
+
+    @staticmethod
+    def _say(one: _Work, why: str) -> None:
+        log.warning("%s: was done without a run, and none shows it: %s", one.run.name, why)
+
+    def unheard(self, key: str) -> None:
+        """Prefect may have created the run of *key* before its work was done without it."""
+        self._works[key].is_known = True
 
     async def show(self) -> None:
-        """Create the runs, until Prefect does not take one, which is the last to be tried when this is called again."""
-        for key, one in list(self._works.items()):
-            if one.is_shown and one.end is None:
-                continue
-            try:
-                with asking():
-                    run = await self._show(one)
-            except TryAgain as error:
-                log.info("%s: is done without a run, and is shown later: %s", one.run.name, error.message)
-                self._works[key] = self._works.pop(key, one)
-                return
-            if run.state is not None and run.state.is_final():
-                self._shown.discard(run.id)
-                self._works.pop(key, None)
+        """Create the runs, many in a request, and end those that were shown at work; the rest at another time."""
+        try:
+            with asking():
+                for flow in sorted({one.run.flow for one in self._works.values() if not one.is_known}):
+                    await self._create(flow)
+                for one in [one for one in self._works.values() if one.is_known]:
+                    if one.end is not None:
+                        await self._ended(one, one.end)
+        except TryAgain as error:
+            log.info("prefect: %d works without a run are shown later: %s", len(self._works), error.message)
 
-    async def _show(self, one: _Work) -> FlowRun:
-        """The run of *one*, in the state it is to have; by its key, Prefect creates it once."""
-        state = one.end or Running(message=f"{WHY}, since {clock(one.began)}")
-        run = await self._created.create(one.run, state)
-        self._shown.add(run.id)  # nobody executes it, and it is nobody's orphan
-        if run.state is None or run.state.type != state.type:  # it was at work then, or its creation was not heard of
-            await self._created.client.set_flow_run_state(run.id, state, force=True)
-        one.is_shown = True
-        return run.model_copy(update={"state": state})
+    async def _create(self, flow: str) -> None:
+        new = [one for one in self._works.values() if one.run.flow == flow and not one.is_known]
+        for first in range(0, len(new), BULK):
+            some = [(one, one.end or _at_work(one)) for one in new[first : first + BULK]]
+            async with asyncio.timeout(ASK_S):
+                found = await self._created.bulk(flow, [wanted(one.run, state) for one, state in some])
+            for (one, state), id_ in zip(some, found, strict=True):
+                if isinstance(id_, str):
+                    self._say(one, id_)
+                elif not state.is_final():
+                    one.is_known, one.run_id = True, id_
+                    self._shown.add(id_)  # nobody executes it, and it is nobody's orphan
+                    continue
+                self._works.pop(str(one.run.key), None)
+
+    async def _ended(self, one: _Work, state: State[Any]) -> None:
+        """The end of a run that was shown at work, or whose creation was not heard of: by its key there is one."""
+        if one.run_id is None:
+            run = await self._created.create(one.run, state)
+            one.run_id = run.id
+        await self._created.client.set_flow_run_state(one.run_id, state, force=True)
+        self._shown.discard(one.run_id)
+        self._works.pop(str(one.run.key), None)
+
+
+def _at_work(one: _Work) -> State[Any]:
+    return Running(message=f"{WHY}, since {clock(one.began)}")
 
 
 def _end(one: _Work, state: State[Any]) -> None:

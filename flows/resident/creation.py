@@ -80,17 +80,10 @@ class Creation:
 
     async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
         """Create *run* in *state*, unless its key is known. Raises TryAgain if Prefect is away."""
-        wanted = DeploymentFlowRunCreate(
-            name=run.name,
-            parameters=dict(run.parameters),
-            tags=list(run.tags),
-            state=to_state_create(state),
-            idempotency_key=run.key,
-        )
         # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
         try:
             async with asyncio.timeout(CREATE_S):
-                (found,) = await self.bulk(run.flow, [wanted.model_dump(mode="json", exclude_unset=True)])
+                (found,) = await self.bulk(run.flow, [wanted(run, state)])
                 if isinstance(found, str):
                     raise TryAgain(f"{run.name}: Prefect does not take the run: {found}")
                 return await self.client.read_flow_run(found)
@@ -116,3 +109,15 @@ class Creation:
                 return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
             await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S))
         raise TryAgain("the database of the Prefect server is locked")
+
+
+def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:
+    """*run* in *state*, as `Creation.bulk` takes it."""
+    asked = DeploymentFlowRunCreate(
+        name=run.name,
+        parameters=dict(run.parameters),
+        tags=list(run.tags),
+        state=to_state_create(state),
+        idempotency_key=run.key,
+    )
+    return asked.model_dump(mode="json", exclude_unset=True)

@@ -54,7 +54,8 @@ async def take_unheard(runs: ResidentRuns) -> None:
     What they were to handle is handled by now, or is handled here: each flow passes over what is done.
     """
     for key in runs.alone.keys() & set(runs.created.unheard):
-        runs.created.unheard.remove(key)  # its work is done without it, which it will show
+        runs.created.unheard.remove(key)
+        runs.alone.unheard(key)  # its work is done without it, which it will show
     keys = list(runs.created.unheard)
     if not keys:
         return

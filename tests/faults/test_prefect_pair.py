@@ -1,0 +1,158 @@
+"""Two Prefect servers and their services on one PostgreSQL, each killed in turn while bookings come."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.stage import Child, Stage, Town, staged, wait_until
+from tests.stage.postgres import Databases
+from town.ports import HOST, Loopback, free_port
+
+pytestmark = pytest.mark.timeout(600)
+EACH = 12
+"""Bookings, half a second apart: in their middle a server is killed."""
+
+ANSWERED_S, SHOWN_S = 30.0, 120.0
+RESTART_S = 3.0
+
+
+class Balancer(Loopback):
+    """Gives each connection to the next of the servers that takes it, as any balancer does."""
+
+    def __init__(self, port: int, to_ports: list[int]) -> None:
+        super().__init__()
+        self.port, self._to_ports, self._turns = port, to_ports, count()
+
+    async def start(self) -> None:
+        """Take connections."""
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+
+    async def stop(self) -> None:
+        """Take no more."""
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        turn = next(self._turns)
+        for tried in range(len(self._to_ports)):
+            with suppress(OSError):
+                there, onward = await asyncio.open_connection(
+                    HOST, self._to_ports[(turn + tried) % len(self._to_ports)]
+                )
+                await asyncio.gather(_pump(reader, onward), _pump(there, writer))
+                break
+        writer.transport.abort()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    sink.transport.abort()
+
+
+class TownOfTwo(Town):
+    """A town whose Prefect is two servers behind a balancer, their services apart, and what they share."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        super().__init__(folder)
+        self._database_url = database_url
+        self._ports = {"prefect1": free_port(), "prefect2": free_port()}
+        self.balancer = Balancer(self.prefect_port, list(self._ports.values()))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process sees; the servers' part is not for the hosts, which never ask for it."""
+        shared = f"redis://{HOST}:{self.redis_port}"
+        return {
+            **super().environment,
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url,
+            "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+            "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+            "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
+            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+            "PREFECT_REDIS_MESSAGING_URL": f"{shared}/1",
+            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"{shared}/1",
+            "PREFECT_SERVER_DOCKET_URL": f"{shared}/2",
+        }
+
+    def begin(self, server: str) -> Child:
+        """Start one of them; ``prefect`` is all that belongs to it."""
+        prefect = [sys.executable, "-m", "prefect", "server"]
+        if server in self._ports:
+            where = ["--host", HOST, "--port", str(self._ports[server])]
+            argv = [*prefect, "start", "--no-services", *where]
+        elif server == "services":
+            argv = [*prefect, "services", "start"]
+        elif server == "prefect":
+            super().begin("redis")
+            upgrade = [*prefect, "database", "upgrade", "-y"]
+            subprocess.run(upgrade, env=self.environment, check=True, capture_output=True, timeout=120)
+            self.background.run(self.balancer.start())
+            return [self.begin(one) for one in ("services", "prefect2", "prefect1")][-1]
+        else:
+            return self.servers[server]  # it began before Prefect, which wants it
+        self.servers[server] = Child(argv, self.environment, self.folder / f"{server}.log")
+        return self.servers[server]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Stage]:
+    """A teacher, and two streamers, whose Prefect is the two servers."""
+    if os.environ.get("CI") != "true":
+        pytest.importorskip("prefect_redis", reason="rm .venv/.built and make brings it")
+    url = make_url(postgresql.fresh()).set(drivername="postgresql+asyncpg")
+    town = TownOfTwo(tmp_path_factory.mktemp("two"), url.render_as_string(hide_password=False))
+    try:
+        town.start()
+        with staged(town, tmp_path_factory.mktemp("stage")) as found:
+            yield found
+    finally:
+        town.background.run(town.balancer.stop())
+        town.stop()
+
+
+KILLS: Mapping[str, tuple[str, ...]] = {
+    "one server": ("prefect1",),
+    "the services": ("services",),
+    "both servers": ("prefect1", "prefect2"),
+}
+
+
+@pytest.mark.parametrize("killed", KILLS.values(), ids=KILLS)
+def test_all_are_answered_and_shown_once_whichever_is_killed(stage: Stage, killed: tuple[str, ...]) -> None:
+    """The bookings do not wait; what nobody could show meanwhile is shown when the servers are back."""
+    record = stage.town.record("480P")
+    class_ids = []
+    for number in range(EACH):
+        booking = stage.booking(record, "480P", listed=("480P",), starts_in_s=90_000)
+        class_ids.append(stage.book_on_stream(booking))
+        if number == EACH // 2:
+            for one in killed:
+                stage.town.servers[one].kill()
+        time.sleep(0.5)
+    for class_id in class_ids:
+        assert stage.answer(class_id, timeout_s=ANSWERED_S)["result"] == "success"
+    time.sleep(RESTART_S)  # as long as a supervisor takes
+    for one in killed:
+        stage.town.begin(one)
+    shown = dict.fromkeys(class_ids, 0)
+
+    def all_shown() -> bool:
+        for class_id in class_ids:
+            shown[class_id] = len(stage.runs("teacher", "booking", tags=[f"class:{class_id}"]))
+        return all(shown.values())
+
+    wait_until(all_shown, timeout_s=SHOWN_S, pause_s=1.0, description="each class has a run")
+    assert shown == dict.fromkeys(class_ids, 1), "each is shown once"
+    assert [len(stage.ear.answers[class_id]) for class_id in class_ids] == [1] * EACH
