@@ -1,6 +1,8 @@
 """The playout of a streamer, as the demo and the tests start it and ask it."""
 
 import asyncio
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,12 @@ from lectern.playout.client import Client
 def argv(folder: Path, socket: Path) -> list[str]:
     """The program that airs classes, with its files in *folder*."""
     program = [sys.executable, "-I", "-S", str(child.PROGRAM), "holder"]
-    return [*program, "--dir", str(folder), "--socket", str(socket)]
+    return [*_first(), *program, "--dir", str(folder), "--socket", str(socket)]
+
+
+def _first() -> list[str]:
+    """Where we may, it gets a processor before all others, as its unit on a host says."""
+    return ["nice", "-n", "-10"] if os.geteuid() == 0 and shutil.which("nice") else []
 
 
 def status(socket: Path) -> dict[str, Any]:
