@@ -21,13 +21,16 @@ from lectern.changes import Changes
 from lectern.decide import lease as decide
 from lectern.decide import roll
 from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import Choice, place_again
+from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.effects.rows import bookings, leases
 from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
 from lectern.runs.handled import summary
 
 LOOK_S = 1.0
+STAY_S = 3600.0
+"""A class that nobody else can take stays with its lost streamer until so many seconds before its start: it may be back
+by then, or another one may have room."""
 
 
 @flow(name="move", persist_result=False, result_storage=NOWHERE)
@@ -117,7 +120,13 @@ def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -
             roll.lose(changes, streamer, len(orders), alive, movable=True)
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
-        loads = bookings.loads(connection, alive, changes.now)
-        place_again(changes, orders, Choice(loads, no), f"{streamer} is lost", refused=False)
+        choice = Choice(bookings.loads(connection, alive, changes.now), no)
+        going = [
+            one for one in orders if force or one.start_time < changes.now + STAY_S or open_to(changes, one, choice)
+        ]
+        place_again(changes, going, choice, f"{streamer} is lost", refused=False)
+        for order in orders if before.session is not None else ():
+            if order not in going:
+                changes.note("stays", order, f"with {streamer}, which is lost: no other streamer can take it yet")
 
     return go

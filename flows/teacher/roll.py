@@ -28,6 +28,9 @@ LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
 """Seconds after which a move is announced again if its run has not begun, or could do nothing."""
 
+TAKEN_AGAIN_S = 300.0
+"""The same for a streamer that was lost before, and has classes left that nobody else could take."""
+
 GRANT_AGAIN_S = 10.0
 """Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
 
@@ -109,7 +112,7 @@ class Roll:
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
         if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
-            self._announce(name)
+            self._announce(name, TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S)
         if silent_s > settings.streamer_lost_after_s:
             await self._miss(name, number, holder, movable=limit_s < math.inf)
         elif holder is not None and holder.lost_at is not None:
@@ -128,12 +131,12 @@ class Roll:
             await changed(self.host, lost(name, number, others, movable=movable))
             await tell(self.host)
 
-    def _announce(self, name: str) -> None:
-        """Begin the run that moves the classes, if the silence goes on."""
+    def _announce(self, name: str, again_s: float) -> None:
+        """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
         others = heirs(self.host, name, self.host.living_now())
         if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
             return
-        self.not_before[name] = time.monotonic() + ANNOUNCE_AGAIN_S
+        self.not_before[name] = time.monotonic() + again_s
         run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
         self.host.beside.begin(self.host.runs, run, needs_run=True)
 

@@ -15,16 +15,17 @@ from flows.host import Host
 from flows.streamer import releases, witnesses
 from flows.teacher import moves, roll
 from lectern import errors
-from lectern.changes import Granted
+from lectern.changes import Changes, Granted, Taken
 from lectern.decide import lease
-from lectern.effects.rows import inbox, leases, plans
+from lectern.effects.rows import bookings, inbox, leases, plans
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
 from lectern.messages import Grant, Prepare, Release
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.states import AiringState
+from lectern.states import AiringState, BookingState
 from tests import rows, strategies
 from tests.faults import hosts
 
@@ -168,6 +169,34 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
         handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
+
+
+@pytest.mark.parametrize("starts_in_s", [moves.STAY_S / 2, moves.STAY_S * 20], ids=["soon", "tomorrow"])
+def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
+    teacher: Host[TeacherSettings], starts_in_s: float
+) -> None:
+    """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that."""
+    name, other = hosts.ALIVE
+    now = hosts.now()
+    booking = strategies.booking("c-1", start_time=now + starts_in_s, end_time=now + starts_in_s + 600)
+    with transaction(teacher.engine) as connection:
+        changes = Changes(teacher.settings, now)
+        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
+        changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
+        changes.taken.append(Taken("c-1", other, 0, refused=True))
+        write(connection, teacher.journal, changes)
+        leases.grant(connection, Granted(name, "session", 12.0), now)
+        before = leases.holder(connection, name)
+        handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
+        order = bookings.by_id(connection, ["c-1"])["c-1"]
+        assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
+        told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
+    codes = [json.loads(one.body).get("code") for one in told if json.loads(one.body)["cmd"] == "alarm"]
+    if starts_in_s < moves.STAY_S:
+        assert (order.state, codes) == (BookingState.BROKEN, [errors.STREAMER_LOST.number, errors.NOT_MOVED.number])
+    else:
+        assert (order.state, order.streamer, codes) == (BookingState.READY, name, [errors.STREAMER_LOST.number])
+        assert not [one for one in told if json.loads(one.body)["cmd"] == "release"]
 
 
 def test_a_streamer_whose_disk_cannot_be_read_beats_and_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:
