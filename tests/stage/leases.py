@@ -26,6 +26,8 @@ def _grant(bus: "redis.Redis", name: str, key: str, stream: str) -> None:
     claim = bus.hget(f"{key}:claims", name)
     if claim is not None:
         session = json.loads(str(claim))["session"]
+        if bus.hget(f"{key}:lease", name) == session:
+            return
         bus.hset(f"{key}:lease", name, session)
         bus.xadd(stream, {"body": json.dumps({"cmd": "grant", "streamer": name, "session": session})})
 
@@ -38,8 +40,7 @@ def granting(bus: "redis.Redis", names: Sequence[str], *, key: str, stream: str)
     def give() -> None:
         while not ends.wait(1.0):
             for name in names:
-                if not bus.hexists(key, name):
-                    _grant(bus, name, key, stream.format(name))
+                _grant(bus, name, key, stream.format(name))
 
     thread = threading.Thread(target=give, name="grants", daemon=True)
     thread.start()
