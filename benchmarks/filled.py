@@ -12,8 +12,8 @@ from tests.stage import Stage
 from town.ports import HOST, free_port
 
 WHAT = (
-    "what the settings keep of a year of 100,000 classes a day would be 9,000,000 classes, 9,000,000 of their events and"
-    " 700,000 messages in and out; written into the tables is a ninth of it, with --quick an 81st. The peer is the"
+    "what the settings keep of a year of 100,000 classes a day would be 9,000,000 classes, as many events and 700,000"
+    " messages in and out; written into the tables is a ninth of it, with --quick an 81st. The peer is the"
     " same teacher before that, with empty tables. `/metrics` as Prometheus asks, `lectern status` and `lectern"
     " explain` as people type them, Python's start included"
 )
