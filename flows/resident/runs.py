@@ -21,7 +21,7 @@ from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
 from flows import tries
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.new_run import NewRun
-from flows.resident import groups, questions
+from flows.resident import ended, groups, questions
 from flows.resident.alone import Alone
 from flows.resident.creation import CREATE_S, Creation
 from flows.resident.prefect_client import asking
@@ -140,13 +140,11 @@ class ResidentRuns:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
+        active.verdict = active.verdict or ended.cancelled_before(active.task)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
-            state: State[Any] = (
-                Cancelled(message="cancelled")
-                if active.verdict == "cancelled"
-                else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
-            )
+            again = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
+            state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
             try:
                 await self.client.set_flow_run_state(run.id, state, force=True)
             except AWAY as error:

@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
-from prefect.states import Pending, Running
+from prefect.states import Cancelling, Pending, Running
 from prefect.workers import base
 
 from flows.new_run import NewRun
@@ -208,6 +208,25 @@ def test_a_run_that_was_not_heard_of_shows_what_was_done_without_it(monkeypatch:
     server, id_ = asyncio.run(scene())
     assert server.states == {id_: "Completed"}
     assert set(server.taken) == {id_}
+
+
+def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect lets it not begin, and nobody else says its end: it would be *Cancelling* until the next start."""
+
+    async def refused(_name: str, _run: FlowRun) -> State[Any]:
+        return Cancelling(message="Cancelling from the UI")
+
+    async def scene() -> tuple[Prefect, UUID]:
+        server = Prefect()
+        mine = runs(server)
+        monkeypatch.setattr(mine, "_engine", refused)
+        deployment = mine.created.deployment("booking")
+        run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking c-1", state=Pending())
+        await mine.execute(run)
+        return server, run.id
+
+    server, id_ = asyncio.run(scene())
+    assert server.states == {id_: "Cancelled"}
 
 
 def test_all_orphans_are_adopted_however_many_there_are() -> None:

@@ -1,0 +1,12 @@
+"""How a run has ended by the word of Prefect's engine."""
+
+import asyncio
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+
+def cancelled_before(engine: "asyncio.Task[State[Any] | None]") -> str | None:
+    """The verdict where a run was cancelled before the engine had begun it: nobody else says that it is cancelled."""
+    found = engine.result() if not engine.cancelled() and engine.exception() is None else None
+    return "cancelled" if found is not None and found.is_cancelling() else None
