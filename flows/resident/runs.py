@@ -143,7 +143,7 @@ class ResidentRuns:
         active.verdict = active.verdict or ended.cancelled_before(active.task)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
-            again = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
+            again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
             state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
             try:
                 await self.client.set_flow_run_state(run.id, state, force=True)
