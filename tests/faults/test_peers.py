@@ -11,8 +11,8 @@ from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.timeout(420)
 WITHIN_S = 60.0
-"""Seconds; by design 30 (`make faults-teachers` holds it): a machine that runs much else takes longer."""
-"""Seconds after the death of a teacher until the last booking is answered by the others."""
+"""Seconds after the death of a teacher until the last booking is answered by the others; by design 30, which
+`make faults-teachers` holds: a machine that runs much else takes longer."""
 
 
 @pytest.fixture(scope="module")
