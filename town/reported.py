@@ -32,7 +32,7 @@ class Reported(Table):
             await asyncio.sleep(1.0)  # the streamer's last words are on their way
             faults = await self._differences(taken)
         row.result, row.received_s = "told", round(sum(taken.values()), 1)
-        row.ok, row.why = not faults, "; ".join(faults)
+        row.ok, row.why = bool(taken) and not faults, "; ".join(faults) or ("" if taken else "nothing was aired")
 
     async def _differences(self, taken: dict[str, float]) -> list[str]:
         began, now = (time.strftime("%Y-%m-%d", time.localtime(at)) for at in (time.time() - 600, time.time()))

@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, Running
 
 from flows.new_run import NewRun
-from flows.resident.creation import Creation, wanted
+from flows.resident.creation import REFUSES, Creation, wanted
 from flows.resident.prefect_client import asking
 from lectern.errors import LecternError, TryAgain
 from lectern.runs.pages import clock
@@ -100,9 +103,7 @@ class Alone:
         new = [one for one in self._works.values() if one.run.flow == flow and not one.is_known]
         for first in range(0, len(new), BULK):
             some = [(one, one.end or _at_work(one)) for one in new[first : first + BULK]]
-            async with asyncio.timeout(ASK_S):
-                found = await self._created.bulk(flow, [wanted(one.run, state) for one, state in some])
-            for (one, state), id_ in zip(some, found, strict=True):
+            for (one, state), id_ in zip(some, await self._bulk(flow, some), strict=True):
                 if isinstance(id_, str):
                     self._say(one, id_)
                 elif not state.is_final():
@@ -111,12 +112,26 @@ class Alone:
                     continue
                 self._works.pop(str(one.run.key), None)
 
+    async def _bulk(self, flow: str, some: Sequence[tuple[_Work, State[Any]]]) -> list[UUID | str]:
+        """The id of each run, or why Prefect refuses it; of many, where one is refused, each is asked for alone."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                found = await self._created.bulk(flow, [wanted(one.run, state) for one, state in some])
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in REFUSES:
+                raise
+            found = [str(error)] * len(some)
+        if len(some) == 1 or all(isinstance(one, UUID) for one in found):
+            return found
+        return [id_ for one in some for id_ in await self._bulk(flow, [one])]  # it was one transaction
+
     async def _ended(self, one: _Work, state: State[Any]) -> None:
         """The end of a run that was shown at work, or whose creation was not heard of: by its key there is one."""
         if one.run_id is None:
             run = await self._created.create(one.run, state)
             one.run_id = run.id
-        await self._created.client.set_flow_run_state(one.run_id, state, force=True)
+        with suppress(ObjectNotFound):  # somebody has deleted it
+            await self._created.client.set_flow_run_state(one.run_id, state, force=True)
         self._shown.discard(one.run_id)
         self._works.pop(str(one.run.key), None)
 

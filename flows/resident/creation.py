@@ -27,6 +27,9 @@ CREATE_S = 5.0
 HOST = "host:"
 """What begins the tag by which a run of a shared queue names the host that executes it."""
 
+REFUSES = frozenset({400, 409, 413, 422, 500})
+"""What the API answers where it will not take this, however often it is asked."""
+
 UNHEARD_KEPT = 200
 """Number of runs that are looked for later because Prefect did not say whether it has created them."""
 

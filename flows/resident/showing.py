@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 
 from flows.host import log
-from flows.resident.creation import JSON
+from flows.resident.creation import JSON, REFUSES
 from flows.resident.runs import ResidentRuns
 from lectern.runs import paging
 from lectern.runs.handled import Handled
@@ -17,8 +17,6 @@ from lectern.runs.pages import Page
 
 ASK_S = 30.0
 LINES_AT_ONCE = 500
-REFUSES = frozenset({400, 409, 413, 422, 500})
-"""What the API answers where it will not take this, however often it is asked."""
 
 
 class Showing:

@@ -42,7 +42,7 @@ class Roll:
     """The roll that is called every second; it remembers only what it heard itself."""
 
     host: Teacher
-    not_before: dict[str, float] = field(default_factory=dict)
+    announced_at: dict[str, float] = field(default_factory=dict)
     failures: int = 0
 
     def __post_init__(self) -> None:
@@ -134,9 +134,10 @@ class Roll:
     def _announce(self, name: str, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
         others = heirs(self.host, name, self.host.living_now())
-        if not others or move_key(name) in self.host.busy or time.monotonic() < self.not_before.get(name, 0):
+        now = time.monotonic()
+        if not others or move_key(name) in self.host.busy or now < self.announced_at.get(name, -again_s) + again_s:
             return
-        self.not_before[name] = time.monotonic() + again_s
+        self.announced_at[name] = now
         run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
         self.host.beside.begin(self.host.runs, run, needs_run=True)
 

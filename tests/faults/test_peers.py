@@ -10,9 +10,8 @@ from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.timeout(420)
-WITHIN_S = 60.0
-"""Seconds after the death of a teacher until the last booking is answered by the others; by design 30, which
-`make faults-teachers` holds: a machine that runs much else takes longer."""
+WITHIN_S = 30.0
+"""Seconds after the death of a teacher until the last booking is answered by the others."""
 
 
 @pytest.fixture(scope="module")
