@@ -110,7 +110,7 @@ class Creation:
             failed = [str(one["error"])[:500] for one in results if one["status"] != "CREATED"]
             if not any("locked" in one for one in failed):
                 return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
-            await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S))
+            await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S, jitter=0.5))
         raise TryAgain("the database of the Prefect server is locked")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.host import Host
+from flows.new_run import NewRun
 from flows.streamer import releases, witnesses
 from flows.teacher import moves, roll
 from lectern import errors
@@ -169,6 +170,25 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
         handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
+
+
+def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although what stayed with it when it was lost before is tried again after minutes only."""
+    begun: list[str] = []
+
+    class Beside:
+        def begin(self, _runs: object, run: NewRun, *, needs_run: bool) -> None:
+            assert needs_run
+            begun.append(run.name)
+
+    monkeypatch.setattr(roll, "heirs", lambda *_: [hosts.ALIVE[1]])
+    teacher.beside = cast("Any", Beside())
+    mine = roll.Roll(teacher)
+    for again_s in (roll.TAKEN_AGAIN_S, roll.TAKEN_AGAIN_S, 0.0):
+        mine._announce(hosts.ALIVE[0], again_s)
+    assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
 
 @pytest.mark.parametrize("starts_in_s", [moves.STAY_S / 2, moves.STAY_S * 20], ids=["soon", "tomorrow"])

@@ -154,6 +154,32 @@ def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
     assert run["state"]["message"].startswith("404; done without a run, because Prefect took none, from ")
 
 
+def test_a_run_that_prefect_refuses_hides_no_other() -> None:
+    """Of many in one request, each is asked for alone; the odd one is logged, and not asked for again."""
+
+    async def done() -> None:
+        pass
+
+    class Strict(Back):
+        async def request(self, *given: Any, content: bytes = b"", **how: Any) -> httpx.Response:
+            if any(one["name"] == "odd" for one in json.loads(content)):
+                raise status(422)
+            return await super().request(*given, content=content, **how)
+
+    async def scene() -> Strict:
+        server = Strict()
+        server.error = None
+        mine = ResidentRuns(cast("PrefectClient", server), {"transcode": cast("Any", Flow(done))})
+        mine.created.know({"transcode": uuid4()})
+        for name in ("one", "odd", "other"):
+            await mine.without(NewRun("transcode", {}, name))
+        await mine.alone.show()
+        assert mine.alone.keys() == set()
+        return server
+
+    assert sorted(one["name"] for one in asyncio.run(scene()).taken.values()) == ["one", "other"]
+
+
 def test_work_without_a_run_is_shown_while_it_is_done() -> None:
     """A transcoding takes minutes: when Prefect is back, the UI shows it at work, and then how it ended."""
     begun, go_on = asyncio.Event(), asyncio.Event()
