@@ -30,7 +30,7 @@ BULK = 25
 ASK_S, SAY_EVERY_S = 30.0, 60.0
 
 TAG = "lectern:without-run"
-WHY = "without a run, because Prefect took none"
+WHY = "without a run, because Prefect let none begin"
 
 
 @dataclass

@@ -151,7 +151,7 @@ def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
     (run,) = asyncio.run(scene()).taken.values()
     assert (run["name"], run["state"]["type"]) == ("transcode 7 240P", "FAILED")
     assert set(run["tags"]) == {"record:7", "lectern:without-run"}
-    assert run["state"]["message"].startswith("404; done without a run, because Prefect took none, from ")
+    assert run["state"]["message"].startswith("404; done without a run, because Prefect let none begin, from ")
 
 
 def test_a_run_that_prefect_refuses_hides_no_other() -> None:
