@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout.feed import RECORDING, Feed
+from lectern.playout.feed import Feed
 from lectern.playout.files import Files
 from lectern.playout.journal import Mark
+from lectern.playout.track import RECORDING
 from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -87,6 +88,6 @@ def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_k
         pool.submit(is_open.wait)
         feed = Feed(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, saved, 400.0)
-        found = feed.place(), feed.save()
+        found = feed.track.place(), feed.track.save()
         is_open.set()
     assert found == ((RECORDING, 77, 1000, 0, 0, False, 400), saved)

@@ -105,7 +105,7 @@ class Airing:
         """Bring the entry up to date."""
         rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.as_run.rows)]
         self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
-        began = [one.first_byte_at for one in self._pushes.values() if one.first_byte_at is not None]
+        began = [one.as_run.first_byte_at for one in self._pushes.values() if one.as_run.first_byte_at is not None]
         self.entry.first_byte_at = min(
             [*began, *([self.entry.first_byte_at] if self.entry.first_byte_at else [])], default=None
         )
@@ -136,11 +136,11 @@ class Airing:
             "start": self.entry.lesson.start,
             "end": self.entry.lesson.end,
             "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
-            "position_s": round(best.feed.last_ms / 1000, 3) if best is not None and is_sending else None,
+            "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
             "first_byte_at": self.entry.first_byte_at,
             "why": self.entry.ended or next((one.why for one in pushes if one.why), None),
-            "bytes": sum(one.bytes for one in pushes),
+            "bytes": sum(one.as_run.bytes for one in pushes),
             **self.sums(now),
             "pushes": [
                 {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.backoff.failures}
@@ -156,7 +156,7 @@ class Airing:
         for number, url in enumerate(lesson.push_urls):
             if url not in self._pushes:
                 push = Push(lesson, number, self._station, self._tell)
-                push.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
+                push.as_run.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
                 self._pushes[url] = push
             self._pushes[url].number = number
 

@@ -1,6 +1,10 @@
 """What was really sent of a class: a row for each session and source."""
 
+import time
 from typing import Any
+
+GOOD_S = 1.5
+"""A server may say that publishing has begun, and close at once: only as much media is a proof."""
 
 Row = dict[str, Any]
 """url, session, source, from, to, position_s, sent_s, bytes, open: docs/playout.md says what they are."""
@@ -11,15 +15,31 @@ class AsRun:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self.offset = 0
+        self.sessions = self.bytes = 0
+        self.first_byte_at: float | None = None
+        """Of all its sessions, in epoch seconds."""
+        self._offset = 0
         """Where in its session's bytes the last row begins."""
+        self._media_at: float | None = None
+
+    def begin(self) -> None:
+        """A new session begins."""
+        self.sessions += 1
+        self._media_at = None
+
+    def media_s(self, now: float) -> float:
+        """For how long the session has been sent media; *now* is the even clock's."""
+        return now - self._media_at if self._media_at is not None else 0.0
 
     def note(self, row: Row, last_s: float, offset: int) -> bool:
         """Media were sent, up to *last_s* of the class, the session's bytes up to *offset*.
 
         *row* is how its row would begin, with the `bytes` of this time; returns whether it does.
         """
-        now = row["to"]
+        self.bytes += row["bytes"]
+        if self._media_at is None:
+            self._media_at = time.monotonic()
+            self.first_byte_at = self.first_byte_at or time.time()
         last = self.rows[-1] if self.rows else None
         same = ("url", "session", "source")
         is_new = last is None or not last["open"] or any(last[name] != row[name] for name in same)
@@ -27,11 +47,26 @@ class AsRun:
             self.close()
             last = {**row, "sent_s": 0.0, "open": True}
             self.rows.append(last)
-            self.offset = offset - row["bytes"]
-        last["to"] = now
-        last["bytes"] = offset - self.offset
+            self._offset = offset - row["bytes"]
+        last["to"] = row["to"]
+        last["bytes"] = offset - self._offset
         last["sent_s"] = round(max(0.0, last_s - last["position_s"]), 3)
         return is_new
+
+    def save(self) -> dict[str, Any]:
+        """What the next worker must know of the session, for `resume`."""
+        return {
+            "session": self.sessions,
+            "media_at": self._media_at,
+            "first_byte_at": self.first_byte_at,
+            "row": self.rows[-1] if self.rows else None,
+            "row_offset": self._offset,
+        }
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on where a worker ended."""
+        self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
+        self.rows, self._offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
 
     def close(self) -> None:
         """What was being sent is no longer."""

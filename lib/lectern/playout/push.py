@@ -1,18 +1,15 @@
 """One class to one URL: connects before its second, publishes at it, sends by the clock, comes back after a cut."""
 
-import asyncio
 import socket
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from lectern.playout import link
-from lectern.playout.as_run import AsRun
+from lectern.playout.as_run import GOOD_S, AsRun
 from lectern.playout.backoff import Backoff
 from lectern.playout.batches import BATCH_BYTES, Batches
 from lectern.playout.feed import BEHIND_MS, FROM_THE_START_MS, Feed
 from lectern.playout.journal import Journal
+from lectern.playout.line import Line
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Session
@@ -21,8 +18,6 @@ from lectern.playout.timetable import Lesson
 
 LEAD_S = 3.0
 """A class connects as long before its start, at a moment of its own within the first two thirds."""
-GOOD_S = 1.5
-"""A server may say that publishing has begun, and close at once: only as much media is a proof."""
 BATCHES = 16
 """Of a class, in one tick."""
 SPACING_S = 0.03
@@ -39,20 +34,15 @@ class Push:
         self.target = target(self.url)
         self.state = "waiting"
         self.why: str | None = None
-        self.sessions = self.bytes = 0
         self.backoff = Backoff(station.chance)
         self.as_run = AsRun()
-        self.first_byte_at: float | None = None
         self.behind_s = 0.0
         self.number, self._station, self._tell = number, station, tell
         self.feed = Feed(lesson.files, station.pool, self._feed_tells)
+        self._line = Line(self.target, station, self._went, self.broke_off)
         self._opened = False
-        self._session: Session | None = None
-        self._key = ""
-        self._connecting: asyncio.Task[None] | None = None
         self._zero: float | None = None
-        self._batches = Batches(self.feed)
-        self._media_at: float | None = None
+        self._batches = Batches(self.feed.track)
         self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
 
@@ -83,7 +73,7 @@ class Push:
             self._opened = True
             self.feed.open(max(0.0, position_ms))
         self.feed.look(now.mono, position_ms)
-        if self.feed.over and (self._session is None or self._session.is_clear):
+        if self.feed.over and (self._line.session is None or self._line.session.is_clear):
             return "its recording is over"
         try:
             self._step(now, position_ms)
@@ -98,7 +88,9 @@ class Push:
         self._station.totals.reconnects += 1
         self.why, self.state = why, "trying"
         self._end_session(politely=False)
-        self.say("broke_off", now, session=self.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3))
+        self.say(
+            "broke_off", now, session=self.as_run.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3)
+        )
 
     def change(self, lesson: Lesson, now: Now) -> None:
         """Take over another end or other files."""
@@ -119,27 +111,24 @@ class Push:
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with a session whose worker died; raises Broken."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        self._zero, self._batches.base_ms, self.sessions = saved["zero"], saved["base_ms"], saved["session"]
-        self._media_at, self._key, self._session = saved["media_at"], key, session
-        self.first_byte_at = saved["first_byte_at"]
+        self._zero, self._batches.base_ms = saved["zero"], saved["base_ms"]
+        self.as_run.resume(saved)
         self._opened, self.state = True, "on_air"
-        self.as_run.rows, self.as_run.offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
         self.feed.resume(mark, saved["feed"], self.position_ms(now))
-        self._watch_socket(session)
+        self._line.adopt(key, session)
         session.flush()
 
     # -- what is due ---------------------------------------------------------------------------------------------------
 
     def _step(self, now: Now, position_ms: float) -> None:
-        session = self._session
+        session = self._line.session
         if session is None:
-            has_media = self.feed.reel is not None and self.feed.reel.ready()
-            if self._connecting is not None and self._connecting.done():
-                task, self._connecting = self._connecting, None
-                task.result()  # raises what nobody foresaw
-            if self._connecting is None and self.backoff.is_due(now.mono) and (has_media or position_ms < 0):
+            may_connect = self.feed.has_media or position_ms < 0
+            if not self._line.is_connecting and self.backoff.is_due(now.mono) and may_connect:
                 self.state = "connecting" if self.state == "waiting" else self.state
-                self._connecting = asyncio.get_running_loop().create_task(self._connect())
+                length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
+                name = f"{self.lesson.class_id}\n{self.url}"
+                self._line.connect(name, self.feed.bytes_a_second(length_s), self._notes)
             return
         if now.mono - self._watched_at > _WATCH_S:
             self._watched_at = now.mono
@@ -151,51 +140,14 @@ class Push:
         else:
             session.flush()
 
-    async def _connect(self) -> None:
-        try:
-            trusted = self._station.trusted if self.target.secure else None
-            length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
-            connection = await link.connect(self.target, self.feed.bytes_a_second(length_s), trusted)
-        except (OSError, ValueError) as error:
-            self._connecting = None
-            self.broke_off(link.words(error), Now.read())
-            return
-        self._connecting = None
-        self.sessions += 1
-        self._key = f"{time.monotonic_ns()}\n{self.lesson.class_id}\n{self.url}"
-        self._session = Session(self.target, connection, self._notes)
-        self._station.keep(self._key, self._session)
-        self._zero, self._media_at = None, None
-        self._watch_socket(self._session)
-        with suppress(Broken):  # the next tick finds it, too
-            self._session.flush()
-
     def _publish(self, session: Session, now: Now) -> None:
         """Begin at the class's second, or at once after it: a cut leaves a gap that no tick makes longer."""
-        if now.wall >= self.lesson.start and self.feed.reel is not None:
+        if now.wall >= self.lesson.start and self.feed.track.reel is not None:
             self._zero = now.mono - (now.wall - self.lesson.start)
             session.publish()
 
-    def _watch_socket(self, session: Session) -> None:
-        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
-
-    def _readable(self, session: Session) -> None:
-        if session is not self._session:
-            return
-        now, before = Now.read(), session.step
-        try:
-            session.receive()
-            if session.step is not before:
-                self._went(session, now)
-            elif session.step is not Step.LIVE:
-                session.flush()
-        except Broken as error:
-            self.broke_off(str(error), now)
-        except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
-            self.broke_off(f"a fault of the playout: {type(error).__name__}: {error}", now)
-
     def _went(self, session: Session, now: Now) -> None:
-        """The session is a step further."""
+        """The session is new, or a step further. Raises Broken."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
             self._batches.base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
@@ -203,9 +155,12 @@ class Push:
             session.went_live()
             self._pump(session, now, position_ms)
             return
+        if session.step is Step.SHAKING:
+            self._zero = None
+            self.as_run.begin()
         session.flush()
         if session.step is Step.READY:
-            self.say("connected", now, session=self.sessions)
+            self.say("connected", now, session=self.as_run.sessions)
             self._publish(session, now)
 
     def _pump(self, session: Session, now: Now, position_ms: float) -> None:
@@ -215,7 +170,7 @@ class Push:
         for _ in range(BATCHES):
             if not session.is_clear:
                 return
-            source = self.feed.source
+            source = self.feed.track.source
             size = self._batches.send(session, position_ms)
             if size:
                 self._sent(session, now, size, source)
@@ -225,7 +180,7 @@ class Push:
 
     def _look_behind(self, now: Now, position_ms: float) -> None:
         """What is too late is skipped, to go on at the clock's position."""
-        late_ms = self.feed.behind_ms(position_ms)
+        late_ms = self.feed.track.behind_ms(position_ms)
         self.behind_s = late_ms / 1000
         if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
             self._skipped_at = now.mono
@@ -234,43 +189,31 @@ class Push:
             self.feed.skip(position_ms)
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
-        self.bytes += size
         self._station.totals.bytes += size
-        if self._media_at is None:
-            self._media_at = now.mono
-            self.first_byte_at = self.first_byte_at or time.time()
         name, position_s = ("recording", "slate")[source], round(self.position_ms(now) / 1000, 3)
-        row = {"url": self.number, "session": self.sessions, "source": name, "from": now.wall, "to": now.wall}
+        row = {"url": self.number, "session": self.as_run.sessions, "source": name, "from": now.wall, "to": now.wall}
         row |= {"position_s": position_s, "bytes": size}
-        if self.as_run.note(row, self.feed.last_ms / 1000, session.offset):
+        last_s = self.feed.track.last_ms / 1000
+        if self.as_run.note(row, last_s, session.offset):
             session.note()
-        if not self.is_good and now.mono - self._media_at >= GOOD_S:
+        if not self.is_good and self.as_run.media_s(now.mono) >= GOOD_S:
             self.state = "on_air"
             self.backoff.reset()
             session.note()
-            position_s = round(self.feed.last_ms / 1000, 3)
-            at = self.first_byte_at
-            self.say("on_air", now, session=self.sessions, first_byte_at=at, position_s=position_s)
+            first = self.as_run.first_byte_at
+            self.say("on_air", now, session=self.as_run.sessions, first_byte_at=first, position_s=round(last_s, 3))
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _fence(self) -> None:
         """The lease is over: nothing may come after it, not even what the kernel has."""
-        if self._session is not None or self._connecting is not None:
-            self._end_session(politely=False)
+        self._end_session(politely=False)
         self.state = "no_lease"
         self.backoff.reset()
 
     def _end_session(self, *, politely: bool) -> None:
         self.as_run.close()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            self._connecting = None
-        session, self._session = self._session, None
-        if session is not None:
-            asyncio.get_running_loop().remove_reader(session.connection)
-            session.close(politely=politely)
-            self._station.drop(self._key)
+        self._line.end(politely=politely)
         self._zero = None
 
     def _feed_tells(self, event: str, why: str) -> None:
@@ -281,18 +224,14 @@ class Push:
             self.say("slate", now, why=why, slate=slate, wants_file=self.feed.wants_file)
         else:
             self.say("back", now, why=why, position_s=round(self.position_ms(now) / 1000, 3))
-        if self._session is not None:
-            self._session.note()
+        if self._line.session is not None:
+            self._line.session.note()
 
     def _notes(self) -> dict[str, Any]:
         """What the next worker needs besides the session's own."""
         return {
             "zero": self._zero,
             "base_ms": self._batches.base_ms,
-            "session": self.sessions,
-            "media_at": self._media_at,
-            "first_byte_at": self.first_byte_at,
-            "row": self.as_run.rows[-1] if self.as_run.rows else None,
-            "row_offset": self.as_run.offset,
-            "feed": self.feed.save(),
+            "feed": self.feed.track.save(),
+            **self.as_run.save(),
         }

@@ -1,0 +1,91 @@
+"""A push's line to its receiver: a connection that is being made, then the one session over it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from lectern.playout import link
+from lectern.playout.rtmp.publish import Step
+from lectern.playout.rtmp.url import Target
+from lectern.playout.session import Broken, Session
+from lectern.playout.station import Now, Station
+
+
+class Line:
+    """Calls *went* with a session that is new or a step further, and *broke* with why there is none any more."""
+
+    def __init__(
+        self, target: Target, station: Station, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
+    ) -> None:
+        self.session: Session | None = None
+        self._target, self._station, self._went, self._broke = target, station, went, broke
+        self._key = ""
+        self._connecting: asyncio.Task[None] | None = None
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a connection is being made; raises what nobody foresaw of the last one."""
+        if self._connecting is not None and self._connecting.done():
+            task, self._connecting = self._connecting, None
+            task.result()
+        return self._connecting is not None
+
+    def connect(self, name: str, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+        """Begin to make a connection, of which the kernel queues about *buffer_bytes*.
+
+        *name* is known to whoever takes the session over, *notes* gives what else its journal must keep.
+        """
+        coming = self._connect(name, buffer_bytes, notes)
+        self._connecting = asyncio.get_running_loop().create_task(coming)
+
+    def adopt(self, key: str, session: Session) -> None:
+        """Go on with the session of a worker that died."""
+        self._key, self.session = key, session
+        self._listen(session)
+
+    def end(self, *, politely: bool) -> None:
+        """Give up what there is."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        session, self.session = self.session, None
+        if session is not None:
+            asyncio.get_running_loop().remove_reader(session.connection)
+            session.close(politely=politely)
+            self._station.drop(self._key)
+
+    async def _connect(self, name: str, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+        try:
+            trusted = self._station.trusted if self._target.secure else None
+            connection = await link.connect(self._target, buffer_bytes, trusted)
+        except (OSError, ValueError) as error:
+            self._connecting = None
+            self._broke(link.words(error), Now.read())
+            return
+        self._connecting = None
+        self._key = f"{time.monotonic_ns()}\n{name}"
+        self.session = session = Session(self._target, connection, notes)
+        self._station.keep(self._key, session)
+        self._listen(session)
+        with suppress(Broken):  # the next tick finds it, too
+            self._went(session, Now.read())
+
+    def _listen(self, session: Session) -> None:
+        asyncio.get_running_loop().add_reader(session.connection, self._readable, session)
+
+    def _readable(self, session: Session) -> None:
+        if session is not self.session:
+            return
+        now, before = Now.read(), session.step
+        try:
+            session.receive()
+            if session.step is not before:
+                self._went(session, now)
+            elif session.step is not Step.LIVE:
+                session.flush()
+        except Broken as error:
+            self._broke(str(error), now)
+        except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
+            self._broke(f"a fault of the playout: {type(error).__name__}: {error}", now)

@@ -1,0 +1,131 @@
+"""What a session is sent of one reel: its headers first, then its tags by the class's clock."""
+
+import math
+from typing import Any
+
+from lectern.playout import flv
+from lectern.playout.heads import Heads, Item
+from lectern.playout.journal import Mark
+from lectern.playout.reel import Reel
+
+RECORDING, SLATE = 0, 1
+
+Place = tuple[int, int, int, int, int, bool, int]
+"""*source* to *wrap* of a journal's mark."""
+
+
+class Track:
+    """The reel that is sent now, and how its times lie in the class."""
+
+    def __init__(self) -> None:
+        self.source = RECORDING
+        self.reel: Reel | None = None
+        self.last_ms = 0
+        """Position in the class of what was sent last."""
+        self.shift_ms = 0
+        """Where in the class the reel begins."""
+        self.before_ms = math.inf
+        """From this position on another reel takes over."""
+        self._from_ms, self._awaits_key = 0, False
+        self._heads = Heads()
+        self._resumed: tuple[Place, dict[str, Any]] | None = None
+        """Where the worker before was: all that is known until the file is open again."""
+
+    @property
+    def queued(self) -> bool:
+        """Whether messages wait that belong together."""
+        return bool(self._heads)
+
+    def peek(self, position_ms: float) -> Item | None:
+        """What is to be sent next, once it is due."""
+        if self._heads:
+            return self._heads.first
+        reel = self.reel
+        if position_ms >= self.before_ms:
+            position_ms = self.before_ms - 1
+        while reel is not None and (tag := reel.peek()) is not None:
+            at_ms = tag.time_ms + self.shift_ms
+            if at_ms > position_ms:
+                return None
+            if self._is_wanted(tag.kind, at_ms, tag.body):
+                return Item(tag.kind, at_ms, tag.body)
+            reel.advance()
+        return None
+
+    def advance(self, item: Item) -> bool:
+        """The item that was seen last is in the batch; returns whether it changes what `save` gives."""
+        is_header = self._heads.sent(item)
+        if self._heads:
+            self._heads.next()
+            return True
+        assert self.reel is not None
+        self.reel.advance()
+        self.last_ms = item.at_ms
+        if item.kind == flv.PICTURE and not is_header:
+            self._awaits_key = False
+        return is_header
+
+    def behind_ms(self, position_ms: float) -> float:
+        """How late the next message is."""
+        item = self.peek(position_ms)
+        return position_ms - item.at_ms if item is not None else 0.0
+
+    def put(self, reel: Reel, source: int, shift_ms: int = 0) -> None:
+        """Send *reel* from now on; its headers are to be announced."""
+        if self.reel is not None:
+            self.reel.close()
+        self.reel, self.source, self.shift_ms = reel, source, shift_ms
+        self._from_ms, self._awaits_key = 0, False
+        self._heads.clear()
+
+    def drop(self) -> None:
+        """Send nothing for now."""
+        if self.reel is not None:
+            self.reel.close()
+            self.reel = None
+        self._heads.clear()
+
+    def skip_to(self, position_ms: int) -> None:
+        """Send nothing before the first keyframe from there on."""
+        self._from_ms, self._awaits_key = position_ms, True
+
+    def forget(self) -> None:
+        """A new session has had no headers yet."""
+        self._heads.forget()
+
+    def announce(self, position_ms: float) -> None:
+        """Let the reel's metadata and headers come first, unless the session has had them."""
+        if self.reel is not None:
+            self._heads.announce(self.reel, int(position_ms))
+
+    def resume(self, reel: Reel, mark: Mark, saved: dict[str, Any]) -> None:
+        """Go on where a batch ended."""
+        self.reel, self.source, self.shift_ms = reel, mark.source, mark.shift_ms
+        self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
+        place = mark.source, mark.file, mark.place, mark.shift_ms, mark.from_ms, mark.awaits_key, mark.wrap
+        self._resumed = place, saved
+
+    def place(self) -> Place:
+        """*source* to *wrap* of a journal's mark."""
+        reel = self.reel
+        if reel is None:  # nothing is sent now: whoever goes on looks for the clock's position
+            return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
+        if reel.identity is None and self._resumed is not None:
+            return self._resumed[0]
+        # The wrap may be a tag ahead of the place, which is near enough to tell one turn of 32 bits from another.
+        return self.source, reel.fingerprint, reel.place, self.shift_ms, self._from_ms, self._awaits_key, reel.wrap
+
+    def save(self) -> dict[str, Any]:
+        """Which file is sent, and where its headers lie that are in force, for `resume`."""
+        reel = self.reel
+        if reel is not None and reel.identity is None and self._resumed is not None:
+            return self._resumed[1]
+        headers = {kind: begins for kind, (begins, _) in reel.headers.items()} if reel else {}
+        return {"file": reel.fingerprint if reel else 0, "headers": headers}
+
+    def _is_wanted(self, kind: int, at_ms: int, body: bytes) -> bool:
+        if flv.is_header(kind, body):
+            return not self._heads.had(kind, body)
+        if at_ms < self._from_ms:
+            return False
+        return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)
