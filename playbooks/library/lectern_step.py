@@ -82,26 +82,9 @@ steps:
 """
 
 READERS = ("preflight", "verify", "healthy")
-CHANGERS = (
-    "backup",
-    "deploy",
-    "playout",
-    "open",
-    "window",
-    "rollback",
-    "stop",
-    "alter",
-    "create",
-    "switch",
-    "rekey",
-    "adopt",
-    "config",
-    "env",
-    "reload",
-    "commit",
-)
 SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
 """Steps of the silence, which the process does that `open` has left on the host."""
+CHANGERS = ("backup", "deploy", "playout", "open", "window", "rollback", *(one for one in SILENT if one != "healthy"))
 GRACE_S = 60
 LAST_LINES = 12
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.account import Standing, account, joined, standing, with_word
+from lectern.decide.account import Standing, account, standing
+from lectern.decide.gathered import joined, with_word
 from lectern.facts import AsRun
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Sending, Word

@@ -12,7 +12,7 @@ from lectern.cli import places
 from lectern.cli.places import Place
 from lectern.cli.terms import Json, painted, say
 from lectern.decide import account as decide
-from lectern.decide import tale
+from lectern.decide import gathered, tale
 from lectern.decide.account import Account, Standing
 from lectern.effects.rows import story
 from lectern.effects.rows.tables.look import looking
@@ -75,7 +75,7 @@ def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | 
                 streamer = story.at_streamer(connection, place.settings.name, thing, now)
             else:
                 teacher = story.at_teacher(connection, place.settings.name, thing)
-    found = decide.joined(teacher, streamer)
+    found = gathered.joined(teacher, streamer)
     if found.booked is None and found.cited is None:
         return found, None
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
@@ -83,10 +83,10 @@ def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | 
         if asked is not None:
             return replace(found, sending=asked), None  # whoever sends it says how, whether or not the rest is there
     try:
-        return decide.with_word(found, places.words(here[0].settings)), None
+        return gathered.with_word(found, places.words(here[0].settings)), None
     except LecternError as error:
         rows = " What is said of the streamer is what its rows say, and may be old." if found.cited else ""
-        return decide.with_word(found, None), error.message + rows
+        return gathered.with_word(found, None), error.message + rows
 
 
 def lines(

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lectern.decide.account import Standing, standing, state_sentence, with_word
+from lectern.decide.account import Standing, standing, state_sentence
+from lectern.decide.gathered import with_word
 from lectern.told import Found, Word
 
 MISSED = frozenset({Standing.NOT_ON_AIR, Standing.SILENT, Standing.BROKEN})

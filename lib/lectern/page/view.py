@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from lectern.decide import account as decide
 from lectern.decide import day as hours
-from lectern.decide import tale
+from lectern.decide import gathered, tale
 from lectern.decide.account import Account, Standing
 from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
@@ -121,7 +121,7 @@ def _is_theirs(one: Found, institution: str | None) -> bool:
 
 
 def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[Found, Standing]:
-    known = decide.with_word(found, words)
+    known = gathered.with_word(found, words)
     return known, decide.standing(known, now)
 
 
@@ -158,7 +158,7 @@ def of_class(
     found = story.at_teacher(connection, host, class_id)
     if found.booked is None or viewer.institution not in {None, found.booked.institution}:
         return None
-    known = decide.with_word(found, words)
+    known = gathered.with_word(found, words)
     events = known.events
     if viewer.institution is not None:  # of a rendition, other institutions' classes may be named
         events = [one for one in events if one.class_id == class_id]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.host import durable
+from lectern.rollout.host.supervisor import States
 from lectern.rollout.wanted import Wanted
 
 State = Literal["untouched", "half", "finished", "rolledback"]
@@ -206,3 +207,9 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def states_before(notes: list[Note]) -> States:
+    """What ran before the window, by program, as its first line in the journal says."""
+    begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
+    return {} if begun is None else begun.detail["states"]

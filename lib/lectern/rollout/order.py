@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import transaction
 from lectern.migrations.look import shape
-from lectern.rollout import redis_keys, rollback
+from lectern.rollout import redis_keys
 from lectern.rollout.answer import Answer, Difference
 from lectern.rollout.backup import make, store
 from lectern.rollout.backup.make import Backup
 from lectern.rollout.host import health, switch
 from lectern.rollout.host.supervisor import Beat, Supervisor, no_beat
-from lectern.rollout.journal import Journal
+from lectern.rollout.journal import Journal, states_before
 from lectern.rollout.settings import files
 from lectern.rollout.settings.files import SettingsFile
 from lectern.rollout.takeover import both
@@ -134,7 +134,7 @@ class _Work:
         return self.journal.behind(self.wanted.id) is None
 
     def reload(self, _answer: Answer) -> bool:
-        self.supervisor.begin_anew(rollback.states_before(self.journal.round(self.wanted.id)), self.wanted.program)
+        self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
         return True
 
     def healthy(self, answer: Answer) -> bool:

@@ -13,9 +13,9 @@ from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import wait_until_well
-from lectern.rollout.host.supervisor import States, Supervisor
+from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.interruption import Interruption
-from lectern.rollout.journal import Journal, Note, locked
+from lectern.rollout.journal import Journal, locked, states_before
 from lectern.rollout.settings import files
 from lectern.rollout.standing import Standing
 from lectern.rollout.takeover import both
@@ -244,9 +244,3 @@ def _words(behind_id: str | None) -> str:
 def _version(id_: str) -> str:
     """The version in the name of a rollout: role, version, digest."""
     return id_.partition("-")[2].rpartition("-")[0]
-
-
-def states_before(notes: list[Note]) -> States:
-    """What ran before the window, as its first line in the journal says."""
-    begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
-    return {} if begun is None else begun.detail["states"]

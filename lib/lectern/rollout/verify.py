@@ -13,7 +13,7 @@ from lectern.rollout.backup import database, make, store
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import Health
 from lectern.rollout.host.supervisor import Supervisor
-from lectern.rollout.journal import Journal
+from lectern.rollout.journal import Journal, states_before
 from lectern.rollout.settings import files
 from lectern.rollout.wanted import Wanted
 
@@ -86,7 +86,7 @@ def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     begun = [
         note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")
     ]
-    before = rollback.states_before(begun[-1:])
+    before = states_before(begun[-1:])
     try:
         states = Supervisor(wanted.supervisorctl).states()
     except LecternError as error:

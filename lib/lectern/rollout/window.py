@@ -15,7 +15,7 @@ from lectern.rollout.backup import make
 from lectern.rollout.host import supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
-from lectern.rollout.journal import Journal, locked
+from lectern.rollout.journal import Journal, locked, states_before
 from lectern.rollout.order import Step, order
 from lectern.rollout.wanted import Wanted
 
@@ -110,7 +110,7 @@ class Window:
     def _neighbours(self) -> States:
         """What ran before and is neither the old program nor ours."""
         old = {name for path in self.wanted.old_confs for name in self._programs_in(path)} | {self.wanted.program}
-        states = rollback.states_before(self.journal.round(self.wanted.id))
+        states = states_before(self.journal.round(self.wanted.id))
         return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
 
     def _programs_in(self, conf: Path) -> set[str]:
