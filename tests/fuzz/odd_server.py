@@ -68,7 +68,8 @@ class OddServer(Loopback):
                     await self._answer(reader, writer)
         finally:
             self._serving.discard(task)
-            writer.transport.abort()
+            if not writer.transport.is_closing():
+                writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked = await reader.readuntil(b"\r\n\r\n")
