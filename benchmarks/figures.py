@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import os
 import platform
 import statistics
@@ -124,6 +125,17 @@ def number(value: float | None) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def met(one: dict[str, Any]) -> bool | None:
+    """Whether a figure of the report meets its goal, such as `<= 0.1`, `>= 8,000`, `<= 5 x du`; None without one."""
+    if not one["goal"]:
+        return None
+    sign, wanted, *of = one["goal"].split(" ", 2)
+    value, limit = one["ours"], float(wanted.replace(",", ""))
+    if of:
+        value = one["ratio_to_limit"] if one["ratio_to_limit"] is not None else one["ratio_to_best_peer"]
+    return bool({"<": operator.lt, "<=": operator.le, ">=": operator.ge}[sign](value, limit))
 
 
 def cells(row: str, one: dict[str, Any]) -> tuple[str, ...]:

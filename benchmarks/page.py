@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.figures import COLUMNS, cells, number
+from benchmarks.figures import COLUMNS, cells, met, number
 
 SUMMARY: Mapping[str, str] = MappingProxyType(
     {
@@ -25,12 +25,15 @@ SUMMARY: Mapping[str, str] = MappingProxyType(
         "playout: first byte, worst": "Fifty classes at one second: the last one begins after",
         "playout: memory": "Memory of fifty classes on air",
         "playout: CPU": "Processor of a class on air, a minute",
-        "playout: gap after a cut, p95": "Gap after a cut connection: 95 of 100 are shorter",
-        "playout: gap of a killed worker, worst": "Gap when the process that sends is killed",
+        "playout, cut: gap, p95": "Gap after a cut connection: 95 of 100 are shorter",
+        "playout, worker killed: longest gap": "Gap when the process that sends is killed",
         "report, 100,000 classes": "The report over a month of 100,000 classes",
     }
 )
 """Rows for a reader who has a minute, in plain words."""
+
+WHY: Mapping[str, str] = MappingProxyType({})
+"""Why a goal is not met, and what would meet it, by how its row begins."""
 
 
 def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) -> str:
@@ -40,6 +43,7 @@ def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) ->
         "",
         *_summary(report),
         "",
+        *_not_met(report),
         "## All rows",
         "",
         "Made by `make bench`, which writes it anew. `make bench QUICK=1` takes fewer and smaller rounds, and",
@@ -88,3 +92,15 @@ def _summary(report: dict[str, Any]) -> list[str]:
         limit = "" if one["limit"] is None else f"{number(one['limit'])} {one['unit']}"
         lines.append(f"| {what} | **{number(one['ours'])} {one['unit']}** | {peer} | {limit} | {one['goal']} |")
     return lines
+
+
+def _not_met(report: dict[str, Any]) -> list[str]:
+    """Each goal that was not met, by how much, and why."""
+    short = {row: one for row, one in report.items() if met(one) is False}
+    if not short:
+        return []
+    lines = ["## Goals that are not met", ""]
+    for row, one in short.items():
+        why = next((text for begins, text in WHY.items() if row.startswith(begins)), "")
+        lines.append(f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}. {why}".rstrip())
+    return [*lines, ""]
