@@ -86,6 +86,7 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     out = scene.run("rollout", *newer).assert_ok()
     figure(f"from release to release: {'; '.join(_steps(out.tasks))}")
     assert [host.answer() for host in scene.hosts.values()] == [NEWER, NEWER]
+    assert streamer.airs_with() == NEWER
     assert _columns(streamer) == 1
     assert scene.run("rollout", *newer).assert_ok().changed == {"teacher1": 0, "streamer1": 0}
     _goes_on(scene, class_id)
@@ -93,6 +94,7 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     back = scene.run("rollback", "-e", f"release={NEWER}").assert_ok()
     assert "lectern 2.0.0" in back.output, "it is said what it ends at"
     assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]
+    assert streamer.airs_with() == "2.0.0"
     assert _columns(streamer) == 1, "what the newer release has added stays"
     _goes_on(scene, class_id)
     assert scene.run("verify").assert_ok().changed == {"teacher1": 0, "streamer1": 0}

@@ -8,6 +8,7 @@ from typing import Any
 from lectern.errors import CallAPerson
 from lectern.playout.client import Client, Refused, Unreachable
 from lectern.rollout.answer import Answer
+from lectern.rollout.host import durable
 from lectern.rollout.wanted import Wanted
 from lectern.settings import StreamerSettings
 
@@ -71,21 +72,45 @@ def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
         return Answer(said=[f"The playout is {wanted.version} already."])
     if check:
         return Answer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
+    led = _lead(wanted)
     try:
         asyncio.run(_asked(path, "upgrade"))
     except Refused as error:
+        _lead_back(wanted, led)
         raise CallAPerson(f"The playout was not upgraded: {error}. Classes go on with {before['release']}.") from error
     except Unreachable:
         pass  # the old worker ended, as it should
     after = asyncio.run(_asked(path, "status"))
     if after["release"] == before["release"]:
-        return Answer(said=[f"The playout is {after['release']} still: it is not started out of {wanted.current}."])
+        _lead_back(wanted, led)
+        where = f"it is started neither out of {_link(wanted)} nor out of {wanted.current}"
+        return Answer(said=[f"The playout is {after['release']} still: {where}."])
     taken = after["worker"]["taken_over"] or {}
     told = (
         f"The playout is {after['release']} now: {taken.get('kept', 0)} of {taken.get('sessions', 0)} sessions "
         f"went on, the longest gap was {taken.get('gap_s', 0):.2f} s."
     )
     return Answer(changed=True, said=[told])
+
+
+def _link(wanted: Wanted) -> Path:
+    """The link out of which a provisioned host starts its playout: the next worker is of the release it leads to."""
+    return wanted.root / "playout"
+
+
+def _lead(wanted: Wanted) -> str | None:
+    """Let the link lead to the wanted release; returns where it led, None where it does already or there is none."""
+    link, target = _link(wanted), f"releases/{wanted.version}"
+    before = durable.link_target(link)
+    if before in (None, target) or not (wanted.root / target).is_dir():
+        return None
+    durable.switch_link(link, target)
+    return before
+
+
+def _lead_back(wanted: Wanted, led: str | None) -> None:
+    if led is not None:
+        durable.switch_link(_link(wanted), led)
 
 
 async def _asked(path: Path, do: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A host that is a folder of this machine: a real supervisord as an ordinary child, no Docker, no root."""
 
+import asyncio
 import getpass
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from lectern.playout.client import Client
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
@@ -82,14 +84,25 @@ class LocalHost(Host):
         return Path(self.places.base / "playout")
 
     def air_from_the_release(self) -> None:
-        """Let the playout be that of the link `current`, as its unit starts it: an upgrade finds the next release."""
+        """Let the playout be started out of a link of its own, as `provision` makes it and its unit starts it."""
         assert self._playout is not None
         self._playout.end()
-        venv = Path(self.places.root / "current/venv")
+        root = Path(self.places.root)
+        (root / "playout").symlink_to((root / "current").readlink())
+        venv = root / "playout/venv"
         (program,) = venv.glob("lib/python3*/site-packages/lectern/playout/__main__.py")
         argv = [str(venv / "bin/python"), "-I", "-S", str(program), "holder", "--dir", str(self.playout_dir)]
         argv += ["--socket", str(self.playout_dir / "playout.sock")]
         self._playout = Child(argv, self.environment, Path(self.places.base / "playout.out"))
+
+    def airs_with(self) -> str:
+        """The release of the playout's worker."""
+
+        async def ask() -> str:
+            async with await Client.connect(self.playout_dir / "playout.sock") as client:
+                return str((await client.ask("hello"))["release"])
+
+        return asyncio.run(ask())
 
     def run(
         self, argv: Sequence[str], *, given: bytes = b"", check: bool = True, timeout_s: float = 60.0
