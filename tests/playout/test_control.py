@@ -99,11 +99,14 @@ def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None
 def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
     file = TimetableFile(tmp_path / "timetable.json")
     assert file.read() == {}
-    entry = Entry(lesson(LESSON), [{"from": 1.0}], "over", 3.0)
+    row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
+    row |= {"bytes": 9, "open": False}
+    entry = Entry(lesson(LESSON), [row], "over", 3.0)
     file.write(file.text({"c1": entry}))
     assert file.read() == {"c1": entry}
     rows = json.loads((tmp_path / "timetable.json").read_text())
     rows["classes"].append({"lesson": {"class_id": "odd"}})
+    rows["classes"][0]["as_run"] += [7, {"from": 1.0}, {**row, "to": None}]
     (tmp_path / "timetable.json").write_text(json.dumps(rows))
     assert file.read() == {"c1": entry}
     (tmp_path / "timetable.json").write_text("{")

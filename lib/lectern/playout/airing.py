@@ -71,6 +71,10 @@ class Airing:
         if over is not None and all(one.state == "ended" for one in self._pushes.values()):
             self.end(over, now)
 
+    def rest(self, now: Now) -> None:
+        """Do nothing for a second."""
+        self._idle_until = now.mono + _IDLE_S
+
     def change(self, lesson: Lesson, now: Now) -> None:
         """Take over what is asked for now; what need not be made anew goes on."""
         old, self.entry.lesson = self.entry.lesson, lesson

@@ -73,6 +73,8 @@ class Control:
             answer = {"ok": False, "why": str(error)}
         except (ValueError, RecursionError):
             answer = {"ok": False, "why": "a request is a JSON object"}
+        except Exception as error:  # noqa: BLE001 (one odd request ends no connection, on which others wait)
+            answer = {"ok": False, "why": f"a fault of the playout: {type(error).__name__}: {error}"}
         return {**number, **answer}
 
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:

@@ -96,8 +96,10 @@ class TimetableFile:
         found = {}
         for row in rows:
             try:
-                known = lesson(row["lesson"])
-                entry = Entry(known, list(row["as_run"]), row["ended"], row["first_byte_at"])
+                known, ended = lesson(row["lesson"]), row["ended"]
+                sent = [one for one in row["as_run"] if _is_whole(one)]
+                began = _number(row, "first_byte_at", is_needed=False)
+                entry = Entry(known, sent, None if ended is None else str(ended), began)
             except (BadRequest, KeyError, TypeError):
                 continue
             found[known.class_id] = entry
@@ -125,6 +127,13 @@ def write_durably(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
+    """Whether a row of the as-run has what is calculated with."""
+    numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
+    known = isinstance(row, dict) and isinstance(row.get("source"), str)
+    return known and all(type(row.get(name)) in (int, float) for name in numbers)
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -83,7 +83,11 @@ class Worker:
         """Do what is due for all classes."""
         is_held = self.station.is_held = self.shared.held()
         for airing in list(self.airings.values()):
-            airing.tick(now)
+            try:
+                airing.tick(now)
+            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
+                say(f"{airing.class_id}: a fault of the playout: {type(error).__name__}: {error}")
+                airing.rest(now)
         if self._was_held and not is_held:
             self._tell({"event": "lease_over", "at": now.wall})
         self._was_held = is_held
@@ -143,7 +147,9 @@ class Worker:
             try:
                 gap_s = max(gap_s, self._adopt_one(key, connection, kept_journal, now))
                 kept += 1
-            except (Broken, OSError, ValueError, KeyError):
+            except Exception as error:  # noqa: BLE001 (another release's journal may be odd in any way)
+                if not isinstance(error, Broken):
+                    say(f"a session is not gone on with: {type(error).__name__}: {error}")
                 kernel.reset(connection)
                 connection.close()
                 kept_journal.close()
