@@ -16,6 +16,7 @@ from flows.host import Teacher, log, lost_tag
 from flows.new_run import NewRun
 from flows.teacher.leaving import Leaving
 from flows.tell import tell
+from lectern import errors
 from lectern.backoff import backoff_s
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
@@ -126,6 +127,7 @@ class Roll:
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
+        self.host.goes_on[errors.STREAMER_LOST.number] = time.monotonic()
         if holder is None or holder.lost_at is None:
             others = heirs(self.host, name, self.host.living_now())
             await changed(self.host, lost(name, number, others, movable=movable))

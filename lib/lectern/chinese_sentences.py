@@ -46,6 +46,8 @@ WORDS: Mapping[str, str] = {
 FORMS: Mapping[str, str] = {
     "{n} class": "{n} 节课",
     "{n} classes": "{n} 节课",
+    "of {n} class nobody here knows": "{n} 节课在这里无从得知",
+    "of {n} classes nobody here knows": "{n} 节课在这里无从得知",
     "{n} class should be on air and is not": "{n} 节课应上课而未上课",
     "{n} classes should be on air and are not": "{n} 节课应上课而未上课",
     "{x} in {t} on {y}, {s}": "{x}，{t}后，在 {y}，{s}",

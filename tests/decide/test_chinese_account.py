@@ -110,6 +110,12 @@ def test_the_lines_of_status_are_said_in_chinese() -> None:
     told = {
         "on_air": 2,
         "missing": [{"class_id": "c-9", "why": "not on air: nothing of it was sent yet by streamer1"}],
+        "unknown": [
+            {
+                "class_id": "c-8",
+                "why": "streamer2 has been silent for 40 s: nobody here knows whether the class is on air",
+            }
+        ],
         "next": {"class_id": "c-2", "in_s": 300.0, "streamer": "streamer1", "state": "ready"},
         "bookings": {"ready": 3, "refused": 1},
         "renditions": {"transcoding": 1},

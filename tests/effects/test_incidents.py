@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, event
@@ -101,6 +102,27 @@ def test_what_was_never_told_is_sent_when_redis_is_back_and_counted_once(desk: D
     assert desk.follow_up(1500) == []
     assert desk.send(1500) == [316]
     assert desk.follow_up(1560) == [("resolved", 3)]
+
+
+def test_an_incident_that_is_seen_going_on_is_not_over(desk: Desk) -> None:
+    """A streamer that stays lost, a slate that is still sent: nobody says so again, and it is not resolved."""
+    desk.cry(DISK_FULL, 1000)
+    desk.send(1000)
+    desk.patience = replace(PATIENCE, goes_on=frozenset({DISK_FULL.number}))
+    assert desk.follow_up(2000) == []
+    desk.patience = replace(PATIENCE, lasts_s={DISK_FULL.number: 3600.0})
+    assert desk.follow_up(2000) == []
+    assert desk.follow_up(4600) == [("resolved", 1)]
+
+
+def test_the_newest_message_of_an_incident_is_what_is_shown_of_it(desk: Desk) -> None:
+    desk.cry(DISK_FULL, 1000, class_id="c-first")
+    desk.cry(DISK_FULL, 1001, class_id="c-last")
+    desk.send(1001)
+    with transaction(desk.engine) as connection:
+        (one,) = incidents.open_now(connection, journal)
+    assert one["message"].startswith("c-last")
+    assert one["classes"] == ["c-first", "c-last"]
 
 
 def test_an_incident_that_goes_on_is_escalated_once(desk: Desk) -> None:

@@ -14,11 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
 from lectern.effects import playout_metrics
-from lectern.effects.rows import metrics, schema
+from lectern.effects.rows import events, metrics, schema
+from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import journal, orders, videos
-from lectern.facts import Usage
+from lectern.facts import Event, Usage
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
@@ -106,17 +107,20 @@ def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -
         for class_id, state, start in (
             ("late", "ready", -5),
             ("on", "on air", -5),
+            ("cut", "on air", -5),
             ("soon", "ready", 90),
             ("over", "aired", -9),
         ):
             connection.execute(insert(classes).values(class_id=class_id, video_id="1", state=state))
             connection.execute(insert(tasks).values(class_id=class_id, start_time=now + start, end_time=now + 600))
+        for class_id, what in (("on", "on air"), ("cut", "on air"), ("cut", "push broke off")):
+            events.note(connection, at_streamer.journal, "streamer1", [Event(what, class_id)], now)
         # An old program wrote this one.
         connection.execute(insert(classes).values(class_id="old", video_id="1", state="ready"))
         times = ("2030-01-01 00:00:00", "2030-01-01 01:00:00")
         connection.exec_driver_sql("INSERT INTO task_list (class_id, start_time, end_time) VALUES ('old', ?, ?)", times)
     found = exported(streamer, "streamer")
-    assert found["lectern_classes_not_on_air",] == 1
+    assert found["lectern_classes_not_on_air",] == 2, "also one whose push broke off and did not come back"
     assert found["lectern_pushes_on_air",] == 1
     assert 80 < found["lectern_next_class_seconds",] <= 90
 

@@ -150,6 +150,22 @@ async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, 
     assert "secret-" not in page
 
 
+async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that_are_listed(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
+    now = time.time()
+    book(host, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
+    book(host, *(order(f"d-{n}", "ready", now - 60, streamer="streamer2") for n in range(70)))
+    gone = Word(now, {}, {}, [], 0, 70, silent_s=40.0)
+    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 60), "streamer2": gone}
+    await let_in(client, host)
+    page = (await client.get("/")).text
+    assert '<li class="bad"><b>60</b> should be on air and is not</li>' in page
+    assert '<li class="bad"><b>70</b> not known</li>' in page
+    assert page.count("streamer2 has been silent for 40 s: nobody here knows") >= 50
+
+
 async def test_a_class_has_the_account_that_explain_gives(
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:

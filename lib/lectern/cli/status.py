@@ -85,6 +85,7 @@ def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
     counted = tally(due, said, now)
     found["on_air"] = sum(counted.on_air.values())
     found["missing"] = [asdict(one) for one in counted.missing]
+    found["unknown"] = [asdict(one) for one in counted.unknown]
     found["due"] = len(due)
     found["streamers"] = {
         name: {**beat, **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0))}
@@ -113,7 +114,7 @@ def _streamer(word: Word | None, booked: int, on_air: int) -> dict[str, Any]:
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The same for people."""
-    said = [_on_air(found), *_missing(found["missing"])]
+    said = [_on_air(found), *_missing(found["missing"]), *_missing(found["unknown"])]
     if (following := found["next"]) is not None:
         where = f" on {following['streamer']}" if following["streamer"] else ""
         state = painted(following["state"], None if following["state"] == "ready" else "yellow")
@@ -133,9 +134,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _on_air(found: Mapping[str, Any]) -> str:
-    number = len(found["missing"])
+    number, silent = len(found["missing"]), len(found["unknown"])
     missing = f"; {words.counted(number, 'class', 'classes')} should be on air and {_are(number)} not" if number else ""
-    return f"on air      {words.counted(found['on_air'], 'class', 'classes')}{painted(missing, 'bold red')}"
+    unknown = f"; of {words.counted(silent, 'class', 'classes')} nobody here knows" if silent else ""
+    on_air = words.counted(found["on_air"], "class", "classes")
+    return f"on air      {on_air}{painted(missing, 'bold red')}{painted(unknown, 'yellow')}"
 
 
 def _are(number: int) -> str:

@@ -39,8 +39,9 @@ class Ahead:
 def apply(changes: Changes, one: Settled, row: Underway | None, waiters: Waiters, ahead: Ahead) -> None:
     """What one result comes to."""
     backend = one.result.type or (row and row.backend) or "unknown"
-    changes.transcoded.append((str(backend), "success" if one.result.success else "failed"))
-    why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {one.result.result}"
+    word = "success" if one.result.success else "failed"  # the wire has it in several spellings
+    changes.transcoded.append((str(backend), word))
+    why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {word}"
     url = one.result.transcode_video_url or ""
     match one.outcome:
         case Outcome.SUCCEED if row is not None:
@@ -56,7 +57,7 @@ def apply(changes: Changes, one: Settled, row: Underway | None, waiters: Waiters
         case Outcome.ALARM:
             _unknown(changes, one, waiters.listed)
     detail = f"{one.result.type or 'no type'}: {one.outcome}. {why}"
-    changes.note(f"result: {one.result.result}", stem=one.stem, detail=detail)
+    changes.note(f"result: {word}", stem=one.stem, detail=detail)
     changes.row(one.stem, one.outcome, detail=one.result.message or "")
 
 

@@ -8,12 +8,12 @@ from lectern.decide.account import Standing, standing, state_sentence
 from lectern.decide.gathered import with_word
 from lectern.told import Found, Word
 
-MISSED = frozenset({Standing.NOT_ON_AIR, Standing.SILENT, Standing.BROKEN})
+MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A class that should be on air; *why* is how it stands instead."""
+    """A class that should be on air; *why* is how it stands instead, or why nobody knows."""
 
     class_id: str
     streamer: str | None
@@ -23,16 +23,18 @@ class Missing:
 
 @dataclass(frozen=True)
 class Tally:
-    """The classes whose time it is: how many are on air on each streamer, and those that are not on air."""
+    """The classes whose time it is: how many are on air on each streamer, which are not, and which nobody knows of."""
 
     on_air: Mapping[str, int]
     missing: tuple[Missing, ...]
+    unknown: tuple[Missing, ...]
 
 
 def tally(due: Iterable[Found], words: Mapping[str, Word] | None, now: float) -> Tally:
     """Count the classes that are *due* at *now* (epoch seconds), by what their streamers said last."""
     on_air: Counter[str] = Counter()
     missing: list[Missing] = []
+    unknown: list[Missing] = []
     for one in due:
         found = with_word(one, words)
         known = standing(found, now)
@@ -41,7 +43,9 @@ def tally(due: Iterable[Found], words: Mapping[str, Word] | None, now: float) ->
             on_air[streamer or "?"] += 1
         elif known in MISSED:
             missing.append(Missing(found.class_id, streamer, known, _why(found, known, now)))
-    return Tally(dict(on_air), tuple(missing))
+        elif known is Standing.SILENT:
+            unknown.append(Missing(found.class_id, streamer, known, _why(found, known, now)))
+    return Tally(dict(on_air), tuple(missing), tuple(unknown))
 
 
 def _why(found: Found, known: Standing, now: float) -> str:

@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -50,7 +51,10 @@ class Day:
     lines: Sequence[Line]
     on_air: Sequence[Line] = ()
     missing: Sequence[Line] = ()
+    unknown: Sequence[Line] = ()
+    due: Mapping[Standing, int] = field(default_factory=dict)  # all whose time it is, also those that are not listed
     alarms: Sequence[OpenAlarm] = ()
+    alarms_number: int = 0
     words: Mapping[str, Word] = field(default_factory=dict)
     is_deaf: bool = False  # Redis does not answer
     by_hour: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -59,6 +63,10 @@ class Day:
     def pages(self) -> int:
         """Number of pages that the day's classes fill."""
         return max(1, -(-self.number // ROWS))
+
+    def count(self, *standings: Standing) -> int:
+        """Number of classes whose time it is, and that stand so."""
+        return sum(self.due.get(one, 0) for one in standings)
 
     def of(self, *standings: Standing) -> Sequence[Line]:
         """The shown classes that stand so."""
@@ -95,6 +103,8 @@ def of_day(
         [_line(*_stood(one, words, now), now) for one in found],
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
+        _listed(due, {Standing.SILENT}, now),
+        Counter(standing for _, standing in due),
     )
     return day if institution is not None else _whole(connection, day, words, host)
 
@@ -109,6 +119,7 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, h
         **{
             **vars(day),
             "alarms": alarms[:LISTED],
+            "alarms_number": len(alarms),
             "words": words or {},
             "is_deaf": words is None,
             "by_hour": by_hour,

@@ -3,8 +3,8 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -33,11 +33,16 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: between two tellings of a growing incident, until it is escalated, and of silence until its end."""
+    """Seconds: between two tellings of a growing incident, until it is escalated, and of silence until its end.
+
+    The incidents of the codes *goes_on* are seen going on; of those of *lasts_s* nothing is heard for longer.
+    """
 
     group_s: float
     escalate_s: float
     quiet_s: float
+    goes_on: Collection[int] = ()
+    lasts_s: Mapping[int, float] = field(default_factory=dict)
 
 
 def fold(
@@ -115,7 +120,8 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
 
 
 def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
-    if now - row.last_at >= patience.quiet_s:
+    quiet_s = max(patience.quiet_s, patience.lasts_s.get(row.code, 0.0))
+    if now - row.last_at >= quiet_s and row.code not in patience.goes_on:
         return Stage.RESOLVED
     urgent = row.code in CODES and CODES[row.code].severity is Severity.CRITICAL
     if urgent and row.escalated_at is None and row.number > 1 and now - row.first_at >= patience.escalate_s:
@@ -167,7 +173,7 @@ def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa:
 
 
 def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
-    """The incidents that are not over, oldest first."""
+    """The incidents that are not over, oldest first, each with its newest message."""
     table = journal.incidents
     wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
     return [
@@ -176,7 +182,7 @@ def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
             "count": row.number,
             "first_at": row.first_at,
             "last_at": row.last_at,
-            "message": row.message,
+            "message": _newest(connection, journal, row) or row.message,
             "classes": json.loads(row.classes),
         }
         for row in connection.execute(wanted)

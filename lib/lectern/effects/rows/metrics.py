@@ -17,13 +17,13 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
-from lectern.effects.rows import airings, bookings
+from lectern.effects.rows import airings, bookings, sent
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.facts import Usage
-from lectern.states import AiringState, BookingState, FileState, InboxState, RenditionState
+from lectern.states import BookingState, FileState, InboxState, RenditionState
 
 NO_BOUND = Usage(0, 0)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
@@ -183,12 +183,13 @@ def _cache(connection: Connection, bound: Usage) -> Iterator[Metric]:
 def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     classes = at_streamer.classes
     yield _counted(connection, classes, "state", "lectern_classes", "Classes of this streamer, by state.")
-    pushed = select(func.count()).where(classes.c.state == AiringState.ON_AIR)
-    yield _gauge("lectern_pushes_on_air", "Classes that are pushed now.", connection.execute(pushed).scalar_one())
     # Not in SQL: an old program wrote some times as text.
     live = [one for one in airings.live(connection) if one.end_time > now]
-    missing = sum(one.start_time <= now and one.state is not AiringState.ON_AIR for one in live)
-    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", missing)
+    due = [one for one in live if one.start_time <= now]
+    # By what was told of each last: after a cut, its row says *on air* until its end.
+    pushed = sum(one.on_air for one in sent.sendings(connection, due).values())
+    yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
+    yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
     starts = [one.start_time for one in live if one.start_time > now]
     following = GaugeMetricFamily("lectern_next_class_seconds", "Until the next class begins.")
     if starts:
