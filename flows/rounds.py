@@ -10,6 +10,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}  # monotonic
+        self._fails: dict[str, float] = {}  # since when, monotonic
 
     def come(self, loop: str) -> None:
         """Say that *loop* has come round; raises CancelledError if it was cancelled and the cancel was swallowed.
@@ -23,6 +24,19 @@ class Rounds:
     def note(self, loop: str) -> None:
         """Say only that *loop* has come round: in Python 3.11 a TaskGroup in it can leave a cancel behind."""
         self._at[loop] = time.monotonic()
+
+    def fails(self, loop: str, since: float) -> None:
+        """Say that *loop* has done nothing but fail *since* then (monotonic); it comes round each time it is tried."""
+        self._fails[loop] = since
+
+    def works(self, loop: str) -> None:
+        """Say that *loop* fails no longer."""
+        self._fails.pop(loop, None)
+
+    def failing(self, limit_s: float) -> dict[str, float]:
+        """The loops that have failed for more than *limit_s*, and for how long."""
+        now = time.monotonic()
+        return {loop: now - since for loop, since in self._fails.items() if now - since > limit_s}
 
     def late(self, limit_s: float) -> dict[str, float]:
         """The loops whose last round began more than *limit_s* ago, and how long ago."""

@@ -5,7 +5,7 @@ import time
 import traceback
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -26,17 +26,26 @@ PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError
 """Errors that everybody foresaw: somebody is away for a while."""
 
 
+LASTING = (ResponseError, AuthenticationError)
+"""What Redis refuses by an answer: where it goes on, nobody comes back by waiting."""
+
+
 class MustEnd(CallAPerson):
     """This process cannot go on: another one serves its queue, or its database cannot be written any more."""
 
 
-async def say(host: Host[Any], what: str, error: BaseException, pause_s: float) -> None:
-    """Log that *what* failed and is tried again in *pause_s*; alarm what nobody foresaw. Raises nothing."""
+async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
+    """Log that *what* failed and is tried again in *pause_s*; alarm what nobody foresaw. Raises nothing.
+
+    *lasts*: it has failed for long, so that what Redis refuses is alarmed, too.
+    """
     first = _first(error)
     if disk.takes_nothing(error):
         await _disk(host, what, _said(first))
     elif isinstance(first, PASSING):
         log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(first))
+        if lasts and isinstance(first, LASTING):
+            await alarm(host, what, _said(first))
     else:
         trace = None if isinstance(first, LecternError) else error
         log.error("%s: does not get on: %s; it is tried again", what, words(first), exc_info=trace)

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
@@ -53,9 +54,11 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
     waiting = list(islice(host.alarmed, PORTION))
     if not waiting:
         return
+    events = [event for body in waiting if (event := _event(host.settings, body)) is not None]
     try:
         async with asyncio.timeout(PASS_ON_S):
-            await client.request("POST", "/events", json=[_event(host.settings, body) for body in waiting])
+            if events:
+                await _pass_on(client, events)
     except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return
@@ -64,7 +67,28 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
             host.alarmed.popleft()
 
 
-def _event(settings: Settings, body: str) -> dict[str, object]:
+async def _pass_on(client: PrefectClient, events: list[dict[str, object]]) -> None:
+    """One that Prefect will not take holds up no other."""
+    try:
+        await client.request("POST", "/events", json=events)
+    except httpx.HTTPStatusError as error:
+        if not error.response.is_client_error:
+            raise
+        if len(events) == 1:
+            log.error("prefect: does not take an alarm: %s: %.500r", error, events[0])
+        for one in events if len(events) > 1 else ():
+            await _pass_on(client, [one])
+
+
+def _event(settings: Settings, body: str) -> dict[str, object] | None:
+    try:
+        return _made(settings, body)
+    except (ValueError, LookupError, TypeError) as error:
+        log.error("prefect: an alarm cannot be passed on: %r: %.500s", error, body)
+        return None
+
+
+def _made(settings: Settings, body: str) -> dict[str, object]:
     fields, name = json.loads(body), settings.name
     if settings.lectern_lang == "zh":
         fields["message"] = chinese.message(fields["code"], fields["message"])

@@ -19,6 +19,7 @@ from flows.resident.creation import REFUSES, Creation, wanted
 from flows.resident.prefect_client import asking
 from lectern.errors import LecternError, TryAgain
 from lectern.runs.pages import clock
+from lectern.shown import masked
 
 log = logging.getLogger("lectern")
 KEPT = 1000
@@ -62,7 +63,7 @@ class Alone:
         try:
             found = await work(**run.parameters)
         except Exception as error:
-            _end(one, Failed(message=error.message if isinstance(error, LecternError) else repr(error)))
+            _end(one, Failed(message=error.message if isinstance(error, LecternError) else masked(repr(error))))
             raise
         else:
             _end(one, found if isinstance(found, State) else Completed())
@@ -95,7 +96,7 @@ class Alone:
                     await self._create(flow)
                 for one in [one for one in self._works.values() if one.is_known]:
                     if one.end is not None:
-                        await self._ended(one, one.end)
+                        await self._end_known(one, one.end)
         except TryAgain as error:
             log.info("prefect: %d works without a run are shown later: %s", len(self._works), error.message)
 
@@ -124,6 +125,16 @@ class Alone:
         if len(some) == 1 or all(isinstance(one, UUID) for one in found):
             return found
         return [id_ for one in some for id_ in await self._bulk(flow, [one])]  # it was one transaction
+
+    async def _end_known(self, one: _Work, state: State[Any]) -> None:
+        """End one; one that Prefect refuses holds up no other."""
+        try:
+            await self._ended(one, state)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in REFUSES:
+                raise
+            self._say(one, str(error))
+            self._works.pop(str(one.run.key), None)
 
     async def _ended(self, one: _Work, state: State[Any]) -> None:
         """The end of a run that was shown at work, or whose creation was not heard of: by its key there is one."""

@@ -107,7 +107,11 @@ class Health:
     @staticmethod
     def _standing_still(host: Host[Any]) -> list[str]:
         late = host.rounds.late(max(LATE_S, 3 * host.settings.sweep_interval_s, 3 * host.settings.heartbeat_interval_s))
-        return [f"{loop}: stands still since {seconds:.0f} s" for loop, seconds in late.items()]
+        failing = host.rounds.failing(LATE_S)
+        return [
+            *(f"{loop}: stands still since {seconds:.0f} s" for loop, seconds in late.items()),
+            *(f"{loop}: fails since {seconds:.0f} s, as its log says" for loop, seconds in failing.items()),
+        ]
 
     @staticmethod
     async def _old(host: Host[Any]) -> list[str]:

@@ -17,7 +17,7 @@ from flows.resident.works import Work
 from flows.trouble import MustEnd
 from lectern.backoff import backoff_s
 from lectern.body import Body, as_text
-from lectern.commands import command_of
+from lectern.commands import MAX_BODY_BYTES, command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
@@ -149,7 +149,7 @@ class Intake:
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
         """The command decides which flow handles a message; one that cannot be read goes where its channel goes."""
-        body = Body(as_text(body))
+        body = Body(as_text(body)[: MAX_BODY_BYTES + 1])  # which is malformed for its length; all of it helps nobody
         command = command_of(body)
         if command not in self._groups:
             command = name if name in self._groups else next(iter(self._groups))

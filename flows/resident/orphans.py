@@ -4,7 +4,9 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled
 
 from flows.resident import questions
@@ -37,7 +39,14 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
             else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process died")
         )
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
-        await runs.client.set_flow_run_state(run.id, state, force=True)
+        try:
+            await runs.client.set_flow_run_state(run.id, state, force=True)
+        except httpx.HTTPStatusError as error:  # one that Prefect refuses holds up no other
+            if not error.response.is_client_error:
+                raise
+            log.warning("%s: Prefect does not take its new state: %s", run.name, error)
+        except ObjectNotFound:
+            continue  # somebody has deleted it
     return len(orphans)
 
 

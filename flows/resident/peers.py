@@ -12,6 +12,7 @@ from flows.host import Teacher, log
 from flows.resident import orphans
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
+from flows.resident.works import Work
 from flows.retry import AWAY
 from flows.tell import tell
 from lectern.effects.rows import peers
@@ -50,12 +51,12 @@ class Peers:
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
 
-    async def run(self) -> None:
-        """Look until cancelled; a teacher without its Redis takes nobody for dead, and keeps nothing for itself."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._note(), name="peers, note")
-            group.create_task(self._adopt(), name="peers, adopt")
-            group.create_task(self._look_again_and_again(), name="peers, look")
+    def works(self) -> dict[str, Work]:
+        """What is to be done side by side, by names: whatever fails, the others see that this teacher is there.
+
+        A teacher without its Redis takes nobody for dead, and keeps nothing for itself.
+        """
+        return {"peers": self._look_again_and_again, "peers, note": self._note, "peers, adopt": self._adopt}
 
     async def _note(self) -> None:
         """Go round, whatever this teacher or another writer waits for."""

@@ -226,7 +226,7 @@ class Resident:
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
-            works["peers"] = peers.Peers(host, runs, recorder, lambda: sweeps.sweep(host, handler)).run
+            works |= peers.Peers(host, runs, recorder, lambda: sweeps.sweep(host, handler)).works()
         return works | {
             "streamers": roll.Roll(host).run,
             "readiness": lambda: teacher_readiness.teacher_checks(host),

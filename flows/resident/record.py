@@ -160,18 +160,22 @@ class Recorder:
     async def _show(self, some: Sequence[Page]) -> None:
         for page in some:
             page.is_sealed = True
+        await self._end(some)  # a run that somebody deleted meanwhile is created anew
         if missing := [one for one in some if one.run_id is None]:
             await self._showing.create(missing)
+            await self._end(missing)
         shown = [one for one in some if one.run_id is not None]
-        for page in shown:
-            if page.is_open:
-                await self._showing.end(page)
         await self._showing.lines(shown)
         ids = sorted({id_ for page in some for id_ in page.ids})
         await self._host.commit(inbox.recorded, self._host.journal, ids, time.time())
         for page in some:
             self._pages.remove(page)
         self._tables.extend(page for page in shown if page.rows and page.table[0])
+
+    async def _end(self, some: Sequence[Page]) -> None:
+        for page in some:
+            if page.is_open and page.run_id is not None:
+                await self._showing.end(page)
 
     # -- what a process before this one has left --------------------------------------------------------------------
 

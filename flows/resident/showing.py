@@ -61,16 +61,27 @@ class Showing:
             self._runs.shown.add(found)
 
     async def end(self, page: Page) -> None:
-        """Say how a batch ended that was shown while it was at work."""
-        await self._ask("POST", f"/flow_runs/{page.run_id}/set_state", {"state": page.state(), "force": True})
+        """Say how a batch ended that was shown while it was at work; one whose run was deleted has none any more."""
+        run_id = UUID(page.run_id)
+        try:
+            await self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": page.state(), "force": True})
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            page.run_id = None
         page.is_open = False
-        self._runs.shown.discard(UUID(page.run_id))
+        self._runs.shown.discard(run_id)
 
     async def lines(self, some: Sequence[Page]) -> None:
-        """Send what was logged, at its own times."""
+        """Send what was logged, at its own times; what Prefect will not take is logged."""
         lines = [page.said_line(line) for page in some for line in page.lines]
         for first in range(0, len(lines), LINES_AT_ONCE):
-            await self._ask("POST", "/logs/", lines[first : first + LINES_AT_ONCE])
+            try:
+                await self._ask("POST", "/logs/", lines[first : first + LINES_AT_ONCE])
+            except httpx.HTTPStatusError as error:
+                if not error.response.is_client_error:
+                    raise
+                log.warning("recorder: log lines of %d runs are not shown: %s", len(some), error)
         for page in some:
             page.lines = []
 

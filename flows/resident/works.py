@@ -58,9 +58,10 @@ class Works:
         await self.end(list(self._tasks), within_s)
 
     async def _keep(self, name: str, work: Work) -> object:
-        tries = 0
+        tries, since = 0, 0.0
         while True:
             began = time.monotonic()
+            steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.rounds.works, name)
             try:
                 return await work()
             except MustEnd as error:
@@ -68,13 +69,18 @@ class Works:
                 self.must_end.set()
                 return None
             except Exception as error:  # noqa: BLE001 (whatever it is, the others and what is on air go on)
-                tries = 0 if time.monotonic() - began > STEADY_S else tries + 1
+                now = time.monotonic()
+                tries = 0 if now - began > STEADY_S else tries + 1
+                since = now if tries <= 1 else since
+                self._host.rounds.fails(name, since)
                 pause_s = backoff_s(tries)
-                await trouble.say(self._host, name, error, pause_s)
+                await trouble.say(self._host, name, error, pause_s, lasts=now - since > STEADY_S)
             except asyncio.CancelledError:
                 if name in self._ending:
                     raise
                 pause_s = self._uncancelled(name)
+            finally:
+                steady.cancel()
             if name in self._ending:  # it swallowed its cancel, and failed then
                 return None
             await asyncio.sleep(pause_s)

@@ -16,7 +16,6 @@ from lectern.decide import dead_air as decide
 from lectern.effects.files import store
 from lectern.effects.media.samples import samples
 from lectern.effects.rows import dead_air, events, outbox
-from lectern.errors import LecternError
 from lectern.facts import Airing, Cached, Event
 
 LOOK_EVERY_S = 5.0
@@ -51,7 +50,7 @@ async def look(host: Streamer, row: Cached) -> None:
         warning = await asyncio.to_thread(decide.warning, found)
         loud = "" if found.loudness is None else f", {found.loudness:.0f} LUFS"
         said = warning or f"nothing is black, frozen or silent for long{loud}"
-    except (LecternError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's, and those behind it are looked at)
         log.warning("%s: was not looked through for dead air: %s", row.stem, error)
         warning, said = "", f"it could not be: {error}"
     await host.commit(_note, host, row, warning, said)

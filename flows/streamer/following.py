@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
 from flows.streamer import ends, lost
@@ -16,7 +18,7 @@ from flows.tell import tell
 from lectern import errors
 from lectern.decide import broadcast as decide
 from lectern.effects.rows import airings, metrics
-from lectern.errors import ErrorCode
+from lectern.errors import ErrorCode, TryAgain
 from lectern.facts import Airing
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
@@ -34,6 +36,7 @@ class Following:
         self._host = host
         self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same was told of a class
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
+        self._slate: set[str] = set()  # classes of which the slate is sent, or nothing
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
         self._alarmed: dict[tuple[str, int], float] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for a class
@@ -43,42 +46,37 @@ class Following:
         class_id = event.get("class_id")
         if class_id is None:
             return  # the end of the lease, which the keeper of the lease sees by itself
-        try:
+        async with self._alone(class_id):
             if event["event"] == "ended":
                 await ends.ended(self._host, class_id, {**event, "last": self._why.get(class_id)})
                 self._forget(class_id)
             else:
                 await self._note(class_id, event)
                 await self._look(class_id, event)
-        except DBAPIError as error:
-            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
     async def catch_up(self, status: Mapping[str, Any]) -> None:
         """Take in how a class stands that this process did not follow, or not to now."""
         class_id, state = str(status["class_id"]), status["state"]
-        try:
+        async with self._alone(class_id):
             if state == "ended":
                 await ends.ended(self._host, class_id, status)
             elif state == "on_air":
                 await changed(self._host, _on_air(class_id))
             if state != "ended" and status["slate"]:
+                self._slate.add(class_id)
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
-        except DBAPIError as error:
-            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
     async def look_around(self, now: float) -> None:
         """Raise the alarms that are due, also if nothing happens any more: a server may just not answer."""
-        off = list(self._off_since)
-        try:
-            found = await self._host.look(airings.by_id, off) if off else {}
-        except DBAPIError as error:
-            log.error("%s: is not written down, the class goes on: %s", ", ".join(off), error.orig)
-            return
-        for one in found.values():
-            try:
-                await self._off(one, now)
-            except DBAPIError as error:
-                log.error("%s: is not written down, the class goes on: %s", one.class_id, error.orig)
+        if self._slate:
+            self._host.goes_on[errors.NO_RECORDING.number] = time.monotonic()
+        if self._off_since:
+            self._host.goes_on[errors.AIRING_BROKEN.number] = time.monotonic()
+        for class_id in list(self._off_since):
+            async with self._alone(class_id):
+                one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+                if one is not None:
+                    await self._off(one, now)
 
     async def refused(self, class_id: str, why: str) -> None:
         """The playout does not take a class."""
@@ -86,13 +84,26 @@ class Following:
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all other classes."""
-        for class_id in {key[0] for key in self._said} - set(class_ids):
+        for class_id in ({key[0] for key in self._said} | self._slate) - set(class_ids):
             self._forget(class_id)
+
+    @asynccontextmanager
+    async def _alone(self, class_id: str) -> AsyncIterator[None]:
+        """What goes wrong with one class ends nothing else: all others go on, and the lease is passed on."""
+        try:
+            yield
+        except DBAPIError as error:
+            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
+        except TryAgain:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's)
+            await trouble.say(self._host, f"class {class_id}", error, 0)
 
     def _forget(self, class_id: str) -> None:
         for key in [key for key in self._said if key[0] == class_id]:
             del self._said[key]
         self._off_since.pop(class_id, None)
+        self._slate.discard(class_id)
         self._why.pop(class_id, None)
         self._fetching.pop(class_id, None)
         self._alarmed = {key: at for key, at in self._alarmed.items() if key[0] != class_id}
@@ -134,7 +145,10 @@ class Following:
         elif kind == "behind":
             said = f"it falls behind the clock, and {event['behind_s']:.0f} s of it were skipped"
             await self._alarm(class_id, errors.AIRING_BROKEN, f"{said}: its receiver takes less than it is sent")
+        elif kind == "back":
+            self._slate.discard(class_id)
         elif kind == "slate":
+            self._slate.add(class_id)
             self._why[class_id] = event["why"]
             sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
             await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {event['why']}")
@@ -143,12 +157,10 @@ class Following:
 
     async def _fetch_again(self, class_id: str, why: str) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
-        try:
+        async with self._alone(class_id):
             one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
             if one is not None:
                 await lost.replace(self._host, one.stem, why, on_air=True)
-        except DBAPIError as error:
-            log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
 
     async def _off(self, one: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""

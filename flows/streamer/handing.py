@@ -2,39 +2,36 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
 from flows.playout import NotTaken
 from flows.streamer import by_ffmpeg
 from flows.streamer.following import Following
+from flows.streamer.lessons import Lesson, due, has_password, lesson, live
 from flows.tell import tell
-from lectern import errors, urls
+from lectern import errors, words
 from lectern.backoff import backoff_s
-from lectern.effects.files import store
 from lectern.effects.media import slate
-from lectern.effects.rows import airings, cache
+from lectern.effects.rows import airings
 from lectern.errors import LecternError, TryAgain
-from lectern.facts import Airing, Cached
+from lectern.facts import Airing
 from lectern.playout.client import Client
 from lectern.streamer_changes import StreamerChanges
-
-Lesson = dict[str, Any]
-AHEAD_S = 2 * 3600.0
-"""Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
 
 LOOK_EVERY_S = 3.0
 """Seconds after which the classes are read although none was said to be ready."""
 
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
+
+AGAIN_S = 60.0
+"""Seconds until a class is tried again that could not be handed over for a reason that nobody foresaw."""
 
 _FIRST_S, _MOST_S = 0.05, 1.0
 """Seconds between the first tries to reach the playout, and between those long after."""
@@ -48,6 +45,7 @@ class Handing:
         self._following = Following(host)
         self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
         self._refused: dict[str, Lesson] = {}
+        self._odd: dict[str, float] = {}  # classes, and until when they are passed over, by the even clock
         self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
@@ -130,12 +128,12 @@ class Handing:
             found = await playout.ask("status")
             if hello["lease_until"] > max(playout.until, hello["boot_now"]):
                 playout.until = hello["lease_until"]
-            live = await host.look(_live)
-            self._following.only(live)
+            ours = await host.look(live)
+            self._following.only(ours)
             self._handed.clear()
             self._refused.clear()
             for one in found["classes"]:
-                if one["class_id"] in live:
+                if one["class_id"] in ours:
                     await self._following.catch_up(one)
                 elif one["state"] != "ended":
                     log.info("%s: is not to be aired here any more, the playout is told", one["class_id"])
@@ -174,18 +172,29 @@ class Handing:
     async def _hand_over(self) -> None:
         """Tell the playout the classes that are new or have changed; raises TryAgain where it is not there."""
         host = self._host
-        found = await host.look(_due, time.time())
+        found = await host.look(due, time.time())
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
         self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
         for class_id, (one, row) in found.items():
-            wanted = self._lesson(one, row)
-            if wanted in (self._handed.get(class_id), self._refused.get(class_id)):
+            if time.monotonic() < self._odd.get(class_id, 0.0):
                 continue
-            if host.settings.playout == "ffmpeg" or "@" in urlsplit(one.push_url).netloc:
-                by_ffmpeg.begin(host, one, wanted, self._following)
-                self._handed[class_id] = wanted
-            else:
-                await self._tell(class_id, wanted)
+            try:
+                await self._hand(one, lesson(one, row, host.settings.video_root, self._slate))
+            except (TryAgain, DBAPIError):
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are handed over)
+                self._odd[class_id] = time.monotonic() + AGAIN_S
+                await trouble.say(host, f"class {class_id}", error, AGAIN_S)
+
+    async def _hand(self, one: Airing, wanted: Lesson) -> None:
+        class_id = one.class_id
+        if wanted in (self._handed.get(class_id), self._refused.get(class_id)):
+            return
+        if self._host.settings.playout == "ffmpeg" or has_password(one.push_url):
+            by_ffmpeg.begin(self._host, one, wanted, self._following)
+            self._handed[class_id] = wanted
+        else:
+            await self._tell(class_id, wanted)
 
     async def _tell(self, class_id: str, wanted: Lesson) -> None:
         try:
@@ -197,26 +206,14 @@ class Handing:
         else:
             self._handed[class_id] = wanted
 
-    def _lesson(self, one: Airing, row: Cached | None) -> Lesson:
-        """A class as the playout wants it."""
-        path = Path(row.site) if row and row.site else store.rendition_path(self._host.settings.video_root, one.stem)
-        with suppress(ValueError):
-            return {
-                "class_id": one.class_id,
-                "file": str(path.absolute()),
-                "push_urls": [urls.push(one.push_url).text],
-                "start": one.start_time,
-                "end": one.end_time,
-                "duration_s": row.duration_s if row is not None else None,
-                "slate": self._slate,
-            }
-        return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which it refuses in words
-
     # -- it is not there -----------------------------------------------------------------------------------------------
 
     async def _say_away(self) -> None:
         playout, now = self._host.playout, time.monotonic()
-        if playout.away_s() < ALARM_AFTER_S or now - self._alarmed_at < ALARM_AGAIN_S:
+        if playout.away_s() < ALARM_AFTER_S:
+            return
+        self._host.goes_on[errors.PLAYOUT_AWAY.number] = now
+        if now - self._alarmed_at < ALARM_AGAIN_S:
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
         await changed(self._host, _alarm_away(str(playout.why)))
@@ -224,22 +221,10 @@ class Handing:
         await tell(self._host)
 
 
-def _live(connection: Connection) -> set[str]:
-    """The classes that are to be aired here, or may be again; those whose rows nobody can read among them."""
-    return {one.class_id for one in airings.live(connection)} | airings.unreadable(connection).keys()
-
-
-def _due(connection: Connection, now: float) -> Mapping[str, tuple[Airing, Cached | None]]:
-    """The classes that begin soon, or are on air, each with its rendition."""
-    found = airings.due(connection, now + AHEAD_S, now)
-    rows = cache.by_stem(connection, {one.stem for one in found})
-    return {one.class_id: (one, rows.get(one.stem)) for one in found}
-
-
 def _alarm_away(why: str) -> Decide[StreamerChanges]:
     def go(connection: Connection, changes: StreamerChanges) -> None:
         on_air = airings.due(connection, changes.now, changes.now)
-        said = f"{changes.settings.name}: {why}; {len(on_air)} classes should be on air"
+        said = f"{changes.settings.name}: {why}; {words.counted(len(on_air), 'class', 'classes')} should be on air"
         changes.raise_alarm(errors.PLAYOUT_AWAY, said)
 
     return go

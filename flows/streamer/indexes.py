@@ -8,12 +8,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows.host import Streamer, log
-from flows.streamer.handing import AHEAD_S
+from flows.streamer.lessons import AHEAD_S
 from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.remade import remade
-from lectern.errors import LecternError
 from lectern.facts import Cached
 from lectern.states import FileState
 
@@ -40,7 +39,9 @@ async def make(host: Streamer, failed: dict[str, Seen]) -> None:
             continue
         try:
             await _index(host, row, path)
-        except (LecternError, OSError, DBAPIError) as error:
+        except DBAPIError as error:
+            log.error("%s: its index is not written down, it is made again: %s", row.stem, error.orig)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's, and those behind it are looked at)
             failed[row.stem] = seen
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
         else:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -80,17 +80,24 @@ async def _take(
 
 
 async def remove_files(host: Streamer, gone: Sequence[Idle]) -> None:
-    """Unlink evicted files, then forget their rows."""
+    """Unlink evicted files, then forget their rows; a file that cannot be unlinked is tried again by the sweeper."""
     if not gone:
         return
-    paths = [store.rendition_path(host.settings.video_root, one.stem) for one in gone]
-    await asyncio.to_thread(_unlink, paths)
-    await host.commit(cache.forget, [one.stem for one in gone])
+    paths = {one.stem: store.rendition_path(host.settings.video_root, one.stem) for one in gone}
+    await host.commit(cache.forget, await asyncio.to_thread(_unlinked, paths))
 
 
-def _unlink(paths: Sequence[Path]) -> None:
-    for path in paths:
-        store.remove(path)
+def _unlinked(paths: Mapping[str, Path]) -> list[str]:
+    """Unlink the files of these stems; returns the stems of those that are gone."""
+    done = []
+    for stem, path in paths.items():
+        try:
+            store.remove(path)
+        except OSError as error:
+            log.error("%s: its file cannot be deleted, it is tried again: %s", stem, error)
+        else:
+            done.append(stem)
+    return done
 
 
 def follow(host: Streamer, changes: StreamerChanges) -> None:

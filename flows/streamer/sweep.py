@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
+from flows import trouble
 from flows.handling import Decide, changed, printed
 from flows.host import NOWHERE, Streamer, streamer
 from flows.once import alone
@@ -14,7 +15,7 @@ from flows.streamer import ends
 from flows.streamer.prepare import remove_files
 from flows.tell import tell
 from lectern.effects.rows import airings, cache
-from lectern.errors import TryAgain
+from lectern.errors import LecternError, TryAgain
 from lectern.facts import Airing, Idle
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
@@ -40,8 +41,12 @@ async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
         return await printed("sweep", some, *(f"{one.stem}: its file is removed" for one in evicting))
     await remove_files(host, evicting)
     for one, way in ways:
-        await changed(host, way)
-        host.playout.over(one.class_id)
+        try:
+            await changed(host, way)
+        except (LecternError, LookupError, TypeError, ValueError) as error:  # one odd row holds up no other
+            await trouble.say(host, f"class {one.class_id}", error, 0)
+        else:
+            host.playout.over(one.class_id)
     sent = await tell(host)
     said = f"{len(evicting)} evictions, {len(over)} past their end"
     return Completed(message=said if sent else f"{said}; Redis is away")

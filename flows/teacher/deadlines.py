@@ -8,16 +8,18 @@ from sqlalchemy import Connection
 
 from flows.batch import apart
 from flows.handling import Decide, changed
-from flows.host import Teacher
+from flows.host import Teacher, log
 from flows.teacher import results
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.living import living
+from flows.trouble import words
 from lectern.changes import Changes
 from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Late
 from lectern.effects.rows import bookings, inbox, transcodings
 from lectern.effects.rows.transcodings import Due
+from lectern.stems import stem
 
 RESULTS_FIRST_S = 60.0
 """So long after its deadline a transcoding is timed out although results wait that nobody has read."""
@@ -40,7 +42,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     if not due:
         return []
     alive = await living(host)
-    there = await asyncio.gather(*(ecs.output_there(host, one) for one in due))
+    there = await asyncio.gather(*(_output(host, one) for one in due))
     lists = await results.old_waiters(host, {one.key for one in due})
     late = [Late(one.key, one.backend, _what(host, one, url), url) for one, url in zip(due, there, strict=True)]
     found = await apart(
@@ -49,6 +51,15 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     if not dry_run:
         await results.follow(host, found.done, lists)
     return found.done
+
+
+async def _output(host: Teacher, one: Due) -> str | None:
+    """Where the output is; what nobody foresaw is this rendition's, and the others are settled."""
+    try:
+        return await ecs.output_there(host, one)
+    except Exception as error:  # noqa: BLE001 (an odd answer of a server)
+        log.error("%s: its output cannot be looked for: %s", stem(*one.key), words(error))
+        return None
 
 
 def _what(host: Teacher, one: Due, url: str | None) -> transcode.Overdue:

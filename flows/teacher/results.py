@@ -24,6 +24,8 @@ from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
 from lectern.runs.handled import summary
 from lectern.states import RenditionState
+from lectern.stems import stem
+from lectern.wire import is_name
 
 Lists = Mapping[RenditionKey, list[str]]
 """The class_ids on the Redis waiting lists; the old program's are among them."""
@@ -68,12 +70,20 @@ def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Chan
         waiters = waiters_of(connection, changes, ending, lists)
         loads = bookings.loads(connection, alive, changes.now) if ending else {}
         for one in settled:
-            its = waiters.get(one.key) or Waiters(listed=lists.get(one.key, ()))
+            its = waiters.get(one.key) or Waiters(listed=_readable(one.key, lists))
             decide.apply(changes, one, rows.get(one.key), its, decide.Ahead(loads, changes.now + ecs.DEADLINE_S))
             if one.outcome is transcode.Outcome.IGNORE:
                 log.info("%s: a late, doubled or older result changes nothing", one.stem)
 
     return go
+
+
+def _readable(key: RenditionKey, lists: Lists) -> list[str]:
+    """The class_ids on a waiting list; whatever else somebody has put there goes with the list."""
+    listed = [one for one in lists.get(key, ()) if is_name(one)]
+    if odd := len(lists.get(key, ())) - len(listed):
+        log.warning("redis: the waiting list of %s has %d entries that are no class_id", stem(*key), odd)
+    return listed
 
 
 def waiters_of(
@@ -82,7 +92,7 @@ def waiters_of(
     """Who waits for each of *keys*, in the database and on the lists; the classes of revisions are then known."""
     found: dict[RenditionKey, Waiters] = {}
     for key in keys:
-        listed = lists.get(key, [])
+        listed = _readable(key, lists)
         found[key] = Waiters(bookings.waiting_for(connection, *key), listed, set(bookings.by_id(connection, listed)))
         revised = [one.revises for one in found[key].orders if one.revises is not None]
         changes.learn(bookings.by_id(connection, revised))

@@ -73,7 +73,7 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     Raises Malformed with every fault in words, and with the class_id where one can be read.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Malformed(f"the message has {len(body)} bytes, more than {MAX_BODY_BYTES}")
+        raise Malformed(f"the message is longer than {MAX_BODY_BYTES} bytes")
     try:
         fields = read(body)
     except ValueError as error:

@@ -7,6 +7,7 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from flows.resident import alarms
@@ -47,6 +48,20 @@ def test_thousands_of_alarms_are_passed_on_in_portions_that_prefect_can_take() -
         asyncio.run(alarms._emit(host, cast("Any", quick)))
         assert len(host.alarmed) == left
     assert quick.taken == [alarms.PORTION, 1]
+
+
+def test_an_alarm_that_prefect_refuses_or_nobody_can_read_holds_up_no_other() -> None:
+    class Refusing(Slow):
+        async def request(self, _method: str, path: str, *, json: list[Any]) -> None:
+            if any("odd" in one["payload"]["message"] for one in json):
+                request = httpx.Request("POST", f"http://prefect/api{path}")
+                raise httpx.HTTPStatusError("odd", request=request, response=httpx.Response(422, request=request))
+            self.taken.append(len(json))
+
+    host, server = raised(3), Refusing(0)
+    host.alarmed += ['{"code": 504, "message": "odd", "at": 1.8e9}', "no JSON", '{"message": "without a time"}']
+    asyncio.run(alarms._emit(host, cast("Any", server)))
+    assert (server.taken, len(host.alarmed)) == ([1, 1, 1], 0)
 
 
 def test_an_alarm_that_comes_while_others_are_passed_on_is_passed_on_next() -> None:

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
+from flows import trouble
 from flows.host import Host
 from flows.streamer import ends, following
 from lectern.effects.rows import schema
@@ -118,3 +119,32 @@ async def test_a_class_that_was_not_aired_is_reported_once(
     with reading(host.engine) as connection:
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     assert [body["cmd"] for body in bodies if body["cmd"] != "alarm"] == ["ended"]
+
+
+async def test_a_class_that_was_closed_too_early_is_aired_after_all(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout was away when the sweeper closed it, and says now what it has sent."""
+    monkeypatch.setattr(ends, "tell", nobody)
+    host.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
+    with transaction(host.engine) as connection:
+        connection.execute(update(classes).values(state="broken", message="nobody knows how much of it was sent"))
+    row = {"url": 0, "session": 1, "source": "recording", "from": START, "to": START + 2700, "position_s": 0.0}
+    row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
+    sums = {"sent_s": 2700.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
+    told = {"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums}
+    await following.Following(host).catch_up(told)
+    with reading(host.engine) as connection:
+        assert connection.execute(select(classes.c.state)).scalar_one() == "aired"
+
+
+async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
+    monkeypatch.setattr(trouble, "tell", nobody)
+    one = following.Following(host)
+    await one.catch_up({"class_id": "c-1", "state": "on_air"})
+    await one.take({"event": "behind", "class_id": "c-1", "at": START})
+    (said,) = alarms(host)
+    assert said.startswith("streamer1: class c-1 does not work: KeyError")

@@ -68,6 +68,17 @@ def test_a_loop_that_stands_still_makes_its_host_not_ready(
     assert wrong[0].startswith("streams: stands still since ")
 
 
+def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.Health) -> None:
+    """It comes round each time it is tried, and does nothing."""
+    host.rounds.come("channels")
+    host.rounds.fails("channels", since=-1000.0)
+    status, wrong = said(health)
+    assert status == 503
+    assert wrong[0].startswith("channels: fails since ")
+    host.rounds.works("channels")
+    assert said(health) == (200, [])
+
+
 @pytest.mark.parametrize(("age_s", "status"), [(0, 200), (60, 200), (600, 503)])
 def test_a_message_that_waits_too_long_makes_its_host_not_ready(
     host: Host[Any], health: http.Health, age_s: float, status: int

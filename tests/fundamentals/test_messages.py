@@ -247,7 +247,7 @@ def test_a_class_id_that_is_none_is_not_answered(class_id: object) -> None:
         (b"{}", "cmd is None, not order"),
         (b'{"cmd": ["order"]}', "cmd is ['order'], not order"),
         (b'{"cmd": "cancel", "class_id": "c"}', "cmd is 'cancel', not order"),
-        (b" " * (MAX_BODY_BYTES + 1), f"the message has {MAX_BODY_BYTES + 1} bytes, more than {MAX_BODY_BYTES}"),
+        (b" " * (MAX_BODY_BYTES + 1), f"the message is longer than {MAX_BODY_BYTES} bytes"),
     ],
 )
 def test_what_is_no_message_is_refused_in_a_sentence(body: bytes, said: str) -> None:

@@ -46,6 +46,7 @@ class Prefect:
         self.locked = 0  # how often it will say that its database is
         self.away = False
         self.refuses = ""  # a text in the name or the tags of a run
+        self.takes_no_logs = False
         self.asked = 0
 
     async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
@@ -56,9 +57,13 @@ class Prefect:
         if path.endswith("/bulk"):
             return self._answer(path, {"results": self._create(path.split("/")[2], body)})
         if path.endswith("/set_state"):
-            (run,) = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
-            run["state"] = body["state"]
+            its = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
+            if not its:
+                return self._refused(path, 404)
+            its[0]["state"] = body["state"]
         elif path == "/logs/":
+            if self.takes_no_logs:
+                return self._refused(path, 422)
             self.logs += body
         else:
             self.tables.append(body)
@@ -67,6 +72,11 @@ class Prefect:
     @staticmethod
     def _answer(path: str, body: dict[str, Any]) -> httpx.Response:
         return httpx.Response(200, json=body, request=httpx.Request("POST", f"http://prefect/api{path}"))
+
+    @staticmethod
+    def _refused(path: str, status: int) -> httpx.Response:
+        request = httpx.Request("POST", f"http://prefect/api{path}")
+        raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
 
     def _create(self, deployment: str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert len(asked) <= 100
@@ -333,6 +343,30 @@ async def test_a_batch_at_work_is_shown_while_it_is_and_ends_then(desk: Desk, mo
     assert states == ["Running", "Completed"]
     assert len(desk.prefect.runs) == 1
     assert desk.runs.shown == set()
+
+
+async def test_a_batch_whose_run_was_deleted_while_it_was_at_work_is_shown_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deleted it, or Prefect's database was lost; nothing behind it waits for that."""
+    monkeypatch.setattr(record, "LONG_S", 0.2)
+    desk.takes_s = 0.6
+    handling = asyncio.create_task(desk.handle("c-1"))
+    await asyncio.sleep(0.3)
+    await desk.recorder.tell()
+    assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Running"]
+    desk.prefect.runs.clear()
+    await handling
+    await desk.recorder.tell()
+    assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Completed"]
+    assert (desk.prefect.ids(), desk.unrecorded(), desk.runs.shown) == ([1], 0, set())
+
+
+async def test_log_lines_that_prefect_refuses_keep_no_run_from_being_shown(desk: Desk) -> None:
+    desk.prefect.takes_no_logs = True
+    await desk.handle("c-1")
+    await desk.recorder.tell()
+    assert (desk.prefect.ids(), desk.unrecorded(), desk.prefect.logs) == ([1], 0, [])
 
 
 async def test_memory_is_bounded_and_nothing_is_lost_by_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

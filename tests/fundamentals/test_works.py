@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import ConnectionError as Lost
 from sqlalchemy import select
 
 from flows.host import Host
+from flows.resident import works as works_module
 from flows.resident.works import Works
 from flows.trouble import MustEnd
 from lectern import backoff
@@ -81,6 +84,49 @@ def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], er
     (said,) = alarms(host)
     assert '"code":507' in said
     assert "bad does not work" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [(NoPermissionError("no right to subscribe"), 1), (AuthenticationError("wrong password"), 1), (Lost("away"), 0)],
+)
+def test_what_redis_refuses_for_long_is_alarmed_and_shows_in_health(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch, error: Exception, number: int
+) -> None:
+    """A Redis that is only away is told by others; each makes the work one that does nothing but fail."""
+    monkeypatch.setattr(works_module, "STEADY_S", 0.05)
+
+    async def deaf() -> None:
+        raise error
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"channels": deaf})
+        await until(lambda: "channels" in host.rounds.failing(0.2))
+        await works.end_all(5)
+
+    play(scene())
+    assert len(alarms(host)) == number
+
+
+def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(works_module, "STEADY_S", 0.05)
+    tries: list[str] = []
+
+    async def late() -> None:
+        tries.append("late")
+        if len(tries) < 3:
+            raise RuntimeError("odd")
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"late": late})
+        await until(lambda: host.rounds.failing(0.0))
+        await until(lambda: len(tries) == 3 and not host.rounds.failing(0.0))
+        await works.end_all(5)
+
+    play(scene())
 
 
 def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) -> None:

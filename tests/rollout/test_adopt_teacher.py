@@ -117,7 +117,7 @@ LACKING: dict[str, tuple[str | None, str]] = {
     "no json": ("{", "class:c-1 is no booking: "),
     "an array": ("[]", "class:c-1 is no booking: the message is a JSON list"),
     "no push_url": (json.dumps({"class_id": "c-1"}), "push_url: Field required"),
-    "too long": ("x" * 70_000, "class:c-1 is no booking: the message has 65537 bytes"),
+    "too long": ("x" * 70_000, "class:c-1 is no booking: the message is longer than 65536 bytes"),
     "too deep": ("[" * 60_000, "class:c-1 is no booking: "),
     "of another class": (booking("c-2").to_json(), "class:c-1 is the booking of c-2"),
     "of another rendition": (booking("c-1", video_resolution="480P").to_json(), "its booking is for 6666_480P"),

@@ -49,8 +49,8 @@ def close(changes: StreamerChanges, one: Airing, state: AiringState, message: st
     code = CODES.get(state)
     if one.state in {AiringState.AIRED, AiringState.CANCELLED}:
         return  # released meanwhile
-    if state is AiringState.AIRED and one.state is AiringState.READY:  # it was over before anybody saw it on air
-        one = changes.move(one, AiringState.ON_AIR)
+    if state is AiringState.AIRED and one.state in {AiringState.READY, AiringState.BROKEN}:
+        one = changes.move(one, AiringState.ON_AIR)  # it was over before anybody saw it on air, or closed too early
     after = changes.move(one, state, code, message)
     if changes.now >= one.end_time:  # before its end a person may retry a broken one
         changes.given_up.append(one)

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.order_rows import as_order, as_orders
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
@@ -64,22 +64,16 @@ _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type
 _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
-def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
-    class_id, state, payload, record_id, resolution, *rest = row
-    size = Resolution(resolution) if resolution else None
-    return Order(class_id, BookingState(state), payload, record_id, size, *rest)
-
-
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The bookings of *class_ids* that are known."""
     if not class_ids:
         return {}
-    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
+    return {row.class_id: as_order(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
     """At most a thousand of the bookings that are *such*."""
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(such).limit(1000))]
+    return as_orders(connection.execute(select(*_COLUMNS).where(such).limit(1000)))
 
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
@@ -96,7 +90,7 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
     """The classes that wait for a rendition, in the order they came."""
     wanted = {"record_id": record_id, "resolution": resolution}
-    return [_order(row) for row in connection.execute(_WAITING, wanted)]
+    return as_orders(connection.execute(_WAITING, wanted))
 
 
 def having(connection: Connection, now: float) -> dict[str, int]:
@@ -113,7 +107,7 @@ def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[
 def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     """The not yet ended classes of *streamer*, in the order in which they begin."""
     wanted = (orders.c.streamer == streamer) & orders.c.state.in_(LOADING) & (orders.c.end_time > now)
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time))]
+    return as_orders(connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time)))
 
 
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
@@ -197,7 +191,7 @@ def unready(connection: Connection, received_before: float, now: float, until: f
     open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
     near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
     near &= IS_CLASS
-    return [_order(row) for row in connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near))]
+    return as_orders(connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near)))
 
 
 def latest_payload(connection: Connection, record_id: int) -> str | None:

@@ -1,0 +1,53 @@
+"""The classes of a streamer as its playout wants them."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from lectern import urls
+from lectern.effects.files import store
+from lectern.effects.rows import airings, cache
+from lectern.facts import Airing, Cached
+
+Lesson = dict[str, Any]
+AHEAD_S = 2 * 3600.0
+"""Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
+
+
+def lesson(one: Airing, row: Cached | None, root: Path, slate: str | None) -> Lesson:
+    """A class as the playout wants it; *row* is its rendition, *root* the folder of the cache."""
+    path = Path(row.site) if row and row.site else store.rendition_path(root, one.stem)
+    with suppress(ValueError):
+        return {
+            "class_id": one.class_id,
+            "file": str(path.absolute()),
+            "push_urls": [urls.push(one.push_url).text],
+            "start": one.start_time,
+            "end": one.end_time,
+            "duration_s": row.duration_s if row is not None else None,
+            "slate": slate,
+        }
+    return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which it refuses in words
+
+
+def has_password(push_url: str) -> bool:
+    """Whether a push URL names a user, which the playout does not speak."""
+    with suppress(ValueError):
+        return "@" in urlsplit(push_url).netloc
+    return False  # the playout refuses it in words
+
+
+def live(connection: Connection) -> set[str]:
+    """The classes that are to be aired here, or may be again; those whose rows nobody can read among them."""
+    return {one.class_id for one in airings.live(connection)} | airings.unreadable(connection).keys()
+
+
+def due(connection: Connection, now: float) -> Mapping[str, tuple[Airing, Cached | None]]:
+    """The classes that begin soon, or are on air, each with its rendition."""
+    found = airings.due(connection, now + AHEAD_S, now)
+    rows = cache.by_stem(connection, {one.stem for one in found})
+    return {one.class_id: (one, rows.get(one.stem)) for one in found}

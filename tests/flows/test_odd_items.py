@@ -1,0 +1,216 @@
+"""One odd file, row, message or answer is that item's error: the others of its round are done."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Running
+from sqlalchemy import insert, select, update
+
+from flows import trouble
+from flows.host import Host
+from flows.resident import orphans, questions
+from flows.resident.intake import Intake
+from flows.streamer import dead_air, indexes, prepare, sweep
+from flows.streamer.handing import Handing
+from flows.teacher import deadlines, results
+from flows.teacher.ecs import flow as ecs
+from lectern.commands import MAX_BODY_BYTES
+from lectern.effects.files import store
+from lectern.effects.rows import bookings
+from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, files, tasks
+from lectern.facts import Cached, Idle
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.states import FileState, Resolution
+from tests.faults import hosts
+
+pytestmark = pytest.mark.asyncio
+Streamer = Host[StreamerSettings]
+Teacher = Host[TeacherSettings]
+
+
+async def nobody(_host: object) -> bool:
+    """Hears nothing."""
+    return True
+
+
+@pytest.fixture
+def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
+    monkeypatch.setattr(trouble, "tell", nobody)
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    yield hosts.streamer(engine, root, 10_000_000, 1000)
+    engine.dispose()
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Iterator[Teacher]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+def cached(host: Streamer, *stems: str, state: FileState = FileState.READY) -> None:
+    """Renditions that the database knows."""
+    with transaction(host.engine) as connection:
+        for stem in stems:
+            values = {"state": state, "size_bytes": 9, "duration_s": 60.0, "update_time": time.time()}
+            connection.execute(insert(files).values(id=stem, **values))
+
+
+def on_air(host: Streamer, *class_ids: str) -> None:
+    """Classes that are being aired."""
+    now = time.time()
+    with transaction(host.engine) as connection:
+        for class_id in class_ids:
+            times = {"start_time": now - 60, "end_time": now + 600}
+            url = f"rtmp://push.example/live/{class_id}"
+            connection.execute(insert(tasks).values(class_id=class_id, push_url=url, **times))
+            connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state="on air"))
+
+
+async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_deleted(streamer: Streamer) -> None:
+    cached(streamer, "1", "2", state=FileState.EVICTING)
+    root = streamer.settings.video_root
+    store.rendition_path(root, "1").mkdir(parents=True)  # which no unlink takes away
+    gone = store.rendition_path(root, "2")
+    gone.parent.mkdir()
+    gone.write_bytes(b"x")
+    await prepare.remove_files(streamer, [Idle("1", 9), Idle("2", 9)])
+    assert not gone.exists()
+    with reading(streamer.engine) as connection:
+        assert list(connection.execute(select(files.c.id)).scalars()) == ["1"]
+
+
+async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_air(streamer, "bad", "good")
+    with transaction(streamer.engine) as connection:
+        connection.execute(update(tasks).values(end_time=time.time() - 1000))
+    monkeypatch.setattr(sweep, "tell", nobody)
+    late = sweep.ends.late
+
+    def fails(*_: object) -> None:
+        raise KeyError("odd")
+
+    def odd(class_id: str) -> Any:
+        return fails if class_id == "bad" else late(class_id)
+
+    monkeypatch.setattr(sweep.ends, "late", odd)
+    await sweep._sweep_streamer(streamer, dry_run=False)
+    with reading(streamer.engine) as connection:
+        states = dict(connection.execute(select(classes.c.class_id, classes.c.state)).tuples())
+    assert states == {"bad": "on air", "good": "broken"}
+
+
+async def test_classes_are_handed_over_and_the_lease_is_passed_on_beside_an_odd_one(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody foresaw of one class would end the work on the playout, and with the lease all classes on air."""
+    on_air(streamer, "bad", "good")
+    cached(streamer, "6666")
+    told: list[tuple[str, str]] = []
+
+    async def ask(do: str, **fields: Any) -> dict[str, Any]:
+        told.append((do, str(fields.get("class_id", ""))))
+        if (do, fields.get("class_id")) == ("air", "bad"):
+            raise RecursionError("odd")
+        odd = {"class_id": "bad", "state": "on_air"}  # and not a word more
+        return {"lease_until": 0.0, "boot_now": 0.0, "classes": [odd], "release": "2.0.0"}
+
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    streamer.playout.hold(float("inf"))
+    handing = Handing(streamer)
+    await handing._bring_up_to_date()
+    assert told.count(("air", "good")) == 1
+    assert ("lease", "") in told
+    await handing._hand_over()
+    assert told.count(("air", "bad")) == 1, "it is tried again after a minute"
+
+
+async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_it(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def odd(*_: object) -> Any:
+        raise IndexError("a line of one word")
+
+    monkeypatch.setattr(dead_air, "samples", odd)
+    monkeypatch.setattr(indexes.airable, "looked", odd)
+    on_air(streamer, "c-1")
+    cached(streamer, "6666")
+    path = store.rendition_path(streamer.settings.video_root, "6666")
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    row = Cached("6666", FileState.READY, 0, str(path), None, 9, 60.0)
+    await dead_air.look(streamer, row)
+    failed: dict[str, tuple[int, int]] = {}
+    await indexes.make(streamer, failed)
+    assert failed.keys() == {"6666"}
+
+
+async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: Teacher) -> None:
+    now = time.time()
+    with transaction(teacher.engine) as connection:
+        for class_id, state in (("bad", "lost in thought"), ("good", "placed")):
+            row = {"class_id": class_id, "state": state, "streamer": "streamer1", "payload": "{}", "received_at": now}
+            row |= {"start_time": now, "end_time": now + 60, "updated_at": now}
+            connection.execute(insert(at_teacher.orders).values(**row))
+        found = bookings.where(connection, at_teacher.orders.c.streamer == "streamer1")
+    assert [one.class_id for one in found] == ["good"]
+
+
+async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over() -> None:
+    key = (6666, Resolution.P720)
+    lists = {key: ["c-1", "nul\0", "x" * 251, "", "c-2"]}
+    assert results._readable(key, lists) == ["c-1", "c-2"]
+    assert results._readable((7, Resolution.P720), lists) == []
+
+
+async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def odd(*_: object) -> Any:
+        raise RuntimeError("an answer that nobody foresaw")
+
+    monkeypatch.setattr(ecs, "output_there", odd)
+    one = cast("Any", SimpleNamespace(key=(6666, Resolution.P720)))
+    assert await deadlines._output(teacher, one) is None
+
+
+async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: Teacher) -> None:
+    """A message of 100 MB is malformed; as a whole it would not fit into the dead letters, nor past the answers."""
+    intake = Intake(teacher, cast("Any", None), ["order"], ["order"])
+    arrived = intake._arrived("channel", "order", json.dumps({"cmd": "order", "class_id": "c-1", "x": "y" * 10**7}))
+    assert len(arrived.body) == MAX_BODY_BYTES + 1
+    assert arrived.command == "order"
+
+
+async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [FlowRun(id=uuid4(), flow_id=uuid4(), name="a run", state=Running()) for _ in range(3)]
+    adopted: list[UUID] = []
+
+    async def named(*_: object) -> list[FlowRun]:
+        return left
+
+    async def set_state(run_id: UUID, *_: object, **__: object) -> None:
+        if run_id == left[0].id:
+            request = httpx.Request("POST", "http://prefect/api/flow_runs")
+            raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(409, request=request))
+        adopted.append(run_id)
+
+    monkeypatch.setattr(questions, "named", named)
+    client = SimpleNamespace(set_flow_run_state=set_state)
+    runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
+    assert await orphans.adopt(cast("Any", runs), "pool", "teacher") == 3
+    assert adopted == [one.id for one in left[1:]]
