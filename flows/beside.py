@@ -1,4 +1,4 @@
-"""Begins runs beside the work that asks for them: nobody who handles messages waits for Prefect."""
+"""Begins runs in the background, so that no handling of messages waits for Prefect."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ a Prefect that hangs. Not longer, because nobody sees or cancels such work in th
 
 
 class Beside:
-    """Begins a few runs at a time, each set of parameters once; tries each again, and none for ever."""
+    """Begins a few runs at a time, each set of parameters once, and tries each several times, but not for ever."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}

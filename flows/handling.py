@@ -41,7 +41,7 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
-    """Do it in the transaction of *connection*."""
+    """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
     changes = cast("C", _nothing(host.settings))
     decide(connection, changes)
     if not dry_run:
@@ -77,7 +77,7 @@ async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) 
 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
-    """What *kept* says."""
+    """The message *kept*, parsed, or the error that parsing it raised."""
     try:
         return Came(kept, parse(kept.body, kinds))
     except Exception as error:  # noqa: BLE001 (raised, or buried, when it is this message's turn)
@@ -96,7 +96,7 @@ async def handled(
 
 
 def of_messages(host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M]) -> Decide[C]:
-    """What *decide* makes of those messages that nobody has handled yet; ``changes.orders`` has their classes."""
+    """Let *decide* handle those messages that are not handled yet; ``changes.orders`` has their classes."""
     return partial(_of_messages, host, some, decide)
 
 

@@ -57,7 +57,7 @@ class Host(Generic[S]):
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     left: dict[str, float] = field(
         default_factory=dict
-    )  # the teacher's: when each that said that it goes did, monotonic
+    )  # the teacher's: when each streamer said that it is leaving, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who beat when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
@@ -72,7 +72,7 @@ class Host(Generic[S]):
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     hears: bool = False  # a streamer's: whether its last beat was confirmed
-    blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it hears nobody, or began
+    blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it is cut off, or began
     address: str = ""  # where it answers over HTTP, as other hosts reach it; empty for nowhere
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
@@ -129,7 +129,7 @@ class Host(Generic[S]):
         return await _in_thread(go)
 
     def living_now(self) -> list[str]:
-        """The teacher's: the streamers that it has heard itself of late, by name."""
+        """Of a teacher: the names of the streamers that this process has heard lately."""
         assert isinstance(self.settings, TeacherSettings)
         since = time.monotonic() - self.settings.streamer_lost_after_s
         return sorted(name for name, heard in self.heard.items() if heard >= since)

@@ -16,7 +16,7 @@ ALONE_AFTER_S = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """That the messages *ids* were sent; *write* says so in the transaction of a connection, and may do it twice."""
+    """The note that the messages *ids* were sent; *write* stores it in a transaction, and may be called twice."""
 
     ids: frozenset[int]
     write: Callable[[Connection], object]
@@ -27,7 +27,7 @@ class NotWritten(Exception):
 
 
 class Notes:
-    """Notes that wait. A process that dies before they are written does once more what they are about."""
+    """Notes that wait to be written. If the process dies before that, their messages are sent a second time."""
 
     def __init__(self) -> None:
         self._waiting: list[Note] = []
@@ -42,7 +42,7 @@ class Notes:
         self.came.set()
 
     def ids(self) -> set[int]:
-        """The messages that were sent, whatever the database says yet."""
+        """The messages that were sent although the database does not say so yet."""
         with self._lock:
             return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
 
@@ -72,7 +72,7 @@ class Notes:
         return some
 
     def written(self, some: Sequence[Note]) -> None:
-        """The transaction was committed."""
+        """Forget these notes: their transaction was committed."""
         if some:
             with self._lock:
                 self._waiting = [one for one in self._waiting if one not in some]

@@ -60,7 +60,7 @@ class Playout:
     """Set when classes got ready that the playout does not know."""
 
     watches: dict[str, Watch] = field(default_factory=dict)
-    """By class_id."""
+    """The runs that watch classes, by class_id."""
 
     children: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     """The classes that an ffmpeg of this process airs."""
@@ -133,11 +133,11 @@ class Playout:
     # -- whether it is there -------------------------------------------------------------------------------------------
 
     def is_there(self) -> None:
-        """It answers, and knows what it must know."""
+        """Note that the playout answers, and knows all its classes."""
         self.why, self.away_since = None, math.inf
 
     def is_away(self, why: str) -> None:
-        """It does not answer, or its worker has ended."""
+        """Note that the playout does not answer, or that its worker has ended."""
         self.client = None
         if self.why is None:
             self.away_since = time.monotonic()
@@ -159,7 +159,7 @@ class Playout:
         return True
 
     def over(self, class_id: str) -> None:
-        """The class is over: the run that watches it may end."""
+        """Note that the class is over, so that the run that watches it can end."""
         watch = self.watches.get(class_id)
         if watch is not None:
             watch.over = True

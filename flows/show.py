@@ -20,7 +20,7 @@ from lectern.runs.handled import of_batch
 
 ROWS = 500
 FIRST_AFTER_S = 1.0
-"""Work that is over sooner shows no bar."""
+"""Seconds after which work gets a progress bar."""
 
 PROGRESS_EVERY_S = 4.0
 
@@ -89,8 +89,8 @@ class Progress:
 class Board:
     """The artifacts of one host.
 
-    An artifact that belongs to no run is deleted by nobody, so one a key is made, and then changed: in a year of
-    15-second looks there is one row.
+    Prefect never deletes an artifact that belongs to no run. So each key has one artifact, which is updated: a year
+    of updates every 15 seconds leaves one row.
     """
 
     def __init__(self, client: PrefectClient) -> None:

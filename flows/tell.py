@@ -69,7 +69,7 @@ async def tell(host: Host[Any]) -> bool:
 
 
 async def _send(host: Host[Any], sending: Sequence[Unsent]) -> Sent:
-    """Send; nothing where others share the rows, who wait meanwhile, and Redis does not answer this one soon."""
+    """Send; if teachers share the rows and Redis does not answer this one soon, send nothing: the others wait."""
     if host.settings.shared:
         try:
             async with asyncio.timeout(ANSWERS_S):
@@ -148,7 +148,7 @@ def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
 
 
 def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing], done: Sent, now: float) -> list[Unsent]:
-    """Note what became of a batch that was sent; returns what somebody could hear now for the first time."""
+    """Note what became of a sent batch; returns the messages of which a first part, at least, was delivered now."""
     reached = [one.message for one in batch if not one.folded][: done.number]
     rest = {reached[one.index].id: one for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]

@@ -1,4 +1,4 @@
-"""How messages are tried again: in a smaller company each time, at last alone; then they are given up, and answered."""
+"""How messages are tried again: with fewer others each time, at last alone; then they are given up and answered."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ AWAY = (OperationalError, TryAgain, RedisError, httpx.HTTPError, PrefectExceptio
 
 
 def portions(kept: Sequence[Kept]) -> list[list[Kept]]:
-    """What each run gets: those that never failed together, the others apart from them, the fewer the oftener."""
+    """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
     found: list[list[Kept]] = []
     for failures in sorted({min(one.tries, len(COMPANY)) for one in kept}):
         some = [one for one in kept if min(one.tries, len(COMPANY)) == failures]
@@ -79,7 +79,7 @@ PASSES = ("locked", "busy", "disk i/o", "unable to open", "readonly", "read-only
 
 
 async def is_away(host: Host[Any], error: Exception) -> bool:
-    """Whether somebody was away; a database that answers, and only refuses what is done with a message, is not."""
+    """Whether *error* means that a service is away; a database that answers and only rejects a statement is not."""
     if disk.takes_nothing(error):
         return True
     if not isinstance(error, OperationalError):
@@ -128,7 +128,7 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tupl
 
 
 def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> None:
-    """A dead letter, an alarm that names the class, an event for ``lectern explain``, and an answer to who waits."""
+    """Give up a message: write a dead letter, an alarm, an event for ``lectern explain``, and a due answer."""
     class_id = class_of(one)
     why = f"not handled in {one.tries + 1} runs; see their logs"
     log.error("inbox %d: %s", one.id, why)
@@ -144,7 +144,7 @@ def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> 
 
 
 def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, why: str) -> Outgoing | None:
-    """The word to the platform of a booking, or to the teacher of a prepare, that nothing more will come of it."""
+    """The refusal of a given-up message: to the platform for a booking or change, to the teacher for a prepare."""
     code = errors.NOT_HANDLED.number
     if isinstance(host.settings, TeacherSettings):
         if one.command == "change":

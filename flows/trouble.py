@@ -23,7 +23,7 @@ ALARM_S = 10.0
 """Seconds that an alarm may take to be written down and sent."""
 
 PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError)
-"""Errors that everybody foresaw: somebody is away for a while."""
+"""Expected errors: a service is away for a while."""
 
 
 LASTING = (ResponseError, AuthenticationError)
@@ -35,7 +35,7 @@ class MustEnd(CallAPerson):
 
 
 async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
-    """Log that *what* failed and is tried again in *pause_s*; alarm what nobody foresaw. Raises nothing.
+    """Log that *what* failed and is tried again in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
 
     *lasts*: it has failed for long, so that what Redis refuses is alarmed, too.
     """
@@ -73,7 +73,7 @@ def _put(connection: Connection, host: Host[Any], said: str) -> None:
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
-    """A disk that takes nothing is alarmed past the database."""
+    """Raise an alarm for a full or read-only disk directly on the channel, not by way of the database."""
     log.error("%s: the disk is full or read-only: %s; it is tried again", what, why)
     host.no_room_at = now = time.monotonic()
     if now - host.alarmed_at.get("disk", -AGAIN_AFTER_S) < AGAIN_AFTER_S:

@@ -22,7 +22,7 @@ from town.stack import Stack, running
 from town.table import Row, report
 
 WIDE = 132
-"""Columns of what is no terminal: a log has no edge."""
+"""Width of the table in columns if the output is no terminal."""
 
 console = Console(width=None if sys.stdout.isatty() else WIDE)
 

@@ -18,7 +18,7 @@ def argv(folder: Path, socket: Path) -> list[str]:
 
 
 def _first() -> list[str]:
-    """Where we may, it gets a processor before all others, as its unit on a host says."""
+    """The prefix of the command that gives it priority, if we may, as its unit on a host does."""
     return ["nice", "-n", "-10"] if os.geteuid() == 0 and shutil.which("nice") else []
 
 
@@ -28,6 +28,6 @@ def status(socket: Path) -> dict[str, Any]:
 
 
 async def asked(socket: Path) -> dict[str, Any]:
-    """The same, for who has a loop."""
+    """What the playout says of itself and its classes, for callers with an event loop; raises Unreachable."""
     async with await Client.connect(socket) as client:
         return await client.ask("status")

@@ -29,10 +29,10 @@ _held: list[int] = []  # file descriptors
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens; nobody else is given it while this process lives.
+    """A port of 127.0.0.1 on which no process listens; no other caller gets it while this process lives.
 
-    It stays bound here, without listening. Servers set SO_REUSEADDR and may listen on it all the same, a client is
-    refused as long as none does, and a search that does not set it, as here, passes by, in whichever process it is.
+    It stays bound here, without listening. A server sets SO_REUSEADDR, so it may listen on the port all the same;
+    until then, a client is refused. This search does not set it, in any process, so it skips bound ports.
     """
     for port in random.sample(range(_FIRST, _LAST), k=_LAST - _FIRST):
         found = socket.socket()

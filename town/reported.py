@@ -11,7 +11,7 @@ EXACT_S = 0.2
 """What a class's seconds may differ by: the receiver counts from the first picture to the last, without that one."""
 
 CUT_S = 1.5
-"""The same where the receiver was killed: what was on its way is sent, and not received."""
+"""Seconds of difference if the receiver was killed: what was on its way was sent, and not received."""
 
 TRIES = 15
 

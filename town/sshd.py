@@ -147,7 +147,7 @@ async def _told(process: asyncio.subprocess.Process, session: Session) -> None:
 
 
 def _close_pipes(process: asyncio.subprocess.Process) -> None:
-    """Else the end of *process* is waited for as long as a program that left its group holds the other ends."""
+    """Close our ends of the pipes: a program that left the group may hold the others, and *process* would not end."""
     transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # it has no public name
     for number in range(3):
         pipe = transport.get_pipe_transport(number)

@@ -87,7 +87,7 @@ class Stack:
         await until(lambda: _listens(self.rtmp_port), 30, "the RTMP receiver listens", self.children["receiver"])
 
     async def kill_receiver(self) -> None:
-        """SIGKILL."""
+        """Kill the RTMP receiver, with SIGKILL."""
         child = self.children["receiver"]
         child.process.kill()
         await child.process.wait()

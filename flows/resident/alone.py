@@ -1,4 +1,4 @@
-"""Work that is done without a run because Prefect took none, until a run shows it: there a person tries it again."""
+"""Work that was done without a run because Prefect took none; a run shows it later, and a person can retry it there."""
 
 import asyncio
 import logging
@@ -23,10 +23,10 @@ from lectern.shown import masked
 
 log = logging.getLogger("lectern")
 KEPT = 1000
-"""Number of works that wait to be shown; of more, the oldest ones are not."""
+"""Number of finished works that wait for a run to show them; beyond it, the oldest ones are dropped."""
 
 BULK = 25
-"""Number of runs that are created in one request: a server on SQLite lets nobody else write meanwhile."""
+"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
 
 ASK_S, SAY_EVERY_S = 30.0, 60.0
 
@@ -69,7 +69,7 @@ class Alone:
             _end(one, found if isinstance(found, State) else Completed())
         finally:
             if one.end is None:
-                self._works.pop(key, None)  # cut off: whoever comes next does it again
+                self._works.pop(key, None)  # cut off: the next attempt does it again
             self._forget()
 
     def _forget(self) -> None:
@@ -109,12 +109,12 @@ class Alone:
                     self._say(one, id_)
                 elif not state.is_final():
                     one.is_known, one.run_id = True, id_
-                    self._shown.add(id_)  # nobody executes it, and it is nobody's orphan
+                    self._shown.add(id_)  # no process executes it, and it is no orphan to be taken over
                     continue
                 self._works.pop(str(one.run.key), None)
 
     async def _bulk(self, flow: str, some: Sequence[tuple[_Work, State[Any]]]) -> list[UUID | str]:
-        """The id of each run, or why Prefect refuses it; of many, where one is refused, each is asked for alone."""
+        """The id of each run, or why Prefect refuses it; if a request of many is refused, each is made alone."""
         try:
             async with asyncio.timeout(ASK_S):
                 found = await self._created.bulk(flow, [wanted(one.run, state) for one, state in some])
@@ -137,7 +137,7 @@ class Alone:
             self._works.pop(str(one.run.key), None)
 
     async def _ended(self, one: _Work, state: State[Any]) -> None:
-        """The end of a run that was shown at work, or whose creation was not heard of: by its key there is one."""
+        """Set the end of a run that was shown at work, or of one whose creation was not confirmed, found by its key."""
         if one.run_id is None:
             run = await self._created.create(one.run, state)
             one.run_id = run.id

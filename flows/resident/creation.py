@@ -1,4 +1,4 @@
-"""Runs are created of the deployments of this host, whose ids Prefect may forget."""
+"""Creates runs of this host's deployments, whose ids Prefect may forget."""
 
 import asyncio
 import json
@@ -25,10 +25,10 @@ CREATE_S = 5.0
 """Seconds after which a Prefect server that has not taken a run counts as away."""
 
 HOST = "host:"
-"""What begins the tag by which a run of a shared queue names the host that executes it."""
+"""The prefix of the tag by which a run of a shared queue names the host that executes it."""
 
 REFUSES = frozenset({400, 409, 413, 422, 500})
-"""What the API answers where it will not take this, however often it is asked."""
+"""The status codes with which the API refuses a request for good."""
 
 UNHEARD_KEPT = 200
 """Number of runs that are looked for later because Prefect did not say whether it has created them."""
@@ -48,7 +48,7 @@ class Creation:
         """Set where Prefect does not know the deployments, whose ids must be read anew."""
 
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
-        """Keys of runs that Prefect may have created, which then nobody executes."""
+        """Keys of runs that Prefect may have created, and that no process executes."""
 
         self.tags: tuple[str, ...] = ()
         """What each run is tagged with; set before the first one."""

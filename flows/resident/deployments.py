@@ -132,7 +132,7 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
 
 
 async def _is_paused(client: PrefectClient, pool: str) -> bool:
-    """Whether the queue that each pool has, and that nobody polls, is shown as paused, and not as out of order."""
+    """Whether the pool's default queue, which no worker polls, is paused: otherwise the UI shows it as unhealthy."""
     queue = await client.read_work_queue_by_name(UNUSED, work_pool_name=pool)
     return queue.is_paused
 

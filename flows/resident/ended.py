@@ -7,6 +7,6 @@ from prefect.client.schemas.objects import State
 
 
 def cancelled_before(engine: "asyncio.Task[State[Any] | None]") -> str | None:
-    """The verdict where a run was cancelled before the engine had begun it: nobody else says that it is cancelled."""
+    """The verdict for a run that was cancelled before the engine began it: the engine leaves it in state Cancelling."""
     found = engine.result() if not engine.cancelled() and engine.exception() is None else None
     return "cancelled" if found is not None and found.is_cancelling() else None

@@ -15,7 +15,7 @@ def sources(settings: Settings) -> Mapping[str, Command]:
 
 
 def of(settings: Settings) -> Mapping[str, str]:
-    """The flow of each command; where nobody can read what a message wants, its source says who looks."""
+    """The flow of each command; a message without a known command goes to the flow of its channel or stream."""
     return {name: one.flow for name, one in {**sources(settings), **_taken(settings)}.items()}
 
 

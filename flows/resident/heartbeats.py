@@ -25,7 +25,7 @@ NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
 new runs, too, kept it from taking them."""
 
 BEATS = 3
-"""How many heartbeats in a row must be missing."""
+"""Number of missing heartbeats in a row after which a run is shown as *Silent*."""
 
 
 async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], every_s: float) -> None:

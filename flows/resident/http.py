@@ -31,7 +31,7 @@ START_S = 10.0
 
 
 LATE_S = 60.0
-"""Seconds after which a loop that has not come round stands still."""
+"""Seconds without a round after which a loop counts as standing still."""
 
 AWAY_S = 3.0
 """Seconds that the playout may be away: an upgrade takes less."""
@@ -43,7 +43,7 @@ LOOK_S = 5.0
 """Seconds that the database has to answer."""
 
 FRESH_S = 1.0
-"""Seconds for which what was found is said again."""
+"""Seconds for which a finding is answered again."""
 
 
 class Health:
@@ -82,9 +82,9 @@ class Health:
         return JSONResponse(body, 503 if wrong else 200)
 
     def _lease(self) -> dict[str, object]:
-        """A streamer's: whether it hears the control host, which other streamers ask that do not.
+        """Of a streamer: whether it hears the control host, for other streamers that do not hear it.
 
-        They keep their classes for a while if it does not; so it remembers when it said so.
+        If this one does not hear it either, the others keep their classes for a while; so it notes when it said so.
         """
         host = self._host
         if host is None or not isinstance(host.settings, StreamerSettings):
@@ -124,7 +124,7 @@ class Health:
         return [f"inbox: a message waits since {waits_s:.0f} s"] if waits_s > OLD_S else []
 
     def _unaired(self, host: Host[Any]) -> list[str]:
-        """Why a streamer airs nothing. One that is new has a while until it must hold a lease, and have its playout."""
+        """Why a streamer airs nothing; after its start it has LATE_S seconds to get its lease and its playout."""
         if not isinstance(host.settings, StreamerSettings):
             return []
         wrong, is_new = [], time.time() - self._since < LATE_S

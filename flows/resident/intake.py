@@ -30,7 +30,7 @@ QUEUE_BOUND = 20_000
 BLOCK_MS = 1000
 IDLE_S = 1.0
 HANGS_S = 2.0
-"""A batch that takes longer holds up nobody."""
+"""Seconds after which a batch no longer holds up the next ones."""
 
 AT_WORK = 8
 """Number of batches of a flow that may be at work at the same time: more than one only where some hang."""
@@ -50,7 +50,7 @@ class Intake:
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
         self._claimed: dict[str, list[Kept]] = {flow: [] for flow in self._woken}  # and not handled yet
         self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when it was last looked for others, monotonic
-        self._left = set(self._woken)  # flows of which messages may wait that nobody has claimed
+        self._left = set(self._woken)  # flows that may have unclaimed messages
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
         self._batch: list[Arrived] = []  # what the channels brought, and is not committed
 
@@ -62,7 +62,7 @@ class Intake:
         return found | {f"inbox, {flow}": partial(self._dispatch, flow) for flow in self._woken}
 
     async def close(self, within_s: float) -> None:
-        """At the end: what has reached us is committed, else it would be forgotten; what is at work has a while."""
+        """Commit what the channels brought, which exists nowhere else, and give the batches at work time to end."""
         if self._batch:
             await self._keep()
         left = {task for tasks in self._at_work.values() for task in tasks}
@@ -131,7 +131,7 @@ class Intake:
     async def _read_streams(self) -> None:
         settings = self._host.settings
         streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
-        # What is read and cannot be kept is read by nobody else; so the database has to answer first.
+        # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
         await self._host.commit(inbox.answers, self._host.journal)
         while True:
             self._host.rounds.come("streams")
@@ -175,7 +175,7 @@ class Intake:
         self._claimed_at[flow] = time.monotonic()
         self._left.discard(flow)
         if settings.shared and self._host.redis_away:
-            return []  # nobody would hear what comes of them; another teacher may have its Redis
+            return []  # without Redis no answer could be sent; another teacher may reach it
         found = await self._host.commit(
             inbox.claim,
             self._host.journal,
@@ -190,7 +190,7 @@ class Intake:
         return found
 
     async def _handle(self, flow: str, portion: Sequence[Kept]) -> None:
-        """Handle a portion to its end; one that hangs goes on, and holds up nobody."""
+        """Handle a portion; one that hangs goes on in the background, and does not hold up the next ones."""
         at_work = self._at_work[flow]
         task = asyncio.create_task(self._handler.handle(Handled(flow, portion)))
         at_work.add(task)
@@ -202,7 +202,7 @@ class Intake:
 
 
 async def _soon(event: asyncio.Event) -> bool:
-    """Wait for *event*, but not for long; whether it came."""
+    """Wait for *event* for at most IDLE_S; returns whether it came."""
     try:
         async with asyncio.timeout(IDLE_S):
             return await event.wait()

@@ -1,4 +1,4 @@
-"""The runs that nobody executes: after a crash those of the last process, and those whose creation was not heard of."""
+"""Takes over runs that no process executes: those that a crash left, and those whose creation was not confirmed."""
 
 import logging
 from datetime import UTC, datetime
@@ -19,13 +19,13 @@ LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 
 
 UNTAGGED_S = 60.0
-"""Seconds after which a run of a shared queue that names no host is nobody's: whoever claimed it died of that."""
+"""Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
 
 
 async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
-    """After a crash: the runs that a process left are put to AwaitingRetry or Cancelled.
+    """Set the runs that a crashed process left to AwaitingRetry or Cancelled.
 
-    Of a queue that several hosts share, those of *host* alone; None where the queue is one host's.
+    If several hosts share the queue, only the runs of *host*; None if the queue belongs to one host.
     """
     ours = runs.alive().keys() | runs.shown
     orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in ours]
@@ -58,9 +58,9 @@ def _is_of(run: FlowRun, host: str) -> bool:
 
 
 async def take_unheard(runs: ResidentRuns) -> None:
-    """Execute the runs that Prefect created without our hearing of it: else they look alive for ever.
+    """Execute the runs whose creation Prefect did not confirm: otherwise they would look alive for ever.
 
-    What they were to handle is handled by now, or is handled here: each flow passes over what is done.
+    Their messages may be handled by now: each flow skips what is done.
     """
     for key in runs.alone.keys() & set(runs.created.unheard):
         runs.created.unheard.remove(key)

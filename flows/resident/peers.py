@@ -23,15 +23,15 @@ LOOK_S = 2.0
 """Seconds between two rounds in which a teacher notes that it is there, and sees who else is."""
 
 SILENT = 4
-"""Number of a teacher's rounds without a note of another after which that one counts as dead: its process is, or stands
-still, or has no way to the database. Rounds are counted and not seconds, because a slow machine slows both, and while
-the database is away nobody's silence grows. So what a dead teacher had claimed is free 6 to 12 s after its death."""
+"""Rounds of this teacher without a note of another one, after which that one counts as dead: it ended, stands still, or
+cannot reach the database. Rounds are counted, not seconds: a slow machine slows both teachers, and no silence grows
+while the database is away. So what a dead teacher had claimed is free 6 to 12 s after its death."""
 
 ASKED_S = 5.0
 """Seconds that Redis has to answer."""
 
 AGAIN_S = 30.0
-"""Seconds between two looks at what a dead one has: whoever only stood still may have claimed something since."""
+"""Seconds between two looks at a dead teacher's claims: if it only stood still, it may have claimed more since."""
 
 
 class Peers:
@@ -46,20 +46,20 @@ class Peers:
         self._recorder = recorder
         self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # those of transactions may all wait in a line
         self._noted: Mapping[str, float] = {}  # what each noted last
-        self._rounds: Mapping[str, int] = {}  # since then, of this one
+        self._rounds: Mapping[str, int] = {}  # rounds of this teacher since each other's last note
         self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
 
     def works(self) -> dict[str, Work]:
-        """What is to be done side by side, by names: whatever fails, the others see that this teacher is there.
+        """The loops to run side by side, by name: if one fails, the others still show that this teacher is alive.
 
-        A teacher without its Redis takes nobody for dead, and keeps nothing for itself.
+        A teacher without Redis takes no other for dead, and gives back what it has claimed.
         """
         return {"peers": self._look_again_and_again, "peers, note": self._note, "peers, adopt": self._adopt}
 
     async def _note(self) -> None:
-        """Go round, whatever this teacher or another writer waits for."""
+        """Do the rounds in a thread of their own, which waits for no other writer."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -84,7 +84,7 @@ class Peers:
             try:
                 await self._look()
             except (RedisError, OSError) as error:
-                # What this one has claimed it cannot tell anybody of; the others may.
+                # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 await self._host.commit(peers.free, self._host.settings.name, self._host.settings.name)
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             await asyncio.sleep(LOOK_S)
@@ -112,7 +112,7 @@ class Peers:
         self._recorder.look_back()
 
     async def _adopt(self) -> None:
-        """Take up the runs of the dead, by itself: Prefect may take minutes, and their messages wait for a look."""
+        """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait."""
         settings = self._host.settings
         while True:
             await asyncio.sleep(LOOK_S)

@@ -12,7 +12,7 @@ from lectern.errors import TryAgain
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """Around calls of the API alone; raises TryAgain, whatever is wrong with the answer."""
+    """A context for calls of the API only: raises TryAgain, whatever is wrong with the answer."""
     try:
         yield
     except AWAY as error:

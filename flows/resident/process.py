@@ -55,7 +55,7 @@ from lectern.settings import Settings, StreamerSettings, TeacherSettings
 log = logging.getLogger("lectern")
 
 END_S = 5.0
-"""Seconds that what is left has to end after the drain: runs, works, the last words to Redis."""
+"""Seconds after the drain in which the remaining runs and works must end and the last messages reach Redis."""
 
 SURELY_S = 3.0
 """Seconds after that until the process ends by force. With the default drain it is over before supervisord's KILL."""
@@ -64,8 +64,8 @@ SURELY_S = 3.0
 def serve(settings: Settings) -> int:
     """Run the host's process until SIGTERM or SIGINT; returns its exit code.
 
-    The loop runs in a thread of its own, for Prefect's engine raises on SIGTERM in the main thread. What does not end
-    in its time, whatever it waits for, is ended by force with exit code 1.
+    The loop runs in a thread of its own, because Prefect's engine raises on SIGTERM in the main thread. If the process
+    does not end in time, whatever it waits for, it is ended by force with exit code 1.
     """
     resident = Resident(settings)
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
@@ -180,13 +180,13 @@ class Resident:
         taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):
-                # First of all: until the disk is looked through, nobody shall take us for lost.
+                # First of all: the teacher must not take this streamer for lost while its disk is scanned.
                 keeper = lease.Keeper(host)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host))
             works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})
             gc.collect()
-            gc.freeze()  # what is there now stays: to look through it again and again took a third of a storm
+            gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
             self._health.begins(host)
             ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(works.must_end.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +195,7 @@ class Resident:
             self._health.ends(works.why)
             runs.close()
             until = time.monotonic() + host.settings.drain_timeout_s
-            await works.end(taking, END_S)  # what is not taken now, is taken after the start
+            await works.end(taking, END_S)  # messages left in the inbox are handled after the restart
             await intake.close(END_S / 2)
             await host.beside.close(END_S / 2)
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)

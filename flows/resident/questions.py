@@ -1,4 +1,4 @@
-"""What Prefect is asked of runs; each raises TryAgain where it is away."""
+"""Asks Prefect about runs; each function raises TryAgain while Prefect is away."""
 
 from collections.abc import Sequence
 from uuid import UUID

@@ -35,7 +35,7 @@ class QueueLock:
         self._folder: int | None = None
 
     async def take(self, bus: Bus, stop: asyncio.Event) -> bool:
-        """Wait for it; False where *stop* is set meanwhile. Raises CallAPerson where it cannot be had in a minute."""
+        """Wait for the lock; False if *stop* is set meanwhile. Raises CallAPerson if it is not free within a minute."""
         until = time.monotonic() + START_WAIT_S
         tries = 0
         while True:
@@ -52,7 +52,7 @@ class QueueLock:
                 return False
 
     async def _try(self, bus: Bus) -> str | None:
-        """None where it is ours now, else why it is not."""
+        """Try to take the lock; returns None if it is ours now, else the reason why it is not."""
         try:
             if self._root is not None and not self._take_folder(self._root):
                 return f"another process serves {self._name}: it has {self._root}"

@@ -1,4 +1,4 @@
-"""The recorder: shows in Prefect, afterwards, what was handled; nobody waits for it, and nothing is shown twice."""
+"""The recorder: shows handled messages in Prefect, afterwards and once; no answer waits for it."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ LONG_S = 2.0
 """Seconds after which a batch is shown although it is still at work."""
 
 BULK = 25
-"""Number of runs that are created in one request: a server on SQLite lets nobody else write meanwhile."""
+"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
 
 KEPT = 1000
 """Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""
@@ -60,17 +60,17 @@ class Recorder:
         self._showing = Showing(runs, host.settings.name)
 
     def look_back(self) -> None:
-        """Another host left what it had handled: what no run shows of it is shown here."""
+        """Look through the inbox again: a dead host left handled messages that no run shows; they are shown here."""
         self._is_behind = True
         self._settled_at = time.monotonic() + SETTLED_S
         self._came.set()
 
     def begin(self, batch: Handled) -> None:
-        """A batch is at work."""
+        """Note that a batch is at work."""
         self._at_work.add(batch)
 
     def end(self, batch: Handled) -> None:
-        """It has ended, and is to be shown."""
+        """Note that a batch has ended, so that it is shown."""
         self._at_work.discard(batch)
         try:
             for page in paging.pages_of(batch, self._host.settings.name):
@@ -81,7 +81,7 @@ class Recorder:
         self._came.set()
 
     def drop(self, batch: Handled) -> None:
-        """It was cut off: what it has done is shown after the next start."""
+        """Drop a batch that was cut off: what it has done is shown after the next start."""
         self._at_work.discard(batch)
 
     def _open_pages(self) -> list[Page]:

@@ -1,4 +1,4 @@
-"""Nothing grows for ever: what is done with is forgotten by its age, by a timer, whatever else happens."""
+"""Deletes old rows by a timer, whatever else happens, so that no table grows for ever."""
 
 import asyncio
 import time
@@ -64,6 +64,6 @@ def _rules(host: Host[Any], now: float) -> list[Rule]:
 
 
 def _forget_small(connection: Connection, now: float, keep_s: float) -> None:
-    """What is few rows in any case."""
+    """Forget old rows of the tables that are small in any case."""
     cancels.prune(connection, now)
     peers.forget(connection, now - keep_s)

@@ -28,17 +28,17 @@ def _of_a_run(_record: logging.LogRecord) -> bool:
 
 
 def _no_crash(record: logging.LogRecord) -> bool:
-    """A run that we end ourselves, for a cancel or the end of the process, is called a crash by the engine."""
+    """A filter that drops the engine's report of a crash: we end such runs ourselves, for a cancel or at the end."""
     return "Execution was cancelled by the runtime environment" not in record.getMessage()
 
 
 def _tried_again(details: RetryDetails) -> None:
-    """What the library says of it by itself is a line without the thing and without the reason."""
+    """Log a retry with its subject and its reason, both of which the library's own line lacks."""
     log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
 
 
 def set_up() -> None:
-    """Pass the lines of runs on; they are sent in batches by a thread of Prefect's, which waits for nobody."""
+    """Pass the lines of runs on to Prefect, whose thread sends them in batches."""
     all_alike()
     set_on_retry_hooks([_tried_again])
     logging.getLogger("prefect.flow_runs").addFilter(_no_crash)

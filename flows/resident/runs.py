@@ -32,7 +32,7 @@ from lectern.runs.handled import of_batch
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
-"""How often the server is asked whether somebody cancelled one of our runs."""
+"""Seconds between two questions to the server whether one of our runs was cancelled."""
 
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
@@ -59,10 +59,10 @@ class ResidentRuns:
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._draining = False
         self.shown: set[UUID] = set()
-        """Runs that show what is at work without one: they are nobody's orphans."""
+        """Runs that only show work that is done without a run: they are no orphans to be taken over."""
 
         self.alone = Alone(self.created, self.shown)
-        # Runs begin in this context, not in that of the run which started them: they are nobody's subflows.
+        # Runs begin in this context, not in that of the run which started them: they must not become its subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None
 
@@ -165,7 +165,7 @@ class ResidentRuns:
         return found if isinstance(found, State) else None
 
     async def _own(self, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Of the inbox only what is this flow's: after a restore, an old run's ids are messages of other flows."""
+        """*parameters* with this flow's inbox ids only: after a restore, an old run's ids may be of other flows."""
         text = parameters.get("inbox_ids")
         if self.host is None or not isinstance(text, str):
             return parameters

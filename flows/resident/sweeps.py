@@ -17,7 +17,7 @@ from lectern.settings import TeacherSettings
 
 
 async def sweeps(host: Host[Any], handler: Handler) -> None:
-    """Sweep as often as is set, and at each deadline, where there is anything to do."""
+    """Sweep every `sweep_interval_s` seconds and at each deadline, if anything is to be done."""
     while True:
         host.rounds.come("sweeps")
         await asyncio.sleep(await _until(host))
@@ -25,7 +25,7 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
 
 
 async def sweep(host: Host[Any], handler: Handler) -> None:
-    """Sweep now, if there is anything to do, and nobody else who shares the rows does it."""
+    """Sweep now, if anything is to be done and no other teacher that shares the rows does it."""
     if await due(host) and await _is_ours(host):
         await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
 
@@ -47,7 +47,7 @@ async def _until(host: Host[Any]) -> float:
 
 
 async def due(host: Host[Any]) -> bool:
-    """Whether there is anything to sweep, and nobody does."""
+    """Whether anything is to be swept and no sweep is at work."""
     return once.SWEEP not in host.busy and await host.commit(_due, host)
 
 

@@ -76,10 +76,10 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
 
 
 async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
-    """*run* of the queue, ours alone; None if another process of the queue was quicker.
+    """Claim *run* of the queue for this process; None if another process of the queue was quicker.
 
-    The server lets one propose Pending, and no second one; but a run that another has ended meanwhile would begin
-    again: its state is put back. Raises what the client raises where Prefect is away.
+    The server accepts Pending from one process only. But it would begin a run again that another process has ended
+    meanwhile: the state of such a run is put back. Raises what the client raises where Prefect is away.
     """
     if not runs.created.tags or run.state is None:
         return run

@@ -12,7 +12,7 @@ from lectern.backoff import backoff_s
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0
-"""Seconds of success after which a work that fails begins again as soon as after its first failure."""
+"""Seconds of success after which the pause before a failed work begins again starts from its shortest."""
 
 CANCEL_AGAIN_S = 0.5
 """Seconds until a work that has swallowed its cancel is cancelled once more."""
@@ -87,7 +87,7 @@ class Works:
 
     @staticmethod
     def _uncancelled(name: str) -> float:
-        """Nobody asked *name* to end: a library has left a cancel behind. Seconds until it begins again."""
+        """Log that a library's leftover cancel has ended *name*; returns the seconds until it begins again."""
         task = asyncio.current_task()
         while task is not None and task.cancelling():
             task.uncancel()

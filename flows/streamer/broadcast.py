@@ -64,7 +64,7 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
             async with asyncio.timeout(LOOK_EVERY_S):
                 await watching.news.wait()
         except TimeoutError:
-            pass  # nobody said anything; a look costs little
+            pass  # no event came; a look at the row costs little
         watching.news.clear()
         while watching.lines:
             log.info("%s: %s", one.class_id, watching.lines.popleft())

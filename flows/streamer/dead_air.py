@@ -1,6 +1,6 @@
 """Each recording is looked through once before its class; what is black, frozen or silent in it is told as a warning.
 
-It is in nobody's way: a class is ready before its recording was looked through, and is aired whatever was found.
+The look delays nothing: a class is ready before it, and is aired whatever it finds.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The end of a class: its citation is taken back, and its teacher hears once, in true words, how it was aired."""
+"""Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired."""
 
 import math
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ async def _closed(host: Streamer, class_id: str, go: Decide[StreamerChanges]) ->
 
 
 def as_told(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
-    """What the end of a class comes to of which the playout says how it ended."""
+    """How to close a class as the playout reports its end in *told*."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)
@@ -48,5 +48,5 @@ def as_told(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
 
 
 def late(class_id: str) -> Decide[StreamerChanges]:
-    """What becomes of a class whose end has passed, and that nobody airs."""
+    """How to close a class whose end has passed, and that is not aired."""
     return lambda connection, changes: decide.close_late(changes, airings.by_id(connection, [class_id])[class_id])

@@ -15,11 +15,11 @@ from lectern.effects.rows import plans
 from lectern.errors import TryAgain
 
 LOOK_S = 5.0
-"""Seconds after which the rows are looked at although nobody has asked for it."""
+"""Seconds between two looks at the rows if no event asks for an earlier one."""
 
 AGAIN_S = 5.0
-"""Seconds until a download is begun again that ended and is not there, and those in which its run may be taken up that
-the process before this one has left."""
+"""Seconds until a download that ended without its file is begun again. At the start of a process, also the time in
+which the run that the last process left may be resumed instead."""
 
 BEGINS_S = 5.0
 """Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""

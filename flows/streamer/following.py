@@ -55,7 +55,7 @@ class Following:
                 await self._look(class_id, event)
 
     async def catch_up(self, status: Mapping[str, Any]) -> None:
-        """Take in how a class stands that this process did not follow, or not to now."""
+        """Take in the present status of a class whose events this process may have missed."""
         class_id, state = str(status["class_id"]), status["state"]
         async with self._alone(class_id):
             if state == "ended":
@@ -79,7 +79,7 @@ class Following:
                     await self._off(one, now)
 
     async def refused(self, class_id: str, why: str) -> None:
-        """The playout does not take a class."""
+        """Note that the playout refuses a class, and why."""
         await self._alarm(class_id, errors.AIRING_BROKEN, f"the playout does not take it: {why}")
 
     def only(self, class_ids: Collection[str]) -> None:
@@ -181,7 +181,7 @@ class Following:
 
 
 def _off_at(one: Airing, event: Mapping[str, Any]) -> float:
-    """Since when its receiver takes nothing: of a server that never answered that is known only later."""
+    """Since when its receiver takes nothing: since the start of the class if its first try failed soon after that."""
     at = float(event["at"])
     is_its_start = not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
     return one.start_time if is_its_start else at
@@ -196,7 +196,7 @@ def _noted(class_id: str, what: str, detail: str) -> Decide[StreamerChanges]:
 
 
 def _on_air(class_id: str) -> Decide[StreamerChanges]:
-    """A receiver takes it. One that is over here, or was never ready, is left as it is."""
+    """Note that a receiver takes a class; one that is over, or was never ready, stays as it is."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)

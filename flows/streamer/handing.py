@@ -25,7 +25,7 @@ from lectern.playout.client import Client
 from lectern.streamer_changes import StreamerChanges
 
 LOOK_EVERY_S = 3.0
-"""Seconds after which the classes are read although none was said to be ready."""
+"""Seconds between two reads of the classes if no event says that one got ready."""
 
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
@@ -120,7 +120,7 @@ class Handing:
     async def _bring_up_to_date(self) -> None:
         """Take in what was missed; tell it all classes, and to leave what is not ours any more; then the lease.
 
-        A lease that it got before could let a class go on that another streamer was given meanwhile.
+        The lease comes last: before that, it could let a class go on that was moved to another streamer meanwhile.
         """
         host, playout = self._host, self._host.playout
         async with playout.sync:

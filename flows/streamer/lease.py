@@ -89,7 +89,7 @@ class Keeper:
 
     @property
     def _patience_s(self) -> float:
-        """How long Redis may take for a beat: in trouble, the word of Prefect must not be worn out meanwhile."""
+        """Seconds that Redis may take for a heartbeat; in trouble, fewer than Prefect's answer remains valid."""
         if self._trouble:
             return decide.WITNESS_S / 4
         lease_s = self._host.settings.lease_s
@@ -114,17 +114,17 @@ class Keeper:
             self._session, facts = await self._host.look(_facts, settings)
             self._fields |= facts
             if facts["drains"]:
-                self._fields["full"] = True  # it gets no class, also from a teacher that knows nothing of drains
+                self._fields["full"] = True  # a teacher of an older release, too, then gives it no class
         except DBAPIError as error:
             log.error("database: cannot be read: %s", error.orig)
 
     def _is_full(self) -> bool:
-        """Whether the disk takes nothing: then we get no classes, for we could not even refuse them."""
+        """Whether the disk takes nothing: then this streamer gets no classes, because it could not even refuse them."""
         since = self._host.no_room_at
         return since is not None and time.monotonic() - since < FULL_S
 
     async def _ask(self) -> None:
-        """The control host is away, for all or for this host alone: the classes go on if nobody else can have them."""
+        """Ask Prefect and the other streamers while Redis is away; classes go on if no other can have them."""
         held = self._host.playout.held()
         if not (self._ours or held) or self._host.settings.lease_s == 0:
             return
@@ -139,7 +139,7 @@ class Keeper:
             log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, ends)
 
     def _refused(self, asked_at: float) -> None:
-        """The lease is taken, or Redis has forgotten it: a new one is asked for, under another name."""
+        """Note that the lease was taken, or that Redis has forgotten it; the next beats claim a new session."""
         if self._host.settings.lease_s == 0 and self._ours:
             self._host.playout.hold(asked_at + decide.WITNESS_S)
         if self._ours:

@@ -42,7 +42,7 @@ def has_password(push_url: str) -> bool:
 
 
 def live(connection: Connection) -> set[str]:
-    """The classes that are to be aired here, or may be again; those whose rows nobody can read among them."""
+    """The classes that are to be aired here, or may be again, including those whose rows cannot be read."""
     return {one.class_id for one in airings.live(connection)} | airings.unreadable(connection).keys()
 
 

@@ -1,4 +1,4 @@
-"""The origins are asked how large the recordings are that must be downloaded, before a class is taken."""
+"""Asks the origins how large the recordings to be downloaded are, before their classes are taken."""
 
 import asyncio
 from collections import defaultdict
@@ -23,7 +23,7 @@ from lectern.stems import Held
 Asked = Came[Prepare]
 Looked = RemoteFile | LecternError
 LOOKS, LOOKS_AT_HOST = 128, 16
-"""Recordings that are looked at side by side; few of them at one host, which would else hold up the others."""
+"""Number of recordings that are looked at side by side, in all and at one host, which could hold up the others."""
 
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""

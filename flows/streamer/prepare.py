@@ -45,9 +45,9 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 async def _put_off_moved(host: Streamer, came: list[Asked], *, dry_run: bool) -> list[Asked]:
-    """Those that may be prepared now.
+    """The messages that may be handled now; moved classes wait if this streamer has lately said that it is cut off.
 
-    The streamer from which a class was moved may go on with it as long as it relies on our word that we are blind.
+    The streamer that had such a class may rely on that answer for WITNESS_S, and go on airing the class.
     """
     wait_s = host.blind_at + WITNESS_S - boot_now()
     if wait_s <= 0:

@@ -18,7 +18,7 @@ from lectern.settings import StreamerSettings
 
 SETTING = "ALLOWED_PUSH_HOSTS"
 LOOK_UP_S = 1.0
-"""So long a class waits for a name server; one that cannot be asked refuses no class."""
+"""Seconds that a class waits for a name server; if the server does not answer, the class is not refused."""
 
 _KEPT_S = 60.0
 _KEPT = 1_000

@@ -26,10 +26,10 @@ from lectern.states import AiringState, FileState
 
 REACH_S = 5.0
 AHEAD_S = 86_400.0
-"""The timetable shows the classes of the next day."""
+"""Seconds ahead: the timetable shows the classes that begin within them."""
 
 AT_ONCE = 20
-"""So many push URLs are tried at the same time."""
+"""Number of push URLs that are tried at the same time."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Readiness:
         self._done |= due
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
-        """What is not as it must be with each class; *lost_files* are told which rendition is to be fetched again."""
+        """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
         rows = await self._host.look(cache.by_stem, {one.stem for one in due})
         skew_s = await self._skew()
         gate = asyncio.Semaphore(AT_ONCE)
@@ -113,14 +113,14 @@ class Readiness:
         return decide.sentence(one.class_id, one.stem, one.start_time - now, self._reds[one.class_id])
 
     async def _tell_unreadable(self, now: float) -> None:
-        """A class whose row nobody can read is alarmed once: it is in no list, and nobody would miss it."""
+        """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
         found = await self._host.look(airings.unreadable)
         new = [_Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in found.items()]
         await self._alarm([one for one in new if one.class_id not in self._unreadable], now)
         self._unreadable = found
 
     async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
-        """Alarm each class; one whose alarm cannot be written keeps back none of the others."""
+        """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
             await apart(red, lambda some: self._host.commit(_cry, self._host, some, now), lambda one: one.class_id)
             await tell(self._host)

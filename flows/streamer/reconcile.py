@@ -39,7 +39,7 @@ async def reconcile(dry_run: bool = False) -> State[None]:
 
 
 async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str, object]]:
-    """Do it; returns one row a difference. With *dry_run* only look."""
+    """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look."""
     root = host.settings.video_root
     async with host.cache_lock:
         found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, root))
@@ -61,7 +61,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str,
 
 
 def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
-    """Whether the row of a file does not know its size, or of when it is."""
+    """Whether the row of a file lacks its size or its time of change."""
     row = rows.get(file.stem or "") if file.kind == "rendition" else None
     return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
@@ -126,7 +126,7 @@ async def _replace(host: Streamer, row: Cached, path: Path, why: str) -> str:
 
 
 async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[str, object]]:
-    """All missing files in one transaction: a new disk lacks them all."""
+    """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
 
     def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
         for row in some:
@@ -151,7 +151,7 @@ def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None
 
 
 async def _measure(host: Streamer, stems: Sequence[str | None]) -> None:
-    """Old rows know no duration; it is needed to air from the middle."""
+    """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
     for stem in stems:
         path = store.rendition_path(host.settings.video_root, stem or "")
         try:

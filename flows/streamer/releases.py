@@ -82,7 +82,7 @@ def release(connection: Connection, changes: StreamerChanges, messages: Sequence
 def grant(claim: str, _connection: Connection, changes: StreamerChanges, messages: Sequence[Release | Grant]) -> None:
     """Hold the lease that was asked for by *claim*: all that was taken away before is released by now.
 
-    Another is passed over: it was asked for before the start of this process, or nobody has asked for it.
+    Any other lease is ignored: it was asked for before this process started, or not at all.
     """
     for one in messages:
         if not isinstance(one, Grant) or (one.streamer, one.session) != (changes.settings.name, claim):

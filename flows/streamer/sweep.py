@@ -1,4 +1,4 @@
-"""Reports sent again, evictions taken up, classes closed: what nobody else does any more."""
+"""Sends reports again, finishes evictions, and closes classes that no run looks after any more."""
 
 import time
 
@@ -24,7 +24,7 @@ UNKNOWN_S = 300.0
 """Seconds after its end in which a class waits for the playout to say how it was aired."""
 
 OVER_S = 30.0
-"""Seconds after its end after which a class that nobody airs is closed: its citation is taken back."""
+"""Seconds after its end after which a class that is not aired is closed: its citation is taken back."""
 
 
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)
@@ -53,9 +53,9 @@ async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
 
 
 async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
-    """How to close a class whose end nobody wrote down: as the playout has it.
+    """How to close a class whose end was not recorded: as the playout reports it.
 
-    None while one that is away is waited for.
+    None while the playout is away and is still waited for.
     """
     try:
         found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
@@ -69,7 +69,7 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
 
 
 def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
-    """The evictions that nobody has ended, and the classes that are past their end."""
+    """The evictions that were not finished, and the classes that are past their end."""
     evicting = [Idle(one.stem, one.size_bytes) for one in cache.evicting(connection)]
     return evicting, airings.over(connection, time.time() - OVER_S)
 

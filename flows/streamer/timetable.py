@@ -27,7 +27,7 @@ SOON_S = 60.0
 """Seconds before its lead in which a class is planned at once."""
 
 CALM_S = 5.0
-"""Seconds after they got ready until other classes are planned."""
+"""Seconds after which a class that got ready, and does not begin soon, is planned."""
 
 AGAIN_S = 15.0
 """Seconds after which a class is tried again whose run could not be made; until then the others have their turn."""

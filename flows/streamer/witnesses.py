@@ -30,7 +30,7 @@ class Witnesses:
 
     def __init__(self, host: Host[StreamerSettings]) -> None:
         self._host = host
-        self._known: dict[str, str] | None = None  # whom to ask: name and address; None where nobody has told yet
+        self._known: dict[str, str] | None = None  # whom to ask: name and address; None until a beat has told
         self._say: list[str] | None = None  # the names that the next beat says
 
     async def remember(self) -> None:
@@ -81,7 +81,7 @@ class Witnesses:
 
     async def _peers(self) -> Peers:
         if self._known is None:
-            return Peers.SILENT  # nobody has told who the others are
+            return Peers.SILENT  # no heartbeat has told yet who the others are
         looks = await asyncio.gather(*(_look(*one) for one in self._known.items()))
         for name, look in zip(self._known, looks, strict=True):
             log.debug("%s: %s", name, look)

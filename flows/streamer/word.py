@@ -21,7 +21,7 @@ from lectern.told import Sending, Word
 
 SOON_S = 3600.0
 ALARMS, CLASSES = 10, 20
-"""Number of its open alarms that it says, the newest ones, and of the classes of each."""
+"""Number of its newest open alarms that a streamer sends, and number of classes of each."""
 
 AHEAD_EVERY_S = 60.0
 """Seconds between two looks at the next 24 hours, which may be thousands of classes."""
@@ -31,7 +31,7 @@ DEAD_AIR = 200
 
 
 async def say(host: Host[StreamerSettings]) -> None:
-    """Say it at each heartbeat, until cancelled."""
+    """Send this streamer's status at each heartbeat, until cancelled."""
     settings = host.settings
     coming: Mapping[str, Sequence[float]] = {}
     due = 0.0

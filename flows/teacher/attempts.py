@@ -26,7 +26,7 @@ async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
 
 
 async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
-    """The id of the run that makes this attempt: begun now, or by who asked before."""
+    """The id of the run that makes this attempt, begun now or by an earlier request."""
     wanted = [str(one) for one in resolutions]
     name = f"transcode {record_id} {'+'.join(wanted)}"
     parameters = {"record_id": record_id, "resolutions": wanted}

@@ -47,7 +47,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:
-    """What becomes of messages while the streamers *alive* are heard of."""
+    """How to decide bookings and cancels while the streamers *alive* can take classes."""
     limits = Limits.of(host.settings)
 
     def go(connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:

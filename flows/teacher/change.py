@@ -70,7 +70,7 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
 
 
 def decided(alive: Sequence[str], limits: Limits) -> DecideAll[Changes, Change]:
-    """What becomes of changes while the streamers *alive* are heard of."""
+    """How to decide changes while the streamers *alive* can take classes."""
 
     def go(connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
         decide.decide(changes, asked, facts(connection, changes, asked, alive), limits)

@@ -22,11 +22,11 @@ from lectern.effects.rows.transcodings import Due
 from lectern.stems import stem
 
 RESULTS_FIRST_S = 60.0
-"""So long after its deadline a transcoding is timed out although results wait that nobody has read."""
+"""Seconds after its deadline after which a transcoding is timed out even while unread results wait."""
 
 
 def _overdue(connection: Connection, host: Teacher) -> list[Due]:
-    """What has passed its deadline; a result that came before it and waits, for we were away, goes first."""
+    """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     now = time.time()
     due = transcodings.overdue(connection, now)
     unread = bool(due) and inbox.waits(connection, host.journal, "transcoding")
@@ -36,7 +36,7 @@ def _overdue(connection: Connection, host: Teacher) -> list[Due]:
 async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     """Settle every transcoding whose deadline has passed; first look whether its output is there after all.
 
-    Raises TryAgain while Redis is away: nobody could be told, nor any streamer be chosen.
+    Raises TryAgain while Redis is away: no answer could be sent, and no streamer chosen.
     """
     due = await host.look(_overdue, host)
     if not due:
@@ -72,7 +72,7 @@ def _what(host: Teacher, one: Due, url: str | None) -> transcode.Overdue:
 
 
 def expired(late: Sequence[Late], alive: Sequence[str], lists: results.Lists) -> Decide[Changes]:
-    """What becomes of those of *late* that were not settled while somebody looked."""
+    """Settle those of *late* that no result has settled while their output was looked for."""
 
     def go(connection: Connection, changes: Changes) -> None:
         open_ = {one.key for one in transcodings.overdue(connection, changes.now)}

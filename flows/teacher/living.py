@@ -1,4 +1,4 @@
-"""Who is there to take classes; while nobody can know it, messages wait."""
+"""Which streamers can take classes; while that cannot be known, messages wait."""
 
 import asyncio
 import time
@@ -68,7 +68,7 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
 
 
 async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain, *, dry_run: bool) -> State[None]:
-    """Messages that cannot be handled before Redis is back go back to the inbox, as if they had just come."""
+    """Put messages that cannot be handled before Redis is back into the inbox again, as if they had just come."""
     if dry_run:
         return Completed(message=f"dry run: {len(inbox_ids)} messages would wait: {error.message}")
     log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)

@@ -29,8 +29,8 @@ from lectern.runs.handled import summary
 
 LOOK_S = 1.0
 STAY_S = 3600.0
-"""A class that nobody else can take stays with its lost streamer until so many seconds before its start: it may be back
-by then, or another one may have room."""
+"""Seconds before its start until which a class that no other streamer can take stays with its lost one: the lost one
+may be back by then, or another may have room."""
 
 
 @flow(name="move", persist_result=False, result_storage=NOWHERE)
@@ -52,7 +52,7 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
 
 
 async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
-    """First this run is seen in Prefect for a while, where a streamer looks that cannot reach Redis."""
+    """Show this run in Prefect before moving anything: a streamer that cannot reach Redis looks for it there."""
     before = await host.look(leases.holder, streamer)
     silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
@@ -94,9 +94,9 @@ async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
 
 
 async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
-    """When *streamer* said its last word that Redis knows, at the shared clock, and for how long it has been silent.
+    """The time of the last heartbeat of *streamer* in Redis, at the shared clock, and the seconds since.
 
-    Of one that Redis has forgotten this teacher knows since when it misses it.
+    If Redis has forgotten the streamer, the seconds count from when this teacher first missed it.
     """
     now, beats, _ = await host.bus.heard(host.settings.streamers_key)
     host.beats |= beats
@@ -116,7 +116,7 @@ def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -
             return
         changes.leaseless.append(streamer)
         orders = bookings.on(connection, streamer, changes.now)
-        if not force and holder.lost_at is None:  # where the roll was not called in between, nobody has said it yet
+        if not force and holder.lost_at is None:  # the roll may not have raised this alarm yet
             roll.lose(changes, streamer, len(orders), alive, movable=True)
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])

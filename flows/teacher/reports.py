@@ -39,7 +39,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:
-    """What becomes of reports while the streamers *alive* are heard of."""
+    """How to decide reports while the streamers *alive* can take classes."""
 
     def go(connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
         facts = decide.NO_FACTS

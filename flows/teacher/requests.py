@@ -43,7 +43,7 @@ class _Door:
 
     @asynccontextmanager
     async def passed(self, settings: TeacherSettings, thing: str) -> AsyncIterator[None]:
-        """Around one request; raises FallBack where it is not to be made."""
+        """A context around one request; raises FallBack if the request must not be made."""
         async with self.at_once:
             now = time.time()
             if settings.ecs_hosts and not self.breaker.lets(now):
@@ -137,7 +137,7 @@ def run_id() -> str:
 
 @asynccontextmanager
 async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
-    """Keep the leases of all that *owner* still has in its line, however long the line is."""
+    """Renew the leases of all requests that *owner* has yet to make, however many they are."""
 
     async def keep() -> None:
         while True:

@@ -61,7 +61,7 @@ async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
 
 
 def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Changes, TranscodingResult]:
-    """What becomes of results while the streamers *alive* are heard of."""
+    """How to decide transcoding results while the streamers *alive* can take classes."""
 
     def go(connection: Connection, changes: Changes, results: Sequence[TranscodingResult]) -> None:
         rows = renditions.underway(connection, {_key(one) for one in results})
@@ -127,7 +127,7 @@ async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionK
 
 
 async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: Lists) -> None:
-    """Delete what was read of the waiting lists; who joined since, stays."""
+    """Delete the entries that were read from the waiting lists; classes that joined since stay."""
     counts = {
         host.settings.waiting_key.format(record_id=key[0], resolution=key[1]): len(lists[key])
         for key in keys

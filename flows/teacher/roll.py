@@ -1,4 +1,4 @@
-"""The teacher's ear for its streamers: leases are granted, and the classes of a lost one are moved."""
+"""Reads the heartbeats of all streamers every second, grants leases, and has the classes of lost streamers moved."""
 
 import asyncio
 import math
@@ -30,7 +30,7 @@ ANNOUNCE_AGAIN_S = 3.0
 """Seconds after which a move is announced again if its run has not begun, or could do nothing."""
 
 TAKEN_AGAIN_S = 300.0
-"""The same for a streamer that was lost before, and has classes left that nobody else could take."""
+"""Seconds after which a move is announced again for a lost streamer whose classes no other streamer could take."""
 
 GRANT_AGAIN_S = 10.0
 """Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
@@ -50,7 +50,7 @@ class Roll:
         self.leaving = Leaving(self.host)
 
     async def run(self) -> None:
-        """Call it until cancelled; while Redis is away nobody is missed."""
+        """Call the roll until cancelled; while Redis is away, no streamer counts as silent."""
         while True:
             self.host.rounds.come("streamers")
             await asyncio.sleep(backoff_s(self.failures) if self.failures else LOOK_S)
@@ -66,7 +66,7 @@ class Roll:
                 raise
 
     def _is_deaf(self) -> None:
-        """What is not heard now is no streamer's silence."""
+        """Note that this teacher hears nothing itself: no streamer's silence grows meanwhile."""
         self.failures += 1
         self.host.listens_since = time.monotonic()
         self.host.missing_since.clear()
@@ -145,17 +145,17 @@ class Roll:
 
 
 def _is_withdrawn(holder: Holder | None) -> bool:
-    """Whether the old program has the classes of a streamer, which is not heard of and not missed then."""
+    """Whether the old program has the streamer and its classes; its silence then means nothing."""
     return holder is not None and holder.withdrawn_at is not None
 
 
 def heirs(host: Teacher, streamer: str, alive: Sequence[str]) -> list[str]:
-    """Those of *alive* that may take the classes of *streamer* while nobody knows whether it airs them."""
+    """Those of *alive* that may take the classes of *streamer* while it is unknown whether it still airs them."""
     return control_lost.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
 
 
 def move_key(streamer: str) -> str:
-    """What is busy while a run moves the classes of *streamer*."""
+    """The name under which a host is busy while a run moves the classes of *streamer*."""
     return f"move:{streamer}"
 
 

@@ -1,4 +1,4 @@
-"""Deadlines, unsent answers, lost owners: what nobody else does any more."""
+"""Enforces deadlines, sends answers again, and takes up work whose owner is gone."""
 
 import time
 
@@ -55,7 +55,7 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
 
 
 def overlooked(connection: Connection, changes: Changes) -> None:
-    """Classes and cancels of which nobody says anything any more."""
+    """Handle classes and cancels that have been without news for too long."""
     now = changes.now
     closing.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)

@@ -52,7 +52,7 @@ def _nul_in(value: object) -> bool:
 
 
 def in_words(error: ValidationError) -> str:
-    """Every fault as ``field: what is wrong``; values are left out, for URLs can hold secrets."""
+    """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
     return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
 

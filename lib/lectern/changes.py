@@ -61,7 +61,7 @@ class Granted:
 
 @dataclass
 class Changes(Decided[TeacherSettings]):
-    """Nothing of it is done before it is written."""
+    """What a flow of the teacher has decided; nothing of it happens before it is committed."""
 
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
     booked: dict[str, Booking] = field(default_factory=dict)  # new
@@ -99,7 +99,7 @@ class Changes(Decided[TeacherSettings]):
         return order
 
     def learn(self, found: Mapping[str, Order]) -> None:
-        """Know more bookings; those that are known stay as they are decided."""
+        """Add bookings from the database; those that are here already stay as they were decided."""
         for class_id, order in found.items():
             self.orders.setdefault(class_id, order)
             if order.revises is not None:
@@ -107,7 +107,7 @@ class Changes(Decided[TeacherSettings]):
                 its += [] if class_id in its else [class_id]
 
     def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
-        """A class is as *booking* says from now on, its recording at *url*. Returns it so."""
+        """Change a class to what *booking* says, with its recording at *url*; returns the class as it is then."""
         after = order.as_booked(booking, url)
         self.revised.append((after, booking))
         self.orders[order.class_id] = after
@@ -129,7 +129,7 @@ class Changes(Decided[TeacherSettings]):
         self.prepare(after)
 
     def count_delivery(self, order: Order) -> None:
-        """A booking came once more."""
+        """Count a booking that was delivered once more."""
         self.orders[order.class_id] = replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES))
         self.again.add(order.class_id)
 
@@ -163,7 +163,7 @@ class Changes(Decided[TeacherSettings]):
     # -- what is said --------------------------------------------------------------------------------------------------
 
     def answer(self, order: Order, code: int, why: str, times: int = 1) -> None:
-        """Answer a booking, or the change that a revision was asked for by, to the platform."""
+        """Answer a booking to the platform; for a revision, answer the change that asked for it."""
         if order.revises is not None:
             self.answer_change(order.revises, code, why, times)
             return
@@ -175,7 +175,7 @@ class Changes(Decided[TeacherSettings]):
         self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
 
     def answer_change(self, class_id: str, code: int, why: str, times: int = 1) -> None:
-        """Answer a change; nobody has asked for that of a second airing."""
+        """Answer a change to the platform; a second airing changes with its class, and gets no answer of its own."""
         if not class_id.endswith(BACKUP):
             said = outgoing.change_answer(class_id, code, why)
             self.sends += [Outgoing(self.settings.change_result_channel, Kind.CHANNEL, said, class_id)] * times

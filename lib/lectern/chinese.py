@@ -61,7 +61,7 @@ TERMS: Mapping[str, str] = {
     "classes": "课程",
     "RUNBOOK.md": "RUNBOOK.zh.md",
 }
-"""What an alarm is written with beside its own message."""
+"""The words that an alarm has beside its own message."""
 
 TEST = "lectern 测试报警", "这是 {} 的一条测试报警，没有出任何问题。"
 """The title and the text of a test alarm."""

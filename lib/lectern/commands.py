@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
 
 TAKE_BACK = "take back"
-"""Stands for a flow where none is: classes are taken from a streamer here and now, whoever is away."""
+"""In the place of a flow: a streamer handles releases and grants at once, without a flow, whatever is away."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Lesson(Protocol):
 
 @dataclass
 class Decided(Generic[S]):
-    """Nothing of it is done before it is written."""
+    """What a flow has decided; nothing of it happens before it is committed."""
 
     settings: S
     now: float
@@ -48,7 +48,7 @@ class Decided(Generic[S]):
         self.notes.append(Event(what, detail=detail, **named))
 
     def to_dead_letters(self, kept: Kept, error: str) -> None:
-        """A message that nobody can read goes to the dead letters, with the reason."""
+        """Send a message that cannot be read to the dead letters, with the reason."""
         self.dead.append((kept.id, error))
         self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
 

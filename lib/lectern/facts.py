@@ -87,7 +87,7 @@ class EcsHost:
 
 @dataclass(frozen=True)
 class Usage:
-    """Used and reserved together."""
+    """Bytes and number of the renditions in a cache, used and reserved together."""
 
     size_bytes: int
     num: int
@@ -128,7 +128,7 @@ class Order:
 
     @classmethod
     def of(cls, booking: Booking) -> "Order":
-        """A booking of which nobody has decided anything yet."""
+        """A new booking, about which nothing is decided yet."""
         return cls(
             booking.class_id,
             BookingState.RECEIVED,

@@ -46,7 +46,7 @@ def set_up(form: Literal["text", "json"], level: str) -> None:
 
 
 def all_alike() -> None:
-    """What libraries have set up for the terminal writes as we do from now on; call it when they are loaded."""
+    """Let the loggers of libraries write to the terminal in our format; call it when they are loaded."""
     ours = [one for one in logging.getLogger("lectern").handlers if type(one) is logging.StreamHandler]
     if ours:
         _take_over(ours[0])
@@ -70,7 +70,7 @@ def _is_console(handler: logging.Handler) -> bool:
 
 
 def _expected(record: logging.LogRecord) -> bool:
-    """An error that has its own words is a line, without a traceback: everybody foresaw it."""
+    """A filter that drops the traceback of a LecternError that a library logs: the error's own words are enough."""
     if record.exc_info and isinstance(record.exc_info[1], LecternError) and record.name != "lectern":
         record.exc_info = record.exc_text = None
     return True

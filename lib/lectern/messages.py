@@ -178,7 +178,7 @@ class Alarm(Message):
 
 
 class Prepare(Message):
-    """Teacher to streamer: have this rendition, and air it then. *placement* counts the streamers that it had."""
+    """Teacher to streamer: cache this rendition and air it at its time. *placement* counts the streamers it has had."""
 
     cmd: Literal["prepare"] = "prepare"
     placement: Count = 1
@@ -229,7 +229,7 @@ class Release(Message):
 
 
 class Grant(Message):
-    """Teacher to streamer: all that was taken from you is told; from here on your lease is *session*."""
+    """Teacher to streamer: your lease is *session* from now on; all releases were sent before this message."""
 
     cmd: Literal["grant"] = "grant"
     streamer: Name

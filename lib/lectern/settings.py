@@ -21,7 +21,7 @@ def _is_shared(url: SecretStr) -> bool:
 
 
 def _teacher_name(given: dict[str, Any]) -> str:
-    """Several teachers on one database have several names; the only one has always been called so."""
+    """The default name: the host's if teachers can share the database (PostgreSQL), else always ``teacher``."""
     shared = "teacher_database_url" in given and _is_shared(given["teacher_database_url"])
     return socket.gethostname() if shared else "teacher"
 
@@ -68,7 +68,7 @@ class TeacherSettings(Common):
 
     @classmethod
     def to_look(cls) -> Self:
-        """The settings of somebody who only looks, and so needs no secret of the transcoder's."""
+        """Settings for commands that only read, and so need no TRANSCODE_SIGN_KEY."""
         try:
             return cls.load()
         except Misuse:

@@ -40,7 +40,7 @@ def _written(matched: re.Match[str]) -> str:
         return f"{scheme}://{matched['place']}"
     place = _PLACE.fullmatch(matched["place"].rpartition("@")[2])
     if place is None or "@" in matched["path"].partition("/")[0]:
-        return f"{scheme}://…"  # a password can hold what ends a host, and then nobody can say where it ends
+        return f"{scheme}://…"  # a password can hold a character that ends a host; then the end of the host is unknown
     host = f"{place['host']}{place['port'] or ''}"
     if scheme.lower() in _PUSH:
         return f"{scheme}://{host}/…" if matched["path"] or rest else f"{scheme}://{host}"

@@ -104,7 +104,7 @@ RENDITION_MOVES: Mapping[RenditionState, frozenset[RenditionState]] = MappingPro
         ),
         RenditionState.FAILED: frozenset({RenditionState.TRANSCODING}),
         RenditionState.TIMED_OUT: frozenset({RenditionState.SUCCESS, RenditionState.TRANSCODING}),
-        RenditionState.SUCCESS: frozenset({RenditionState.TRANSCODING}),  # asked for again, for its file is gone
+        RenditionState.SUCCESS: frozenset({RenditionState.TRANSCODING}),  # asked for again, because its file is gone
     }
 )
 

@@ -52,7 +52,7 @@ class Arrived:
 
 @dataclass
 class StreamerChanges(Decided[StreamerSettings]):
-    """Nothing of it is done before it is written."""
+    """What a flow of a streamer has decided; nothing of it happens before it is committed."""
 
     # classes
     admitted: list[Admitted] = field(default_factory=list)

@@ -113,7 +113,7 @@ class Found:
     cited: Cited | None = None
     streamer: str | None = None  # the host whose rows *cited* and *sending* are
     sending: Sending | None = None
-    unheard: str | None = None  # why nobody here knows what the streamer does; None if it was heard of lately
+    unheard: str | None = None  # why it is unknown here what the streamer does; None if it was heard of lately
     check: Check | None = None
     dead_air: str = ""  # where its recording is black, frozen or silent
     alarms: Sequence[OpenAlarm] = ()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0
-"""Least and most seconds until a cancel is told again; between them, as long as it has waited already."""
+"""Least and most seconds until a cancel is sent again; in between, the pause is as long as it has waited so far."""
 
 
 @dataclass(frozen=True)

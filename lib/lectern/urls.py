@@ -48,10 +48,10 @@ _HOST = (
 _PLAIN = re.compile(
     rf"(?P<scheme>https?|rtmps?)://(?P<host>{_HOST})(?::(?P<port>[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?(?P<rest>/[!-~]*)?"
 )
-"""Nearly every URL there is: small letters, no user, a port below 60,000. It is as it will be written."""
+"""Fits nearly every URL: small letters, no user, a port below 60,000. Such a URL needs no rewriting."""
 
 READ = 8192
-"""URLs that are remembered: more than a batch has, for its bookings look at theirs twice."""
+"""Number of URLs that are remembered: more than a batch has, because each booking reads its URLs twice."""
 
 
 @lru_cache(maxsize=READ)
@@ -69,7 +69,7 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
     """The URL in *text*: one of *schemes*, in any case, with a host that can be looked up and a port there is.
 
     Its text has the scheme in small letters and the host as DNS writes it; the rest stays as it came.
-    Raises ValueError in words that do not repeat the URL, for it can hold secrets.
+    Raises ValueError in words that do not repeat the URL, because it can hold secrets.
     """
     if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # of blanks, only this one is printable
         raise ValueError(f"must have no blanks or control characters and at most {MAX_LENGTH} characters")

@@ -185,8 +185,8 @@ def _run(
 ) -> tuple[int, str, str]:
     """Run to the end: exit status, standard output, standard error.
 
-    In a session of its own and with files for its output: where the network or the controller is lost, nobody
-    hangs up on it and no pipe breaks under it. It finishes.
+    The command runs in a session of its own, with files for its output. So if the network or the controller is
+    lost, it gets no hang-up and no broken pipe, and finishes.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
@@ -202,7 +202,7 @@ def _run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """TERM, so that a window undoes itself; KILL where it comes to no end."""
+    """Send TERM, so that a window undoes itself, and KILL if the command does not end."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(GRACE_S)

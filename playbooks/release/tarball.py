@@ -16,7 +16,7 @@ from playbooks.release.target import GLIBC, Target
 
 MANIFEST = "manifest.json"
 _LEVEL = 1
-"""Of gzip: wheels are packed already."""
+"""The compression level of gzip; wheels are compressed already."""
 
 _BYTECODE = 1.1
 """Bytes of bytecode for each byte of Python, as seen; a little more than that."""
@@ -31,12 +31,12 @@ class Entry:
 
     @property
     def mode(self) -> int:
-        """Programs are run, all else is read."""
+        """0755 for programs, 0644 for everything else."""
         return 0o755 if self.name.startswith("bin/") else 0o644
 
 
 def manifest(entries: list[Entry], source: Source, target: Target) -> bytes:
-    """What a host is told: what this is, whom it fits, how large it becomes, and each file's checksum."""
+    """The manifest for the host: what this is, which hosts it fits, its sizes, and each file's checksum."""
     told = {
         "name": "lectern",
         "version": source.version,

@@ -60,7 +60,7 @@ class Target:
         return [*options, *(word for name in _platforms(self.machine) for word in ("--platform", name))]
 
     def needs(self, marker: Marker | None) -> bool:
-        """Whether some host of this kind installs what bears *marker*: the last place of its Python is not known."""
+        """Whether some host of this kind installs a package with *marker*; its Python's patch version is unknown."""
         return marker is None or any(marker.evaluate(dict(one)) for one in self._environments())
 
     def _environments(self) -> Iterable[Mapping[str, str]]:

@@ -78,7 +78,7 @@ def _compose(*words: str) -> int:
 
 
 def _wait() -> int:
-    """Until the platform sees a class on air."""
+    """Wait until the platform sees a class on air."""
     until = time.monotonic() + ON_AIR_S
     while time.monotonic() < until:
         said = _said(["docker", "logs", "--tail", "1", "lectern-cluster-town-1"])

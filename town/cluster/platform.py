@@ -22,7 +22,7 @@ EVERY_S, LEAD_S, LENGTH_S = 3.0, 40.0, 30.0
 SAY_EVERY_S = 10.0
 RECORDS = 5
 NEW_EVERY = 10
-"""Of so many classes one is of a new record, which has to be transcoded first."""
+"""Every NEW_EVERY-th class is of a new record, which has to be transcoded first."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Books:
         self._began = int(time.time())
 
     async def run(self) -> None:
-        """Until cancelled: every other one on the channel, the others on the stream."""
+        """Book classes until cancelled, by turns on the channel and on the stream."""
         for number in itertools.count(1):
             start = time.time() + LEAD_S
             one = Class(f"trial-{self._began}-{number}", start, start + LENGTH_S, time.time())

@@ -39,7 +39,7 @@ class Tally:
     """The counts."""
 
     booked: int
-    answered: Counter[int] = field(default_factory=Counter)  # how many were answered so often
+    answered: Counter[int] = field(default_factory=Counter)  # number of classes by their number of answers
     refused: int = 0
     late: list[str] = field(default_factory=list)  # without an answer for too long
     slowest_s: float = 0.0
@@ -49,7 +49,7 @@ class Tally:
     missing: list[str] = field(default_factory=list)  # promised, and nothing came
 
     def line(self) -> str:
-        """In one line."""
+        """The counts in one line."""
         often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()) if times)
         slowest = f"slowest {self.slowest_s:.1f} s"
         found = [

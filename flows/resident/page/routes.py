@@ -37,7 +37,7 @@ FRESH_S = 2.0
 """Seconds for which what the streamers said is believed, and for which Redis has to answer."""
 
 AT_ONCE = 4
-"""Number of pages that are made at the same time: the messages of the platform have their turn, too."""
+"""Number of pages that are rendered at the same time, so that the platform's messages get their turn."""
 
 LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
@@ -135,7 +135,7 @@ class Page:
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
     async def runbook(self, request: Request) -> Response:
-        """RUNBOOK.md, or RUNBOOK.zh.md; it holds no secret, and whoever an alarm has woken has no token at hand."""
+        """RUNBOOK.md or RUNBOOK.zh.md, without a token: it holds no secret, and an alarm may have woken the reader."""
         html = await asyncio.to_thread(runbook.rendered, _language(request))
         return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
 
@@ -176,7 +176,7 @@ class Page:
 
 
 def _remembered(request: Request, token: str) -> Response:
-    """The token leaves the address, where it would be read over a shoulder, and is kept in a cookie."""
+    """Redirect to the address without its token, which others could read on the screen, and keep it in a cookie."""
     others = {name: value for name, value in request.query_params.items() if name != "token"}
     gone = RedirectResponse(f"{request.url.path}{'?' if others else ''}{urlencode(others)}", 303, HEADERS)
     secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"

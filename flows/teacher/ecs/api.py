@@ -154,7 +154,7 @@ class TranscodeApi:
         )
 
     def _stranger(self, no: _No) -> _No:
-        """The answer to a request without our signature; such requests use up none of those that have it."""
+        """The answer to a request without our signature; it is not counted against the rate of signed requests."""
         _admit(self._strangers)
         return no
 

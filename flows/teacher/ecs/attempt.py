@@ -32,7 +32,7 @@ RECONNECTS = 4
 
 LASTING_S = 60.0
 SLACK_S = 60.0
-"""So long after its limit the sweeper gives up an attempt whose process did not."""
+"""Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
 
 TAKEN = "another run has taken it over"
 SETTLED = "it was settled meanwhile"
@@ -135,7 +135,7 @@ class Attempt:
 
         Raises NoLongerOurs, or what went wrong with all.
 
-        Cancelled by a person, it ends what runs there; on the way down it leaves it, to be found again.
+        If a person cancels it, what runs on the host is ended; if this process ends, it stays there, to be found again.
         """
         working = asyncio.ensure_future(self._work(publish))
         keeping = asyncio.ensure_future(self._keep(working))

@@ -23,7 +23,7 @@ from lectern.shown import shown
 from lectern.states import Resolution
 
 DEADLINE_S = UNKNOWN_LIMIT_S
-"""Until a host begins; then the attempt's own limit counts."""
+"""Seconds within which a host must begin; then the attempt's own limit counts."""
 
 
 def check(settings: TeacherSettings) -> None:

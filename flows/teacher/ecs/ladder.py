@@ -51,7 +51,7 @@ class Making:
 
     def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
         self._host, self._due, self._owner = host, list(due), owner
-        self._run_id = owner  # the owner is another run from when that makes them
+        self._run_id = owner  # stays the same when another run makes them, and becomes their owner
         self._failures: list[str] = []
         self._left: set[tuple[Host, str]] = set()  # jobs that may go on on hosts that could not be reached
         self._wanted = False
@@ -120,7 +120,7 @@ class Making:
         joined = [one for one in place.due if one.key not in {each.key for each in self._due}]
         if joined:
             log.info("%s: made with %s", ", ".join(one.stem for one in joined), self._due[0].stem)
-            # Dropped with its last class is only what was made for classes.
+            # Only jobs that were begun for classes are dropped when their last class is cancelled.
             self._wanted = self._wanted and await self._host.commit(ecs_work.all_wanted, joined)
         self._due = list(place.due)
         job = dataclasses.replace(ecs_work.job(self._host.settings, place.due), begun_at=place.begun_at)
@@ -167,7 +167,7 @@ class Making:
 
 
 def _note_failure(connection: Connection, host: Teacher, owner: str, failure: Failure) -> None:
-    """Note it in one transaction, so that nobody else takes what is given up for good."""
+    """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
     now, place, missed = time.time(), failure.place, failure.missed
     ecs_hosts.given_up(connection, failure.again, owner)
     if place is not None:

@@ -107,7 +107,7 @@ class Line:
     async def _serve(self, host: Teacher) -> None:
         while self._waiting:
             self._moved.clear()
-            # Who was told has its place, also where it has not come back for it yet: it must not get a second one.
+            # An attempt whose future is set has its place even before it resumes: it must not get a second one.
             waiting = {name: one for name, one in self._waiting.items() if not one.given.done()}
             given, gone = await host.commit(_assign, host, waiting)
             for name in gone:

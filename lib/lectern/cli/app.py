@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
 }
 """Each command: the module whose ``app`` has it, and what it is for. A module is imported when its command is typed,
-for all of them together take seconds."""
+because all of them together take seconds."""
 
 
 class Commands(TyperGroup):

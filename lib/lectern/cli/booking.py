@@ -114,7 +114,7 @@ def _answer(body: str, class_id: str) -> dict[str, Any] | None:
 
 
 def _plan(booking: Booking) -> list[str]:
-    """What the teacher would decide now; of the disk of a streamer nobody knows before it is asked."""
+    """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
     from lectern.decide import booking as decide  # noqa: PLC0415 (only here)
     from lectern.decide import orders  # noqa: PLC0415 (only here)
     from lectern.decide.attempts import Limits  # noqa: PLC0415 (only here)

@@ -93,7 +93,7 @@ def _recording(file: Path | None) -> dict[str, Any]:
 
 
 def _plan(message: Change) -> list[str]:
-    """What the teacher would write now; of the disk of a streamer nobody knows before it is asked."""
+    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
     from flows.teacher.change import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
 
     place = places.teacher()

@@ -1,4 +1,4 @@
-"""``lectern drain``: a streamer gives its classes to others, and gets none; for whoever wants silence on its host."""
+"""``lectern drain``: moves a streamer's classes to others, and keeps new ones away, before work on its host."""
 
 import time
 from collections.abc import Mapping

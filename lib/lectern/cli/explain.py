@@ -81,7 +81,7 @@ def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | 
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
         asked = places.playout_says(here, thing)
         if asked is not None:
-            return replace(found, sending=asked), None  # whoever sends it says how, whether or not the rest is there
+            return replace(found, sending=asked), None  # the playout that sends it knows, whatever Redis says
     try:
         return gathered.with_word(found, places.words(here[0].settings)), None
     except LecternError as error:

@@ -13,7 +13,7 @@ from lectern.errors import LecternError
 from lectern.playout import child, client
 
 UPGRADE_S = 60.0
-"""A new worker has half a minute to load."""
+"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
 
 Folder = Annotated[
     Path, typer.Option("--dir", envvar="PLAYOUT_DIR", help="Where the timetable, the lock and the socket are.")

@@ -29,7 +29,7 @@ class Standing(StrEnum):
 
 
 MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
-"""A class that should be on air, and is not, or of which nobody knows."""
+"""How a class stands that should be on air, and is not, or whose streamer is silent."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def fresh(
 
 
 def _again(changes: StreamerChanges, known: Airing) -> None:
-    """A second delivery changes nothing, and is answered as the first."""
+    """Answer a prepare that came again as the first one was answered, or not yet; the class stays as it is."""
     code = errors.CODES.get(known.code or 0)
     if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:
         changes.report("prepared", known, message="prepared")
@@ -65,7 +65,7 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
 def wanted(
     changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
 ) -> list[Wanted]:
-    """What the cache is asked for; a class is refused whose recording cannot be had, or not in time.
+    """The renditions to ask of the cache; refuses classes whose recording cannot be downloaded, or not in time.
 
     *here* are the renditions that are cached, or being downloaded.
     """

@@ -26,9 +26,9 @@ def twin_id(class_id: str) -> str:
 
 
 def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str, int]) -> None:
-    """Give the second airing of a class that *streamer* has to another one, if the booking asks for it.
+    """Place the second airing of a class that *streamer* airs on another streamer, if the booking asks for one.
 
-    Where there is no other, the same streamer sends both.
+    If no other streamer is alive, the same one sends both.
     """
     booking = second_of(order.payload) if order.revises is None else None
     if booking is None or booking.class_id in changes.orders:
@@ -37,14 +37,14 @@ def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str
     chosen = place([second.stem], elsewhere(loads, streamer), changes.settings.streamer_load_slack)[0] or streamer
     loads[chosen] = loads.get(chosen, 0) + 1
     changes.book(booking)
-    changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: nobody is answered any more
+    changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: the platform gets no second answer
     changes.note("placed", second, f"on {chosen}")
     changes.note("backup placed", order, f"on {chosen}")
     changes.row(second.class_id, "proceed", where=chosen, detail=second.stem)
 
 
 def apart(changes: Changes, order: Order, loads: Mapping[str, int]) -> Mapping[str, int]:
-    """The streamers that may have a class: not the one that has its other airing, if there is another."""
+    """*loads* without the streamer that has the class's other airing, unless that is the only one."""
     twin = changes.orders.get(twin_id(order.class_id))
     return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON else None)
 

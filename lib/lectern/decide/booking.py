@@ -30,7 +30,7 @@ class Looked(StrEnum):
 
 
 class Do(StrEnum):
-    """What the table has in its last column."""
+    """What is done with a booking: the table's last column."""
 
     PROCEED = "proceed"
     WAIT = "wait"
@@ -83,7 +83,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Again:
-    """A second delivery: the same answer once more; *differs* where its content does."""
+    """A booking that came again, and gets the same answer once more; *differs* if its content is another."""
 
     class_id: str
     known: Known | None

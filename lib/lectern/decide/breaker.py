@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 THRESHOLD = 5
-"""So many failures in a row, and it is left alone for a while."""
+"""Number of failures in a row after which the service is not asked for a while."""
 
 FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 240.0
 PROBE_S = 30.0
-"""How long one request that tries it out again may take, before another one may."""
+"""Seconds after a trial request in which no other request is allowed, unless its result comes sooner."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Breaker:
         return now >= self.closed_until
 
     def asked(self, now: float) -> "Breaker":
-        """A request is made: after a pause it is the only one, until its end is known."""
+        """Record that a request is made; after a pause it is the only one until its result is known."""
         return Breaker(self.failures, now + PROBE_S) if self.failures >= THRESHOLD else self
 
     def failed(self, now: float) -> "Breaker":

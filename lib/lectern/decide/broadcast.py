@@ -8,10 +8,10 @@ from lectern import words
 from lectern.facts import AsRun
 
 FROM_THE_START_S = 1.5
-"""A class that begins less late than this was aired from its beginning."""
+"""Seconds of delay from which a class no longer counts as aired from its beginning."""
 
 MISSING_S = 2.0
-"""A class of which fewer seconds were not sent counts as aired whole."""
+"""Seconds missing from a class from which it no longer counts as aired whole."""
 
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
@@ -20,7 +20,7 @@ NO_ANSWER_S = 15.0
 """Seconds after the start within which the first failure of a class says that it was never on air."""
 
 SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
-"""The numbers in a series of the same event at which it is said."""
+"""The counts of a repeated event at which it is logged."""
 
 Event = Mapping[str, Any]
 
@@ -97,13 +97,13 @@ def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float
 
 
 def not_aired(total: Sums, why: str | None) -> str:
-    """What is said of a class of whose recording nothing was sent."""
+    """The message for a class whose recording was never sent."""
     slate = f"; the slate was sent for {total.slate_s:.0f} s" if total.slate_s >= 1 else ""
     return f"not aired{slate}{': ' + why if why else ''}"
 
 
 def said(event: Event) -> tuple[str, str] | None:
-    """What happened, and the details; None if another line says it."""
+    """The name and the details of an event, for the log; None for an event that another line reports."""
     match event["event"]:
         case "connected":
             return "connected", f"session {event['session']} is ready to publish"

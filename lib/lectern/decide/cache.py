@@ -64,7 +64,7 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
 
 
 def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound) -> str:
-    """Why *stem* does not fit although all that can go goes: which bound it is, and how near the cache is to it."""
+    """Why *stem* does not fit even after all evictions: which bound is in the way, and how near the cache is to it."""
     said = f"no room for {stem} ({words.size(size_bytes)}): "
     if usage.num >= bound.max_num:
         number = words.counted(bound.max_num, "rendition")
@@ -83,8 +83,8 @@ def admit(
 ) -> list[Admission]:
     """Decide a batch in its order; a class sees what those before it have reserved and evicted.
 
-    What any class of the batch wants is pinned from its beginning: to evict it for one and download it again
-    for the next would be in vain.
+    What any class of the batch needs is pinned from the start: evicting it for one class and downloading it again
+    for the next would be pointless.
     """
     batch = list(wanted)
     pinned = {one.stem for one in batch}

@@ -1,4 +1,4 @@
-"""What a teacher does about classes of which nobody says anything any more: warn, tell again, close."""
+"""What a teacher does about classes without news: raise an alarm, send them to their streamer again, close them."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,14 +8,14 @@ from lectern.facts import Order
 from lectern.states import BookingState
 
 TOLD_AGAIN = "told its streamer again"
-"""Noted once a class: a long download would fill its story with it."""
+"""An event that each class gets once: during a long download the repetitions would fill its story."""
 
 UNENDED_S = 300.0
-"""A class that ended more than these seconds ago, and whose streamer never said how, was not aired to its end."""
+"""Seconds after its end after which a class counts as broken if its streamer has not reported how it ended."""
 
 
 def warn(changes: Changes, late: Sequence[Order]) -> None:
-    """Classes wait for longer than they may."""
+    """Raise an alarm for each class that has waited for longer than it may."""
     span = outgoing.span(changes.settings.order_warn_time_out_s)
     for order in late:
         said = f"{order.class_id} has waited for {order.stem} for more than {span}"
@@ -24,7 +24,7 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
 
 
 def tell_again(changes: Changes, silent: Sequence[Order], noted: Collection[str]) -> None:
-    """Streamers said nothing of classes that they were given; those *noted* were told again before."""
+    """Send *silent* classes to their streamers again; for those in *noted* an earlier repetition is in their story."""
     for order in silent:
         changes.prepare(order)
         changes.told_again.append(order.class_id)
@@ -33,12 +33,12 @@ def tell_again(changes: Changes, silent: Sequence[Order], noted: Collection[str]
 
 
 def unended(over: Sequence[Order], now: float) -> list[Order]:
-    """Those of the classes that are *over* which nobody will say anything of any more."""
+    """The classes among *over* of which no report is to be expected any more."""
     return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
 
 
 def close(changes: Changes, over: Sequence[Order]) -> None:
-    """The time of classes is over, and their streamer never said a word, or not the last one."""
+    """Close classes whose time is over and whose streamer never reported, or never reported the end."""
     for order in unended(over, changes.now):
         if order.promised_at is None:
             why = f"{order.streamer} did not say in time that it is ready"

@@ -49,7 +49,7 @@ TABLE: Sequence[tuple[bool | None, str | None, Word | None, Peers | None, bool]]
     # the lease | ON_CONTROL_LOST | Prefect   | other streamers | do
     (ANY, ANY, Word.TAKEN, ANY, STOP),
     (ANY, ANY, Word.FREE, ANY, GO_ON),
-    (OVER, ANY, Word.AWAY, ANY, STOP),  # somebody may have taken them since, and say that he is blind now
+    (OVER, ANY, Word.AWAY, ANY, STOP),  # another streamer may have taken them since, and be cut off by now
     (HELD, "push", Word.AWAY, ANY, GO_ON),
     (HELD, "stop", Word.AWAY, ANY, STOP),
     (HELD, "ask peers", Word.AWAY, Peers.NONE, GO_ON),
@@ -88,7 +88,7 @@ def together(looks: Collection[Peer]) -> Peers:
 def look(health: Mapping[str, Any] | None, name: str) -> Peer:
     """What the *health* of streamer *name* says; None where it did not answer.
 
-    An answer of another host than *name* is none of it: two streamers may have the same loopback address.
+    An answer from another host than *name* does not count: two streamers may have the same loopback address.
     """
     if health is None or health.get("name") != name or not isinstance(health.get("hears"), bool):
         return Peer.SILENT
@@ -108,12 +108,12 @@ def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
 def may_take(last_beat: Mapping[str, Any] | None, names: Collection[str]) -> list[str]:
     """Those of *names* that may take the classes of a silent streamer: it asks only those that it said it knows.
 
-    One that says nothing of them stops at its lease's end by itself, so that anybody may take its classes.
+    A streamer whose heartbeat has no such list stops by itself when its lease ends, so any other may take them.
     """
     known = (last_beat or {}).get("peers")
     return sorted(names) if not isinstance(known, list) else sorted(name for name in names if name in known)
 
 
 def says(policy: str, known: Collection[str]) -> list[str] | None:
-    """What a streamer's beat says of the others that it knows; None where it asks nobody."""
+    """The streamers that a heartbeat names as those it asks; None if the policy stops the classes without asking."""
     return {"ask peers": sorted(known), "push": []}.get(policy)

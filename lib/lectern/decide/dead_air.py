@@ -11,19 +11,19 @@ BLACK_S, FROZEN_S, SILENT_S = 10.0, 30.0, 60.0
 """Seconds after which a black picture, a still picture without sound, and silence are reported."""
 
 DARK = 40
-"""A picture without any part that is lighter (of 255; black is 16) is black: a line of text on black is not."""
+"""Brightness (0 to 255; black is 16) that no part of a black picture exceeds; a line of text on black exceeds it."""
 
 SILENCE, QUIET, LOUD = -60.0, -36.0, -6.0
-"""In LUFS: a second that is nowhere louder is silent; a whole recording outside of the others is hard to listen to."""
+"""In LUFS: a second that is never louder than SILENCE is silent; a recording below QUIET or above LOUD is reported."""
 
 SLACK_S = 2.0
-"""Of silence: a second that is in part silent counts as sound, at the beginning and at the end."""
+"""Seconds that silence may lack: its first and its last second are silent in part, and count as sound."""
 
 GAP_S = 2.0
-"""What lies between two key frames is not seen: up to these seconds of it belong to what is seen at either end."""
+"""Seconds around a key frame that count as showing the same: what lies between two key frames is not looked at."""
 
 NAMED = 5
-"""Number of places that are named; of the others, how many there are."""
+"""Number of places that a warning names; of the others it gives the number."""
 
 Stretch = tuple[float, float]
 
@@ -119,5 +119,5 @@ def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
 
 
 def _within(one: Stretch, others: Iterable[Stretch]) -> bool:
-    """Whether another fault has already been told of the same place, but for the blur at its ends."""
+    """Whether *one* lies inside one of *others*, give or take twice GAP_S at its ends."""
     return any(other[0] - 2 * GAP_S <= one[0] and one[1] <= other[1] + 2 * GAP_S for other in others)

@@ -11,7 +11,7 @@ from lectern.wire import read_resolution
 def is_same(kept: str, booking: Booking) -> bool:
     """Whether *booking* says the same as the payload that was *kept*, however each of them is written.
 
-    The order of keys, the form of numbers and URLs, and entries that are null make no other booking.
+    The order of keys, the spelling of numbers and URLs, and null entries make no difference.
     """
     if kept == booking.payload:
         return True

@@ -22,7 +22,7 @@ TRIES = 3
 """Number of attempts, on several hosts or on the only one, after which a rendition is given up."""
 
 FAILURES = 3
-"""So many in a row, and a host is put aside."""
+"""Number of failures in a row after which a host is put aside."""
 
 
 class Blame(StrEnum):
@@ -54,10 +54,10 @@ def blame(error: LecternError) -> Blame:
 
 
 def again(error: LecternError, tries: int) -> bool:
-    """Whether the job is tried again, rather elsewhere, when it failed for the *tries*-th time.
+    """Whether the job is tried again after its *tries*-th failure, preferably on another host.
 
-    Only the host's own trouble, and what passes by itself at the source, is worth it: a rendition that could not be
-    uploaded for a minute is uploaded by no other host.
+    Only a fault of the host, or a passing fault of the source, is worth another try: an upload that failed for a
+    minute would fail on every host.
     """
     if tries >= TRIES:
         return False
@@ -68,7 +68,7 @@ def again(error: LecternError, tries: int) -> bool:
 def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
     """The host for the next job: the least loaded one with a free slot; None where the job must wait for one.
 
-    Those put aside are passed over, and so are those to *avoid*, unless there is no other.
+    Hosts that are put aside, and hosts to *avoid*, are taken only if no other is usable.
     """
     listed = list(hosts)
     healthy = [one for one in listed if one.aside_until <= now] or sorted(listed, key=lambda one: one.aside_until)[:1]
@@ -84,7 +84,7 @@ def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
 
 
 def first_to_start(waiting: Mapping[str, Sequence[RenditionKey]], starts: Mapping[RenditionKey, float]) -> list[str]:
-    """Those who wait for a host, the one whose class begins first before all others; without a class, last."""
+    """The owners that wait for a host, ordered by the start of their first class; those without a class come last."""
     never = float("inf")
 
     def start(owner: str) -> float:

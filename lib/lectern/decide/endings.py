@@ -1,4 +1,4 @@
-"""The end of a class on its streamer: it was aired, broke, was taken back, or nobody wrote its end down."""
+"""The end of a class on its streamer: aired, broken, released, or closed late because its end was not recorded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +12,10 @@ from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
 
 CANCELLED = "it was cancelled"
-"""The playout's word for the end of a class that somebody took off the air."""
+"""What the playout reports as the end of a class that was taken off the air."""
 
 CODES = {AiringState.BROKEN: errors.AIRING_BROKEN, AiringState.CANCELLED: errors.CANCELLED}
-"""The code of each end that is no success."""
+"""The code of each ending that is not a success."""
 
 OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
 
@@ -78,7 +78,7 @@ def close_late(changes: StreamerChanges, one: Airing) -> None:
 def release(changes: StreamerChanges, known: Airing | None, message: Release) -> Airing | None:
     """Release a cancelled or moved class; one that it overtook is noted, so that it is not taken when it comes.
 
-    That a cancelled class is given up is reported, whether it was here or not: the teacher tells it until it hears so.
+    The release of a cancelled class is reported even if the class never came: the teacher repeats it until then.
     Returns the class as it is then.
     """
     after = known

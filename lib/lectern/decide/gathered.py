@@ -8,7 +8,7 @@ from lectern.told import Found, Word
 
 
 def joined(teacher: Found | None, streamer: Found | None) -> Found:
-    """What a host knows that is a teacher, a streamer, or both; one of them at least is there."""
+    """What a host knows of a class as a teacher, as a streamer, or as both; at least one of the two is given."""
     if teacher is None or streamer is None:
         known = teacher or streamer
         assert known is not None  # whoever asks has looked somewhere
@@ -25,7 +25,7 @@ def joined(teacher: Found | None, streamer: Found | None) -> Found:
 
 
 def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
-    """*found* with what the streamer of the class said of itself last; its own rows, if they are here, say more.
+    """*found* with what the class's streamer said last; if the streamer's own rows are here, they are used instead.
 
     *said* is None if nobody could be asked.
     """

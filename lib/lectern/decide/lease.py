@@ -3,7 +3,7 @@
 import math
 
 MARGIN_S = 5.0
-"""Between the end of a lease and the moment its classes may be taken: programs need a moment to be ended."""
+"""Seconds between the end of a lease and the moment its classes may be moved: the pushes need a moment to end."""
 
 WITNESS_S = 10.0
 """Seconds for which a streamer without Redis may rely on Prefect's answer that nobody takes its classes."""
@@ -12,9 +12,9 @@ NOTICE_S = WITNESS_S + 1.0
 """Seconds for which a move is seen in Prefect before it takes anything: by then that answer has expired."""
 
 HASTE_S = 2.0
-"""A move is announced so much earlier than its notice asks for: its run needs a moment to begin.
+"""Seconds by which a move is announced earlier than NOTICE_S requires, because its run needs a moment to begin.
 
-More would cost a streamer that only Redis cannot reach: from the announcement on Prefect's word is against it.
+More would harm a streamer that is cut off from Redis only: once a move is announced, Prefect tells it to stop.
 """
 
 
@@ -36,7 +36,7 @@ def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
 def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:
     """How long a streamer has been silent, in seconds.
 
-    *age_s* is that of its last beat, None where there is none and *heard_nothing_s* counts since that was noticed.
-    What was not said while we could not listen (*ears_open_s* ago) is no silence.
+    *age_s* is the age of its last heartbeat. If Redis has none it is None, and *heard_nothing_s*, the time since that
+    was noticed, counts instead. Time before this teacher could listen (*ears_open_s* ago) does not count.
     """
     return min(heard_nothing_s if age_s is None else age_s, ears_open_s)

@@ -15,11 +15,11 @@ ANSWERED_S = 15.0
 
 WAITING = "RUNBOOK.md: messages wait in the inbox"
 SOON_S = 600.0
-"""A class that begins so soon and is not ready is in danger: the platform can still move it."""
+"""Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
 
 def of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
-    """What comes next for a class, in one voice: its streamer knows more of what it has, its teacher of the rest."""
+    """What comes next for a class: what its streamer knows of it, if one has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else of_airing(cited, now)
     said = of_booking(booked, making, now)
@@ -47,7 +47,7 @@ def _unanswered(one: Booked, now: float) -> str:
 
 
 def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
-    """The same for a class of which only messages are known, not a booking."""
+    """What comes next for a class without a booking, of which only messages are known."""
     if kept_since is not None:
         waits = f"A message about it has waited in the inbox for {span(now - kept_since)}"
         if now - kept_since < LATE_S:
@@ -57,7 +57,7 @@ def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> lis
 
 
 def of_airing(one: Cited, now: float) -> list[str]:
-    """The same for a class as its streamer has it."""
+    """What comes next for a class, as its streamer has it."""
     match one.state:
         case AiringState.REFUSED if one.lost:
             said = _refused(one.code, one.message, over=now >= one.end_time)

@@ -7,7 +7,7 @@ CHECKS_S = (3600.0, 900.0, 300.0)
 """Seconds before the start at which a class is checked."""
 
 MAX_SKEW_S = 2.0
-"""A host whose clock differs more from the others' begins its classes at the wrong second."""
+"""Seconds of difference from the shared clock from which a host begins its classes at the wrong second."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def check_due(start: float, now: float, done: float | None) -> float | None:
 
 
 def reds(seen: Seen) -> list[str]:
-    """What is not as it must be, one reason each; none where the class is ready."""
+    """Why the class is not ready, one reason each; empty if it is ready."""
     found: list[str] = []
     if not seen.state_ready:
         found.append("its rendition is not there yet")

@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether punctuality and availability are asked of it: not of a second airing, nor of what was taken back."""
+        """Whether the class counts for punctuality and availability; second airings and cancelled classes do not."""
         return self.state in PUSHED and not self.class_id.endswith(BACKUP)
 
     @property

@@ -21,7 +21,7 @@ ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN
 
 @dataclass(frozen=True)
 class Facts:
-    """What is needed for the few reports that are no plain success."""
+    """What must be known for the few reports that are not a plain success."""
 
     choice: Choice
     unconfirmed: Collection[tuple[str, str]]
@@ -53,7 +53,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
     elif said.cmd == "prepared" and _is_news(order, said):
         _prepared(changes, order, said, facts)
     elif said.cmd == "ended" and order.state in ENDING:
-        if order.state is BookingState.PLACED:  # two runs take reports side by side: the last word came first
+        if order.state is BookingState.PLACED:  # two runs handle reports side by side: the report of the end came first
             order = _ready(changes, order, said)
         _ended(changes, order, said)
     else:

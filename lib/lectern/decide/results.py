@@ -13,7 +13,7 @@ from lectern.states import Backend, RenditionState
 from lectern.stems import stem
 
 ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
-"""What empties the waiting list of a rendition."""
+"""The outcomes that empty the waiting list of a rendition."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Ahead:
 
 
 def apply(changes: Changes, one: Settled, row: Underway | None, waiters: Waiters, ahead: Ahead) -> None:
-    """What one result comes to."""
+    """Do what the table says about one result."""
     backend = one.result.type or (row and row.backend) or "unknown"
     word = "success" if one.result.success else "failed"  # the wire has it in several spellings
     changes.transcoded.append((str(backend), word))
@@ -72,7 +72,7 @@ class Late:
 
 
 def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
-    """What a passed deadline comes to."""
+    """Do what was decided about a passed deadline."""
     changes.transcoded.append((str(one.backend), one.what.name.lower()))
     match one.what:
         case Overdue.SUCCEED:
@@ -87,14 +87,14 @@ def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
 
 
 def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
-    """The rendition is there: every waiting class proceeds with *url*."""
+    """Let every waiting class proceed with *url*: the rendition was made."""
     changes.remake(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url)
     proceed(changes, [(order, url) for order in waiters.orders], loads)
     _orphans(changes, key, waiters)
 
 
 def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, waiters: Waiters) -> None:
-    """The rendition will not be there: every waiting class is refused with *code*; one alarm for all."""
+    """Refuse every waiting class with *code*, and raise one alarm for all: the rendition will not be made."""
     state = RenditionState.TIMED_OUT if code is errors.TRANSCODE_TIMED_OUT else RenditionState.FAILED
     changes.remake(key, RenditionState.TRANSCODING, state, reason=why)
     for order in waiters.orders:
@@ -106,7 +106,7 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
 
 
 def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:
-    """A result of a rendition that has no row: an alarm; its waiting list stays as it is."""
+    """Raise an alarm for a result whose rendition has no row; its waiting list stays as it is."""
     said = f"{one.stem}: a result came, and nobody asked for it"
     if listed:
         name = changes.settings.waiting_key.format(record_id=one.key[0], resolution=one.key[1])

@@ -102,7 +102,7 @@ def _again(changes: Changes, latest: Order) -> None:
 
 
 def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, limits: Limits) -> Verdict:
-    """What the table of bookings says of the class as it shall be, beside all classes but itself. Raises Refuse."""
+    """What the table of bookings decides for the changed class, against all other classes. Raises Refuse."""
     others = {
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
@@ -136,7 +136,7 @@ def _where_it_lies(latest: Order, booking: Booking) -> Booking:
 
 
 def _at_once(changes: Changes, order: Order, booking: Booking, verdict: Verdict, loads: Loads) -> None:
-    """The class waits for a rendition, so no streamer has it: it is changed here and now."""
+    """Change a class at once: it waits for a rendition, so no streamer has it."""
     before = changes.waiting_key(order)
     after = changes.revise(order, booking, None)
     if verdict.state is BookingState.PLACED:
@@ -183,7 +183,7 @@ def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> N
 
 
 def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> None:
-    """The streamer has it: the class becomes its revision, unless it became a newer one meanwhile."""
+    """Put a revision that the streamer has prepared in force, unless a newer one is in force already."""
     changes.move(revision, BookingState.CANCELLED, 0, IN_FORCE)
     changes.answer(revision, 0, IN_FORCE, revision.deliveries)
     changes.row(order.class_id, "changed", where=order.streamer or "", detail=revision.stem)

@@ -10,8 +10,8 @@ from lectern.messages import Grant
 from lectern.unconfirmed import Unconfirmed
 
 DRAIN_AHEAD_S = 120.0
-"""Seconds before its start until which a class is moved from a streamer that is drained: by then the streamer has read
-that it is not its own any more, or its lease has run out."""
+"""Seconds before its start up to which a class is moved away from a drained streamer: by its start, the streamer has
+read that it has lost the class, or its lease has expired."""
 
 
 def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:

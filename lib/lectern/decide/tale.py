@@ -7,12 +7,12 @@ from lectern import words
 from lectern.told import Past
 
 SERIES = 3
-"""Number of the same events from which they are one line."""
+"""Number of equal events from which on they are shown as one line."""
 
 BY_TURNS = frozenset(
     {"connected", "on air", "push broke off", "push refused", "slate", "nothing to send", "recording again"}
 )
-"""Events that come by turns while a push host is not well: in such a time each kind of them is one line."""
+"""Events that alternate while a push host has trouble: each kind of them is then shown as one line."""
 
 
 @dataclass(frozen=True)

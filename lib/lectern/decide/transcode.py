@@ -26,7 +26,7 @@ class Row(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the table has in its last column."""
+    """What a transcoding result leads to: the table's last column."""
 
     SUCCEED = "status success; waiting classes proceed; list deleted"
     FALL_BACK = "request ECS transcoding"
@@ -146,7 +146,7 @@ UNKNOWN_LIMIT_S = 3600.0
 def total_limit_s(duration_s: float | None) -> float:
     """How long an ECS attempt may take: three times the recording's duration and two minutes.
 
-    Until the recording is there to be looked at, nobody knows its duration: then it is an hour.
+    An hour while the duration is unknown, which it is until the recording has been fetched.
     """
     return UNKNOWN_LIMIT_S if duration_s is None else 3 * duration_s + 120
 

@@ -11,7 +11,7 @@ from lectern.facts import Order
 from lectern.states import BookingState
 
 ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})
-"""States before which the platform was answered with success."""
+"""States that a class reaches only after the platform was answered with success."""
 
 Loads = dict[str, int]
 """The number of classes of each living streamer; who places a class counts it here."""

@@ -15,7 +15,7 @@ KEPT_BYTES = 8192
 CHUNK_BYTES = 65536
 
 OnLine = Callable[[str], bool | None]
-"""Is given each line; one for which it returns False does not count as progress."""
+"""Called with each line; a line for which it returns False does not count as progress."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Who is let in to the page, and how often: a token in the address or the cookie, and a bound a viewer and in all."""
+"""Lets viewers in to the page by a token in the address or the cookie, and bounds how often each of them asks."""
 
 import time
 from collections import OrderedDict
@@ -33,7 +33,7 @@ class Bucket:
 
 
 class Rates:
-    """A bucket a name; of the most names those asked for last are remembered."""
+    """A bucket for each name; if there are too many, the names that were not asked for lately are forgotten."""
 
     def __init__(self, most: float, each_s: float) -> None:
         self._most, self._each_s = most, each_s

@@ -69,12 +69,12 @@ class Day:
         return sum(self.due.get(one, 0) for one in standings)
 
     def of(self, *standings: Standing) -> Sequence[Line]:
-        """The shown classes that stand so."""
+        """The classes shown that have one of *standings*."""
         return [one for one in self.lines if one.standing in standings][:LISTED]
 
 
 def begin_of_day(now: float, text: str | None = None) -> float:
-    """When the day *text* (``2026-11-26``) begins here, or that of *now*; of what is no day, that of *now*, too."""
+    """When the day *text* (``2026-11-26``) begins, in local time; the day of *now* if *text* is missing or no day."""
     local = datetime.datetime.fromtimestamp(now).astimezone().date()
     try:
         wanted = datetime.date.fromisoformat(text) if text else local
@@ -137,7 +137,7 @@ def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[
 
 
 def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing], now: float) -> list[Line]:
-    """The first that stand so: thousands may, and a sentence costs more than the standing."""
+    """Lines for the first LISTED classes in *wanted*: thousands may be, and a sentence costs more than a standing."""
     return [_line(*one, now) for one in islice((one for one in stood if one[1] in wanted), LISTED)]
 
 

@@ -76,7 +76,7 @@ class Airing:
         self._idle_until = now.mono + _IDLE_S
 
     def change(self, lesson: Lesson, now: Now) -> None:
-        """Take over what is asked for now; what need not be made anew goes on."""
+        """Take over a changed lesson; the sessions that need not be made anew go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
         self._idle_until = 0.0
         self.entry.ended = None
@@ -90,7 +90,7 @@ class Airing:
         self._make()
 
     def end(self, why: str, now: Now) -> None:
-        """The class is over."""
+        """End the class: stop its pushes, and report what was sent."""
         for push in self._pushes.values():
             if push.state != "ended":
                 push.end()
@@ -100,7 +100,7 @@ class Airing:
         self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **summary)
 
     def reopen(self, push: Push) -> None:
-        """A session goes on that an earlier worker began: so does its row."""
+        """Take the rows of a session that an earlier worker began out of the closed ones: the session goes on."""
         for row in push.as_run.rows:
             same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
             self._earlier = [one for one in self._earlier if one not in same]
@@ -115,7 +115,7 @@ class Airing:
         )
 
     def sums(self, now: Now) -> dict[str, Any]:
-        """What of the class was sent, in seconds; what was not; and how often it began."""
+        """Seconds of the class that were sent and that were not, and its number of sessions."""
         lesson = self.entry.lesson
         until = min(now.wall, lesson.end)
         all_s = covered(self.entry.as_run, lesson.start, until)

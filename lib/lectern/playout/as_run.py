@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 GOOD_S = 1.5
-"""A server may say that publishing has begun, and close at once: only as much media is a proof."""
+"""Seconds of media after which a receiver counts as good: a server may accept a publish, and close at once."""
 
 Row = dict[str, Any]
 """url, session, source, from, to, position_s, sent_s, bytes, open: docs/playout.md says what they are."""
@@ -32,9 +32,9 @@ class AsRun:
         return now - self._media_at if self._media_at is not None else 0.0
 
     def note(self, row: Row, last_s: float, offset: int) -> bool:
-        """Media were sent, up to *last_s* of the class, the session's bytes up to *offset*.
+        """Note that media were sent, up to *last_s* of the class and to *offset* of the session's bytes.
 
-        *row* is how its row would begin, with the `bytes` of this time; returns whether it does.
+        *row* is how a new row would begin, with the `bytes` of this send; returns whether a new row was begun.
         """
         self.bytes += row["bytes"]
         if self._media_at is None:
@@ -69,7 +69,7 @@ class AsRun:
         self.rows, self._offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
 
     def close(self) -> None:
-        """What was being sent is no longer."""
+        """Close the open row: nothing is being sent any more."""
         if self.rows:
             self.rows[-1]["open"] = False
 

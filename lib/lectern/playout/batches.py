@@ -7,7 +7,7 @@ from lectern.playout.session import Session
 from lectern.playout.track import Track
 
 BATCH_BYTES = 128 * 1024
-"""No message is added to a batch that has as much."""
+"""Size from which a batch is full: no further message is added."""
 
 
 class Batches:

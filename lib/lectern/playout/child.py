@@ -13,9 +13,9 @@ from typing import Any
 from lectern.playout.pipe import Gone, Pipe
 
 PROGRAM = Path(__file__).with_name("__main__.py")
-"""Not resolved: where a link leads to the current release, the next worker is of that one."""
+"""Not resolved: if the path leads through a link to the current release, the next worker is of that release."""
 LOAD_S = 30.0
-"""A worker that is not loaded by then never will be."""
+"""Seconds after which a worker that is not loaded is given up."""
 
 
 def program() -> Path:
@@ -74,7 +74,7 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
     def kill(self) -> None:
-        """Kill it, and return when it is no more: two that write on one connection cannot be."""
+        """Kill it, and return when it has ended: two workers must never write on one connection."""
         with suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()

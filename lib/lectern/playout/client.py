@@ -87,7 +87,7 @@ class Client:
                 elif not self._events.full():
                     self._events.put_nowait(fields)
                 else:
-                    break  # nobody takes them: whoever comes to, connects anew and asks for the status
+                    break  # events are not being read: the reader must connect again, and ask for the status
         except (OSError, ValueError):
             pass  # as if it had ended
         finally:

@@ -12,7 +12,7 @@ from lectern.playout.timetable import BadRequest
 PROTOCOL = 1
 MAX_LINE_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 1024 * 1024
-"""A client that leaves more unread is cut off."""
+"""Unread bytes above which a client is disconnected."""
 MAX_CLIENTS = 64
 
 Do = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]

@@ -63,7 +63,7 @@ class Desk:
         self._asked += 1
         wanted = self._asked
         async with self._saving:
-            if self._saved >= wanted:  # somebody who waited in front of us wrote what we want written
+            if self._saved >= wanted:  # an earlier caller in the queue has written what we want written
                 return self._problem
             self._saved = self._asked
             for airing in self._worker.airings.values():

@@ -15,11 +15,11 @@ from lectern.playout.reel import MISSING, STALL_S, Reel
 from lectern.playout.track import RECORDING, SLATE, Track
 
 FROM_THE_START_MS = 1000
-"""Less late than this, a class begins at its beginning: a seek would skip to the next keyframe, seconds away."""
+"""Milliseconds of delay below which a class begins at its beginning: a seek would skip to the next keyframe."""
 RETRY_S = 1.0
-"""A recording that is missing or at fault is looked for as often."""
+"""Seconds between two looks for a recording that is missing or at fault."""
 BEHIND_MS = 2000
-"""What is later than this is skipped, to go on at the clock's position."""
+"""Milliseconds of delay above which media are skipped, to go on at the clock's position."""
 TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
 """A recording at fault in this way stays so until another file is in its place."""
@@ -54,7 +54,7 @@ class Feed:
         return self.lost is not None and self.lost.startswith((MISSING, *FINAL))
 
     def bytes_a_second(self, length_s: float) -> int:
-        """About a second of the class, which lasts *length_s*."""
+        """About how many bytes a second of the class has, which lasts *length_s*."""
         identity = self.track.reel.identity if self.track.reel is not None else None
         return int(identity[2] / length_s) if identity is not None else _DEFAULT_BYTES
 
@@ -116,7 +116,7 @@ class Feed:
             self._come(At(clock_ms=position_ms))
 
     def replace(self, files: Files, position_ms: float) -> None:
-        """Take over other files: another recording is gone on with at the clock's position."""
+        """Take over other files; another recording is sent from the clock's position on."""
         other = files.recording != self.files.recording
         self.files = files
         if other:
@@ -194,7 +194,7 @@ class Feed:
         self.files = replace(self.files, slate=None)
 
     def _lose(self, now: float, fault: str) -> None:
-        """The recording cannot be sent."""
+        """Stop sending the recording because of *fault*; the slate, if there is one, takes over."""
         self.lost, self._retry_at = fault, now + RETRY_S
         if self.track.reel is not None:
             self._bad = self.track.reel.identity if fault.startswith(FINAL) else None

@@ -10,9 +10,9 @@ HEAD_BYTES = 13
 """The file's header, and the size 0 before the first tag."""
 TAG_HEAD_BYTES = 11
 TAIL_BYTES = 4
-"""After each tag its size is said again."""
+"""Bytes after each tag that repeat its size."""
 LOOK_BYTES = 6
-"""As much of a body says what it is."""
+"""Bytes of a body that are enough to tell what it holds."""
 
 _AVC, _HEVC, _AAC = 7, 12, 10
 _PICTURES = {2: "Sorenson", 4: "VP6", 5: "VP6 with alpha", _AVC: "H.264", _HEVC: "HEVC"}

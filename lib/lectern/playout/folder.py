@@ -16,7 +16,7 @@ class Misuse(Exception):
 
 
 def allow_files() -> None:
-    """Each session takes two descriptors here, and two in the worker."""
+    """Raise the limit of open files: each session takes two descriptors here, and two in the worker."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -33,7 +33,7 @@ def locked(path: Path) -> int:
 
 
 def listening(path: Path) -> socket.socket:
-    """The control socket; only who holds the lock comes here, so that one that is there is left over."""
+    """Listen on the control socket; the caller holds the lock, so an existing socket file is a leftover."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
@@ -49,7 +49,7 @@ def listening(path: Path) -> socket.socket:
 
 
 def kept_lease(path: Path) -> float:
-    """The lease as it was written down, if this is still the same start of the machine."""
+    """The end of the lease as it was written down; 0 if the machine has been restarted since."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["boot"] == kernel.boot_id():

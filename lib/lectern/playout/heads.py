@@ -32,16 +32,16 @@ class Heads:
         return self._queue[0]
 
     def forget(self) -> None:
-        """A new session has had nothing yet."""
+        """Forget what was sent, and what waits: a new session has had nothing yet."""
         self._sent.clear()
         self._queue.clear()
 
     def clear(self) -> None:
-        """What waits is of a file that is not sent any more."""
+        """Drop what waits: its file is not sent any more."""
         self._queue.clear()
 
     def announce(self, reel: Reel, at_ms: int) -> None:
-        """Let what *reel* needs wait, unless the session has had it."""
+        """Queue the metadata and headers of *reel*, except those that the session has had."""
         needed = {kind: body for kind, (_, body) in reel.headers.items()}
         if reel.metadata is not None:
             needed = {flv.SCRIPT: reel.metadata, **needed}
@@ -54,12 +54,12 @@ class Heads:
         return self._sent.get(kind) == body
 
     def sent(self, item: Item) -> bool:
-        """An item is in the batch; returns whether it is one of these."""
+        """Note that an item is in the batch; returns whether it is metadata or a header."""
         is_head = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
         if is_head:
             self._sent[item.kind] = item.body
         return is_head
 
     def next(self) -> None:
-        """The first one is in the batch."""
+        """Remove the first message, which is in the batch now."""
         self._queue.popleft()

@@ -17,11 +17,11 @@ from lectern.playout.shared import Shared
 
 LOOK_S = 0.1
 HUNG_S = 2.0
-"""A worker without a tick for as long is killed."""
+"""Seconds without a tick after which a worker is killed."""
 START_S = 10.0
-"""Until its first tick, a worker has as long."""
+"""Seconds that a worker has until its first tick."""
 DEATHS, DEATHS_S = 3, 60.0
-"""After as many in as long, the release before is taken."""
+"""Number of workers that died, and the seconds within which that number leads back to the release before."""
 MAX_PAUSE_S = 5.0
 
 
@@ -33,7 +33,7 @@ class Held:
     journal: int | None
 
     def close(self, *, is_reset: bool = False) -> None:
-        """Give the copies up; *is_reset* ends the connection for all who have it."""
+        """Close the copies; *is_reset* first resets the connection for all processes that hold it."""
         if is_reset:
             with suppress(OSError):
                 kernel.reset(self.connection)
@@ -137,7 +137,7 @@ class Holder:
             held.close()
 
     def _fence(self) -> None:
-        """The lease is over: nothing may come after it, whatever the worker does."""
+        """Reset all connections when the lease is over: nothing may be sent after it, whatever the worker does."""
         if not self.sessions:
             return
         for held in self.sessions.values():
@@ -156,7 +156,7 @@ class Holder:
         return now - ticked_at > HUNG_S
 
     def _lost(self, why: str, words: str) -> None:
-        """The worker is no more: the standby goes on air, or the next that can be loaded."""
+        """Replace a worker that has ended by the standby, or by the next worker that can be loaded."""
         assert self.worker is not None
         worker, self.worker = self.worker, None
         self._take(worker)

@@ -17,9 +17,9 @@ from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 KEYFRAME = 1
 """A kind of record; the others are flv.SOUND and flv.PICTURE for a header of that kind."""
 SOUND_EVERY_MS = 2000
-"""A recording without pictures can be begun at a sound as often as this."""
+"""Milliseconds between the sounds at which a recording without pictures can be begun."""
 MAX_STEP_BACK_MS = 2000
-"""Sound and pictures may be out of order by as much."""
+"""Milliseconds by which sound and pictures may be out of order."""
 
 _RECORD = struct.Struct(">QQ")
 _MARK = int.from_bytes(b"lectern1", "big")

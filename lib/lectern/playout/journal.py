@@ -1,4 +1,4 @@
-"""The journal of one session: what is about to be sent, so that whoever comes after a killed worker sends the rest.
+"""The journal of one session: what is about to be sent, so that the worker after a killed one sends the rest.
 
 A batch is written into the slot that does not hold the last one, its body first, then its mark; only then it is sent.
 The kernel knows how many bytes of the session were ever sent, and so how many of the batch: it does not matter at

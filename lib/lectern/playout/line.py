@@ -14,7 +14,7 @@ from lectern.playout.station import Now, Station
 
 
 class Line:
-    """Calls *went* with a session that is new or a step further, and *broke* with why there is none any more."""
+    """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
 
     def __init__(
         self, target: Target, station: Station, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
@@ -26,7 +26,7 @@ class Line:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a connection is being made; raises what nobody foresaw of the last one."""
+        """Whether a connection is being made; raises an unexpected error of the last attempt."""
         if self._connecting is not None and self._connecting.done():
             task, self._connecting = self._connecting, None
             task.result()
@@ -46,7 +46,7 @@ class Line:
         self._listen(session)
 
     def end(self, *, politely: bool) -> None:
-        """Give up what there is."""
+        """Give up the attempt to connect, or the session."""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None

@@ -11,7 +11,7 @@ from lectern.playout.rtmp.url import Target
 TRY_S = 5.0
 """Bound of each address of a name, and of the TLS handshake."""
 USER_TIMEOUT_S = 10.0
-"""The kernel gives a connection up that acknowledges nothing for as long; a closed window counts, too."""
+"""Seconds without an acknowledgement after which the kernel gives a connection up; a closed window counts, too."""
 MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * 1024, 4 * 1024 * 1024
 
 _WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -20,7 +20,7 @@ _WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWr
 async def connect(target: Target, buffer_bytes: int, trusted: ssl.SSLContext | None) -> socket.socket:
     """A connection to *target*, over TLS if it says so; raises OSError, of which ssl.SSLError is one.
 
-    The kernel queues about *buffer_bytes*: more would be media that nobody has got, while all looks punctual.
+    The kernel queues about *buffer_bytes*: with more, media would look sent that the receiver has not got.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -46,7 +46,7 @@ async def connect(target: Target, buffer_bytes: int, trusted: ssl.SSLContext | N
 
 
 def send(connection: socket.socket, data: memoryview) -> int:
-    """Send as much as goes; 0 if nothing does."""
+    """Send what the kernel takes without blocking; returns how many bytes it took."""
     with suppress(*_WANTS):
         return connection.send(data)
     return 0

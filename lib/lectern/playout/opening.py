@@ -11,7 +11,7 @@ from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 
 BLOCK_BYTES = 96 * 1024
 _HEAD_BYTES = 64 * 1024
-"""Metadata and the first tags lie within this."""
+"""Bytes at the beginning of a file that contain its metadata and its first tags."""
 
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change: another file under the same name has others."""

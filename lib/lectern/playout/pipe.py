@@ -31,7 +31,7 @@ class Pipe:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as it goes; whether the other side lives, `hear` tells."""
+        """Send what waits, as far as that is possible without blocking; `hear` tells whether the other side lives."""
         while self._out:
             line, files = self._out[0]
             try:

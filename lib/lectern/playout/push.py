@@ -17,11 +17,11 @@ from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
 
 LEAD_S = 3.0
-"""A class connects as long before its start, at a moment of its own within the first two thirds."""
+"""Seconds before its start from which a class connects, at a random moment of their first two thirds."""
 BATCHES = 16
-"""Of a class, in one tick."""
+"""Number of batches of a class that one tick sends at most."""
 SPACING_S = 0.03
-"""A class sends no more often: with a tick of 20 ms it rests for one tick, which saves a third of the processor."""
+"""Seconds between two sends of a class: with ticks of 20 ms it skips every other one, and saves a third of the CPU."""
 _WATCH_S = 1.0
 
 
@@ -82,7 +82,7 @@ class Push:
         return None
 
     def broke_off(self, why: str, now: Now) -> None:
-        """The session is over, or could not be made; another one is tried after a pause."""
+        """Note that the session has ended, or could not be made; another one is tried after a pause."""
         was_on_air = self.is_good
         pause_s = self.backoff.failed(now.mono)
         self._station.totals.reconnects += 1
@@ -147,7 +147,7 @@ class Push:
             session.publish()
 
     def _went(self, session: Session, now: Now) -> None:
-        """The session is new, or a step further. Raises Broken."""
+        """Do what follows when a session is new or has advanced. Raises Broken."""
         if session.step is Step.LIVE:
             position_ms = self.position_ms(now)
             self._batches.base_ms = int(position_ms) if position_ms >= FROM_THE_START_MS else 0
@@ -179,7 +179,7 @@ class Push:
                 return
 
     def _look_behind(self, now: Now, position_ms: float) -> None:
-        """What is too late is skipped, to go on at the clock's position."""
+        """Skip what is too late, and go on at the clock's position."""
         late_ms = self.feed.track.behind_ms(position_ms)
         self.behind_s = late_ms / 1000
         if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
@@ -206,7 +206,7 @@ class Push:
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _fence(self) -> None:
-        """The lease is over: nothing may come after it, not even what the kernel has."""
+        """Reset the connection when the lease is over: not even what the kernel holds may be sent after it."""
         self._end_session(politely=False)
         self.state = "no_lease"
         self.backoff.reset()

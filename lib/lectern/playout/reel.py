@@ -12,7 +12,7 @@ from lectern.playout.opening import BLOCK_BYTES, At, Identity, Opened, fingerpri
 
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 STALL_S = 1.0
-"""A read that takes longer is not waited for."""
+"""Seconds after which a read counts as stalled."""
 
 MISSING = "is missing"
 _BROKEN = "is broken: it cannot be read from byte {} on"

@@ -16,7 +16,7 @@ from lectern.playout.rtmp.url import Target
 SET_UP_S = 10.0
 """Bound from the connection to ready, and from publish to its answer."""
 TAKEN_S = 5.0
-"""A peer that acknowledges no byte for as long is given up."""
+"""Seconds without an acknowledged byte after which a peer is given up."""
 
 _RECEIVE_BYTES = 64 * 1024
 
@@ -153,7 +153,7 @@ class Session:
             raise Broken(f"the server took nothing for {TAKEN_S:g} s")
 
     def close(self, *, politely: bool) -> None:
-        """End it: with a goodbye, or at once, and then nothing more comes of what was sent last."""
+        """Close the session with a goodbye, or by a reset, which also drops what the kernel has not sent yet."""
         try:
             if politely and not self._rest:
                 self.publisher.close()
@@ -182,6 +182,6 @@ class Session:
         if before is Step.LIVE:
             self._owed += len(self.publisher.owed) - owed
         if is_kept:
-            self.note()  # before it is taken: who comes after may read it again
+            self.note()  # before it is taken from the kernel: the next worker may have to read it again
             self.connection.recv(len(data))
         return True

@@ -38,12 +38,12 @@ class Shared:
         return kernel.boot_now() < self.lease_until
 
     def tick(self) -> None:
-        """The worker is alive."""
+        """Note that the worker is alive."""
         self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
 
     @property
     def ticked_at(self) -> float:
-        """When it last was, by time.monotonic."""
+        """When the worker was last known to be alive, by time.monotonic."""
         return self._get(_TICK)
 
     def _get(self, at: int) -> float:

@@ -33,7 +33,7 @@ class Totals:
 
 @dataclass
 class Station:
-    """The worker's means: threads for files, the lease, whom to tell, who keeps a copy of each connection."""
+    """What a worker gives to its classes: threads for files, the lease, and what to call for events and connections."""
 
     pool: Executor
     tell: Callable[[dict[str, Any]], None]

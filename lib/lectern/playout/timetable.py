@@ -13,7 +13,7 @@ from lectern.playout.rtmp.url import target
 
 MAX_URLS = 4
 FORGET_S = 24 * 3600.0
-"""An ended class can be asked for as long."""
+"""Seconds after its end for which the status of a class can be asked."""
 
 
 class BadRequest(Exception):
@@ -106,7 +106,7 @@ class TimetableFile:
         return found
 
     def text(self, entries: dict[str, Entry]) -> str:
-        """What is to be written: made at once, so that the writing may take its time in a thread."""
+        """The text of the file; it is made at once, so that a thread can write it later."""
         return json.dumps({"classes": [asdict(one) for one in entries.values()]})
 
     def write(self, text: str) -> None:

@@ -90,7 +90,7 @@ class Track:
         self._from_ms, self._awaits_key = position_ms, True
 
     def forget(self) -> None:
-        """A new session has had no headers yet."""
+        """Forget the headers that were sent: a new session begins."""
         self._heads.forget()
 
     def announce(self, position_ms: float) -> None:
@@ -108,7 +108,7 @@ class Track:
     def place(self) -> Place:
         """*source* to *wrap* of a journal's mark."""
         reel = self.reel
-        if reel is None:  # nothing is sent now: whoever goes on looks for the clock's position
+        if reel is None:  # nothing is sent now: the next worker begins at the clock's position
             return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
         if reel.identity is None and self._resumed is not None:
             return self._resumed[0]

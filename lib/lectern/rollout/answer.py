@@ -51,7 +51,7 @@ class Answer:
             self.steps.append((step, time.monotonic() - began))
 
     def since(self, already: tuple[int, int, int], *, changed: bool) -> "Answer":
-        """What was added after so many sentences, differences and steps; what is told besides is told as a whole."""
+        """What was added to *already* (numbers of sentences, differences and steps); `more` is given as a whole."""
         said, diff, steps = already
         return Answer(changed, self.said[said:], self.diff[diff:], self.steps[steps:], dict(self.more))
 

@@ -1,4 +1,4 @@
-"""The release that a rollback would start: it is asked beforehand whether it can."""
+"""Asks the release that a rollback would start, before anything is stopped, whether it can start."""
 
 import asyncio
 from pathlib import Path

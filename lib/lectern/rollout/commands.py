@@ -141,7 +141,7 @@ def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
 
 
 def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:
-    """Do *step* and print its answer; a failure is one too, with exit code 1, or 2 where it was called wrongly."""
+    """Do *step* and print its answer; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
     _print_fields(lambda: step(sys.stdin.read()).to_dict())
 
 
@@ -166,7 +166,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _print(fields: dict[str, Any]) -> None:
-    """Print the answer; where nobody listens any more, what was done is done all the same."""
+    """Print the answer; a reader that is gone is no error, because the step has been done."""
     try:
         sys.stdout.write(json.dumps(fields) + "\n")
         sys.stdout.flush()

@@ -91,7 +91,7 @@ def places(wanted: Wanted) -> Iterator[str]:
 
 
 def release(wanted: Wanted) -> Iterator[str]:
-    """A release that is whole, and the one that is wanted."""
+    """Refuse if the release is missing, incomplete, or of another version than is wanted."""
     manifest, complete = wanted.release / "manifest.json", wanted.release / ".complete"
     again = f"Stage it again (rm -r {wanted.release}, then ansible-playbook playbooks/rollout.yml)."
     if not complete.exists() or not manifest.exists():
@@ -107,25 +107,25 @@ def release(wanted: Wanted) -> Iterator[str]:
 
 
 def silence(wanted: Wanted) -> Iterator[str]:
-    """A supervisord that answers."""
+    """Refuse if supervisord does not answer."""
     Supervisor(wanted.supervisorctl).states()
     yield from ()
 
 
 def room(wanted: Wanted) -> Iterator[str]:
-    """Room for the backup."""
+    """Refuse if the backup does not fit on the disk."""
     make.refuse_small_disk(wanted)
     yield from ()
 
 
 def database_schema(wanted: Wanted) -> Iterator[str]:
-    """A database that can be brought up to this release."""
+    """Refuse if the database cannot be brought up to this release."""
     plan.schema_changes(wanted)
     yield from ()
 
 
 def settings(wanted: Wanted) -> Iterator[str]:
-    """Files of settings that can be read and edited, and that the new program starts with."""
+    """Refuse if a file of settings cannot be read or edited, or if the new program would not start with it."""
     for one in files.all_of(wanted):
         try:
             one.pending()
@@ -136,14 +136,14 @@ def settings(wanted: Wanted) -> Iterator[str]:
 
 
 def programs(wanted: Wanted) -> Iterator[str]:
-    """The wget that the settings name."""
+    """Refuse if the wget that the settings name is missing."""
     path = wanted.env.get("wget_path", "wget")
     if wanted.role == "streamer" and shutil.which(path) is None:
         yield f"{path}: there is no such program. Install it (apt-get install wget), or correct wget_path."
 
 
 def redis(wanted: Wanted) -> Iterator[str]:
-    """A Redis that answers, with our clock, and in which no new name is taken."""
+    """Refuse if Redis does not answer, if its clock differs from ours, or if a key's new name is taken."""
     with (
         redis_keys.opened(wanted) as client,
         rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
@@ -157,7 +157,7 @@ def redis(wanted: Wanted) -> Iterator[str]:
 
 
 def prefect(wanted: Wanted) -> Iterator[str]:
-    """A Prefect API that answers and knows us."""
+    """Refuse if the Prefect API does not answer, or rejects the login."""
     url = f"{wanted.prefect_api_url.rstrip('/')}/admin/version"
     auth = wanted.env.get("PREFECT_API_AUTH_STRING")
     name, _, password = (auth or "").partition(":")
@@ -173,7 +173,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
 
 
 def classes(wanted: Wanted) -> Iterator[str]:
-    """No class that the stop would harm, and, from one release of ours to the next, a playout that airs them on."""
+    """Refuse if the stop would harm a class, or, in an upgrade of a streamer, if its playout is not there."""
     if wanted.role == "streamer" and not plan.is_first(wanted) and (why := playout.is_missing(wanted)):
         yield (
             f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
@@ -183,13 +183,13 @@ def classes(wanted: Wanted) -> Iterator[str]:
 
 
 def adoptable(wanted: Wanted) -> Iterator[str]:
-    """Nothing of the old program's that could not be taken over."""
+    """Refuse if something of the old program cannot be taken over."""
     if plan.is_first(wanted):
         yield from both.planned(wanted).refusals
 
 
 def rules(wanted: Wanted) -> Iterator[str]:
-    """At a first rollout, rules for Redis keys that fit some: rules that were copied from an example fit none."""
+    """Refuse a first rollout whose rules fit no key in Redis: rules that were copied from an example fit none."""
     if not plan.is_first(wanted) or not wanted.rekey or wanted.unmatched_rules:
         return
     matched, _ = redis_keys.rename(wanted, dry_run=True)

@@ -30,11 +30,11 @@ from lectern.rollout.wanted import Wanted
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
-"""Without a first word for so long the holder ends: nothing was stopped, and nobody seems to want it."""
+"""Seconds without a first request after which the holder ends; nothing was stopped by then."""
 PACE_S = 3.0
-"""Without a further word for so long it goes on by itself."""
+"""Seconds without a further request after which the holder goes on by itself."""
 BY_HAND_S = 600.0
-"""If a person confirms each task: after so long without a word all is taken back."""
+"""Seconds without a request after which all is taken back, if a person confirms each task."""
 OPEN_TIMEOUT_S = 60.0
 _READ_S = 5.0
 _SYSTEMD, _SYSTEMD_S = Path("/run/systemd/system"), 5.0
@@ -44,7 +44,7 @@ Failure = Callable[[BaseException], dict[str, Any]]
 
 @dataclass
 class Holder:
-    """The pace of one window: a word on the socket, or the end of patience."""
+    """Sets the pace of one window: each task waits for a request on the socket, or for a time-out."""
 
     listener: socket.socket
     by_hand: bool
@@ -72,18 +72,18 @@ class Holder:
             raise TryAgain(f"No word came for {patience_s:g} s before the task {task}.")
 
     def tell(self, task: str, answer: Answer) -> None:
-        """Give the answer to whoever asked, and keep it for who asks later."""
+        """Send the answer to the client that asked, and keep it for a client that asks later."""
         self.told[task] = answer.to_dict()
         self.reply(self.told[task])
 
     def reply(self, fields: dict[str, Any]) -> None:
-        """Answer whoever waits for one."""
+        """Send an answer to the client that waits, if one does."""
         if self.asking is not None:
             _reply(self.asking, fields)
             self.asking = None
 
     def _next(self, give_up_at: float) -> tuple[socket.socket, str] | None:
-        """The next wish, None when patience has ended; who says nothing is not waited for."""
+        """The next request, None at *give_up_at*; a client that says nothing is not waited for."""
         while (left_s := give_up_at - time.monotonic()) > 0:
             self.check()
             ready, _, _ = select.select([self.listener], [], [], min(left_s, 0.5))
@@ -166,7 +166,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
 
 
 def _through(wanted: Wanted, journal: Journal, failure: Failure, holder: Holder, interruption: Interruption) -> int:
-    """Do the window at the pace of *holder*; whoever waits for an answer hears of a failure."""
+    """Do the window at the pace of *holder*; a client that waits for an answer gets the failure."""
     try:
         window.through(window.Window(wanted, journal, interruption, pace=holder))
     except BaseException as error:
@@ -195,7 +195,7 @@ def _listening(wanted: Wanted) -> Iterator[socket.socket]:
 
 
 def _let_go(log: Path) -> None:
-    """Hold none of the caller's files open: whoever called must not wait for us."""
+    """Close the caller's standard streams, so that the caller does not wait for this process."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, target in ((0, nothing), (1, descriptor), (2, descriptor)):

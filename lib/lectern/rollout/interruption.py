@@ -1,4 +1,4 @@
-"""What may end a rollout before its time: it is noticed at once, and acted upon between two steps."""
+"""Notes at once a signal that should end a rollout early, and acts on it between two steps."""
 
 import signal
 import threading

@@ -101,7 +101,7 @@ class Journal:
     # -- what the lines mean ----------------------------------------------------------------------------------
 
     def state(self, id_: str) -> State:
-        """How far the rollout *id_* is on this host, as far as only the journal knows."""
+        """How far the rollout *id_* is on this host, by the journal alone."""
         return self.history().state(id_)
 
     def history(self) -> "History":
@@ -109,7 +109,7 @@ class Journal:
         return History.of(self.notes())
 
     def behind(self, id_: str) -> str | None:
-        """The rollout on which *id_* was, or would be, put; None if it takes the place of the old program."""
+        """The rollout that *id_* replaced, or would replace; None if it replaces the old program."""
         notes = self.notes()
         begun = [at for at, note in enumerate(notes) if (note.id, note.step, note.state) == (id_, "window", "begin")]
         standing = History.of(notes[: begun[-1]] if begun else notes).standing

@@ -21,7 +21,7 @@ _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState
 def refusals(wanted: Wanted, now: float) -> list[str]:
     """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none.
 
-    From one release of ours to the next none is harmed that the playout holds; a teacher's inbox keeps what comes.
+    In an upgrade, classes that the playout holds are not harmed; a teacher's inbox keeps what comes meanwhile.
     """
     held = _held(wanted)
     if wanted.role == "teacher":

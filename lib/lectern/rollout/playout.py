@@ -13,9 +13,9 @@ from lectern.rollout.wanted import Wanted
 from lectern.settings import StreamerSettings
 
 BRIDGE_S = 20.0
-"""The lease must last so long at least: the silence is a few seconds, and the new resident renews it after that."""
+"""Seconds that the lease must still last: the silence takes a few, and the new resident renews the lease then."""
 UPGRADE_S = 60.0
-"""A new worker has half a minute to load."""
+"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
 
 
 def socket_of(wanted: Wanted) -> Path:

@@ -57,7 +57,7 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
     """Raise, before anything is stopped, if what is behind cannot start, or a class on air would be cut."""
     copied = make.silent(wanted)
     if copied is None:
-        return  # it is missed, in words, by the way back itself
+        return  # the rollback itself reports that it is missing
     if journal.behind(wanted.id) is not None and not wanted.restore_database:
         behind.refuse_unready(wanted, copied.before)
     said = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
@@ -66,7 +66,7 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
 
 
 def of_standing(asked: Standing, *, check: bool = False) -> Answer:
-    """The same for what was rolled out on this host last, whatever the inventory says now."""
+    """Take back what was rolled out on this host last, whatever the inventory says now."""
     found = standing.last(asked)
     if isinstance(found, str):
         history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()

@@ -1,4 +1,4 @@
-"""What stands on a host, as its own backups have it: what a rollback and a look need no inventory for."""
+"""Reads from a host's own backups what is rolled out on it, so that rollback and verify need no inventory."""
 
 from pathlib import Path
 from typing import Literal

@@ -14,7 +14,7 @@ from lectern.errors import Misuse
 _HOW_NOT_WHAT = frozenset(
     {"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air", "unmatched_rules"}
 )
-"""Fields that say how to go about it: with others of them it is still the same rollout."""
+"""Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
 
 
 def _absolute(path: Path) -> Path:

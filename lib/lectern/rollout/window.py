@@ -40,7 +40,7 @@ class Unattended:
         """Any task may be done at once."""
 
     def tell(self, task: str, answer: Answer) -> None:
-        """Nobody asks for a single task."""
+        """Do nothing: in one command, no client waits for the answer of a single task."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Window:
         self.pace.tell(task, self.answer.since(already, changed=changed))
 
     def is_almost_done(self) -> bool:
-        """Whether a crash came behind the reload, and all is as wanted: then nothing is to be stopped once more."""
+        """Whether a crash came after the reload and all is as wanted, so that nothing must be stopped again."""
         notes = self.journal.round(self.wanted.id)
         reloaded = any((note.step, note.state) == ("reload", "done") for note in notes)
         return reloaded and self.journal.state(self.wanted.id) == "half" and not any(verify.faults_of_new(self.wanted))

@@ -20,7 +20,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 
 READ_S = 10.0
-"""A teacher that is alive reads within a second or two what its streamers say."""
+"""Seconds to wait for a teacher to read it: one that is alive takes a second or two."""
 
 
 def withdraw(wanted: Wanted) -> list[str]:
@@ -39,7 +39,7 @@ def withdraw(wanted: Wanted) -> list[str]:
 
 
 def confirmed(wanted: Wanted) -> list[str]:
-    """Wait until a teacher has read it; says so, or what follows where none has."""
+    """Wait until a teacher has read the withdrawal; returns that, or what follows if none has, in sentences."""
     if not _was_leased(wanted):
         return []
     key, name = _names(wanted)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 MOST = 5
-"""So many things of a kind are named in one sentence."""
+"""Number of things of a kind that one sentence names."""
 
 _ESCAPED = {"'": "\\'"}
 

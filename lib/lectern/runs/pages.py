@@ -17,7 +17,7 @@ MANY = 500
 """Number of messages in a page of a flow whose classes are found by another run."""
 
 FIND = {"booking", "settle", "sweep"}
-"""Flows whose every class has a tag, however many there are; of the others those have one that are refused."""
+"""Flows in whose runs every class has a tag, however many there are; in other flows only refused classes do."""
 
 STEM = re.compile(r"\d+(_\d+P)?")
 
@@ -165,5 +165,5 @@ def clock(at: float) -> str:
 
 
 def utc(at: float) -> str:
-    """As a label tells it."""
+    """UTC, as a label gives it."""
     return datetime.fromtimestamp(at, UTC).isoformat()

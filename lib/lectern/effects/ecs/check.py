@@ -24,17 +24,17 @@ from lectern.errors import (
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
-"""With these codes a shell says that a program cannot be run."""
+"""The exit codes by which a shell says that a program cannot be run."""
 
 _TAIL_S = 3
 _WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
 _REPORT = re.compile(r"\w+=.*")
 _NO_CURL, _NOT_MOVED = 97, 98
-# Who could not upload what is made need not make it.
+# A host without curl could not upload a rendition, so it must not make one.
 _MOVE = f'command -v "$1" >/dev/null || exit {_NO_CURL}; mv -f -- "$2" "$3" || exit {_NOT_MOVED}; shift 3; exec "$@"'
 
-# All that is to be known of an output, by one command: to begin another one costs as much as what it does.
+# One command finds out all about an output: starting a second one would cost as much as its work.
 _CHECK = r"""
 ( {look}; printf '\nlectern-look %s\n' "$?"; stat -c %s -- {file}; md5sum <{file} ) &
 tail=$({tail} 2>&1); code=$?; wait
@@ -62,14 +62,14 @@ class Measured:
 
 
 def missing(connection: ssh.Connection, program: str, package: str) -> CallAPerson:
-    """A program cannot be run there."""
+    """The error to raise if the host lacks *program*, which *package* has."""
     return CallAPerson(f"{connection.host}: {program} cannot be run; type there: apt-get install {package}")
 
 
 async def look(
     connection: ssh.Connection, path: str, programs: Programs, thing: str, *, was: str | None = None
 ) -> Media:
-    """What the file is, by ffprobe; it *was* called otherwise until now, if it has just been fetched.
+    """What the file is, by ffprobe; if it has just been fetched, it is first renamed from *was* to *path*.
 
     Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain if there is no such file, CallAPerson if the host
     has no ffprobe, or no curl for what is made of the file.

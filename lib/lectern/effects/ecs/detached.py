@@ -9,7 +9,7 @@ from lectern.effects.output import OnLine, last_line
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
 
 LEFT_MINUTES = 10
-"""Seconds after which a folder that nobody looks at belongs to nobody: whoever comes next ends what runs there."""
+"""Minutes without a look after which a job's folder counts as abandoned; the next job on the host ends its programs."""
 
 _QUICK_S = 60.0
 _OUTLIVES_US_S = 60
@@ -22,8 +22,8 @@ _FREE = 'df -Pk . | { read -r _; read -r _ _ _ free _; echo "$free"; }'
 # A program more in these scripts, each of which runs several times a job, is 1-2 ms more before a class: what the shell
 # can do itself (true >seen is touch), it does.
 
-# Whoever holds the lock of a step is at work in it: the kernel lets it go with the last of its processes. So its
-# process group is signalled only while it is really there, and a step that has not yet said its id stops by itself.
+# The processes of a step hold its lock; the kernel releases it with the last of them. So the process group is
+# signalled only while it exists, and a step that has not yet written down its id stops by itself.
 _END = """
 end() (
   cd -- "$1" 2>/dev/null || exit 0
@@ -128,7 +128,7 @@ async def _quick(connection: ssh.Connection, what: str, script: str, *arguments:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a job; *stdin* is what no command line may show. It stalls if it shows no line for *stall_s*."""
+    """A command of a job; *stdin* is what no command line may show. Without a line for *stall_s* it has stalled."""
 
     name: str
     argv: Sequence[str]
@@ -138,7 +138,7 @@ class Step:
 
 
 async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s: float) -> Ended:
-    """Begin *step*, or go on watching it, or say how it ended: a step is done once, whoever asks.
+    """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a
     minute after its time. Raises TryAgain where somebody has.

@@ -26,8 +26,8 @@ class Programs:
 class Job:
     """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
 
-    *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* says how many seconds it may take,
-    of a recording so many seconds long, or of one that nobody knows yet. *folder* is that of a job that is taken up.
+    *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* gives the seconds that it may take
+    by the recording's duration in seconds, None while that is unknown. *folder* is that of a job that is resumed.
     """
 
     record_id: int
@@ -51,7 +51,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of its folder there: the same for whoever takes the attempt up again, another for all others."""
+        """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
         numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
         return self.folder or f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{self._mark}"
 
@@ -71,7 +71,7 @@ class Job:
 
 @dataclass
 class Report:
-    """How far a job is: written by the job, read by whoever shows it, from any thread."""
+    """How far a job is: the job writes it, and any thread may read it to show it."""
 
     step: str = "connect"
     percent: float = 0.0
@@ -80,13 +80,13 @@ class Report:
     _first: tuple[float, float] | None = field(default=None, repr=False)
 
     def encoded(self, percent: float) -> None:
-        """So much of the recording is encoded."""
+        """Note that *percent* of the recording is encoded."""
         self.percent = min(max(percent, self.percent), 100.0)
         self._first = self._first or (self.clock(), self.percent)
 
     @property
     def left_s(self) -> float | None:
-        """About how long the encoding still takes; None while nobody can tell."""
+        """About how many seconds the encoding still takes; None while that is unknown."""
         if self._first is None:
             return None
         began, begun = self._first

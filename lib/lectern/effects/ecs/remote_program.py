@@ -35,7 +35,7 @@ class Running:
     err: output.Tail = field(default_factory=output.Tail)
     head: bytes = b""
     pid: int | None = None
-    told: bool = False  # to begin
+    told: bool = False  # whether it was told to begin
 
     def read(self) -> tuple[bytes, bytes, bool]:
         """Wait for at most 0.25 s; returns what it has printed, its errors, and whether that is all."""
@@ -47,7 +47,7 @@ class Running:
                 poll = select.poll()
                 poll.register(channel.fileno(), select.POLLIN)
                 poll.poll(_WAIT_S * 1000)
-        # The end is looked at first: what comes before it can then be read already.
+        # Look for the end first: all that was printed before the end can then be read.
         ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
         out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
         err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""

@@ -46,7 +46,7 @@ class Source:
     async def there(self, first: Awaitable[RemoteFile]) -> Media:
         """Fetch the source, unless an earlier call has; *first* is what the origin promises of it now.
 
-        If it has changed when it is there, or breaks off, it is fetched again.
+        It is fetched again if the download breaks off, or if the origin has another file by its end.
         """
         if _SOURCE in self._steps.folder.files:
             return await self._look()
@@ -60,7 +60,7 @@ class Source:
         return await tried(FETCHES, fetch, lambda error: error.code is DOWNLOAD_FAILED)
 
     def _make_sure_of_room(self, remote: RemoteFile) -> None:
-        """The source and its renditions, none of which is larger, must fit; a job that is under way has its room."""
+        """Raise FallBack unless the source and its renditions fit (none is larger); a resumed job has its room."""
         folder = self._steps.folder
         needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
         if not folder.files and folder.free_bytes < needed:
@@ -68,7 +68,7 @@ class Source:
             raise FallBack(f"{self._job.name}: {self._host} has no room: {found}", NO_ECS_ROOM)
 
     async def _fetched(self, number: int, remote: RemoteFile) -> Media:
-        # Named by what is promised: what was got of another file is not gone on with.
+        # Named after what the origin promises, so that a part of another file is not resumed.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
         url, file = shown(remote.url), f"{self.path}-{mark}"
         # By an address of IPv4, which every host can connect to; this one need not have the other kind.
@@ -95,7 +95,7 @@ class Source:
         return await self._keep(remote, file, int(ended.output.strip() or -1))
 
     async def _keep(self, before: RemoteFile, file: str, size_bytes: int) -> Media:
-        """The file is the source if the origin still has the same; else it would be half of this and half of that."""
+        """Take the file as the source if the origin still has the same; else it may be parts of two files."""
         after = await promised(self._job)
         if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
             found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"

@@ -69,7 +69,7 @@ class Connection:
         cause: _Cause = None
         ended = False
         try:
-            # A login shell that we are cancelled in front of is waited for, so that its channel can be closed.
+            # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
             await process.surely(self._open(running, command, timeout_s))
             cause = await self._begin(running, stdin or b"", started_at + timeout_s)
             if cause is None:
@@ -109,7 +109,7 @@ class Connection:
         return channel
 
     async def _begin(self, running: Running, stdin: bytes, deadline: float) -> _Cause:
-        """Give the word to a program whose id is known, and what it reads."""
+        """Tell a program whose id is known to begin, and send what it reads."""
         over = False
         while running.pid is None and not over:
             if time.monotonic() >= deadline:
@@ -191,7 +191,7 @@ async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout
         await asyncio.wrap_future(logging_in)
         yield Connection(host, client, threads)
     finally:
-        # A login that we are cancelled in goes on in its thread; closed behind it, it leaves no connection.
+        # If we are cancelled, the login goes on in its thread; it is closed afterwards, and leaves no connection.
         threads.submit(_close, client, logging_in)
         threads.shutdown(wait=False)
 

@@ -1,4 +1,4 @@
-"""The steps of a job on its ECS host: each has the time that is left of the whole, and a disk with room."""
+"""Runs the steps of a job on its ECS host, each within the time left for the whole job."""
 
 import asyncio
 import time

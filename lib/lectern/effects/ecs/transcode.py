@@ -40,7 +40,7 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
         folder = await detached.enter(connection, job.work_root, job.name)
         return await _Work(Steps(connection, job, folder, report)).do(looking)
     finally:
-        looking.cancel()  # where the source is there already, nobody needs it
+        looking.cancel()  # not needed if the source is there already
         await asyncio.gather(looking, return_exceptions=True)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from lectern.errors import DISK_FULL, Refuse
 
 KEEP_FREE_BYTES = 64 * 1024**2
-"""So much is left to the database and the logs: without it a refusal could not even be written down."""
+"""Bytes that are kept free for the database and the logs: without them, not even a refusal could be recorded."""
 
 _ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 _SQLITE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")

@@ -12,7 +12,7 @@ class NoSuchHost(ValueError):
 
 
 def addresses(host: str, port: int) -> list[Address]:
-    """The addresses of *host*, the one to be tried first at the beginning; it can wait, so call it in a thread.
+    """The addresses of *host*, in the order in which to try them; the look-up can block, so call it in a thread.
 
     Raises NoSuchHost, or TryAgain if the name cannot be looked up just now.
     """

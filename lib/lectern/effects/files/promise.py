@@ -1,4 +1,4 @@
-"""What an origin promises of a file; apart from what asks for it, so that who only reads rows loads no HTTP client."""
+"""What an origin promises of a file; in a module of its own, so that reading rows loads no HTTP client."""
 
 from dataclasses import dataclass, field
 
@@ -18,5 +18,5 @@ class RemoteFile:
 
     @property
     def promise(self) -> tuple[int | None, str | None, int | None]:
-        """What differs where another file is in its place."""
+        """What is compared: it differs if another file has taken this one's place."""
         return self.size_bytes, self.etag, self.crc64

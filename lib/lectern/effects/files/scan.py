@@ -1,4 +1,4 @@
-"""What lies in the streamer's folder of renditions, told from what nobody knows: one look at each file."""
+"""Lists the streamer's folder of renditions, and tells renditions from unknown files, with one look at each."""
 
 import os
 import re
@@ -71,7 +71,7 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
 
 
 def _is_not_ours(entry: os.DirEntry[str]) -> bool:
-    """Whether nobody put it here as a recording: a hidden thing, a database (it may be ours), a folder of no files."""
+    """Whether it cannot be a recording: a hidden entry, a database (it may be ours), or a folder without files."""
     if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
         return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
     return not _is_folder_of_ours(entry) and _is_bare(entry.path)

@@ -106,7 +106,7 @@ def readable(path: Path) -> tuple[int | None, str | None]:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether it lies beside a rendition: what a download notes, an index, what was not remuxed to its end."""
+    """Whether the file belongs to a rendition: a download's notes, an index, or an unfinished remux."""
     return _SIDECAR.fullmatch(name) is not None
 
 
@@ -132,7 +132,7 @@ def resume(part: Path, remote: RemoteFile) -> bool:
 
 
 def write_origin(part: Path, remote: RemoteFile) -> None:
-    """Note what the download was promised, and that all that is there of it is on the disk in truth."""
+    """Sync what the download has so far to the disk, then note what its origin promised, and how much is synced."""
     target = origin_path(part)
     _make_folder(target.parent)
     synced_bytes = 0
@@ -167,7 +167,7 @@ def _noted(part: Path) -> dict[str, Any]:
 
 
 def _boot() -> str:
-    """Differs after each start of the machine; the same everywhere that Linux is not."""
+    """A text that differs after each start of the machine; on other systems than Linux it never does."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""By what HTTPS servers are verified."""
+"""The authorities by which HTTPS servers are verified."""
 
 import functools
 import logging

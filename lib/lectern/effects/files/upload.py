@@ -24,7 +24,7 @@ _PASSING = frozenset({"408", "425", "429"})
 
 @dataclass(frozen=True)
 class OssKey:
-    """With what upload URLs are signed; it never leaves this host. *endpoint* is the region's public one where None."""
+    """The key that signs upload URLs; it never leaves this host. *endpoint* None means the region's public one."""
 
     region: str
     key_id: SecretStr
@@ -80,7 +80,7 @@ async def sign(target: Target, path: str, md5: str, expires_s: float) -> Put:
 
 
 def _signed(target: Target, key: OssKey, path: str, md5: str, expires_s: float) -> str:
-    # Loaded here, for it is slow to load and needed for oss:// only. It ships no types.
+    # Loaded here, because it is slow to load and needed for oss:// only. It ships no types.
     import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped]  # noqa: PLC0415
 
     config = oss.config.load_default()

@@ -43,7 +43,7 @@ def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
 
 
 def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str] = ()) -> list[str]:
-    """One try of a download into *target*, that goes on where the file ends, of the URL on stdin.
+    """The command line of one try: it downloads the URL on stdin into *target*, and goes on where the file ends.
 
     No configuration, proxy, password file or redirect leads it elsewhere than to the URL, which was checked.
     Raises Misuse for a rate it cannot read.

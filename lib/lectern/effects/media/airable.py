@@ -44,7 +44,7 @@ def write_index(found: Look, path: Path) -> None:
 
 
 def has_index(path: Path) -> bool:
-    """Whether the index of *path* is there, and is that of a file of this size; one that is not there needs none."""
+    """Whether *path* has an index, made for a file of this size; a file that is missing needs none."""
     try:
         size = path.stat().st_size
     except OSError:

@@ -112,7 +112,7 @@ def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[s
     A connection that moves nothing ends by itself after 5 s. Raises Misuse where there is no ffmpeg.
     """
     argv = [executable(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-re"]
-    # Without it, all since the keyframe before would be sent at once, and every viewer be late by so much.
+    # Without it, all media since the last keyframe would be sent at once, and every viewer would lag by that time.
     argv += ["-ss", f"{position_s:.3f}", "-i", f"file:{path}", "-c", "copy", "-copypriorss", "0"]
     return [*argv, "-t", f"{length_s:.3f}", "-f", "flv", "-rw_timeout", str(int(PUSH_STALL_S * 1_000_000)), url]
 

@@ -24,18 +24,18 @@ from lectern.errors import TryAgain
 from lectern.samples import Samples
 
 EVERY_S = 1.0
-"""Key frames that follow another one sooner are passed over: a recording may have nothing but key frames."""
+"""Seconds after a key frame in which other ones are skipped: a recording may have nothing but key frames."""
 
 CPU_SHARE, CPU_S = 0.03, 30
-"""Of the recording's length, so much of a processor a look may use, and these seconds more. It needs about 0.006."""
+"""CPU time that a look may use: this share of the recording's length, and these seconds. It needs about 0.006."""
 
 LEAST_S, MOST_S, SHARE = 600.0, 3600.0, 0.5
-"""Seconds that it may take, within these bounds a share of the length: everything else on the host comes first."""
+"""Seconds that a look may take: SHARE of the length, at least LEAST_S, at most MOST_S. Other programs go first."""
 
 STALL_S = 300.0
 WIDTH, HEIGHT = 64, 36
 STILL = 5
-"""A picture of which no part differs by more from the first one of its kind (of 255) is the same picture."""
+"""Difference in brightness (of 255), in any part, up to which a picture counts as the same as the first of its kind."""
 
 SAMPLE_RATE = 16_000
 _NOTHING = -120.0

@@ -12,7 +12,7 @@ from lectern.playout import index
 from lectern.playout.flv import NotAirable
 
 SHORT_S = 2.0
-"""A recording that ends by so much earlier than it did is not whole."""
+"""Seconds by which a recording may end earlier than when it was downloaded, and still counts as whole."""
 
 _TAGS = 16
 _TAG_TYPES = frozenset({8, 9, 18})

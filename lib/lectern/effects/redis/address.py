@@ -26,7 +26,7 @@ def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
 
 
 def opened_blocking(url: str, options: Mapping[str, Any]) -> blocking.Redis:
-    """The same for a program that does one thing after the other."""
+    """A blocking client with *options*, for programs without an event loop; raises Misuse as `opened` does."""
     client: blocking.Redis = _opened(url, options, blocking.Redis, blocking_sentinel.Sentinel)
     return client
 

@@ -55,7 +55,7 @@ def readable(
 
 
 def is_beat(fields: Mapping[str, Any]) -> bool:
-    """Whether it says when it was."""
+    """Whether a heartbeat has the time at which it was sent."""
     return _is_number(fields.get("at"))
 
 

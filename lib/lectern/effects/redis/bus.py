@@ -141,9 +141,9 @@ class Bus:
         return beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
 
     async def part(self, key: str, name: str) -> None:
-        """Say that streamer *name* goes: it gets no more classes, and keeps its lease until it is taken for lost.
+        """Say that streamer *name* is leaving: it gets no more classes, and keeps its lease until it counts as lost.
 
-        What it said last stays said.
+        The other fields of its last heartbeat stay.
         """
         now, said, _ = await self.heard(key)
         await self._client.hset(key, name, json.dumps({**said.get(name, {}), "at": now, "gone": True}))
@@ -160,7 +160,7 @@ class Bus:
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
-        """The last words of each streamer that was heard within *lost_after_s*, but of one that goes or is full."""
+        """The last heartbeats of the streamers heard within *lost_after_s*, except those that are leaving or full."""
         now, said, _ = await self.heard(key)
         return {
             name: one
@@ -209,7 +209,7 @@ class Bus:
             return dict(zip(keys, map(str, await pipe.execute()), strict=True))
 
     async def refuse_cluster(self) -> None:
-        """Raise Misuse if the server is one of a cluster: what we do in one step there would be of several servers."""
+        """Raise Misuse if the server belongs to a cluster: our scripts need all keys on one server."""
         try:
             found = await self._client.info("cluster")
         except RedisError as error:

@@ -19,7 +19,7 @@ from lectern.effects.rows import metrics
 log = logging.getLogger("lectern")
 
 HANGS_S = 2.0
-"""Seconds after which a look for a message that should take one is begun again."""
+"""Seconds after which a poll for a message, which should take one second, is given up and begun again."""
 
 
 class Deaf(redis.ConnectionError):

@@ -36,7 +36,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({"record_id": RECORD_ID, "resolutio
 """Every other field is a NAME: a class_id, an institution_id, a host."""
 
 _Step = tuple[frozenset[int], bool]
-"""The bytes that a name may go on with, and whether it may do so again and again."""
+"""The bytes that may come next in a name, and whether they may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Pattern:
 
     @property
     def steps(self) -> tuple[_Step, ...]:
-        """The pattern as a chain of steps: what overlaps and what is ambiguous is asked of it."""
+        """The pattern as a chain of steps, by which overlaps and ambiguities are found."""
         made: list[_Step] = []
         for literal, kind in self._pairs():
             made += [(frozenset([byte]), False) for byte in literal.encode()]
@@ -209,7 +209,7 @@ def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
 
 
 def check(rules: Sequence[Rule]) -> None:
-    """Raise Misuse unless each name is the business of one rule at most, before and after, there and back."""
+    """Raise Misuse unless each name fits one rule at most, as an old or as a new name."""
     if not rules:
         raise Misuse("No rule is given. Write OLD=>NEW, for example 'w:{record_id}=>{record_id}'.")
     for one, other in combinations(rules, 2):

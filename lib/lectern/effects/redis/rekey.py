@@ -1,4 +1,4 @@
-"""Renames Redis keys by rules: in short slices on the server, never over another key, as often as is needed."""
+"""Renames Redis keys by rules: in short slices on the server, never over another key, and safe to repeat."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 
 __all__ = ["Renamed", "Rule", "check", "in_words", "next_count", "opened", "renamed", "rules_in", "to_look_at"]
 
-TARGET_S = 0.005  # of a slice, in which nobody else is served; 20 ms are the most that others should notice
+TARGET_S = 0.005  # of a slice, during which Redis serves no other client; none should wait for more than 20 ms
 FIRST_COUNT, LEAST_COUNT, MOST_COUNT = 500, 100, 20_000
 CLASHES_KEPT = 1000  # number of clashes that are named; all are counted
 
@@ -116,7 +116,7 @@ def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
 
 
 def to_look_at(client: redis.Redis, rules: Sequence[Rule]) -> int:
-    """About how many keys `renamed` will look at, for who shows how far it is. Raises as `renamed` does."""
+    """About how many keys `renamed` will look at, for a progress bar. Raises as `renamed` does."""
     with in_words(lambda: "Nothing was changed."):
         return client.dbsize() * len(rules)
 

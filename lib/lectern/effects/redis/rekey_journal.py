@@ -27,13 +27,13 @@ class Journal:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody wants to have the names."""
+        """Whether the names are to be written to a file."""
         return self._file is not None
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path | None) -> Iterator["Journal"]:
-        """The journal at *path*, which is gone on with; on disk, all of it, at the end. Raises Misuse, OSError."""
+        """Open the journal at *path* to append to it; at the end all of it is on disk. Raises Misuse, OSError."""
         with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
             if path is None:
                 yield cls(None, disk)
@@ -69,6 +69,6 @@ class Journal:
             self._synced_at = time.monotonic()
 
     def _settle(self) -> None:
-        """What was begun is on disk; raises what the disk says."""
+        """Wait until all that was begun is on disk; raises the errors of the disk."""
         if self._syncing is not None:
             self._syncing.result()

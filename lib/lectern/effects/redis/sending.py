@@ -12,7 +12,7 @@ STREAM_BOUND = 100_000
 """A stream that we write to is trimmed to about this many messages."""
 
 SEND_AT_ONCE = 1000
-"""Messages in a round trip, for which Redis serves nobody else for about 5 ms."""
+"""Messages in a round trip; Redis serves no other client meanwhile, for about 5 ms."""
 
 # One command for many messages: reading an answer to each costs more than sending them. A stream that refuses a message
 # gets none of those behind it, because a streamer must not read a grant before the releases that it follows. A server

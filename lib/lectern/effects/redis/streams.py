@@ -1,4 +1,4 @@
-"""Reads streams that consumers share: each stream for itself, what the dead have left, and nothing for ever."""
+"""Reads streams that consumers share, takes over entries of dead consumers, and trims what all have acknowledged."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ class Streams:
         return found
 
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
-        """The messages are committed on our side."""
+        """Acknowledge messages that are committed to the database."""
         async with self.client.pipeline(transaction=False) as pipe:
             for stream in {entry.stream for entry in entries}:
                 pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])

@@ -34,5 +34,5 @@ def is_read(client: "redis.Redis", streamers_key: str, name: str) -> bool:
 
 
 async def forget(client: "Redis", streamers_key: str, name: str) -> None:
-    """It is read: forget the streamer *name*, unless it beats again."""
+    """Forget the streamer *name*, whose message a teacher has read, unless it beats again."""
     await client.eval(_FORGET, 1, streamers_key, name)

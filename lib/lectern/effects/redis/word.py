@@ -12,7 +12,7 @@ from lectern.told import Word
 log = logging.getLogger("lectern")
 _WORDS = TypeAdapter(Word)
 MOST_BYTES = 512 * 1024
-"""A longer word is nobody's: some thousand classes on air take a third of it."""
+"""Most bytes of a word that are read: some thousand classes on air take a third of it."""
 
 
 def _key(streamers_key: str) -> str:

@@ -72,7 +72,7 @@ def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # no
 
 
 def readable(rows: Iterable[Any]) -> list[Airing]:
-    """One odd row hides no other; who is to mend it hears of it by `unreadable`."""
+    """The classes in *rows*, without those that cannot be read, which `unreadable` lists with the reason."""
     found: list[Airing] = []
     for row in rows:
         with suppress(CallAPerson):
@@ -81,7 +81,7 @@ def readable(rows: Iterable[Any]) -> list[Airing]:
 
 
 def unreadable(connection: Connection) -> dict[str, str]:
-    """The classes that are not over and whose rows nobody can read, each with the reason and what to do."""
+    """The classes that are not over and whose rows cannot be read, each with the reason and what to do."""
     found: dict[str, str] = {}
     for row in connection.execute(selected().where(classes.c.state.in_(LIVE_AIRINGS))):
         try:
@@ -189,7 +189,7 @@ def _class(one: Admitted, site: str, now: float) -> dict[str, object]:
 
 
 def place(connection: Connection, class_id: str, placement: int) -> None:
-    """The class is here by a later placement."""
+    """Note the later placement of a class."""
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(placement=placement))
 
 
@@ -202,7 +202,7 @@ def over(connection: Connection, before: float) -> list[Airing]:
 
 
 def give_up(connection: Connection, airing: Airing, now: float) -> None:
-    """The class is over: its citation is taken back, once; its state and reason stay."""
+    """Take back the citation of a class that is over, once; its state and reason stay."""
     row = (classes.c.class_id == airing.class_id) & classes.c.released_at.is_(None)
     if connection.execute(update(classes).where(row).values(released_at=now)).rowcount:
         cache.uncite(connection, airing.stem)

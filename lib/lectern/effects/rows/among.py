@@ -1,4 +1,4 @@
-"""Rows that are named by a list: one parameter, however long the list is; a statement with it is built once."""
+"""Selects rows by a list of values in one parameter, however long the list is, so that a statement is built once."""
 
 import json
 from collections.abc import Iterable

@@ -32,9 +32,9 @@ _FIELDS = tuple(one.name for one in fields(Order))
 _COLUMNS = tuple(orders.c[name] for name in _FIELDS)
 _VALUES = attrgetter(*_FIELDS)
 _CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placement", "promised_at")
-"""What can be another in a booking that is there."""
+"""The columns of an existing booking that can change."""
 
-# Built once, and the driver repeats each for many rows: that costs a tenth of as many statements.
+# Built once; the driver repeats each for many rows, at a tenth of the cost of a statement for each row.
 _UPDATE = (
     update(orders)
     .where(orders.c.class_id == bindparam("of"))
@@ -94,12 +94,12 @@ def waiting_for(connection: Connection, record_id: int, resolution: Resolution) 
 
 
 def having(connection: Connection, now: float) -> dict[str, int]:
-    """How many not yet ended classes each streamer has that has any."""
+    """Number of open classes by streamer; streamers without one are left out."""
     return {str(name): int(number) for name, number in connection.execute(_HAVING, {"now": now})}
 
 
 def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
-    """How many not yet ended classes each of *streamers* has."""
+    """Number of open classes by streamer, for each of *streamers*."""
     found = having(connection, now)
     return {name: found.get(name, 0) for name in streamers}
 
@@ -147,7 +147,7 @@ def close(connection: Connection, order: Order, state: BookingState, now: float)
 
 
 def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:
-    """The answers of *class_ids* were sent; returns how long each that was the first one took, in seconds."""
+    """Note that the answers of *class_ids* were sent; returns the seconds that each first answer took."""
     if not class_ids:
         return []
     ids = these(class_ids)
@@ -163,7 +163,7 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 
 
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """An alarm was raised for the waiting classes."""
+    """Note that an alarm was raised for the waiting classes."""
     if class_ids:
         connection.execute(_WARNED, {**these(class_ids), "at": now})
 
@@ -181,7 +181,7 @@ def unended(connection: Connection, before: float) -> list[Order]:
 
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """The classes were just told to their streamer again."""
+    """Note that the classes were just sent to their streamers again."""
     if class_ids:
         connection.execute(_TOUCHED, {**these(class_ids), "at": now})
 

@@ -15,10 +15,10 @@ from lectern.streamer_changes import Arrived, Reserved
 
 _COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
 HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
-"""An old program's row has no state of ours: what it cached, is there."""
+"""Renditions that are in the cache; a row of the old program has no state, and its file is there."""
 
 _UNPINNED = files.c.num_cite == 0
-"""Each start counts the citations anew, so that none is missing or below 0; what equals 0 the index has by its use."""
+"""Not NULL or below 0, because each start recounts the citations; with `= 0` the index gives the order of use, too."""
 
 
 def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
@@ -147,13 +147,13 @@ def reserve(connection: Connection, root: Path, room: Reserved, now: float) -> N
 
 
 def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) -> None:
-    """A download is of another size than was reserved for it."""
+    """Change a reservation to the size that its download really has."""
     connection.execute(update(files).where(files.c.id == before.stem).values(size_bytes=size_bytes))
     _add(connection, root, reserved_bytes=size_bytes - before.size_bytes)
 
 
 def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
-    """The renditions leave the sums; their files go next."""
+    """Take renditions out of the sums; their files are deleted next."""
     for one in evictions:
         check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
     if evictions:
@@ -162,12 +162,12 @@ def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle])
 
 
 def evicting(connection: Connection) -> list[Cached]:
-    """What a crash left between leaving the sums and leaving the disk."""
+    """Renditions that have left the sums, and whose files a crash may have kept on the disk."""
     return where(connection, files.c.state == FileState.EVICTING)
 
 
 def forget(connection: Connection, stems: Sequence[str]) -> None:
-    """The files of evicted renditions are gone."""
+    """Delete the rows of evicted renditions, whose files are gone."""
     gone = (files.c.state == FileState.EVICTING) & files.c.id.in_(stems)
     connection.execute(delete(files).where(gone))
 
@@ -178,7 +178,7 @@ def downloading(connection: Connection, before: float) -> list[Cached]:
 
 
 def arrived(connection: Connection, root: Path, file: Arrived, now: float) -> None:
-    """A download is in place: its reservation becomes use."""
+    """Count a download that is in place as used, no longer as reserved."""
     before = file.before
     check_move(FILE_MOVES, before.stem, before.state, FileState.READY)
     connection.execute(
@@ -200,7 +200,7 @@ def arrived(connection: Connection, root: Path, file: Arrived, now: float) -> No
 
 
 def failed(connection: Connection, root: Path, before: Cached, reason: str) -> None:
-    """A download failed for good: its reservation is given back, the reason kept."""
+    """Give back the reservation of a download that failed for good, and keep the reason."""
     check_move(FILE_MOVES, before.stem, before.state, FileState.BAD)
     connection.execute(
         update(files).where(files.c.id == before.stem).values(state=FileState.BAD, num_cite=0, reason=reason)

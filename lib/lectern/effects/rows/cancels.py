@@ -13,7 +13,7 @@ from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
 
 
 def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
-    """Cancels that are not done with."""
+    """Keep cancels until a streamer has confirmed them, or their booking has come."""
     if told:
         connection.execute(delete(cancels).where(among(cancels.c.class_id)), these(one.class_id for one in told))
         latest = {one.class_id: one for one in told}
@@ -28,7 +28,7 @@ def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[s
 
 
 def confirm(connection: Connection, confirmed: Sequence[tuple[str, str]]) -> None:
-    """Streamers have given classes up."""
+    """Note that streamers have confirmed the cancels of classes."""
     mine = (cancels.c.class_id == bindparam("of")) & (cancels.c.streamer == bindparam("by"))
     if confirmed:
         connection.execute(delete(cancels).where(mine), [{"of": class_id, "by": name} for class_id, name in confirmed])
@@ -44,14 +44,14 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
 
 
 def booked(connection: Connection, class_ids: Sequence[str]) -> None:
-    """The bookings that were awaited have come, and are cancelled."""
+    """Forget early cancels: their bookings have come, and are cancelled."""
     if class_ids:
         mine = among(cancels.c.class_id) & cancels.c.streamer.is_(None)
         connection.execute(delete(cancels).where(mine), these(class_ids))
 
 
 def untold(connection: Connection, now: float) -> list[Unconfirmed]:
-    """What is to be told again now."""
+    """The cancels that are to be sent to their streamers again now."""
     which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
     return [one for one in _read(connection, which) if one.told_again_at <= now]
 
@@ -68,7 +68,7 @@ def _read(connection: Connection, which: ColumnElement[bool]) -> list[Unconfirme
 
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """The cancels were just told again."""
+    """Note that the cancels were just sent again."""
     if class_ids:
         connection.execute(update(cancels).where(among(cancels.c.class_id)).values(told_at=now), these(class_ids))
 

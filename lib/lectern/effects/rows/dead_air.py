@@ -40,7 +40,7 @@ def of(connection: Connection, classes: Iterable[Airing]) -> Mapping[str, str]:
 
 
 def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
-    """The classes that have not begun, and whose people have not been told of it."""
+    """The classes with dead air that have not begun, and for which no alarm was raised yet, each with the warning."""
     if connection.execute(select(files.c.id).where(_NEEDED & (files.c.dead_air != "")).limit(1)).first() is None:
         return []
     coming = [one for one in airings.live(connection) if one.state in _COMING and one.start_time > now]

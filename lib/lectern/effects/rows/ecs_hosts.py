@@ -61,7 +61,7 @@ def attach(connection: Connection, due: Sequence[Due], owner: str, begun: Begun)
 
 
 def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
-    """Their host does not make the renditions any more: its place is free, and they wait for another."""
+    """Note that a host no longer makes the renditions: its place is free, and they wait for another host."""
     _set(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
 
 

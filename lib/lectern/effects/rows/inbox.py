@@ -31,7 +31,7 @@ class Arrived:
 
 
 def spell(ids: Sequence[int]) -> str:
-    """Ids in order as a person writes them, ``3-7,9``: thousands are as quickly told as one, and as quickly read."""
+    """Ids in the short form ``3-7,9``, so that thousands of them are quickly written and read."""
     spans: list[list[int]] = []
     for one in ids:
         if spans and one == spans[-1][1] + 1:
@@ -184,7 +184,7 @@ def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
 
 
 def dead(connection: Connection, journal: Journal, id_: int, error: str) -> None:
-    """The message cannot be handled, ever; *error* says why."""
+    """Mark the message as a dead letter, which can never be handled; *error* says why."""
     _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
 
 
@@ -199,9 +199,9 @@ def put_off(connection: Connection, journal: Journal, ids: Iterable[int], not_be
 
 
 def free_all(connection: Connection, journal: Journal, owner: str | None = None) -> int:
-    """At the start of a host's only process: what it had claimed is free. Returns how many wait.
+    """Free what an earlier process of this host had claimed; call it at the start. Returns how many messages wait.
 
-    Without *owner* all is its own; where several share the inbox, what *owner* had claimed, or nobody of them.
+    If several teachers share the inbox, only what *owner* had claimed, or what names no owner, is freed.
     """
     inbox = journal.inbox
     mine = inbox.c.state == InboxState.NEW
@@ -232,7 +232,7 @@ def waits(connection: Connection, journal: Journal, command: str) -> bool:
 
 
 def answers(connection: Connection, journal: Journal) -> None:
-    """Read in a transaction that may write: whether the database does what is asked of it."""
+    """See that the database answers, by a read in a transaction that may write; raises what it says."""
     connection.execute(select(journal.inbox.c.id).limit(1)).first()
 
 

@@ -68,7 +68,7 @@ def fold(
 def _count(
     connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
 ) -> int:
-    """Count alarms of *code* into the open incident, or a new one; returns the id of that which it began with."""
+    """Count alarms of *code* into the open incident, or a new one; returns the id of the incident's first alarm."""
     table = journal.incidents
     is_open = (table.c.code == code) & table.c.resolved_at.is_(None)
     row = connection.execute(select(table).where(is_open)).one_or_none()
@@ -134,7 +134,7 @@ def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: A
 
 
 def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
-    """Whether a class is in danger of which nobody has been told: that is news, however many others are known."""
+    """Whether the incident has a class that no alarm has named yet: that is news, however many were named before."""
     return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
 
 
@@ -190,7 +190,7 @@ def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
 
 
 def alarms(connection: Connection, journal: Journal, host: str) -> list[OpenAlarm]:
-    """The same for the accounts of classes."""
+    """The incidents that are not over, as the accounts of classes need them."""
     return [
         OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
         for one in open_now(connection, journal)
@@ -198,7 +198,7 @@ def alarms(connection: Connection, journal: Journal, host: str) -> list[OpenAlar
 
 
 def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
-    """The same with at most *number* of its classes, the newest ones."""
+    """*alarm* with at most *number* of its classes, the newest ones."""
     return replace(alarm, classes=alarm.classes[-number:])
 
 

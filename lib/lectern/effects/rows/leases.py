@@ -53,7 +53,7 @@ def take(connection: Connection, name: str) -> None:
 
 
 def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
-    """Since when the streamer is lost (epoch seconds); None where it is not."""
+    """Note since when the streamer is lost (epoch seconds); None if it is not."""
     if holders(connection).get(name) is None:
         connection.execute(insert(streamers).values(name=name, lost_at=lost_at))
         return
@@ -100,7 +100,7 @@ def session(connection: Connection, streamer: str) -> str | None:
 
 
 def hold(connection: Connection, streamer: str, session: str, now: float) -> None:
-    """This streamer was given *session*, and has read all that was sent before."""
+    """Note that this streamer was given *session*, and has read all that was sent before."""
     known = peers(connection, streamer)
     connection.execute(delete(leases).where(leases.c.streamer == streamer))
     connection.execute(insert(leases).values(streamer=streamer, session=session, granted_at=now))
@@ -127,7 +127,7 @@ def drained_since(connection: Connection, streamer: str) -> float | None:
 
 
 def drain(connection: Connection, streamer: str, since: float | None) -> None:
-    """This streamer is drained *since* then; one that is drained already stays so. None ends it."""
+    """Note that this streamer is drained *since* then; an earlier time stays. None ends the drain."""
     if since is None:
         connection.execute(delete(drains).where(drains.c.streamer == streamer))
     elif drained_since(connection, streamer) is None:

@@ -1,4 +1,4 @@
-"""The teacher's renditions that the OSS is asked for: who asks, whether it may still, and that it did."""
+"""The teacher's requests to the OSS: who is to make each, whether it still may, and whether it was made."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from lectern.states import Backend, Resolution
 def open_among(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float
 ) -> list[tuple[RenditionKey, int]]:
-    """Those of *keys*, with their attempts, that the OSS is to be asked for and that nobody but *owner* asks for."""
+    """Those of *keys*, with their attempts, that the OSS is to be asked for, and that no other owner has taken."""
     free = renditions.among(keys) & _unasked() & _free(now, owner)
     columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
     rows = connection.execute(select(*columns).where(free))
@@ -66,7 +66,7 @@ def owners(connection: Connection) -> set[str]:
 
 
 def free(connection: Connection, name: str) -> int:
-    """What the teacher *name*, whose process is no more, was to ask for is anybody's; returns how much that is."""
+    """Release the requests that the dead teacher *name* was to make, for any other teacher; returns their number."""
     its = _unasked() & videos.c.owner.startswith(owned_by(name, ""), autoescape=True)
     return connection.execute(update(videos).where(its).values(owner=None, lease_until=None)).rowcount
 

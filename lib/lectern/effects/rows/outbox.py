@@ -17,7 +17,7 @@ from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
 
 SENDING_S = 20.0
-"""Seconds for which a claimed message is its teacher's; one that is not known to be sent by then, another may send."""
+"""Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""
 
 AGAIN_WITHIN_S = 60.0
 """Seconds at most until a message that Redis refused is tried again."""

@@ -18,7 +18,7 @@ AGAIN_S = 600.0
 
 
 def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float) -> list[Arrived]:
-    """Add what teacher *me* read, but for what a row says already; returns what is new.
+    """Add what teacher *me* read, except messages that have a row already; returns what is new.
 
     A channel brings each message to every teacher: the k-th hearing of it pairs with the k-th row, so that a platform
     that sends twice is answered twice. A stream brings an entry to one of them, and again after that one's death.

@@ -1,4 +1,4 @@
-"""Teachers that share one database: who is there, what a dead one had claimed, and who does what only one shall do."""
+"""Teachers that share one database: who is alive, what a dead one had claimed, and who has which single duty."""
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, union, update
 
@@ -20,15 +20,15 @@ def note(connection: Connection, name: str, now: float) -> None:
 
 
 def noted(connection: Connection, name: str) -> dict[str, float]:
-    """The others than *name* that ever were there, and what each noted last."""
+    """The last note of each teacher other than *name*, as epoch seconds."""
     others = select(teachers.c.name, teachers.c.seen_at).where(teachers.c.name != name)
     return {str(row.name): float(row.seen_at) for row in connection.execute(others)}
 
 
 def free(connection: Connection, name: str, heir: str) -> int:
-    """What the teacher *name*, whose process is no more, had claimed is anybody's; returns how much.
+    """Release all that the dead teacher *name* had claimed, for any other teacher; returns how many rows.
 
-    What it had handled, and no run shows yet, is the *heir*'s to show.
+    Messages that it had handled, and that no run shows yet, are *heir*'s to show.
     """
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)

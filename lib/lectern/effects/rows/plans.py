@@ -11,7 +11,7 @@ from lectern.states import AiringState, FileState
 
 
 def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
-    """The run that will air the class."""
+    """Note the run that will air the class."""
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
 
 
@@ -65,7 +65,7 @@ def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> 
 
 
 def begun_by(connection: Connection, stem: str, run_id: str) -> None:
-    """The run that downloads a rendition."""
+    """Note the run that downloads a rendition."""
     its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
     connection.execute(update(files).where(its).values(run_id=run_id))
 

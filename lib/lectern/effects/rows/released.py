@@ -13,7 +13,7 @@ _RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.
 
 
 def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
-    """A class that is not here was released, up to *placement*; None is each that may come."""
+    """Note that a class that is not here was released, up to *placement*; None: whichever placement comes."""
     connection.execute(delete(classes).where(classes.c.class_id == class_id))
     connection.execute(
         insert(classes).values(
@@ -33,5 +33,5 @@ def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[st
 
 
 def taken_away(connection: Connection, class_id: str) -> None:
-    """The teacher has given the class to another streamer, or has given it up: nobody waits for it here."""
+    """Note that the teacher has moved the class or given it up, so that it is no longer waited for here."""
     connection.execute(update(classes).where(classes.c.class_id == class_id).values(lost_at=None))

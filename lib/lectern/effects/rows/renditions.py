@@ -90,12 +90,12 @@ def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: fl
 
 
 def requested(connection: Connection, key: RenditionKey, now: float) -> None:
-    """Whoever was at work here before us has asked the OSS transcoder for it."""
+    """Note that the old program has asked the OSS transcoder for the rendition."""
     _set(connection, key, requested_at=now)
 
 
 def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
-    """A person wants failed or timed-out renditions tried again: the cap does not count."""
+    """Begin another attempt for failed or timed-out renditions, as a person wants it; the daily cap does not apply."""
     those = (RenditionState.FAILED, RenditionState.TIMED_OUT)
     for old in those:
         check_move(RENDITION_MOVES, "a rendition", old, RenditionState.TRANSCODING)

@@ -43,7 +43,7 @@ def parts(connection: Connection, since: float, until: float, institution: str |
 def transcoding_s(connection: Connection, since: float, until: float, institution: str | None) -> dict[str, float]:
     """The seconds from request to result of each rendition made in a time, by the institution that asked for it first.
 
-    A rendition that nobody has booked any more is named by an empty text.
+    A rendition without a booking counts for an institution with an empty name.
     """
     made = (videos.c.status == RenditionState.SUCCESS) & (videos.c.updated_at >= since) & (videos.c.updated_at < until)
     began = func.coalesce(videos.c.begun_at, videos.c.requested_at, videos.c.updated_at)

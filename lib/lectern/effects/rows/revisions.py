@@ -15,7 +15,7 @@ WAITS = (BookingState.WAITING, BookingState.PLACED)
 """States of a revision that is neither in force nor refused."""
 
 _AMENDED = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem", "url", "booked")
-"""What a change can make another."""
+"""The columns that a change can set."""
 
 _REVISE = (
     update(orders)

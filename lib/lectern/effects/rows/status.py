@@ -51,7 +51,7 @@ def _next(one: Booked, now: float) -> dict[str, Any]:
 
 
 def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
-    """How many bookings came in which of the *hours* since *since* (epoch seconds), and to what they came."""
+    """Bookings by the hour in which they came and by state: (hour from *since*, epoch seconds; state; number)."""
     orders = teacher_tables.orders
     came = orders.c.received_at
     hour = _hour(came, since, 0, hours + 1)

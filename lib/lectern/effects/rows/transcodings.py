@@ -79,7 +79,7 @@ def elsewhere(connection: Connection, keys: Sequence[RenditionKey], owner: str) 
 
 
 def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[Due]:
-    """Those of *keys* that have ended, while something of their making may still be on its host."""
+    """Those of *keys* that have ended, and whose files or programs may still be on their host."""
     over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
     return where(connection, among(keys) & videos.c.ecs_job.is_not(None) & over)
 

@@ -11,7 +11,7 @@ from lectern.playout.rtmp.url import Target
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
-"""A server that asks for more answers than this before it takes any is left."""
+"""Bytes of answers owed to a server that takes none; above them, the session ends."""
 
 _CONNECT, _RELEASE, _FC_PUBLISH, _CREATE, _PUBLISH, _FC_UNPUBLISH, _DELETE = range(1, 8)
 _COMMANDS, _PROTOCOL, _SOUND, _DATA, _PICTURE = 3, 2, 4, 5, 6

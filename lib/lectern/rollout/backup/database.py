@@ -70,7 +70,7 @@ def traceless(file: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(file: Path) -> Iterator[Connection]:
-    """The same for SQLAlchemy; of a file that is not there, an empty database."""
+    """A SQLAlchemy connection, as `opened` gives one; if the file is missing, to an empty database."""
     engine = create_engine(
         "sqlite://",
         creator=lambda: opened(file) if file.exists() else sqlite3.connect(":memory:", isolation_level=None),
@@ -82,7 +82,7 @@ def reading(file: Path) -> Iterator[Connection]:
 
 @contextmanager
 def _alone(file: Path) -> Iterator[sqlite3.Connection]:
-    """A copy that nobody else knows: to look at it leaves nothing beside it."""
+    """A connection to a copy that no other program uses: reading it leaves nothing beside the file."""
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)) as connection:
         yield connection
 
@@ -119,7 +119,7 @@ def quoted(name: str) -> str:
 
 
 def sha256(file: Path) -> str:
-    """Of all its bytes."""
+    """The SHA-256 of all bytes of *file*."""
     with file.open("rb") as opened_file:
         return hashlib.file_digest(opened_file, "sha256").hexdigest()
 

@@ -100,7 +100,7 @@ def restore(found: Store, name: str, folder: Path) -> Made:
 
 
 def prune(name: str, into: Path, keep: int) -> list[str]:
-    """Take the oldest backups of *name* beyond the newest *keep* away, and what killed ones left; returns names.
+    """Delete the backups of *name* beyond the newest *keep*, and what killed backups left; returns their names.
 
     What a rollback needs is not here: each rollout keeps its own copies, in its own folder.
     """
@@ -115,7 +115,7 @@ def prune(name: str, into: Path, keep: int) -> list[str]:
 
 @contextmanager
 def alone(into: Path) -> Iterator[None]:
-    """Nobody else makes or prunes backups in *into* meanwhile; raises TryAgain where somebody does."""
+    """Hold the lock of *into*, so that no other process makes or prunes backups there; raises TryAgain if one does."""
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(into / ".lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""The database of a host's role, whichever kind it is: a file of SQLite's, or a server's."""
+"""The database of a host's role, whichever kind it is: a SQLite file, or one on a PostgreSQL server."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -74,7 +74,7 @@ class SqliteFile:
         database.put_back(copied, self.file, owner)
 
     def clear(self) -> None:
-        """Take it away."""
+        """Delete the database."""
         for one in self.files:
             durable.remove(one)
 
@@ -153,7 +153,7 @@ class PostgresServer:
         postgres.drop_tables(self.address)
 
     def give(self, user: str) -> None:
-        """Let *user* have it: whoever made the tables owns them already."""
+        """Do nothing: the user that made the tables owns them already."""
 
     def sweep(self) -> None:
         """Take away what a crash has left of a restore: it was one transaction, so nothing is left."""

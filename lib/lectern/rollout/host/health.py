@@ -12,7 +12,7 @@ from lectern.rollout.wanted import Wanted
 
 ASK_TIMEOUT_S = 3.0
 DEAD_AFTER_S = 3.0
-"""For so long after a reload, supervisord can still tell the state of before it."""
+"""Seconds after a reload in which supervisord may still report the state before it."""
 _LOOK_S = 1.0
 _DEAD = frozenset({"FATAL", "EXITED"})
 

@@ -18,7 +18,7 @@ STOP_TIMEOUT_S = 180.0
 
 STOP_TRIES = 5
 LOOK_S = 1.5
-"""supervisord looks each second after what has ended."""
+"""Seconds within which supervisord notices that a program has ended: it looks every second."""
 
 ANSWER_TIMEOUT_S = 30.0
 _POLL_S = 0.1
@@ -29,11 +29,11 @@ _RAN = frozenset({"STARTING", "RUNNING"})
 
 T = TypeVar("T")
 Beat = Callable[[], None]
-"""Is called between looks; what it raises ends the wait."""
+"""Called between looks; an exception that it raises ends the wait."""
 
 
 def no_beat() -> None:
-    """Nothing can end the wait before its time."""
+    """The beat of a wait that nothing ends before its time."""
 
 
 class Supervisor:
@@ -96,16 +96,16 @@ class Supervisor:
         )
 
     def reload(self) -> None:
-        """Ask supervisord to begin anew with the files that are there; it answers before it has begun to."""
+        """Ask supervisord to reload its program files; it answers before the reload begins."""
         answer = self._call("reload")
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
 
     def begin_anew(self, before: States, *programs: str) -> None:
-        """Let the files that are there count: *programs*, and what ran *before*, are started.
+        """Let supervisord take over its program files; *programs*, and those that ran *before*, are started.
 
-        A reload starts also what a person had stopped, if only until it is stopped again. So where there is such a
-        program the files are taken over without one.
+        A reload would also start, for a moment, what a person had stopped. So if such a program exists, the files
+        are taken over without a reload.
         """
         if "STOPPED" not in before.values():
             self.reload()

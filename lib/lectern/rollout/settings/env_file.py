@@ -132,7 +132,7 @@ def _set(text: str, raw: Mapping[str, str], written: Mapping[str, str]) -> str:
 
 
 def _appended(text: str, lines: list[str]) -> str:
-    """As the file has it: its kind of line end, and none after the last line where it has none there."""
+    """*text* with *lines* at its end, in its own style: its line ends, and none after the last line if it has none."""
     found = _NEWLINE.search(text)
     end = found[0] if found else "\n"
     if not text.strip("\ufeff") or text.endswith(("\n", "\r")):

@@ -40,7 +40,7 @@ class SettingsFile:
             raise Misuse(f"{self.path}: {error.message}") from error
 
     def apply(self) -> list[str]:
-        """Edit the file, keeping its owner; its mode stays, but nobody reads a secret who need not."""
+        """Edit the file, keeping its owner and its mode; if it holds a secret, others lose the right to read it."""
         durable.sweep(self.path)
         text, new = self.kind.read(self.path), self.new()
         if new == text:
@@ -54,7 +54,7 @@ class SettingsFile:
         return said
 
     def _owner(self) -> durable.Owner:
-        """As it is, without others where a secret comes into it; the group stays where the user needs it to read."""
+        """The file's owner and mode; with a secret, others lose their rights, and the group, too, if *user* owns it."""
         private = durable.Owner.user(self.user, 0o600)
         if not self.path.exists():
             return private
@@ -124,7 +124,7 @@ def config(wanted: Wanted) -> SettingsFile | None:
 
 
 def all_of(wanted: Wanted) -> list[SettingsFile]:
-    """In the order in which they are edited."""
+    """All settings files of the host, in the order in which they are edited."""
     return [one for one in (config(wanted), env(wanted)) if one is not None]
 
 

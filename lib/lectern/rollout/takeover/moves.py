@@ -17,7 +17,7 @@ from lectern.rollout.host import durable
 from lectern.rollout.wording import counted, shown, some
 
 MOST_SYNCS = 200
-"""More folders than these are put on the disk by one call for all."""
+"""Number of changed folders above which the whole disk is synced by one call, not each folder."""
 
 End = Literal["intended", "done", "undoing", "undone"]
 
@@ -213,7 +213,7 @@ def _part(folder: str) -> str:
 
 
 def _unmake(folder: str) -> None:
-    """Take a folder away; one that is not empty stays, for something was put there since."""
+    """Take a folder away; one that is not empty stays, because something was put there since."""
     try:
         os.rmdir(folder)  # noqa: PTH106 (as text, which is quicker for so many)
     except (FileNotFoundError, NotADirectoryError):

@@ -53,7 +53,7 @@ class Judged:
     unreadable: set[str] = field(default_factory=set)
     """Classes whose times cannot be read, and that are not to come."""
     unread: list[str] = field(default_factory=list)
-    """The same in words."""
+    """The unreadable classes in words."""
     refused: list[str] = field(default_factory=list)
     """Classes that this program has refused before, and that have not ended."""
     refusals: list[str] = field(default_factory=list)

@@ -117,7 +117,7 @@ class _Scanner:
         return f"{real}/".startswith(f"{self._store}/")
 
     def _is_taken(self, real: str, entry: os.DirEntry[str]) -> bool:
-        """All of our own root, for it is put in order at every start; elsewhere files, beside code recordings."""
+        """All of our own root, which every start puts in order; elsewhere only files, beside code only recordings."""
         if self._is_ours(real):
             return True
         holds_code = self._code is not None and f"{self._code}/".startswith(f"{real.rstrip('/')}/")

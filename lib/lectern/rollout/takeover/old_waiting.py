@@ -19,7 +19,7 @@ from lectern.stems import stem
 from lectern.wire import is_name
 
 SLICE = 200
-"""So many classes are looked at together: each booking can have 64 KiB."""
+"""Number of classes that are looked at together: each booking can have 64 KiB."""
 
 _NOT_TEXT = ("record_id", "start_time", "end_time", "video_url_list")
 """Fields of a booking that a hash can only hold as JSON."""
@@ -119,7 +119,7 @@ def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[byte
 
 
 def booked(client: redis.Redis, names: Names, some: Sequence[Waiter], now: float) -> list[Booking | str]:
-    """The old program's booking of each waiter; where none is there, whole, not over, and for its list, why."""
+    """The old program's booking of each waiter; or why it is of no use: missing, damaged, over, or for another list."""
     if names.orders is None:
         return ["no order_key says where its booking is"] * len(some)
     real = [one.class_id for one in some if is_name(one.class_id)]

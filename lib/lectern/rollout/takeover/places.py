@@ -31,7 +31,7 @@ class _Quarantine:
         self._folders: set[str] = set()
 
     def place(self, found: Found) -> str:
-        """A path that nothing has, and nothing of this plan."""
+        """A path that is free, on the disk and in this plan."""
         folder = self._root
         if found.folder is not None:
             folder = next(one for one in _numbered(f"{folder}/{found.folder}") if self._may_be_folder(one))

@@ -53,7 +53,7 @@ class Changes:
 
 
 def _put(changed: dict[str, Values], key: str, before: FileRow | ClassRow | None, wanted: Values) -> None:
-    """What of *wanted* is not so yet."""
+    """Add those values of *wanted* that differ from the row *before*."""
     values = {name: value for name, value in wanted.items() if before is None or getattr(before, name) != value}
     if values:
         changed[key] = values

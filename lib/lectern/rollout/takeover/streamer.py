@@ -23,7 +23,7 @@ from lectern.rollout.wording import at, counted, shown, some
 from lectern.states import AiringState, FileState
 
 MOST_REFUSALS = 20
-"""So many classes are named one by one; whoever mends these sees the others the next time."""
+"""Number of classes that are named one by one; the next try names others, once these are mended."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _digest(release: Path) -> str | None:
-    """Of the manifest of what was staged there, all of it; None where nothing or not all was."""
+    """The digest of the manifest of a release that was staged completely; None if it was not."""
     try:
         return (release / _COMPLETE).read_text().strip()
     except (FileNotFoundError, NotADirectoryError):
@@ -145,7 +145,7 @@ def _digest(release: Path) -> str | None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
-    """Hold the folder's lock; raises Trouble where somebody else does not let go of it."""
+    """Hold the folder's lock; raises Trouble if another process keeps it for too long."""
     with (folder / ".lock").open("a") as lock:
         give_up_at = time.monotonic() + _LOCK_WAIT_S
         while True:

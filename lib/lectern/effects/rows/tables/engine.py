@@ -84,7 +84,7 @@ def close_to_others(engine: Engine) -> None:
     except OSError:
         return  # SQLite says what is wrong with it, in its own words
     for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        # It is not there, or another user's, whom we cannot tell; or its disk takes nothing, as the next write says.
+        # The file is missing, belongs to another user, or its disk takes nothing, which the next write reports.
         with suppress(OSError):
             mode = stat.S_IMODE(one.stat().st_mode)
             if mode & stat.S_IRWXO:

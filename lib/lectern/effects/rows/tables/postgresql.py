@@ -46,7 +46,7 @@ def open_server(url: URL) -> Engine:
         raise Misuse(f"The database URL names no database. Write {FORM}")
     theirs = url.query.get("options", "")
     options = [f"-c {name}={value}" for name, value in LIMITS.items()]
-    options += [theirs] if isinstance(theirs, str) else theirs  # what stands last is what counts
+    options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
     try:
         engine = create_engine(
             url.set(drivername=DRIVER),
@@ -67,7 +67,7 @@ def open_server(url: URL) -> Engine:
 
 
 def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver may not be installed)
-    """Write what no text of PostgreSQL can hold as a sign for it: output of programs may have anything in it."""
+    """Replace what no text of PostgreSQL can hold, such as NUL, by a visible sign: programs may print anything."""
     from psycopg.types.string import StrDumper  # noqa: PLC0415 (an extra: it is there when this is called)
 
     class Dumper(StrDumper):
@@ -78,7 +78,7 @@ def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 
 
 
 def _pass(context: ExceptionContext) -> None:
-    """Raise what passes by itself as what is waited for everywhere."""
+    """Raise an error that passes by itself as OperationalError, which all callers wait out."""
     error = context.original_exception
     if getattr(error, "sqlstate", None) in _PASSING and not isinstance(context.sqlalchemy_exception, OperationalError):
         raise OperationalError(context.statement, None, error, connection_invalidated=context.is_disconnect) from error
