@@ -27,6 +27,15 @@ def test_the_headings_are_in_the_order_of_the_numbers_and_none_comes_twice() -> 
     assert numbers == sorted(CODES)
 
 
+INDEX = RUNBOOK.partition("\n| you see |")[2].partition("\n# ")[0]
+
+
+@pytest.mark.parametrize("heading", [one for one in SECTIONS if not one.startswith("How do I")])
+def test_the_index_by_symptom_leads_to_each_section(heading: str) -> None:
+    name = heading.partition(":")[0] if heading[0].isdigit() else f"*{heading}*"
+    assert re.search(rf"(?<!\d){re.escape(name)}(?!\d)", INDEX)
+
+
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_each_section_has_the_five_parts_in_their_order(heading: str) -> None:
     assert re.findall(r"^\*\*(.+?)\*\*", SECTIONS[heading], flags=re.MULTILINE) == PARTS
