@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from prefect.exceptions import PrefectException
 
 from flows.host import log
 from flows.retry import AWAY
+from lectern import words
 from lectern.runs.handled import of_batch
 
 ROWS = 500
@@ -41,11 +43,16 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
         log.warning("artifact %s: not shown: %s", key, error)
 
 
+def _slug(key: str) -> str:
+    """*key* as Prefect takes it for that of an artifact."""
+    return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
+
+
 class Progress:
     """A progress bar in the UI, set from any thread and written every *every_s* seconds."""
 
     def __init__(self, key: str, description: str, every_s: float = PROGRESS_EVERY_S) -> None:
-        self._key, self._every_s = key.lower().replace("_", "-"), every_s
+        self._key, self._every_s = _slug(key), every_s
         self._description = description
         self._percent = 0.0
         self._writer: asyncio.Task[None] | None = None
@@ -53,6 +60,10 @@ class Progress:
     def set(self, percent: float) -> None:
         """Say how far the work is, in percent."""
         self._percent = min(max(percent, 0.0), 100.0)
+
+    def end(self, description: str) -> None:
+        """Say that the work is over, and what came of it."""
+        self._percent, self._description = 100.0, description
 
     async def __aenter__(self) -> "Progress":
         """Begin to write."""
@@ -104,16 +115,17 @@ class Board:
             self._shown[key] = lines
 
     async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
-        slug = key.lower().replace("_", "-").replace(".", "-").replace(":", "-")
+        slug, said = _slug(key), f"{description}; as of {words.moment(time.time())}"
         try:
             async with asyncio.timeout(SHOW_S):
                 if key in self._ids:
                     # Not by the client's own method: it sends all the data once more, as an event.
+                    more = {"data": data, "description": said}
                     await self._client.request(
-                        "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json={"data": data}
+                        "PATCH", "/artifacts/{id}", path_params={"id": self._ids[key]}, json=more
                     )
                 else:
-                    wanted: Any = ArtifactCreate(key=slug, type=kind, description=description, data=data)
+                    wanted: Any = ArtifactCreate(key=slug, type=kind, description=said, data=data)
                     self._ids[key] = (await self._client.create_artifact(wanted)).id
         except TimeoutError:
             log.warning("artifact %s: not shown: %s", slug, f"no answer within {SHOW_S:g} s")

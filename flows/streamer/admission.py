@@ -79,7 +79,7 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
     idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
     gone = decide_cache.evictions(size_bytes, others, bound, idle)
     if gone is None:
-        raise Refuse(decide_cache.no_room(before.stem, size_bytes, others, bound), DISK_FULL)
+        raise Refuse(decide_cache.no_room(before.stem, size_bytes, others, bound, idle), DISK_FULL)
     changes.evict(gone)
     changes.resized.append((before, size_bytes))
 

@@ -47,8 +47,10 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     try:
         for warning in (await host.look(dead_air.of, [one])).values():
             log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
-        async with show.Progress(f"broadcast-{one.stem}", f"{one.class_id} on air", SHOW_EVERY_S) as bar:
-            return await _watched(host, one, watching, bar)
+        async with show.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air", SHOW_EVERY_S) as bar:
+            over = await _watched(host, one, watching, bar)
+            bar.end(f"{one.class_id}: {over.state}")
+            return over
     except asyncio.CancelledError:
         # A class that the teacher took back is closed already; a process that ends leaves it to the playout.
         if watching.run_id and host.runs.was_cancelled(watching.run_id):
@@ -70,7 +72,6 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
             log.info("%s: %s", one.class_id, watching.lines.popleft())
         now = (await host.look(airings.by_id, [one.class_id])).get(one.class_id)
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
-            bar.set(100)
             return now or one
         bar.set(100 * (time.time() - now.start_time) / max(now.end_time - now.start_time, 1.0))
 

@@ -160,7 +160,7 @@ class Readiness:
         name = self._host.settings.name
         near = sorted((one for one in live.values() if one.start_time < now + AHEAD_S), key=lambda one: one.start_time)
         day = [self._line(one) for one in near]
-        said = f"The next day of {name}: ● checked and ready, ○ not yet, ✗ red"
+        said = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
@@ -172,7 +172,7 @@ class Readiness:
 
     def _line(self, one: Airing) -> dict[str, object]:
         why = self._reds.get(one.class_id)
-        sign = "✗" if why else "●" if why is not None else "○"
+        sign = "▶" if one.state is AiringState.ON_AIR else "✗" if why else "●" if why is not None else "○"
         return {
             "ready": sign,
             "begins": time.strftime("%m-%d %H:%M:%S", time.localtime(one.start_time)),

@@ -39,6 +39,8 @@ class _Door:
 
     def __init__(self) -> None:
         self.breaker = Breaker()
+        self.why = ""
+        """What went wrong with the last request."""
         self.at_once = asyncio.Semaphore(POSTS_AT_ONCE)
 
     @asynccontextmanager
@@ -47,15 +49,18 @@ class _Door:
         async with self.at_once:
             now = time.time()
             if settings.ecs_hosts and not self.breaker.lets(now):
-                raise FallBack(f"{thing}: the OSS API failed {self.breaker.failures} times in a row, it is left alone")
+                often = f"failed {self.breaker.failures} times in a row, the last time because: {self.why}"
+                raise FallBack(f"{thing}: the OSS API {often}; it is left alone")
             self.breaker = self.breaker.asked(now)
             try:
                 yield
-            except TryAgain:
-                self.breaker = self.breaker.failed(time.time())
+            except TryAgain as error:
+                self.breaker, self.why = self.breaker.failed(time.time()), error.message
                 if not self.breaker.lets(time.time()):
                     pause_s = self.breaker.closed_until - time.time()
-                    log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over", pause_s)
+                    log.warning(
+                        "OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why
+                    )
                 raise
             except FallBack:  # a no is an answer, too
                 self.breaker = Breaker()

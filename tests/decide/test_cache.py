@@ -123,14 +123,19 @@ def test_evictions_are_the_shortest_prefix_that_makes_room(
 
 
 def test_a_refusal_names_the_bound_that_it_met_and_how_near_the_cache_is_to_it() -> None:
-    of_number = no_room("1009", 419_481, Usage(6_000_000, 12), Bound(10**12, 12))
-    assert of_number == (
-        "no room for 1009 (0.4 MB): 12 of 12 renditions (MAX_VIDEO_NUM) are cached, "
-        "and booked classes need too many of them"
-    )
-    of_size = no_room("1009", 5 * 10**9, Usage(96 * 10**9, 12), Bound(100 * 10**9, 1000))
-    assert "96.0 GB of 100 GB (MAX_VIDEO_SIZE) are used" in of_size
-    assert "100 GB that the disk has room for" in no_room("1", 5 * 10**9, Usage(96 * 10**9, 1), Bound(10**11, 9, True))
+    of_number = no_room("1009", 419_481, Usage(6_000_000, 12), Bound(10**12, 12), [])
+    assert of_number == "no room for 1009 (0.4 MB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)"
+    of_size = no_room("1009", 5 * 10**9, Usage(96 * 10**9, 12), Bound(100 * 10**9, 1000), [])
+    assert of_size.endswith("booked classes need 96.0 GB of 100 GB (MAX_VIDEO_SIZE)")
+    by_disk = no_room("1", 5 * 10**9, Usage(96 * 10**9, 1), Bound(10**11, 9, by_disk=True), [])
+    assert "100 GB that the disk has room for" in by_disk
+
+
+def test_what_could_be_evicted_is_not_said_to_be_needed() -> None:
+    """All places are taken, half of them by renditions that no class needs: it is the size that does not fit."""
+    idle = [Idle(str(number), 10**9) for number in range(6)]
+    said = no_room("1009", 95 * 10**9, Usage(12 * 10**9, 12), Bound(100 * 10**9, 12), idle)
+    assert said.endswith("booked classes need 6.0 GB of 100 GB (MAX_VIDEO_SIZE)")
 
 
 def test_what_is_refused_for_want_of_room_has_its_reason() -> None:

@@ -42,3 +42,35 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
     server.pause_s = 0
     asyncio.run(table())
     assert server.made == 1
+
+
+def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Server(Slow):
+        async def create_artifact(self, wanted: Any) -> Any:
+            said.append(wanted.description)
+            return await super().create_artifact(wanted)
+
+        async def request(self, *_: object, json: dict[str, str], **__: object) -> None:
+            said.append(json["description"])
+
+    server = Server()
+    server.pause_s = 0
+    shown = Board(cast("Any", server))
+    clock = iter(("19:00:00", "19:00:15"))
+    monkeypatch.setattr(show.words, "moment", lambda _now: next(clock))
+
+    async def both() -> None:
+        await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
+        await shown.table("timetable-s1", [{"class": "c-2"}], "the day")
+
+    asyncio.run(both())
+    assert said == ["the day; as of 19:00:00", "the day; as of 19:00:15"]
+
+
+@pytest.mark.parametrize(
+    ("key", "slug"), [("broadcast-c-1", "broadcast-c-1"), ("broadcast-A_b.c:~1", "broadcast-a-b-c-1")]
+)
+def test_whatever_a_class_is_called_its_bar_has_a_key(key: str, slug: str) -> None:
+    assert show.Progress(key, "on air")._key == slug

@@ -187,6 +187,7 @@ def test_a_source_that_only_a_later_class_knows_is_kept(
 
 
 def test_sentences_are_bounded(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adoption.NAMED <= 20, "a person reads them"
     monkeypatch.setattr(adoption, "NAMED", 2)
     client.rpush("6666_720P", *(f"orphan-{at}" for at in range(50)))
     said = adopt(engine, client)

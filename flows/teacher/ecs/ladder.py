@@ -172,7 +172,7 @@ def _note_failure(connection: Connection, host: Teacher, owner: str, failure: Fa
     ecs_hosts.given_up(connection, failure.again, owner)
     if place is not None:
         noted = [
-            Event("ECS host failed", stem=one.stem, detail=f"{place.host}: {missed[one.resolution].message}")
+            Event("ECS host failed", stem=one.stem, detail=_of_host(str(place.host), missed[one.resolution]))
             for one in (*failure.again, *failure.over)
         ]
         events.note(connection, host.journal, host.settings.name, noted, now)
@@ -181,12 +181,17 @@ def _note_failure(connection: Connection, host: Teacher, owner: str, failure: Fa
         _put_results(connection, host, [one], owner, Result(error=missed[one.resolution]))
 
 
+def _of_host(name: str, error: LecternError) -> str:
+    """The error with the name of its host before it, which some have already."""
+    return f"{name}: {error.message.removeprefix(f'{name}: ')}"
+
+
 def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
     """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
     its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
     if not its_own:
         return
-    message = its_own[0].message
+    message = its_own[0].message.removeprefix(f"{name}: ")
     (before,) = ecs_hosts.facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_aside_s)
     ecs_hosts.remember(connection, after, message, now)

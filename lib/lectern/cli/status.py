@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -17,7 +17,8 @@ from lectern.decide.tally import tally
 from lectern.effects.rows import status, timetable
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError
-from lectern.told import Word
+from lectern.states import BookingState
+from lectern.told import Found, Word
 
 app = typer.Typer()
 WATCH_S = 2.0
@@ -87,6 +88,7 @@ def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
     found["missing"] = [asdict(one) for one in counted.missing]
     found["unknown"] = [asdict(one) for one in counted.unknown]
     found["due"] = len(due)
+    _count_apart(found["bookings"], due)
     found["streamers"] = {
         name: {**beat, **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0))}
         for name, beat in alive.items()
@@ -95,6 +97,15 @@ def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
         {"streamer": name, **asdict(alarm)} for name, word in (said or {}).items() for alarm in word.alarms
     ]
     return found, trouble
+
+
+def _count_apart(by_state: dict[str, int], due: Iterable[Found]) -> None:
+    """Take the classes whose time it is out of those that are *ready*: they are counted as on air, or as missing."""
+    ready = by_state.get(BookingState.READY, 0)
+    ready -= sum(one.booked is not None and one.booked.state is BookingState.READY for one in due)
+    by_state[BookingState.READY] = max(ready, 0)
+    if not by_state[BookingState.READY]:
+        del by_state[BookingState.READY]
 
 
 def _streamer(word: Word | None, booked: int, on_air: int) -> dict[str, Any]:

@@ -63,15 +63,15 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
     return tuple(chosen) if over_bytes <= 0 and over_num <= 0 else None
 
 
-def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound) -> str:
+def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> str:
     """Why *stem* does not fit even after all evictions: which bound is in the way, and how near the cache is to it."""
     said = f"no room for {stem} ({words.size(size_bytes)}): "
-    if usage.num >= bound.max_num:
+    needed = Usage(usage.size_bytes - sum(one.size_bytes for one in idle), usage.num - len(idle))
+    if needed.num >= bound.max_num:
         number = words.counted(bound.max_num, "rendition")
-        return f"{said}{usage.num:,} of {number} (MAX_VIDEO_NUM) are cached, and booked classes need too many of them"
+        return f"{said}booked classes need {needed.num:,} of {number} (MAX_VIDEO_NUM)"
     limit = "that the disk has room for" if bound.by_disk else "(MAX_VIDEO_SIZE)"
-    used = f"{words.size(usage.size_bytes)} of {words.size(bound.max_bytes)} {limit} are used"
-    return f"{said}{used}, and booked classes need too much of it"
+    return f"{said}booked classes need {words.size(needed.size_bytes)} of {words.size(bound.max_bytes)} {limit}"
 
 
 def admit(
@@ -99,7 +99,9 @@ def admit(
             continue
         gone = evictions(one.size_bytes, now_usage, bound, now_idle)
         if gone is None:
-            decided.append(Admission(one, Admit.FULL, why=no_room(one.stem, one.size_bytes, now_usage, bound)))
+            decided.append(
+                Admission(one, Admit.FULL, why=no_room(one.stem, one.size_bytes, now_usage, bound, now_idle))
+            )
             continue
         decided.append(Admission(one, Admit.RESERVE, gone))
         now_idle = now_idle[len(gone) :]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from lectern.rollout.wording import counted
 
-NAMED = 200
+NAMED = 10
 """At most this many classes that cannot simply wait on have a sentence of their own."""
 
 

@@ -1,0 +1,81 @@
+"""What `lectern status` prints: singular and plural, units, and each class counted once."""
+
+from typing import Any
+
+from lectern.cli import status
+from lectern.states import BookingState
+from lectern.told import Booked, Found
+
+NOW = 1_764_010_000.0
+
+
+def told(number: int, size_bytes: float) -> dict[str, Any]:
+    """How things stand, with *number* of everything."""
+    why = "not on air: nothing of it was sent yet by streamer1"
+    silent = "streamer2 has been silent for 40 s: nobody here knows whether the class is on air"
+    one = {"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}
+    return {
+        "on_air": number,
+        "missing": [{"class_id": f"c-{at}", "why": why} for at in range(number)],
+        "unknown": [{"class_id": f"d-{at}", "why": silent} for at in range(number)],
+        "next": None,
+        "bookings": {"ready": number},
+        "renditions": {"success": number},
+        "under_way_number": number,
+        "under_way": [one] * number,
+        "oldest_waiting": None,
+        "incidents": [],
+        "streamer_incidents": [],
+        "inbox": number,
+        "oldest_unsent_s": None,
+        "streamers": {
+            "streamer1": {
+                "on_air": number,
+                "booked": number,
+                "alarms": number,
+                "used_bytes": size_bytes / 2,
+                "max_bytes": size_bytes,
+                "used_num": number,
+                "max_num": number,
+            }
+        },
+    }
+
+
+def test_one_of_everything_is_said_in_the_singular() -> None:
+    assert status.lines(told(1, 10**12)) == [
+        "on air      1 class; 1 class should be on air and is not; of 1 class nobody here knows",
+        "  c-0: not on air: nothing of it was sent yet by streamer1",
+        "  d-0: streamer2 has been silent for 40 s: nobody here knows whether the class is on air",
+        "bookings    1 ready",
+        "renditions  1 success",
+        "under way   1 rendition, by their deadline:",
+        "  1_240P: oss, attempt 1, 80 s to its deadline",
+        "inbox       1 message waits",
+        "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
+    ]
+
+
+def test_more_than_one_is_said_in_the_plural_and_thousands_are_set_apart() -> None:
+    said = status.lines(told(1200, 10**9))
+    assert said[0] == (
+        "on air      1,200 classes; 1,200 classes should be on air and are not; of 1,200 classes nobody here knows"
+    )
+    assert f"  and {1200 - status.MISSING:,} more" in said
+    assert "inbox       1,200 messages wait" in said
+    assert said[-1] == (
+        "streamer    streamer1: 1,200 on air, 1,200 classes booked; "
+        "cache: 0.5 GB of 1.0 GB, 1,200 of 1,200 renditions; 1,200 open alarms"
+    )
+
+
+def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
+    due = [
+        Found("c", Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True))
+        for state in (BookingState.READY, BookingState.READY, BookingState.WAITING)
+    ]
+    by_state = {"ready": 3, "waiting": 1}
+    status._count_apart(by_state, due)
+    assert by_state == {"ready": 1, "waiting": 1}
+    status._count_apart(by_state, due)
+    assert by_state == {"waiting": 1}
