@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ class Playout:
         except Refused as error:
             raise NotTaken(str(error)) from error
 
-    async def refusal(self, push_url: str) -> str | None:
+    async def refusal(self, push_url: str, networks: Sequence[str] | None) -> str | None:
         """Why the server of a push URL takes no connection; None if it does, or if the playout cannot be asked.
 
         It is asked on a connection of its own: a server that takes its time is not to hold up the lease.
@@ -117,7 +118,7 @@ class Playout:
             return None
         try:
             async with await Client.connect(self.socket) as client:
-                found = (await client.ask("try", url=push_url)).get("refused")
+                found = (await client.ask("try", url=push_url, networks=networks)).get("refused")
         except (Unreachable, Refused):  # it is away, which others say, or of a release that cannot try
             return None
         return None if found is None else str(found)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from flows.host import Host
 from flows.retry import AWAY
 from flows.tell import patience, tell
-from lectern import chinese
+from lectern import chinese_account
 from lectern.effects.rows import incidents, outbox
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import Settings
@@ -91,7 +91,7 @@ def _event(settings: Settings, body: str) -> dict[str, object] | None:
 def _made(settings: Settings, body: str) -> dict[str, object]:
     fields, name = json.loads(body), settings.name
     if settings.lectern_lang == "zh":
-        fields["message"] = chinese.message(fields["code"], fields["message"])
+        fields["message"] = chinese_account.message(fields["code"], fields["message"])
     wanted = ("code", "class_id", "record_id", "video_resolution", "stage", "count", "runbook")
     return {
         "id": str(uuid4()),

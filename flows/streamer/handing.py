@@ -11,7 +11,7 @@ from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
 from flows.playout import NotTaken
-from flows.streamer import by_ffmpeg
+from flows.streamer import by_ffmpeg, push_hosts
 from flows.streamer.following import Following
 from flows.streamer.lessons import Lesson, due, has_password, lesson, live
 from flows.tell import tell
@@ -172,14 +172,14 @@ class Handing:
     async def _hand_over(self) -> None:
         """Tell the playout the classes that are new or have changed; raises TryAgain where it is not there."""
         host = self._host
-        found = await host.look(due, time.time())
+        found, allowed = await host.look(due, time.time()), await push_hosts.allowed(host)
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
         self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
         for class_id, (one, row) in found.items():
             if time.monotonic() < self._odd.get(class_id, 0.0):
                 continue
             try:
-                await self._hand(one, lesson(one, row, host.settings.video_root, self._slate))
+                await self._hand(one, lesson(one, row, host, self._slate, allowed))
             except (TryAgain, DBAPIError):
                 raise
             except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are handed over)

@@ -8,24 +8,28 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
 
+from flows.host import Streamer
 from lectern import urls
 from lectern.effects.files import store
 from lectern.effects.rows import airings, cache
 from lectern.facts import Airing, Cached
+from lectern.places import Places
 
 Lesson = dict[str, Any]
 AHEAD_S = 2 * 3600.0
 """Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
 
 
-def lesson(one: Airing, row: Cached | None, root: Path, slate: str | None) -> Lesson:
-    """A class as the playout wants it; *row* is its rendition, *root* the folder of the cache."""
-    path = Path(row.site) if row and row.site else store.rendition_path(root, one.stem)
+def lesson(one: Airing, row: Cached | None, host: Streamer, slate: str | None, allowed: Places) -> Lesson:
+    """A class as the playout wants it; *row* is its rendition, *allowed* says where it may be pushed to."""
+    path = Path(row.site) if row and row.site else store.rendition_path(host.settings.video_root, one.stem)
     with suppress(ValueError):
+        url = urls.push(one.push_url)
         return {
             "class_id": one.class_id,
             "file": str(path.absolute()),
-            "push_urls": [urls.push(one.push_url).text],
+            "push_urls": [url.text],
+            "networks": allowed.of_server(url.host, url.port),
             "start": one.start_time,
             "end": one.end_time,
             "duration_s": row.duration_s if row is not None else None,

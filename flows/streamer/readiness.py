@@ -16,7 +16,7 @@ from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import cache_table, lost, push_hosts
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, urls
 from lectern.decide import readiness as decide
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
@@ -144,7 +144,10 @@ class Readiness:
         """Why the class could not be pushed; first it is seen that the host may be connected to at all."""
         allowed = await push_hosts.allowed(self._host)
         why = await push_target.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
-        return why or await self._host.playout.refusal(push_url)
+        if why is not None:
+            return why
+        url = urls.push(push_url)
+        return await self._host.playout.refusal(push_url, allowed.of_server(url.host, url.port))
 
     async def _skew(self) -> float | None:
         try:

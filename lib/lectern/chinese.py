@@ -70,8 +70,3 @@ TEST = "lectern 测试报警", "这是 {} 的一条测试报警，没有出任�
 def heading(code: int) -> str:
     """The heading in RUNBOOK.zh.md of a known code."""
     return f"{code}: {WORDINGS[code].meaning}"
-
-
-def message(code: int, text: str) -> str:
-    """The message of an alarm with what its code means before it; the program's own words stay as they are."""
-    return f"{WORDINGS[code].meaning}：{text}" if code in WORDINGS else text

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from lectern import chinese_alarms
 from lectern.chinese import WORDINGS, heading
 from lectern.chinese_sentences import FORMS, WORDS
 from lectern.errors import CODES
@@ -22,6 +23,7 @@ _GAPS: Mapping[str, str] = {
     "z": r"\S+",
     "w": r"[a-z]+",
     "b": r"the OSS transcoder|an ECS host",
+    "a": r".*",
     "r": r".*",
     "s": r".*",
 }
@@ -81,6 +83,21 @@ def sentence(text: str) -> str:
     return "；".join(known if known is not None else part for known, part in zip(said, parts, strict=True))
 
 
+def message(code: int, text: str) -> str:
+    """The message of an alarm, with what its code means before it; words that no rule knows stay as they are."""
+    said = alarm(text)
+    return f"{WORDINGS[code].meaning}：{said}" if code in WORDINGS else said
+
+
+def alarm(text: str) -> str:
+    """What an alarm says, which begins with the id of what it is about, or with the name of a host."""
+    about, _, rest = text.partition(": ")
+    known = sentence(rest)
+    if not rest or " " in about or known == rest or _whole(text) is not None:
+        return sentence(text)
+    return f"{about}：{known}"
+
+
 def _compiled(form: str) -> "re.Pattern[str]":
     parts = re.split(r"\{(\w)(\d?)\}", form)
     said = re.escape(parts[0])
@@ -93,12 +110,13 @@ def _compiled(form: str) -> "re.Pattern[str]":
 @cache
 def _rules() -> list[tuple["re.Pattern[str]", str]]:
     """Compiled when the first sentence is said, since `lectern` in English needs none of them."""
-    return [(_compiled(form), chinese) for form, chinese in FORMS.items()]
+    return [(_compiled(form), chinese) for form, chinese in {**FORMS, **chinese_alarms.FORMS}.items()]
 
 
 def _whole(text: str) -> str | None:
-    if text in WORDS or text in _ADVICE:
-        return WORDS.get(text) or _ADVICE[text]
+    for known in (WORDS, chinese_alarms.WORDS, _ADVICE):
+        if text in known:
+            return known[text]
     if found := _RUNBOOK.fullmatch(text):
         code = int(found["code"])
         return f"RUNBOOK.zh.md: {heading(code)}" if code in WORDINGS else text
@@ -118,5 +136,5 @@ def _on_air(found: "re.Match[str]") -> str:
 
 
 def _gap(kind: str, value: str) -> str:
-    says: Mapping[str, Callable[[str], str]] = {"t": span, "s": sentence, "b": lambda one: _MAKERS[one]}
+    says: Mapping[str, Callable[[str], str]] = {"t": span, "s": sentence, "a": alarm, "b": lambda one: _MAKERS[one]}
     return says[kind](value) if kind in says else value

@@ -49,6 +49,12 @@ class Places:
         """The same with some more hosts."""
         return replace(self, hosts=self.hosts.union(hosts))
 
+    def of_server(self, host: str, port: int) -> list[str] | None:
+        """Where the addresses of a host may lie: networks, and `PUBLIC`; None for anywhere, because it is listed."""
+        if {(host, port), (host, None)} & self.hosts:
+            return None
+        return [*([PUBLIC] if self.public else []), *map(str, self.networks)]
+
     def forbidden(self, host: str, port: int, addresses: list[Address]) -> Address | None:
         """The first of the host's *addresses* that may not be connected to; None where all of them may."""
         if {(host, port), (host, None)} & self.hosts:

@@ -134,3 +134,38 @@ def test_the_lines_of_status_are_said_in_chinese() -> None:
         assert re.search("[\u4e00-\u9fff]", status_line(line)), line
     assert status_line("streamer    none is alive") == f"推流端{chr(0x3000) * 3}没有存活的"
     assert set(chinese_account.LABELS) >= {"next", "inbox", "outbox"}
+
+
+ALARMS = [
+    "c-1: it is not on air: Connection refused; it is tried again until its end",
+    "c-1: it falls behind the clock, and 2 s of it were skipped: its receiver takes less than it is sent",
+    "c-1: its slate is sent: the recording is missing",
+    "c-1: nothing is sent, there is no slate: the recording is broken: it cannot be read from byte 7 on",
+    "c-1 begins in 5 min and is not ready with 6666_720P: its file is gone; nothing pins its rendition",
+    "c-1 should have begun 80 s ago and is not ready with 6666_720P: streamer1 does not have it yet",
+    "c-1: its recording 6666_720P has dead air: black from 0:10 to 0:31",
+    "streamer1: not heard of for 60 s; 12 classes to be moved to others",
+    "streamer1: not heard of for 60 s; 1 class stays with it, because its lease has no end",
+    "streamer1: the playout is away; 3 classes should be on air",
+    "6666_720P: no reason was given; 3 classes refused",
+    "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
+    "ssh://ecs@h:22: failed 3 times in a row, it gets no job for 600 s: cannot be reached: timed out",
+    "streamer1: the disk is full or read-only: No space left on device",
+    "teacher: channels does not work: NoPermissionError",
+    "occurred 12 times since 19:00:02; new: c-1, c-2; first message: c-1: its slate is sent: it is missing",
+    "still going on, occurred 12 times since 19:00:02; the newest: c-2: its slate is sent: it is missing",
+    "resolved: occurred once, at 19:00:02; first message: streamer1: not heard of for 60 s",
+]
+
+
+@pytest.mark.parametrize("text", ALARMS)
+def test_the_sentence_of_an_alarm_is_said_in_chinese(text: str) -> None:
+    said = chinese_account.message(321, text).removeprefix("课没有完整播出：")
+    assert re.search("[\u4e00-\u9fff]", said), said
+    assert re.findall(r"\b(?:c-\d|streamer1|6666_720P)\b", said) == re.findall(
+        r"\b(?:c-\d|streamer1|6666_720P)\b", text
+    )
+
+
+def test_what_no_rule_knows_of_an_alarm_stays_as_it_is() -> None:
+    assert chinese_account.message(504, "order: it is not JSON") == "消息无法解析：order: it is not JSON"

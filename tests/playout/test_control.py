@@ -74,6 +74,8 @@ def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
         ({"end": 999.0}, "end: it must be after start"),
         ({"end": float("nan")}, "end: a number"),
         ({"slate": 7}, "slate"),
+        ({"networks": "public"}, "networks: a list"),
+        ({"networks": ["10.0.0.0/99"]}, "networks: a list"),
     ],
 )
 def test_a_class_that_cannot_be_aired_is_refused_in_words(change: dict[str, Any], words: str) -> None:
@@ -84,7 +86,7 @@ def test_a_class_that_cannot_be_aired_is_refused_in_words(change: dict[str, Any]
 
 @given(
     st.dictionaries(
-        st.sampled_from([*LESSON, "index", "slate", "duration_s"]),
+        st.sampled_from([*LESSON, "index", "slate", "duration_s", "networks"]),
         st.none() | st.integers() | st.text("a/ \0", max_size=5),
     )
 )
@@ -198,3 +200,21 @@ def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Pa
         mute.close()
         assert playout.ask("try", url=f"rtmp://127.0.0.1:{port}/live/x")["refused"] == "Connection refused"
         assert not playout.ask("try", url="http://127.0.0.1/x")["ok"]
+
+
+def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Path) -> None:
+    """A name may lead elsewhere than it did when the class was taken: what is asked is what is checked."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Playout(tmp_path / "p") as playout, Receiver() as receiver:
+        playout.air("c1", path, receiver.url("c1"), networks=["public", "10.0.0.0/8"])
+        wait_until(lambda: playout.told("broke_off"), description="it is not connected to")
+        assert (
+            playout.told("broke_off")[0]["why"]
+            == "127.0.0.1: 127.0.0.1 is no allowed push host; see ALLOWED_PUSH_HOSTS"
+        )
+        tried = playout.ask("try", url=receiver.url("c1"), networks=["public"])["refused"]
+        assert "is no allowed push host" in tried
+        assert receiver.sessions == []
+        playout.air("c2", path, receiver.url("c2"), networks=["127.0.0.0/8"])
+        wait_until(lambda: receiver.of("c2"), description="on air")
+        assert not playout.ask("air", **LESSON, networks=["everywhere"])["ok"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lectern import errors
+from lectern import errors, words
 from lectern.changes import Changes, Granted
 from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.facts import Order
@@ -18,12 +18,13 @@ def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, mov
     """Alarm that the streamer *name* is lost, and what becomes of its *number* classes; returns it in words."""
     changes.lost[name] = changes.now
     after = f"not heard of for {changes.settings.streamer_lost_after_s:g} s"
+    classes, stay = words.counted(number, "class", "classes"), "stays" if number == 1 else "stay"
     if not others:
-        what = f"its {number} classes stay with it, because no streamer is alive that it asks before it goes on alone"
+        what = f"{classes} {stay} with it, because no streamer is alive that it asks before it goes on alone"
     elif movable:
-        what = f"its {number} classes are moved to others"
+        what = f"{classes} to be moved to others"
     else:
-        what = f"its {number} classes stay with it, for its lease has no end"
+        what = f"{classes} {stay} with it, because its lease has no end"
     changes.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}")
     return f"{after}; {what}"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import apprise
 
-from lectern import chinese
+from lectern import chinese, chinese_account
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
@@ -45,7 +45,7 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     how = "resolved" if resolved else str(known.severity if known else Severity.WARNING)
     message, heading, terms = str(fields["message"]), fields.get("runbook"), dict[str, str]()
     if language == "zh":
-        message, terms = chinese.message(code, message), dict(chinese.TERMS)
+        message, terms = chinese_account.message(code, message), dict(chinese.TERMS)
         heading = chinese.heading(code) if known else heading
     lines = [message]
     lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []

@@ -13,7 +13,7 @@ from lectern.playout.control import PROTOCOL, Do
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now
-from lectern.playout.timetable import FORGET_S, BadRequest, Entry, lesson
+from lectern.playout.timetable import FORGET_S, BadRequest, Entry, lesson, networks
 
 if TYPE_CHECKING:
     from lectern.playout.worker import Worker
@@ -161,7 +161,7 @@ class Desk:
             raise BadRequest(f"url: {error}") from error
         trusted = self._worker.station.trusted if where.secure else None
         try:
-            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted), TRY_S)}
+            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted, networks(request)), TRY_S)}
         except TimeoutError:
             return {"refused": f"the server does not answer within {TRY_S:g} s"}
 

@@ -8,19 +8,21 @@ from typing import Any
 
 from lectern.playout import link
 from lectern.playout.rtmp.publish import Step
-from lectern.playout.rtmp.url import Target
+from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Session
 from lectern.playout.station import Now, Station
+from lectern.playout.timetable import Lesson
 
 
 class Line:
     """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
 
     def __init__(
-        self, target: Target, station: Station, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
+        self, url: str, station: Station, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
     ) -> None:
         self.session: Session | None = None
-        self._target, self._station, self._went, self._broke = target, station, went, broke
+        self._url, self._target = url, target(url)
+        self._station, self._went, self._broke = station, went, broke
         self._key = ""
         self._connecting: asyncio.Task[None] | None = None
 
@@ -32,12 +34,12 @@ class Line:
             task.result()
         return self._connecting is not None
 
-    def connect(self, name: str, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+    def connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         """Begin to make a connection, of which the kernel queues about *buffer_bytes*.
 
-        *name* is known to whoever takes the session over, *notes* gives what else its journal must keep.
+        *notes* gives what else than the session's own state its journal must keep.
         """
-        coming = self._connect(name, buffer_bytes, notes)
+        coming = self._connect(lesson, buffer_bytes, notes)
         self._connecting = asyncio.get_running_loop().create_task(coming)
 
     def adopt(self, key: str, session: Session) -> None:
@@ -56,16 +58,16 @@ class Line:
             session.close(politely=politely)
             self._station.drop(self._key)
 
-    async def _connect(self, name: str, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+    async def _connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         try:
             trusted = self._station.trusted if self._target.secure else None
-            connection = await link.connect(self._target, buffer_bytes, trusted)
+            connection = await link.connect(self._target, buffer_bytes, trusted, lesson.networks)
         except (OSError, ValueError) as error:
             self._connecting = None
             self._broke(link.words(error), Now.read())
             return
         self._connecting = None
-        self._key = f"{time.monotonic_ns()}\n{name}"
+        self._key = f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}"
         self.session = session = Session(self._target, connection, notes)
         self._station.keep(self._key, session)
         self._listen(session)

@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 
+from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
 
 TRY_S = 5.0
@@ -17,7 +19,9 @@ MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * 1024, 4 * 1024 * 1024
 _WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-async def connect(target: Target, buffer_bytes: int, trusted: ssl.SSLContext | None) -> socket.socket:
+async def connect(
+    target: Target, buffer_bytes: int, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
+) -> socket.socket:
     """A connection to *target*, over TLS if it says so; raises OSError, of which ssl.SSLError is one.
 
     The kernel queues about *buffer_bytes*: with more, media would look sent that the receiver has not got.
@@ -26,6 +30,9 @@ async def connect(target: Target, buffer_bytes: int, trusted: ssl.SSLContext | N
     found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     problem: OSError = OSError(f"{target.host} has no address")
     for family, kind, protocol, _, address in found[:8]:
+        if not may_reach(str(address[0]), networks):
+            problem = OSError(f"{target.host}: {address[0]} is no allowed push host; see ALLOWED_PUSH_HOSTS")
+            continue
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(0)

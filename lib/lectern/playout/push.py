@@ -39,7 +39,7 @@ class Push:
         self.behind_s = 0.0
         self.number, self._station, self._tell = number, station, tell
         self.feed = Feed(lesson.files, station.pool, self._feed_tells)
-        self._line = Line(self.target, station, self._went, self.broke_off)
+        self._line = Line(self.url, station, self._went, self.broke_off)
         self._opened = False
         self._zero: float | None = None
         self._batches = Batches(self.feed.track)
@@ -127,8 +127,7 @@ class Push:
             if not self._line.is_connecting and self.backoff.is_due(now.mono) and may_connect:
                 self.state = "connecting" if self.state == "waiting" else self.state
                 length_s = self.lesson.duration_s or self.lesson.end - self.lesson.start
-                name = f"{self.lesson.class_id}\n{self.url}"
-                self._line.connect(name, self.feed.bytes_a_second(length_s), self._notes)
+                self._line.connect(self.lesson, self.feed.bytes_a_second(length_s), self._notes)
             return
         if now.mono - self._watched_at > _WATCH_S:
             self._watched_at = now.mono

@@ -8,6 +8,7 @@ from typing import Any
 
 from lectern.playout.files import Files
 from lectern.playout.index import path_of
+from lectern.playout.reach import is_network
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
 
@@ -32,6 +33,8 @@ class Lesson:
     index: str | None = None
     duration_s: float | None = None
     slate: str | None = None
+    networks: tuple[str, ...] | None = None
+    """Where the addresses of its push hosts may lie, such as `public` and `10.0.0.0/8`; None for anywhere."""
 
     @property
     def files(self) -> Files:
@@ -73,6 +76,7 @@ def lesson(fields: dict[str, Any]) -> Lesson:
         index=_path(fields, "index", is_needed=False),
         duration_s=_number(fields, "duration_s", is_needed=False),
         slate=_path(fields, "slate", is_needed=False),
+        networks=networks(fields),
     )
     if found.end <= found.start:
         raise BadRequest("end: it must be after start")
@@ -134,6 +138,16 @@ def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
     numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
     known = isinstance(row, dict) and isinstance(row.get("source"), str)
     return known and all(type(row.get(name)) in (int, float) for name in numbers)
+
+
+def networks(fields: dict[str, Any]) -> tuple[str, ...] | None:
+    """Where the addresses of push hosts may lie, by a request; raises BadRequest with what is wrong with them."""
+    found = fields.get("networks")
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(one, str) and is_network(one) for one in found):
+        raise BadRequest("networks: a list of networks, such as 10.0.0.0/8, and of the word public is needed")
+    return tuple(found)
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 
 from lectern.playout import link
 from lectern.playout.rtmp import NotRtmp
@@ -12,10 +13,10 @@ from lectern.playout.rtmp.url import Target
 BUFFER_BYTES = 64 * 1024
 
 
-async def refusal(target: Target, trusted: ssl.SSLContext | None) -> str | None:
+async def refusal(target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None) -> str | None:
     """Why the server does not take a connection to the application of *target*; None if it does."""
     try:
-        connection = await link.connect(target, BUFFER_BYTES, trusted)
+        connection = await link.connect(target, BUFFER_BYTES, trusted, networks)
     except (OSError, ValueError) as error:
         return link.words(error)
     try:
