@@ -54,7 +54,7 @@ class Common(BaseSettings):
     poll_interval_s: float = Field(1.0, gt=0)
     heartbeat_interval_s: float = Field(5, gt=0)
     run_heartbeat_s: float = Field(30, gt=0)
-    drain_timeout_s: float = Field(20, ge=0)
+    drain_timeout_s: float = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
     alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")

@@ -73,6 +73,31 @@ def test_a_booking_can_be_read_from_standard_input(pair: Stage) -> None:
     assert pair.answer(booking["class_id"])["result"] == "success"
 
 
+def test_a_booking_by_hand_can_wait_for_its_answer(pair: Stage) -> None:
+    booking = pair.booking(pair.town.record())
+    done = pair.lectern("teacher", "book", "-", "--wait", text=json.dumps(booking))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{booking['class_id']}: " in done.stdout
+    assert pair.answer(booking["class_id"])["result"] == "success"
+
+
+def test_the_cancel_of_a_class_that_nobody_booked_says_so(pair: Stage) -> None:
+    done = pair.lectern("teacher", "cancel", "c-nobody")
+    assert done.returncode == 1
+    assert "c-nobody: nobody has booked it here" in done.stderr
+
+
+def test_a_second_cancel_leaves_its_line_in_the_story_of_the_class(pair: Stage) -> None:
+    """The platform may send one: who asks later why a class was not aired sees both."""
+    class_id = pair.book(pair.booking(pair.town.record()))
+    pair.answer(class_id)
+    for _ in range(2):
+        pair.publish("cancel", {"cmd": "cancel", "class_id": class_id})
+        wait_until(lambda: pair.order(class_id)["state"] == "cancelled", description="it is cancelled")
+    said = "select 1 from event_list where class_id = ? and what = 'cancel of a class that is cancelled'"
+    wait_until(lambda: pair.rows("teacher", said, class_id), description="the second cancel is noted")
+
+
 def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
     """What a class needs is not evicted by hand either."""
     record = pair.town.record()

@@ -255,6 +255,7 @@ def test_an_empty_public_url_is_none() -> None:
         ("STREAMER_NAME", "a/b"),
         ("MAX_DOWNLOADS", "many"),
         ("BATCH_MAX", "0"),
+        ("DRAIN_TIMEOUT_S", "60"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(

@@ -32,6 +32,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
     # A broken class is not over before its end: a person may have retried it, so it may be on air.
     if order.state in OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
         changes.row(class_id, f"cancel of a class that is {order.state}")
+        changes.note(f"cancel of a class that is {order.state}", order)
         return
     changes.move(order, BookingState.CANCELLED, order.code or 0)
     if order.state is BookingState.WAITING:
