@@ -22,6 +22,7 @@ from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, events, outbox, sent
 from lectern.facts import Airing, Cached, Event, Usage
+from lectern.shown import masked
 from lectern.states import AiringState, FileState
 
 REACH_S = 5.0
@@ -194,7 +195,7 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
     if isinstance(found, list):
         return found
     log.error("%s: its check failed: %r", one.class_id, found)
-    return [f"its check failed: {type(found).__name__}: {found}"]
+    return [masked(f"its check failed: {type(found).__name__}: {found}")]
 
 
 def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing, Sequence[str]]], now: float) -> None:

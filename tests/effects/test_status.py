@@ -7,12 +7,16 @@ import pytest
 from sqlalchemy import Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
+from lectern.changes import Changes
+from lectern.decide import closing
 from lectern.effects.rows import bookings, events, schema, status, timetable
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import Misuse
 from lectern.facts import Event
+from lectern.settings import TeacherSettings
 
 NOW = 1_764_010_800.0
 
@@ -85,3 +89,38 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
     assert len(plans) == 6
     searched = [str(plan[0][3]) for plan in plans]
     assert all("ix_order_list_start_time" in one or "ix_order_list_state" in one for one in searched), searched
+
+
+def test_of_many_transcodings_the_five_nearest_to_their_deadline_are_told(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
+        for number in range(302):
+            due = {"deadline": NOW + (number * 7) % 302, "attempt": 1, "backend": "oss"}
+            connection.execute(insert(videos).values(record_id=number, resolution="720P", status="transcoding", **due))
+    with reading(teacher_engine) as connection:
+        found = status.of_teacher(connection, NOW)
+    assert found["under_way_number"] == 302
+    assert [one["slack_s"] for one in found["under_way"]] == [0, 1, 2, 3, 4]
+
+
+def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engine) -> None:
+    """During a long download the repetitions would fill the story of each class."""
+    settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up")
+    with transaction(teacher_engine) as connection:
+        placed = row("c-1", NOW - 600, "placed") | {
+            "streamer": "streamer1",
+            "end_time": NOW + 600,
+            "url": "http://o/1.flv",
+        }
+        connection.execute(insert(orders).values(**placed))
+    for sweep in range(3):
+        now = NOW + 100 * sweep
+        with transaction(teacher_engine) as connection:
+            silent = bookings.unreported(connection, now - 60, now)
+            assert [one.class_id for one in silent] == ["c-1"]
+            changes = Changes(settings, now)
+            known = events.known(connection, journal, closing.TOLD_AGAIN, ["c-1"])
+            closing.tell_again(changes, silent, known)
+            write(connection, journal, changes)
+    with reading(teacher_engine) as connection:
+        told = [one.what for one in events_of(connection, "teacher", "c-1")]
+    assert told.count(closing.TOLD_AGAIN) == 1

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import stamina
 from pydantic import SecretStr
 
+from flows import tell as telling
 from flows.host import Host
-from flows.resident import people
+from flows.resident import people, run_log
 from flows.rounds import Rounds
 from flows.tell import tell
 from lectern.effects import notify
@@ -26,7 +28,7 @@ from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
-from lectern.errors import Misuse
+from lectern.errors import Misuse, TryAgain
 from lectern.messages import Alarm
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
@@ -241,3 +243,27 @@ def test_an_alarm_reaches_people_while_redis_is_away_and_only_once(tmp_path: Pat
     assert len(host.to_people) == 1
     assert len(host.alarmed) == 1
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("stage", "level"), [("resolved", logging.INFO), ("more", logging.ERROR), (None, logging.ERROR)]
+)
+def test_the_end_of_an_incident_is_no_error_in_the_log(
+    stage: str | None, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lectern")
+    telling._log(json.dumps({"code": 321, "message": "c-1: it is not on air", "stage": stage}))
+    assert [one.levelno for one in caplog.records] == [level]
+
+
+def test_a_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """The library's own line has neither the subject nor the reason."""
+    run_log.set_up()
+
+    @stamina.retry(on=TryAgain, attempts=2, wait_initial=0.01, wait_jitter=0.01)
+    def ask() -> None:
+        raise TryAgain("6666_720P: the OSS API answers 503")
+
+    with pytest.raises(TryAgain):
+        ask()
+    assert [one.getMessage().partition(";")[0] for one in caplog.records] == ["6666_720P: the OSS API answers 503"]

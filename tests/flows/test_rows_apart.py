@@ -153,7 +153,7 @@ def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
 
     async def look(url: str, *, timeout_s: float, allowed: Places) -> None:
         if "odd" in url:
-            raise ValueError("port out of range 0-65535")
+            raise ValueError(f"port out of range 0-65535: {url}")
 
     monkeypatch.setattr(push_target, "unreachable", look)
     monkeypatch.setattr(readiness, "LATE_AFTER_S", 0.0)
@@ -171,6 +171,7 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Strea
     said = alarms(host)
     assert said.keys() == {"bad", "gone"}
     assert "port out of range" in said["bad"]
+    assert "live/x" not in said["bad"], "a stream key is a secret"
     assert "its file is gone" in said["gone"]
     assert checks.line("good")["ready"] == "●"
     assert checks.line("bad")["ready"] == "✗"
