@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from lectern.effects.files import store
 from lectern.effects.rows.among import among, these
@@ -14,8 +14,9 @@ from lectern.states import FILE_MOVES, FileState, check_move
 from lectern.streamer_changes import Arrived, Reserved
 
 _COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
-HERE = or_(files.c.state.is_(None), files.c.state == FileState.READY)
-"""Renditions that are in the cache; a row of the old program has no state, and its file is there."""
+HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY
+"""Renditions that are in the cache; a row of the old program has no state, and its file is there. By an expression,
+because SQLite would walk through all rows by the index of their states, also where the ids of a few are named."""
 
 _UNPINNED = files.c.num_cite == 0
 """Not NULL or below 0, because each start recounts the citations; with `= 0` the index gives the order of use, too."""
