@@ -51,7 +51,7 @@ def _without_prefect(stand: Stand) -> Waits:
     with stand.stage(PREFECT_API_URL=f"http://127.0.0.1:{gate.port}/api") as stage:
         ours = Ours(stand, stage)
         run(gate.stop())
-        return _at_rates(stand, "Prefect stopped", ours.send, stage.channels["order_result"], ours.records)
+        return _at_rates(stand, "Prefect-stopped", ours.send, stage.channels["order_result"], ours.records)
 
 
 def figures(row: str, found: dict[str, Waits]) -> Iterator[Figure]:
