@@ -63,7 +63,7 @@ class Host(Generic[S]):
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
     no_room_at: float | None = None  # when the disk last took nothing, monotonic
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
-    goes_on: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
+    ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: downloads were asked for, or ended

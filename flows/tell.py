@@ -32,7 +32,7 @@ READY_S = 3600.0
 def patience(host: Host[Any]) -> Patience:
     """How long this host waits before it repeats an alarm, and what it sees going on, so that it is not over."""
     settings, now = host.settings, time.monotonic()
-    goes_on = {code for code, at in host.goes_on.items() if now - at < SEEN_S}
+    goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
     if host.rounds.failing(0):
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.NOT_READY_FOR_START.number: READY_S}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.handling import Came, handled, printed, read, table
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.streamer.handing import AHEAD_S
+from flows.streamer.lessons import AHEAD_S
 from flows.tell import tell
 from lectern.amendments import Amend
 from lectern.decide import amending as decide

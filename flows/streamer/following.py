@@ -69,9 +69,9 @@ class Following:
     async def look_around(self, now: float) -> None:
         """Raise the alarms that are due, also if nothing happens any more: a server may just not answer."""
         if self._slate:
-            self._host.goes_on[errors.NO_RECORDING.number] = time.monotonic()
+            self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
         if self._off_since:
-            self._host.goes_on[errors.AIRING_BROKEN.number] = time.monotonic()
+            self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
         for class_id in list(self._off_since):
             async with self._alone(class_id):
                 one = (await self._host.look(airings.by_id, [class_id])).get(class_id)

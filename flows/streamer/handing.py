@@ -212,7 +212,7 @@ class Handing:
         playout, now = self._host.playout, time.monotonic()
         if playout.away_s() < ALARM_AFTER_S:
             return
-        self._host.goes_on[errors.PLAYOUT_AWAY.number] = now
+        self._host.ongoing[errors.PLAYOUT_AWAY.number] = now
         if now - self._alarmed_at < ALARM_AGAIN_S:
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)

@@ -127,7 +127,7 @@ class Roll:
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
-        self.host.goes_on[errors.STREAMER_LOST.number] = time.monotonic()
+        self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
         if holder is None or holder.lost_at is None:
             others = heirs(self.host, name, self.host.living_now())
             await changed(self.host, lost(name, number, others, movable=movable))

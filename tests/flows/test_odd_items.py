@@ -18,12 +18,13 @@ from flows import trouble
 from flows.host import Host
 from flows.resident import orphans, questions
 from flows.resident.intake import Intake
-from flows.streamer import dead_air, indexes, prepare, sweep
+from flows.streamer import dead_air, ends, indexes, prepare, sweep
 from flows.streamer.handing import Handing
 from flows.teacher import deadlines, results
 from flows.teacher.ecs import flow as ecs
 from lectern.commands import MAX_BODY_BYTES
 from lectern.effects.files import store
+from lectern.effects.media import airable
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -99,7 +100,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(end_time=time.time() - 1000))
     monkeypatch.setattr(sweep, "tell", nobody)
-    late = sweep.ends.late
+    late = ends.late
 
     def fails(*_: object) -> None:
         raise KeyError("odd")
@@ -107,7 +108,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     def odd(class_id: str) -> Any:
         return fails if class_id == "bad" else late(class_id)
 
-    monkeypatch.setattr(sweep.ends, "late", odd)
+    monkeypatch.setattr(ends, "late", odd)
     await sweep._sweep_streamer(streamer, dry_run=False)
     with reading(streamer.engine) as connection:
         states = dict(connection.execute(select(classes.c.class_id, classes.c.state)).tuples())
@@ -146,7 +147,7 @@ async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_i
         raise IndexError("a line of one word")
 
     monkeypatch.setattr(dead_air, "samples", odd)
-    monkeypatch.setattr(indexes.airable, "looked", odd)
+    monkeypatch.setattr(airable, "looked", odd)
     on_air(streamer, "c-1")
     cached(streamer, "6666")
     path = store.rendition_path(streamer.settings.video_root, "6666")

@@ -9,6 +9,7 @@ import pytest
 
 from flows import show
 from flows.show import Board
+from lectern import words
 
 
 class Slow:
@@ -59,7 +60,7 @@ def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkey
     server.pause_s = 0
     shown = Board(cast("Any", server))
     clock = iter(("19:00:00", "19:00:15"))
-    monkeypatch.setattr(show.words, "moment", lambda _now: next(clock))
+    monkeypatch.setattr(words, "moment", lambda _now: next(clock))
 
     async def both() -> None:
         await shown.table("timetable-s1", [{"class": "c-1"}], "the day")

@@ -223,7 +223,9 @@ def test_the_end_of_an_incident_and_a_code_of_another_release_are_told_too() -> 
 @pytest.mark.parametrize(("language", "message"), [("en", "c-1: cut"), ("zh", "课没有完整播出：c-1: cut")])
 def test_the_event_for_prefects_automations_is_in_the_language_that_is_set(language: str, message: str) -> None:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher", lectern_lang=language)
-    payload = alarms._event(settings, alarm(321, message="c-1: cut"))["payload"]
+    event = alarms._event(settings, alarm(321, message="c-1: cut"))
+    assert event is not None
+    payload = event["payload"]
     assert isinstance(payload, dict)
     assert payload["message"] == message
 
