@@ -15,6 +15,10 @@ Then = Literal["resume", "roll back"]
 AT_WORK = "at work on this host"
 OVERLAPS = 12
 """How often a command is typed again that says another one is still at work."""
+ALTERED = "fsync rollout/journal.jsonl (8)"
+"""A point in the middle of a streamer's window, behind its first changes."""
+STOPPED = "fsync rollout/journal.jsonl (4)"
+"""A point in the middle of a streamer's rollback: all programs are stopped, and nothing is put back."""
 REPEATED = ("process", "send")
 """Kinds of things that a step does as often as it must wait: the first two of each are killed."""
 
@@ -144,6 +148,14 @@ def _faulty(ground: Ground, host: Host, case: Case) -> tuple[bool, Played]:
     played = ground.run(case.playbook, fault=fault)
     done = case.kind != "fail" or any("made to fail by the test" in one for one in played.failures())
     return played.fault_fired and done, played
+
+
+def cut_off(ground: Ground, host: Host, step: str, at: str, playbook: str, *arguments: str, release: str = "*") -> None:
+    """Run a playbook until *step* of *host* comes to the point *at*: it is killed there, and the controller with it."""
+    host.arm(step, release=release, mode="kill", at=at, controller=str(ground.controller.folder / "pid"))
+    ground.run(playbook, *arguments)
+    assert host.disarm(release=release), f"{step} was not killed at {at}"
+    host.settle()
 
 
 def again(ground: Ground, playbook: str) -> Played:

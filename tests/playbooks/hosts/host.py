@@ -24,6 +24,8 @@ connection = sqlite3.connect(sys.argv[1], timeout=20)
 connection.execute("PRAGMA query_only = ON")
 print(json.dumps(connection.execute(sys.argv[2]).fetchall()))
 """
+_ALTER = "import json, sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=20);"
+_ALTER += "c.execute(sys.argv[2], json.loads(sys.argv[3])); c.commit()"
 _POST = (
     "import sys,urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode()), timeout=10).read())"
 )
@@ -75,7 +77,7 @@ class Host(ABC):
         self.tag = f"{self.places.name}-{int(time.time())}-{self._resets}"
         at = self.places
         self.ctl("stop", "all")
-        gone = [at.code_dir, at.video_root, at.diary, f"{at.root}/current", f"{at.root}/playout", f"{at.root}/rollout"]
+        gone = [at.code_dir, at.video_root, at.diary, f"{at.root}/current", f"{at.root}/rollout"]
         gone += [] if keep_release else [at.root]
         quoted = " ".join(f"'{path}'" for path in gone)
         self.run(["sh", "-c", f"rm -rf {quoted} '{at.programs_dir}'/*.conf"])
@@ -141,6 +143,11 @@ class Host(ABC):
         found: list[list[Any]] = json.loads(self.run(argv).stdout)
         return found
 
+    def alter(self, statement: str, *values: object) -> None:
+        """Change its database, beside the program that works in it."""
+        argv = [self.places.python, "-c", _ALTER, str(self.places.database), statement, json.dumps(values)]
+        self.run(argv)
+
     def read(self, path: object) -> bytes:
         """A file's content."""
         return self.run(["cat", str(path)]).stdout
@@ -159,20 +166,23 @@ class Host(ABC):
 
     # -- faults inside a step of the rollout -----------------------------------------------------------------------
 
-    def arm(self, step: str, **orders: str) -> None:
-        """Have the next *step* on this host killed, or listed, as `step_fault.py` reads its *orders*."""
-        folder = self._packages()
+    def arm(self, step: str, *, release: str = "*", **orders: str) -> None:
+        """Have the next *step* on this host killed, or listed, as `step_fault.py` reads its *orders*.
+
+        Where several releases are staged, it is that of *release*.
+        """
+        folder = self._packages(release)
         self.write(f"{folder}/lectern_fault.py", (HERE / "step_fault.py").read_bytes())
         self.write(f"{folder}/lectern_fault.pth", b"import lectern_fault\n")
         self.write(f"{folder}/lectern_fault.json", json.dumps({"step": step, **orders}).encode())
 
-    def disarm(self) -> bool:
+    def disarm(self, *, release: str = "*") -> bool:
         """Take the orders back; whether they had been carried out."""
-        orders = f"{self._packages()}/lectern_fault.json"
+        orders = f"{self._packages(release)}/lectern_fault.json"
         return self.run(["rm", orders], check=False).returncode != 0
 
-    def _packages(self) -> str:
-        found = self.run(["sh", "-c", f"echo {self.places.root}/releases/*/venv/lib/python3*/site-packages"])
+    def _packages(self, release: str) -> str:
+        found = self.run(["sh", "-c", f"echo {self.places.root}/releases/{release}/venv/lib/python3*/site-packages"])
         return found.stdout.decode().strip()
 
     # -- what was lost and what has changed ------------------------------------------------------------------------

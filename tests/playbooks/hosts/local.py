@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from lectern.playout.client import Client
 from tests.playbooks.hosts.controller import LEAVING
@@ -78,6 +78,11 @@ class LocalHost(Host):
             self._playout = Child(argv, environment, Path(base / "playout.out"))
         wait_until(lambda: self.ctl("pid").strip().isdigit(), description=f"the supervisord of {name} answers")
 
+    def reset(self, *, keep_release: bool = True) -> None:
+        """Also without the link of `air_from_the_release`; that of a provisioned host stays, as its playout does."""
+        (Path(self.places.root) / "playout").unlink(missing_ok=True)
+        super().reset(keep_release=keep_release)
+
     @property
     def playout_dir(self) -> Path:
         """Where a streamer's playout has its files and its socket."""
@@ -97,10 +102,16 @@ class LocalHost(Host):
 
     def airs_with(self) -> str:
         """The release of the playout's worker."""
+        return str(self._playout_says("hello")["release"])
 
-        async def ask() -> str:
+    def end_lease(self) -> None:
+        """Let the playout's lease be over: one of before a reset lasts on, and a new program takes it for its own."""
+        self._playout_says("lease", until=0)
+
+    def _playout_says(self, do: str, **fields: Any) -> dict[str, Any]:
+        async def ask() -> dict[str, Any]:
             async with await Client.connect(self.playout_dir / "playout.sock") as client:
-                return str((await client.ask("hello"))["release"])
+                return await client.ask(do, **fields)
 
         return asyncio.run(ask())
 

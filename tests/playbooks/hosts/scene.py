@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -33,6 +33,8 @@ class Scene:
         wait_until(self._pings, description="Redis answers")
         self.hosts = {name: self._host(name) for name in names}
         self.before: dict[str, Before] = {}
+        self.leased = [] if any(name.startswith("teacher") for name in names) else list(names)
+        """Streamers that are granted the leases that they ask for, as by the teacher that is rolled out before them."""
         self._always: Mapping[str, Mapping[str, Any]] = {}
         self.controller = Controller(folder, self.inventory(), programs.path(town.programs))
 
@@ -78,6 +80,36 @@ class Scene:
         """From now on, *hosts* have some variables differently."""
         self._always = hosts
         self.controller.write(self.inventory())
+
+    def meanwhile(self, **hosts: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """*hosts* have some variables differently within the block."""
+        return self._inventory_is(self.inventory(**hosts))
+
+    def without_vault(self) -> AbstractContextManager[None]:
+        """Within the block, the inventory has no value that comes from the vault, as where nobody opens it."""
+        inventory = self.inventory()
+        inventory["all"]["vars"].pop("lectern_redis_url")
+        for variables_of_one in inventory["teachers"]["hosts"].values():
+            variables_of_one.pop("teacher_transcode_sign_key")
+        return self._inventory_is(inventory)
+
+    @contextmanager
+    def _inventory_is(self, inventory: Mapping[str, Any]) -> Iterator[None]:
+        self.controller.write(inventory)
+        try:
+            yield
+        finally:
+            self.controller.write(self.inventory())
+
+    @contextmanager
+    def unleased(self, name: str) -> Iterator[None]:
+        """Nobody grants the streamer *name* a lease within the block, as where no teacher runs."""
+        self.leased.remove(name)
+        self.host(name).end_lease()
+        try:
+            yield
+        finally:
+            self.leased.append(name)
 
     def host(self, name: str) -> LocalHost:
         """One of them."""
@@ -148,10 +180,9 @@ def opened(town: Town, release: Path, *names: str) -> Iterator[Scene]:
     """A scene with the hosts *names*; a teacher's name begins with ``teacher``."""
     folder = Path(tempfile.mkdtemp(prefix="lt-"))
     scene = Scene(town, folder, release, names)
-    without_teacher = [name for name in names if not any(one.startswith("teacher") for one in names)]
     try:
-        # As the teacher does that is rolled out before them: without a lease, they are well for half a minute only.
-        with granting(scene.redis, without_teacher, key="streamers", stream="streamer:{}"):
+        # Without a lease, they are not well for long.
+        with granting(scene.redis, scene.leased, key="streamers", stream="streamer:{}"):
             yield scene
     finally:
         scene.close()
