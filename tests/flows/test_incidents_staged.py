@@ -271,6 +271,8 @@ def test_redis_is_gone(night: Night) -> None:
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
         done = stage.lectern("teacher", "status")
         assert done.returncode != 0
+        assert "should be on air and" not in done.stdout, "nobody knows that it is not"
+        assert "nobody here knows" in done.stdout
         sentence = done.stderr.removeprefix("lectern: ").partition(":")[0]
         assert f"*{sentence}* from `lectern status`" in runbook.section("redis: no heartbeat")
         assert "nobody here knows whether the class is on air" in night.explained(on_air)

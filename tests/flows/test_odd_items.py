@@ -111,8 +111,8 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     monkeypatch.setattr(ends, "late", odd)
     await sweep._sweep_streamer(streamer, dry_run=False)
     with reading(streamer.engine) as connection:
-        states = dict(connection.execute(select(classes.c.class_id, classes.c.state)).tuples())
-    assert states == {"bad": "on air", "good": "broken"}
+        found = connection.execute(select(classes.c.class_id, classes.c.state)).all()
+    assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
 
 
 async def test_classes_are_handed_over_and_the_lease_is_passed_on_beside_an_odd_one(
