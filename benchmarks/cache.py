@@ -44,13 +44,18 @@ def measure(stand: Stand) -> Iterator[Figure]:
     for rows in SIZES[:3] if stand.quick else SIZES:
         found = _measured(stand, rows, 200 if stand.quick else 1000)
         p50s.append(_figure(f"cache, {rows:,}: p50", found, 0.50, rows))
-        p99s.append(_figure(f"cache, {rows:,}: p99", found, 0.99, rows, "<= 2.6"))
+        p99s.append(_figure(f"cache, {rows:,}: p99", found, 0.99, rows, _goal(found) if rows == SIZES[-1] else ""))
         yield from (p50s[-1], p99s[-1])
     yield growth("cache: growth of p50", p50s)
     last, middle = p99s[-1], p99s[1]
     peers = {name: value / middle.peers[name] for name, value in last.peers.items()}
     row = f"cache: p99 at {last.size:,} to that at {middle.size:,}"
     yield Figure(row, "ratio", last.ours / middle.ours, peers, more_is_better=False, goal="<= 1.5", compares=False)
+
+
+def _goal(found: dict[str, list[float]]) -> str:
+    """2.6 ms, or as long as the peer of the same durability takes in the same run, and a tenth more."""
+    return f"<= {max(2.6, 1.1 * quantile(found[FULL], 0.99) * 1000):.3g}"
 
 
 def _figure(row: str, found: dict[str, list[float]], share: float, rows: int, goal: str = "") -> Figure:
