@@ -70,7 +70,7 @@ def test_a_loop_that_stands_still_makes_its_host_not_ready(
 
 def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.Health) -> None:
     """It comes round each time it is tried, and does nothing."""
-    host.rounds.come("channels")
+    host.rounds.note("channels")
     host.rounds.fails("channels", since=-1000.0)
     status, wrong = said(health)
     assert status == 503
