@@ -14,8 +14,7 @@ from lectern.states import FILE_MOVES, FileState, check_move
 from lectern.streamer_changes import Arrived, Reserved
 
 _COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
-# An expression: by the index of their states SQLite would walk through all rows, although a few are named by their ids.
-HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY
+HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY  # no index: it would lead through all rows
 """Renditions that are in the cache; a row of the old program has no state, and its file is there."""
 
 _UNPINNED = files.c.num_cite == 0
