@@ -76,10 +76,6 @@ class Platform:
         found = await self._client.xrange("dead_letter") or []
         return [json.loads(fields["body"]) for _, fields in found if fields]
 
-    async def waiting_list(self, key: str) -> list[str]:
-        """The documented Redis list of the classes that wait for a rendition."""
-        return [str(one) for one in await self._client.lrange(key, 0, -1)]
-
     def received(self, class_id: str) -> list[Publish]:
         """What the RTMP receiver took of a class, one entry a push."""
         return [one for one in read_publishes(self._received) if one.name == class_id]

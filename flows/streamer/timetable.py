@@ -60,10 +60,6 @@ class Plan:
             return None
         return 0.0 if len(found) > 1 else 2 * (time.monotonic() - began)
 
-    def forgive(self) -> None:
-        """Try again at once what could not be made."""
-        self._aside.clear()
-
     async def _next(self, now: float) -> list[Airing]:
         host, aside = self._host, list(self._aside)
         soon = now + host.settings.broadcast_lead_s + SOON_S
