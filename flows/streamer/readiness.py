@@ -10,6 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
+from flows import trouble
 from flows.batch import apart
 from flows.host import Streamer, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
@@ -88,9 +89,12 @@ class Readiness:
         await host.commit(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
         red = [live[class_id] for class_id in due if self._reds[class_id]]
         await self._alarm([_Red(one.class_id, one.record_id, self._sentence(one, now)) for one in red], now)
-        for stem, why in lost_files.items():
-            await lost.replace(host, stem, why)
         self._done |= due
+        for stem, why in lost_files.items():
+            try:
+                await lost.replace(host, stem, why)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other files are downloaded again)
+                await trouble.say(host, f"rendition {stem}", error, 0)
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""

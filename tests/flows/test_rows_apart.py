@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from flows.host import Host
 from flows.new_run import NewRun
 from flows.playout import Watch
-from flows.streamer import admission, download, fetching, readiness, timetable
+from flows.streamer import admission, download, fetching, lost, readiness, timetable
 from flows.streamer.looks import Looked
 from flows.streamer.readiness import Readiness
 from lectern.effects.files import store
@@ -178,6 +178,27 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Strea
 
 
 @pytest.mark.asyncio
+async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
+    host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each class is checked and alarmed once, not every 15 s."""
+    replaced: list[str] = []
+
+    async def replace(_host: Streamer, stem: str, _why: str) -> None:
+        replaced.append(stem)
+        if stem == "2":
+            raise RuntimeError("odd")
+
+    monkeypatch.setattr(lost, "replace", replace)
+    for number in ("1", "2", "3"):
+        add(host, f"c-{number}", number)
+        (host.settings.video_root / number / f"{number}.flv").unlink()
+    for _ in range(2):
+        await checks.check(time.time())
+    assert sorted(replaced) == ["1", "2", "3"]
+
+
+@pytest.mark.asyncio
 async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
     host: Streamer, checks: Readiness
 ) -> None:
@@ -229,7 +250,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(host: Stream
         await plan.step()
     assert runs.made == ["good"]
     runs.odd.clear()
-    plan.forgive()
+    plan._aside.clear()
     await plan.step()
     assert sorted(runs.made) == ["good", "odd", "refused"]
 
