@@ -61,6 +61,11 @@ def test_a_teacher_that_is_killed_while_its_job_waits_for_a_host_makes_it_later(
 
 
 def in_line(ecs: Ecs, *records: int) -> None:
-    """Wait until all of *records* wait for a host."""
-    wait_until(lambda: all(ecs.row(one).get("owner") for one in records), timeout_s=30, description="all wait in line")
+    """Wait until all of *records* wait for a host; who asks the OSS for one owns it before."""
+
+    def waits(record: int) -> bool:
+        row = ecs.row(record)
+        return bool(row.get("owner")) and row["backend"] == "ecs"
+
+    wait_until(lambda: all(map(waits, records)), timeout_s=30, description="all wait in line")
     assert {ecs.row(one)["begun_at"] for one in records} == {None}
