@@ -208,7 +208,13 @@ def test_classes_on_air_go_on_while_redis_is_away_for_all(pair: Stage, gates: di
     finally:
         for gate in gates.values():
             pair.town.background.run(gate.start())
-    wait_until(lambda: pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(where)), description="it is heard of")
+    back = time.time()
+
+    def heard_anew() -> bool:
+        beats = pair.town.redis.hgetall(f"{pair.prefix}:streamers")
+        return all(json.loads(beats[pair.name(one)])["at"] > back for one in (where, other))
+
+    wait_until(heard_anew, timeout_s=60, description="both are heard of again; what Redis has is of before")
     booking = pair.booking(pair.town.record())
     assert pair.answer(pair.book_on_stream(booking))["result"] == "success"
     (push,) = pair.pushes(class_id)
