@@ -53,10 +53,15 @@ async def _sent(host: Host[StreamerSettings], rows: Mapping[str, Sending]) -> Ma
     except (TryAgain, NotTaken) as error:
         return {class_id: decide.without_playout(error.message) for class_id in rows}
     told = {one["class_id"]: decide.of_playout(one) for one in answer["classes"] if one["class_id"] in rows}
-    return {
-        class_id: replace(told[class_id], why_at=known.why_at) if class_id in told else known
-        for class_id, known in rows.items()
-    }
+    found: dict[str, Sending] = {}
+    for class_id, known in rows.items():
+        if class_id in told:
+            found[class_id] = replace(told[class_id], why_at=known.why_at)
+        elif class_id in host.playout.children:
+            found[class_id] = known  # an ffmpeg of this process airs it
+        else:  # what its rows said last may be long over
+            found[class_id] = decide.without_playout("the playout does not know it")
+    return found
 
 
 def ahead(connection: Connection, settings: StreamerSettings, now: float) -> Mapping[str, Sequence[float]]:

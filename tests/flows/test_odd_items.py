@@ -18,7 +18,7 @@ from flows import trouble
 from flows.host import Host
 from flows.resident import orphans, questions
 from flows.resident.intake import Intake
-from flows.streamer import dead_air, ends, indexes, prepare, sweep
+from flows.streamer import dead_air, ends, indexes, prepare, sweep, word
 from flows.streamer.handing import Handing
 from flows.teacher import deadlines, results
 from flows.teacher.ecs import flow as ecs
@@ -32,6 +32,7 @@ from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.facts import Cached, Idle
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
+from lectern.told import Sending
 from tests.faults import hosts
 
 pytestmark = pytest.mark.asyncio
@@ -215,3 +216,18 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
     runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
     assert await orphans.adopt(cast("Any", runs), "pool", "teacher") == 3
     assert adopted == [one.id for one in left[1:]]
+
+
+async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows may say *on air*, for a playout of before; those of a class that an ffmpeg airs are all there is."""
+
+    async def ask(_do: str, **_: object) -> dict[str, Any]:
+        return {"classes": []}
+
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    streamer.playout.children["by-ffmpeg"] = cast("Any", None)
+    found = await word._sent(streamer, {"c-1": Sending(on_air=True), "by-ffmpeg": Sending(on_air=True)})
+    assert (found["c-1"].on_air, found["by-ffmpeg"].on_air) == (False, True)
+    assert "does not know it" in (found["c-1"].why or "")
