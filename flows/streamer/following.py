@@ -61,8 +61,11 @@ class Following:
             if state == "ended":
                 await ends.ended(self._host, class_id, status)
             elif state == "on_air":
+                self._off_since.pop(class_id, None)  # what it had before may have passed unheard
                 await changed(self._host, _on_air(class_id))
-            if state != "ended" and status["slate"]:
+            if state == "ended" or not status["slate"]:
+                self._slate.discard(class_id)
+            else:
                 self._slate.add(class_id)
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
 

@@ -175,6 +175,7 @@ class Handing:
         found, allowed = await host.look(due, time.time()), await push_hosts.allowed(host)
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
         self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
+        self._odd = {class_id: until for class_id, until in self._odd.items() if class_id in found}
         for class_id, (one, row) in found.items():
             if time.monotonic() < self._odd.get(class_id, 0.0):
                 continue

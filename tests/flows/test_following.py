@@ -148,3 +148,18 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
     await one.take({"event": "behind", "class_id": "c-1", "at": START})
     (said,) = alarms(host)
     assert said.startswith("streamer1: class c-1 does not work: KeyError")
+
+
+async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(
+    host: Host[StreamerSettings],
+) -> None:
+    """Its word `back` or `on air` was said while nobody listened: no alarm is raised, nor kept open, for it."""
+    one = following.Following(host)
+    await one.take(broke_off(START + 50, was_on_air=True))
+    slate = {"event": "slate", "class_id": "c-1", "at": START, "why": "it is missing", "slate": "/s.flv"}
+    await one.take({**slate, "wants_file": False})
+    raised = len(alarms(host))
+    await one.catch_up({"class_id": "c-1", "state": "on_air", "slate": False})
+    host.ongoing.clear()
+    await one.look_around(START + 90)
+    assert (host.ongoing, len(alarms(host))) == ({}, raised)
