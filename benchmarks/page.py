@@ -32,9 +32,6 @@ SUMMARY: Mapping[str, str] = MappingProxyType(
 )
 """Rows for a reader who has a minute, in plain words."""
 
-WHY: Mapping[str, str] = MappingProxyType({})
-"""Why a goal is not met, and what would meet it, by how its row begins."""
-
 
 def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) -> str:
     """The report as a page; *rows* says what each row is, *plots* has the files of pictures by their titles."""
@@ -95,12 +92,11 @@ def _summary(report: dict[str, Any]) -> list[str]:
 
 
 def _not_met(report: dict[str, Any]) -> list[str]:
-    """Each goal that was not met, by how much, and why."""
+    """Each goal that was not met, and by how much."""
     short = {row: one for row, one in report.items() if met(one) is False}
     if not short:
         return []
     lines = ["## Goals that are not met", ""]
     for row, one in short.items():
-        why = next((text for begins, text in WHY.items() if row.startswith(begins)), "")
-        lines.append(f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}. {why}".rstrip())
+        lines.append(f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}")
     return [*lines, ""]

@@ -1,10 +1,9 @@
 """What a streamer does again and again costs the same with thousands of renditions in its cache as with a few."""
 
-import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 from sqlalchemy import Connection
@@ -15,9 +14,9 @@ from flows.host import Streamer
 from flows.streamer import admission, sweep
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import cache, dead_air
-from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.streamer_changes import StreamerChanges
+from tests.effects.sqlite_steps import steps
 
 SOME, MANY = 2000, 8000
 
@@ -42,31 +41,14 @@ def claim(connection: Connection, host: Streamer) -> None:
     assert len(change(connection, host, go).evicted) == 1
 
 
-LOOKS: dict[str, Callable[[Connection, Streamer], object]] = {
+LOOKS: dict[str, Callable[..., object]] = {
     "a claim that evicts": claim,
-    "what a sweep finds": lambda connection, _: sweep._left(connection),
-    "which recording is looked through next": lambda connection, _: dead_air.unlooked(connection, time.time()),
-    "which dead air is told": lambda connection, _: dead_air.untold(connection, time.time()),
-    "the downloads": lambda connection, _: cache.downloading(connection, time.time()),
-    "the file of an evicted rendition is gone": lambda connection, _: cache.forget(connection, ["17"]),
+    "what a sweep finds": lambda connection, host: sweep._left(connection),
+    "which recording is looked through next": lambda connection, host: dead_air.unlooked(connection, time.time()),
+    "which dead air is told": lambda connection, host: dead_air.untold(connection, time.time()),
+    "the downloads": lambda connection, host: cache.downloading(connection, time.time()),
+    "the file of an evicted rendition is gone": lambda connection, host: cache.forget(connection, ["17"]),
 }
-
-
-def steps(host: Streamer, look: Callable[[Connection, Streamer], object]) -> int:
-    """How many hundred instructions of SQLite's a look takes: unlike seconds, they do not depend on the machine."""
-    counted = 0
-
-    def count() -> int:
-        nonlocal counted
-        counted += 1
-        return 0
-
-    with transaction(host.engine) as connection:
-        driver = cast("sqlite3.Connection", connection.connection.driver_connection)
-        driver.set_progress_handler(count, 100)
-        look(connection, host)
-        driver.set_progress_handler(None, 0)
-    return counted
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +59,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
         with streamer.host(folder, number) as host:
             streamer.fill(host, [str(i) for i in range(1, number + 1)])
             for name, look in LOOKS.items():
-                found[name].append(steps(host, look))
+                found[name].append(steps(host.engine, partial(look, host=host)))
     return found
 
 

@@ -1,5 +1,6 @@
 """The control socket: a bad line harms nothing, the timetable outlives everything."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout import child, client
+from lectern.playout import child, client, control
+from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
+from lectern.playout.worker import Worker
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -218,3 +222,40 @@ def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Pa
         playout.air("c2", path, receiver.url("c2"), networks=["127.0.0.0/8"])
         wait_until(lambda: receiver.of("c2"), description="on air")
         assert not playout.ask("air", **LESSON, networks=["everywhere"])["ok"]
+
+
+def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: Path) -> None:
+    """Its connection goes on: the lease is passed on over it."""
+
+    async def odd(_: dict[str, Any]) -> dict[str, Any]:
+        raise AttributeError("odd")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        desk = control.Control(listener, {"air": odd})
+        answer = asyncio.run(desk._answer(b'{"do": "air", "id": 7}', cast("asyncio.StreamWriter", None)))
+    assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
+
+
+def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_ticked() -> None:
+    ticked: list[str] = []
+
+    class Class:
+        """Stands for an airing."""
+
+        def __init__(self, class_id: str) -> None:
+            self.class_id = class_id
+
+        def tick(self, _now: Now) -> None:
+            ticked.append(self.class_id)
+            if self.class_id == "bad":
+                raise AttributeError("odd")
+
+        def rest(self, _now: Now) -> None:
+            ticked.append(f"{self.class_id} rests")
+
+    shared = SimpleNamespace(held=lambda: True, tick=lambda: None)
+    station, pipe = SimpleNamespace(is_held=False), SimpleNamespace(flush=lambda: None)
+    airings = {name: Class(name) for name in ("bad", "good")}
+    ours = SimpleNamespace(station=station, shared=shared, airings=airings, pipe=pipe, _was_held=True)
+    Worker.tick(cast("Worker", ours), Now.read())
+    assert ticked == ["bad", "bad rests", "good"]
