@@ -9,6 +9,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -183,6 +185,64 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
         await client.Client.connect(playout.socket)
 
 
+@pytest.mark.asyncio
+async def test_requests_of_one_client_are_at_work_together_and_answered_in_their_order(tmp_path: Path) -> None:
+    """So one write of the timetable serves many classes, and a streamer does not wait for each answer in turn."""
+    came = asyncio.Event()
+
+    async def first(_: dict[str, Any]) -> dict[str, Any]:
+        await came.wait()
+        return {"which": "first"}
+
+    async def second(_: dict[str, Any]) -> dict[str, Any]:
+        came.set()
+        return {"which": "second"}
+
+    with served(tmp_path, {"first": first, "second": second}) as desk:
+        await desk.start()
+        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+            answered: list[str] = []
+
+            async def ask(do: str) -> None:
+                answered.append((await ours.ask(do))["which"])
+
+            await asyncio.gather(ask("first"), ask("second"))
+            assert answered == ["first", "second"]
+
+
+@pytest.mark.asyncio
+async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_answer(tmp_path: Path) -> None:
+    """A drained work leaves a request unanswered; the lease that is passed on after it is not to take its answer."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: dict[str, Any]) -> dict[str, Any]:
+        begun.set()
+        await go.wait()
+        return {"which": "slow"}
+
+    async def quick(_: dict[str, Any]) -> dict[str, Any]:
+        return {"which": "quick"}
+
+    with served(tmp_path, {"slow": slow, "quick": quick}) as desk:
+        await desk.start()
+        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+            cancelled = asyncio.create_task(ours.ask("slow"))
+            await begun.wait()
+            cancelled.cancel()
+            await asyncio.wait({cancelled})
+            go.set()
+            assert (await ours.ask("quick"))["which"] == "quick"
+
+
+@contextmanager
+def served(folder: Path, does: dict[str, control.Do]) -> Iterator[control.Control]:
+    """A control socket *folder*/s that does what a test needs."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "s"))
+        listener.listen()
+        yield control.Control(listener, does)
+
+
 def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['x', 'check', '--dir', sys.argv[2]];"
@@ -232,7 +292,7 @@ def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: P
 
     with socket.socket(socket.AF_UNIX) as listener:
         desk = control.Control(listener, {"air": odd})
-        answer = asyncio.run(desk._answer(b'{"do": "air", "id": 7}', cast("asyncio.StreamWriter", None)))
+        answer = asyncio.run(desk._answer(b'{"do": "air", "id": 7}'))
     assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
 
 

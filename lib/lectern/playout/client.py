@@ -1,7 +1,12 @@
-"""A client of the control socket, for asyncio: requests are answered in their order, events come in between."""
+"""A client of the control socket, for asyncio: requests are answered in their order, events come in between.
+
+Several requests may be on their way: a process with much to do comes back to each answer late, and one that waited for
+each before it asked again would need minutes for hundreds of classes.
+"""
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +16,8 @@ from typing import Any, Self
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A status of thousands of classes is one line."""
 ANSWER_S = 10.0
+ON_THEIR_WAY = 32
+"""Number of requests that may be unanswered; the worker has as many at work at once."""
 MAX_EVENTS = 10_000
 
 
@@ -27,9 +34,10 @@ class Client:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._waiting: deque[asyncio.Future[dict[str, Any] | None]] = deque()
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS)
-        self._asking = asyncio.Lock()
+        self._asking = asyncio.Semaphore(ON_THEIR_WAY)
+        self._is_over = False
         self._reading = asyncio.create_task(self._read(reader))
 
     @classmethod
@@ -61,9 +69,14 @@ class Client:
     async def ask(self, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
         """The answer to a request; raises Refused or Unreachable, after which the connection is of no more use."""
         async with self._asking:
+            if self._is_over:
+                raise Unreachable("the playout's worker ended, or did not answer")
+            coming: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
             try:
                 self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
-                answer = await asyncio.wait_for(self._answers.get(), timeout_s)
+                self._waiting.append(coming)
+                async with asyncio.timeout(timeout_s):
+                    answer = await coming
             except (OSError, TimeoutError) as error:
                 await self.close()
                 raise Unreachable(f"the playout did not answer within {timeout_s:g} s") from error
@@ -83,7 +96,7 @@ class Client:
             while line := await reader.readline():
                 fields = json.loads(line)
                 if "event" not in fields:
-                    self._answers.put_nowait(fields)
+                    self._answer(fields)
                 elif not self._events.full():
                     self._events.put_nowait(fields)
                 else:
@@ -91,9 +104,19 @@ class Client:
         except (OSError, ValueError):
             pass  # as if it had ended
         finally:
-            self._answers.put_nowait(None)
+            self._is_over = True
+            while self._waiting:
+                self._answer(None)
             with suppress(asyncio.QueueEmpty):
                 if self._events.full():
                     self._events.get_nowait()
             self._events.put_nowait(None)
             self._writer.close()
+
+    def _answer(self, fields: dict[str, Any] | None) -> None:
+        """Give an answer to the first who waits; one who was cancelled meanwhile does not take that of another."""
+        if not self._waiting:
+            return  # an answer to nothing: whoever asks next is not to get it
+        coming = self._waiting.popleft()
+        if not coming.done():
+            coming.set_result(fields)

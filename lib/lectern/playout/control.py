@@ -14,6 +14,8 @@ MAX_LINE_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 1024 * 1024
 """Unread bytes above which a client is disconnected."""
 MAX_CLIENTS = 64
+AT_ONCE = 32
+"""Number of requests of one client that are at work at once, so that one write of the timetable serves many."""
 
 Do = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -52,11 +54,27 @@ class Control:
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            answer = await self._answer(line, writer)
-            self._write(writer, _line(answer))
+        """Do what is asked in its order, each request up to where it first waits, and answer in the same order."""
+        places, last = asyncio.Semaphore(AT_ONCE), None
+        try:
+            while line := await reader.readline():
+                await places.acquire()
+                last = asyncio.create_task(self._request(line, last, writer))
+                last.add_done_callback(lambda _: places.release())
+        finally:  # a client that is gone gets no answers; what it asked for is done
+            if last is not None:
+                await asyncio.wait({last})
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _request(self, line: bytes, before: asyncio.Task[None] | None, writer: asyncio.StreamWriter) -> None:
+        """Do one request, and answer it when the one before it was answered."""
+        answer = await self._answer(line)
+        if before is not None:
+            await asyncio.wait({before})
+        if answer.pop("hears", False):
+            self._hearing.add(writer)
+        self._write(writer, _line(answer))
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         number: dict[str, Any] = {}
         try:
             request = json.loads(line)
@@ -66,9 +84,8 @@ class Control:
             do = self._does.get(str(request.get("do")))
             if do is None:
                 raise BadRequest(f"do: one of {', '.join(sorted(self._does))} is needed")
-            answer = {"ok": True, **await do(request)}
-            if request.get("do") == "hello" and request.get("events"):
-                self._hearing.add(writer)
+            hears = {"hears": True} if request.get("do") == "hello" and request.get("events") else {}
+            answer = {"ok": True, **await do(request), **hears}
         except BadRequest as error:
             answer = {"ok": False, "why": str(error)}
         except (ValueError, RecursionError):
