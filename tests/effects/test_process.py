@@ -204,6 +204,17 @@ async def test_no_file_grows_over_its_limit(tmp_path: Path) -> None:
     assert target.stat().st_size == 5000
 
 
+@pytest.mark.asyncio
+async def test_a_program_that_gives_way_does_so_to_us_and_not_only_within_its_own_session() -> None:
+    """Linux shares the processors out between sessions first: in one of its own it would take as much as all of us."""
+    looks = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0), os.getpgid(0) == os.getpid())"
+    argv = [sys.executable, "-I", "-c", looks]
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    for nice, expected in ((0, ours), (process.GIVES_WAY, min(ours + process.GIVES_WAY, 19))):
+        finished = await process.run(argv, timeout_s=20, nice=nice)
+        assert finished.output.split() == [str(expected), str(os.getsid(0)), "True"]
+
+
 def test_it_runs_in_a_loop_of_another_thread() -> None:
     results: list[process.Finished] = []
 

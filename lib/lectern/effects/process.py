@@ -1,48 +1,47 @@
 """Starts local programs: the only place that does; each has an end, and none outlives us."""
 
 import asyncio
-import ctypes
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lectern.effects.last_will import last_will
 from lectern.effects.output import Lines, OnLine, Tail, drain, feed, last_line
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 _POLL_S = 0.02
 _LOOK_S = 0.25
 _REAP_S = 10.0
-_PR_SET_PDEATHSIG = 1
-# Loaded here, because between fork and exec nothing may be imported: another thread could hold the lock.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+GIVES_WAY = 10
+"""The niceness of what may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
 T = TypeVar("T")
 
 
-class TimedOut(TryAgain):
+class _Ended(TryAgain):
+    did = ""
+
+    def __init__(self, program: str, seconds: float, last_words: str) -> None:
+        super().__init__(f"{program}: {self.did} {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
+        self.program = program
+        self.seconds = seconds
+        self.last_words = last_words
+
+
+class TimedOut(_Ended):
     """A program did not end in its time, and was ended."""
 
-    def __init__(self, program: str, seconds: float, last_words: str) -> None:
-        super().__init__(f"{program}: not done after {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
-        self.program = program
-        self.seconds = seconds
-        self.last_words = last_words
+    did = "not done after"
 
 
-class Stalled(TryAgain):
+class Stalled(_Ended):
     """A program showed no progress for too long, and was ended."""
 
-    def __init__(self, program: str, seconds: float, last_words: str) -> None:
-        super().__init__(f"{program}: no progress for {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
-        self.program = program
-        self.seconds = seconds
-        self.last_words = last_words
+    did = "no progress for"
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,12 @@ async def run(
     grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
     stdin: Callable[[], Awaitable[bytes]] | None = None,
+    nice: int = 0,
 ) -> Finished:
-    """Run a program to its end, in a session of its own, without a shell.
+    """Run a program to its end, in a process group of its own, without a shell.
+
+    It stays in our session: Linux shares the processors out between sessions first (autogroup), and *nice*, which is
+    added to our niceness, would count for nothing between two.
 
     Its parameters are what subprocess itself has, and how the program is watched: few callers name more than two.
     *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
@@ -84,7 +87,8 @@ async def run(
     *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
-    child = _Child(await _start(argv, cwd, env, file_limit_bytes, reads=stdin is not None), Lines(on_line), stdin)
+    before_exec = last_will(file_limit_bytes, nice)
+    child = _Child(await _start(argv, cwd, env, before_exec, reads=stdin is not None), Lines(on_line), stdin)
     try:
         if on_start is not None:
             on_start(child.process.pid)
@@ -146,7 +150,12 @@ async def surely(work: Coroutine[object, object, T]) -> T:
 
 
 async def _start(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None, file_limit_bytes: int | None, *, reads: bool
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    before_exec: Callable[[], None] | None,
+    *,
+    reads: bool,
 ) -> asyncio.subprocess.Process:
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
@@ -157,8 +166,8 @@ async def _start(
             stderr=pipe,
             cwd=cwd,
             env=None if env is None else {**os.environ, **env},
-            start_new_session=True,
-            preexec_fn=_last_will(file_limit_bytes),
+            process_group=0,
+            preexec_fn=before_exec,
         )
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
@@ -169,23 +178,6 @@ async def _start(
         ) from error
     except OSError as error:  # no process or memory to be had just now
         raise TryAgain(f"{argv[0]}: cannot be started: {error.strerror}") from error
-
-
-def _last_will(file_limit_bytes: int | None) -> Callable[[], None] | None:
-    """What the child does between fork and exec: it asks to be killed when we die, and bounds its files."""
-    if _LIBC is None and file_limit_bytes is None:
-        return None
-    parent, libc = os.getpid(), _LIBC
-
-    def child() -> None:
-        if file_limit_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:  # we died before the child could ask
-                os._exit(1)
-
-    return child
 
 
 async def _watch(

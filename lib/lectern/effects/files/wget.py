@@ -92,6 +92,7 @@ async def download(
             stdin=told,
             env=ENVIRONMENT,
             file_limit_bytes=limit_bytes,
+            nice=process.GIVES_WAY,
         )
     finally:
         watch.cancel()

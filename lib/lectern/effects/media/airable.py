@@ -60,7 +60,9 @@ def _looked(path: Path) -> Look:
 
 async def _remux(path: Path, to: Path, why: str) -> None:
     argv = ffmpeg.remux_argv(str(path), str(to))
-    finished = await process.run(argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None)
+    finished = await process.run(
+        argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None, nice=process.GIVES_WAY
+    )
     if finished.returncode != 0:
         if "No space left" in finished.errors:
             raise TryAgain(f"{path}: cannot be made a plain FLV file: no space left on the disk")

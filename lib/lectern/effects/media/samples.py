@@ -4,7 +4,6 @@ The look is a program of its own (``python -m lectern.effects.media.samples PATH
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
-import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ LEAST_S, MOST_S, SHARE = 600.0, 3600.0, 0.5
 """Seconds that a look may take: SHARE of the length, at least LEAST_S, at most MOST_S. Other programs go first."""
 
 STALL_S = 300.0
+NICE = 19
 WIDTH, HEIGHT = 64, 36
 STILL = 5
 """Difference in brightness (of 255), in any part, up to which a picture counts as the same as the first of its kind."""
@@ -59,7 +59,7 @@ async def samples(path: Path, duration_s: float) -> Samples:
 
     timeout_s = min(max(LEAST_S, duration_s * SHARE), MOST_S)
     argv = [sys.executable, "-I", "-m", __name__, str(path.absolute()), str(int(CPU_S + duration_s * CPU_SHARE))]
-    done = await process.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take)
+    done = await process.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
     if done.returncode != 0:
         raise TryAgain(f"{path}: cannot be looked through: {done.last_words or f'exit code {done.returncode}'}")
     return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None)
@@ -166,7 +166,6 @@ def _told(container: InputContainer) -> Iterator[str]:
 
 def main(path: str, cpu_s: str) -> None:
     """Print what is found in *path*, in at most *cpu_s* seconds of a processor."""
-    os.nice(19)
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 1))
     av.logging.set_level(None)
     with av.open(f"file:{path}", options=OPTIONS) as container:
