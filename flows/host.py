@@ -36,12 +36,16 @@ ALARMS_KEPT = 200
 """Number of alarms that are kept for Prefect while it is away; the channel and the log have them all."""
 
 
-_DATABASE = ThreadPoolExecutor(8, thread_name_prefix="database")
-"""Threads that do nothing but transactions, because those of asyncio hang while a disk is slow or a name looked up."""
+_WRITING = ThreadPoolExecutor(4, thread_name_prefix="writing")
+_READING = ThreadPoolExecutor(4, thread_name_prefix="reading")
+"""Threads that do nothing but transactions, because those of asyncio hang while a disk is slow or a name looked up.
+
+Writers wait for each other. Readers have threads of their own, or they would wait for all writers before them.
+"""
 
 
-async def _in_thread(go: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_DATABASE, copy_context().run, go)
+async def _in_thread(threads: ThreadPoolExecutor, go: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, go)
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Host(Generic[S]):
             return found
 
         try:
-            return await _in_thread(go)
+            return await _in_thread(_WRITING, go)
         except NotWritten:  # the note is put aside now, and *work* was not begun
             return await self.commit(work, *args, **kwargs)
 
@@ -108,7 +112,7 @@ class Host(Generic[S]):
             self.notes.written(noted)
 
         if self.notes.ids():
-            await _in_thread(go)
+            await _in_thread(_WRITING, go)
 
     async def keep_noting(self) -> None:
         """Write, until cancelled, the notes that came along with no commit for a while."""
@@ -126,7 +130,7 @@ class Host(Generic[S]):
             with reading(self.engine) as connection:
                 return work(connection, *args, **kwargs)
 
-        return await _in_thread(go)
+        return await _in_thread(_READING, go)
 
     def living_now(self) -> list[str]:
         """Of a teacher: the names of the streamers that this process has heard lately."""

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import trouble
 from flows.handling import Decide, changed
-from flows.host import Streamer, log
+from flows.host import Streamer, all_of, log
 from flows.playout import NotTaken
 from flows.streamer import by_ffmpeg, push_hosts
 from flows.streamer.following import Following
@@ -20,7 +20,8 @@ from lectern.backoff import backoff_s
 from lectern.effects.media import slate
 from lectern.effects.rows import airings
 from lectern.errors import LecternError, TryAgain
-from lectern.facts import Airing
+from lectern.facts import Airing, Cached
+from lectern.places import Places
 from lectern.playout.client import Client
 from lectern.streamer_changes import StreamerChanges
 
@@ -46,6 +47,7 @@ class Handing:
         self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
         self._refused: dict[str, Lesson] = {}
         self._odd: dict[str, float] = {}  # classes, and until when they are passed over, by the even clock
+        self._is_rid = asyncio.Event()  # the playout was told what is not ours any more
         self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
@@ -97,11 +99,13 @@ class Handing:
 
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
+        self._is_rid.clear()
         ours = {
             asyncio.create_task(work, name=name)
             for name, work in (
                 ("events", self._events(client)),
                 ("hand over", self._keep_handing_over()),
+                ("look around", self._keep_looking_around()),
                 ("lease", self._keep_lease()),
             )
         }
@@ -118,9 +122,10 @@ class Handing:
         raise TryAgain("the worker of the playout ended")
 
     async def _bring_up_to_date(self) -> None:
-        """Take in what was missed; tell it all classes, and to leave what is not ours any more; then the lease.
+        """Tell it to leave what is not ours any more, then the lease; take in what was missed, and tell it all classes.
 
-        The lease comes last: before that, it could let a class go on that was moved to another streamer meanwhile.
+        Before the first, the lease could let a class go on that was moved to another streamer meanwhile. From then on
+        it is passed on at once, however many classes there are to take in and to hand over.
         """
         host, playout = self._host, self._host.playout
         async with playout.sync:
@@ -133,13 +138,15 @@ class Handing:
             self._handed.clear()
             self._refused.clear()
             for one in found["classes"]:
-                if one["class_id"] in ours:
-                    await self._following.catch_up(one)
-                elif one["state"] != "ended":
+                if one["class_id"] not in ours and one["state"] != "ended":
                     log.info("%s: is not to be aired here any more, the playout is told", one["class_id"])
                     await playout.ask("cancel", class_id=one["class_id"])
-            await self._hand_over()
             await playout.pass_on_lease()
+            self._is_rid.set()
+            for one in found["classes"]:
+                if one["class_id"] in ours:
+                    await self._following.catch_up(one)
+            await self._hand_over()
         playout.is_there()
         log.info("playout: release %s, %d classes", found["release"], len(self._handed))
 
@@ -148,10 +155,10 @@ class Handing:
             await self._following.take(event)
 
     async def _keep_lease(self) -> None:
+        await self._is_rid.wait()
         while True:
             await self._host.playout.renewed.wait()
-            async with self._host.playout.sync:
-                await self._host.playout.pass_on_lease()
+            await self._host.playout.pass_on_lease()
 
     async def _keep_handing_over(self) -> None:
         while True:
@@ -159,6 +166,12 @@ class Handing:
             self._host.rounds.come("playout")
             async with self._host.playout.sync:
                 await self._hand_over()
+
+    async def _keep_looking_around(self) -> None:
+        """Apart from the handing over: each class that is not on air may need an alarm, and there may be many."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._host.rounds.come("alarms of classes")
             await self._following.look_around(time.time())
 
     async def _wait(self) -> None:
@@ -176,18 +189,23 @@ class Handing:
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
         self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
         self._odd = {class_id: until for class_id, until in self._odd.items() if class_id in found}
-        for class_id, (one, row) in found.items():
-            if time.monotonic() < self._odd.get(class_id, 0.0):
-                continue
-            try:
-                await self._hand(one, lesson(one, row, host, self._slate, allowed))
-            except (TryAgain, DBAPIError):
-                raise
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are handed over)
-                self._odd[class_id] = time.monotonic() + AGAIN_S
-                await trouble.say(host, f"class {class_id}", error, AGAIN_S)
+        now = [one for one in found.values() if self._odd.get(one[0].class_id, 0.0) <= time.monotonic()]
+        now.sort(key=lambda one: one[0].start_time)
+        for error in await all_of([self._hand(one, row, allowed) for one, row in now]):
+            if isinstance(error, BaseException):
+                raise error
 
-    async def _hand(self, one: Airing, wanted: Lesson) -> None:
+    async def _hand(self, one: Airing, row: Cached | None, allowed: Places) -> None:
+        """Hand one class over; raises what is wrong with the playout or the database, not with the class."""
+        try:
+            await self._hand_new(one, lesson(one, row, self._host, self._slate, allowed))
+        except (TryAgain, DBAPIError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are handed over)
+            self._odd[one.class_id] = time.monotonic() + AGAIN_S
+            await trouble.say(self._host, f"class {one.class_id}", error, AGAIN_S)
+
+    async def _hand_new(self, one: Airing, wanted: Lesson) -> None:
         class_id = one.class_id
         if wanted in (self._handed.get(class_id), self._refused.get(class_id)):
             return
