@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.figures import COLUMNS, cells, met, number
+from benchmarks.reasons import reason
 
 SUMMARY: Mapping[str, str] = MappingProxyType(
     {
@@ -92,11 +93,12 @@ def _summary(report: dict[str, Any]) -> list[str]:
 
 
 def _not_met(report: dict[str, Any]) -> list[str]:
-    """Each goal that was not met, and by how much."""
+    """Each goal that was not met, by how much, and why."""
     short = {row: one for row, one in report.items() if met(one) is False}
     if not short:
         return []
     lines = ["## Goals that are not met", ""]
     for row, one in short.items():
-        lines.append(f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}")
+        said = f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}."
+        lines.append(" ".join([said, reason(row)]).rstrip())
     return [*lines, ""]
