@@ -1,5 +1,7 @@
-"""Settings that both roles have, from defaults, the teacher's old JSON config, .env, environment; later wins."""
+"""Settings that both roles have: defaults, the teacher's old JSON, .env, their own file, environment; later wins."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,6 +22,17 @@ def a_name(name: str) -> str:
     if not is_name(name):
         raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     return name
+
+
+def own_file() -> Path:
+    """The file of LECTERN_SETTINGS; else what a rollout has put beside the ``venv`` by which the program is called.
+
+    Raises Misuse if there is no file of that name; what nobody names need not be there.
+    """
+    told = os.environ.get("LECTERN_SETTINGS")
+    if told and not Path(told).is_file():
+        raise Misuse(f"LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.")
+    return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
 
 
 class Common(BaseSettings):
@@ -94,12 +107,13 @@ class Common(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """First wins here: arguments, environment, .env, the old JSON config."""
+        """First wins here: arguments, environment, their own file and .env, the old JSON config."""
         return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
 
     @classmethod
     def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
         """The settings, or Misuse that names each wrong variable."""
+        given.setdefault("_env_file", (".env", own_file()))  # the later one wins
         try:
             return cls(**given)
         except ValidationError as error:

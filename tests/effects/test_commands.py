@@ -133,6 +133,38 @@ def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: P
     assert "c-aired: it is aired already" in done.stderr
 
 
+def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_path_of_the_program(teacher: Path) -> None:
+    """Of any folder, as it is called by the link; or where a variable names them."""
+    (teacher / ".env").write_text("TEACHER_NAME=old\nMAX_ECS_JOBS=3\n")
+    instance = teacher / "instances/teacher-2.1.0-12345678"
+    (instance / "venv/bin").mkdir(parents=True)
+    program, settings = instance / "venv/bin/lectern", instance / "settings.env"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\n{CODE}\n")
+    program.chmod(0o755)
+    settings.write_text("teacher_name=teacher7\n")
+    (teacher / "current").symlink_to("instances/teacher-2.1.0-12345678")
+    called = subprocess.run(
+        [str(teacher / "current/venv/bin/lectern"), "doctor", "teacher"],
+        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0", "TRANSCODE_SIGN_KEY": "made up"},
+        cwd=teacher,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    named = lectern(teacher, "doctor", "teacher", LECTERN_SETTINGS=str(settings))
+    for done, found_at in ((called, teacher / "current/settings.env"), (named, settings)):
+        assert "✓ teacher: teacher7" in done.stdout, done.stderr
+        assert f"from {teacher}/.env: MAX_ECS_JOBS=3" in done.stdout
+        assert f"from {found_at}: TEACHER_NAME=teacher7" in done.stdout
+
+
+def test_a_file_of_settings_that_is_named_and_not_there_is_misuse(teacher: Path) -> None:
+    done = lectern(teacher, "status", LECTERN_SETTINGS="/nowhere/settings.env")
+    assert done.returncode == 2
+    assert "LECTERN_SETTINGS=/nowhere/settings.env: there is no such file." in done.stderr
+
+
 def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
     (teacher / ".env").write_text("TEACHER_NAME=teacher7\nPREFECT_API_URL=http://127.0.0.1:1/api\n")
     done = lectern(teacher, "doctor")

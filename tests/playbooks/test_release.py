@@ -193,6 +193,16 @@ def test_a_host_that_does_not_fit_is_refused_in_words(
     assert not root.exists()
 
 
+def test_a_release_that_an_instance_leads_to_is_in_use(root: Path, tmp_path: Path, first: Small) -> None:
+    _staged(first, root)
+    (root / "instances/teacher-1.0.0-12345678").mkdir(parents=True)
+    (root / "instances/teacher-1.0.0-12345678/venv").symlink_to("../../releases/1.0.0/venv")
+    (root / "current").symlink_to("instances/teacher-1.0.0-12345678")
+    [refusal] = answer("look", small(tmp_path / "other", says="other").asked(root))["refusals"]
+    assert "is in use" in refusal
+    assert answer("prune", first.asked(root, version="9", keep=0, check=True)) == {"pruned": []}
+
+
 @pytest.mark.parametrize(
     ("keep", "links", "goes"),
     [

@@ -14,9 +14,9 @@ from lectern.rollout.wanted import Wanted
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
 ROLE_NAMES = ("teacher", "streamer")
-DOCUMENTED = {"teacher": [*"1123445566"], "streamer": [*"1234567888"]}
+DOCUMENTED = {"teacher": [*"112344566"], "streamer": [*"1234567888"]}
 STEPS = {
-    "teacher": ["backup", "stop", "switch", "create", "rekey", "adopt", "config", "env", "reload", "healthy"],
+    "teacher": ["backup", "stop", "switch", "create", "rekey", "adopt", "config", "reload", "healthy"],
     "streamer": ["backup", "stop", "alter", "create", "switch", "env", "adopt", "reload", "healthy"],
 }
 

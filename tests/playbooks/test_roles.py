@@ -169,7 +169,9 @@ def test_the_four_documented_parameters_are_written_as_documented(asked: list[As
     }
     for one in asked:
         if one.wanted.role == "streamer":
-            assert {name: one.wanted.env.get(name) for name in documented} == documented
+            assert one.wanted.documented == documented
+        else:
+            assert one.wanted.documented == {}
 
 
 def test_the_two_documented_parameters_of_the_json_config_are_milliseconds(asked: list[Asked]) -> None:
@@ -239,4 +241,5 @@ def test_the_program_runs_from_the_link_in_the_old_folder_as_its_owner_and_finds
         assert one.conf["command"] == f"{one.wanted.root}/current/venv/bin/lectern serve {one.wanted.role}"
         assert one.conf["directory"] == str(one.wanted.code_dir)
         assert one.conf["user"] == one.wanted.user
-        assert re.fullmatch(rf'HOME="/[^"]*",USER="{one.wanted.user}"', one.conf["environment"])
+        own = f'LECTERN_SETTINGS="{one.wanted.root}/current/settings.env"'
+        assert re.fullmatch(rf'HOME="/[^"]*",USER="{one.wanted.user}",{own}', one.conf["environment"])

@@ -1,4 +1,4 @@
-"""Stands in for the resident process where only the rollout is tested: reads .env, answers with its version.
+"""Stands in for the resident process where only the rollout is tested: reads its settings, answers with its version.
 
 Started as `lectern serve ROLE` in the code folder. It refuses to start where the rollout has not done its part.
 `lectern init ROLE --check` refuses where there is a file `refuses-VERSION`.
@@ -32,7 +32,8 @@ class Page(http.server.BaseHTTPRequestHandler):
 
 def main(role: str) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    lines = Path(".env").read_text().splitlines()
+    own = Path(sys.argv[0]).absolute().parents[2] / "settings.env"
+    lines = [line for file in (Path(".env"), own) if file.exists() for line in file.read_text().splitlines()]
     settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     if Path("broken").exists():
         sys.exit("the new program is broken: no such module")

@@ -91,11 +91,14 @@ def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields
     ):
         assert words in plan
     diff = {Path(one["after_header"]).name: one for one in answer["diff"]}
-    assert diff[".env"]["before"].splitlines() == [
-        "# ********", "REDIS_URL=********", "MAX_VIDEO_SIZE=10", "# ********", "LAST=********"
-    ]  # fmt: skip
-    assert "wget_path=/usr/bin/wget" in diff[".env"]["after"]
-    assert "PREFECT_API_AUTH_STRING=********" in diff[".env"]["after"]
+    assert diff[".env"]["before"] == "MAX_VIDEO_SIZE=10\n"
+    documented = ["wget_path=/usr/bin/wget", "DOWNLOAD_RATE=1000k", "MAX_VIDEO_NUM=1000", "MAX_VIDEO_SIZE=1000"]
+    assert diff[".env"]["after"].splitlines() == documented
+    assert diff["settings.env"]["after"].splitlines() == [
+        "STREAMER_NAME=streamer1",
+        f"HEALTH_BIND=127.0.0.1:{host.health_port}",
+        "PREFECT_API_AUTH_STRING=********",
+    ]
     assert "hidden" not in json.dumps(answer)
     assert not (host.root / "rollout").exists()
     after = host.everything()

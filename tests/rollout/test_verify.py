@@ -57,8 +57,11 @@ def test_it_changes_nothing(new: Host) -> None:
 def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
     (new.root / "current").unlink()
     (new.root / "current").symlink_to("releases/1.9.9")
+    (new.programs / "lectern-streamer.conf").unlink()
     (new.programs / "lectern-streamer.conf").write_text("; a person\n")
     (new.programs / "idc_client.conf").write_text("; is back\n")
+    (settings,) = new.root.glob("instances/*/settings.env")
+    settings.write_text("STREAMER_NAME=other\n")
     (new.code / ".env").write_text("wget_path=/usr/bin/wget\n")
     with closing(sqlite3.connect(new.database, timeout=20)) as connection:
         connection.execute("DROP TABLE dir_info")
@@ -69,7 +72,8 @@ def test_everything_that_is_not_as_wanted_is_said(new: Host) -> None:
         "current: not as wanted",
         "lectern-streamer.conf: not as wanted",
         "idc_client.conf: not as wanted",
-        ".env: STREAMER_NAME, HEALTH_BIND, DOWNLOAD_RATE, MAX_VIDEO_NUM, MAX_VIDEO_SIZE not as wanted",
+        "settings.env: not as wanted",
+        ".env: DOWNLOAD_RATE, MAX_VIDEO_NUM, MAX_VIDEO_SIZE not as wanted",
         "no table dir_info",
         "lectern-streamer is STOPPED",
     ):

@@ -13,7 +13,7 @@ from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys,
 
 __all__ = ["client", "host", "server", "wanted"]
 
-NOTES = 22
+NOTES = 20
 """So many lines does the window of a teacher write."""
 
 

@@ -60,11 +60,11 @@ def test_a_heading_that_begins_small_is_what_a_log_says_to_the_letter(heading: s
 
 
 def rolled_out(folder: Path, role: schema.Role) -> Path:
-    """A host as the rollout leaves it: supervisor's file from the role's template, the link `current`, a `.env`."""
+    """A host as the rollout leaves it: supervisor's file from the template, and by `current` program and settings."""
     code, root = folder / "the code", folder / "lectern"
     code.mkdir()
     schema.upgrade(open_database(f"sqlite:///{code}/rows.db"), role)
-    (code / ".env").write_text(f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n")
+    (code / ".env").write_text(f"{role}_name=old\n")
     template = (ROOT / "playbooks/roles/host/templates/lectern.conf.j2").read_text(encoding="utf-8")
     own = {"host_code_dir": code, "host_root": root, "host_role": role, "host_owner": getpass.getuser()}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
@@ -73,7 +73,12 @@ def rolled_out(folder: Path, role: schema.Role) -> Path:
         next(line for line in conf.splitlines() if line.startswith("command="))[len("command=") :].split()[0]
     )
     program.parent.mkdir(parents=True)
-    program.symlink_to(Path(sys.executable).parent / "lectern")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = {sys.path!r}\nfrom lectern.cli import main\nmain()\n"
+    )
+    program.chmod(0o755)
+    settings = f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n"
+    (root / "current/settings.env").write_text(settings)
     return root
 
 

@@ -8,20 +8,21 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from lectern.settings import Settings
+from lectern.shared_settings import own_file
 
 ENV_FILE = Path(".env")
 
 
 def origins(settings: Settings) -> dict[str, tuple[str, str]]:
     """Each setting that is not its default: its value as people may see it, and where it came from."""
-    environment = {name.upper() for name in os.environ}
-    written = {name.upper() for name, value in dotenv_values(ENV_FILE).items() if value is not None}
+    files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
+    places: dict[str, Mapping[str, str | None]] = {"the environment": os.environ, **files}
+    written = {place: {one.upper() for one, value in its.items() if value is not None} for place, its in places.items()}
     found: dict[str, tuple[str, str]] = {}
     for field in sorted(settings.model_fields_set):
         name = field.upper()
-        source = "the environment" if name in environment else str(ENV_FILE.absolute()) if name in written else None
-        if source is None:
-            source = str(getattr(settings, "teacher_config", None) or "the command line")
+        source = next((place for place, names in written.items() if name in names), None)
+        source = source or str(getattr(settings, "teacher_config", None) or "the command line")
         found[name] = (_shown(getattr(settings, field)), source)
     return found
 

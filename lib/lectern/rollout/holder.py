@@ -148,7 +148,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
     said, code = os.fdopen(opened, "w", encoding="utf-8"), 1
     try:
         with Interruption() as interruption, locked(wanted.rollout_dir), _listening(wanted) as listener:
-            window.refuse(wanted, journal)
+            window.make_ready(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
             _leave_session()
             said.write(json.dumps({"pid": os.getpid()}) + "\n")

@@ -60,7 +60,6 @@ def order(wanted: Wanted, journal: Journal, supervisor: Supervisor, beat: Beat =
         Step("rekey", "4 rename keys", "rekey", work.rekey),
         Step("adopt", "4 adopt waiting lists", "adopt", work.adopt),
         Step("config", "5 config", "config", work.config),
-        Step("env", "5 .env", "env", work.env),
         Step("reload", "6 reload", "reload", work.reload),
         Step("healthy", "6 healthy", "healthy", work.healthy),
     ]
@@ -116,8 +115,7 @@ class _Work:
         return _edited(answer, files.env(self.wanted))
 
     def config(self, answer: Answer) -> bool:
-        found = files.config(self.wanted)
-        return found is not None and _edited(answer, found)
+        return _edited(answer, files.config(self.wanted))
 
     def rekey(self, answer: Answer) -> bool:
         if not self._is_first():
@@ -163,6 +161,8 @@ def _told(answer: Answer, wanted: Wanted, changes: list[str]) -> bool:
     return _said(answer, [f"{one}." for one in changes])
 
 
-def _edited(answer: Answer, file: SettingsFile) -> bool:
+def _edited(answer: Answer, file: SettingsFile | None) -> bool:
+    if file is None:
+        return False
     answer.diff += file.pending()
     return _said(answer, file.apply())

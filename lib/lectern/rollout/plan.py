@@ -16,7 +16,7 @@ from lectern.rollout.window import COMMIT
 
 TASKS = {
     "streamer": ("stop", "alter", "create", "switch", "env", "adopt", "reload", "healthy", COMMIT),
-    "teacher": ("stop", "switch", "create", "rekey", "adopt", "config", "env", "reload", "healthy", COMMIT),
+    "teacher": ("stop", "switch", "create", "rekey", "adopt", "config", "reload", "healthy", COMMIT),
 }
 
 
@@ -40,9 +40,9 @@ def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
     _database(wanted, found)
     switching = switch.pending(wanted)
     found["switch"] = Answer(bool(switching), [f"{one.path}: changes." for one in switching], switching)
-    found["env"] = _file(files.env(wanted))
-    if (config := files.config(wanted)) is not None:
-        found["config"] = _file(config)
+    for task, file in (("env", files.env(wanted)), ("config", files.config(wanted))):
+        if file is not None:
+            found[task] = _file(file)
     if is_first(wanted):
         number, said = redis_keys.rename(wanted, dry_run=True)
         if wanted.role == "teacher":

@@ -47,7 +47,7 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
 
 def faults_of_new(wanted: Wanted) -> Iterator[str]:
     """What is not as wanted where the new program should be; a sentence each."""
-    yield from (f"{one.path}: not as wanted." for one in switch.pending(wanted))
+    yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in switch.pending(wanted)])
     for one in files.all_of(wanted):
         yield from _in_words(one.faults)
     yield from _in_words(lambda: _schema(wanted))

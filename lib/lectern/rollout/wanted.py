@@ -15,6 +15,8 @@ _HOW_NOT_WHAT = frozenset(
     {"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air", "unmatched_rules"}
 )
 """Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
+_DOCUMENTED = ("wget_path", "DOWNLOAD_RATE", "MAX_VIDEO_NUM", "MAX_VIDEO_SIZE")
+"""A streamer's parameters that the rollout note adds to the old program's ``.env``."""
 
 
 def _absolute(path: Path) -> Path:
@@ -150,13 +152,28 @@ class Wanted(BaseModel):
         return f"{self.role}-{self.version}-{self.digest[:8]}"
 
     @property
+    def documented(self) -> dict[str, str]:
+        """The settings that are lines of the old program's ``.env``."""
+        return {name: self.env[name] for name in _DOCUMENTED if name in self.env and self.role == "streamer"}
+
+    @property
+    def own(self) -> dict[str, str]:
+        """All other settings, those of the program's own file."""
+        return {name: value for name, value in self.env.items() if name not in self.documented}
+
+    @property
+    def instance(self) -> Path:
+        """What this rollout runs: the release, its settings, its program file."""
+        return self.root / "instances" / self.id
+
+    @property
     def release(self) -> Path:
         """The unpacked release."""
         return self.root / "releases" / self.version
 
     @property
     def current(self) -> Path:
-        """The link that names the release that runs."""
+        """The link to the instance that runs; releases before 2.1 let it lead to a release."""
         return self.root / "current"
 
     @property
@@ -186,7 +203,7 @@ class Wanted(BaseModel):
 
     @property
     def env_path(self) -> Path:
-        """The file of settings; where it is a link, what it leads to."""
+        """The old program's file of settings; where it is a link, what it leads to."""
         return (self.code_dir / self.env_file).resolve()
 
     @property

@@ -12,7 +12,7 @@ from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import make
-from lectern.rollout.host import supervisor
+from lectern.rollout.host import instance, supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked, states_before
@@ -131,13 +131,13 @@ def run(wanted: Wanted) -> Answer:
         if journal.state(wanted.id) == "finished":
             window.answer.say(f"{wanted.id} is finished already; nothing was stopped.")
             return window.answer
-        refuse(wanted, journal)
+        make_ready(wanted, journal)
         through(window)
         return window.answer
 
 
-def refuse(wanted: Wanted, journal: Journal) -> None:
-    """Raise Misuse or TryAgain, before any change, if the window may not begin."""
+def make_ready(wanted: Wanted, journal: Journal) -> None:
+    """Render what the window switches to; raises Misuse or TryAgain, before any change, if it may not begin."""
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):
         raise Misuse(
@@ -148,6 +148,7 @@ def refuse(wanted: Wanted, journal: Journal) -> None:
         raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
     if wanted.role == "teacher":
         redis_keys.refuse_silence(wanted)
+    instance.render(wanted, history.standing)
 
 
 def through(window: Window) -> None:

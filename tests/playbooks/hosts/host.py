@@ -77,7 +77,7 @@ class Host(ABC):
         self.tag = f"{self.places.name}-{int(time.time())}-{self._resets}"
         at = self.places
         self.ctl("stop", "all")
-        gone = [at.code_dir, at.video_root, at.diary, f"{at.root}/current", f"{at.root}/rollout"]
+        gone = [at.code_dir, at.video_root, at.diary, *(at.root / one for one in ("current", "instances", "rollout"))]
         gone += [] if keep_release else [at.root]
         quoted = " ".join(f"'{path}'" for path in gone)
         self.run(["sh", "-c", f"rm -rf {quoted} '{at.programs_dir}'/*.conf"])

@@ -93,7 +93,7 @@ class LocalHost(Host):
         assert self._playout is not None
         self._playout.end()
         root = Path(self.places.root)
-        (root / "playout").symlink_to((root / "current").readlink())
+        (root / "playout").symlink_to(f"releases/{(root / 'current/venv').resolve().parent.name}")
         venv = root / "playout/venv"
         (program,) = venv.glob("lib/python3*/site-packages/lectern/playout/__main__.py")
         argv = [str(venv / "bin/python"), "-I", "-S", str(program), "holder", "--dir", str(self.playout_dir)]

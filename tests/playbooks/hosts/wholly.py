@@ -53,7 +53,7 @@ class Before:
         found += self._says(NEW_VERSION) + self._rows_lost()
         now = self.host.snapshot()["files"]
         link = now.get(f"{at.root}/current", ["nothing"])
-        if not str(link[-1]).endswith(f"releases/{NEW_VERSION}"):
+        if not str(link[-1]).startswith(f"instances/{at.role}-{NEW_VERSION}-"):
             found.append(f"current leads to {link[-1]}")
         found += [f"{at.old_conf} is still there"] if str(at.old_conf) in now else []
         found += [] if f"{at.programs_dir}/{at.program}.conf" in now else [f"there is no {at.program}.conf"]
@@ -94,6 +94,7 @@ class Before:
         text = self.host.read(at.code_dir / ".env").decode()
         kept = [one for one in old_world.dotenv(at).decode().splitlines() if not one.startswith("wget_path")]
         found = [f".env: the line {line!r} is gone" for line in kept if line not in text]
+        found += [f".env: there is {name}" for name in ("STREAMER_NAME", "VIDEO_ROOT") if name in text]
         for name, value in {"wget_path": at.wget, "DOWNLOAD_RATE": "1000k", "MAX_VIDEO_NUM": "1000"}.items():
             if f"\n{name}={value}\n" not in f"{text}\n":
                 found.append(f".env: there is no {name}={value}")

@@ -114,11 +114,11 @@ def sweep(*paths: Path) -> None:
         remove(path.with_name(f".{path.name}.part"))
 
 
-def make_folder(path: Path) -> None:
-    """A folder for us alone; folders above it as usual."""
+def make_folder(path: Path, mode: int = 0o700) -> None:
+    """A folder for us alone, or of another *mode*; folders above it as usual."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    path.chmod(0o700)
+    path.mkdir(mode=mode, exist_ok=True)
+    path.chmod(mode)
 
 
 def switch_link(link: Path, target: str) -> None:

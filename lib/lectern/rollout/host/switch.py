@@ -1,11 +1,11 @@
-"""Switches a host between the old program and the release: the link `current` and supervisor's files."""
+"""Switches a host between the old program and an instance: the link `current` and supervisor's files."""
 
 import os
 from pathlib import Path
 
 from lectern.rollout.answer import Difference
 from lectern.rollout.backup.before import Before
-from lectern.rollout.host import durable
+from lectern.rollout.host import durable, instance
 from lectern.rollout.wanted import Wanted
 
 
@@ -15,8 +15,9 @@ def pending(wanted: Wanted) -> list[Difference]:
     target, now = _target(wanted), durable.link_target(wanted.current)
     if now != target:
         found.append(Difference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
+    found += instance.pending(wanted)
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
-    if text != wanted.program_conf:
+    if text != wanted.program_conf or durable.link_target(wanted.conf) != _program(wanted):
         found.append(Difference(str(wanted.conf), text, wanted.program_conf))
     # What an old file says can be secret (environment=), so only that it goes is shown.
     found += [Difference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
@@ -24,7 +25,11 @@ def pending(wanted: Wanted) -> list[Difference]:
 
 
 def _target(wanted: Wanted) -> str:
-    return os.path.relpath(wanted.release, wanted.current.parent)
+    return os.path.relpath(wanted.instance, wanted.current.parent)
+
+
+def _program(wanted: Wanted) -> str:
+    return str(wanted.current / instance.PROGRAM)
 
 
 def _places(wanted: Wanted) -> list[Path]:
@@ -32,17 +37,17 @@ def _places(wanted: Wanted) -> list[Path]:
 
 
 def apply(wanted: Wanted) -> list[str]:
-    """Let the link lead to the release, take the old programs' files out, and write the new one's."""
+    """Let the link lead to the instance, take the old programs' files out, and lead supervisor to the new one's."""
     durable.sweep(*_places(wanted))
     said: list[str] = []
     if durable.link_target(wanted.current) != _target(wanted):
         durable.switch_link(wanted.current, _target(wanted))
         said.append(f"{wanted.current}: leads to {_target(wanted)} now.")
     said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if durable.remove(old)]
-    data = wanted.program_conf.encode()
-    if not wanted.conf.exists() or wanted.conf.read_bytes() != data:
-        durable.write(wanted.conf, data, durable.PUBLIC)
-        said.append(f"{wanted.conf}: written.")
+    if durable.link_target(wanted.conf) != _program(wanted):
+        durable.remove(wanted.conf)  # a release before 2.1 wrote a file, which is in the backup
+        durable.switch_link(wanted.conf, _program(wanted))
+        said.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
     return said
 
 
@@ -50,7 +55,13 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
     """Put the link and supervisor's files back as they were *before*; what a person has put there since stays."""
     durable.sweep(*_places(wanted))
     said: list[str] = []
-    for path in (wanted.conf, *wanted.old_confs):
+    if durable.link_target(wanted.current) != before.link:
+        if before.link is None:
+            durable.remove(wanted.current)
+        else:
+            durable.switch_link(wanted.current, before.link)
+        said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
+    for path in (wanted.conf, *wanted.old_confs):  # now that the new one's leads to what was before
         kept, data = before.kept(path), before.data(path)
         if data is None:
             if path == wanted.conf and durable.remove(path):
@@ -60,12 +71,6 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
         elif not path.exists() or path.read_bytes() != data:
             durable.write(path, data, kept.owner)
             said.append(f"{path}: put back.")
-    if durable.link_target(wanted.current) != before.link:
-        if before.link is None:
-            durable.remove(wanted.current)
-        else:
-            durable.switch_link(wanted.current, before.link)
-        said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
     return said
 
 

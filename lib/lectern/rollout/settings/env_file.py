@@ -93,24 +93,11 @@ def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
     return [name for name, value in wanted.items() if found.get(name) != value]
 
 
-def has_secrets(wanted: Mapping[str, str]) -> bool:
-    """Whether one of these values must not be seen by everybody."""
-    return any(name.lower() not in HARMLESS for name in wanted)
-
-
-def shown(text: str, _wanted: Mapping[str, str] | None = None) -> str:
-    """*text* for people to read: a value is shown only where its name is a harmless one, comments not at all."""
-    lines: list[str] = []
-    for binding in _bindings(text):
-        head = re.match(r"\s*", binding.original.string)
-        blank = _NEWLINE.sub("\n", head[0] if head else "")
-        lines.append("\n" * blank.count("\n"))
-        if binding.key is not None:
-            value = binding.value if binding.key.lower() in HARMLESS else MASK
-            lines.append(f"{binding.key}={(value or '').encode('unicode_escape').decode()}\n")
-        elif binding.original.string.strip():
-            lines.append(f"# {MASK}\n")
-    return "".join(lines)
+def shown(text: str, names: Iterable[str]) -> str:
+    """The lines of *names* alone, for people; a value is shown only if its name is a harmless one."""
+    found = values(text)
+    seen = {name: (found[name] or "") if name.lower() in HARMLESS else MASK for name in names if name in found}
+    return "".join(f"{name}={value.encode('unicode_escape').decode()}\n" for name, value in seen.items())
 
 
 def _bindings(text: str) -> Iterable[Binding]:

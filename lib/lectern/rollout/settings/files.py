@@ -1,7 +1,7 @@
-"""Puts the wanted values into a host's files of settings (``.env``, the teacher's JSON), and takes them back."""
+"""Puts the documented values into the old program's settings (``.env``, JSON), and takes them back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,28 +40,14 @@ class SettingsFile:
             raise Misuse(f"{self.path}: {error.message}") from error
 
     def apply(self) -> list[str]:
-        """Edit the file, keeping its owner and its mode; if it holds a secret, others lose the right to read it."""
+        """Edit the file, keeping its owner and its mode; a new one is for *user* alone."""
         durable.sweep(self.path)
         text, new = self.kind.read(self.path), self.new()
         if new == text:
             return []
         names = ", ".join(self.kind.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
-        said = [f"{self.path}: set {names}."]
-        owner = self._owner()
-        if self.path.exists() and owner.mode != durable.Owner.of(self.path).mode:
-            said.append(f"{self.path}: has secrets now, its mode is {owner.mode:04o}.")
-        durable.write(self.path, new.encode(), owner)
-        return said
-
-    def _owner(self) -> durable.Owner:
-        """The file's owner and mode; with a secret, others lose their rights, and the group, too, if *user* owns it."""
-        private = durable.Owner.user(self.user, 0o600)
-        if not self.path.exists():
-            return private
-        found = durable.Owner.of(self.path)
-        if not self.kind.has_secrets(self.wanted):
-            return found
-        return replace(found, mode=found.mode & (0o600 if found.uid == private.uid else 0o640))
+        durable.write(self.path, new.encode(), None if self.path.exists() else durable.Owner.user(self.user, 0o600))
+        return [f"{self.path}: set {names}."]
 
     def faults(self) -> list[str]:
         """A sentence where the file has other values than are wanted."""
@@ -111,9 +97,9 @@ class SettingsFile:
             return True  # a person's own text: it was left as it is
 
 
-def env(wanted: Wanted) -> SettingsFile:
-    """The host's ``.env``."""
-    return SettingsFile(wanted.env_path, wanted.env, wanted.user, env_file)
+def env(wanted: Wanted) -> SettingsFile | None:
+    """The old streamer's ``.env``; the note adds nothing to a teacher's."""
+    return SettingsFile(wanted.env_path, wanted.documented, wanted.user, env_file) if wanted.documented else None
 
 
 def config(wanted: Wanted) -> SettingsFile | None:
@@ -129,9 +115,11 @@ def all_of(wanted: Wanted) -> list[SettingsFile]:
 
 
 def refuse_useless(wanted: Wanted) -> None:
-    """Raise Misuse if the new program will refuse the settings that it will find."""
+    """Raise Misuse if the new program will refuse the settings that it will find, in its own file and in ``.env``."""
     file = env(wanted)
-    found = {name.lower(): value for name, value in env_file.loaded(file.new()).items() if value is not None}
+    beside = env_file.loaded(env_file.read(wanted.env_path) if file is None else file.new())
+    found = {name.lower(): value for name, value in beside.items() if value is not None}
+    found |= {name.lower(): value for name, value in wanted.own.items()}
     if "teacher_config" in found:
         found["teacher_config"] = str(wanted.code_dir / found["teacher_config"])
     if wanted.role == "streamer":

@@ -90,11 +90,6 @@ def shown(text: str, names: Mapping[str, Value]) -> str:
     return "".join(f'"{name}": {json.dumps(found[name])}\n' for name in names if name in found)
 
 
-def has_secrets(_wanted: Mapping[str, Value]) -> bool:
-    """Never: the config has no more than two times in milliseconds."""
-    return False
-
-
 def _is(found: object, value: object) -> bool:
     return type(found) is type(value) and found == value
 

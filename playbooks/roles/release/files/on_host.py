@@ -118,8 +118,12 @@ def _clash(release: Path) -> Iterator[str]:
 
 
 def _in_use(root: Path) -> set[Path]:
-    """What a link in the root points to: `current` above all."""
-    return {link.resolve() for link in root.iterdir() if link.is_symlink()} if root.is_dir() else set()
+    """The releases to which a link in the root leads: `current` above all, which leads there by an instance."""
+    return {_led_to(link) for link in root.iterdir() if link.is_symlink()} if root.is_dir() else set()
+
+
+def _led_to(link: Path) -> Path:
+    return (link / "venv").resolve().parent
 
 
 def _no_room(asked: dict[str, Any]) -> Iterator[str]:
@@ -248,7 +252,7 @@ def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
         *_in_use(releases.parent),
         *[one for one in newest_first if one.name != wanted][: max(keep - 1, 0)],
     }
-    current = (releases.parent / "current").resolve()
+    current = _led_to(releases.parent / "current")
     if current in newest_first:
         stays.update(newest_first[newest_first.index(current) :][:2])
     return [release for release in ours if release not in stays]

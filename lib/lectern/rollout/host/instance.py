@@ -1,0 +1,40 @@
+"""An instance: what one rollout runs, in a folder of its own beside the former ones. `current` leads to one of them."""
+
+import shutil
+from collections.abc import Collection
+
+from lectern.rollout.answer import Difference
+from lectern.rollout.host import durable
+from lectern.rollout.settings import env_file
+from lectern.rollout.wanted import Wanted
+
+SETTINGS, PROGRAM = "settings.env", "program.conf"
+
+
+def render(wanted: Wanted, standing: Collection[str]) -> None:
+    """Write the instance of *wanted*, to which nothing leads yet, and delete those that neither stand nor run.
+
+    Its ``venv`` leads to the release's; a program that is called by that path finds the settings beside it.
+    """
+    for one in (wanted.instance.parent, wanted.instance):
+        durable.make_folder(one, 0o755)
+    durable.switch_link(wanted.instance / "venv", f"../../releases/{wanted.version}/venv")
+    durable.write(wanted.instance / SETTINGS, _settings(wanted).encode(), durable.Owner.user(wanted.user, 0o600))
+    durable.write(wanted.instance / PROGRAM, wanted.program_conf.encode(), durable.PUBLIC)
+    stays = {wanted.id, wanted.current.resolve().name, *standing}
+    for one in wanted.instance.parent.iterdir():
+        if one.name not in stays:
+            shutil.rmtree(one)
+
+
+def pending(wanted: Wanted) -> list[Difference]:
+    """How the settings differ from those that are in use now, masked; nothing if they are as they were rendered."""
+    file, new = wanted.instance / SETTINGS, _settings(wanted)
+    if env_file.read(file) == new:
+        return []
+    shown = [env_file.shown(one, env_file.values(one)) for one in (env_file.read(wanted.current / SETTINGS), new)]
+    return [Difference(str(file), *shown)]
+
+
+def _settings(wanted: Wanted) -> str:
+    return env_file.edited("", wanted.own)

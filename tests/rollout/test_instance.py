@@ -1,0 +1,123 @@
+"""An instance holds all that a rollout runs, and one link switches it; the old .env gets what the note says."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rollout.host import ENV, Host, a_host
+from tests.rollout.steps import Fields
+
+DOCUMENTED = "\nwget_path=/usr/bin/wget\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path) as found:
+        yield found
+
+
+def rolled_out(host: Host, wanted: Fields) -> Path:
+    """Roll out what is *wanted*; returns its instance."""
+    host.done("backup", wanted=wanted)
+    host.done("window", wanted=wanted)
+    host.done("verify", wanted=wanted)
+    return (host.root / "current").resolve()
+
+
+def names(host: Host) -> set[str]:
+    return {one.name for one in (host.root / "instances").iterdir()}
+
+
+def as_the_release_before_leaves_it(host: Host) -> None:
+    """2.0.0 had no instances: its link led to the release, supervisor had a file, and all settings were in .env."""
+    instance, conf = rolled_out(host, host.wanted()), host.programs / "lectern-streamer.conf"
+    text, own = conf.read_text(), (instance / "settings.env").read_text()
+    conf.unlink()
+    conf.write_text(text)
+    with (host.code / ".env").open("a") as file:
+        file.write(f"\n{own}")
+    for one in instance.iterdir():
+        one.unlink()
+    instance.rmdir()
+    (host.root / "instances").rmdir()
+    (host.root / "current").unlink()
+    (host.root / "current").symlink_to("releases/2.0.0")
+    host.ctl("restart", "lectern-streamer")
+
+
+def test_the_old_env_gets_the_documented_lines_and_nothing_else(host: Host) -> None:
+    rolled_out(host, host.wanted())
+    assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
+
+
+def test_all_other_settings_are_in_a_file_that_only_the_program_can_read(host: Host) -> None:
+    instance = rolled_out(host, host.wanted())
+    settings = instance / "settings.env"
+    assert settings.read_text() == f"STREAMER_NAME=streamer1\nHEALTH_BIND=127.0.0.1:{host.health_port}\n"
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    assert stat.S_IMODE(instance.stat().st_mode) == stat.S_IMODE(instance.parent.stat().st_mode) == 0o755
+
+
+def test_it_is_written_before_the_stop(host: Host) -> None:
+    host.done("backup")
+    die = "import os\nfrom lectern.rollout.host import supervisor\n"
+    die += "supervisor.Supervisor.stop_all = lambda _: os.kill(os.getpid(), 9)\n"
+    assert host.step("window", fault=die).code == -9
+    assert host.states() == {"idc_client": "RUNNING"}
+    (instance,) = (host.root / "instances").iterdir()
+    assert {one.name for one in instance.iterdir()} == {"venv", "settings.env", "program.conf"}
+    assert not (host.root / "current").exists()
+
+
+def test_from_one_rollout_to_the_next_and_back_the_link_is_all_that_changes(host: Host) -> None:
+    """Also supervisor's file is reached by it, and a changed setting is another instance of the same release."""
+    first = rolled_out(host, host.wanted())
+    before, settings = host.tree(), first / "settings.env"
+    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
+    second = rolled_out(host, other)
+    assert (second / "settings.env").read_text() == f"{settings.read_text()}DRAIN_TIMEOUT_S=7\n"
+    assert {path: kept for path, kept in host.tree().items() if before[path] != kept} == {
+        "current": (f"instances/{second.name}",)
+    }
+    host.done("rollback", wanted=other)
+    assert host.tree() == before
+    host.is_new()
+
+
+def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host) -> None:
+    first = rolled_out(host, host.wanted())
+    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
+    second = rolled_out(host, other)
+    host.done("rollback", wanted=other)
+    assert names(host) == {first.name, second.name}
+    third = rolled_out(host, host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "8"}))
+    assert names(host) == {first.name, third.name}
+
+
+def test_a_host_of_the_release_before_is_upgraded_in_place_and_goes_back_to_it(host: Host) -> None:
+    as_the_release_before_leaves_it(host)
+    before, env = host.tree(), (host.code / ".env").read_text()
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1")
+    newer["env"] = {**newer["env"], "MAX_VIDEO_NUM": "7"}
+    rolled_out(host, newer)
+    assert host.runs() == "2.0.1"
+    assert (host.programs / "lectern-streamer.conf").is_symlink()
+    assert (host.code / ".env").read_text() == env.replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7")
+    host.done("rollback", wanted=newer)
+    host.done("verify", wanted=newer)
+    assert host.tree() == before
+    assert not (host.programs / "lectern-streamer.conf").is_symlink()
+    assert (host.runs(), host.states()) == ("2.0.0", {"lectern-streamer": "RUNNING"})
+
+
+def test_of_a_release_before_that_could_not_start_again_nothing_is_stopped(host: Host) -> None:
+    as_the_release_before_leaves_it(host)
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1")
+    rolled_out(host, newer)
+    (host.code / "refuses-2.0.0").touch()
+    assert "lectern 2.0.0, which a rollback would start, cannot use" in host.step("rollback", wanted=newer).msg
+    host.done("verify", wanted=newer)
