@@ -143,6 +143,12 @@ def test_people_see_only_the_lines_of_the_wanted_names_and_of_these_only_harmles
     text = "PASSWORD=hidden1\n# TOKEN=hidden2\nBROKEN 'hidden3\nwget_path=/usr/bin/wget # hidden4\nMAX_VIDEO_NUM='10'\n"
     assert env_file.shown(text, ("wget_path", "MAX_VIDEO_NUM")) == "wget_path=/usr/bin/wget\nMAX_VIDEO_NUM=10\n"
     assert env_file.shown(text, ("PASSWORD", "MAX_VIDEO_SIZE")) == "PASSWORD=********\n"
+    secret = "REDIS_URL=redis-host\nPREFECT_API_URL=http://a:hidden5@b/api\nAPI_BIND=127.0.0.1:8800\n"
+    assert env_file.shown(secret, env_file.values(secret)).splitlines() == [
+        "REDIS_URL=********",
+        "PREFECT_API_URL=********",
+        "API_BIND=127.0.0.1:8800",
+    ]
 
 
 def a_file(tmp_path: Path) -> files.SettingsFile:

@@ -8,24 +8,11 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
+from pydantic import SecretStr
 
 from lectern.errors import Misuse
+from lectern.settings import StreamerSettings, TeacherSettings
 
-HARMLESS = frozenset(
-    """
-    wget_path download_rate max_video_num max_video_size max_downloads download_tries download_timeout_s
-    broadcast_lead_s playout playout_dir playout_socket slate video_root streamer_name teacher_name log_format log_level
-    api_bind health_bind health_address on_control_lost
-    order_channel cancel_channel change_channel transcoding_channel order_result_channel change_result_channel
-    alarm_channel waiting_key streamer_stream report_stream dead_letter_stream streamers_key batch_max batch_wait_s
-    sweep_interval_s poll_interval_s heartbeat_interval_s drain_timeout_s inbox_tries inbox_lease_s keep_messages_s
-    keep_events_s keep_classes_s
-    keep_as_run_s prune_interval_s http_timeout_s work_pool teacher_queue
-    teacher_config on_transcode_timeout transcoding_time_out_s order_warn_time_out_s max_attempts_a_day
-    streamer_lost_after_s streamer_load_slack max_ecs_jobs ecs_work_root ecs_ffmpeg ecs_ffprobe ecs_wget ecs_curl
-    """.split()  # noqa: SIM905 (so many names read better as text)
-)
-"""Names, in lower case, whose values may be shown; all others are masked."""
 MASK = "********"
 SPACES = " \t"
 
@@ -94,10 +81,16 @@ def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
 
 
 def shown(text: str, names: Iterable[str]) -> str:
-    """The lines of *names* alone, for people; a value is shown only if its name is a harmless one."""
+    """The lines of *names* alone, for people; a value is masked if it is no setting's, secret by type, or a URL."""
     found = values(text)
-    seen = {name: (found[name] or "") if name.lower() in HARMLESS else MASK for name in names if name in found}
-    return "".join(f"{name}={value.encode('unicode_escape').decode()}\n" for name, value in seen.items())
+    seen = {name: (found[name] or "").encode("unicode_escape").decode() for name in names if name in found}
+    return "".join(f"{name}={value if _is_harmless(name, value) else MASK}\n" for name, value in seen.items())
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    fields = {**TeacherSettings.model_fields, **StreamerSettings.model_fields}
+    field = fields.get(name.lower())
+    return field is not None and SecretStr.__name__ not in str(field.annotation) and "://" not in value
 
 
 def _bindings(text: str) -> Iterable[Binding]:
