@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rollout.host import CONFIG, Host, a_host
+from tests.rollout.host import CONFIG, ENV, Host, a_host
 from tests.rollout.steps import Fields
 
 RULES = [
@@ -97,6 +97,7 @@ def test_a_teacher_becomes_new_and_then_old_again(host: Host, wanted: Fields, cl
     answer = host.done("window", wanted=wanted)
     assert [one["step"].split()[0] for one in answer["steps"]] == ["1", "1", "2", "3", "4", "4", "5", "6", "6"]
     is_new(host, wanted, client)
+    assert (host.code / ".env").read_text() == ENV, "the note adds nothing to it"
     assert not host.done("window", wanted=wanted)["changed"]
     host.done("rollback", wanted=wanted)
     host.is_old(before)
