@@ -122,6 +122,35 @@ def test_keys_that_were_made_since_get_old_names_too(host: Host, wanted: Fields,
     assert not client.exists("7777_480P")
 
 
+KILL_BEHIND_THE_RENAMES = """
+import os
+from lectern.effects.redis import rekey
+real = rekey.renamed
+def renamed(*given, **more):
+    real(*given, **more)
+    os.kill(os.getpid(), 9)
+rekey.renamed = renamed
+"""
+
+
+@pytest.mark.parametrize("fault", ["", KILL_BEHIND_THE_RENAMES], ids=["at once", "killed and resumed"])
+def test_keys_that_had_new_names_before_the_rollout_keep_them(
+    host: Host, wanted: Fields, client: redis.Redis, fault: str
+) -> None:
+    """They are somebody else's, or were renamed by hand: the way back takes back what this rollout has renamed."""
+    client.rpush("9999_720P", "c-8")
+    client.set("class/by-hand", booking("by-hand"), ex=86400)
+    kept = keys(client)
+    host.done("backup", wanted=wanted)
+    if fault:
+        assert host.step("window", wanted=wanted, fault=fault).code == -9
+    answer = host.done("window", wanted=wanted)
+    said = "Keys that had such names before, and keep them in a rollback: 2."
+    assert (said in answer["said"]) == (not fault), "it is said once"
+    host.done("rollback", wanted=wanted)
+    assert keys(client) == kept
+
+
 def test_a_name_that_is_taken_is_told_by_preflight_and_takes_the_window_back(
     host: Host, wanted: Fields, client: redis.Redis
 ) -> None:
@@ -144,7 +173,7 @@ from lectern.rollout import redis_keys as keys
 calls, real = [], keys.opened
 def opened(wanted):
     calls.append(wanted)
-    return real(wanted if len(calls) == 1 else wanted.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+    return real(wanted if len(calls) <= 2 else wanted.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
 keys.opened = opened
 """
 
@@ -160,7 +189,7 @@ def test_a_redis_that_does_not_answer_stops_nothing(host: Host, wanted: Fields) 
 def test_a_redis_that_is_lost_in_the_window_keeps_no_old_program_from_running_again(
     host: Host, wanted: Fields, client: redis.Redis
 ) -> None:
-    """All else is taken back at once; the keys follow when it is called again."""
+    """It is lost behind the renames. All else is taken back at once; the keys follow when it is called again."""
     before, kept = host.tree(), keys(client)
     host.done("backup", wanted=wanted)
     answered = host.step("window", wanted=wanted, fault=LOSE_REDIS)

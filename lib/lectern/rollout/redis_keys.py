@@ -1,14 +1,20 @@
 """The Redis of a rollout: the old program's keys get their new names, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import redis
 
 from lectern.effects.redis import rekey
-from lectern.effects.redis.rekey import Renamed, Rule
+from lectern.effects.redis.rekey import Rule
 from lectern.errors import CallAPerson
+from lectern.rollout.host import durable
+from lectern.rollout.takeover.old_waiting import slices_of
 from lectern.rollout.wanted import Wanted
+from lectern.rollout.wording import counted
+
+EARLIER = "keys-before.txt"
+"""The file, in the backup, of the keys that had new names before the first rename."""
 
 
 @contextmanager
@@ -33,30 +39,73 @@ def rules(wanted: Wanted) -> list[Rule]:
 
 
 def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
-    """Give the old keys their new names; returns how many got one, and a sentence.
+    """Give the old keys their new names; returns how many got one, and what is to be said of it.
 
     Raises CallAPerson where new names are taken.
     """
     if not wanted.rekey:
         return 0, []
     with opened(wanted) as client:
+        said = [] if dry_run else _noted_earlier(wanted, client)
         done = rekey.renamed(
             client, rules(wanted), dry_run=dry_run, journal=None if dry_run else wanted.backup_dir / "keys.tsv"
         )
     if done.clash_count:
-        raise CallAPerson(f"{_clashes(done)} Look at both keys, delete the one that is wrong, then run this again.")
-    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}."]
+        clashes = _clashes(done.clash_count, done.lines()[1:6])
+        raise CallAPerson(f"{clashes} Look at both keys, delete the one that is wrong, then run this again.")
+    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *said]
+
+
+def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
+    """Note, before the first rename, which keys have new names already; returns a sentence if any has.
+
+    They are not this rollout's, and its way back leaves them. The list of what was renamed, `keys.tsv`, could not
+    say it: a crash can cost its last lines, and it does not have what the new program makes later.
+    """
+    file = wanted.backup_dir / EARLIER
+    if file.exists():
+        return []  # a window that goes on: by now, it may have renamed some itself
+    with rekey.in_words(lambda: "Nothing was renamed."):
+        found = {name for rule in rules(wanted) for some in slices_of(client, rule.new) for name, _ in some}
+        durable.write(file, b"".join(b"%s\n" % one for one in sorted(found)), durable.PRIVATE)
+    return [f"Keys that had such names before, and keep them in a rollback: {len(found):,}."] if found else []
 
 
 def rename_back(wanted: Wanted) -> list[str]:
-    """Give all keys their old names back, also those that were made since; says which could not."""
-    if not wanted.rekey:
-        return []
-    with opened(wanted) as client:
-        done = rekey.renamed(client, [rule.inverse for rule in reversed(rules(wanted))])
-    said = [f"{done.lines()[0]}, to their old names."]
-    return [*said, _clashes(done)] if done.clash_count else said
+    """Give the keys their old names back, also those that were made since; says which could not.
+
+    What had a new name before the rollout keeps it. Safe to repeat: killed anywhere, the next call goes on.
+    """
+    file = wanted.backup_dir / EARLIER
+    if not wanted.rekey or not file.exists():
+        return []  # nothing was renamed
+    earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
+    with opened(wanted) as client, rekey.in_words(lambda: f"{counted(number, 'key')} got the old name back so far."):
+        for rule in reversed(rules(wanted)):
+            for some in slices_of(client, rule.new):
+                pairs = [(name, rule.old.name(**values).encode()) for name, values in some if name not in earlier]
+                answers = _renamed(client, pairs)
+                number += answers.count(1)
+                clashes += [
+                    f"{new.decode()} stays as it is, {old.decode()} is there already"
+                    for (new, old), answer in zip(pairs, answers, strict=True)
+                    if answer == 0
+                ]
+    said = [f"{counted(number, 'key')} got the old name back."]
+    return [*said, _clashes(len(clashes), clashes[:5])] if clashes else said
 
 
-def _clashes(done: Renamed) -> str:
-    return f"{done.clash_count} keys keep their name, as the other is taken: {'; '.join(done.lines()[1:6])}."
+def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[int | None]:
+    """Rename each pair's first to its second: 1 where that was done, 0 where it is taken, None where it is gone."""
+    with client.pipeline(transaction=False) as pipe:
+        for name, wanted in pairs:
+            pipe.renamenx(name, wanted)
+        answers = pipe.execute(raise_on_error=False)
+    for one in answers:
+        if isinstance(one, Exception) and "no such key" not in str(one):
+            raise one
+    return [None if isinstance(one, Exception) else int(one) for one in answers]
+
+
+def _clashes(number: int, first: Sequence[str]) -> str:
+    return f"{number} keys keep their name, as the other is taken: {'; '.join(first)}."
