@@ -9,6 +9,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
+from flows.host import log
 from flows.resident import automations
 from flows.retry import AWAY
 from flows.streamer.broadcast import broadcast
@@ -161,15 +162,23 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
 
 
 async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
-    """The id of each flow's deployment; raises Misuse where one is missing, TryAgain where Prefect is away."""
+    """The id of each flow's deployment; one that another release has made is made anew, as after a rollback.
+
+    Prefect judges the parameters of a run by its deployment's schema, and ours need not fit that of a newer release.
+    Raises Misuse where one is missing, TryAgain where Prefect is away.
+    """
     found: dict[str, UUID] = {}
     for key, flow in of(settings).items():
         name = f"{flow.name}/{settings.queue}"
         try:
-            found[key] = (await client.read_deployment_by_name(name)).id
+            there = await client.read_deployment_by_name(name)
+            if there.version != __version__:
+                await _make_deployment(settings, flow)  # it keeps its id
+                log.info("deployment %s: was of %s, made anew", name, there.version)
         except ObjectNotFound as error:
             role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
             raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {role}") from error
         except AWAY as error:
             raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+        found[key] = there.id
     return found

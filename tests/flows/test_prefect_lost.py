@@ -94,3 +94,19 @@ def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     finds(own, answered)
     assert is_on_air(own, class_id)
     assert [one.exit_code for one in own.residents.values()] == [None, None]
+
+
+def test_deployments_of_a_newer_release_become_those_of_the_one_that_starts(own: Stage) -> None:
+    """As after a rollback: by the newer one's parameters Prefect would refuse every run of the older one."""
+    own.residents["teacher"].end()
+    path = f"/deployments/name/booking/{own.name('teacher')}"
+    before = own.town.api.get(path).raise_for_status().json()
+    newer = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
+    own.change(f"/deployments/{before['id']}", version="99.0.0", parameter_openapi_schema=newer)
+    own.up("teacher")
+    class_id = own.book(own.booking(own.town.record()))
+    assert own.answer(class_id, timeout_s=60)["result"] == "success"
+    finds(own, class_id)
+    after = own.town.api.get(path).raise_for_status().json()
+    assert (after["id"], after["version"]) == (before["id"], before["version"]), "what names it stays valid"
+    assert after["parameter_openapi_schema"]["properties"] == before["parameter_openapi_schema"]["properties"]
