@@ -17,7 +17,7 @@ from tests.playbooks.hosts.old_world import IDC_TOKEN, OSS_SECRET
 from tests.playbooks.hosts.places import Places
 
 ROOT = Path(__file__).parents[3]
-CALLBACKS = Path(__file__).parent / "callback"
+CALLBACKS, CONNECTIONS = (Path(__file__).parent / name for name in ("callback", "connection"))
 SIGN_KEY, REDIS_PASSWORD = "made-up-sign-key", "made-up-redis-password"
 PREFECT_PASSWORD = "made-up-prefect-password"
 SECRETS = (IDC_TOKEN, OSS_SECRET, SIGN_KEY, REDIS_PASSWORD, PREFECT_PASSWORD)
@@ -88,6 +88,7 @@ class Controller:
             "ANSIBLE_HOME": str(folder / "a"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "ANSIBLE_CONNECTION_PLUGINS": str(CONNECTIONS),
             # As in ansible.cfg, but a host that is lost is noticed within seconds.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 "
             "-o ServerAliveCountMax=3 -o ForwardAgent=no",
