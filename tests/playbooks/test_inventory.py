@@ -14,6 +14,12 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 ROOT = Path(__file__).parents[2]
 INVENTORY, ROLES = ROOT / "inventory", ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
+BOTH = """
+- hosts: teachers:streamers
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: preflight}
+"""
 LOOK = """
 - hosts: teachers:streamers
   gather_facts: false
@@ -22,14 +28,16 @@ LOOK = """
 """
 
 
-def looked(folder: Path, inventory: str, **given: str) -> "subprocess.CompletedProcess[str]":
+def looked(
+    folder: Path, inventory: str, *arguments: str, playbook: str = LOOK, **given: str
+) -> "subprocess.CompletedProcess[str]":
     """What is said of the secrets of vault.yml.example, some of which are *given*."""
-    (folder / "look.yml").write_text(LOOK)
+    (folder / "look.yml").write_text(playbook)
     example = INVENTORY / inventory / "group_vars/all/vault.yml.example"
     variables = yaml.safe_load(example.read_text()) | given | {"ansible_connection": "local"}
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "look.yml")]
     return subprocess.run(
-        [*argv, "-i", f"inventory/{inventory}", "-e", json.dumps(variables)],
+        [*argv, "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments],
         cwd=ROOT,
         env={
             "PATH": os.environ["PATH"],
@@ -61,6 +69,17 @@ def test_each_secret_that_is_still_that_of_the_example_is_named_and_refused(tmp_
     assert "vault_postgres_password still says CHANGE-ME" in " ".join(
         looked(tmp_path, inventory, **one_left).stdout.split()
     )
+
+
+def test_a_host_that_is_teacher_and_streamer_is_refused(tmp_path: Path) -> None:
+    """Each rollout would stop the other's program."""
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps({"teachers": {"hosts": {"staging-streamer": {}}}}))
+    only = ("-i", str(both), "--limit", "staging-streamer")
+    done = looked(tmp_path, "staging", *only, playbook=BOTH, vault_transcode_sign_key="of-the-key")
+    assert done.returncode == 2, done.stdout
+    assert "staging-streamer is among the teachers and among the streamers" in " ".join(done.stdout.split())
+    assert "No release is named" not in done.stdout, "nothing else is asked before"
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)

@@ -259,6 +259,12 @@ def test_a_manifest_of_another_version_is_in_the_way(host: Host, wanted: Fields)
     assert "it is version 1.9.9, and 2.0.0 is wanted" in refused(host, wanted)[0]
 
 
+def test_a_check_leaves_a_missing_wget_to_the_rollout_which_installs_it(host: Host, wanted: Fields) -> None:
+    wanted["env"]["wget_path"] = "/usr/bin/no-wget"
+    host.done("preflight", "--check", wanted=wanted)
+    assert "no-wget: there is no such program" in " ".join(refused(host, wanted))
+
+
 def test_a_check_needs_no_staged_release(host: Host, wanted: Fields) -> None:
     shutil.rmtree(host.root / "releases" / "2.0.0")
     assert "not there" in refused(host, wanted)[0]
