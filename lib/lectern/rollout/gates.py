@@ -22,7 +22,7 @@ from lectern.rollout.wanted import Wanted
 CLOCK_TOLERANCE_S = 2.0
 ASK_TIMEOUT_S = 10.0
 
-Gate = Callable[[Wanted], Iterator[str]]
+Gate = Callable[[Wanted], Iterator[str] | None]
 
 
 def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
@@ -46,7 +46,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
 
 def _asked(gate: Gate, wanted: Wanted) -> list[str]:
     try:
-        return list(gate(wanted))
+        return list(gate(wanted) or ())
     except LecternError as error:
         return [error.message]
     except OSError as error:
@@ -106,22 +106,19 @@ def release(wanted: Wanted) -> Iterator[str]:
         yield f"{manifest}: it is version {version}, and {wanted.version} is wanted. {again}"
 
 
-def silence(wanted: Wanted) -> Iterator[str]:
+def silence(wanted: Wanted) -> None:
     """Refuse if supervisord does not answer."""
     Supervisor(wanted.supervisorctl).states()
-    yield from ()
 
 
-def room(wanted: Wanted) -> Iterator[str]:
+def room(wanted: Wanted) -> None:
     """Refuse if the backup does not fit on the disk."""
     make.refuse_small_disk(wanted)
-    yield from ()
 
 
-def database_schema(wanted: Wanted) -> Iterator[str]:
+def database_schema(wanted: Wanted) -> None:
     """Refuse if the database cannot be brought up to this release."""
     plan.schema_changes(wanted)
-    yield from ()
 
 
 def settings(wanted: Wanted) -> Iterator[str]:

@@ -1,12 +1,11 @@
 """The rows that make the old program's classes and recordings ours: what is to be changed, and its one transaction."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, update
+from sqlalchemy import Connection, Table, insert, update
 
 from lectern import stems
 from lectern.effects.rows import airings, cache, events
@@ -155,17 +154,10 @@ def write(connection: Connection, video_root: Path, changes: Changes, host: str,
 def _write(
     connection: Connection, table: Table, key: str, rows: Mapping[str, Values], known: Mapping[str, Any]
 ) -> None:
-    """Rows that are new, and columns of those that are known; those of one kind by one statement."""
-    alike: dict[tuple[bool, tuple[str, ...]], list[Values]] = defaultdict(list)
+    """Rows that are new, and columns of those that are known."""
     for name, values in rows.items():
-        alike[name in known, tuple(sorted(values))].append({"its_key": name, **values})
-    for (is_known, columns), several in alike.items():
-        if is_known:
-            wanted = update(table).where(table.c[key] == bindparam("its_key"))
-            renamed = [{f"its_{name}" if name != "its_key" else name: one[name] for name in one} for one in several]
-            connection.execute(wanted.values({name: bindparam(f"its_{name}") for name in columns}), renamed)
-        else:
-            connection.execute(insert(table), [{key: one.pop("its_key"), **one} for one in several])
+        one = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
+        connection.execute(one.values(values))
 
 
 def unwritable(known: Known) -> list[str]:
