@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from lectern.rollout.host import durable
 COPY_TIMEOUT_S = 600.0
 SIDES = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database."""
-_CHUNK_BYTES = 1 << 20
 
 Row = dict[str, Any]
 """A row of any table, by its columns, as JSON can hold it."""
@@ -184,8 +184,7 @@ def put_back(copied: Path, database: Path, owner: durable.Owner) -> None:
     part.unlink(missing_ok=True)
     made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with copied.open("rb") as source, os.fdopen(made, "wb") as target:
-        while chunk := source.read(_CHUNK_BYTES):
-            target.write(chunk)
+        shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
     durable.give(part, owner)

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -180,19 +179,10 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
 def set_aside(folder: Path, why: str) -> Path:
     """Give the backup in *folder* another name, with the time, so that nothing takes it for the present one."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    name = f"{folder.name}.{why}-{stamp}"
-    target = next(path for path in _numbered(folder.with_name(name)) if not path.exists())
+    target = durable.free(folder.with_name(f"{folder.name}.{why}-{stamp}"))
     folder.rename(target)
     durable.sync_folder(folder.parent)
     return target
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    yield path
-    number = 2
-    while True:
-        yield path.with_name(f"{path.name}-{number}")
-        number += 1
 
 
 def _prune(wanted: Wanted, journal: Journal) -> list[str]:

@@ -1,7 +1,5 @@
 """The last resort of a rollback: the database, too, becomes what it was; what was written since is kept beside it."""
 
-from pathlib import Path
-
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import database, make, store
 from lectern.rollout.backup.make import Backup
@@ -18,7 +16,7 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         if file is not None and found.is_copy(file):
             return [f"{found.shown}: it is the copy already."]
         since = found.rows_since(file)
-        target = next(path for path in _exports(folder) if not path.exists())
+        target = durable.free(folder / "rows-since.json")
         durable.write_json(target, since)
         # The folder gets another name at the end, which the last sentence of the answer says.
         said.append(f"{target.name} in the backup: {sum(map(len, since.values()))} rows written since the copy.")
@@ -30,7 +28,3 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
     found.put_back(file, copied.database.rows, wanted.user)
     return [*said, f"{found.shown}: restored from {file}."]
-
-
-def _exports(folder: Path) -> list[Path]:
-    return [folder / f"rows-since{number}.json" for number in ("", *(f"-{n}" for n in range(2, 1000)))]

@@ -121,6 +121,14 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
     path.chmod(mode)
 
 
+def free(path: Path) -> Path:
+    """*path* or, if that is there, the first of ``NAME-2.SUFFIX``, ``NAME-3.SUFFIX`` and so on that is not."""
+    found, number = path, 2
+    while found.exists():
+        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return found
+
+
 def switch_link(link: Path, target: str) -> None:
     """Let *link* lead to *target* from one instant to the next; a real folder or file is never replaced."""
     if link.exists() and not link.is_symlink():
