@@ -10,11 +10,11 @@ from flows.streamer.looks import Looked
 from lectern.decide import admission as decide
 from lectern.decide import cache as decide_cache
 from lectern.decide.admission import Coming
-from lectern.decide.cache import Bound
+from lectern.decide.cache import Admission, Admit, Bound
 from lectern.effects.files import disk, store
 from lectern.effects.rows import airings, cache, released
 from lectern.errors import DISK_FULL, LecternError, Refuse
-from lectern.facts import Cached, Usage
+from lectern.facts import Cached, Needed, Usage
 from lectern.messages import Prepare
 from lectern.states import FileState
 from lectern.streamer_changes import StreamerChanges
@@ -49,7 +49,18 @@ def admit(
         num=len(wanted) + max(0, usage.num - bound.max_num),
     )
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
+    if any(one.admit is Admit.FULL for one in admissions):
+        needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
+        admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     decide.take(changes, {one.class_id: one for one in new}, admissions)
+
+
+def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:
+    """What the classes *new* that are admitted need; *rows* are the renditions that are here, by stem."""
+    sizes = {stem: row.size_bytes for stem, row in rows.items()}
+    sizes |= {one.wanted.stem: one.wanted.size_bytes for one in admissions if one.admit is Admit.RESERVE}
+    mine = {one.wanted.class_id for one in admissions if one.admit is not Admit.FULL}
+    return [Needed(one.stem, sizes[one.stem], one.end_time) for one in new if one.class_id in mine]
 
 
 def _coming(
@@ -79,7 +90,10 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
     idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
     gone = decide_cache.evictions(size_bytes, others, bound, idle)
     if gone is None:
-        raise Refuse(decide_cache.no_room(before.stem, size_bytes, others, bound, idle), DISK_FULL)
+        why = decide_cache.no_room(before.stem, size_bytes, others, bound, idle)
+        needed = [one for one in airings.needed(connection, changes.now) if one.stem != before.stem]
+        at = decide_cache.next_place(size_bytes, bound, needed)
+        raise Refuse(decide_cache.with_next_place(why, at, changes.now), DISK_FULL)
     changes.evict(gone)
     changes.resized.append((before, size_bytes))
 

@@ -75,6 +75,13 @@ FORMS: Mapping[str, str] = {
     "no room for {x} ({r}): booked classes need {r2} of {r3} that the disk has room for": (
         "{x}（{r}）放不下：约了的课占用磁盘能容纳的 {r3} 中的 {r2}"
     ),
+    "no room for {x} ({r}): it is larger than the whole cache, {r2} (MAX_VIDEO_SIZE)": (
+        "{x}（{r}）放不下：比整个缓存的 {r2}（MAX_VIDEO_SIZE）还大"
+    ),
+    "no room for {x} ({r}): it is larger than the {r2} that the disk has room for": (
+        "{x}（{r}）放不下：比磁盘能容纳的 {r2} 还大"
+    ),
+    "the next place for it is free at {d}": "{d} 起有空位放它",
     "its recording {x} has dead air: {s}": "录像 {x} 有黑屏、静止或静音：{s}",
     "failed {n} times in a row, it gets no job for {n2} s: {r}": "连续失败 {n} 次，{n2} 秒内不派任务：{r}",
     "the disk is full or read-only: {r}": "磁盘已满或只读：{r}",

@@ -15,11 +15,14 @@ def clock(at: float) -> str:
     return _written("%H:%M:%S", at)
 
 
+def when(at: float, now: float) -> str:
+    """The second of *at* (epoch seconds), with its date unless that is the date of *now*."""
+    return clock(at) if _written("%F", at) == _written("%F", now) else moment(at)
+
+
 def period(start: float, end: float) -> str:
     """From *start* to *end* (epoch seconds), with the zone: ``2026-11-26 19:00:00 to 19:45:00 CST (45 min)``."""
-    same_day = _written("%F", start) == _written("%F", end)
-    until = clock(end) if same_day else moment(end)
-    return f"{moment(start)} to {until} {_written('%Z', start)} ({span(end - start)})"
+    return f"{moment(start)} to {when(end, start)} {_written('%Z', start)} ({span(end - start)})"
 
 
 def span(seconds: float) -> str:

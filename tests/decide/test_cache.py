@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions, no_room
-from lectern.facts import Idle, Usage
+from lectern import words
+from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions, next_place, no_room, told_when
+from lectern.facts import Idle, Needed, Usage
 from lectern.states import FileState
 from tests import strategies
 
+NOW = 1_764_010_800.0
 ROOMY = Bound(max_bytes=1_000, max_num=10)
 Cache = tuple[list[Wanted], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]
 
@@ -129,6 +131,69 @@ def test_a_refusal_names_the_bound_that_it_met_and_how_near_the_cache_is_to_it()
     assert of_size.endswith("booked classes need 96.0 GB of 100 GB (MAX_VIDEO_SIZE)")
     by_disk = no_room("1", 5 * 10**9, Usage(96 * 10**9, 1), Bound(10**11, 9, by_disk=True), [])
     assert "100 GB that the disk has room for" in by_disk
+
+
+def test_what_is_larger_than_the_whole_cache_is_told_so_and_no_time() -> None:
+    """No class need end for it: it never fits."""
+    bound = Bound(10**9, 12)
+    said = no_room("1009", 5 * 10**9, Usage(0, 12), bound, [])
+    assert said == "no room for 1009 (5.0 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)"
+    assert next_place(5 * 10**9, bound, [Needed("1", 10, NOW + 60)]) is None
+    by_disk = no_room("1009", 5 * 10**9, Usage(0, 1), Bound(10**9, 12, by_disk=True), [])
+    assert by_disk.endswith("it is larger than the 1.0 GB that the disk has room for")
+
+
+def held(stem: str, size_bytes: int, *ends_min: int) -> list[Needed]:
+    """A rendition that classes need which end so many minutes from now."""
+    return [Needed(stem, size_bytes, NOW + 60 * minutes) for minutes in ends_min]
+
+
+NEXT: dict[str, tuple[int, Bound, list[tuple[int, ...]], int | None]] = {
+    "MAX_VIDEO_NUM: the rendition whose last class ends first": (1, Bound(1_000, 2), [(2, 40), (9, 30, 90)], 40),
+    "MAX_VIDEO_NUM, twice exceeded: the second one": (1, Bound(1_000, 1), [(2, 40), (9, 30)], 40),
+    "MAX_VIDEO_SIZE: as many as make room for it": (8, Bound(10, 9), [(1, 10), (4, 20), (5, 30)], 30),
+    "MAX_VIDEO_SIZE: one small and early is not enough": (4, Bound(10, 9), [(1, 10), (4, 20), (5, 30)], 20),
+    "the disk: as the size": (6, Bound(10, 9, by_disk=True), [(5, 10), (5, 20)], 20),
+    "both: when both fit": (9, Bound(10, 2), [(1, 10), (9, 50)], 50),
+    "it fits now, so it is not the classes that are in the way": (1, Bound(10, 3), [(1, 10)], None),
+    "nothing is needed": (1, Bound(10, 3), [], None),
+}
+
+
+@pytest.mark.parametrize("case", NEXT)
+def test_the_next_place_is_free_when_the_bound_that_was_met_has_room(case: str) -> None:
+    size_bytes, bound, renditions, minutes = NEXT[case]
+    needed = [one for stem, (size, *ends) in enumerate(renditions) for one in held(str(stem), size, *ends)]
+    assert next_place(size_bytes, bound, needed) == (None if minutes is None else NOW + 60 * minutes)
+
+
+@given(
+    st.integers(1, 60),
+    st.builds(Bound, st.integers(1, 100), st.integers(1, 6)),
+    st.lists(st.builds(Needed, st.sampled_from("abcdef"), st.just(20), st.integers(1, 50).map(float)), max_size=12),
+)
+def test_at_the_next_place_it_fits_and_never_before(size_bytes: int, bound: Bound, needed: list[Needed]) -> None:
+    def fits(at: float) -> bool:
+        stems = {one.stem for one in needed if one.until > at}
+        return 20 * len(stems) + size_bytes <= bound.max_bytes and len(stems) < bound.max_num
+
+    first = next((at for at in sorted(one.until for one in needed) if fits(at)), None)
+    assert next_place(size_bytes, bound, needed) == (None if fits(0.0) else first)
+
+
+def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_nothing() -> None:
+    bound = Bound(1_000, 1)
+    decisions = admit([Wanted("c-1", "a", 1), Wanted("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
+    taken, refused = told_when(decisions, bound, held("a", 1, 45), NOW)
+    assert (taken.why, refused.admit) == ("", Admit.FULL)
+    free = words.when(NOW + 45 * 60, NOW)
+    assert refused.why.endswith(f"1 of 1 rendition (MAX_VIDEO_NUM); the next place for it is free at {free}")
+
+
+def test_a_place_of_another_day_is_told_with_its_date() -> None:
+    bound = Bound(1_000, 1)
+    (refused,) = told_when(admit([Wanted("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW)
+    assert refused.why.endswith(f"is free at {words.moment(NOW + 2880 * 60)}")
 
 
 def test_what_could_be_evicted_is_not_said_to_be_needed() -> None:

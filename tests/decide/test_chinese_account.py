@@ -149,6 +149,8 @@ ALARMS = [
     "streamer1: the playout is away; 3 classes should be on air",
     "6666_720P: no reason was given; 3 classes refused",
     "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
+    "c-1: no room for 6666_720P (9 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)",
+    "c-1: no room for 6666_720P (9 GB): it is larger than the 1.0 GB that the disk has room for",
     "ssh://ecs@h:22: failed 3 times in a row, it gets no job for 600 s: cannot be reached: timed out",
     "streamer1: the disk is full or read-only: No space left on device",
     "teacher: channels does not work: NoPermissionError",
@@ -165,6 +167,14 @@ def test_the_sentence_of_an_alarm_is_said_in_chinese(text: str) -> None:
     assert re.findall(r"\b(?:c-\d|streamer1|6666_720P)\b", said) == re.findall(
         r"\b(?:c-\d|streamer1|6666_720P)\b", text
     )
+
+
+@pytest.mark.parametrize("at", ["19:40:00", "2026-11-26 19:40:00"])
+def test_when_the_next_place_is_free_is_said_in_chinese(at: str) -> None:
+    full = "no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)"
+    said = chinese_account.message(316, f"c-1: {full}; the next place for it is free at {at}")
+    assert said.startswith("磁盘空间已满：c-1：6666_720P（1.2 GB）放不下：")
+    assert said.endswith(f"；{at} 起有空位放它")
 
 
 def test_what_no_rule_knows_of_an_alarm_stays_as_it_is() -> None:

@@ -81,7 +81,9 @@ def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -
     with file.open("wb") as sink:
         sink.truncate(300 * 1024**2)
     class_id = stage.book(stage.booking(record))
-    assert stage.answer(class_id)["code"] == 316
+    answer = stage.answer(class_id)
+    assert answer["code"] == 316
+    assert "it is larger than the" in answer["message"]
     wait_until(lambda: stage.alarms(316, class_id=class_id), description="the alarm comes")
     assert stage.cached("streamer1") >= before
     assert stage.town.asked(f"{record}/{record}.flv") == 0
@@ -223,6 +225,7 @@ def test_a_full_cache_evicts_what_no_class_needs(small: Stage) -> None:
 
     refused = prepare(small, records[3])
     assert reported(small, refused) == 316
+    assert "; the next place for it is free at " in small.airing("streamer1", refused)["message"]
     assert small.cached("streamer1") == set(stems[:3])
     assert small.airing("streamer1", refused)["state"] == "refused"
 

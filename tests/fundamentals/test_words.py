@@ -44,6 +44,11 @@ def test_a_class_is_told_in_local_time_with_its_date_and_zone() -> None:
     assert "2025-11-26" in words.period(1_764_010_800, 1_764_010_800 + 86_400)
 
 
+def test_a_time_of_the_same_day_is_told_without_its_date() -> None:
+    assert words.when(1_764_013_500, 1_764_010_800) == "03:45:00"
+    assert words.when(1_764_010_800 + 86_400, 1_764_010_800) == "2025-11-26 03:00:00"
+
+
 def test_a_place_in_a_recording_is_told_as_players_do() -> None:
     assert [words.position(243.4), words.position(3843)] == ["4:03", "1:04:03"]
 

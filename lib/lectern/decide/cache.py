@@ -1,11 +1,11 @@
 """What a streamer's bounded cache does with a class: cite, reserve and evict, or refuse."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lectern import words
-from lectern.facts import Idle, Usage
+from lectern.facts import Idle, Needed, Usage
 from lectern.states import FileState
 
 
@@ -66,12 +66,55 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
 def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> str:
     """Why *stem* does not fit even after all evictions: which bound is in the way, and how near the cache is to it."""
     said = f"no room for {stem} ({words.size(size_bytes)}): "
+    if size_bytes > bound.max_bytes:
+        whole = words.size(bound.max_bytes)
+        than = f"the {whole} that the disk has room for"
+        return f"{said}it is larger than {than if bound.by_disk else f'the whole cache, {whole} (MAX_VIDEO_SIZE)'}"
     needed = Usage(usage.size_bytes - sum(one.size_bytes for one in idle), usage.num - len(idle))
     if needed.num >= bound.max_num:
         number = words.counted(bound.max_num, "rendition")
         return f"{said}booked classes need {needed.num:,} of {number} (MAX_VIDEO_NUM)"
     limit = "that the disk has room for" if bound.by_disk else "(MAX_VIDEO_SIZE)"
     return f"{said}booked classes need {words.size(needed.size_bytes)} of {words.size(bound.max_bytes)} {limit}"
+
+
+def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float | None:
+    """When (epoch seconds) a new rendition of *size_bytes* fits at the earliest, if nothing else is booked.
+
+    *needed* is what booked classes need: a rendition can be evicted once the last of its classes has ended. Both the
+    number and the bytes must fit then. None if it never fits, or if it is not the classes that are in the way.
+    """
+    held: dict[str, tuple[float, int]] = {}
+    for one in needed:
+        until, size = held.get(one.stem, (one.until, one.size_bytes))
+        held[one.stem] = max(until, one.until), max(size, one.size_bytes)
+    free_bytes = bound.max_bytes - sum(size for _, size in held.values())
+    free_num = bound.max_num - len(held)
+    if free_bytes >= size_bytes and free_num >= 1:
+        return None
+    for until, size in sorted(held.values()):
+        free_bytes, free_num = free_bytes + size, free_num + 1
+        if free_bytes >= size_bytes and free_num >= 1:
+            return until
+    return None
+
+
+def with_next_place(why: str, at: float | None, now: float) -> str:
+    """The reason *why* there is no room, with when there is some (epoch seconds), if that is known."""
+    return why if at is None else f"{why}; the next place for it is free at {words.when(at, now)}"
+
+
+def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Needed], now: float) -> list[Admission]:
+    """The same decisions; each refusal also says when there is room.
+
+    *needed* is what all booked classes need, those that were just admitted among them.
+    """
+    return [
+        replace(one, why=with_next_place(one.why, next_place(one.wanted.size_bytes, bound, needed), now))
+        if one.admit is Admit.FULL
+        else one
+        for one in admissions
+    ]
 
 
 def admit(
