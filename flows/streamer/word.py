@@ -38,7 +38,7 @@ async def say(host: Host[StreamerSettings]) -> None:
     while True:
         host.rounds.come("word")
         if time.monotonic() >= due:
-            coming, due = await host.look(ahead, settings, time.time()), time.monotonic() + AHEAD_EVERY_S
+            coming, due = await host.look(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.look(word, settings, time.time()), ahead=coming)
         if settings.playout == "own":
             own = replace(own, sendings=await _sent(host, own.sendings))
@@ -64,11 +64,10 @@ async def _sent(host: Host[StreamerSettings], rows: Mapping[str, Sending]) -> Ma
     return found
 
 
-def ahead(connection: Connection, settings: StreamerSettings, now: float) -> Mapping[str, Sequence[float]]:
-    """The cache and what is sent at once in each of the next 24 hours, if nothing else is booked."""
+def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
+    """What classes need of the cache, and what is sent at once, in each of the next 24 hours."""
     needed = airings.needed(connection, now)
-    used = cache.used(connection, settings.video_root).size_bytes
-    return {**day.cache_ahead(needed, used, settings.max_bytes, now), day.SENT: day.sent_ahead(needed, now)}
+    return {day.NEEDED: day.cache_ahead(needed, now), day.SENT: day.sent_ahead(needed, now)}
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:

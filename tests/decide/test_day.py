@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.day import HOURS, OUTCOMES, cache_ahead, outcomes, sent_ahead
+from lectern.decide.day import HOURS, NEEDED, OUTCOMES, cache_ahead, outcomes, sent_ahead, summed
 from lectern.facts import Needed
 from lectern.states import BookingState
 
@@ -23,17 +23,23 @@ def test_no_booking_is_lost_or_counted_twice(counted: list[tuple[int, BookingSta
 
 def test_a_rendition_is_pinned_until_the_last_class_that_needs_it_has_ended() -> None:
     several = [Needed("1", 10, NOW + 3 * 3600), Needed("1", 10, NOW + 60), Needed("2", 5, NOW + 60)]
-    found = cache_ahead(several, 20, 100, NOW)
-    assert found["pinned by classes"][:4] == [15, 10, 10, 0]
-    assert found["evictable"][:4] == [5, 10, 10, 20]
-    assert set(found["free"]) == {80}
+    assert cache_ahead(several, NOW)[:4] == [15, 10, 10, 0]
 
 
 @given(st.lists(st.builds(Needed, st.sampled_from("abc"), st.just(7), st.floats(NOW - 9e4, NOW + 9e4))))
-def test_the_parts_are_the_bound_at_each_hour(needed: list[Needed]) -> None:
-    used = 7 * len({one.stem for one in needed})
-    found = cache_ahead(needed, used, 100, NOW)
-    assert {sum(parts) for parts in zip(*found.values(), strict=True)} == {100}
+def test_what_classes_need_never_grows_by_itself(needed: list[Needed]) -> None:
+    """And is never more than each rendition once."""
+    found = cache_ahead(needed, NOW)
+    assert found == sorted(found, reverse=True)
+    assert found[0] <= 7 * len({one.stem for one in needed})
+    assert len(found) == HOURS
+
+
+def test_what_the_streamers_need_is_added_up_in_gb_and_a_streamer_that_does_not_say_it_is_left_out() -> None:
+    older = {"evictable": [9e9] * HOURS, "free": [9e12] * HOURS}
+    told = [{NEEDED: [2e9] * HOURS, **older}, {NEEDED: [5e8] * HOURS}, {NEEDED: [1e9]}, {}]
+    assert summed(told) == [2.5] * HOURS
+    assert summed([{}, older]) == []
 
 
 def test_what_is_sent_at_once_is_the_most_of_each_hour() -> None:

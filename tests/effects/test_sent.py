@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from flows.streamer.word import ahead, word
+from lectern.decide.day import NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, events, incidents, schema, sent
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -89,9 +90,9 @@ def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(engine: Engine
     happens(engine, "push refused")
     settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
     with reading(engine) as connection:
-        own = replace(word(connection, settings, NOW), ahead=ahead(connection, settings, NOW))
+        own = replace(word(connection, settings, NOW), ahead=ahead(connection, NOW))
     assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
-    assert set(own.ahead["free"]) == {float(settings.max_bytes)}  # nothing is cached, and nothing pinned
+    assert set(own.ahead[NEEDED]) == {0}  # nothing is cached, so nothing is pinned
 
     async def told(url: str) -> None:
         bus = Bus.open(url)

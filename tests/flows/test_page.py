@@ -16,12 +16,13 @@ from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
+from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import as_run, events, schema, viewers
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CODES
-from lectern.facts import AsRun, Event
+from lectern.facts import AsRun, Event, Usage
 from lectern.page import calendar, labels, runbook, view
 from lectern.page.doors import Rates
 from lectern.settings import TeacherSettings
@@ -324,6 +325,33 @@ async def test_what_was_really_sent_on_a_day_is_read_there(
     page = await client.get("/as-run")
     assert page.status_code == 200
     assert {"<td>c-1</td>", "<td>c-2</td>", "<td>2699.8</td>"} <= set(re.findall(r"<td>[^<]*</td>", page.text))
+
+
+def full_of(bound_gb: float, *needed_gb: float) -> Word:
+    """A streamer's word, with its limit, and what its classes need in the next hours."""
+    needed = [one * 1e9 for one in needed_gb] + [0.0] * (HOURS - len(needed_gb))
+    return Word(NOON, {}, {}, [], bound=Usage(int(bound_gb * 1e9), 9), ahead={NEEDED: needed})
+
+
+@pytest.mark.parametrize(("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True)])
+async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
+    client: httpx.AsyncClient, host: Host[TeacherSettings], bound_gb: float, share: str, line: bool
+) -> None:
+    """The bars are drawn as high as there is room for, also if they are small beside the limit, which is then named.
+
+    What is free is no part of it: beside 500 GB that are free nobody sees the 10 GB that are needed.
+    """
+    cast("Words", host.bus).said = {"s1": full_of(bound_gb, 6, 2), "s2": full_of(bound_gb, 4)}
+    await let_in(client, host)
+    page = (await client.get("/")).text
+    (figure,) = re.findall(r"<figure><figcaption>what classes need of the caches[^§]*?</figure>", page)
+    assert re.findall(r"</svg> ([^<]+)</span>", figure)[0] == "needed by classes"
+    assert f"limit: {2 * bound_gb:.1f} GB, needed at most: {share} %".replace("1000.0", "1,000") in figure
+    assert ("stroke-dasharray" in figure) == line
+    heights = [float(one) for one in re.findall(r'<rect x="[^"]*" y="[^"]*" width="[^"]*" height="([^"]*)"', figure)]
+    assert [round(one / heights[0], 1) for one in heights] == [1.0, 0.2]  # by hour, of both streamers together
+    assert heights[0] > 40
+    assert "free" not in figure
 
 
 async def test_a_calendar_can_read_it(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -210,13 +210,23 @@ def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
     number = len(next(iter(found.by_hour.values()), ()))
     past = [_hour(hour - number + 1 + at) for at in range(number)]
     coming = [written.clock(found.now + at * 3600)[:5] for at in range(hours.HOURS)]
-    cache, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t["others"])
+    needed, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t["others"])
     drawn = [pictures.bars(t["bookings of the last 24 hours"], past, _named(found.by_hour, t))]
-    if cache:
-        drawn.append(pictures.bars(t["cache ahead"], coming, _named(cache, t), pictures.OF_A_CACHE))
+    if needed:
+        its = {t["needed by classes"]: needed}
+        drawn.append(pictures.bars(t["cache ahead"], coming, its, _limit(found.words.values(), max(needed), t)))
     if any(map(max, sent.values())):
         drawn.append(pictures.bars(t["sent ahead"], coming, sent))
     return Markup().join(drawn)
+
+
+def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> pictures.Limit:
+    """The MAX_VIDEO_SIZE of the streamers that said what classes need, and how much of it that is at most."""
+    limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
+    percent = 100e9 * needed_gb / max(limit_bytes, 1)
+    share = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+    name = f"{t['limit']}: {written.size(limit_bytes)}, {t['needed at most']}: {share} %"
+    return pictures.Limit(name, limit_bytes / 1e9)
 
 
 def _named(series: Mapping[str, Sequence[float]], t: Mapping[str, str]) -> dict[str, Sequence[float]]:

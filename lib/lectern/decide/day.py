@@ -7,8 +7,11 @@ from lectern.states import BookingState
 
 HOURS = 24
 HOUR_S = 3600
+NEEDED = "pinned by classes"
+"""The name, on the wire, of the bytes that booked classes need of the cache."""
+
 SENT = "sent"
-"""What is sent at once, beside the parts of the cache."""
+"""The name, on the wire, of what is sent at once."""
 
 OUTCOMES: Mapping[str, frozenset[BookingState]] = {
     "ready or aired": frozenset({BookingState.READY, BookingState.AIRED}),
@@ -28,19 +31,14 @@ def outcomes(counted: Iterable[tuple[int, BookingState, int]]) -> dict[str, list
     return found
 
 
-def cache_ahead(needed: Iterable[Needed], used_bytes: int, bound_bytes: int, now: float) -> dict[str, list[int]]:
-    """What of the cache is pinned, evictable and free at each of the next 24 hours, if nothing else is booked."""
+def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
+    """Bytes that classes need of the cache at each of the next 24 hours, if nothing else is booked."""
     last: dict[str, Needed] = {}
     for one in needed:
         if one.stem not in last or one.until > last[one.stem].until:
             last[one.stem] = one
     ends = [(one.until, one.size_bytes) for one in last.values()]
-    pinned = [sum(size for until, size in ends if until > now + hour * HOUR_S) for hour in range(HOURS)]
-    return {
-        "pinned by classes": pinned,
-        "evictable": [max(used_bytes - one, 0) for one in pinned],
-        "free": [max(bound_bytes - max(used_bytes, one), 0) for one in pinned],
-    }
+    return [sum(size for until, size in ends if until > now + hour * HOUR_S) for hour in range(HOURS)]
 
 
 def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
@@ -60,15 +58,10 @@ def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
     return [float(round(one)) for one in found]
 
 
-def summed(streamers: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
-    """The cache ahead of all streamers together, in GB."""
-    found: dict[str, list[float]] = {}
-    for one in streamers:
-        for name, values in one.items():
-            if name != SENT and len(values) == HOURS:
-                sums = found.setdefault(name, [0.0] * HOURS)
-                found[name] = [round(a + b / 1e9, 3) for a, b in zip(sums, values, strict=True)]
-    return found
+def summed(streamers: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
+    """What classes need of the caches of all streamers together, in GB; empty if none says so."""
+    told = [one[NEEDED] for one in streamers if len(one.get(NEEDED, ())) == HOURS]
+    return [round(sum(hour) / 1e9, 3) for hour in zip(*told, strict=True)]
 
 
 def largest(streamers: Mapping[str, Mapping[str, Sequence[float]]], number: int, others: str) -> dict[str, list[float]]:

@@ -65,10 +65,10 @@ CHINESE: Mapping[str, str] = {
     "silent": "无心跳",
     "calendar": "日历订阅",
     "bookings of the last 24 hours": "最近 24 小时的约课",
-    "cache ahead": "未来 24 小时的缓存（GB）",
-    "pinned by classes": "被约课占用",
-    "evictable": "可清理",
-    "free": "空闲",
+    "cache ahead": "未来 24 小时课程占用的缓存（GB）",
+    "needed by classes": "课程占用",
+    "limit": "上限",
+    "needed at most": "最多占用",
     "sent ahead": "未来 24 小时同时推流（Mbit/s）",
     "others": "其他",
     "ready or aired": "已就绪或已下课",
@@ -87,7 +87,7 @@ class Words(dict[str, str]):
 
 
 _ENGLISH = {
-    "cache ahead": "the caches in the next 24 hours (GB)",
+    "cache ahead": "what classes need of the caches in the next 24 hours (GB)",
     "sent ahead": "sent at once in the next 24 hours (Mbit/s)",
     "other language": "中文",
     "no answer from Redis": "Redis does not answer, so nobody here knows what is on air",
