@@ -22,12 +22,12 @@ _GAPS: Mapping[str, str] = {
     "y": r"\S+",
     "z": r"\S+",
     "w": r"[a-z]+",
-    "b": r"the OSS transcoder|an ECS host",
+    "b": r"the OSS transcoder|an ECS host(?: as soon as one is free)?",
     "a": r".*",
     "r": r".*",
     "s": r".*",
 }
-_MAKERS = {"the OSS transcoder": "OSS", "an ECS host": "ECS"}
+_MAKERS = {"the OSS transcoder": "OSS", "an ECS host": "ECS", "an ECS host as soon as one is free": "ECS（排队中）"}
 _UNITS = {"d": "天", "h": "小时", "min": "分钟", "s": "秒"}
 _ON_AIR = re.compile(
     r"(?P<slate>the slate is )?on air on (?P<x>\S+)(?: since (?P<c>[\d:]+))?(?:, at (?P<p>[\d:]+) of the recording)?"

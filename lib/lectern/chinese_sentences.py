@@ -119,9 +119,10 @@ FORMS: Mapping[str, str] = {
     "{x} is lost: nothing was heard of it for {t} and more. Its classes are moved to other streamers if possible.": (
         "{x} 失联：已有{t}以上没有它的消息。它的课会尽量转给别的推流端。"
     ),
-    "{x} prepares it; its answer comes then. The sweeper asks again until it does.": (
-        "{x} 正在准备，准备好就答复；没有答复会一直再问。"
-    ),
+    (
+        "It waits for {x}, which downloads {y} unless it has it. "
+        "Its answer comes then; the sweeper asks again until it does."
+    ): ("在等 {x} 下载 {y}（已有则不用下载）。准备好就答复；没有答复会一直再问。"),
     "{x} has {y}. It is aired in {t}.": "{x} 上有 {y}。{t}后上课。",
     "{x} has {y}. Its time is over; its end will be noted within a minute.": (
         "{x} 上有 {y}。时间已过，一分钟内会记下它的结束。"

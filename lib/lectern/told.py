@@ -37,6 +37,12 @@ class Making:
     backend: Backend | None
     attempt: int
     deadline: float | None
+    queued: bool = False  # for an ECS host
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a result of it is still to come."""
+        return self.state is RenditionState.TRANSCODING
 
 
 @dataclass(frozen=True)

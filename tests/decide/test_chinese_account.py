@@ -20,7 +20,12 @@ times = st.floats(NOW - 1e6, NOW + 1e6)
 codes = st.none() | st.sampled_from(sorted(CODES))
 messages = st.none() | st.just("ffmpeg said no")
 makings = st.none() | st.builds(
-    Making, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
+    Making,
+    st.sampled_from(RenditionState),
+    st.sampled_from(Backend),
+    st.integers(1, 9),
+    st.none() | times,
+    st.booleans(),
 )
 bookings = st.builds(
     Booked,

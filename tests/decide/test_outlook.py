@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.outlook import of_airing, of_booking, of_unbooked
+from lectern.decide.outlook import nearest_deadline, of_airing, of_booking, of_unbooked
 from lectern.errors import CODES
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.told import Booked, Cited, Making
@@ -64,6 +64,35 @@ def test_who_waits_is_told_by_whom_it_is_made_and_until_when() -> None:
     making = Making(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
     (said,) = of_booking(booked(BookingState.WAITING), making, NOW)
     assert "attempt 1, by the OSS transcoder; without a result in 90 s" in said
+
+
+def test_who_waits_for_a_free_ecs_host_is_told_so() -> None:
+    making = Making(RenditionState.TRANSCODING, Backend.ECS, 2, None, queued=True)
+    (said,) = of_booking(booked(BookingState.WAITING), making, NOW)
+    assert said == "It waits for 6666_720P: attempt 2, by an ECS host as soon as one is free."
+
+
+def test_who_was_given_to_a_streamer_waits_for_its_download() -> None:
+    (said,) = of_booking(booked(BookingState.PLACED), None, NOW)
+    assert said.startswith("It waits for streamer1, which downloads 6666_720P unless it has it.")
+
+
+DEADLINES: dict[str, tuple[BookingState, RenditionState, float | None, bool]] = {
+    "the result is due before the class begins": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 90, True),
+    "the class begins first": (BookingState.WAITING, RenditionState.TRANSCODING, NOW + 1e6, False),
+    "no transcoder was asked yet": (BookingState.WAITING, RenditionState.TRANSCODING, None, False),
+    "nobody makes it": (BookingState.WAITING, RenditionState.FAILED, NOW + 90, False),
+    "it is made already": (BookingState.PLACED, RenditionState.SUCCESS, NOW - 90, False),
+}
+
+
+@pytest.mark.parametrize("case", DEADLINES)
+def test_the_nearest_deadline_is_that_of_the_rendition_or_the_start(case: str) -> None:
+    state, rendition, due, is_first = DEADLINES[case]
+    one = booked(state, start_time=NOW + 3600)
+    wanted = (due, False) if is_first else (NOW + 3600, True)
+    assert nearest_deadline(one, Making(rendition, Backend.OSS, 1, due)) == wanted
+    assert nearest_deadline(one, None) == (NOW + 3600, True)
 
 
 def test_a_class_that_begins_soon_and_is_not_ready_is_in_danger_and_says_what_to_type() -> None:

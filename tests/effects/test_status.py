@@ -83,10 +83,12 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
         timetable.outcomes(connection, day)
         bookings.unended(connection, NOW)
         bookings.unready(connection, NOW, NOW, NOW + 600)
+        timetable.waiting(connection, NOW, None, 50)
+        timetable.waiting_number(connection, NOW, None)
         wanted = [one for one in asked if one[0].startswith("SELECT")]
         plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all() for text, given in wanted]
     engine.dispose()
-    assert len(plans) == 6
+    assert len(plans) == 8
     searched = [str(plan[0][3]) for plan in plans]
     assert all("ix_order_list_start_time" in one or "ix_order_list_state" in one for one in searched), searched
 

@@ -20,7 +20,7 @@ from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import as_run, events, schema, viewers
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import CODES
 from lectern.facts import AsRun, Event, Usage
 from lectern.page import calendar, labels, runbook, view
@@ -165,6 +165,82 @@ async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that
     assert '<li class="bad"><b>60</b> should be on air and is not</li>' in page
     assert '<li class="bad"><b>70</b> not known</li>' in page
     assert page.count("streamer2 has been silent for 40 s: nobody here knows") >= 50
+
+
+def waits(page: str) -> str:
+    """What stands under *waiting*."""
+    (section,) = re.findall(r"<h2>waiting</h2>(.*?)</section>", page, re.DOTALL)
+    return str(section)
+
+
+async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
+    now = time.time()
+    alone: dict[str, object] = {"streamer": None}
+    book(
+        host,
+        order("c-late", "placed", now - 60),
+        order("c-oss", "waiting", now + 7200, **alone),
+        order("c-soon", "placed", now + 300),
+        order("c-queue", "waiting", now + 7200, record_id=2, **alone),
+        order("c-made", "waiting", now + 900, record_id=3, **alone),
+        order("c-nobody", "waiting", now + 8000, record_id=4, **alone),
+        order("c-ready", "ready", now + 400),
+        order("c-over", "placed", now - 9000),
+        order("c-theirs", "received", now + 9000, institution_id="i-2", **alone),
+    )
+    rows = [
+        {"record_id": 6666, "backend": "oss", "deadline": now + 90, "begun_at": None},
+        {"record_id": 2, "backend": "ecs", "deadline": now + 600, "begun_at": None},
+        {"record_id": 3, "backend": "ecs", "deadline": now + 9000, "begun_at": now},
+    ]
+    with transaction(host.engine) as connection:
+        for row in rows:
+            its = {"resolution": "720P", "status": "transcoding", "attempt": 1}
+            connection.execute(insert(videos).values(**row, **its))
+    await let_in(client, host)
+    page = (await client.get("/")).text
+    listed = ["c-late", "c-oss", "c-soon", "c-queue", "c-made", "c-nobody", "c-theirs"]
+    assert re.findall(r'href="/class/([^"]+)"', waits(page)) == listed
+    assert re.findall(r"<td>(begins|result is due)</td>", waits(page)) == [
+        *("begins", "result is due", "begins", "result is due"),
+        *("begins", "begins", "begins"),
+    ]
+    for words in (
+        "streamer1, which downloads 6666_720P unless it has it",
+        "6666_720P: attempt 1, by the OSS transcoder; without a result in ",
+        "2_720P: attempt 1, by an ECS host as soon as one is free; without a result in ",
+        "3_720P: attempt 1, by an ECS host; without a result in ",
+        "4_720P, which nobody is making",
+        "It is about to be decided",
+    ):
+        assert words in waits(page)
+    chinese = (await client.get("/", params={"lang": "zh"})).text
+    assert "<h2>等待中</h2>" in chinese
+    assert "在等 2_720P：第 1 次转码，由 ECS（排队中）" in chinese
+    client.cookies.clear()
+    await let_in(client, host, "i-2")
+    assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
+
+
+async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    now = time.time()
+    book(host, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
+    await let_in(client, host)
+    section = waits((await client.get("/")).text)
+    assert re.findall(r'href="/class/([^"]+)"', section) == [f"c-{n:04}" for n in range(view.LISTED)]
+    assert "<p>and 1,250 more</p>" in section
+    assert "<p>另有 1,250 节课</p>" in (await client.get("/", params={"lang": "zh"})).text
+
+
+async def test_where_none_waits_there_is_no_such_list(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
+    book(host, order("c-1", "ready", NOON))
+    await let_in(client, host)
+    assert "<h2>waiting</h2>" not in (await client.get("/")).text
 
 
 async def test_a_class_has_the_account_that_explain_gives(

@@ -58,6 +58,7 @@ class Page:
         self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
         made = Environment(loader=PackageLoader("flows.resident.page"), autoescape=True, trim_blocks=True)
         made.filters |= {"moment": written.moment, "clock": written.clock, "span": written.span}
+        made.filters["when"] = written.when
         made.filters |= {"size": written.size, "place": written.position, "day": _day, "local": _local}
         self._templates = made
 

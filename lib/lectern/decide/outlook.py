@@ -3,7 +3,7 @@
 from typing import assert_never
 
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST
-from lectern.states import AiringState, Backend, BookingState, RenditionState
+from lectern.states import AiringState, Backend, BookingState
 from lectern.told import Booked, Cited, Making
 from lectern.words import span
 
@@ -46,6 +46,18 @@ def _unanswered(one: Booked, now: float) -> str:
     return f"Its answer has not left for {span(waits_s)}: see whether Redis answers. It is sent as soon as it does."
 
 
+def nearest_deadline(one: Booked, making: Making | None) -> tuple[float, bool]:
+    """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
+
+    Before its start there can be the deadline of the rendition that it waits for.
+    """
+    is_made = one.state is BookingState.WAITING and making is not None and making.under_way
+    result_due = making.deadline if making is not None and is_made else None
+    if result_due is None or result_due >= one.start_time:
+        return one.start_time, True
+    return result_due, False
+
+
 def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class without a booking, of which only messages are known."""
     if kept_since is not None:
@@ -86,7 +98,8 @@ def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
         case BookingState.WAITING:
             return [_making(one.stem, making, now)]
         case BookingState.PLACED:
-            return [f"{one.streamer} prepares it; its answer comes then. The sweeper asks again until it does."]
+            loads = f"It waits for {one.streamer}, which downloads {one.stem} unless it has it."
+            return [f"{loads} Its answer comes then; the sweeper asks again until it does."]
         case BookingState.READY:
             return [f"{one.streamer} has {one.stem}. {' '.join(_begins(one.start_time, one.end_time, now))}".strip()]
         case BookingState.AIRED:
@@ -103,9 +116,10 @@ _HEADING = "RUNBOOK.md: {0.runbook}"
 
 
 def _making(stem: str, making: Making | None, now: float) -> str:
-    if making is None or making.state is not RenditionState.TRANSCODING:
+    if making is None or not making.under_way:
         return f"It waits for {stem}, which nobody is making: the sweeper settles it within a minute."
     by = "the OSS transcoder" if making.backend is Backend.OSS else "an ECS host"
+    by += " as soon as one is free" if making.queued else ""
     if making.deadline is None:
         return f"It waits for {stem}: attempt {making.attempt}, by {by}."
     left = making.deadline - now

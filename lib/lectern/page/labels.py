@@ -22,6 +22,11 @@ CHINESE: Mapping[str, str] = {
     "received": "已收到",
     "waiting": "等待转码",
     "placed": "推流端准备中",
+    "who waits": "等待中",
+    "nearest deadline": "最近期限",
+    "result is due": "转码期限",
+    "waits for": "在等什么",
+    "and more": "另有 {} 节课",
     "class": "课程",
     "institution": "机构",
     "rendition": "视频",
@@ -87,6 +92,8 @@ class Words(dict[str, str]):
 
 
 _ENGLISH = {
+    "who waits": "waiting",
+    "and more": "and {} more",
     "cache ahead": "what classes need of the caches in the next 24 hours (GB)",
     "sent ahead": "sent at once in the next 24 hours (Mbit/s)",
     "other language": "中文",

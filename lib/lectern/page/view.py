@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from lectern.decide import account as decide
 from lectern.decide import day as hours
-from lectern.decide import gathered, tale
+from lectern.decide import gathered, outlook, tale
 from lectern.decide.account import Account, Standing
 from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
@@ -40,6 +40,16 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A class that waits: for what, and its nearest deadline (epoch seconds), which may be its start."""
+
+    one: Booked
+    sentence: str
+    deadline: float
+    is_start: bool
+
+
+@dataclass(frozen=True)
 class Day:
     """All that the page shows of a day."""
 
@@ -52,6 +62,8 @@ class Day:
     on_air: Sequence[Line] = ()
     missing: Sequence[Line] = ()
     unknown: Sequence[Line] = ()
+    waiting: Sequence[Waiting] = ()
+    waiting_number: int = 0  # also those that are not listed
     due: Mapping[Standing, int] = field(default_factory=dict)  # all whose time it is, also those that are not listed
     alarms: Sequence[OpenAlarm] = ()
     alarms_number: int = 0
@@ -104,6 +116,8 @@ def of_day(
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
+        [_waiting(one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
+        timetable.waiting_number(connection, now, institution),
         Counter(standing for _, standing in due),
     )
     return day if institution is not None else _whole(connection, day, words, host)
@@ -148,6 +162,13 @@ def _line(known: Found, standing: Standing, now: float) -> Line:
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
         said += f"; dead air: {known.dead_air}"
     return Line(booked, standing, said)
+
+
+def _waiting(found: Found, now: float) -> Waiting:
+    booked = found.booked
+    assert booked is not None  # the timetable has bookings only
+    sentence = outlook.of_booking(booked, found.making, now)[0]
+    return Waiting(booked, sentence, *outlook.nearest_deadline(booked, found.making))
 
 
 _SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.CANCELLED}

@@ -7,14 +7,14 @@ from typing import Any
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
-from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent
+from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent, transcodings
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.shared import Journal, Role
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
 from lectern.facts import Airing, Order
 from lectern.shown import shown
-from lectern.states import Backend, InboxState, RenditionState
+from lectern.states import InboxState
 from lectern.told import Booked, Cited, Found, Making, Past
 
 
@@ -108,13 +108,9 @@ def _fields(payload: str) -> Mapping[str, Any]:
 
 def making(connection: Connection, one: Order) -> Making | None:
     """The rendition that a booking names; None if it has no row."""
-    columns = (videos.c.status, videos.c.backend, videos.c.attempt, videos.c.deadline)
     mine = (videos.c.record_id == one.record_id) & (videos.c.resolution == one.resolution)
-    row = connection.execute(select(*columns).where(mine)).one_or_none()
-    if row is None:
-        return None
-    backend = Backend(row.backend) if row.backend else None
-    return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline)
+    row = connection.execute(select(*transcodings.MAKING).where(mine)).one_or_none()
+    return None if row is None else transcodings.making(row)
 
 
 def _cited(connection: Connection, one: Airing) -> Cited:

@@ -1,14 +1,15 @@
 """The teacher's timetable: the classes of a time, for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
 from lectern.effects.rows.bookings import OPEN, OVER
-from lectern.effects.rows.tables.teacher import IS_CLASS, orders
-from lectern.states import BookingState
+from lectern.effects.rows.tables.teacher import IS_CLASS, orders, streamers, videos
+from lectern.effects.rows.transcodings import MAKING, making
+from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 from lectern.told import Booked, Found
 
@@ -32,6 +33,41 @@ def following(connection: Connection, now: float) -> Booked | None:
     later &= IS_CLASS
     found = _found(connection, _selected(later).limit(1))
     return found[0].booked if found else None
+
+
+_WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
+
+
+def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[Found]:
+    """The first *limit* classes that are not ready and have not ended at *now*, the nearest deadline first."""
+    its = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
+    its &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
+    nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
+    wanted = (
+        select(*_COLUMNS, *MAKING, streamers.c.lost_at)
+        .select_from(orders.outerjoin(videos, its).outerjoin(streamers, streamers.c.name == orders.c.streamer))
+        .where(_wait(now, institution))
+        .order_by(nearest, orders.c.class_id)
+        .limit(limit)
+    )
+    return [
+        Found(
+            row.class_id,
+            replace(_booked(row[: len(_COLUMNS)]), lost_since=row.lost_at),
+            None if row.status is None else making(row),
+        )
+        for row in connection.execute(wanted)
+    ]
+
+
+def waiting_number(connection: Connection, now: float, institution: str | None) -> int:
+    """The number of all classes of which `waiting` gives the first."""
+    return connection.execute(select(func.count()).where(_wait(now, institution))).scalar_one()
+
+
+def _wait(now: float, institution: str | None) -> ColumnElement[bool]:
+    wait = orders.c.state.in_(_WAIT) & (orders.c.end_time > now) & IS_CLASS
+    return wait if institution is None else wait & (orders.c.institution_id == institution)
 
 
 @dataclass(frozen=True)

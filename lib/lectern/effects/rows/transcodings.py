@@ -12,6 +12,7 @@ from lectern.effects.rows.tables.teacher import videos
 from lectern.facts import RenditionKey
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
+from lectern.told import Making
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Due:
 
 
 _COLUMNS = tuple(videos.c[one.name] for one in fields(Due))
+MAKING = tuple(videos.c[name] for name in ("status", "backend", "attempt", "deadline", "begun_at"))
 PUBLISHED = "published"
 """The step of an ECS transcoding whose result is committed, and will come over the bus."""
 
@@ -115,6 +117,13 @@ def where(connection: Connection, which: ColumnElement[bool]) -> list[Due]:
     """At most a thousand of the transcodings that are *which*, the next deadline first."""
     rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(1000))
     return [_due(row) for row in rows]
+
+
+def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
+    """What a row with the columns MAKING says of a rendition, for people."""
+    backend = Backend(row.backend) if row.backend else None
+    queued = backend is Backend.ECS and row.begun_at is None
+    return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
 
 
 def _due(row: Any) -> Due:  # noqa: ANN401 (a row of SQLAlchemy)
