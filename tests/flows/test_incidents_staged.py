@@ -1,11 +1,13 @@
-"""Eleven nights: alarm, its heading in RUNBOOK.md and ``explain`` name one cause, and what the heading says helps."""
+"""Thirteen nights: alarm, its heading in RUNBOOK.md and ``explain`` name one cause, and what the heading says helps."""
 
 import json
+import re
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
+import httpx
 import pytest
 
 from lectern.errors import CODES
@@ -13,6 +15,7 @@ from tests.stage import Gate, Stage, Town, runbook, staged, wait_until
 from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
 
@@ -24,6 +27,58 @@ class Night:
     stage: Stage
     redis: Gate
     prefect: Gate
+    browser: httpx.Client = field(default_factory=lambda: httpx.Client(follow_redirects=True, timeout=30))
+    address: str = ""  # of the page, with the token of a viewer
+
+    def page(self) -> str:
+        """What the page at ``/`` shows."""
+        if not self.address:
+            made = self.stage.lectern("teacher", "viewer", "add", "night", "--json")
+            self.address = json.loads(made.stdout)["url"]
+        return self.browser.get(self.address).raise_for_status().text
+
+    def listed(self, heading: str) -> str:
+        """The section of the page under *heading*; empty if there is none."""
+        found = re.search(rf"<h2>{heading}</h2>(.*?)</section>", self.page(), re.DOTALL)
+        return found[1] if found else ""
+
+    def metric(self, who: str, name: str) -> float | None:
+        """A metric of a host as Prometheus would read it; None if the host does not have it, or does not answer."""
+        bind = self.stage.settings["API_BIND" if who == "teacher" else "HEALTH_BIND"]
+        try:
+            text = httpx.get(f"http://{bind}/metrics", timeout=30).text
+        except httpx.ConnectError:
+            return None
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else None
+
+    def told_from_now_on(self, *words: tuple[str, str]) -> Callable[[], bool]:
+        """Whether each of these hosts has said these words in its log since this was called."""
+
+        def number(who: str, text: str) -> int:
+            return self.stage.residents[who].said().count(text)
+
+        before = {one: number(*one) for one in words}
+        return lambda: all(number(*one) > known for one, known in before.items())
+
+    def aired(self, length_s: float) -> tuple[str, str]:
+        """Put a class on air; returns its class_id, and the id of the run that watches it."""
+        stage = self.stage
+        record = stage.town.record(seconds=170)
+        class_id = stage.book_on_stream(stage.booking(record, starts_in_s=8, length_s=length_s))
+        stage.on_air(class_id)
+        run = wait_until(
+            lambda: [one for one in stage.runs("streamer1", f"broadcast {class_id}") if one["state_name"] == "Running"],
+            description="its run is at work",
+        )[0]
+        its = {"event": {"name": ["lectern.run.alive"]}, "resource": {"id": [f"prefect.flow-run.{run['id']}"]}}
+
+        def is_alive() -> bool:
+            asked = {"filter": its, "limit": 1}
+            return bool(stage.town.api.post("/events/filter", json=asked).raise_for_status().json()["events"])
+
+        wait_until(is_alive, timeout_s=60, pause_s=0.5, description="Prefect hears that its run is alive")
+        return class_id, str(run["id"])
 
     def typed(self, who: str, heading: str, command: str, **words: str) -> "subprocess.CompletedProcess[str]":
         """Type *command*, which must stand under *heading*, on the host *who*; WORDS stand for one's own."""
@@ -77,10 +132,15 @@ def night(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nigh
         "REDIS_URL": f"redis://127.0.0.1:{gates[0].port}/0",
         "PREFECT_API_URL": f"http://127.0.0.1:{gates[1].port}/api",
         "TRANSCODING_TIME_OUT_S": "5",
+        "RUN_HEARTBEAT_S": "8",
+        "API_BIND": f"{HOST}:{free_port()}",
+        "HEALTH_BIND": f"{HOST}:{free_port()}",
     }
     with staged(town, tmp_path_factory.mktemp("nights"), **settings) as stage:
         stage.up("teacher", "streamer1")
-        yield Night(stage, *gates)
+        found = Night(stage, *gates)
+        yield found
+        found.browser.close()
     for gate in gates:
         town.background.run(gate.stop())
 
@@ -283,6 +343,112 @@ def test_redis_is_gone(night: Night) -> None:
     assert push.ended_at is None
     stage.cancel_on_stream(on_air)
     stage.off_air(on_air)
+
+
+REDIS_ANSWERS = 'lectern_server_answers{server="redis"}'
+
+
+def test_redis_hangs(night: Night) -> None:
+    """It takes connections and answers nothing: all say so within seconds, what is on air goes on, nothing is lost."""
+    stage, heading = night.stage, "redis: no heartbeat"
+    on_air, run = night.aired(160)
+    told = night.told_from_now_on(
+        ("teacher", "interrupted, again in"), ("streamer1", heading), ("streamer1", "; the classes go on")
+    )
+    lost = len(stage.alarms(322))
+    stage.town.background.run(night.redis.fall_silent())
+    hangs_since = time.monotonic()
+    try:
+        waiting = stage.book_on_stream(stage.booking(stage.town.record()))
+        wait_until(told, timeout_s=60, description="both hosts say it, and that the classes go on")
+        wait_until(
+            lambda: {night.metric(who, REDIS_ANSWERS) for who in ("teacher", "streamer1")} == {0},
+            timeout_s=60,
+            pause_s=0.5,
+            description="their metrics say it",
+        )
+        done = night.typed("teacher", heading, "lectern status")
+        assert done.returncode != 0
+        assert done.stderr.startswith("lectern: Redis does not answer")
+        assert "nobody here knows" in done.stdout
+        assert "should be on air and" not in done.stdout, "nobody knows that it is not"
+        assert "nobody here knows whether the class is on air" in night.explained(on_air)
+        assert f"on air on {stage.name('streamer1')}" in night.explained(on_air, "streamer1"), "who sends it knows"
+        assert "Redis does not answer, so nobody here knows what is on air" in night.page()
+        assert on_air in night.listed("not known")
+        assert stage.run(run)["state_name"] == "Running"
+        assert any(line.startswith("systemctl restart") for line in runbook.commands(heading, "systemctl"))
+        lease_s = float(stage.settings["LEASE_S"])
+        wait_until(
+            lambda: time.monotonic() - hangs_since > lease_s + 2, timeout_s=60, description="its lease would have ended"
+        )
+    finally:
+        stage.town.background.run(night.redis.go_on())
+    assert stage.answer(waiting, timeout_s=90)["result"] == "success"
+    wait_until(
+        lambda: night.metric("teacher", REDIS_ANSWERS) == 1, timeout_s=60, pause_s=0.5, description="it answers again"
+    )
+    wait_until(
+        lambda: f"on air on {stage.name('streamer1')}" in night.listed("on air") and on_air in night.listed("on air"),
+        timeout_s=60,
+        pause_s=1,
+        description="the page knows it again",
+    )
+    (push,) = stage.pushes(on_air)
+    assert push.ended_at is None, "it went on in the same session"
+    assert len(stage.alarms(322)) == lost, "nobody was silent while nobody could be heard"
+    stage.cancel_on_stream(on_air)
+    stage.off_air(on_air)
+
+
+def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
+    """Its resident and its playout are killed: nobody says that the class is on air; 322 says what is to be typed.
+
+    Its run in Prefect is Silent. Started again, the streamer goes on with the class, at the clock's position.
+    """
+    stage = night.stage
+    class_id, run = night.aired(160)
+    dead, lost = stage.name("streamer1"), len(stage.alarms(322))
+    stage.playouts["streamer1"].kill()
+    stage.residents["streamer1"].kill()
+    stage.off_air(class_id)
+    wait_until(
+        lambda: f"{dead} has been silent for" in (said := night.explained(class_id)) and "on air on" not in said,
+        timeout_s=60,
+        pause_s=1,
+        description="it is explained that nobody knows",
+    )
+    assert "nobody here knows" in night.typed("teacher", CODES[322].runbook, "lectern status").stdout
+    assert class_id in night.listed("not known")
+    alarm = wait_until(lambda: stage.alarms(322)[lost:], timeout_s=90, description="the streamer is lost")[0]
+    assert alarm["runbook"] == CODES[322].runbook
+    assert alarm["message"].startswith(f"{dead}: not heard of for")
+    assert "1 class" in alarm["message"] or "classes" in alarm["message"], "what becomes of its classes"
+    said = night.explained(class_id)
+    assert f"{dead} is lost" in said
+    assert f"RUNBOOK.md: {alarm['runbook']}" in said
+    assert any("322" in line for line in stage.lectern("teacher", "status").stdout.splitlines() if "incident" in line)
+    assert '<a href="/runbook#322">322</a>' in night.listed("incidents")
+    assert dead in night.listed("streamers")
+    assert night.metric("teacher", 'lectern_incidents{code="322"}') == 1
+    assert night.metric("streamer1", REDIS_ANSWERS) is None, "Prometheus sees that it is down"
+    wait_until(lambda: stage.run(run)["state_name"] == "Silent", timeout_s=60, description="its run is Silent")
+    stage.up("streamer1")
+    second = stage.on_air(class_id, timeout_s=90)
+    order = stage.order(class_id)
+    assert second.first_media_at is not None
+    assert not second.concurrent
+    off = stage.position_s(int(order["url_stem"]), second) - (second.first_media_at - order["start_time"])
+    assert abs(off) < 2.5, "a key picture every 2 s"
+    stage.residents["streamer1"].wait_for(f"broadcast {class_id}: its process died; it is put to AwaitingRetry")
+    wait_until(lambda: stage.run(run)["state_name"] == "Running", timeout_s=60, description="its run is at work again")
+    wait_until(
+        lambda: f"on air on {dead}" in night.explained(class_id), timeout_s=60, pause_s=1, description="it is explained"
+    )
+    assert class_id in night.listed("on air")
+    assert class_id not in night.listed("not known")
+    stage.cancel_on_stream(class_id)
+    stage.off_air(class_id)
 
 
 def test_the_streamer_is_dead(night: Night) -> None:

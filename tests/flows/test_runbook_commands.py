@@ -71,7 +71,7 @@ IN_STORIES = {
     "redis-cli RENAMENX KEY KEY.old",
     "redis-cli TYPE KEY",
     "supervisorctl -c /etc/lectern/supervisord.conf start prefect",
-    "supervisorctl -c /etc/lectern/supervisord.conf start redis",
+    "supervisorctl -c /etc/lectern/supervisord.conf restart redis",
     "supervisorctl restart lectern-teacher",
     "supervisorctl start all",
     "supervisorctl start lectern-streamer",
@@ -96,7 +96,7 @@ ELSEWHERE = {
     "ssh -i ECS_SSH_KEY": ("tests/flows/test_incidents_staged.py", 'runbook.commands(CODES[212].runbook, "ssh")'),
 }
 
-NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl start redis-server", "timedatectl"}
+NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl restart redis-server", "timedatectl"}
 NEEDS_SYSTEMD |= {"systemctl status lectern-backup"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
 NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
@@ -324,7 +324,7 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
         ),
         description="the log has its first lines",
     )
-    assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start redis").stdout
+    assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf restart redis").stdout
     assert office.states()["redis"] == "RUNNING"
     assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
     wait_until(lambda: answers(office.words["new Prefect"]), timeout_s=90, description="Prefect is up")
