@@ -1,5 +1,6 @@
 """Which flows each role has, and how ``lectern init`` makes their deployments: again and again, the same ones."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -50,7 +51,8 @@ STREAMER: Mapping[str, Flow[..., Any]] = {
 
 
 PARAMETERS: Mapping[str, str] = {
-    "inbox_ids": "Numbers of messages in the inbox, as a run of the same flow shows them: 17,20-25.",
+    "inbox_ids": "Numbers of messages in the inbox, as a run of the same flow shows them: 17,20-25. "
+    "The flow change needs none if class_id is given.",
     "renditions": "Pairs of a record and a resolution, for which the OSS transcoder is asked.",
     "record_id": "The number of the recorded lesson.",
     "resolutions": "240P, 480P, 720P or 1080P; several are made in one go.",
@@ -152,7 +154,7 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
         name=settings.queue,
         work_pool_name=settings.work_pool,
         work_queue_name=settings.queue,
-        description=(flow.fn.__doc__ or "").strip(),
+        description=inspect.cleandoc(flow.fn.__doc__ or ""),
         tags=[settings.queue],
         version=__version__,
     )

@@ -35,13 +35,6 @@ async def change(
     """Change booked classes, as the messages of *inbox_ids* ask, or the times of one class by hand.
 
     Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
-
-    Args:
-        inbox_ids: Messages of the inbox, as in 3-7,9. By hand it stays empty.
-        class_id: By hand, the class that is to be changed.
-        start_time: By hand, when it is to begin, in epoch seconds; it stays where this is empty.
-        end_time: By hand, when it is to end, in epoch seconds; it stays where this is empty.
-        dry_run: Only show what would be written.
     """
     host, ids = teacher(), inbox.ids_of(inbox_ids)
     by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []

@@ -27,7 +27,7 @@ UNREPORTED_S = 60.0
 
 @flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
-    """Enforce deadlines, send again, pick up what lost its owner."""
+    """Enforce deadlines, send unsent answers again, and take up work whose process has died."""
     return await alone(teacher(), _sweep_teacher, dry_run)
 
 
