@@ -151,6 +151,8 @@ WRONG_SETS = {
     ("a:{record_id}=>b:{record_id}", "b:{record_id}=>c:{record_id}"): "b:{record_id} and b:{record_id}",
     ("a:{record_id}=>c:{record_id}", "b:{class_id}=>c:{class_id}"): "c:{record_id} and c:{class_id}",
     ("a:{record_id}",): "is no rule",
+    ("waiting:*=>class:*",): "Write a field for what differs",
+    ("*=>b",): "a * is no wildcard",
 }
 
 
@@ -160,6 +162,13 @@ def test_rules_that_are_about_one_name_are_refused_in_words(lines: tuple[str, ..
     with pytest.raises(Misuse) as refused:
         rekey.rules_in(list(lines))
     assert WRONG_SETS[lines] in refused.value.message
+
+
+def test_a_star_beside_a_field_is_a_star() -> None:
+    """An old program may have such keys; who names a field knows how a rule is written."""
+    (rule,) = rekey.rules_in(["a*:{record_id}=>b:{record_id}"])
+    assert rule.applied(b"a*:7") == b"b:7"
+    assert rule.applied(b"aa:7") is None
 
 
 def test_rules_are_read_from_lines() -> None:

@@ -26,7 +26,11 @@ def rekey(
     journal: Annotated[Path | None, typer.Option(help="Append old and new names to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Rename Redis keys by rules, never over another key; safe to repeat. Clashes are listed: exit code 1."""
+    """Rename Redis keys by rules, never over another key; safe to repeat. Clashes are listed: exit code 1.
+
+    What differs from key to key is a field in braces: {record_id}, {resolution}, or any other name for an id. A * is
+    no wildcard.
+    """
     rules = renaming.rules_in([*(read(file).splitlines() if file else []), *(rule or [])], back=back)
     bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
     with renaming.opened(Common.load().redis_url.get_secret_value()) as client, bar:

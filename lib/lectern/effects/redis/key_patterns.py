@@ -55,6 +55,11 @@ class Pattern:
             raise Misuse(f"{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.")
         if any(brace in literal for literal in made.parts[::2] for brace in "{}"):
             raise Misuse(f"{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.")
+        if "*" in text and not made.fields:
+            raise Misuse(
+                f"{text}: a * is no wildcard here, so this fits one key at most. "
+                f"Write a field for what differs from key to key, for example waiting:{{class_id}}."
+            )
         doubled = {name for name in made.fields if made.fields.count(name) > 1}
         if doubled or len(made.fields) > MAX_FIELDS:
             raise Misuse(f"{text}: each field may be named once, and at most {MAX_FIELDS} of them. Write it anew.")
