@@ -237,6 +237,19 @@ async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
     assert "<p>另有 1,250 节课</p>" in (await client.get("/", params={"lang": "zh"})).text
 
 
+async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others_counted(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    now = time.time()
+    book(host, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
+    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 0)}
+    await let_in(client, host)
+    page = (await client.get("/")).text
+    section = page.partition("<h2>should be on air and is not</h2>")[2].partition("</section>")[0]
+    assert section.count('href="/class/') == view.LISTED
+    assert "<p>and 7 more</p>" in section
+
+
 async def test_where_none_waits_there_is_no_such_list(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
     book(host, order("c-1", "ready", NOON))
     await let_in(client, host)
