@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
 _COMPLETE = ".complete"
 _MANIFEST = "manifest.json"
-_LOCK_WAIT_S = 300
-_INSTALL_TIMEOUT_S = 600
+_LOCK_WAIT_S, _INSTALL_S = 300, 600
 _SLACK_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 20
 _VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _PYTHON = f"cp{_VERSION.replace('.', '')}"
 _PLATFORM = f"{platform.system().lower()}-{platform.machine()}"
@@ -111,25 +109,18 @@ def _unfit(asked: dict[str, Any]) -> Iterator[str]:
 
 def _clash(release: Path) -> Iterator[str]:
     if release.resolve() in _in_use(release.parent.parent):
-        yield (
-            f"{release} is in use, and is not what this release file holds: two releases bear the same version. "
-            f"Raise the version in pyproject.toml, and type: make release"
-        )
+        why = "two releases bear the same version. Raise the version in pyproject.toml, and type: make release"
+        yield f"{release} is in use, and is not what this release file holds: {why}"
 
 
 def _in_use(root: Path) -> set[Path]:
     """The releases to which a link in the root leads: `current` above all, which leads there by an instance."""
-    return {_led_to(link) for link in root.iterdir() if link.is_symlink()} if root.is_dir() else set()
-
-
-def _led_to(link: Path) -> Path:
-    return (link / "venv").resolve().parent
+    return {(one / "venv").resolve().parent for one in root.iterdir() if one.is_symlink()} if root.is_dir() else set()
 
 
 def _no_room(asked: dict[str, Any]) -> Iterator[str]:
-    where = Path(asked["root"])
-    while not where.exists():
-        where = where.parent
+    root = Path(asked["root"])
+    where = next(one for one in (root, *root.parents) if one.exists())
     free, needs = shutil.disk_usage(where).free, asked["needs_bytes"] + _SLACK_BYTES
     if free < needs:
         yield f"{where} has {free >> 20} MB free, and the release needs {needs >> 20} MB. Make room there."
@@ -141,28 +132,24 @@ def _numbers(version: str) -> list[int]:
 
 def _digest(release: Path) -> str | None:
     """The digest of the manifest of a release that was staged completely; None if it was not."""
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return (release / _COMPLETE).read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return None
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """Hold the folder's lock; raises Trouble if another process keeps it for too long."""
     with (folder / ".lock").open("a") as lock:
-        give_up_at = time.monotonic() + _LOCK_WAIT_S
-        while True:
+        for _ in range(_LOCK_WAIT_S * 10):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    raise Trouble(
-                        f"{folder}: somebody else has been staging there for {_LOCK_WAIT_S} s. "
-                        f"Type `fuser -v {folder}/.lock` to see who; then run this again."
-                    ) from None
                 time.sleep(0.1)
+        else:
+            who = f"Type `fuser -v {folder}/.lock` to see who; then run this again."
+            raise Trouble(f"{folder}: somebody else has been staging there for {_LOCK_WAIT_S} s. {who}")
         yield lock.fileno()
 
 
@@ -174,7 +161,7 @@ def _remove(release: Path) -> None:
 
 
 def _unpack(tarball: Path, into: Path, digest: str) -> None:
-    """Take out what the manifest lists, each file checked while it is written; raises Trouble for any other."""
+    """Take out what the manifest lists, each file checked as it was written; raises Trouble for any other."""
     import tarfile  # noqa: PLC0415  # look must say so where it is missing
 
     into.mkdir()
@@ -202,12 +189,10 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> IO[bytes]:
 
 def _written(content: IO[bytes], into: Path) -> str:
     into.parent.mkdir(exist_ok=True)
-    digest = hashlib.sha256()
-    with into.open("wb") as out:
-        while piece := content.read(_CHUNK_BYTES):
-            digest.update(piece)
-            out.write(piece)
-    return digest.hexdigest()
+    with into.open("w+b") as out:
+        shutil.copyfileobj(content, out)
+        out.seek(0)
+        return hashlib.file_digest(out, "sha256").hexdigest()
 
 
 def _install(release: Path, lock: int) -> None:
@@ -223,23 +208,18 @@ def _install(release: Path, lock: int) -> None:
     env = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(release), "UV_CACHE_DIR": str(release / ".cache")}
     env |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE_TIMEOUT": "300"}
     # It inherits the lock: should we be killed, it is held until uv is done, too.
-    done = subprocess.run(
-        argv, env=env, pass_fds=[lock], capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
-    )
-    if done.returncode != 0:
-        raise Trouble(f"{environment}: its packages could not be installed: {done.stderr.strip()}")
+    uv = subprocess.run(argv, env=env, pass_fds=[lock], capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+    if uv.returncode != 0:
+        raise Trouble(f"{environment}: its packages could not be installed: {uv.stderr.strip()}")
 
 
 def _finish(release: Path, digest: str) -> None:
     """Remove what was only needed to install, and write down that all is there."""
     for leftover in ("wheels", ".cache"):
         shutil.rmtree(release / leftover)
-    os.sync()  # a host that loses its power now must not find a complete release with empty files
     part = release / f"{_COMPLETE}.part"
-    with part.open("w") as out:
-        out.write(f"{digest}\n")
-        out.flush()
-        os.fsync(out.fileno())
+    part.write_text(f"{digest}\n")
+    os.sync()  # a host that loses its power must not find a complete release with empty files
     part.rename(release / _COMPLETE)
 
 
@@ -247,12 +227,9 @@ def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
     ours = [release for release in releases.iterdir() if (release / _MANIFEST).is_file()]
     staged_at = {one: (one / _COMPLETE).stat().st_mtime_ns for one in ours if _digest(one) is not None}
     newest_first = sorted(staged_at, key=lambda one: staged_at[one], reverse=True)
-    stays = {
-        releases / wanted,
-        *_in_use(releases.parent),
-        *[one for one in newest_first if one.name != wanted][: max(keep - 1, 0)],
-    }
-    current = _led_to(releases.parent / "current")
+    newest_others = [one for one in newest_first if one.name != wanted][: max(keep - 1, 0)]
+    stays = {releases / wanted, *_in_use(releases.parent), *newest_others}
+    current = (releases.parent / "current" / "venv").resolve().parent
     if current in newest_first:
         stays.update(newest_first[newest_first.index(current) :][:2])
     return [release for release in ours if release not in stays]
