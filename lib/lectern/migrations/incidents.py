@@ -1,15 +1,14 @@
 """The table of incidents, which both roles have."""
 
-from sqlalchemy import Column, Float, Integer, MetaData, Table, Text, text
+from sqlalchemy import Column, Float, Integer, Text
 
-ZERO = text("0")
+from lectern.migrations.steps import ZERO, ensure
 
 
-def incident_list(metadata: MetaData) -> Table:
-    """The alarms of one cause, told as one."""
-    return Table(
+def incident_list() -> None:
+    """Make the table: the alarms of one cause, told as one."""
+    ensure(
         "incident_list",
-        metadata,
         Column("id", Integer, primary_key=True),
         Column("code", Integer, nullable=False, index=True),
         Column("first_at", Float, nullable=False),

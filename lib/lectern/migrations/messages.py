@@ -1,15 +1,14 @@
 """The tables of messages and events with which both roles begin."""
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import Column, Float, Integer, String, Text
 
-ZERO = text("0")
+from lectern.migrations.steps import ZERO, ensure
 
 
-def add_to(metadata: MetaData) -> None:
-    """Add them as the first revision made them; what came later is in the later revisions."""
-    Table(
+def messages() -> None:
+    """Make them as the first revision made them; what came later is in the later revisions."""
+    ensure(
         "inbox_list",
-        metadata,
         Column("id", Integer, primary_key=True),
         Column("source", String(250), nullable=False),
         Column("command", String(20), nullable=False, server_default=""),
@@ -20,9 +19,8 @@ def add_to(metadata: MetaData) -> None:
         Column("tries", Integer, nullable=False, server_default=ZERO),
         Column("not_before", Float, nullable=False, server_default=ZERO),
     )
-    Table(
+    ensure(
         "outbox_list",
-        metadata,
         Column("id", Integer, primary_key=True),
         Column("target", String(250), nullable=False),
         Column("kind", String(10), nullable=False),
@@ -31,9 +29,8 @@ def add_to(metadata: MetaData) -> None:
         Column("created_at", Float, nullable=False),
         Column("sent_at", Float, index=True),
     )
-    Table(
+    ensure(
         "event_list",
-        metadata,
         Column("id", Integer, primary_key=True),
         Column("at", Float, nullable=False),
         Column("what", String(60), nullable=False),

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Integer, String, Table, Text, func, inspect, select, text
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text, func, inspect, select, text
+from sqlalchemy.schema import SchemaItem
 
 from lectern.errors import CallAPerson, Misuse
 from lectern.migrations.look import Shape, shape
+
+ZERO = text("0")
+"""What a counter has in the rows that are there before its column."""
 
 
 def say(sentence: str) -> None:
@@ -30,6 +34,11 @@ def need(table: str, columns: Sequence[str]) -> bool:
             + " ".join(f"alter table {table} add column {name} VARCHAR(250);" for name in missing)
         )
     return True
+
+
+def ensure(table: str, *parts: SchemaItem) -> None:
+    """See that *table* has these columns with their indexes; a new one also has its key among them."""
+    complete(Table(table, MetaData(), *parts))
 
 
 def complete(table: Table) -> None:
@@ -65,7 +74,7 @@ def _add(table: Table, column: Column[object]) -> None:
 
 def _ensure_key(table: Table, found: Shape) -> None:
     names = [column.name for column in table.primary_key.columns]
-    if frozenset(names) in found.keys:
+    if not names or frozenset(names) in found.keys:
         return
     key = list(table.primary_key.columns)
     doubles = select(*key).where(*(part.is_not(None) for part in key)).group_by(*key).having(func.count() > 1)

@@ -1,14 +1,13 @@
 """The streamer's tables of 2.0.0, beside and around those of the old program in ``task_list.db``."""
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
-from lectern.migrations import messages
-from lectern.migrations.steps import complete, need
+from lectern.migrations.messages import messages
+from lectern.migrations.steps import ZERO, complete, need
 
 revision = "streamer_0001"
 down_revision = None
 
-ZERO = text("0")
 metadata = MetaData()
 
 Table(
@@ -64,7 +63,6 @@ Table(
     Column("reserved_bytes", Integer, server_default=ZERO),
     Column("reserved_num", Integer, server_default=ZERO),
 )
-messages.add_to(metadata)
 
 DOCUMENTED = {
     "task_list": ("class_id", "video_url", "push_url", "start_time", "end_time", "status"),
@@ -80,3 +78,4 @@ def upgrade() -> None:
         need(name, columns)
     for table in metadata.tables.values():
         complete(table)
+    messages()

@@ -1,22 +1,13 @@
 """A streamer that is drained: it gives its classes to others, also after its restart."""
 
-from sqlalchemy import Column, Float, MetaData, String, Table
+from sqlalchemy import Column, Float, String
 
-from lectern.migrations.steps import complete
+from lectern.migrations.steps import ensure
 
 revision = "streamer_0012"
 down_revision = "streamer_0011"
 
-metadata = MetaData()
-Table(
-    "drain_list",
-    metadata,
-    Column("streamer", String(250), primary_key=True),
-    Column("since", Float, nullable=False),
-)
-
 
 def upgrade() -> None:
     """Make what is missing."""
-    for table in metadata.tables.values():
-        complete(table)
+    ensure("drain_list", Column("streamer", String(250), primary_key=True), Column("since", Float, nullable=False))

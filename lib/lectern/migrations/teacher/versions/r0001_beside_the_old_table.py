@@ -2,14 +2,13 @@
 
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, text
 
-from lectern.migrations import messages
+from lectern.migrations.messages import messages
 from lectern.migrations.set_aside import set_aside
-from lectern.migrations.steps import complete, need
+from lectern.migrations.steps import ZERO, complete, need
 
 revision = "teacher_0001"
 down_revision = None
 
-ZERO = text("0")
 metadata = MetaData()
 
 Table(
@@ -52,7 +51,6 @@ Table(
     Column("answered_at", Float),
     Column("warned_at", Float),
 )
-messages.add_to(metadata)
 
 
 def upgrade() -> None:
@@ -61,3 +59,4 @@ def upgrade() -> None:
         set_aside()
     for table in metadata.tables.values():
         complete(table)
+    messages()

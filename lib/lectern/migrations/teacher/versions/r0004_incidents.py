@@ -1,18 +1,11 @@
 """Alarms of one cause are one incident."""
 
-from sqlalchemy import MetaData
-
 from lectern.migrations.incidents import incident_list
-from lectern.migrations.steps import complete
 
 revision = "teacher_0004"
 down_revision = "teacher_0003"
 
-metadata = MetaData()
-incident_list(metadata)
-
 
 def upgrade() -> None:
     """Make what is missing."""
-    for table in metadata.tables.values():
-        complete(table)
+    incident_list()

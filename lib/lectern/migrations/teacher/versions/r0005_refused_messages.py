@@ -1,28 +1,22 @@
 """Refused messages are tried again by themselves; incidents know whom they named; cancels are kept until confirmed."""
 
-from sqlalchemy import Column, Float, MetaData, String, Table
+from sqlalchemy import Column, Float, String
 
 from lectern.migrations.refusals import refusals
-from lectern.migrations.steps import complete
+from lectern.migrations.steps import ensure
 
 revision = "teacher_0005"
 down_revision = "teacher_0004"
 
-metadata = MetaData()
-refusals(metadata)
-
-Table(
-    "cancel_list",
-    metadata,
-    Column("class_id", String(250), primary_key=True),
-    Column("streamer", String(250), index=True),
-    Column("cancelled_at", Float, nullable=False),
-    Column("told_at", Float, nullable=False),
-    Column("until", Float, nullable=False, index=True),
-)
-
 
 def upgrade() -> None:
     """Make what is missing."""
-    for table in metadata.tables.values():
-        complete(table)
+    refusals()
+    ensure(
+        "cancel_list",
+        Column("class_id", String(250), primary_key=True),
+        Column("streamer", String(250), index=True),
+        Column("cancelled_at", Float, nullable=False),
+        Column("told_at", Float, nullable=False),
+        Column("until", Float, nullable=False, index=True),
+    )

@@ -1,22 +1,13 @@
 """A booking of the old kind names no record: its rendition has a name of its own."""
 
-from sqlalchemy import Column, MetaData, String, Table
+from sqlalchemy import Column, String
 
-from lectern.migrations.steps import complete
+from lectern.migrations.steps import ensure
 
 revision = "teacher_0006"
 down_revision = "teacher_0005"
 
-metadata = MetaData()
-Table(
-    "order_list",
-    metadata,
-    Column("class_id", String(250), primary_key=True),
-    Column("url_stem", String(250)),
-)
-
 
 def upgrade() -> None:
     """Make what is missing."""
-    for table in metadata.tables.values():
-        complete(table)
+    ensure("order_list", Column("url_stem", String(250)))

@@ -2,42 +2,27 @@
 
 from alembic import op
 from pydantic_core import from_json
-from sqlalchemy import Column, Float, MetaData, String, Table, Text, select, update
+from sqlalchemy import Column, Text, text
 
 from lectern import urls
-from lectern.migrations.steps import complete
+from lectern.migrations.steps import ensure
 
 revision = "teacher_0007"
 down_revision = "teacher_0006"
 
-metadata = MetaData()
-_orders = Table(
-    "order_list",
-    metadata,
-    Column("class_id", String(250), primary_key=True),
-    Column("stream", Text, index=True),
-)
-_OVER = ("refused", "cancelled", "aired", "broken")
+_LIVE = """
+SELECT class_id, payload FROM order_list
+WHERE stream IS NULL AND state NOT IN ('refused', 'cancelled', 'aired', 'broken')
+"""
 
 
 def upgrade() -> None:
     """Make what is missing, and name the streams of the classes that are booked already."""
-    for table in metadata.tables.values():
-        complete(table)
-    booked = Table(
-        "order_list",
-        MetaData(),
-        Column("class_id", String(250), primary_key=True),
-        Column("stream", Text),
-        Column("state", String(20)),
-        Column("end_time", Float),
-        Column("payload", Text),
-    )
-    live = booked.c.stream.is_(None) & booked.c.state.not_in(_OVER)
-    for class_id, payload in op.get_bind().execute(select(booked.c.class_id, booked.c.payload).where(live)).all():
-        named = _stream(payload)
-        if named is not None:
-            op.get_bind().execute(update(booked).where(booked.c.class_id == class_id).values(stream=named))
+    ensure("order_list", Column("stream", Text, index=True))
+    named = text("UPDATE order_list SET stream = :stream WHERE class_id = :class_id")
+    for class_id, payload in op.get_bind().execute(text(_LIVE)).all():
+        if (stream := _stream(payload)) is not None:
+            op.get_bind().execute(named, {"stream": stream, "class_id": class_id})
 
 
 def _stream(payload: str) -> str | None:
