@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lectern.decide.attempts import Limits
 from lectern.decide.cache import Bound, Wanted
-from lectern.facts import Idle, Rendition, Underway, Usage
+from lectern.facts import Idle, Rendition, Usage
 from lectern.messages import Booking, TranscodingResult
 from lectern.states import Backend, FileState, RenditionState, Resolution
 
@@ -137,7 +137,7 @@ renditions = st.dictionaries(
 underway = st.dictionaries(
     rendition_keys,
     st.builds(
-        Underway,
+        Rendition,
         state=st.sampled_from(RenditionState),
         attempt=st.integers(0, 3),
         backend=st.none() | st.sampled_from(Backend),

@@ -64,7 +64,7 @@ def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Chan
     """How to decide transcoding results while the streamers *alive* can take classes."""
 
     def go(connection: Connection, changes: Changes, results: Sequence[TranscodingResult]) -> None:
-        rows = renditions.underway(connection, {_key(one) for one in results})
+        rows = renditions.states(connection, {_key(one) for one in results})
         settled = transcode.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
         ending = [one.key for one in settled if one.outcome in decide.ENDS]
         waiters = waiters_of(connection, changes, ending, lists)

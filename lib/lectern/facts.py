@@ -19,22 +19,12 @@ class Rendition:
     attempt: int = 0
     attempts_today: int = 0
     attempts_since: float = 0.0
+    backend: Backend | None = None
 
     @classmethod
     def of(cls, begun: "Attempt") -> "Rendition":
         """The rendition while an attempt is under way."""
         return cls(RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A booking that is in the database already."""
-
-    state: BookingState
-    payload: str
-    code: int | None
-    message: str | None
-    streamer: str | None
 
 
 @dataclass(frozen=True)
@@ -63,16 +53,6 @@ class Attempt:
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return stem(self.record_id, self.resolution)
-
-
-@dataclass(frozen=True)
-class Underway:
-    """What the database knows of a rendition when a result comes."""
-
-    state: RenditionState
-    attempt: int
-    backend: Backend | None
-    source_url: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lectern.decide import booking as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.attempts import source as chosen_source
 from lectern.decide.booking import Before, Named, plan
-from lectern.facts import Known, Rendition, RenditionKey, Slot
+from lectern.facts import Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
@@ -103,10 +103,9 @@ def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
     assert planned.again[0].differs
 
 
-def test_a_second_delivery_carries_the_first_answer() -> None:
-    known = Known(BookingState.REFUSED, booking().to_json(), 207, "timed out", None)
-    planned = plan([booking()], Before({"c-1": known}, {}), LIMITS, NOW)
-    assert planned.again[0].known == known
+def test_a_booking_that_is_kept_already_is_not_decided_again() -> None:
+    planned = plan([booking()], Before({"c-1": booking().to_json()}, {}), LIMITS, NOW)
+    assert planned.again == [decide.Again("c-1", differs=False)]
     assert not planned.verdicts
 
 
@@ -239,7 +238,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     at_once = plan(batch, Before({}, rows), limits, NOW)
-    known: dict[str, Known] = {}
+    known: dict[str, str] = {}
     rows = dict(rows)
     singly = decide.Plan()
     for one in batch:
@@ -248,8 +247,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
         singly.attempts += step.attempts
         singly.again += step.again
         for verdict in step.verdicts:  # what the commit of the step leaves in the database
-            code = verdict.code.number if verdict.code else None
-            known[one.class_id] = Known(verdict.state, one.to_json(), code, verdict.message, None)
+            known[verdict.booking.class_id] = one.to_json()
         for begun in step.attempts:
             rows[begun.record_id, begun.resolution] = Rendition(
                 RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since
@@ -261,7 +259,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
 def test_a_decision_leaves_what_it_was_given_as_it_was(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    known: dict[str, Known] = {}
+    known: dict[str, str] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
     plan(batch, Before(known, rows), limits, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
@@ -303,5 +301,5 @@ def test_streams_are_looked_up_only_for_bookings_that_may_be_taken() -> None:
     waits, refused = booking("c-1"), booking("c-2", record_id=7)
     ended, known = booking("c-3", start_time=NOW - 9, end_time=NOW), booking("c-4")
     rows = {(7, Resolution.P720): Rendition(RenditionState.TIMED_OUT)}
-    before = {"c-4": Known(BookingState.WAITING, known.payload, None, None, None)}
+    before = {"c-4": known.payload}
     assert decide.contenders([waits, refused, ended, known], before, rows, NOW) == [waits]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lectern.decide import transcode as decide
 from lectern.decide.transcode import Outcome, Overdue, outcome, overdue, settle, stale
-from lectern.facts import RenditionKey, Underway
+from lectern.facts import Rendition, RenditionKey
 from lectern.messages import TranscodingResult
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution
 from tests import strategies
@@ -36,8 +36,8 @@ def test_the_table_is_the_documented_one_row_for_row() -> None:
     assert said == WORDS
 
 
-OSS = Underway(RenditionState.TRANSCODING, 1, Backend.OSS)
-ECS = Underway(RenditionState.TRANSCODING, 1, Backend.ECS)
+OSS = Rendition(RenditionState.TRANSCODING, 1, backend=Backend.OSS)
+ECS = Rendition(RenditionState.TRANSCODING, 1, backend=Backend.ECS)
 
 
 @pytest.mark.parametrize(
@@ -52,27 +52,30 @@ ECS = Underway(RenditionState.TRANSCODING, 1, Backend.ECS)
         (result(success=False, type=Backend.ECS, code=207), ECS, Outcome.TIME_OUT),
         (result(success=False, type=Backend.ECS, code=319), ECS, Outcome.FAIL),
         (result(success=False, code=207), OSS, Outcome.FALL_BACK),
-        (result(), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.CORRECT),
-        (result(success=False), Underway(RenditionState.TIMED_OUT, 1, Backend.OSS), Outcome.IGNORE),
-        (result(), Underway(RenditionState.SUCCESS, 1, Backend.OSS), Outcome.IGNORE),
-        (result(success=False), Underway(RenditionState.SUCCESS, 1, Backend.OSS), Outcome.IGNORE),
-        (result(), Underway(RenditionState.FAILED, 1, Backend.OSS), Outcome.IGNORE),
-        (result(success=False), Underway(RenditionState.FAILED, 1, Backend.OSS), Outcome.IGNORE),
+        (result(), Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS), Outcome.CORRECT),
+        (result(success=False), Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS), Outcome.IGNORE),
+        (result(), Rendition(RenditionState.SUCCESS, 1, backend=Backend.OSS), Outcome.IGNORE),
+        (result(success=False), Rendition(RenditionState.SUCCESS, 1, backend=Backend.OSS), Outcome.IGNORE),
+        (result(), Rendition(RenditionState.FAILED, 1, backend=Backend.OSS), Outcome.IGNORE),
+        (result(success=False), Rendition(RenditionState.FAILED, 1, backend=Backend.OSS), Outcome.IGNORE),
     ],
 )
-def test_a_lone_result_follows_its_row(came: TranscodingResult, row: Underway | None, what: Outcome) -> None:
+def test_a_lone_result_follows_its_row(came: TranscodingResult, row: Rendition | None, what: Outcome) -> None:
     assert outcome(came, row) is what
 
 
 def test_a_row_of_the_old_program_knows_no_backend_and_takes_any_failure() -> None:
-    old = Underway(RenditionState.TRANSCODING, 0, None)
+    old = Rendition(RenditionState.TRANSCODING, 0, backend=None)
     assert outcome(result(success=False), old) is Outcome.FALL_BACK
     assert outcome(result(success=False, type=Backend.ECS), old) is Outcome.FAIL
 
 
 def test_a_result_with_another_attempt_than_the_rows_changes_nothing() -> None:
     for attempt in (1, 3):
-        assert outcome(result(type=Backend.ECS, attempt=attempt), Underway(ECS.state, 2, Backend.ECS)) is Outcome.IGNORE
+        assert (
+            outcome(result(type=Backend.ECS, attempt=attempt), Rendition(ECS.state, 2, backend=Backend.ECS))
+            is Outcome.IGNORE
+        )
 
 
 def test_a_failure_of_the_cloud_that_was_given_up_does_not_fail_our_own_attempt() -> None:
@@ -83,7 +86,7 @@ def test_a_late_success_of_the_cloud_is_welcome_while_our_own_attempt_is_under_w
     assert outcome(result(), ECS) is Outcome.SUCCEED
 
 
-def settled(*came: TranscodingResult, row: Underway = OSS, ecs: bool = True) -> list[Outcome]:
+def settled(*came: TranscodingResult, row: Rendition = OSS, ecs: bool = True) -> list[Outcome]:
     return [one.outcome for one in settle(came, {KEY: row}, ecs=ecs)]
 
 
@@ -105,7 +108,7 @@ def test_with_nothing_to_fall_back_to_a_failure_of_the_cloud_is_final() -> None:
 
 
 def test_a_late_success_corrects_a_timed_out_rendition_once() -> None:
-    row = Underway(RenditionState.TIMED_OUT, 1, Backend.OSS)
+    row = Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS)
     assert settled(result(), result(), row=row) == [Outcome.CORRECT, Outcome.IGNORE]
 
 
@@ -114,7 +117,7 @@ batches = st.lists(strategies.results(), max_size=12)
 
 @given(batches, strategies.underway, st.booleans())
 def test_every_result_gets_exactly_one_outcome_in_its_order(
-    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
 ) -> None:
     decided = settle(batch, rows, ecs=ecs)
     assert [one.result for one in decided] == batch
@@ -123,7 +126,7 @@ def test_every_result_gets_exactly_one_outcome_in_its_order(
 
 @given(batches, strategies.underway, st.booleans())
 def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
-    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
 ) -> None:
     decided = settle(batch, rows, ecs=ecs)
     for key in {one.key for one in decided}:
@@ -135,7 +138,7 @@ def test_in_a_batch_a_rendition_falls_back_once_and_is_closed_once(
 
 @given(batches, strategies.underway, st.booleans())
 def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
-    batch: list[TranscodingResult], rows: dict[RenditionKey, Underway], ecs: bool
+    batch: list[TranscodingResult], rows: dict[RenditionKey, Rendition], ecs: bool
 ) -> None:
     after = {
         Outcome.SUCCEED: RenditionState.SUCCESS,
@@ -151,16 +154,21 @@ def test_a_batch_decided_at_once_equals_the_same_results_decided_one_at_a_time(
         if one.key in now:  # what the commit of the step leaves in the database
             row = now[one.key]
             backend = Backend.ECS if one.outcome is Outcome.FALL_BACK else row.backend
-            now[one.key] = Underway(after.get(one.outcome, row.state), row.attempt, backend)
+            now[one.key] = Rendition(after.get(one.outcome, row.state), row.attempt, backend=backend)
     assert settle(batch, rows, ecs=ecs) == singly
 
 
 @given(
     strategies.results(),
     st.none()
-    | st.builds(Underway, st.sampled_from(RenditionState), st.integers(0, 3), st.none() | st.sampled_from(Backend)),
+    | st.builds(
+        Rendition,
+        st.sampled_from(RenditionState),
+        st.integers(0, 3),
+        backend=st.none() | st.sampled_from(Backend),
+    ),
 )
-def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Underway | None) -> None:
+def test_no_outcome_asks_for_a_forbidden_move(came: TranscodingResult, row: Rendition | None) -> None:
     aims = {
         Outcome.SUCCEED: RenditionState.SUCCESS,
         Outcome.CORRECT: RenditionState.SUCCESS,

@@ -218,7 +218,7 @@ def _begin(
         (made,) = renditions.standing(connection, [key])
         return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
     if row is not None and row.state is RenditionState.TRANSCODING:
-        if renditions.underway(connection, [key])[key].backend is not Backend.ECS:
+        if row.backend is not Backend.ECS:
             renditions.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, "taken over from the OSS", now)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt)

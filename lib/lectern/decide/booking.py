@@ -1,6 +1,6 @@
 """What to do with a booking: the table of the design, row for row, and its use on a batch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
@@ -9,7 +9,7 @@ from lectern import errors
 from lectern.decide.attempts import Limits, next_attempt
 from lectern.decide.delivery import is_same
 from lectern.errors import ErrorCode
-from lectern.facts import Attempt, Known, Rendition, RenditionKey, Slot
+from lectern.facts import Attempt, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
 from lectern.states import BookingState, RenditionState
 
@@ -86,7 +86,6 @@ class Again:
     """A booking that came again, and gets the same answer once more; *differs* if its content is another."""
 
     class_id: str
-    known: Known | None
     differs: bool
 
 
@@ -112,9 +111,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Before:
-    """What the database says before a batch: its bookings, the renditions, and the live classes of each stream."""
+    """What the database says before a batch: payloads of bookings, renditions, and the live classes of each stream."""
 
-    known: Mapping[str, Known] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
     renditions: Mapping[RenditionKey, Rendition] = field(default_factory=dict)
     taken: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
 
@@ -128,7 +127,7 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
     for booking in bookings:
         first = now_known.get(booking.class_id)
         if first is not None:
-            result.again.append(Again(booking.class_id, first, not is_same(first.payload, booking)))
+            result.again.append(Again(booking.class_id, not is_same(first, booking)))
             continue
         streams = [now_taken.setdefault(stream, []) for stream in booking.streams]
         verdict, attempt = _overlap(booking, chain.from_iterable(streams), now), None
@@ -141,14 +140,13 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
         if attempt is not None:
             result.attempts.append(attempt)
             now_renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
-        code = verdict.code.number if verdict.code else None
-        now_known[booking.class_id] = Known(verdict.state, booking.payload, code, verdict.message, None)
+        now_known[booking.class_id] = booking.payload
     return result
 
 
 def contenders(
     bookings: Iterable[Booking],
-    known: Mapping[str, Known],
+    known: Container[str],
     renditions: Mapping[RenditionKey, Rendition],
     now: float,
 ) -> list[Booking]:

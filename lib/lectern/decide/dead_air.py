@@ -67,7 +67,11 @@ def warning(found: Samples) -> str:
 
 
 def _black(found: Samples) -> list[Stretch]:
-    return _stretches([(at_s, lightest <= DARK) for at_s, lightest, _ in found.pictures], found.duration_s)
+    times = [at_s for at_s, _, _ in found.pictures]
+    dark = [lightest <= DARK for _, lightest, _ in found.pictures]
+    edges = [at for at in range(1, len(dark)) if dark[at] != dark[at - 1]]
+    shown = pairwise([0, *edges, len(dark)])
+    return [_widened(times, begin, beyond - 1, found.duration_s) for begin, beyond in shown if any(dark[begin:beyond])]
 
 
 def _frozen(found: Samples) -> list[Stretch]:
@@ -90,16 +94,6 @@ def _silent(found: Samples) -> list[Stretch]:
         else:
             stretches.append((second, second + 1.0))
     return stretches
-
-
-def _stretches(seen: Sequence[tuple[float, bool]], duration_s: float) -> list[Stretch]:
-    times = [at_s for at_s, _ in seen]
-    edges = [at for at in range(1, len(seen)) if seen[at][1] != seen[at - 1][1]]
-    return [
-        _widened(times, first, beyond - 1, duration_s)
-        for first, beyond in pairwise([0, *edges, len(seen)])
-        if first < beyond and seen[first][1]
-    ]
 
 
 def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -> Stretch:

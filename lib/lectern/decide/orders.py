@@ -8,7 +8,7 @@ from lectern.decide.attempts import Limits
 from lectern.decide.booking import Before, Verdict, plan
 from lectern.decide.cancels import cancel, without_cancelled
 from lectern.decide.verdicts import Loads, answer_again, proceed
-from lectern.facts import Known, Order, Rendition, RenditionKey, Slot
+from lectern.facts import Order, Rendition, RenditionKey, Slot
 from lectern.messages import Booking, Cancel
 from lectern.states import BookingState
 
@@ -53,9 +53,9 @@ def decide(
         cancel(changes, message)
 
 
-def known(orders: Mapping[str, Order]) -> dict[str, Known]:
-    """What the plan asks about the bookings that are there."""
-    return {id_: Known(o.state, o.booked or o.payload, o.code, o.message, o.streamer) for id_, o in orders.items()}
+def known(orders: Mapping[str, Order]) -> dict[str, str]:
+    """The bookings that are there, each as it was booked."""
+    return {class_id: order.booked or order.payload for class_id, order in orders.items()}
 
 
 def _wait(changes: Changes, order: Order) -> None:

@@ -8,7 +8,7 @@ from lectern.changes import Changes
 from lectern.decide.transcode import Outcome, Overdue, Settled
 from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import ErrorCode
-from lectern.facts import Order, RenditionKey, Underway
+from lectern.facts import Order, Rendition, RenditionKey
 from lectern.states import Backend, RenditionState
 from lectern.stems import stem
 
@@ -36,7 +36,7 @@ class Ahead:
     ecs_deadline: float
 
 
-def apply(changes: Changes, one: Settled, row: Underway | None, waiters: Waiters, ahead: Ahead) -> None:
+def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
     """Do what the table says about one result."""
     backend = one.result.type or (row and row.backend) or "unknown"
     word = "success" if one.result.success else "failed"  # the wire has it in several spellings

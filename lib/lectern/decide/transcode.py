@@ -1,12 +1,12 @@
 """What to do with a transcoding result or a passed deadline: the table of the design, row for row."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
 from lectern.errors import TRANSCODE_TIMED_OUT
-from lectern.facts import RenditionKey, Underway
+from lectern.facts import Rendition, RenditionKey
 from lectern.messages import TranscodingResult
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
@@ -49,7 +49,7 @@ TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Out
 """Read from the top, the first row that fits. Results of an older attempt never come here: see :func:`stale`."""
 
 
-def stale(result: TranscodingResult, row: Underway) -> bool:
+def stale(result: TranscodingResult, row: Rendition) -> bool:
     """Whether *result* is of an older attempt.
 
     Our own results carry their attempt. The cloud's do not: a failure of a backend that is no longer at work
@@ -61,7 +61,7 @@ def stale(result: TranscodingResult, row: Underway) -> bool:
     return given_up and not result.success and row.state is RenditionState.TRANSCODING
 
 
-def outcome(result: TranscodingResult, row: Underway | None) -> Outcome:
+def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
     """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
     if row is not None and stale(result, row):
         return Outcome.IGNORE
@@ -91,12 +91,12 @@ class Settled:
         return stem(*self.key)
 
 
-def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Underway], *, ecs: bool) -> list[Settled]:
+def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Rendition], *, ecs: bool) -> list[Settled]:
     """Decide a batch of results in their order; a result sees what those before it have changed.
 
     Where no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
     """
-    now: dict[RenditionKey, Underway] = dict(rows)
+    now: dict[RenditionKey, Rendition] = dict(rows)
     decided: list[Settled] = []
     for result in results:
         key = (result.record_id, result.video_resolution)
@@ -109,18 +109,18 @@ def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Und
     return decided
 
 
-def _after(row: Underway, what: Outcome) -> Underway:
-    match what:
-        case Outcome.SUCCEED | Outcome.CORRECT:
-            return Underway(RenditionState.SUCCESS, row.attempt, row.backend, row.source_url)
-        case Outcome.FAIL:
-            return Underway(RenditionState.FAILED, row.attempt, row.backend, row.source_url)
-        case Outcome.TIME_OUT:
-            return Underway(RenditionState.TIMED_OUT, row.attempt, row.backend, row.source_url)
-        case Outcome.FALL_BACK:
-            return Underway(RenditionState.TRANSCODING, row.attempt, Backend.ECS, row.source_url)
-        case _:
-            return row
+_STATES = {
+    Outcome.SUCCEED: RenditionState.SUCCESS,
+    Outcome.CORRECT: RenditionState.SUCCESS,
+    Outcome.FAIL: RenditionState.FAILED,
+    Outcome.TIME_OUT: RenditionState.TIMED_OUT,
+}
+
+
+def _after(row: Rendition, what: Outcome) -> Rendition:
+    if what is Outcome.FALL_BACK:
+        return replace(row, state=RenditionState.TRANSCODING, backend=Backend.ECS)
+    return replace(row, state=_STATES.get(what, row.state))
 
 
 class Overdue(StrEnum):

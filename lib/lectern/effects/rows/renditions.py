@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, insert, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows.tables.teacher import videos
-from lectern.facts import Attempt, Rendition, RenditionKey, Underway
+from lectern.facts import Attempt, Rendition, RenditionKey
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
 from lectern.stems import stem
 
@@ -14,39 +14,16 @@ _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None
 
 
 def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
-    """What the booking decision asks about *keys*."""
+    """What the decisions about bookings and results ask about *keys*."""
     columns = (
-        videos.c.record_id,
-        videos.c.resolution,
-        videos.c.status,
-        videos.c.attempt,
-        videos.c.attempts_today,
-        videos.c.attempts_since,
+        *(videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.attempt),
+        *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
     found: dict[RenditionKey, Rendition] = {}
-    for row in connection.execute(select(*columns).where(among(keys))):
-        found[row.record_id, Resolution(row.resolution)] = Rendition(
-            RenditionState.read(row.status), row.attempt, row.attempts_today, row.attempts_since
-        )
+    for record_id, resolution, status, *counts, backend in connection.execute(select(*columns).where(among(keys))):
+        made_by = Backend(backend) if backend else None
+        found[record_id, Resolution(resolution)] = Rendition(RenditionState.read(status), *counts, made_by)
     return found
-
-
-def underway(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Underway]:
-    """What the settling of results asks about *keys*."""
-    columns = (
-        videos.c.record_id,
-        videos.c.resolution,
-        videos.c.status,
-        videos.c.attempt,
-        videos.c.backend,
-        videos.c.source_url,
-    )
-    return {
-        (row.record_id, Resolution(row.resolution)): Underway(
-            RenditionState.read(row.status), row.attempt, Backend(row.backend) if row.backend else None, row.source_url
-        )
-        for row in connection.execute(select(*columns).where(among(keys)))
-    }
 
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
