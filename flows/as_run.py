@@ -5,15 +5,15 @@ import json
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from html import escape
-from typing import Any, TextIO
+from typing import TextIO
 
 from sqlalchemy import Connection
 
 from lectern import words
 from lectern.decide import report as decide
-from lectern.decide.report import NAMES, Line, Planned, Report
+from lectern.decide.report import NAMES, Line, Report
 from lectern.effects.rows import reporting
-from lectern.states import BookingState
+from lectern.effects.rows.timetable import Span
 
 TIMES = ("start", "end", "began", "ended")
 
@@ -28,22 +28,9 @@ class Format(StrEnum):
 
 def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
     """The report of the classes that begin in a time (epoch seconds)."""
-    booked = (_planned(row) for row in reporting.booked(connection, since, until, institution))
-    sent = reporting.parts(connection, since, until, institution)
-    return decide.report(booked, sent, reporting.transcoding_s(connection, since, until, institution))
-
-
-def _planned(row: dict[str, Any]) -> Planned:
-    return Planned(
-        row["class_id"],
-        row["institution"],
-        row["stem"],
-        row["streamer"] or "",
-        row["start_time"],
-        row["end_time"],
-        BookingState(row["state"]),
-        row["message"] or "",
-    )
+    span = Span(since, until, institution)
+    booked, sent = reporting.booked(connection, span), reporting.parts(connection, span)
+    return decide.report(booked, sent, reporting.transcoding_s(connection, span))
 
 
 def write(found: Report, form: Format, sink: TextIO, title: str) -> None:

@@ -1,6 +1,7 @@
 """What the databases say, as values: effects read them, decisions are made of them."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lectern.body import Body
 from lectern.messages import Booking
@@ -174,6 +175,19 @@ class AsRun:
     position_s: float
     sent_s: float
     sent_bytes: int | None = None
+
+
+class Planned(NamedTuple):  # a month has a hundred thousand of them
+    """A class as it was to be, for its report; times are epoch seconds."""
+
+    class_id: str
+    institution: str
+    stem: str
+    streamer: str
+    start: float
+    end: float
+    state: BookingState
+    why: str
 
 
 @dataclass(frozen=True)

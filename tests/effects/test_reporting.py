@@ -15,11 +15,11 @@ from sqlalchemy import Connection, Engine
 from flows import as_run as cli
 from flows.as_run import Format
 from lectern.decide.broadcast import as_run
-from lectern.decide.report import NAMES, Planned, line
+from lectern.decide.report import NAMES, line
 from lectern.effects.rows import as_run as sent
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import AsRun, Order
+from lectern.facts import AsRun, Order, Planned
 from lectern.playout.as_run import AsRun as Sending
 from lectern.states import BookingState
 from tests import strategies

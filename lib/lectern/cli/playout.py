@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lectern import words
 from lectern.cli.terms import Json, say
 from lectern.errors import LecternError
 from lectern.playout import child, client
@@ -67,7 +68,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
     found = asyncio.run(_upgraded(context.obj))
     taken = found["worker"]["taken_over"]
-    kept, gap_s = f"{_counted(taken['kept'], 'session')} went on of {taken['sessions']}", f"{taken['gap_s']:.2f} s"
+    kept, gap_s = f"{words.counted(taken['kept'], 'session')} went on of {taken['sessions']}", f"{taken['gap_s']:.2f} s"
     line = f"Release {found['release']} is on air: {kept}; the longest gap was {gap_s}."
     say(as_json, {"release": found["release"], "taken_over": taken}, [line])
 
@@ -102,12 +103,12 @@ async def _upgraded(path: Path) -> dict[str, Any]:
 def _lines(found: dict[str, Any]) -> list[str]:
     worker, left_s = found["worker"], found["lease_until"] - found["boot_now"]
     lease = f"held for another {left_s:.0f} s" if left_s > 0 else "not held: nothing is sent"
-    on_air = f"{worker['classes_on_air']} of {_counted(len(found['classes']), 'class', 'classes')}"
+    on_air = f"{worker['classes_on_air']} of {words.counted(len(found['classes']), 'class', 'classes')}"
     late = f"up to {worker['lateness_s'] * 1000:.0f} ms late"
     lines = [
         f"Release {found['release']}, worker {found['pid']}, holder {found['holder_pid']}.",
         f"Lease: {lease}.",
-        f"On air: {on_air}; {_counted(worker['reconnects'], 'reconnect')}; {late}.",
+        f"On air: {on_air}; {words.counted(worker['reconnects'], 'reconnect')}; {late}.",
     ]
     if (taken := worker["taken_over"]) is not None:
         lines.append(
@@ -119,7 +120,3 @@ def _lines(found: dict[str, Any]) -> list[str]:
         why = f": {one['why']}" if one["why"] else ""
         lines.append(f"  {one['class_id']}  {one['state'].replace('_', ' ')}{position}{slate}{why}")
     return lines
-
-
-def _counted(number: int, thing: str, things: str | None = None) -> str:
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"

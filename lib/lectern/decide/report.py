@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from lectern.decide.broadcast import MISSING_S
-from lectern.facts import AsRun
+from lectern.facts import AsRun, Planned
 from lectern.states import BookingState
 from lectern.wire import BACKUP
 
@@ -14,19 +14,6 @@ PUNCTUAL_S = 1.0
 
 PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED, BookingState.READY})
 """States of classes that were to be aired: neither refused nor cancelled in time."""
-
-
-class Planned(NamedTuple):  # a month has a hundred thousand of them
-    """A class as it was to be; times are epoch seconds."""
-
-    class_id: str
-    institution: str
-    stem: str
-    streamer: str
-    start: float
-    end: float
-    state: BookingState
-    why: str
 
 
 class Line(NamedTuple):
@@ -131,12 +118,7 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
     missing_s = max(0.0, until - planned.start - sent_s)
     whole = planned.state is BookingState.AIRED and planned.why.startswith("aired whole") and missing_s < MISSING_S
     return Line(
-        planned.class_id,
-        planned.institution,
-        planned.stem,
-        planned.streamer,
-        planned.start,
-        planned.end,
+        *planned[:6],
         None if began is None else round(began, 1),
         None if ended is None else round(ended, 1),
         round(sent_s, 2),

@@ -201,20 +201,16 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
 
 
 def _media_of_json(text: str) -> Media | None:
+    """What ffprobe read, where it can be the description of a recording, or of half of one."""
     try:
         found = json.loads(text)
         duration_s, streams = float(found["format"]["duration"]), found["streams"]
         pictures = [one for one in streams if one["codec_type"] == "video" and not one["disposition"]["attached_pic"]]
         sounds = [one["codec_name"] for one in streams if one["codec_type"] == "audio"]
-        video = (pictures[0]["width"], pictures[0]["height"], pictures[0]["codec_name"]) if pictures else None
+        size = (pictures[0]["width"], pictures[0]["height"]) if pictures else (0, 0)
+        video = pictures[0]["codec_name"] if pictures else None
     except (ValueError, KeyError):
         return None
-    return _media(duration_s, video, sounds[0] if sounds else None)
-
-
-def _media(duration_s: float, video: tuple[int, int, str] | None, audio: str | None) -> Media | None:
-    """What was read, where it can be the description of a recording, or of half of one."""
-    width, height, codec = video or (0, 0, None)
-    if duration_s <= 0 or (video and min(width, height) < 1) or not (video or audio):
+    if duration_s <= 0 or (pictures and min(size) < 1) or not (pictures or sounds):
         return None
-    return Media(width, height, duration_s, codec, audio)
+    return Media(*size, duration_s, video, sounds[0] if sounds else None)

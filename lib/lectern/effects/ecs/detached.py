@@ -13,7 +13,7 @@ LEFT_MINUTES = 10
 
 _QUICK_S = 60.0
 _OUTLIVES_US_S = 60
-_NO_ROOM = "No space left on device"
+NO_ROOM = "No space left on device"
 _GONE = 3
 _OUTPUT, _ENDED = "lectern-output", "lectern-ended"
 _ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077'
@@ -121,7 +121,7 @@ async def _quick(connection: ssh.Connection, what: str, script: str, *arguments:
     if finished.returncode == 0:
         return finished.output
     found = f"{connection.host}: {what} failed ({finished.returncode}): {finished.last_words or 'no word'}"
-    if _NO_ROOM in finished.errors:
+    if NO_ROOM in finished.errors:
         raise FallBack(found, NO_ECS_ROOM)
     raise CallAPerson(found)
 

@@ -74,9 +74,8 @@ class Source:
         # By an address of IPv4, which every host can connect to; this one need not have the other kind.
         options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
-        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file, self._wget]
-        argv += ["--no-config", "--no-proxy", "--no-netrc", "-c", "--tries=1", "--timeout=30", "--no-verbose"]
-        argv += ["--max-redirect=0", *options, "-O", file, "--input-file=-"]
+        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
+        argv += wget.argv(self._wget, file, options=options)
         ended = await self._steps.run(Step(f"fetch-{mark}-{number}", argv, line))
         assert ended.exit_code is not None  # the step has raised
         if ended.exit_code in MISSING:

@@ -16,7 +16,6 @@ from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBa
 T = TypeVar("T")
 
 _NONE_LEFT_BYTES = 1024**2
-_NO_ROOM = "No space left on device"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Steps:
         except process.TimedOut as error:
             raise Refuse(f"{over}; it said last: {error.last_words or 'nothing'}", TRANSCODE_TIMED_OUT) from error
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
-        if ended.exit_code != 0 and (_NO_ROOM in ended.errors or is_full):
+        if ended.exit_code != 0 and (detached.NO_ROOM in ended.errors or is_full):
             raise FallBack(f"{what} ended with {ended.exit_code}: {ended.last_words}; its disk is full", NO_ECS_ROOM)
         if ended.exit_code is None:
             raise TryAgain(f"{what} was ended from outside")

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from lectern.effects import process
+from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.shown import shown
@@ -78,7 +79,7 @@ async def download(
     too_large = Refuse(
         f"{shown(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
     )
-    if _size_bytes(part) > limit_bytes:
+    if store.size_bytes(part) > limit_bytes:
         raise too_large
 
     async def told() -> bytes:
@@ -102,7 +103,7 @@ async def download(
     if finished.returncode == -signal.SIGXFSZ:
         raise too_large
     judge(finished, url)
-    on_progress(_size_bytes(part))
+    on_progress(store.size_bytes(part))
 
 
 def judge(finished: process.Finished, url: str) -> None:
@@ -125,11 +126,4 @@ def judge(finished: process.Finished, url: str) -> None:
 async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
-        on_progress(_size_bytes(part))
-
-
-def _size_bytes(part: Path) -> int:
-    try:
-        return part.stat().st_size
-    except FileNotFoundError:
-        return 0
+        on_progress(store.size_bytes(part))

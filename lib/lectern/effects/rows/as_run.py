@@ -3,9 +3,10 @@
 A streamer keeps what its playout tells, a teacher what its streamers report.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Select, Table, delete, insert, select
 
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
@@ -32,9 +33,9 @@ def of_class(connection: Connection, class_id: str) -> list[AsRun]:
     return _read(connection, at_streamer.as_runs, [class_id]).get(class_id, [])
 
 
-def of_classes(connection: Connection, class_ids: Iterable[str]) -> dict[str, list[AsRun]]:
+def of_classes(connection: Connection, class_ids: Sequence[str] | Select[Any]) -> dict[str, list[AsRun]]:
     """What the streamers reported of classes, each in time order; a class of which nothing was sent is left out."""
-    return _read(connection, at_teacher.as_runs, list(class_ids))
+    return _read(connection, at_teacher.as_runs, class_ids)
 
 
 def _keep(connection: Connection, table: Table, whose: dict[str, str], parts: Sequence[AsRun]) -> None:
@@ -45,7 +46,7 @@ def _keep(connection: Connection, table: Table, whose: dict[str, str], parts: Se
     connection.execute(insert(table), [{**whose, **vars(one)} for one in parts[-MOST:]])
 
 
-def _read(connection: Connection, table: Table, class_ids: Sequence[str]) -> dict[str, list[AsRun]]:
+def _read(connection: Connection, table: Table, class_ids: Sequence[str] | Select[Any]) -> dict[str, list[AsRun]]:
     found: dict[str, list[AsRun]] = {}
     columns = [table.c[name] for name in _PART]
     wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))

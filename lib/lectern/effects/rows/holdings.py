@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 from lectern import words
 from lectern.effects.files import scan, store
 from lectern.effects.rows import cache
+from lectern.effects.rows import differences as disagreements
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.facts import Idle
@@ -37,7 +38,8 @@ def evict(engine: Engine, root: Path, stem: str) -> int:
         if row is None or row.state is not FileState.READY:
             raise Misuse(f"{stem}: is not in the cache. See: lectern cache ls")
         if row.num_cite > 0:
-            raise Misuse(f"{stem}: {_need(row.num_cite)}. Cancel them first, or wait for their end.")
+            needed = words.counted(row.num_cite, "class needs", "classes need")
+            raise Misuse(f"{stem}: {needed} it. Cancel them first, or wait for their end.")
         cache.mark_evicting(connection, root, [Idle(stem, row.size_bytes)])
     store.remove(store.rendition_path(root, stem))
     with transaction(engine) as connection:
@@ -46,14 +48,6 @@ def evict(engine: Engine, root: Path, stem: str) -> int:
 
 
 def differences(connection: Connection, root: Path) -> list[str]:
-    """What the disk and the database disagree about, in words."""
-    found = scan.scan(root)
-    there = {one.stem for one in found if one.kind == "rendition"}
-    ready = {one.stem for one in cache.everything(connection) if one.state is FileState.READY}
-    strange = [f"{one.path}: no row knows it" for one in found if one.kind == "unknown"]
-    strange += [f"{stem}: no row knows its file" for stem in sorted(str(one) for one in there - ready)]
-    return strange + [f"{stem}: its file is missing" for stem in sorted(ready - there)]
-
-
-def _need(number: int) -> str:
-    return "1 class needs it" if number == 1 else f"{number:,} classes need it"
+    """What the disk and the database disagree about, in words: what the next start of the streamer mends."""
+    found, rows = disagreements.doubtful(connection, scan.scan(root))
+    return [one.words() for one in disagreements.differences(found, rows)]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.effects.rows import newer
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
+from lectern.effects.rows.tables.look import read_only as read_only  # noqa: PLC0414 (asked for here, too)
 from lectern.effects.rows.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.effects.rows.tables.teacher import TeacherTable
@@ -154,18 +154,6 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
         if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
             raise
         return read_only(file, "rw")
-
-
-def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
-    """A connection that changes no row; in *mode* ``rw`` it may take back what a killed writer left half done."""
-    connection = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
 
 
 def _refuse_damage(engine: Engine) -> None:

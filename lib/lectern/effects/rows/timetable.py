@@ -81,16 +81,17 @@ class Span:
 
 def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> list[Found]:
     """The classes of *span*, by their start."""
-    return _found(connection, _selected(_begin(span)).limit(limit).offset(offset))
+    return _found(connection, _selected(begins_in(span)).limit(limit).offset(offset))
 
 
 def outcomes(connection: Connection, span: Span) -> Mapping[str, int]:
     """The number of classes of *span* in each state."""
-    counted = select(orders.c.state, func.count()).where(_begin(span)).group_by(orders.c.state)
+    counted = select(orders.c.state, func.count()).where(begins_in(span)).group_by(orders.c.state)
     return {str(state): int(number) for state, number in connection.execute(counted)}
 
 
-def _begin(span: Span) -> ColumnElement[bool]:
+def begins_in(span: Span) -> ColumnElement[bool]:
+    """The classes of *span*."""
     begins = (orders.c.start_time >= span.since) & (orders.c.start_time < span.until) & IS_CLASS
     return begins if span.institution is None else begins & (orders.c.institution_id == span.institution)
 

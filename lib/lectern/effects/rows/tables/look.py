@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -29,27 +30,23 @@ def open_to_look(url: str, role: str) -> Engine:
 
 def _connected(file: Path) -> sqlite3.Connection:
     """A connection that changes nothing; with the right to write, it also takes its side files away at its end."""
-    error: sqlite3.Error | None = None
-    for mode in ("rw", "ro"):
-        opened = None
-        try:
-            opened = sqlite3.connect(
-                f"{file.as_uri()}?mode={mode}",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            opened.execute("PRAGMA query_only = ON")
-            opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as refused:
-            if opened is not None:
-                opened.close()
-            error = refused
-        else:
-            return opened
-    assert error is not None  # neither of the two modes was let in
-    raise error
+    try:
+        return read_only(file, "rw")
+    except sqlite3.Error:
+        return read_only(file, "ro")
+
+
+def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """A connection that changes no row; in *mode* ``rw`` it may take back what a killed writer left half done."""
+    url = f"{file.as_uri()}?mode={mode}"
+    connection = sqlite3.connect(url, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
