@@ -178,8 +178,7 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
                 await _make_deployment(settings, flow)  # it keeps its id
                 log.info("deployment %s: was of %s, made anew", name, there.version)
         except ObjectNotFound as error:
-            role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
-            raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {role}") from error
+            raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {settings.role}") from error
         except AWAY as error:
             raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
         found[key] = there.id

@@ -70,19 +70,17 @@ class Health:
         wrong = await self._wrong()
         body = {
             "version": __version__,
-            "role": "teacher" if isinstance(self._settings, TeacherSettings) else "streamer",
+            "role": self._settings.role,
             "name": self._settings.name,
             "ready": not wrong,
             "wrong": wrong,
             "since": self._since,
             **self._lease(),
         }
-        if self._host is not None and isinstance(self._settings, StreamerSettings):
-            body["lease"] = self._host.playout.held()
         return JSONResponse(body, 503 if wrong else 200)
 
     def _lease(self) -> dict[str, object]:
-        """Of a streamer: whether it hears the control host, for other streamers that do not hear it.
+        """Of a streamer: its lease, and whether it hears the control host, for other streamers that do not hear it.
 
         If this one does not hear it either, the others keep their classes for a while; so it notes when it said so.
         """
@@ -91,7 +89,8 @@ class Health:
             return {}
         if not host.hears:
             host.blind_at = boot_now()
-        return {"hears": host.hears, "lease_left_s": round(max(host.playout.until - boot_now(), 0.0), 1)}
+        left_s = round(max(host.playout.until - boot_now(), 0.0), 1)
+        return {"hears": host.hears, "lease_left_s": left_s, "lease": host.playout.held()}
 
     async def _wrong(self) -> list[str]:
         if self._ending is not None:
@@ -164,12 +163,11 @@ class Metrics:
             return None
 
     def _text(self, connection: Connection, settings: Settings) -> bytes:
-        role: metrics.Role = "streamer" if isinstance(settings, StreamerSettings) else "teacher"
-        ages_s = backups.ages_s(settings.backup_dir, f"{role}-{settings.name}", time.time())
+        ages_s = backups.ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
         bound = metrics.NO_BOUND
         if isinstance(settings, StreamerSettings):
             bound = Usage(settings.max_bytes, settings.max_video_num)
-        return metrics.exposition(role, settings.name, connection, bound, ages_s)
+        return metrics.exposition(settings.role, settings.name, connection, bound, ages_s)
 
 
 @asynccontextmanager

@@ -142,7 +142,7 @@ class Resident:
         if isinstance(self.settings, TeacherSettings):
             ecs.check(self.settings)
         engine = open_database(self.settings.database_url)
-        await asyncio.to_thread(schema.check, engine, "teacher" if teaching else "streamer")
+        await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())
         run_log.set_up()

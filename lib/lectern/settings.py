@@ -3,14 +3,15 @@
 import math
 import socket
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
 from lectern import urls
 from lectern.errors import Misuse
-from lectern.shared_settings import Common, a_name
+from lectern.shared_settings import Common
+from lectern.states import Role
 
 GIBIBYTE = 1024**3
 _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
@@ -34,6 +35,7 @@ def _teacher_queue(given: dict[str, Any]) -> str:
 class TeacherSettings(Common):
     """The control host."""
 
+    role: ClassVar[Role] = "teacher"
     teacher_database_url: SecretStr = SecretStr("sqlite:///teacher.db")  # can hold a password
     teacher_name: str = Field(default_factory=_teacher_name)
     teacher_queue: str = Field(default_factory=_teacher_queue)
@@ -90,22 +92,12 @@ class TeacherSettings(Common):
             raise ValueError("must have no user and no password: the platform fetches recordings by it")
         return url
 
-    @field_validator("teacher_name", "teacher_queue")
-    @classmethod
-    def _nameable(cls, name: str) -> str:
-        return a_name(name)
-
     def refuse_half_ecs(self) -> None:
         """Raise Misuse if ECS hosts are named, and what they need is not."""
         needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
         missing = [name.upper() for name in needed if not getattr(self, name)]
         if self.ecs_hosts and missing:
             raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
-
-    @property
-    def name(self) -> str:
-        """The host's name."""
-        return self.teacher_name
 
     @property
     def queue(self) -> str:
@@ -122,15 +114,11 @@ class TeacherSettings(Common):
         """Where it answers over HTTP; empty for nowhere."""
         return self.api_bind
 
-    @property
-    def database_url(self) -> str:
-        """SQLAlchemy URL."""
-        return self.teacher_database_url.get_secret_value()
-
 
 class StreamerSettings(Common):
     """A push host; the documented names stay."""
 
+    role: ClassVar[Role] = "streamer"
     streamer_name: str = Field(default_factory=socket.gethostname)
     streamer_database_url: SecretStr = SecretStr("sqlite:///task_list.db")
     video_root: Path = Path("/home/video")
@@ -153,35 +141,10 @@ class StreamerSettings(Common):
     health_bind: str = "127.0.0.1:8801"
     health_address: str = ""  # where other streamers reach it; empty: found out
 
-    @field_validator("streamer_name")
-    @classmethod
-    def _nameable(cls, name: str) -> str:
-        return a_name(name)
-
-    @property
-    def name(self) -> str:
-        """The host's name: its stream."""
-        return self.streamer_name
-
-    @property
-    def queue(self) -> str:
-        """Its work queue in Prefect."""
-        return self.streamer_name
-
-    @property
-    def shared(self) -> bool:
-        """Whether others may be at work on the same rows: never."""
-        return False
-
     @property
     def bind(self) -> str:
         """Where it answers over HTTP; empty for nowhere."""
         return self.health_bind
-
-    @property
-    def database_url(self) -> str:
-        """SQLAlchemy URL."""
-        return self.streamer_database_url.get_secret_value()
 
     @property
     def playout_socket_path(self) -> Path:

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -11,17 +11,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from lectern.errors import Misuse
 from lectern.old_config import OldConfig
 from lectern.places import Places
-from lectern.wire import is_name
+from lectern.states import Role
+from lectern.wire import a_name
 
 BACKUP_DIR = Path("/var/backups/lectern")
 """Where `lectern backup` writes, if nobody says otherwise."""
-
-
-def a_name(name: str) -> str:
-    """Check a name; raises ValueError."""
-    if not is_name(name):
-        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-    return name
 
 
 def own_file() -> Path:
@@ -39,6 +33,7 @@ class Common(BaseSettings):
     """What both roles need."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    role: ClassVar[Role]
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     prefect_api_url: str = "http://127.0.0.1:4200/api"
@@ -84,6 +79,11 @@ class Common(BaseSettings):
     backup_dir: Path = BACKUP_DIR
     http_timeout_s: float = Field(10, gt=0)
 
+    @field_validator("teacher_name", "teacher_queue", "streamer_name", check_fields=False)
+    @classmethod
+    def _nameable(cls, name: str) -> str:
+        return a_name(name)
+
     @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
     @classmethod
     def _places(cls, text: str, info: ValidationInfo) -> str:
@@ -97,6 +97,27 @@ class Common(BaseSettings):
         if bind and not (host and port.isdecimal() and int(port) <= 65535):
             raise ValueError("must be host:port, or empty for none")
         return bind
+
+    @property
+    def name(self) -> str:
+        """The host's name; a streamer's is that of its stream, too."""
+        return str(getattr(self, f"{self.role}_name"))
+
+    @property
+    def queue(self) -> str:
+        """Its work queue in Prefect."""
+        return self.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may be at work on the same rows."""
+        return False
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL."""
+        url: SecretStr = getattr(self, f"{self.role}_database_url")
+        return url.get_secret_value()
 
     @classmethod
     def settings_customise_sources(

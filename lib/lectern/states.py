@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from lectern.errors import ForbiddenMove
+
+Role = Literal["teacher", "streamer"]
+"""What a host is."""
 
 
 class Resolution(StrEnum):

@@ -36,7 +36,8 @@ def is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < COUNT_BOUND
 
 
-def _name(text: str) -> str:
+def a_name(text: str) -> str:
+    """*text*, or ValueError where it may be no name."""
     if not is_name(text):
         raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     return text
@@ -59,7 +60,7 @@ def class_of(airing_id: str) -> str:
 
 
 def _airing(text: str) -> str:
-    _name(class_of(text))
+    a_name(class_of(text))
     return text
 
 
@@ -128,7 +129,7 @@ def _pattern(regex: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({regex})$"})
 
 
-Name = Annotated[str, AfterValidator(_name), _pattern(NAME.pattern)]
+Name = Annotated[str, AfterValidator(a_name), _pattern(NAME.pattern)]
 AiringName = Annotated[str, AfterValidator(_airing)]
 """A class_id, or the id of its second airing, or of a revision of either."""
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]

@@ -19,7 +19,7 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import LecternError
 from lectern.playout import client as playout
-from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings
 from lectern.shared_settings import Common
 from lectern.shown import shown
 
@@ -49,11 +49,10 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
 
 def of_database(settings: Settings) -> Finding:
     """Whether the database is there, sound, and as far as this release."""
-    role: schema.Role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
     try:
-        schema.check(open_database(settings.database_url), role)
+        schema.check(open_database(settings.database_url), settings.role)
     except LecternError as error:
-        return Finding("database", is_well=False, said=error.message, to_type=f"lectern init {role}")
+        return Finding("database", is_well=False, said=error.message, to_type=f"lectern init {settings.role}")
     return Finding("database", is_well=True, said=f"{_where(settings.database_url)} is as this release needs it")
 
 
@@ -99,8 +98,7 @@ def of_prefect(settings: Common) -> Finding:
 
 def of_process(settings: Settings) -> Finding:
     """Whether this host's resident process runs and is well."""
-    role = "teacher" if isinstance(settings, TeacherSettings) else "streamer"
-    to_type = f"supervisorctl status; supervisorctl start lectern-{role}"
+    to_type = f"supervisorctl status; supervisorctl start lectern-{settings.role}"
     if not settings.bind or settings.bind.endswith(":0"):
         return Finding("process", is_well=True, said="answers nowhere, by its settings: it was not asked")
     try:
