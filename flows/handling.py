@@ -21,7 +21,7 @@ from lectern.effects.rows.changes import write
 from lectern.errors import Malformed
 from lectern.facts import Kept
 from lectern.messages import Message
-from lectern.runs.handled import FAILED
+from lectern.runs.handled import FAILED, summary
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.streamer_changes import StreamerChanges
 
@@ -132,6 +132,13 @@ def table(found: Apart[Came[M], C]) -> list[dict[str, object]]:
     return rows + [
         {**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed
     ]
+
+
+async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> State[None]:
+    """The end of a run: what became of each of the *came* messages, in a table described by *said*, and its state."""
+    rows = table(found)
+    await show.table(f"{key}-batch", rows, said)
+    return found.state(summary(rows), came)
 
 
 async def printed(key: str, some: Sequence[C], *more: str) -> State[None]:

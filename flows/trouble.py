@@ -39,17 +39,17 @@ async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, 
 
     *lasts*: it has failed for long, so that what Redis refuses is alarmed, too.
     """
-    first = _first(error)
+    cause = first(error)
     if disk.takes_nothing(error):
-        await _disk(host, what, _said(first))
-    elif isinstance(first, PASSING):
-        log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(first))
-        if lasts and isinstance(first, LASTING):
-            await alarm(host, what, _said(first))
+        await _disk(host, what, _said(cause))
+    elif isinstance(cause, PASSING):
+        log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(cause))
+        if lasts and isinstance(cause, LASTING):
+            await alarm(host, what, _said(cause))
     else:
-        trace = None if isinstance(first, LecternError) else error
-        log.error("%s: does not get on: %s; it is tried again", what, words(first), exc_info=trace)
-        await alarm(host, what, words(first))
+        trace = None if isinstance(cause, LecternError) else error
+        log.error("%s: does not get on: %s; it is tried again", what, words(cause), exc_info=trace)
+        await alarm(host, what, words(cause))
 
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
@@ -110,7 +110,8 @@ def _said(error: BaseException) -> str:
     return str(error.orig if isinstance(error, DBAPIError) else error) or repr(error)
 
 
-def _first(error: BaseException) -> BaseException:
+def first(error: BaseException) -> BaseException:
+    """The first error of a group, or the error itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

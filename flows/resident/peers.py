@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows.host import Teacher, log
+from flows.host import Host, Teacher, log
 from flows.resident import orphans
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
@@ -32,6 +33,11 @@ ASKED_S = 5.0
 
 AGAIN_S = 30.0
 """Seconds between two looks at a dead teacher's claims: if it only stood still, it may have claimed more since."""
+
+
+async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
+    """Whether this host has a *duty* for the next *lease_s*: of teachers that share the rows, one has it."""
+    return not host.settings.shared or await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
 
 
 class Peers:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from flows import once
 from flows.host import Host
 from flows.resident.handler import Handler
+from flows.resident.peers import is_ours
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
 from lectern.effects.rows import outbox, peers, transcodings
@@ -26,16 +27,8 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
 
 async def sweep(host: Host[Any], handler: Handler) -> None:
     """Sweep now, if anything is to be done and no other teacher that shares the rows does it."""
-    if await due(host) and await _is_ours(host):
+    if await due(host) and await is_ours(host, peers.SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
-
-
-async def _is_ours(host: Host[Any]) -> bool:
-    """Whether this teacher sweeps for those that share its rows; each looks, and one does it."""
-    if not host.settings.shared:
-        return True
-    lease_s = 2 * host.settings.sweep_interval_s
-    return await host.commit(peers.take, peers.SWEEPING, host.settings.name, lease_s, time.time())
 
 
 async def _until(host: Host[Any]) -> float:

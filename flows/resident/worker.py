@@ -117,7 +117,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
             well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
         except* (TryAgain, *AWAY) as group:
-            now, why, host.prefect_away = time.monotonic(), repr(_first(group)), True
+            now, why, host.prefect_away = time.monotonic(), repr(trouble.first(group)), True
             if now - began > STEADY_S:
                 tries, well_at = 0, now
             log.warning("prefect: away: %s", why)
@@ -156,9 +156,3 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
             await runs.alone.show()
         else:
             raise TryAgain("the deployments were deleted or made anew; their ids are read anew")
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

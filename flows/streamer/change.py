@@ -7,8 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import Came, handled, printed, read, table
+from flows.handling import Came, ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer.lessons import AHEAD_S
 from flows.tell import tell
@@ -17,7 +16,6 @@ from lectern.decide import amending as decide
 from lectern.effects.rows import airings, inbox
 from lectern.errors import TryAgain
 from lectern.facts import Airing
-from lectern.runs.handled import summary
 from lectern.streamer_changes import StreamerChanges
 
 OTHER_TIME = "the class was changed, and begins at another time"
@@ -36,9 +34,7 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     host.unplanned.set()
     host.playout.wanted.set()
     await tell(host)
-    rows = table(found)
-    await show.table("amend-batch", rows, "What became of each class")
-    return found.state(summary(rows), len(ids))
+    return await ended("amend", found, "What became of each class", len(ids))
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:

@@ -128,7 +128,8 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         look, plain = await _airable(part)
         if plain != part:  # from here on its size and its sum are not the origin's
             found, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
-            await _make_room(host, row, found.size_bytes)
+            if found.size_bytes > row.size_bytes:
+                await _resize(host, row, found.size_bytes)
         bar.set(100)
     await asyncio.to_thread(_finish, part, plain, final, look)
     return remote, found
@@ -143,13 +144,8 @@ async def _airable(part: Path) -> tuple[Look, Path]:
         raise
 
 
-async def _make_room(host: Streamer, row: Cached, size_bytes: int) -> None:
-    """A plain FLV file may be larger than what came; raises Refuse with 316 if it does not fit."""
-    if size_bytes > row.size_bytes:
-        await _resize(host, row, size_bytes)
-
-
 async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
+    """Make room for what a download is larger, also for a plain FLV file; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
         await changed(host, partial(admission.sized, before=row, size_bytes=size_bytes))
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows import show
 from flows.batch import Apart
-from flows.handling import handled, printed, read, table
+from flows.handling import ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
@@ -22,7 +21,6 @@ from lectern.effects.files import store
 from lectern.effects.rows import cache, inbox
 from lectern.facts import Idle
 from lectern.messages import Alarm, Prepare
-from lectern.runs.handled import summary
 from lectern.streamer_changes import StreamerChanges
 
 
@@ -39,9 +37,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
             found.failed += portion.failed
     if dry_run:
         return await printed("prepare", found.done)
-    rows = table(found)
-    await show.table("prepare-batch", rows, "What became of each class")
-    return found.state(summary(rows), len(ids))
+    return await ended("prepare", found, "What became of each class", len(ids))
 
 
 async def _put_off_moved(host: Streamer, came: list[Asked], *, dry_run: bool) -> list[Asked]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from flows.host import Host, log
 from lectern import urls
@@ -96,10 +96,6 @@ def _addresses(host: str, port: int) -> list[Address]:
 async def _taken_before(host: Host[StreamerSettings]) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.engine not in _before:
-        found = await host.look(_of_classes)
+        found = await host.look(airings.push_urls)
         _before[host.engine] = frozenset(server for url in found if (server := _server(url)) is not None)
     return _before[host.engine]
-
-
-def _of_classes(connection: Connection) -> list[str]:
-    return airings.push_urls(connection)

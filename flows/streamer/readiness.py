@@ -87,8 +87,12 @@ class Readiness:
         looked = [live[class_id] for class_id in due]
         self._reds |= await self._look(looked, lost_files)
         await host.commit(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
-        red = [live[class_id] for class_id in due if self._reds[class_id]]
-        await self._alarm([_Red(one.class_id, one.record_id, self._sentence(one, now)) for one in red], now)
+        red = [
+            _Red(one.class_id, one.record_id, decide.sentence(one.class_id, one.stem, one.start_time - now, why))
+            for one in looked
+            if (why := self._reds[one.class_id])
+        ]
+        await self._alarm(red, now)
         self._done |= due
         for stem, why in lost_files.items():
             try:
@@ -113,9 +117,6 @@ class Readiness:
 
         found = await asyncio.gather(*(look(one) for one in due), return_exceptions=True)
         return {one.class_id: _reds(one, why) for one, why in zip(due, found, strict=True)}
-
-    def _sentence(self, one: Airing, now: float) -> str:
-        return decide.sentence(one.class_id, one.stem, one.start_time - now, self._reds[one.class_id])
 
     async def _tell_unreadable(self, now: float) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
@@ -173,10 +174,6 @@ class Readiness:
         rows = await self._host.look(cache.everything)
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
         await self._board.table(f"cache-{name}", cache_table.lines(rows, bound), f"The cache of {name}")
-
-    def line(self, class_id: str) -> dict[str, object]:
-        """How a class stands: a line of the timetable in the UI."""
-        return self._line(self._live[class_id])
 
     def _line(self, one: Airing) -> dict[str, object]:
         why = self._reds.get(one.class_id)

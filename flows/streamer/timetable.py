@@ -126,8 +126,7 @@ class Cancels:
             if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
-            why = "cancelled in the UI"
-            await ends.close(host, one.class_id, AiringState.CANCELLED, why)
+            await ends.close(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
             await releases.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
@@ -153,20 +152,16 @@ async def cancels(host: Streamer) -> None:
 
 async def plan(host: Streamer) -> None:
     """Give ready classes their runs until cancelled, the next one first."""
-    await keep_up(Plan(host), host, EVERY_S)
-
-
-async def keep_up(plan: Plan, host: Streamer, every_s: float) -> None:
-    """Make runs until cancelled."""
+    planning = Plan(host)
     while True:
         host.rounds.come("plan")
         host.unplanned.clear()
-        pause_s = await plan.step()
+        pause_s = await planning.step()
         if pause_s is not None:
             await asyncio.sleep(pause_s)
             continue
         try:
-            async with asyncio.timeout(every_s):
+            async with asyncio.timeout(EVERY_S):
                 await host.unplanned.wait()
         except TimeoutError:
             continue

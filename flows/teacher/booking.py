@@ -7,8 +7,7 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import Came, DecideAll, handled, printed, read, table
+from flows.handling import Came, DecideAll, ended, handled, printed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
 from flows.teacher.living import living, put_back
@@ -20,7 +19,6 @@ from lectern.decide.attempts import Limits
 from lectern.effects.rows import bookings, cancels, inbox, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Booking, Cancel
-from lectern.runs.handled import summary
 from lectern.states import Backend
 from lectern.wire import BACKUP
 
@@ -41,9 +39,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     if dry_run:
         return await printed("booking", found.done)
     await after(host, found.done)
-    rows = table(found)
-    await show.table("booking-batch", rows, "What became of each booking")
-    return found.state(summary(rows), len(ids))
+    return await ended("booking", found, "What became of each booking", len(ids))
 
 
 def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:

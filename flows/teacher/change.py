@@ -7,8 +7,7 @@ from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import Came, DecideAll, changed, handled, printed, read, table
+from flows.handling import Came, DecideAll, changed, ended, handled, printed, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
 from flows.teacher.living import living, put_back
@@ -21,7 +20,6 @@ from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, inbox, renditions, revisions
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.messages import Booking
-from lectern.runs.handled import summary
 
 
 @flow(name="change", persist_result=False, result_storage=NOWHERE)
@@ -50,9 +48,7 @@ async def change(
     if dry_run:
         return await printed("change", found.done)
     await after(host, found.done)
-    rows = table(found)
-    await show.table("change-batch", rows, "What became of each change")
-    return found.state(summary(rows), len(ids) + len(by_hand))
+    return await ended("change", found, "What became of each change", len(ids) + len(by_hand))
 
 
 def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:

@@ -6,8 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import DecideAll, handled, printed, read, table
+from flows.handling import DecideAll, ended, handled, printed, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.living import living, put_back
 from flows.tell import tell
@@ -18,7 +17,6 @@ from lectern.decide.verdicts import Choice
 from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Report
-from lectern.runs.handled import summary
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
@@ -33,9 +31,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     if dry_run:
         return await printed("report", found.done)
     await tell(host)
-    rows = table(found)
-    await show.table("report-batch", rows, "What the streamers reported")
-    return found.state(summary(rows), len(ids))
+    return await ended("report", found, "What the streamers reported", len(ids))
 
 
 def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:

@@ -7,8 +7,7 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import DecideAll, changed, handled, printed, read, table
+from flows.handling import DecideAll, changed, ended, handled, printed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
@@ -22,7 +21,6 @@ from lectern.effects.rows import bookings, inbox, metrics, renditions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
-from lectern.runs.handled import summary
 from lectern.states import RenditionState
 from lectern.stems import stem
 from lectern.wire import is_name
@@ -45,9 +43,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     if dry_run:
         return await printed("settle", found.done)
     await follow(host, found.done, lists)
-    rows = table(found)
-    await show.table("settle-batch", rows, "What became of each result and its classes")
-    return found.state(summary(rows), len(ids))
+    return await ended("settle", found, "What became of each result and its classes", len(ids))
 
 
 async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:

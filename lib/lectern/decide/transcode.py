@@ -22,7 +22,6 @@ class Row(StrEnum):
     """The rendition's row, where it is not a state."""
 
     NONE = "none"
-    OTHER = "not transcoding"
 
 
 class Outcome(StrEnum):

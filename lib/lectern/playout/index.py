@@ -44,7 +44,6 @@ class Look:
     duration_ms: int
     has_sound: bool
     has_picture: bool
-    largest_tag_bytes: int
     broken_at: int | None
     records: tuple[Record, ...]
 
@@ -120,7 +119,7 @@ class _Scan:
         self._sounds: list[Record] = []
         self._known: set[int] = set()
         self._first: int | None = None
-        self._last = self._largest = 0
+        self._last = 0
         self._unwrap = flv.Unwrap()
 
     def look(self) -> Look:
@@ -134,7 +133,7 @@ class _Scan:
         keys = self._keyframes if has_picture else self._sounds
         records = tuple(sorted([*self._headers, *keys], key=lambda one: one.offset))
         length_ms = self._last - (self._first or 0)
-        return Look(self._size, length_ms, SOUND in self._known, has_picture, self._largest, broken_at, records)
+        return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records)
 
     def _walk(self) -> int | None:
         """Look at each tag; returns where the file is broken, if it is."""
@@ -159,7 +158,6 @@ class _Scan:
         if time < self._last - MAX_STEP_BACK_MS:
             raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
         time_ms = max(0, time - self._first)
-        self._largest = max(self._largest, head.size)
         if fault := flv.codec_fault(kind, body):
             raise NotAirable(fault)
         if flv.is_header(kind, body):
