@@ -147,18 +147,10 @@ class Changes(Decided[TeacherSettings]):
 
     # -- a rendition ---------------------------------------------------------------------------------------------------
 
-    def remake(
-        self,
-        key: RenditionKey,
-        old: RenditionState,
-        new: RenditionState,
-        *,
-        url: str | None = None,
-        reason: str | None = None,
-    ) -> None:
+    def remake(self, made: Remade) -> None:
         """Move a rendition; raises ForbiddenMove where the tables have no such move."""
-        check_move(RENDITION_MOVES, stem(*key), old, new)
-        self.remade.append(Remade(key, old, new, url, reason))
+        check_move(RENDITION_MOVES, stem(*made.key), made.old, made.new)
+        self.remade.append(made)
 
     # -- what is said --------------------------------------------------------------------------------------------------
 

@@ -114,45 +114,8 @@ WORK_FAILED = ErrorCode(507, "a part of a host does not work", Severity.CRITICAL
 OK = 0
 """The code of an answer with result *success*."""
 
-CODES: dict[int, ErrorCode] = {
-    code.number: code
-    for code in (
-        TRANSCODE_TIMED_OUT,
-        TRANSCODE_FAILED,
-        ATTEMPTS_SPENT,
-        NO_TRANSCODER,
-        HOST_ASIDE,
-        NO_ECS_ROOM,
-        UPLOAD_FAILED,
-        HALF_A_RECORDING,
-        DISK_FULL,
-        NO_STREAMER,
-        DOWNLOAD_FAILED,
-        BAD_RECORDING,
-        FORBIDDEN_ORIGIN,
-        AIRING_BROKEN,
-        STREAMER_LOST,
-        NOT_MOVED,
-        NOT_READY_FOR_START,
-        FORBIDDEN_PUSH_HOST,
-        NO_RECORDING,
-        PLAYOUT_AWAY,
-        DEAD_AIR,
-        MALFORMED,
-        NOT_BOOKED,
-        CONFLICT,
-        ENDED,
-        CANCELLED,
-        ORPHANED_WAITER,
-        URL_MISSING,
-        UNKNOWN_RENDITION,
-        STALE_WAITING,
-        DEAD_LETTER,
-        REFUSED_BY_REDIS,
-        NOT_HANDLED,
-        WORK_FAILED,
-    )
-}
+CODES: dict[int, ErrorCode] = {one.number: one for one in list(globals().values()) if isinstance(one, ErrorCode)}
+"""All of them, by their numbers."""
 
 
 class LecternError(Exception):

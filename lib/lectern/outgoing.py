@@ -102,11 +102,3 @@ def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
 def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
     """Why a class that should proceed cannot."""
     return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"
-
-
-def span(seconds: float) -> str:
-    """A length of time in the unit that people would use: ``24 h``, ``90 min``, ``45 s``."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or seconds == size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

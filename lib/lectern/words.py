@@ -33,7 +33,8 @@ def span(seconds: float) -> str:
     minutes, hours, days = whole // 60, whole // 3600, whole // 86400
     if minutes < 120:
         return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"
+    said = f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"
+    return said.removesuffix(" 0 min").removesuffix(" 0 h")
 
 
 def position(seconds: float) -> str:

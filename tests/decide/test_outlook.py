@@ -115,7 +115,7 @@ def test_a_refusal_names_its_cause_its_heading_and_what_the_platform_should_do(c
 
 
 def test_a_ready_class_says_where_and_when_it_is_aired() -> None:
-    assert of_booking(booked(BookingState.READY), None, NOW) == ["streamer1 has 6666_720P. It is aired in 2 h 0 min."]
+    assert of_booking(booked(BookingState.READY), None, NOW) == ["streamer1 has 6666_720P. It is aired in 2 h."]
 
 
 def test_an_answer_that_waits_for_redis_is_named_and_one_that_is_being_sent_is_not() -> None:

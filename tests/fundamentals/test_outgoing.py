@@ -10,14 +10,6 @@ from lectern.messages import OrderResult, Prepare
 from tests import strategies
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(86400, "24 h"), (3600, "1 h"), (5400, "90 min"), (7200, "2 h"), (9000, "2.5 h"), (60, "1 min"), (45, "45 s")],
-)
-def test_a_length_of_time_is_told_in_the_unit_of_people(seconds: float, said: str) -> None:
-    assert outgoing.span(seconds) == said
-
-
 def test_what_a_streamer_is_told_reads_as_if_it_had_been_checked_again() -> None:
     """Its values were checked as the booking came in; unknown fields are passed on, the list of URLs is not."""
     booked = strategies.booking("c-1", teacher_mood="good")

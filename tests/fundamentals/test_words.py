@@ -20,7 +20,15 @@ def _zone() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(-3, "0 s"), (45.9, "45 s"), (720, "12 min"), (11_100, "3 h 5 min"), (187_200, "2 d 4 h")],
+    [
+        (-3, "0 s"),
+        (45.9, "45 s"),
+        (720, "12 min"),
+        (11_100, "3 h 5 min"),
+        (86_400, "24 h"),
+        (187_200, "2 d 4 h"),
+        (259_200, "3 d"),
+    ],
 )
 def test_a_length_of_time_is_said_in_its_unit(seconds: float, said: str) -> None:
     assert words.span(seconds) == said

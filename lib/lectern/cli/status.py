@@ -146,14 +146,14 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 def _on_air(found: Mapping[str, Any]) -> str:
     number, silent = len(found["missing"]), len(found["unknown"])
-    missing = f"; {words.counted(number, 'class', 'classes')} should be on air and {_are(number)} not" if number else ""
+    missing = (
+        f"; {words.counted(number, 'class', 'classes')} should be on air and {'is' if number == 1 else 'are'} not"
+        if number
+        else ""
+    )
     unknown = f"; of {words.counted(silent, 'class', 'classes')} nobody here knows" if silent else ""
     on_air = words.counted(found["on_air"], "class", "classes")
     return f"on air      {on_air}{painted(missing, 'bold red')}{painted(unknown, 'yellow')}"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
 
 
 def _missing(missing: list[dict[str, Any]]) -> list[str]:

@@ -107,7 +107,8 @@ def _on_air(found: Found) -> str:
     sending = found.sending or Sending(on_air=True)
     since = f" since {words.clock(sending.since)}" if sending.since is not None else ""
     place = f", at {words.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
-    cuts = f"; {_times('reconnected', sending.cuts)}" if sending.cuts else ""
+    often = "once" if sending.cuts == 1 else f"{sending.cuts:,} times"
+    cuts = f"; reconnected {often}" if sending.cuts else ""
     what = "the slate is on air" if sending.slate else "on air"
     return f"{what} on {found.host}{since}{place}{cuts}"
 
@@ -126,10 +127,6 @@ def _why_not(found: Found) -> str:
     ):
         return f"{found.host} does not have its recording yet"
     return f"nothing of it was sent yet by {found.host}"
-
-
-def _times(what: str, number: int) -> str:
-    return f"{what} once" if number == 1 else f"{what} {number:,} times"
 
 
 def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:

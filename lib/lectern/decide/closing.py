@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from lectern import errors, outgoing
+from lectern import errors, words
 from lectern.changes import Changes
 from lectern.facts import Order
 from lectern.states import BookingState
@@ -16,7 +16,7 @@ UNENDED_S = 300.0
 
 def warn(changes: Changes, late: Sequence[Order]) -> None:
     """Raise an alarm for each class that has waited for longer than it may."""
-    span = outgoing.span(changes.settings.order_warn_time_out_s)
+    span = words.span(changes.settings.order_warn_time_out_s)
     for order in late:
         said = f"{order.class_id} has waited for {order.stem} for more than {span}"
         changes.alarm(errors.STALE_WAITING, said, order)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from lectern import errors, words
-from lectern.changes import Changes
+from lectern.changes import Changes, Remade
 from lectern.decide.transcode import Outcome, Overdue, Settled
 from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import ErrorCode
@@ -47,7 +47,7 @@ def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiter
         case Outcome.SUCCEED if row is not None:
             succeed(changes, one.key, url, waiters, ahead.loads)
         case Outcome.CORRECT if row is not None:
-            changes.remake(one.key, row.state, RenditionState.SUCCESS, url=url)
+            changes.remake(Remade(one.key, row.state, RenditionState.SUCCESS, url=url))
         case Outcome.FAIL if row is not None:
             give_up(changes, one.key, errors.TRANSCODE_FAILED, why, waiters)
         case Outcome.TIME_OUT if row is not None:
@@ -88,7 +88,7 @@ def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
 
 def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
     """Let every waiting class proceed with *url*: the rendition was made."""
-    changes.remake(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url)
+    changes.remake(Remade(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url))
     proceed(changes, [(order, url) for order in waiters.orders], loads)
     _orphans(changes, key, waiters)
 
@@ -96,7 +96,7 @@ def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loa
 def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, waiters: Waiters) -> None:
     """Refuse every waiting class with *code*, and raise one alarm for all: the rendition will not be made."""
     state = RenditionState.TIMED_OUT if code is errors.TRANSCODE_TIMED_OUT else RenditionState.FAILED
-    changes.remake(key, RenditionState.TRANSCODING, state, reason=why)
+    changes.remake(Remade(key, RenditionState.TRANSCODING, state, reason=why))
     for order in waiters.orders:
         changes.refuse(order, code, why)
     _orphans(changes, key, waiters)

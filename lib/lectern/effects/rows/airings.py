@@ -47,19 +47,10 @@ _BY_ID = selected().where(among(classes.c.class_id))
 
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
+    class_id, stem, state, push_url, start, end, *rest, lost_at = row
+    times = (_seconds(row, start), _seconds(row, end))
     return Airing(
-        row.class_id,
-        row.video_id,
-        AiringState(row.state or AiringState.WAITING),
-        row.push_url,
-        _seconds(row, row.start_time),
-        _seconds(row, row.end_time),
-        row.record_id,
-        row.run_id,
-        row.code,
-        row.message,
-        row.placement,
-        row.lost_at is not None,
+        class_id, stem, AiringState(state or AiringState.WAITING), push_url, *times, *rest, lost_at is not None
     )
 
 

@@ -22,22 +22,11 @@ _UNPINNED = files.c.num_cite == 0
 
 
 def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
-    state = FileState(row.state) if row.state else FileState.READY
-    return Cached(
-        row.id,
-        state,
-        row.num_cite or 0,
-        row.site,
-        row.url,
-        row.size_bytes or 0,
-        row.duration_s,
-        row.update_time or 0.0,
-        row.reason,
-        row.source,
-        None if row.crc64 is None else int(row.crc64),
-        row.mtime,
-        row.run_id,
-    )
+    stem, state, cited, site, url, size_bytes, duration_s, used_at, reason, source, crc64, *rest = row
+    known = FileState(state) if state else FileState.READY
+    its_sum = None if crc64 is None else int(crc64)
+    used = (duration_s, used_at or 0.0, reason, source, its_sum)
+    return Cached(stem, known, cited or 0, site, url, size_bytes or 0, *used, *rest)
 
 
 _BY_STEM = select(*_COLUMNS).where(among(files.c.id))

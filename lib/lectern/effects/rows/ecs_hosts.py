@@ -21,13 +21,8 @@ def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
     )
     jobs = {str(host): int(number) for host, number in connection.execute(working)}
     columns = (ecs_hosts.c.host, ecs_hosts.c.failures, ecs_hosts.c.aside_until)
-    lately = {row.host: row for row in connection.execute(select(*columns).where(ecs_hosts.c.host.in_(names)))}
-    return [
-        EcsHost(name, jobs.get(name, 0), lately[name].failures, lately[name].aside_until)
-        if name in lately
-        else EcsHost(name, jobs.get(name, 0))
-        for name in names
-    ]
+    lately = {name: did for name, *did in connection.execute(select(*columns).where(ecs_hosts.c.host.in_(names)))}
+    return [EcsHost(name, jobs.get(name, 0), *lately.get(name, ())) for name in names]
 
 
 def remember(connection: Connection, host: EcsHost, reason: str | None, now: float) -> None:

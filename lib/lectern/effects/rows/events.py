@@ -34,7 +34,7 @@ def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, 
     events = journal.events
     mine = [events.c.class_id == class_id] if class_id else []
     theirs = events.c.stem.in_(list(stems)) & events.c.class_id.is_(None)
-    wanted = select(*_columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
+    wanted = select(*columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
     return [Past(*row) for row in connection.execute(wanted)]
 
 
@@ -44,10 +44,11 @@ def of_record(connection: Connection, journal: Journal, record: str) -> list[Pas
     mine = events.c.stem == record
     if record.isascii() and record.isdecimal():
         mine |= events.c.stem.startswith(f"{record}_", autoescape=True)
-    latest = select(*_columns(journal)).where(mine).order_by(events.c.id.desc()).limit(MOST)
+    latest = select(*columns(journal)).where(mine).order_by(events.c.id.desc()).limit(MOST)
     return [Past(*row) for row in connection.execute(latest)][::-1]
 
 
-def _columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
+def columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
+    """What a `Past` is made of."""
     events = journal.events
     return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail

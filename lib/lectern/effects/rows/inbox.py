@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
 from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.tables.shared import Journal
@@ -165,17 +165,19 @@ def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str 
 
     Where several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
+    inbox, which = journal.inbox, unshown(journal, limit)
+    if owner is not None:
+        which &= inbox.c.owner == owner
+    wanted = select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries).where(which).order_by(inbox.c.id)
+    return [Kept(*row) for row in connection.execute(wanted)]
+
+
+def unshown(journal: Journal, limit: int) -> ColumnElement[bool]:
+    """The messages that were handled and that no run shows, among the newest *limit*: the table has those of a week."""
     inbox = journal.inbox
     newest = select(inbox.c.id).order_by(inbox.c.id.desc()).limit(limit).subquery()
     since = select(func.min(newest.c.id)).scalar_subquery()
-    wanted = (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(inbox.c.id >= since, inbox.c.state != InboxState.NEW, inbox.c.recorded_at.is_(None))
-        .order_by(inbox.c.id)
-    )
-    if owner is not None:
-        wanted = wanted.where(inbox.c.owner == owner)
-    return [Kept(*row) for row in connection.execute(wanted)]
+    return (inbox.c.id >= since) & (inbox.c.state != InboxState.NEW) & inbox.c.recorded_at.is_(None)
 
 
 def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:

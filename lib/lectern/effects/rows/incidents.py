@@ -202,6 +202,8 @@ def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
     return replace(alarm, classes=alarm.classes[-number:])
 
 
-def names(alarm: OpenAlarm, *, class_id: str, stem: str) -> bool:
-    """Whether *alarm* is about a class or its rendition."""
-    return class_id in alarm.classes or not {class_id, stem}.isdisjoint(_WORDS.split(alarm.message))
+def about(connection: Connection, journal: Journal, host: str, *, class_id: str, stem: str) -> tuple[OpenAlarm, ...]:
+    """The incidents that are not over, and are about a class or its rendition."""
+    found = alarms(connection, journal, host)
+    named = {class_id, stem}
+    return tuple(one for one in found if class_id in one.classes or not named.isdisjoint(_WORDS.split(one.message)))

@@ -1,8 +1,9 @@
 """Teachers that share one database: who is alive, what a dead one had claimed, and who has which single duty."""
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, union, update
+from sqlalchemy import Connection, delete, insert, or_, select, union, update
 
 from lectern.effects.rows import oss_requests
+from lectern.effects.rows.inbox import unshown
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
@@ -33,7 +34,7 @@ def free(connection: Connection, name: str, heir: str) -> int:
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
     found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
-    connection.execute(update(inbox).where(_unshown(), inbox.c.owner == name).values(owner=heir))
+    connection.execute(update(inbox).where(unshown(journal, NEWEST), inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name))
@@ -66,15 +67,7 @@ def claiming(connection: Connection) -> set[str]:
     """Who has claimed messages that are not handled, not shown or not sent, is to ask the OSS, or has a duty."""
     inbox, outbox = journal.inbox, journal.outbox
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
-    showing = select(inbox.c.owner).where(_unshown(), inbox.c.owner.is_not(None))
+    showing = select(inbox.c.owner).where(unshown(journal, NEWEST), inbox.c.owner.is_not(None))
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
     found = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
     return {str(one) for one in found} | oss_requests.owners(connection)
-
-
-def _unshown() -> ColumnElement[bool]:
-    """The messages that were handled and that no run shows, among the newest: their table has those of a week."""
-    inbox = journal.inbox
-    newest = select(inbox.c.id).order_by(inbox.c.id.desc()).limit(NEWEST).subquery()
-    since = select(func.min(newest.c.id)).scalar_subquery()
-    return (inbox.c.id >= since) & (inbox.c.state != InboxState.NEW) & inbox.c.recorded_at.is_(None)

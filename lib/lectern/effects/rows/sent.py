@@ -1,10 +1,10 @@
 """What a streamer's rows say of classes in their time, and of their last check before it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, select
 
+from lectern.effects.rows import events
 from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Airing
 from lectern.states import AiringState
@@ -54,10 +54,7 @@ def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Che
 
 
 def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[Past]:
-    events = journal.events
-    columns: tuple[Any, ...] = (
-        *(events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail),
-    )
-    mine = events.c.class_id.in_(class_ids) & events.c.what.in_(whats)
-    wanted = select(*columns).where(mine).order_by(events.c.id.desc()).limit(_MOST)
+    table = journal.events
+    mine = table.c.class_id.in_(class_ids) & table.c.what.in_(whats)
+    wanted = select(*events.columns(journal)).where(mine).order_by(table.c.id.desc()).limit(_MOST)
     return [Past(*row) for row in connection.execute(wanted)] if class_ids else []

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from pydantic_core import from_json
@@ -16,6 +17,9 @@ from lectern.facts import Airing, Order
 from lectern.shown import shown
 from lectern.states import InboxState
 from lectern.told import Booked, Cited, Found, Making, Past
+
+_KNOWN = attrgetter("class_id", "state", "stem", "start_time", "end_time", "code", "message")
+"""What is told alike of a class at its teacher and on its streamer."""
 
 
 def journal_of(role: Role) -> Journal:
@@ -42,10 +46,9 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
         since = kept_since(connection, "teacher", class_id)
         is_malformed = any(event.what == "malformed" for event in told)
         return Found(class_id, kept_since=since, is_malformed=is_malformed, events=told)
-    known = incidents.alarms(connection, teacher_tables.journal, host)
-    mine = tuple(alarm for alarm in known if incidents.names(alarm, class_id=class_id, stem=one.stem))
+    alarms = incidents.about(connection, teacher_tables.journal, host, class_id=class_id, stem=one.stem)
     parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
-    return Found(class_id, booked(connection, one), making(connection, one), alarms=mine, as_run=parts, events=told)
+    return Found(class_id, booked(connection, one), making(connection, one), alarms=alarms, as_run=parts, events=told)
 
 
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> Found:
@@ -54,8 +57,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
     told = tuple(events_of(connection, "streamer", class_id))
     if one is None:
         return Found(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
-    known = incidents.alarms(connection, streamer_tables.journal, host)
-    mine = tuple(alarm for alarm in known if incidents.names(alarm, class_id=class_id, stem=one.stem))
+    alarms = incidents.about(connection, streamer_tables.journal, host, class_id=class_id, stem=one.stem)
     return Found(
         class_id,
         cited=_cited(connection, one),
@@ -63,7 +65,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
         check=sent.checks(connection, [class_id]).get(class_id),
         dead_air=dead_air.of(connection, [one]).get(class_id, ""),
-        alarms=mine,
+        alarms=alarms,
         as_run=as_run.of_class(connection, class_id),
         events=told,
     )
@@ -78,13 +80,7 @@ def booked(connection: Connection, one: Order) -> Booked:
     source = one.url or said.get("video_url")
     push = said.get("push_url")
     return Booked(
-        one.class_id,
-        one.state,
-        one.stem,
-        one.start_time,
-        one.end_time,
-        one.code,
-        one.message,
+        *_KNOWN(one),
         one.streamer,
         row.answered_at is not None,
         connection.execute(lost).scalar_one_or_none(),
@@ -118,13 +114,7 @@ def _cited(connection: Connection, one: Airing) -> Cited:
     columns = (tasks.c.institution_id, tasks.c.video_url)
     row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()
     return Cited(
-        one.class_id,
-        one.state,
-        one.stem,
-        one.start_time,
-        one.end_time,
-        one.code,
-        one.message,
+        *_KNOWN(one),
         one.lost,
         institution=row.institution_id,
         source=shown(row.video_url) if row.video_url else None,
