@@ -6,10 +6,9 @@ from typing import TypeVar
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.host import Host
-from lectern.settings import StreamerSettings, TeacherSettings
+from flows.host import Streamer, Teacher
 
-S = TypeVar("S", Host[TeacherSettings], Host[StreamerSettings])
+S = TypeVar("S", Teacher, Streamer)
 GRACE_S = 5.0
 """Seconds for which something new is left to the run that began it."""
 

@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, Running
 
 from flows.new_run import NewRun
-from flows.resident.creation import REFUSES, Creation, wanted
+from flows.resident.creation import BULK, REFUSES, Creation, wanted
 from flows.resident.prefect_client import asking
 from lectern.errors import LecternError, TryAgain
 from lectern.runs.pages import clock
@@ -24,9 +24,6 @@ from lectern.shown import masked
 log = logging.getLogger("lectern")
 KEPT = 1000
 """Number of finished works that wait for a run to show them; beyond it, the oldest ones are dropped."""
-
-BULK = 25
-"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
 
 ASK_S, SAY_EVERY_S = 30.0, 60.0
 

@@ -24,6 +24,9 @@ BUSY_TRIES, BUSY_PAUSE_S = 8, 0.05
 CREATE_S = 5.0
 """Seconds after which a Prefect server that has not taken a run counts as away."""
 
+BULK = 25
+"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
+
 HOST = "host:"
 """The prefix of the tag by which a run of a shared queue names the host that executes it."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.host import Host, log
 from flows.resident import groups, questions
+from flows.resident.creation import BULK
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
 from flows.retry import AWAY
@@ -26,9 +27,6 @@ GATHER_S = 0.05
 
 LONG_S = 2.0
 """Seconds after which a batch is shown although it is still at work."""
-
-BULK = 25
-"""Number of runs that are created in one request: a server on SQLite blocks all other writers meanwhile."""
 
 KEPT = 1000
 """Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""

@@ -8,13 +8,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 
-from flows.host import Host, log
+from flows.host import Streamer, log
 from lectern import urls
 from lectern.effects.files import lookup
 from lectern.effects.rows import airings
 from lectern.errors import TryAgain
 from lectern.places import PUBLIC, Address, Places
-from lectern.settings import StreamerSettings
 
 SETTING = "ALLOWED_PUSH_HOSTS"
 LOOK_UP_S = 1.0
@@ -33,13 +32,13 @@ _before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
 _told: set[Server] = set()
 
 
-async def allowed(host: Host[StreamerSettings]) -> Places:
+async def allowed(host: Streamer) -> Places:
     """What the setting lists. Where it lists nothing, servers that classes were pushed to before stay allowed."""
     listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
     return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
 
 
-async def forbidden(host: Host[StreamerSettings], push_urls: Collection[str]) -> dict[str, str]:
+async def forbidden(host: Streamer, push_urls: Collection[str]) -> dict[str, str]:
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
     servers = {url: _server(url) for url in push_urls}
@@ -57,7 +56,7 @@ async def forbidden(host: Host[StreamerSettings], push_urls: Collection[str]) ->
     }
 
 
-def _with(host: Host[StreamerSettings], server: Server) -> str:
+def _with(host: Streamer, server: Server) -> str:
     return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
 
 
@@ -93,7 +92,7 @@ def _addresses(host: str, port: int) -> list[Address]:
         return []
 
 
-async def _taken_before(host: Host[StreamerSettings]) -> frozenset[Server]:
+async def _taken_before(host: Streamer) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.engine not in _before:
         found = await host.look(airings.push_urls)

@@ -6,13 +6,12 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Host, log
+from flows.host import Streamer, log
 from lectern.decide import control_lost
 from lectern.decide.control_lost import Peer, Peers, Verdict, Word
 from lectern.effects import health
 from lectern.effects.rows import leases
 from lectern.errors import TryAgain
-from lectern.settings import StreamerSettings
 
 ASK_S = 4.0
 """Seconds after which a Prefect that does not answer is away; fewer if the lease is short, to ask again in time."""
@@ -28,7 +27,7 @@ class Witnesses:
     knows, and this one asks all of them, also after its restart.
     """
 
-    def __init__(self, host: Host[StreamerSettings]) -> None:
+    def __init__(self, host: Streamer) -> None:
         self._host = host
         self._known: dict[str, str] | None = None  # whom to ask: name and address; None until a beat has told
         self._say: list[str] | None = None  # the names that the next beat says

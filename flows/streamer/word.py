@@ -8,7 +8,7 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from flows.host import Host
+from flows.host import Streamer
 from flows.playout import NotTaken
 from lectern.decide import day
 from lectern.decide import sending as decide
@@ -30,7 +30,7 @@ DEAD_AIR = 200
 """Number of its classes whose dead air it says, those that begin first."""
 
 
-async def say(host: Host[StreamerSettings]) -> None:
+async def say(host: Streamer) -> None:
     """Send this streamer's status at each heartbeat, until cancelled."""
     settings = host.settings
     coming: Mapping[str, Sequence[float]] = {}
@@ -46,7 +46,7 @@ async def say(host: Host[StreamerSettings]) -> None:
         await asyncio.sleep(settings.heartbeat_interval_s)
 
 
-async def _sent(host: Host[StreamerSettings], rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
+async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
     """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
     try:
         answer = await host.playout.ask("status")

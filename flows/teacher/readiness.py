@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from flows.batch import apart
 from flows.handling import Decide, changed
-from flows.host import Host, log
+from flows.host import Teacher, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.tell import tell
 from lectern import errors
@@ -16,10 +16,9 @@ from lectern.changes import Changes
 from lectern.decide import readiness as decide
 from lectern.effects.rows import bookings
 from lectern.facts import Order
-from lectern.settings import TeacherSettings
 
 
-async def teacher_checks(host: Host[TeacherSettings]) -> None:
+async def teacher_checks(host: Teacher) -> None:
     """Classes that no streamer has yet are called late by their teacher."""
     done: dict[str, float] = {}
     while True:
@@ -29,7 +28,7 @@ async def teacher_checks(host: Host[TeacherSettings]) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def check_of_teacher(host: Host[TeacherSettings], done: Mapping[str, float], now: float) -> dict[str, float]:
+async def check_of_teacher(host: Teacher, done: Mapping[str, float], now: float) -> dict[str, float]:
     """Alarm the bookings that are not ready and due; returns which check was made last of each, as *done* is."""
     found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + decide.CHECKS_S[0])
     unready = {one.class_id: one for one in found}

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flows.host import Host
+from flows.host import Teacher
 from flows.teacher.attempts import ecs_run
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.ecs import openapi
@@ -28,7 +28,6 @@ from lectern.effects.rows import bookings, events, renditions
 from lectern.errors import Refuse, TryAgain
 from lectern.facts import Event
 from lectern.messages import Booking
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
 from lectern.wire import RecordId, WireResolution
@@ -39,8 +38,6 @@ BURST = 30
 BODY_S = 5.0
 OLD_S = 300.0
 """Seconds for which a request that names its time is taken: a recorded request cannot be sent again later."""
-
-Teacher = Host[TeacherSettings]
 
 
 def _whole(value: object) -> object:

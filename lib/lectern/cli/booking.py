@@ -17,7 +17,6 @@ from lectern.effects.rows import bookings, renditions
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.messages import Booking, Cancel
-from lectern.settings import TeacherSettings
 from lectern.shared_settings import Common
 from lectern.states import BookingState
 
@@ -120,7 +119,6 @@ def _plan(booking: Booking) -> list[str]:
     from lectern.decide.attempts import Limits  # noqa: PLC0415 (only here)
 
     place = places.teacher()
-    assert isinstance(place.settings, TeacherSettings)
     now = time.time()
     with looking(place.engine, "teacher") as connection:
         known = orders.known(bookings.by_id(connection, [booking.class_id]))

@@ -22,7 +22,6 @@ def cache_ls(as_json: Json = False) -> None:
     """What is cached: size, citations, state, last use; then the sums and their bounds."""
     place = places.streamer()
     settings = place.settings
-    assert isinstance(settings, StreamerSettings)
     with looking(place.engine, "streamer") as connection:
         rows = holdings.cached(connection)
         used = cache.used(connection, settings.video_root)
@@ -67,7 +66,6 @@ def cache_reconcile(as_json: Json = False) -> None:
     """Say what the disk and the database disagree about; the start of `lectern serve streamer` mends it."""
     place = places.streamer()
     settings = place.settings
-    assert isinstance(settings, StreamerSettings)
     with looking(place.engine, "streamer") as connection:
         found = holdings.differences(connection, settings.video_root)
     say(as_json, {"differences": found}, found or ["The disk and the database agree."])

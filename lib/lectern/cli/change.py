@@ -22,7 +22,6 @@ from lectern.decide.lines import lines
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
-from lectern.settings import TeacherSettings
 from lectern.shared_settings import Common
 
 app = typer.Typer()
@@ -97,7 +96,6 @@ def _plan(message: Change) -> list[str]:
     from flows.teacher.change import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
 
     place = places.teacher()
-    assert isinstance(place.settings, TeacherSettings)
     changes = Changes(place.settings, time.time())
     with looking(place.engine, "teacher") as connection:
         known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))

@@ -35,7 +35,7 @@ def _roles(role: Role | None) -> list[Role]:
     if role is not None:
         return [role]
     try:
-        return [Role(place.role) for place in places.here()]
+        return [Role(place.settings.role) for place in places.here()]
     except Misuse:
         return list(Role)
 

@@ -71,7 +71,6 @@ def drain(
     """
     place = places.streamer()  # says in words that there is no database
     settings = place.settings
-    assert isinstance(settings, StreamerSettings)
     _note(settings, None if off else time.time())
     if off:
         say(as_json, {"drained": False}, [f"{settings.name} is not drained any more: it gets classes again."])
@@ -100,7 +99,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
         engine.dispose()
 
 
-def _waited(place: places.Place, until: float, *, quiet: bool) -> Left:
+def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
     """Wait until nothing is left, or *until* (monotonic); what changes meanwhile is said."""
     said = ""
     while True:
@@ -113,9 +112,8 @@ def _waited(place: places.Place, until: float, *, quiet: bool) -> Left:
         time.sleep(LOOK_S)
 
 
-def _left(place: places.Place) -> Left:
+def _left(place: places.Place[StreamerSettings]) -> Left:
     now, own = time.time(), place.settings
-    assert isinstance(own, StreamerSettings)
     with looking(place.engine, "streamer") as connection:
         live = _live(connection, now)
     on_air = [name for name, (start, _) in live.items() if start <= now]

@@ -66,11 +66,11 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     say(as_json, fields, told)
 
 
-def _found(here: Sequence[Place], thing: str, now: float) -> tuple[Found, str | None]:
+def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, str | None]:
     """What is known of *thing* here, and in words what could not be asked."""
     teacher = streamer = None
     for place in here:
-        with looking(place.engine, place.role) as connection:
+        with looking(place.engine, place.settings.role) as connection:
             if isinstance(place.settings, StreamerSettings):
                 streamer = story.at_streamer(connection, place.settings.name, thing, now)
             else:

@@ -1,52 +1,52 @@
 """Where a command looks: the databases of this host, opened only to look, and what Redis knows of streamers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Engine
 
 from lectern.cli.terms import on_bus
 from lectern.decide import sending
 from lectern.effects.rows.tables.look import open_to_look
-from lectern.effects.rows.tables.shared import Role
 from lectern.errors import LecternError, Misuse
 from lectern.playout.client import Client, Refused, Unreachable
-from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
 from lectern.told import Sending, Word
 
+S = TypeVar("S", TeacherSettings, StreamerSettings)
 LOOK_S = 3.0
 """Seconds that Redis has to answer somebody who only looks."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(Generic[S]):
     """A role that this host has, and its database."""
 
-    role: Role
-    settings: Settings
+    settings: S
     engine: Engine
 
 
-def teacher() -> Place:
+def teacher() -> Place[TeacherSettings]:
     """The teacher's database; raises Misuse if it is not here."""
     settings = TeacherSettings.to_look()
-    return Place("teacher", settings, open_to_look(settings.database_url, "teacher"))
+    return Place(settings, open_to_look(settings.database_url, settings.role))
 
 
-def streamer() -> Place:
+def streamer() -> Place[StreamerSettings]:
     """The streamer's database; raises Misuse if it is not here."""
     settings = StreamerSettings.load()
-    return Place("streamer", settings, open_to_look(settings.database_url, "streamer"))
+    return Place(settings, open_to_look(settings.database_url, settings.role))
 
 
-def here() -> list[Place]:
+def here() -> list[Place[Any]]:
     """The roles that have a database here, the teacher first; raises Misuse if there is none."""
-    found: list[Place] = []
+    found: list[Place[Any]] = []
     missing: list[str] = []
-    for look in (teacher, streamer):
+    looks: Sequence[Callable[[], Place[Any]]] = (teacher, streamer)
+    for look in looks:
         try:
             found.append(look())
         except Misuse as error:
@@ -79,7 +79,7 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
     return asyncio.run(ask())
 
 
-def playout_says(here: Sequence[Place], class_id: str) -> Sending | None:
+def playout_says(here: Sequence[Place[Any]], class_id: str) -> Sending | None:
     """What the playout of this host says of a class; None if this host has none, or it does not know the class."""
     own = [one.settings for one in here if isinstance(one.settings, StreamerSettings) and one.settings.playout == "own"]
     if not own:

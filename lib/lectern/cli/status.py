@@ -17,6 +17,7 @@ from lectern.decide.tally import tally
 from lectern.effects.rows import status, timetable
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError
+from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Found, Word
 
@@ -42,11 +43,11 @@ def status_(
         raise trouble
 
 
-def _in_language(place: Place, said: list[str]) -> list[str]:
+def _in_language(place: Place[TeacherSettings], said: list[str]) -> list[str]:
     return said if place.settings.lectern_lang == "en" else [translated(line, status_line) for line in said]
 
 
-def _watch(place: Place) -> None:
+def _watch(place: Place[TeacherSettings]) -> None:
     from rich.console import Console  # noqa: PLC0415 (only here is a screen wanted, and it takes long to load)
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -57,7 +58,7 @@ def _watch(place: Place) -> None:
             time.sleep(WATCH_S)
 
 
-def _again(place: Place) -> Iterator[list[str]]:
+def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
     while True:
         at = words.clock(time.time())
         try:
@@ -69,7 +70,7 @@ def _again(place: Place) -> Iterator[list[str]]:
         yield [f"{at}  lectern status --watch, Ctrl-C ends it", *_in_language(place, lines(found)), *more]
 
 
-def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
+def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
     """How things stand, and what Redis did not say; without it nobody knows what is on air."""
     now, trouble = time.time(), None
     said: Mapping[str, Word] | None = None
@@ -79,8 +80,8 @@ def _standing(place: Place) -> tuple[dict[str, Any], LecternError | None]:
         due = timetable.due(connection, now)
     try:
         said = places.words(place.settings)
-        lost_after_s = getattr(place.settings, "streamer_lost_after_s", 60.0)
-        alive = places.asked(place.settings, lambda bus: bus.alive(place.settings.streamers_key, lost_after_s))
+        own = place.settings
+        alive = places.asked(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s))
     except LecternError as error:
         trouble = error
     counted = tally(due, said, now)

@@ -12,7 +12,6 @@ from lectern.effects.rows import viewers
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
-from lectern.settings import TeacherSettings
 from lectern.wire import is_name
 
 app = typer.Typer(no_args_is_help=True, help="Who may look at the teacher's page.")
@@ -25,7 +24,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
     for what in (name, *([institution] if institution else [])):
         if not is_name(what):
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-    settings = _settings()
+    settings = places.teacher().settings  # says in words that there is no database
     with transaction(open_database(settings.database_url)) as connection:
         token = viewers.make(connection, name, institution, time.time())
     url = f"http://{settings.bind}/?token={token}"
@@ -37,7 +36,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
 @app.command()
 def revoke(name: str) -> None:
     """Let a viewer look no longer."""
-    with transaction(open_database(_settings().database_url)) as connection:
+    with transaction(open_database(places.teacher().settings.database_url)) as connection:
         viewers.revoke(connection, name)
     print(f"{name}: may look no longer")
 
@@ -50,9 +49,3 @@ def ls(as_json: Json = False) -> None:
         found = viewers.everybody(connection)
     lines = [f"{one.name}  {one.institution or 'everything'}  since {words.moment(one.made_at)}" for one in found]
     say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])
-
-
-def _settings() -> TeacherSettings:
-    settings = places.teacher().settings  # says in words that there is no database
-    assert isinstance(settings, TeacherSettings)
-    return settings
