@@ -29,7 +29,7 @@ class Figure:
     more_is_better: bool = True
     goal: str = ""
     note: str = ""
-    size: int | None = None  # where a row is measured at several: how large this one was
+    size: int | None = None  # if a row is measured at several: how large this one was
     compares: bool = True  # a ratio of it means something
 
     @property

@@ -1,4 +1,4 @@
-"""How long a booking waits for its answer where few come: one, ten and fifty a second."""
+"""How long a booking waits for its answer if few come: one, ten and fifty a second."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own on loopback, where this machine has one."""
+"""A PostgreSQL server of its own on loopback, if this machine has one."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.stage import wait_until
 from town.ports import HOST, free_port
 
 NOBODY = 65534
-"""It does not run as root, so that where the benchmarks do it gets another user."""
+"""It does not run as root, so that if the benchmarks do it gets another user."""
 
 
 def programs() -> Path | None:

@@ -155,7 +155,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _read(publisher: _Publisher) -> bool:
-    """Take what has come; False where the connection is over."""
+    """Take what has come; False if the connection is over."""
     try:
         data = publisher.connection.recv(1 << 18)
         publisher.take(data, time.monotonic())

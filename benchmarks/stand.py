@@ -68,7 +68,7 @@ class Ear:
         assert ready.wait(60), "the ear does not hear"
 
     def all(self) -> Heard:
-        """Wait for the last answer; fails where one is missing."""
+        """Wait for the last answer; fails if one is missing."""
         heard = self._heard.get(timeout=self._give_up_s + 60)
         self._process.join(30)
         assert len(heard.answers) == self._number, f"{len(heard.answers)} of {self._number} bookings were answered"
@@ -114,7 +114,7 @@ class Stand:
             self.say("the servers start")
             town = _Town(self._folder / "town")
             town.settings = self._settings
-            self._town = town  # what is started of it is ended, also where not all of it starts
+            self._town = town  # what is started of it is ended, also if not all of it starts
             town.start()
         return self._town
 

@@ -59,7 +59,7 @@ class Storm:
 
     rate: float  # answers a second
     cpu_ms: float  # a booking
-    lag_s: float | None = None  # from the last answer until the last run is shown, where there are any
+    lag_s: float | None = None  # from the last answer until the last run is shown, if there are any
 
     def __str__(self) -> str:
         return f"{self.rate:,.0f} a second, {self.cpu_ms:.2f} CPU ms a booking"

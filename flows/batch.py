@@ -30,7 +30,7 @@ class Apart(Generic[I, T]):
     failed: list[tuple[I, str]] = field(default_factory=list)
 
     def state(self, message: str, came: int) -> State[None]:
-        """How the run of *came* messages ends: Failed where one did; a retry does only these again."""
+        """How the run of *came* messages ends: Failed if one did; a retry does only these again."""
         if not self.failed:
             return Completed(message=message)
         return Failed(message=f"{len(self.failed)} of {came} failed: {self.failed[0][1]}; the others: {message}")

@@ -66,7 +66,7 @@ class Came(Generic[M]):
 
     @property
     def class_id(self) -> str | None:
-        """The class that it is about, where that can be read."""
+        """The class that it is about, if that can be read."""
         found = getattr(self.message, "class_id", None)
         return found if isinstance(found, str) else None
 
@@ -142,7 +142,7 @@ async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> Sta
 
 
 async def printed(key: str, some: Sequence[C], *more: str) -> State[None]:
-    """The end of a dry run: what would be written, a line each, in the log and in a table; *more* is said beside it."""
+    """The end of a dry run: what would be written, a line each, in the log and in a table; *more* are further lines."""
     said = [*(line for one in some for line in lines(one)), *more]
     for line in said[: show.ROWS]:
         log.info("dry run: %s", line)

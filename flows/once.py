@@ -23,7 +23,7 @@ LATE_AFTER_S = 30.0
 
 
 async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
-    """Sweep, unless another run does: where Prefect is slow they would pile up, and make it slower."""
+    """Sweep, unless another run does: if Prefect is slow they would pile up, and make it slower."""
     if SWEEP in host.busy:
         return Completed(message="another sweep is at work")
     host.busy.add(SWEEP)

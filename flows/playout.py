@@ -81,7 +81,7 @@ class Playout:
         return boot_now() < self.until
 
     async def pass_on_lease(self) -> None:
-        """Tell the playout when the lease ends; raises TryAgain where it is not there."""
+        """Tell the playout when the lease ends; raises TryAgain if it is not there."""
         self.renewed.clear()
         if self.until:
             await self.ask("lease", until=min(self.until, boot_now() + FOR_EVER_S))
@@ -89,7 +89,7 @@ class Playout:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     async def connect(self, socket: Path) -> Client:
-        """Connect to its control socket; raises TryAgain where it is not there."""
+        """Connect to its control socket; raises TryAgain if it is not there."""
         self.socket = socket
         try:
             self.client = await Client.connect(socket)
@@ -99,7 +99,7 @@ class Playout:
         return self.client
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
-        """What the playout answers; raises TryAgain where it is not there, NotTaken where it refuses."""
+        """What the playout answers; raises TryAgain if it is not there, NotTaken where it refuses."""
         if self.client is None:
             raise TryAgain(f"the playout is not there: {self.why}")
         try:
@@ -151,7 +151,7 @@ class Playout:
     # -- who watches ---------------------------------------------------------------------------------------------------
 
     def tell(self, class_id: str, line: str) -> bool:
-        """Pass a line on to the run that watches the class; False where none does."""
+        """Pass a line on to the run that watches the class; False if none does."""
         watch = self.watches.get(class_id)
         if watch is None:
             return False

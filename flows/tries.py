@@ -71,7 +71,7 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
             await failed(host, inbox.ids_of(text))
         await host.commit(inbox.recorded, host.journal, inbox.ids_of(text), time.time())
     except Exception:  # noqa: BLE001 (whatever it is, the run has ended: its place must be free again)
-        log.exception("%s: its messages are tried again later, for their lease ends", run.name)
+        log.exception("%s: its messages are tried again later, when their lease ends", run.name)
 
 
 PASSES = ("locked", "busy", "disk i/o", "unable to open", "readonly", "read-only", "is full")

@@ -130,7 +130,7 @@ class Day(Outlived, Reported):
         self.judge(row, answer, fault, result="cancelled")
 
     async def receiver_killed(self) -> None:
-        """The receiver dies in the middle of a class; last of the airings, for it cuts them all."""
+        """The receiver dies in the middle of a class; last of the airings, because it cuts them all."""
         row = self.row("c-cut", "receiver killed in class", "resumed at the clock's position", "1007")
         booking = self.booking(row.class_id, 1007, lead_s=15, length_s=20)
         await self.book(booking)

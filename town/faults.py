@@ -46,7 +46,7 @@ class Faults:
         self._faults.clear()
 
     def take(self, method: str, path: str) -> Fault:
-        """The fault for a request, used up by one; a fault without any fault in it where none matches."""
+        """The fault for a request, used up by one; a fault without any fault in it if none matches."""
         for fault in self._faults:
             matches = fnmatchcase(path.lstrip("/"), fault.path.lstrip("/")) and fault.method in (None, method)
             if not matches or fault.times == 0:

@@ -137,7 +137,7 @@ class Origin(Loopback):
         await answer.say(200, {name: described[name] for name in ("etag", CRC_HEADER)})
 
     def _file(self, path: str) -> Path | None:
-        """The file that *path* means, None where it leaves the root or is hidden."""
+        """The file that *path* means, None if it leaves the root or is hidden."""
         if not path or "\0" in path or any(part.startswith(".") or len(part) > 255 for part in path.split("/")):
             return None
         file = (self.root / path).resolve()

@@ -184,7 +184,7 @@ class OssTranscoder(Loopback):
             await self._redis.publish(self._channel, json.dumps(result))
 
     async def _encode(self, record_id: int, resolution: Resolution) -> str:
-        """Make the rendition; its URL, or nothing where it could not be made."""
+        """Make the rendition; its URL, or nothing if it could not be made."""
         output = self.root / str(record_id) / f"{record_id}_{resolution.value}.flv"
         source = await asyncio.to_thread(_source, output, resolution.box[1])
         if source is None:
@@ -210,7 +210,7 @@ def _source(output: Path, wanted_height: int) -> Path | None:
 
 
 def _height(file: Path) -> int:
-    """Pixels, 0 where there is no picture."""
+    """Pixels, 0 if there is no picture."""
     try:
         with av.open(str(file)) as container:
             return max((stream.height for stream in container.streams.video), default=0)

@@ -63,7 +63,7 @@ class Platform:
         await self._client.xadd(stream, {"body": json.dumps(message)})
 
     async def answer(self, class_id: str, timeout_s: float, *, count: int = 1) -> dict[str, Any] | None:
-        """The answer to a booking, when *count* of them have come; None where they do not come in time."""
+        """The answer to a booking, when *count* of them have come; None if they do not come in time."""
         deadline = time.monotonic() + timeout_s
         while len(self.answers[class_id]) < count:
             if time.monotonic() > deadline:

@@ -101,7 +101,7 @@ class Http:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; raises OSError where the port is taken."""
+        """Listen; raises OSError if the port is taken."""
         # Answers that break off are what the demo's servers are for: uvicorn need not report each of them.
         config = uvicorn.Config(
             self._app,

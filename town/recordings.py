@@ -40,7 +40,7 @@ def ffmpeg_path() -> str:
 async def make(
     ffmpeg: str, path: Path, *, seconds: int, width: int, height: int, fps: int = 25, audio: bool = True
 ) -> Path:
-    """Make an H.264/AAC recording at *path*, complete or not at all; raises LecternError where ffmpeg fails."""
+    """Make an H.264/AAC recording at *path*, complete or not at all; raises LecternError if ffmpeg fails."""
     picture = ("-f", "lavfi", "-i", f"testsrc2=size={width}x{height}:rate={fps}")
     tone = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100")
     video = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "200k", "-maxrate", "300k")
@@ -52,7 +52,7 @@ async def make(
 
 
 async def encode(ffmpeg: str, *arguments: str, to: Path) -> None:
-    """Run ffmpeg with *arguments* so that the FLV file *to* appears whole; raises LecternError where it fails.
+    """Run ffmpeg with *arguments* so that the FLV file *to* appears whole; raises LecternError if it fails.
 
     A cancelled caller takes its ffmpeg along, and no unfinished file stays behind.
     """

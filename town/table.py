@@ -115,7 +115,7 @@ class Table:
         return all(one.ended_at is not None for one in self.platform.received(class_id))
 
     async def refused(self, row: Row, code: int, timeout_s: float = ANSWER_S, *, alarm: bool = False) -> None:
-        """The class was refused with *code*, once; and an alarm came, where one should."""
+        """The class was refused with *code*, once; and an alarm came, if one should."""
         answer = await self.platform.answer(row.class_id, timeout_s)
         fault = "" if answer and answer["code"] == code else f"was not refused with {code} within {timeout_s:g} s"
         if alarm and not fault:

@@ -61,7 +61,7 @@ def make(timed_out: int, ready: list[int]) -> None:
 
 
 def order(body: str) -> str | None:
-    """Decide a booking; returns what its streamer is told, None where it was answered at once."""
+    """Decide a booking; returns what its streamer is told, None if it was answered at once."""
     booking, now = parse(body, (Booking,)), time.time()
     with transaction(database("teacher")) as connection:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))

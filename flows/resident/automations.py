@@ -14,7 +14,7 @@ BODY = "{{ event.payload.message }}\n\nRUNBOOK.md: {{ event.payload.runbook }}"
 
 
 async def wanted(client: PrefectClient, settings: Settings) -> list[AutomationCore]:
-    """Those that *settings* ask for; raises Misuse where ALARM_BLOCK names no block."""
+    """Those that *settings* ask for; raises Misuse if ALARM_BLOCK names no block."""
     found = [heartbeats.automation(settings.run_heartbeat_s)]
     if settings.alarm_block:
         found.append(await _notifications(client, settings.alarm_block))

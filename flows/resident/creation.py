@@ -48,7 +48,7 @@ class Creation:
     def __init__(self, client: PrefectClient) -> None:
         self.client = client
         self.outdated = asyncio.Event()
-        """Set where Prefect does not know the deployments, whose ids must be read anew."""
+        """Set if Prefect does not know the deployments, whose ids must be read anew."""
 
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
         """Keys of runs that Prefect may have created, and that no process executes."""
@@ -72,11 +72,11 @@ class Creation:
         return self._ids[flow]
 
     def flow(self, deployment: UUID) -> str | None:
-        """The flow of a deployment; None where it is not ours."""
+        """The flow of a deployment; None if it is not ours."""
         return self._flows.get(deployment)
 
     def failed(self, what: str, error: Exception) -> TryAgain:
-        """The error to raise where the API failed with *error*; unknown deployments are read anew from now on."""
+        """The error to raise if the API failed with *error*; unknown deployments are read anew from now on."""
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
             return TryAgain(f"{what}: Prefect does not take the run: {error!r}")
@@ -101,7 +101,7 @@ class Creation:
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
         """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.
 
-        A server on SQLite creates nothing where two writers meet, and says so; it is asked again at once. For one run
+        A server on SQLite creates nothing if two writers meet, and says so; it is asked again at once. For one run
         alone it would answer 503, after which Prefect's client waits for seconds.
         """
         path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"

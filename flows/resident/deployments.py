@@ -82,7 +82,7 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 async def make(settings: Settings) -> list[str]:
     """Make the work pool, the host's queue, a deployment of each flow and the automation, where they are missing.
 
-    What is there is made anew only by another release. Returns one name a thing that was made; raises TryAgain where
+    What is there is made anew only by another release. Returns one name a thing that was made; raises TryAgain if
     Prefect does not answer.
     """
     try:
@@ -167,7 +167,7 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
     """The id of each flow's deployment; one that another release has made is made anew, as after a rollback.
 
     Prefect judges the parameters of a run by its deployment's schema, and ours need not fit that of a newer release.
-    Raises Misuse where one is missing, TryAgain where Prefect is away.
+    Raises Misuse if one is missing, TryAgain if Prefect is away.
     """
     found: dict[str, UUID] = {}
     for key, flow in of(settings).items():

@@ -54,7 +54,10 @@ class Health:
         self._since = time.time()
         self._host: Host[Any] | None = None
         self._ending: str | None = None
-        self._found: tuple[float, list[str]] = (0.0, [])  # until when it is said, monotonic, and what is wrong
+        self._found: tuple[float, list[str]] = (
+            0.0,
+            [],
+        )  # until when it is answered again, monotonic, and what is wrong
         self._has_held = self._has_aired = False
 
     def begins(self, host: Host[Any]) -> None:
@@ -66,7 +69,7 @@ class Health:
         self._ending = f"it ends: {why}" if why else "it ends, and takes nothing new"
 
     async def answer(self, _request: Request) -> Response:
-        """200 where messages are taken and handled, and classes may be aired; else 503, and in words what is wrong."""
+        """200 if messages are taken and handled, and classes may be aired; else 503, and in words what is wrong."""
         wrong = await self._wrong()
         body = {
             "version": __version__,
@@ -172,7 +175,7 @@ class Metrics:
 
 @asynccontextmanager
 async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) -> AsyncIterator[None]:
-    """Answer at the settings' address meanwhile; raises Misuse where it is taken. Without an address, nothing."""
+    """Answer at the settings' address meanwhile; raises Misuse if it is taken. Without an address, nothing."""
     settings: Settings = host.settings
     if not settings.bind:
         yield

@@ -33,7 +33,7 @@ HANGS_S = 2.0
 """Seconds after which a batch no longer holds up the next ones."""
 
 AT_WORK = 8
-"""Number of batches of a flow that may be at work at the same time: more than one only where some hang."""
+"""Number of batches of a flow that may be at work at the same time: more than one only if some hang."""
 
 
 class Intake:

@@ -83,7 +83,7 @@ class QueueLock:
         return True
 
     async def keep(self, host: Host[Any]) -> None:
-        """Renew it until cancelled; raises MustEnd where another process has it."""
+        """Renew it until cancelled; raises MustEnd if another process has it."""
         while True:
             host.rounds.come("lock")
             await asyncio.sleep(RENEW_S)

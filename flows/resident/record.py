@@ -140,7 +140,7 @@ class Recorder:
     # -- one round -------------------------------------------------------------------------------------------------
 
     async def tell(self) -> None:
-        """Show all that waits; raises what the client raises where Prefect is away, and goes on there later."""
+        """Show all that waits; raises what the client raises if Prefect is away, and goes on there later."""
         async with self._telling:
             if self._is_behind and not self._pages and time.monotonic() >= self._settled_at:
                 await self._look_back()

@@ -106,7 +106,7 @@ class ResidentRuns:
         return str((await self.created.create(run, Scheduled(scheduled_time=datetime.fromtimestamp(at, UTC)))).id)
 
     def end(self, run_id: str, reason: str) -> bool:
-        """Cancel a run that is at work here; False where it is not."""
+        """Cancel a run that is at work here; False if it is not."""
         active = self._active.get(UUID(run_id))
         if active is None:
             return False
@@ -118,7 +118,7 @@ class ResidentRuns:
     async def cancel(self, run_id: str, reason: str) -> None:
         """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun.
 
-        Raises TryAgain where Prefect is away.
+        Raises TryAgain if Prefect is away.
         """
         if self.end(run_id, reason):
             return
@@ -126,7 +126,7 @@ class ResidentRuns:
             await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
 
     async def execute(self, run: FlowRun) -> None:
-        """Run the flow of *run* to its end, say how it ended where the engine cannot, and count what it left."""
+        """Run the flow of *run* to its end, say how it ended if the engine cannot, and count what it left."""
         if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
             return
         flow = self.created.flow(run.deployment_id)
@@ -188,7 +188,7 @@ class ResidentRuns:
         return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of *run_ids* that somebody cancelled, or is cancelling; raises TryAgain where Prefect is away."""
+        """Those of *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
         found = await questions.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
         return [str(run.id) for run in found]
 
@@ -197,7 +197,7 @@ class ResidentRuns:
         return {id_: active.name for id_, active in self._active.items()}
 
     async def announce(self, tag: str) -> None:
-        """Let the run that calls it be found by *tag*; raises TryAgain where Prefect does not take it."""
+        """Let the run that calls it be found by *tag*; raises TryAgain if Prefect does not take it."""
         run = runtime.flow_run
         try:
             async with asyncio.timeout(CREATE_S):
@@ -208,7 +208,7 @@ class ResidentRuns:
     async def is_taken_from(self, streamer: str, session: str) -> bool:
         """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*.
 
-        A run that ended without saying that it took nothing may have taken it. Raises TryAgain where Prefect is away.
+        A run that ended without saying that it took nothing may have taken it. Raises TryAgain if Prefect is away.
         """
         found = await questions.tagged(self.client, lost_tag(streamer, session))
         states = [run.state for run in found if run.state is not None]

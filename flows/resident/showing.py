@@ -20,7 +20,7 @@ LINES_AT_ONCE = 500
 
 
 class Showing:
-    """Each method raises what Prefect's client raises where Prefect is away; what was done is not done twice."""
+    """Each method raises what Prefect's client raises if Prefect is away; what was done is not done twice."""
 
     def __init__(self, runs: ResidentRuns, host: str) -> None:
         self._runs = runs
@@ -52,7 +52,7 @@ class Showing:
         return [page]
 
     async def begin(self, batch: Handled) -> None:
-        """Show a batch that is at work; what it comes to, is said by `end`."""
+        """Show a batch that is at work; `end` says what it comes to."""
         batch.is_open = True
         async with asyncio.timeout(ASK_S):
             (found,) = await self._runs.created.bulk(batch.flow, [paging.at_work(batch, self._host)])

@@ -79,7 +79,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     """Claim *run* of the queue for this process; None if another process of the queue was quicker.
 
     The server accepts Pending from one process only. But it would begin a run again that another process has ended
-    meanwhile: the state of such a run is put back. Raises what the client raises where Prefect is away.
+    meanwhile: the state of such a run is put back. Raises what the client raises if Prefect is away.
     """
     if not runs.created.tags or run.state is None:
         return run
@@ -102,7 +102,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
 
 
 async def serve(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute the runs of this host's queue until cancelled; raises Misuse where a deployment is missing.
+    """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing.
 
     Prefect's own worker ends after about a minute without its server; a class on air must not end with it.
     """
@@ -145,7 +145,7 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Take what was created without our hearing of it; raises TryAgain where the deployments must be read anew."""
+    """Take what was created without our hearing of it; raises TryAgain if the deployments must be read anew."""
     while True:
         host.rounds.come("runs")
         try:

@@ -27,7 +27,7 @@ class Works:
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
         self.why: MustEnd | None = None
-        """Why this process cannot go on, where one of them has said so."""
+        """Why this process cannot go on, if one of them has said so."""
 
     def begin(self, works: Mapping[str, Work]) -> None:
         """Do the *works*, by their names, until `end`."""
@@ -35,7 +35,7 @@ class Works:
             self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
 
     async def once(self, name: str, work: Work) -> None:
-        """Do *work* to its end; where it fails, that is said and alarmed, and the host goes on without."""
+        """Do *work* to its end; if it fails, log and alarm that, and go on without."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001 (whatever it is, classes are to be aired)

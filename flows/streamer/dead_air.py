@@ -1,4 +1,4 @@
-"""Each recording is looked through once before its class; what is black, frozen or silent in it is told as a warning.
+"""Each recording is looked through once before its class; a warning names what is black, frozen or silent in it.
 
 The look delays nothing: a class is ready before it, and is aired whatever it finds.
 """

@@ -96,7 +96,7 @@ class Fetching:
         return isinstance(one.run, str) and not one.was_busy and now - one.at > BEGINS_S
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
-        """Begin a download; the run that had it before, where there was one, goes first, or was cancelled."""
+        """Begin a download; the run that had it before, if there was one, goes first, or was cancelled."""
         if run_id is not None and run_id not in self._known:
             self._known.add(run_id)
             self._aside[stem] = time.monotonic() + AGAIN_S
@@ -106,7 +106,7 @@ class Fetching:
             await self._begin(stem)
 
     async def _was_cancelled(self, run_id: str) -> bool:
-        """Whether a person cancelled the run while no process was at it; not where Prefect cannot be asked."""
+        """Whether a person cancelled the run while no process was at it; not if Prefect cannot be asked."""
         try:
             async with asyncio.timeout(BEGINS_S):
                 return bool(await self._host.runs.cancelled([run_id]))

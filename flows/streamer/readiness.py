@@ -128,7 +128,7 @@ class Readiness:
     async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
-            await apart(red, lambda some: self._host.commit(_cry, self._host, some, now), lambda one: one.class_id)
+            await apart(red, lambda some: self._host.commit(_put, self._host, some, now), lambda one: one.class_id)
             await tell(self._host)
 
     async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
@@ -207,7 +207,7 @@ def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing
     events.note(connection, host.journal, host.settings.name, noted, now)
 
 
-def _cry(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:
+def _put(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:
     for one in red:
         log.warning("%s", one.said)
         code = errors.NOT_READY_FOR_START

@@ -48,7 +48,7 @@ class Plan:
         self._aside: dict[str, float] = {}  # until when, epoch seconds
 
     async def step(self) -> float | None:
-        """Make the runs that are due; returns the seconds to wait before the next step, None where all are made."""
+        """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
         now = time.time()
         self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
         found = await self._next(now)
@@ -69,7 +69,7 @@ class Plan:
         return found
 
     async def _made(self, one: Airing) -> bool:
-        """Make the run of a class; False where Prefect seems to be away, so that the next one can wait, too."""
+        """Make the run of a class; False if Prefect seems to be away, so that the next one can wait, too."""
         try:
             run_id = await self._create(one)
         except (httpx.HTTPError, PrefectException, TryAgain) as error:

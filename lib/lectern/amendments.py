@@ -39,7 +39,7 @@ class Change(Message):
         return {name: value for name in self._names() if (value := getattr(self, name)) is not None}
 
     def onto(self, booked: Mapping[str, Any]) -> Booking:
-        """The booking that comes of the one with the fields *booked*; raises ValidationError where it is none.
+        """The booking that comes of the one with the fields *booked*; raises ValidationError if it is none.
 
         The URLs of a recording are those of its record: another record_id comes with its own, or without any.
         """

@@ -25,7 +25,7 @@ def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
 
 
 def fields_of(body: str | bytes) -> Mapping[str, Any]:
-    """The fields of a message that may be anything; none where it is no JSON object. Raises nothing."""
+    """The fields of a message that may be anything; none if it is no JSON object. Raises nothing."""
     try:
         fields = read(body)
     except ValueError:

@@ -114,7 +114,7 @@ class Changes(Decided[TeacherSettings]):
         return after
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
-        """Move a class; raises ForbiddenMove where the tables have no such move. Returns it as it is then."""
+        """Move a class; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(BOOKING_MOVES, order.class_id, order.state, state)
         after = replace(order, state=state, code=code, message=message, **more)
         self.moves.append((order, after))
@@ -148,7 +148,7 @@ class Changes(Decided[TeacherSettings]):
     # -- a rendition ---------------------------------------------------------------------------------------------------
 
     def remake(self, made: Remade) -> None:
-        """Move a rendition; raises ForbiddenMove where the tables have no such move."""
+        """Move a rendition; raises ForbiddenMove if the tables have no such move."""
         check_move(RENDITION_MOVES, stem(*made.key), made.old, made.new)
         self.remade.append(made)
 

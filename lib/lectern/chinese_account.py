@@ -109,7 +109,7 @@ def _compiled(form: str) -> "re.Pattern[str]":
 
 @cache
 def _rules() -> list[tuple["re.Pattern[str]", str]]:
-    """Compiled when the first sentence is said, since `lectern` in English needs none of them."""
+    """Compiled for the first sentence: `lectern` in English needs none of them."""
     return [(_compiled(form), chinese) for form, chinese in {**FORMS, **chinese_alarms.FORMS}.items()]
 
 

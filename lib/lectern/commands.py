@@ -59,7 +59,7 @@ def taken_by(*, teacher: bool) -> dict[str, Command]:
 
 
 def command_of(body: str | bytes) -> str:
-    """The ``cmd`` of a message that may be anything; empty where there is none."""
+    """The ``cmd`` of a message that may be anything; empty if there is none."""
     command = fields_of(body).get("cmd")
     return command if isinstance(command, str) else ""
 
@@ -70,7 +70,7 @@ M = TypeVar("M", bound=Message)
 def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     """The message in *body*, one of the *expected* kinds.
 
-    Raises Malformed with every fault in words, and with the class_id where one can be read.
+    Raises Malformed with every fault in words, and with the class_id if one can be read.
     """
     if len(body) > MAX_BODY_BYTES:
         raise Malformed(f"the message is longer than {MAX_BODY_BYTES} bytes")

@@ -156,7 +156,7 @@ class Misuse(LecternError):
 
 
 class Malformed(LecternError):
-    """A message that cannot be read; *class_id* where one could be."""
+    """A message that cannot be read; *class_id* if one could be."""
 
     def __init__(self, message: str, class_id: str | None = None) -> None:
         super().__init__(message, MALFORMED)

@@ -164,7 +164,7 @@ class AsRun:
     """A part of a class that was really sent; times are epoch seconds.
 
     *url* is the number of the push URL, *session* that of the RTMP session, *source* is `recording` or `slate`.
-    *position_s* is where in the recording it began; *sent_bytes* is None where nobody counted them.
+    *position_s* is where in the recording it began; *sent_bytes* is None if nobody counted them.
     """
 
     url: int

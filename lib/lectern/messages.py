@@ -100,7 +100,7 @@ class Booking(Message):
 
     @property
     def key(self) -> tuple[int, Resolution] | None:
-        """The record and the resolution; None where no resolution is named."""
+        """The record and the resolution; None if no resolution is named."""
         if self.record_id is None or self.video_resolution is None:
             return None
         return self.record_id, self.video_resolution
@@ -204,7 +204,7 @@ class Prepare(Message):
 
     @property
     def source(self) -> str | None:
-        """The recording, by where it comes from; None where a record names it."""
+        """The recording, by where it comes from; None if a record names it."""
         return stems.source(self.video_url) if self.record_id is None else None
 
     def named(self, held: Mapping[str, stems.Held]) -> "Prepare":

@@ -56,7 +56,7 @@ class Places:
         return [*([PUBLIC] if self.public else []), *map(str, self.networks)]
 
     def forbidden(self, host: str, port: int, addresses: list[Address]) -> Address | None:
-        """The first of the host's *addresses* that may not be connected to; None where all of them may."""
+        """The first of the host's *addresses* that may not be connected to; None if all of them may."""
         if {(host, port), (host, None)} & self.hosts:
             return None
         return next((one for one in addresses if not self._takes(one)), None)

@@ -28,14 +28,14 @@ _SIGNATURES = frozenset(
 
 @dataclass(frozen=True)
 class Held:
-    """What a stem is used for already: *source* is the recording it was named by, None where a record names it."""
+    """What a stem is used for already: *source* is the recording it was named by, None if a record names it."""
 
     source: str | None
     url: str | None = None
 
 
 def stem(record_id: int, resolution: Resolution | None) -> str:
-    """``6666_720P``, or ``6666`` where the booking named no resolution."""
+    """``6666_720P``, or ``6666`` if the booking named no resolution."""
     return f"{record_id}_{resolution}" if resolution else str(record_id)
 
 
@@ -88,7 +88,7 @@ def is_stem(text: str) -> bool:
 
 
 def record_of(text: str) -> int | None:
-    """The record of ``6666`` or ``6666_720P``; None where a URL gave another name."""
+    """The record of ``6666`` or ``6666_720P``; None if a URL gave another name."""
     rendition = _RENDITION.fullmatch(text)
     return int(rendition["record"]) if rendition and int(rendition["record"]) < 2**63 else None
 

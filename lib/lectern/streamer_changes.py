@@ -97,7 +97,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
-        """Move a class; raises ForbiddenMove where the tables have no such move. Returns it as it is then."""
+        """Move a class; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(AIRING_MOVES, one.class_id, one.state, state)
         # One that waits once more has lost its file.
         lost = state is AiringState.WAITING or (one.lost and state is not AiringState.READY)

@@ -12,7 +12,7 @@ HTTP = ("http", "https")
 RTMP = ("rtmp", "rtmps")
 
 PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443})
-"""The port of each scheme where the URL names none."""
+"""The port of each scheme if the URL names none."""
 
 MAX_LENGTH = 2_000
 
@@ -126,7 +126,7 @@ def _address(text: str) -> str:
 
 
 def _port(netloc: str) -> int | None:
-    """The port that *netloc* names; None where it names none."""
+    """The port that *netloc* names; None if it names none."""
     text = re.sub(r".*[@\]]", "", netloc).partition(":")[2]
     if not text:
         return None

@@ -37,7 +37,7 @@ def is_count(value: object) -> bool:
 
 
 def a_name(text: str) -> str:
-    """*text*, or ValueError where it may be no name."""
+    """*text*; raises ValueError if it may be no name."""
     if not is_name(text):
         raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     return text

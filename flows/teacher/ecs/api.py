@@ -106,7 +106,7 @@ class TranscodeApi:
         self._key = host.settings.transcode_sign_key.get_secret_value()
 
     async def ask(self, request: Request) -> Response:
-        """202 with the run's id; 200 where the rendition is there; 401, 404, 409, 413, 422, 429, 503 say why not."""
+        """202 with the run's id; 200 if the rendition is there; 401, 404, 409, 413, 422, 429, 503 say why not."""
         asked = self._signed(await self._fields(request))
         settings = self._host.settings
         if not settings.ecs_hosts:

@@ -45,7 +45,7 @@ Missed = Mapping[Resolution, LecternError]
 
 
 def target(settings: TeacherSettings) -> Target:
-    """Where renditions are uploaded to; raises Misuse where that cannot be."""
+    """Where renditions are uploaded to; raises Misuse if that cannot be."""
     key = None
     if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
         key = OssKey(

@@ -63,7 +63,7 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
 
 
 async def output_there(host: Teacher, one: Due) -> str | None:
-    """The rendition's public URL, if a HEAD finds it there; None where that cannot be said."""
+    """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
     base = host.settings.public_url
     if base is None:
         return None

@@ -1,4 +1,4 @@
-"""All commands together, each loaded when it is typed; and how an error is said."""
+"""All commands together, each loaded when it is typed; and how an error is printed."""
 
 import sys
 from importlib import import_module

@@ -33,7 +33,7 @@ class Left:
     waiting: list[str]
     last_end: float | None
     others: list[str] | None
-    """The streamers that are alive beside this one; None where Redis does not say."""
+    """The streamers that are alive beside this one; None if Redis does not say."""
 
     @property
     def is_empty(self) -> bool:
@@ -100,7 +100,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
 
 
 def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
-    """Wait until nothing is left, or *until* (monotonic); what changes meanwhile is said."""
+    """Wait until nothing is left, or *until* (monotonic); prints what changes meanwhile."""
     said = ""
     while True:
         left = _left(place)

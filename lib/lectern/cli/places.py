@@ -57,7 +57,7 @@ def here() -> list[Place[Any]]:
 
 
 def words(settings: Common) -> Mapping[str, Word]:
-    """What each streamer said of itself last. Raises LecternError where Redis does not answer."""
+    """What each streamer said of itself last. Raises LecternError if Redis does not answer."""
     return asked(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)))  # type: ignore[no-any-return]
 
 
@@ -67,7 +67,7 @@ def lost_after_s(settings: Common) -> float:
 
 
 def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bus, and its answer)
-    """What Redis says within three seconds. Raises LecternError where it does not answer."""
+    """What Redis says within three seconds. Raises LecternError if it does not answer."""
 
     async def ask() -> Any:  # noqa: ANN401 (as above)
         try:

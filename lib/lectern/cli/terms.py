@@ -52,7 +52,7 @@ def set_prefect(settings: Common) -> None:
 
 
 async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call of the bus)
-    """What *work* returns of an open bus; raises LecternError where Redis does not answer."""
+    """What *work* returns of an open bus; raises LecternError if Redis does not answer."""
     bus = Bus.open(settings.redis_url.get_secret_value())
     try:
         coroutine: Coroutine[Any, Any, Any] = work(bus)

@@ -66,7 +66,7 @@ def next_attempt(
 def source(booking: Booking, wanted: Resolution) -> str | None:
     """The URL to transcode from: the smallest resolution that is at least *wanted*, else the largest there is.
 
-    ``video_url`` has no stated size; it is the original, so it is taken where no listed one is large enough.
+    ``video_url`` has no stated size; it is the original, so it is taken if no listed one is large enough.
     """
     order = list(Resolution)
     listed = booking.urls

@@ -23,7 +23,7 @@ class Named(StrEnum):
 
 
 class Looked(StrEnum):
-    """What the database has to say where the rendition has no state."""
+    """What the database has to say if the rendition has no state."""
 
     NOT_LOOKED_AT = "not looked at"
     NO_ROW = "no row"
@@ -63,7 +63,7 @@ def named_by(booking: Booking) -> Named:
 
 
 def action(named: Named, found: RenditionState | None) -> Do:
-    """The last column of the table; *found* is the state in the database, None where there is no row."""
+    """The last column of the table; *found* is the state in the database, None if there is no row."""
     if named is not Named.NOT_IN_LIST:
         return _ROWS[named, Looked.NOT_LOOKED_AT]
     return _ROWS[named, Looked.NO_ROW if found is None else found]
@@ -161,7 +161,7 @@ def contenders(
 
 
 def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | None:
-    """The refusal of a class whose stream another class has at the same time; None where none has."""
+    """The refusal of a class whose stream another class has at the same time; None if none has."""
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
         if overlap_s > 0 and booking.end_time > now:

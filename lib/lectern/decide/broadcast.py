@@ -1,4 +1,4 @@
-"""What is said about a class on air: how an event of the playout reads, and how the whole class went."""
+"""The words about a class on air: how an event of the playout reads, and how the whole class went."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def covered(parts: Sequence[AsRun], source: str | None = None) -> float:
 
 
 def as_run_sentence(parts: Sequence[AsRun]) -> str:
-    """What was really sent of a class that is over, for people; nothing where nothing was."""
+    """What was really sent of a class that is over, for people; nothing if nothing was."""
     if not parts:
         return ""
     begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
@@ -82,7 +82,7 @@ def as_run_sentence(parts: Sequence[AsRun]) -> str:
 
 
 def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float) -> str | None:
-    """What was aired of a class that began at *start* and had *length_s* to be sent; None where nothing was."""
+    """What was aired of a class that began at *start* and had *length_s* to be sent; None if nothing was."""
     if total.sent_s <= 0:
         return None
     begins = min(one.begins for one in parts) if parts else start

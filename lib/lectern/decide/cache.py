@@ -49,7 +49,7 @@ class Admission:
 def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> tuple[Idle, ...] | None:
     """The renditions that must go so that *size_bytes* fit, least recently used first.
 
-    None where they do not fit even then: nothing is evicted in vain.
+    None if they do not fit even then: nothing is evicted in vain.
     """
     over_bytes = usage.size_bytes + size_bytes - bound.max_bytes
     over_num = usage.num + 1 - bound.max_num

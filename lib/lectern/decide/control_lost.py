@@ -86,7 +86,7 @@ def together(looks: Collection[Peer]) -> Peers:
 
 
 def look(health: Mapping[str, Any] | None, name: str) -> Peer:
-    """What the *health* of streamer *name* says; None where it did not answer.
+    """What the *health* of streamer *name* says; None if it did not answer.
 
     An answer from another host than *name* does not count: two streamers may have the same loopback address.
     """

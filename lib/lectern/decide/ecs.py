@@ -66,7 +66,7 @@ def again(error: LecternError, tries: int) -> bool:
 
 
 def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
-    """The host for the next job: the least loaded one with a free slot; None where the job must wait for one.
+    """The host for the next job: the least loaded one with a free slot; None if the job must wait for one.
 
     Hosts that are put aside, and hosts to *avoid*, are taken only if no other is usable.
     """

@@ -15,7 +15,7 @@ def _weight(stem: str, streamer: str) -> int:
 
 
 def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[str | None]:
-    """A streamer for each of *stems*, None where none is alive.
+    """A streamer for each of *stems*, None if none is alive.
 
     *loads* holds the classes that each living streamer has already. None gets more than *slack* times its fair
     share, so that a popular rendition spreads over a few streamers, and an unpopular one lands where it is cached.

@@ -17,11 +17,11 @@ class Seen:
     state_ready: bool
     num_cite: int
     wanted_bytes: int
-    found_bytes: int | None  # None where there is no file
+    found_bytes: int | None  # None if there is no file
     unreadable: str | None  # why the file cannot be read
     damaged: str | None  # why the file is not the recording that was downloaded
     unreachable: str | None  # why the push URL cannot be reached
-    skew_s: float | None  # of this host's clock, None where Redis could not be asked
+    skew_s: float | None  # of this host's clock, None if Redis could not be asked
     lease: bool  # this streamer may push
 
 
@@ -59,7 +59,7 @@ def reds(seen: Seen) -> list[str]:
 
 
 def lost_file(seen: Seen) -> str | None:
-    """Why the file that a class needs is to be downloaded again; None where it is not."""
+    """Why the file that a class needs is to be downloaded again; None if it is not."""
     if not seen.state_ready:
         return None
     if seen.found_bytes is None:

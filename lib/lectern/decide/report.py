@@ -17,7 +17,7 @@ PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED
 
 
 class Line(NamedTuple):
-    """A class as it was to be, and as it was; times are epoch seconds, None where nothing was sent."""
+    """A class as it was to be, and as it was; times are epoch seconds, None if nothing was sent."""
 
     class_id: str
     institution: str
@@ -135,7 +135,7 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
 def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float, float]:
     """The begin and the end of all *parts*, and the seconds in which the recording, and the slate, was sent.
 
-    They come in time order. Where two push URLs were sent to at once, a second counts once.
+    They come in time order. If two push URLs were sent to at once, a second counts once.
     """
     if not parts:
         return None, None, 0.0, 0.0

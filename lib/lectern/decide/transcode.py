@@ -93,7 +93,7 @@ class Settled:
 def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Rendition], *, ecs: bool) -> list[Settled]:
     """Decide a batch of results in their order; a result sees what those before it have changed.
 
-    Where no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
+    If no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
     """
     now: dict[RenditionKey, Rendition] = dict(rows)
     decided: list[Settled] = []

@@ -31,7 +31,7 @@ async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
 
 
 def own_address(url: str) -> str | None:
-    """This host's address on the way to the server of *url*, for a URL; None where no way is known. Sends nothing."""
+    """This host's address on the way to the server of *url*, for a URL; None if no way is known. Sends nothing."""
     parts = urlsplit(url)
     try:
         family, _, _, _, there = socket.getaddrinfo(parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM)[0]

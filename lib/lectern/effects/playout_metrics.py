@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 
 class Said(Collector):
-    """Metrics of a status of the playout; None where it does not answer."""
+    """Metrics of a status of the playout; None if it does not answer."""
 
     def __init__(self, status: Mapping[str, Any] | None) -> None:
         self._status = status

@@ -28,7 +28,7 @@ def _folded(name: str) -> str:
 
 
 def shape(connection: Connection, table: str) -> Shape | None:
-    """The shape of *table*, or None where there is none."""
+    """The shape of *table*, or None if there is none."""
     if connection.dialect.name == "sqlite":
         return _shape_in_sqlite(connection, table)
     inspector = inspect(connection)

@@ -1,4 +1,4 @@
-"""One class on its way: a push for each of its URLs, and what is said of it."""
+"""One class on its way: a push for each of its URLs, and its events."""
 
 from typing import Any
 

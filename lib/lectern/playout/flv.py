@@ -53,7 +53,7 @@ def check_head(data: bytes) -> None:
 
 
 def tag_head(data: bytes, at: int) -> TagHead | None:
-    """The head of the tag at *at*; None where no tag can be."""
+    """The head of the tag at *at*; None if no tag can be."""
     kind = data[at]
     if kind not in (SOUND, PICTURE, SCRIPT):
         return None
@@ -104,7 +104,7 @@ def codec_fault(kind: int, body: bytes) -> str | None:
 
 
 def metadata(body: bytes) -> bytes | None:
-    """The file's metadata as a data message; None where *body* is something else, or cannot be read.
+    """The file's metadata as a data message; None if *body* is something else, or cannot be read.
 
     What speaks of the file (its duration, size, index of keyframes) does not hold for a live stream, and is left out.
     """

@@ -22,7 +22,7 @@ def allow_files() -> None:
 
 
 def locked(path: Path) -> int:
-    """Hold the lock at *path* as long as this process lives; raises Misuse where another one does."""
+    """Hold the lock at *path* as long as this process lives; raises Misuse if another one does."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -38,7 +38,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a recording. *broken_at* is the offset from which it cannot be read, None where it can."""
+    """What was found in a recording. *broken_at* is the offset from which it cannot be read, None if it can."""
 
     size_bytes: int
     duration_ms: int
@@ -66,7 +66,7 @@ def look(recording: Path) -> Look:
 
 
 def check(found: Look) -> None:
-    """Raise NotAirable where a recording that was looked at is broken."""
+    """Raise NotAirable if a recording that was looked at is broken."""
     if found.broken_at is not None:
         place = f"byte {found.broken_at} of {found.size_bytes}, {found.duration_ms / 1000:.0f} s from the beginning"
         raise NotAirable(f"the file is broken: its tags cannot be read from {place}")
@@ -85,7 +85,7 @@ def write(found: Look, to: Path) -> None:
 
 
 def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
-    """The records of the index at *path*; None where there is none, or it is of a file of another size."""
+    """The records of the index at *path*; None if there is none, or it is of a file of another size."""
     with suppress(OSError, struct.error, StopIteration):
         records = _RECORD.iter_unpack(path.read_bytes())
         if next(records) == (_MARK, size_bytes):

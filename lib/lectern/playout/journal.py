@@ -74,7 +74,7 @@ class Journal:
         return mark, os.pread(self.file, mark.size, (2 + number % 2) * _REGION)
 
     def notes(self, taken: int) -> dict[str, Any] | None:
-        """The last notes that fit, when *taken* bytes of the server were read; None where there are none."""
+        """The last notes that fit, when *taken* bytes of the server were read; None if there are none."""
         for number, text in sorted((self._read((4 + slot) * _REGION) for slot in (0, 1)), reverse=True):
             if number:
                 self._numbers[1] = max(self._numbers[1], number)
@@ -96,7 +96,7 @@ class Journal:
         os.pwrite(self.file, struct.pack("=I", zlib.crc32(rest)) + rest, at)
 
     def _read(self, at: int) -> tuple[int, bytes]:
-        """Number and data of a slot; 0 where nothing whole was written."""
+        """Number and data of a slot; 0 if nothing whole was written."""
         head = os.pread(self.file, _HEAD.size, at)
         if len(head) < _HEAD.size:
             return 0, b""

@@ -60,7 +60,7 @@ def memory_file(name: str) -> int:
 
 
 def counts(connection: socket.socket) -> Counts | None:
-    """What the kernel counted on a TCP connection, in one look; None where it does not count."""
+    """What the kernel counted on a TCP connection, in one look; None if it does not count."""
     if sys.platform != "linux":
         return None
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)

@@ -46,7 +46,7 @@ class Session:
     def adopt(
         cls, target: Target, connection: socket.socket, journal: Journal, notes: Callable[[], dict[str, Any]]
     ) -> tuple["Session", Mark, dict[str, Any]]:
-        """Go on with a session whose worker died; raises Broken where that cannot be done exactly."""
+        """Go on with a session whose worker died; raises Broken if that cannot be done exactly."""
         counted = kernel.counts(connection)
         last = journal.last()
         saved = journal.notes(counted.read) if counted is not None else None
@@ -141,7 +141,7 @@ class Session:
             self.sent_at = time.monotonic()
 
     def watch(self, now: float) -> None:
-        """Raise Broken where the peer has not answered, or has taken nothing for too long."""
+        """Raise Broken if the peer has not answered, or has taken nothing for too long."""
         if self._deadline is not None and now > self._deadline:
             raise Broken(f"the server did not answer within {SET_UP_S:g} s, at the step {self.step}")
         counted = kernel.counts(self.connection)
@@ -170,7 +170,7 @@ class Session:
                 self.journal.close()
 
     def _receive(self) -> bool:
-        """Take one portion; False where nothing is left."""
+        """Take one portion; False if nothing is left."""
         is_kept = self.journal is not None and self.step is Step.LIVE
         data = link.receive(self.connection, _RECEIVE_BYTES, socket.MSG_PEEK if is_kept else 0)
         if data is None:

@@ -90,7 +90,7 @@ class TimetableFile:
         self._path = path
 
     def read(self) -> dict[str, Entry]:
-        """The entries by class_id; raises BadRequest where the file cannot be read, but leaves out odd entries."""
+        """The entries by class_id; raises BadRequest if the file cannot be read, but leaves out odd entries."""
         try:
             rows = json.loads(self._path.read_text(encoding="utf-8"))["classes"]
         except FileNotFoundError:

@@ -201,5 +201,5 @@ async def _run(terms: Terms) -> None:
 
 
 def check(folder: Path) -> None:
-    """Read what a worker reads when it starts; raises BadRequest where it cannot."""
+    """Read what a worker reads when it starts; raises BadRequest if it cannot."""
     TimetableFile(folder / "timetable.json").read()

@@ -15,7 +15,7 @@ TAGS = 90
 
 @dataclass(frozen=True)
 class Label:
-    """What a message is about, where that can be read and may be a name."""
+    """What a message is about, if that can be read and may be a name."""
 
     class_id: str | None = None
     record_id: int | None = None
@@ -23,7 +23,7 @@ class Label:
 
     @property
     def name(self) -> str:
-        """For the person who searches; empty where nothing can be said."""
+        """For the person who searches; empty if nothing can be said."""
         return self.class_id or (f"{self.record_id} {self.resolution}" if self.record_id is not None else "")
 
 
@@ -41,7 +41,7 @@ def label_of(kept: Kept) -> Label:
 
 
 def class_of(kept: Kept) -> str | None:
-    """The class that a message is about, where that can be read and may be a name."""
+    """The class that a message is about, if that can be read and may be a name."""
     return label_of(kept).class_id
 
 

@@ -97,7 +97,7 @@ def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> M
 
 
 def check_streams(source: Media, thing: str) -> None:
-    """Raise Refuse(HALF_A_RECORDING) where picture or sound is missing: a class needs both, and no host has them."""
+    """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no host has them."""
     if source.video is None:
         raise Refuse(f"{thing}: has sound ({source.audio}), but no picture", HALF_A_RECORDING)
     if source.audio is None:

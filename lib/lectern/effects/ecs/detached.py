@@ -141,7 +141,7 @@ async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s:
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a
-    minute after its time. Raises TryAgain where somebody has.
+    minute after its time. Raises TryAgain if somebody has.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
     script = ["sh", "-c", _RUN, "lectern", folder.path, step.name, limit, _STEP, *step.argv]

@@ -75,7 +75,7 @@ class _Work:
         return Outcome(tuple(one for one in made if one is not None), self._missed)
 
     async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
-        """What *work* returns; None where it fails, which is then noted for this output alone."""
+        """What *work* returns; None if it fails, which is then noted for this output alone."""
         try:
             return await work
         except ssh.Lost:

@@ -21,7 +21,7 @@ def manifests(folder: Path, name: str) -> dict[Path, dict[str, object]]:
 def ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
     """Seconds since the newest backup of *name* was made ("here"), and since one was copied off the host ("away").
 
-    Infinite where there is none, or the folder cannot be read; empty where this host makes no backups.
+    Infinite if there is none, or the folder cannot be read; empty if this host makes no backups.
     """
     if not folder.exists():
         return {}

@@ -30,7 +30,7 @@ def takes_nothing(error: BaseException) -> bool:
 
 
 def free_bytes(root: Path) -> int:
-    """What may still be put below *root*: 0 where it is read-only."""
+    """What may still be put below *root*: 0 if it is read-only."""
     if not os.access(root, os.W_OK):
         return 0
     return max(0, shutil.disk_usage(root).free - KEEP_FREE_BYTES)

@@ -45,7 +45,7 @@ class Allowed:
     def check(self, url: str) -> list[Address]:
         """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
-        Raises Refuse(FORBIDDEN_ORIGIN) where it may not be, Refuse(DOWNLOAD_FAILED) where there is no such host,
+        Raises Refuse(FORBIDDEN_ORIGIN) if it may not be, Refuse(DOWNLOAD_FAILED) if there is no such host,
         TryAgain if the host's name cannot be looked up just now.
         """
         parts, host, port = _split(url)
@@ -133,7 +133,7 @@ async def _ask(
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
-    """The answer to a HEAD; where that is not served (URLs are often signed for GET only), to a GET of one byte.
+    """The answer to a HEAD; if that is not served (URLs are often signed for GET only), to a GET of one byte.
 
     The host is asked by its name, as ever, and its certificate is verified for this name.
     """
@@ -166,7 +166,7 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
 
 
 def _only(url: str, answer: httpx.Response, header: str) -> str:
-    """The value of a header; nothing where it is not there. Raises Refuse where there are several that differ."""
+    """The value of a header; nothing if it is not there. Raises Refuse if there are several that differ."""
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
         raise Refuse(f"{shown(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)

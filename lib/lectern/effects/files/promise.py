@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on an origin as it promises it; None where it promises nothing. *url* is where redirects ended.
+    """A file on an origin as it promises it; None if it promises nothing. *url* is where redirects ended.
 
     *address* is the checked one that answered.
     """

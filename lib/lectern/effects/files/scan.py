@@ -22,7 +22,7 @@ Kind = Literal["rendition", "part", "unknown"]
 
 @dataclass(slots=True)
 class Found:
-    """Something in the store, at *site*; *stem* is None where it is unknown, *size_bytes* 0 where it is a folder."""
+    """Something in the store, at *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
 
     site: str
     stem: str | None

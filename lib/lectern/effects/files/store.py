@@ -83,7 +83,7 @@ def quarantine(root: Path, path: Path) -> Path:
 
 
 def size_bytes(path: Path) -> int:
-    """The size of a file; 0 where it is not there."""
+    """The size of a file; 0 if it is not there."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def size_bytes(path: Path) -> int:
 
 
 def readable(path: Path) -> tuple[int | None, str | None]:
-    """The size of a file, and why its beginning or its end cannot be read; None and None where it is not there."""
+    """The size of a file, and why its beginning or its end cannot be read; None and None if it is not there."""
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -150,7 +150,7 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
 
 
 def read_origin(part: Path) -> RemoteFile | None:
-    """What the first try was promised; None where nothing (readable) was noted: begin from zero."""
+    """What the first try was promised; None if nothing (readable) was noted: begin from zero."""
     noted = _noted(part)
     try:
         return RemoteFile(url=noted["url"], size_bytes=noted["size_bytes"], etag=noted["etag"], crc64=noted["crc64"])

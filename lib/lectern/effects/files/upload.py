@@ -59,7 +59,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Put:
-    """How one file is uploaded; *url* may hold a signature and is told to no log and no command line."""
+    """How one file is uploaded; *url* may hold a signature, so no log and no command line shows it."""
 
     path: str
     url: str = field(repr=False)

@@ -38,7 +38,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
 
 
 def write_index(found: Look, path: Path) -> None:
-    """Write the index of *path* beside it; raises TryAgain where the disk takes nothing."""
+    """Write the index of *path* beside it; raises TryAgain if the disk takes nothing."""
     with disk.writing(str(path)):
         index.write(found, index.path_of(path))
 

@@ -66,7 +66,7 @@ class ProgressReader:
 
 
 def executable() -> str:
-    """The path of ffmpeg: the system's, else that of imageio-ffmpeg; raises Misuse where there is none."""
+    """The path of ffmpeg: the system's, else that of imageio-ffmpeg; raises Misuse if there is none."""
     found = shutil.which("ffmpeg")
     if found is not None:
         return found
@@ -109,7 +109,7 @@ def remux_argv(path: str, to: str) -> list[str]:
 def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[str]:
     """The run of ffmpeg that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
 
-    A connection that moves nothing ends by itself after 5 s. Raises Misuse where there is no ffmpeg.
+    A connection that moves nothing ends by itself after 5 s. Raises Misuse if there is no ffmpeg.
     """
     argv = [executable(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-re"]
     # Without it, all media since the last keyframe would be sent at once, and every viewer would lag by that time.

@@ -29,10 +29,10 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What a recording is; a codec is None where there is no such stream.
+    """What a recording is; a codec is None if there is no such stream.
 
-    *duration_s* is what is there, whatever the header says. *last_second_decodes* is False where the end is damaged,
-    or where the header promises more than is there (by more than 2 s and 1 %).
+    *duration_s* is what is there, whatever the header says. *last_second_decodes* is False if the end is damaged,
+    or if the header promises more than is there (by more than 2 s and 1 %).
     """
 
     width: int

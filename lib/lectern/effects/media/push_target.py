@@ -10,7 +10,7 @@ from lectern.places import Address, Places
 
 
 async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
-    """Why no connection to the host of *push_url* comes about within *timeout_s*; None where it does.
+    """Why no connection to the host of *push_url* comes about within *timeout_s*; None if it does.
 
     Nothing is sent: a stream key may be used once only. No other place than an *allowed* one is connected to.
     """

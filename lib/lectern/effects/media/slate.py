@@ -1,4 +1,4 @@
-"""The slate: what viewers see while a recording is missing or broken. Where no file is named, one is made, once."""
+"""The slate: what viewers see while a recording is missing or broken. If no file is named, one is made, once."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ _HEADER_BYTES, _TAG_HEADER_BYTES, _SIZE_BYTES = 9, 11, 4
 
 
 async def trouble(path: Path, row: Cached) -> str | None:
-    """Why *path* is not the file of *row*; None where it is. Reads all of it where its CRC-64 is known."""
+    """Why *path* is not the file of *row*; None if it is. Reads all of it if its CRC-64 is known."""
     if row.crc64 is None:
         return await end_trouble(path, row)
     crc64 = await asyncio.to_thread(store.crc64, path)
@@ -28,7 +28,7 @@ async def trouble(path: Path, row: Cached) -> str | None:
 
 
 async def end_trouble(path: Path, row: Cached) -> str | None:
-    """Why the end of *path* is not that of *row*'s recording; None where it is, or where nobody knows its length.
+    """Why the end of *path* is not that of *row*'s recording; None if it is, or if nobody knows its length.
 
     A file that was cut short, or whose end is nothing but zeros, is found; for the rest see `middle_trouble`.
     """
@@ -49,7 +49,7 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
 
 
 async def middle_trouble(path: Path) -> str | None:
-    """Why the tags of *path* cannot be read one after the other; None where they can, or where it has no index.
+    """Why the tags of *path* cannot be read one after the other; None if they can, or where it has no index.
 
     The index says that they could be read when it was written, so that the bytes have changed since, whatever the size
     and the time of the file say. About 0.1 s for 45 minutes of recording.
@@ -66,7 +66,7 @@ async def middle_trouble(path: Path) -> str | None:
 
 
 def last_tag_s(path: Path) -> float | None:
-    """The latest time stamp (seconds) of the last tags of an FLV; None where they are no chain of tags.
+    """The latest time stamp (seconds) of the last tags of an FLV; None if they are no chain of tags.
 
     Behind each tag its size is repeated, so that a file can be read from its end (FLV 10.1, E.3).
     """

@@ -20,7 +20,7 @@ NO_CLUSTER = (
 
 
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
-    """A client with *options*, not connected yet; raises Misuse where *url* names no Redis."""
+    """A client with *options*, not connected yet; raises Misuse if *url* names no Redis."""
     client: redis.Redis = _opened(url, options, redis.Redis, Sentinel)
     return client
 

@@ -40,7 +40,7 @@ class Bus:
 
     @classmethod
     def open(cls, url: str, *, timeout_s: float = 10) -> "Bus":
-        """A bus at *url*, a server or sentinels; raises Misuse where it is neither. Connects at the first call."""
+        """A bus at *url*, a server or sentinels; raises Misuse if it is neither. Connects at the first call."""
         options = {
             "decode_responses": True,
             "encoding_errors": "replace",
@@ -66,7 +66,7 @@ class Bus:
     def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
         """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
 
-        Raises Deaf where the connection is dead although it looks alive.
+        Raises Deaf if the connection is dead although it looks alive.
         """
         return self.hearing.subscribed(channels)
 
@@ -130,7 +130,7 @@ class Bus:
     ) -> dict[str, dict[str, Any]] | None:
         """Say at the shared clock that streamer *name* is alive, and so renew its lease; returns all streamers' beats.
 
-        None where *session* does not hold the lease: then nothing is said but the *claim* to a new one.
+        None if *session* does not hold the lease: then only the *claim* to a new one is sent.
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)))
@@ -181,7 +181,7 @@ class Bus:
         await self._client.hset(f"{key}:lease", name, session)
 
     async def take(self, key: str, name: str, silent_s: float) -> bool:
-        """Take the lease of streamer *name* away; False where it was heard within *silent_s*, at the shared clock."""
+        """Take the lease of streamer *name* away; False if it was heard within *silent_s*, at the shared clock."""
         return bool(await self._client.eval(beats.TAKE, 2, key, f"{key}:lease", name, silent_s))
 
     async def forget_withdrawn(self, key: str, name: str) -> None:
@@ -189,7 +189,7 @@ class Bus:
         await withdrawn.forget(self._client, key, name)
 
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
-        """Take or renew a lock; False where another holds it."""
+        """Take or renew a lock; False if another holds it."""
         return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
 
     async def holder(self, lock: str) -> str | None:
@@ -202,7 +202,7 @@ class Bus:
         await self._client.eval(_RELEASE, 1, lock, owner)
 
     async def types(self, keys: Sequence[str]) -> dict[str, str]:
-        """The type of each key; ``none`` where there is none."""
+        """The type of each key; ``none`` if there is none."""
         async with self._client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.type(key)
@@ -219,7 +219,7 @@ class Bus:
             raise Misuse(address.NO_CLUSTER)
 
     async def ping(self) -> None:
-        """Raise TryAgain where Redis does not answer."""
+        """Raise TryAgain if Redis does not answer."""
         try:
             await self._client.ping()
         except RedisError as error:

@@ -34,13 +34,13 @@ class Hearing:
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
     heard_at: float | None = None  # when anything was heard last, monotonic
-    _is_allowed: bool | None = None  # to publish to itself; None where that is not known
+    _is_allowed: bool | None = None  # to publish to itself; None if that is not known
 
     @asynccontextmanager
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, str] | None]]:
         """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
 
-        Raises Deaf where its own beat is not heard for *deaf_after_s*: the connection is dead, although it looks alive.
+        Raises Deaf if its own beat is not heard for *deaf_after_s*: the connection is dead, although it looks alive.
         """
         own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
@@ -111,7 +111,7 @@ class Hearing:
 
 
 def heed_cancel() -> None:
-    """Raise CancelledError where this task was cancelled: the library can lose a cancel that comes with an answer."""
+    """Raise CancelledError if this task was cancelled: the library can lose a cancel that comes with an answer."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -49,7 +49,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """The pattern that *text* writes; raises Misuse where it is none, or can be read in two ways."""
+        """The pattern that *text* writes; raises Misuse if it is none, or can be read in two ways."""
         made = cls(text, tuple(_FIELD.split(text)))
         if not text or not text.isprintable() or len(text) > 250:
             raise Misuse(f"{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.")
@@ -99,7 +99,7 @@ class Pattern:
     def glob(self) -> str:
         """For SCAN: every name that fits, and some that do not.
 
-        Where the names have a beginning, that is all it asks for: the server compares a longer one far more slowly.
+        If the names have a beginning, that is all it asks for: the server compares a longer one far more slowly.
         """
         escaped = [(re.sub(r"([*?\[\]^\\])", r"\\\1", literal), kind) for literal, kind in self._pairs()]
         first, kind = escaped[0]
@@ -121,7 +121,7 @@ class Pattern:
         return self.text.format(**values)
 
     def values(self, name: bytes) -> dict[str, str] | None:
-        """The fields in *name*, or None where it does not fit."""
+        """The fields in *name*, or None if it does not fit."""
         found = self.regex.fullmatch(name)
         return {field: value.decode() for field, value in found.groupdict().items()} if found else None
 
@@ -170,7 +170,7 @@ class Rule:
     def parse(cls, old: str, new: str) -> "Rule":
         """A rule such as ``waiting:{record_id}:{resolution}`` to ``{record_id}_{resolution}``.
 
-        Raises Misuse where the two have not the same fields, one can be read in two ways, or a renamed key would
+        Raises Misuse if the two have not the same fields, one can be read in two ways, or a renamed key would
         be renamed again.
         """
         made = cls(Pattern.parse(old), Pattern.parse(new))
@@ -189,7 +189,7 @@ class Rule:
         return Rule(self.new, self.old)
 
     def applied(self, name: bytes) -> bytes | None:
-        """The new name of *name*, or None where the rule is not about it."""
+        """The new name of *name*, or None if the rule is not about it."""
         values = self.old.values(name)
         return None if values is None else self.new.name(**values).encode()
 

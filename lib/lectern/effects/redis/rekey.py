@@ -109,7 +109,7 @@ class Renamed:
 def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
     """A client for *url*, a server or sentinels: bytes, timeouts, and no call made twice unseen.
 
-    Raises Misuse where it is neither.
+    Raises Misuse if it is neither.
     """
     waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     return address.opened_blocking(url, {**waits, "retry": Retry(NoBackoff(), 0)})

@@ -52,7 +52,7 @@ class Streams:
     async def next(self, *, count: int, block_ms: int) -> list[Entry]:
         """The next messages; first those that *consumer* got before its start and never acknowledged.
 
-        Raises RedisError where Redis is away, or is only a copy.
+        Raises RedisError if Redis is away, or is only a copy.
         """
         await self._make_groups()
         try:

@@ -126,7 +126,7 @@ def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], 
 
 
 def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
-    """Write bookings as they are now, each with the time of its move; None where it has not moved."""
+    """Write bookings as they are now, each with the time of its move; None if it has not moved."""
     rows = [
         {"of": one.class_id, "at": at, **{f"new_{name}": getattr(one, name) for name in _CHANGES}}
         for one, at in changed
@@ -141,7 +141,7 @@ def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], 
 
 
 def close(connection: Connection, order: Order, state: BookingState, now: float) -> None:
-    """Move one booking; raises ForbiddenMove where the tables have no such move."""
+    """Move one booking; raises ForbiddenMove if the tables have no such move."""
     check_move(BOOKING_MOVES, order.class_id, order.state, state)
     update_all(connection, [(replace(order, state=state), now)])
 

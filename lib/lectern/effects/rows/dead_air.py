@@ -1,4 +1,4 @@
-"""What the looks through the cached recordings found, and the classes that it is told of."""
+"""What the looks through the cached recordings found, and which classes had their warning."""
 
 from collections.abc import Iterable, Mapping
 

@@ -29,7 +29,7 @@ class Odd(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """One disagreement; *row* is None where no row is concerned, *path* where no file is."""
+    """One disagreement; *row* is None if no row is concerned, *path* if no file is."""
 
     odd: Odd
     row: Cached | None = None

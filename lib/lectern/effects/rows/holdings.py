@@ -32,7 +32,7 @@ def cached(connection: Connection) -> list[dict[str, Any]]:
 
 
 def evict(engine: Engine, root: Path, stem: str) -> int:
-    """Delete one unpinned rendition; returns its size in bytes. Raises Misuse where a class needs it."""
+    """Delete one unpinned rendition; returns its size in bytes. Raises Misuse if a class needs it."""
     with transaction(engine) as connection:
         row = cache.by_stem(connection, [stem]).get(stem)
         if row is None or row.state is not FileState.READY:

@@ -101,9 +101,8 @@ def claim(
 ) -> list[Kept]:
     """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; then anybody may take them.
 
-    It takes what the statement binds, by name: the hosts' own loops and tests of leases each vary another part.
-
-    This counts no try: a message whose process died is not at fault. *owner* is named where several share the inbox.
+    Its keywords are what the statement binds. It counts no try: a message whose process died is not at fault.
+    *owner* is named if several share the inbox.
     """
     given = {"now": now, "commands": listed(commands), "most": limit}
     kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
@@ -163,7 +162,7 @@ def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: 
 def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
     """The messages that were handled and that no run shows, among the newest *limit* of all, oldest first.
 
-    Where several share the inbox, only those of *owner*: the others may be about to show theirs.
+    If several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
     inbox, which = journal.inbox, unshown(journal, limit)
     if owner is not None:

@@ -15,7 +15,7 @@ from lectern.effects.rows.tables.teacher import moves, streamers
 
 @dataclass(frozen=True)
 class Holder:
-    """A streamer as the teacher's database has it; *session* is None where its lease was taken."""
+    """A streamer as the teacher's database has it; *session* is None if its lease was taken."""
 
     name: str
     session: str | None
@@ -109,7 +109,7 @@ def hold(connection: Connection, streamer: str, session: str, now: float) -> Non
 
 
 def peers(connection: Connection, streamer: str) -> dict[str, str] | None:
-    """The other streamers that this one asks, with their addresses; None where it has heard of none yet."""
+    """The other streamers that this one asks, with their addresses; None if it has heard of none yet."""
     found = connection.execute(select(leases.c.peers).where(leases.c.streamer == streamer)).scalar_one_or_none()
     return None if found is None else dict(json.loads(found))
 
@@ -121,7 +121,7 @@ def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) 
 
 
 def drained_since(connection: Connection, streamer: str) -> float | None:
-    """Since when this streamer is drained (epoch seconds); None where it is not."""
+    """Since when this streamer is drained (epoch seconds); None if it is not."""
     found = connection.execute(select(drains.c.since).where(drains.c.streamer == streamer)).scalar_one_or_none()
     return None if found is None else float(found)
 

@@ -43,7 +43,7 @@ def may_ask(connection: Connection, key: RenditionKey, attempt: int, owner: str,
 
 
 def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
-    """The OSS took the request for *attempt*, and has until *deadline*; False where the row has gone on meanwhile."""
+    """The OSS took the request for *attempt*, and has until *deadline*; False if the row has gone on meanwhile."""
     mine = renditions.among([key]) & renditions.transcoding(Backend.OSS) & (videos.c.attempt == attempt)
     values = {"requested_at": now, "deadline": deadline, "owner": None, "lease_until": None}
     return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1

@@ -55,7 +55,7 @@ def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> No
 def move(
     connection: Connection, key: RenditionKey, old: RenditionState, new: RenditionState, now: float, **values: object
 ) -> None:
-    """Move a rendition to *new*; raises ForbiddenMove where the tables have no such move."""
+    """Move a rendition to *new*; raises ForbiddenMove if the tables have no such move."""
     check_move(RENDITION_MOVES, stem(*key), old, new)
     _set(connection, key, status=new, owner=None, lease_until=None, updated_at=now, **values)
 
@@ -112,7 +112,7 @@ def settled_since(connection: Connection, key: RenditionKey, since: float) -> bo
 
 
 def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
-    """Which attempt made the rendition, and where it lies; None where it is not made."""
+    """Which attempt made the rendition, and where it lies; None if it is not made."""
     wanted = among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
     row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
     return None if row is None else (row.attempt, row.url)

@@ -31,10 +31,10 @@ _ALEMBIC = threading.Lock()
 
 
 def upgrade(engine: Engine, role: Role) -> list[str]:
-    """Bring *role*'s database up to this code; returns one sentence a change, none where nothing was to do.
+    """Bring *role*'s database up to this code; returns one sentence a change, none if nothing was to do.
 
     All of it is one transaction: killed anywhere, nothing has happened, and the next call does it. Raises
-    TryAgain where another program holds the database, Misuse and CallAPerson where it is not what it should be.
+    TryAgain if another program holds the database, Misuse and CallAPerson if it is not what it should be.
     """
     with in_words(engine):
         if file_of(engine) is not None:

@@ -50,7 +50,7 @@ def _name(name: str) -> bytes:
 
 
 def decode(data: bytes) -> list[Value]:
-    """The values that *data* holds; raises NotRtmp where they cannot be read."""
+    """The values that *data* holds; raises NotRtmp if they cannot be read."""
     reader = _Reader(data)
     values = []
     try:

@@ -37,7 +37,8 @@ def compose(
 ) -> bytes:
     """The bytes of one message, whose first chunk has a full header: they depend on nothing that was sent before.
 
-    *timestamp* is taken modulo 2**32, as the protocol does. *chunk_stream* is 2 to 63.
+    Its parameters are the fields of such a header. *timestamp* is taken modulo 2**32, as the protocol does.
+    *chunk_stream* is 2 to 63.
     """
     timestamp &= 0xFFFFFFFF
     size = len(body)
@@ -124,7 +125,7 @@ class Parser:
         return parser
 
     def _chunk(self, at: int) -> tuple[int, Message | None]:
-        """Where the chunk at *at* ends, and the message that it completes; *at* itself where bytes are missing."""
+        """Where the chunk at *at* ends, and the message that it completes; *at* itself if bytes are missing."""
         head = self._head(at)
         if head is None:
             return at, None

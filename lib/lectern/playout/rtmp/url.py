@@ -53,7 +53,7 @@ def _host_and_port(place: str, default: int) -> tuple[str, int]:
 
 
 def _app_and_stream(path: str) -> tuple[str, str]:
-    """The app is one part of the path, two where there are three; a query stays where it stands."""
+    """The app is one part of the path, two if there are three; a query stays where it stands."""
     query_at = path.find("?")
     if query_at >= 0 and "slist=" in path[query_at:]:
         return path[1:], path[path.index("slist=") + 6 :].partition("&")[0]

@@ -28,7 +28,7 @@ def open_database(url: str) -> Engine:
     """An engine for *url*: PostgreSQL, or SQLite in WAL mode, synchronous, that waits up to 20 s for other programs.
 
     The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing.
-    Raises Misuse where the URL is wrong or its folder is missing.
+    Raises Misuse if the URL is wrong or its folder is missing.
     """
     try:
         parsed = make_url(url)

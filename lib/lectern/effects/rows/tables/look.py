@@ -51,7 +51,7 @@ def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
 
 @contextmanager
 def looking(engine: Engine, role: str) -> Iterator[Connection]:
-    """One transaction that only reads; raises LecternError, in words, where the database is not what it should be."""
+    """One transaction that only reads; raises LecternError, in words, if the database is not what it should be."""
     try:
         with reading(engine) as connection:
             yield connection

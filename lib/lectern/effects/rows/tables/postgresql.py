@@ -37,7 +37,7 @@ _PASSING = frozenset({"25P03", "25P04", "25006"})
 
 
 def open_server(url: URL) -> Engine:
-    """An engine for *url*; raises Misuse where it names another database or another driver, or ours is missing."""
+    """An engine for *url*; raises Misuse if it names another database or another driver, or ours is missing."""
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
     if url.drivername not in {"postgresql", "postgres", DRIVER}:

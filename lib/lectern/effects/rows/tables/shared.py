@@ -17,7 +17,7 @@ class Whole(TypeDecorator[int]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
-        """SQLite numbers the rows of a table itself only where their key is called INTEGER."""
+        """SQLite numbers the rows of a table itself only if their key is called INTEGER."""
         return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
 
 

@@ -45,7 +45,7 @@ class FileRow(StreamerTable, table=True):
     state: str | None = Field(default=FileState.READY, max_length=20, index=True)
     size_bytes: int | None = None
     url: str | None = Field(default=None, sa_type=Text)
-    source: str | None = Field(default=None, sa_type=Text)  # the recording, where no record is named
+    source: str | None = Field(default=None, sa_type=Text)  # the recording, if no record is named
     etag: str | None = Field(default=None, max_length=250)
     crc64: str | None = Field(default=None, max_length=20)  # decimal; does not fit SQLite's signed integer
     duration_s: float | None = None

@@ -66,7 +66,7 @@ class OrderRow(TeacherTable, table=True):
     class_id: str = Field(primary_key=True, max_length=250)
     institution_id: str | None = Field(default=None, max_length=250)
     record_id: int | None = Field(default=None, index=True, sa_type=Whole)
-    url_stem: str | None = Field(default=None, max_length=250)  # where no record is named
+    url_stem: str | None = Field(default=None, max_length=250)  # if no record is named
     resolution: str | None = Field(default=None, max_length=10)
     start_time: float = Field(index=True)
     end_time: float
@@ -170,7 +170,7 @@ class AsRunRow(TeacherTable, table=True):
 
 
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
-    """Messages to the teacher; where several share the rows, who has claimed one, and who heard it."""
+    """Messages to the teacher; if several share the rows, who has claimed one, and who heard it."""
 
     __tablename__ = "inbox_list"
     owner: str | None = Field(default=None, max_length=250)
@@ -179,7 +179,7 @@ class TeacherInbox(InboxColumns, TeacherTable, table=True):
 
 
 class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
-    """Messages from the teacher; where several share the rows, who sends one, and until when it is its own."""
+    """Messages from the teacher; if several share the rows, who sends one, and until when it is its own."""
 
     __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)

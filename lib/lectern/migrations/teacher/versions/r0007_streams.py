@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def _stream(payload: str) -> str | None:
-    """The stream of a booking; None where its push URL is none, which an older version did not notice."""
+    """The stream of a booking; None if its push URL is none, which an older version did not notice."""
     try:
         return urls.push(from_json(payload)["push_url"]).stream
     except (ValueError, KeyError, TypeError):

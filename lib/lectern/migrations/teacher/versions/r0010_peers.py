@@ -10,7 +10,7 @@ down_revision = "teacher_0009"
 
 
 def upgrade() -> None:
-    """Make what is missing; only where teachers share the rows is a message looked for by what it says."""
+    """Make what is missing; only if teachers share the rows is a message looked for by what it says."""
     ensure(
         "inbox_list",
         Column("owner", String(250)),
