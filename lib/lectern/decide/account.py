@@ -3,7 +3,6 @@
 ``lectern explain``, the page, and the counts of ``lectern status`` say what this module finds, and nothing else.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,7 +48,7 @@ def account(found: Found, now: float) -> Account:
     return Account(known, header, tuple(_following(found, known, now)))
 
 
-_OVER: Mapping[str, Standing] = {
+_OVER: dict[str, Standing] = {
     one: one for one in (Standing.AIRED, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED)
 }
 """How a class stands that is over, by its state at its teacher or on its streamer: the words are the same."""

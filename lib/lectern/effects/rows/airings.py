@@ -48,10 +48,9 @@ _BY_ID = selected().where(among(classes.c.class_id))
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     class_id, stem, state, push_url, start, end, *rest, lost_at = row
-    times = (_seconds(row, start), _seconds(row, end))
-    return Airing(
-        class_id, stem, AiringState(state or AiringState.WAITING), push_url, *times, *rest, lost_at is not None
-    )
+    known = AiringState(state or AiringState.WAITING)
+    rest.append(lost_at is not None)
+    return Airing(class_id, stem, known, push_url, _seconds(row, start), _seconds(row, end), *rest)
 
 
 def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)

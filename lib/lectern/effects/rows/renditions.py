@@ -20,9 +20,10 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
     found: dict[RenditionKey, Rendition] = {}
-    for record_id, resolution, status, *counts, backend in connection.execute(select(*columns).where(among(keys))):
+    rows = connection.execute(select(*columns).where(among(keys)))
+    for record_id, size, status, attempt, today, since, backend in rows:
         made_by = Backend(backend) if backend else None
-        found[record_id, Resolution(resolution)] = Rendition(RenditionState.read(status), *counts, made_by)
+        found[record_id, Resolution(size)] = Rendition(RenditionState.read(status), attempt, today, since, made_by)
     return found
 
 

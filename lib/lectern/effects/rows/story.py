@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any
 
 from pydantic_core import from_json
@@ -18,7 +17,7 @@ from lectern.shown import shown
 from lectern.states import InboxState
 from lectern.told import Booked, Cited, Found, Making, Past
 
-_KNOWN = attrgetter("class_id", "state", "stem", "start_time", "end_time", "code", "message")
+_KNOWN = ("class_id", "state", "stem", "start_time", "end_time", "code", "message")
 """What is told alike of a class at its teacher and on its streamer."""
 
 
@@ -80,10 +79,10 @@ def booked(connection: Connection, one: Order) -> Booked:
     source = one.url or said.get("video_url")
     push = said.get("push_url")
     return Booked(
-        *_KNOWN(one),
-        one.streamer,
-        row.answered_at is not None,
-        connection.execute(lost).scalar_one_or_none(),
+        **{name: getattr(one, name) for name in _KNOWN},
+        streamer=one.streamer,
+        answered=row.answered_at is not None,
+        lost_since=connection.execute(lost).scalar_one_or_none(),
         institution=row.institution_id,
         source=shown(str(source)) if source else None,
         push=shown(str(push)) if push else None,
@@ -114,8 +113,8 @@ def _cited(connection: Connection, one: Airing) -> Cited:
     columns = (tasks.c.institution_id, tasks.c.video_url)
     row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()
     return Cited(
-        *_KNOWN(one),
-        one.lost,
+        **{name: getattr(one, name) for name in _KNOWN},
+        lost=one.lost,
         institution=row.institution_id,
         source=shown(row.video_url) if row.video_url else None,
         push=shown(one.push_url) if one.push_url else None,
