@@ -125,18 +125,11 @@ def _of_messages(
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def table(found: Apart[Came[M], C]) -> list[dict[str, object]]:
-    """What became of each message, and those that could not be handled."""
-    rows = [row for one in found.done for row in one.table]
-    blank: dict[str, object] = dict.fromkeys(rows[0] if rows else (), "")
-    return rows + [
-        {**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed
-    ]
-
-
 async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> State[None]:
     """The end of a run: what became of each of the *came* messages, in a table described by *said*, and its state."""
-    rows = table(found)
+    rows = [row for one in found.done for row in one.table]
+    blank: dict[str, object] = dict.fromkeys(rows[0] if rows else (), "")
+    rows += [{**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed]
     await show.table(f"{key}-batch", rows, said)
     return found.state(summary(rows), came)
 
