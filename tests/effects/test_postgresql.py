@@ -3,16 +3,16 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import psycopg
 import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.effects.rows import bookings, events, inbox, schema, tables
+from lectern.effects.rows import bookings, events, inbox, peers, schema, tables
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse
 from lectern.facts import Event
@@ -20,6 +20,7 @@ from lectern.messages import Booking
 from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
 from lectern.states import BookingState
 from tests.stage.postgres import Databases
+from tests.stage.waiting import wait_until
 
 NOW = 1_764_010_800.0
 LARGEST = 2**63 - 1
@@ -181,6 +182,52 @@ def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(url: str, en
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
     hangs.dispose()
+
+
+def held_by(engine: Engine) -> list[str]:
+    """The programs that hold the lock of all writers."""
+    wanted = "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE objid = :lock AND granted"
+    with reading(engine) as connection:
+        return list(connection.execute(text(wanted), {"lock": WRITERS}).scalars())
+
+
+@contextmanager
+def standing_still(url: str, program: str) -> Iterator[None]:
+    """A session whose process stopped while it was sending the rows of a statement, in a transaction."""
+    options = "-c idle_in_transaction_session_timeout=300 -c statement_timeout=300"
+    with psycopg.connect(url, application_name=program, options=options) as connection:
+        still = connection.pgconn
+        still.enter_pipeline_mode()
+        still.send_query_params(b"BEGIN", None)
+        still.send_query_params(b"SELECT pg_advisory_xact_lock(7365)", None)
+        while still.flush():
+            time.sleep(0.01)
+        yield
+        still.finish()
+
+
+def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_teacher(url: str, engine: Engine) -> None:
+    """None of the server's limits ends its session: the server waits for what it sends next."""
+    with standing_still(url, "lectern a"):
+        wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
+        time.sleep(1.0)
+        assert held_by(engine) == ["lectern a"], "longer than its limits"
+        with own_rows(engine) as connection:
+            assert peers.cut_off(connection, ["b", "lectern a"]) == []
+            assert peers.cut_off(connection, ["b", "a"]) == ["a"]
+        _write(url)
+    with reading(engine) as connection:
+        assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
+
+
+@pytest.mark.parametrize("name", ["teacher1", "t" * 250], ids=["short", "long"])
+def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(url: str, engine: Engine, name: str) -> None:
+    own = open_database(url, name)
+    with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
+        with own_rows(engine) as connection:
+            assert peers.cut_off(connection, [name]) == [name]
+        still.execute(text("SELECT 1"))
+    own.dispose()
 
 
 def _write(url: str) -> None:

@@ -15,7 +15,7 @@ from town.ports import HOST
 
 pytestmark = pytest.mark.timeout(600)
 WITHIN_S = 60.0
-"""Seconds within which the other one has answered all. By design it has after 20: what was claimed is free 6 to 12 s
+"""Seconds within which the other one has answered all. By design it has after 20: what was claimed is free 6 to 10 s
 after the cut, a session that stands still in a transaction is ended after 10, and Redis is asked before an answer is
 sent. The test says how long it took; a machine that runs much else takes longer."""
 

@@ -126,6 +126,52 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     await asyncio.to_thread(ours._noting.shutdown)
 
 
+async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_in_which_it_counts_as_dead(
+    host: Host[TeacherSettings], url: str
+) -> None:
+    ours = peers_of(host)
+    with psycopg.connect(url, application_name="lectern b") as still:
+        still.execute("SELECT pg_advisory_xact_lock(7365)")
+        with psycopg.connect(url) as other:
+            other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
+        waiting = asyncio.create_task(host.commit(peers.let_go, "none", "a"))
+        for _ in range(looking.SILENT):
+            await asyncio.to_thread(ours._go_round)
+        assert not waiting.done()
+        await asyncio.to_thread(ours._go_round)
+        async with asyncio.timeout(8):  # before the server itself would end it
+            await waiting
+        still.close()
+
+
+async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at the next look: the answers that it was about to send wait for this."""
+    monkeypatch.setattr(looking, "LOOK_S", 3600.0)
+    await host.commit(peers.note, "b", 1.0)
+    assert await host.commit(peers.take, "of a test", "b", 3600, time.time())
+    ours = peers_of(host)
+    look, looks, looked_again = ours._look, asyncio.Event(), asyncio.Event()
+
+    async def looked() -> None:
+        await look()
+        (looked_again if looks.is_set() else looks).set()
+
+    monkeypatch.setattr(ours, "_look", looked)
+    running = [asyncio.create_task(ours._look_again_and_again())]
+    async with asyncio.timeout(30):
+        await looks.wait()
+        monkeypatch.setattr(looking, "LOOK_S", 0.05)  # of the rounds; the look waits for an hour
+        running.append(asyncio.create_task(ours._note()))
+        await looked_again.wait()
+    assert await host.look(peers.claiming) == set()
+    for one in running:
+        one.cancel()
+    await asyncio.wait(running)
+    await asyncio.to_thread(ours._noting.shutdown)
+
+
 async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
     host: Host[TeacherSettings], server: Server
 ) -> None:
