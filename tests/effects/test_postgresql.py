@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
 from lectern.effects.rows import bookings, events, inbox, peers, schema, tables
@@ -21,6 +21,7 @@ from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
 from lectern.states import BookingState
 from tests.stage.postgres import Databases
 from tests.stage.waiting import wait_until
+from town.ports import free_port
 
 NOW = 1_764_010_800.0
 LARGEST = 2**63 - 1
@@ -52,6 +53,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql+asyncpg://u:hidden@host/db", r"postgresql\+asyncpg: lectern does not use this driver"),
         ("postgresql+psycopg2://u:hidden@host/db", r"postgresql\+psycopg2: lectern does not use this driver"),
         ("postgresql://u:hidden@host", "names no database"),
+        ("postgresql://u:hidden@host:5432,other:5432/db", "The database URL is none"),
     ],
 )
 def test_a_url_that_names_no_database_of_ours_is_refused_in_words(wrong: str, said: str) -> None:
@@ -72,6 +74,18 @@ def test_each_usual_spelling_of_the_url_opens(url: str, form: str) -> None:
     engine = open_database(url.replace("postgresql://", form))
     with reading(engine) as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_of_several_servers_that_one_is_taken_which_may_write(url: str) -> None:
+    """Whoever sees to it that a replica takes over names both, and needs no address that moves."""
+    parsed = make_url(url)
+    places = f"host={parsed.host}:{free_port()}&host={parsed.host}:{parsed.port}"
+    engine = open_database(
+        f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
+    )
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT current_database()")).scalar_one() == parsed.database
     engine.dispose()
 
 

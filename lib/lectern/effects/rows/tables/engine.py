@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
-from lectern.effects.rows.tables.postgresql import open_server
+from lectern.effects.rows.tables.postgresql import FORM, open_server
 from lectern.errors import Misuse
 
 BUSY_TIMEOUT_S = 20
@@ -32,8 +32,8 @@ def open_database(url: str, host: str = "") -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise Misuse("The database URL is none. Write for example sqlite:///teacher.db") from None
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        raise Misuse(f"The database URL is none. Write for example sqlite:///teacher.db or {FORM}") from None
     if parsed.get_backend_name() != "sqlite":
         return open_server(parsed, host)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
