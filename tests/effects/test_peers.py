@@ -48,8 +48,11 @@ def test_what_could_not_be_sent_is_anybodys_at_once(teacher_engine: Engine) -> N
     answers(teacher_engine, "c-1")
     assert claimed(teacher_engine, "a") == [1]
     with transaction(teacher_engine) as connection:
-        outbox.unclaim(connection, journal, [1])
+        outbox.unclaim(connection, journal, "a", [1])
     assert claimed(teacher_engine, "b") == [1]
+    with transaction(teacher_engine) as connection:
+        outbox.unclaim(connection, journal, "a", [1])
+    assert claimed(teacher_engine, "c") == [], "it is b's, which sends it just now"
 
 
 def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not(teacher_engine: Engine) -> None:

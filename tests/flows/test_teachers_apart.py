@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from flows import tell as telling
 from flows.host import Host
 from flows.resident import peers as looking
 from flows.tell import tell
@@ -170,6 +171,34 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         one.cancel()
     await asyncio.wait(running)
     await asyncio.to_thread(ours._noting.shutdown)
+
+
+@pytest.mark.parametrize("where", ["now", "send"])
+async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_another_has_sent(
+    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Before it asks Redis, or between the answer and the sending."""
+    monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
+    monkeypatch.setattr(outbox, "SENDING_S", 0.4)
+    server.flushall()
+    said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
+    await host.commit(outbox.put, journal, [said], time.time())
+    goes_on = getattr(host.bus, where)
+    stood: list[int] = []
+
+    async def stands_still(*given: Any) -> Any:
+        if not stood:
+            await asyncio.sleep(0.5)
+            assert await host.commit(peers.free, "a", "b") == 1
+            (one,) = await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())
+            server.xadd("order_result", {"body": one.body})
+            await host.commit(outbox.sent, journal, [one.id], time.time())
+            stood.append(one.id)
+        return await goes_on(*given)
+
+    monkeypatch.setattr(host.bus, where, stands_still)
+    assert await tell(host)
+    assert len(stood) == server.xlen("order_result") == 1
 
 
 async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
