@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -75,12 +76,13 @@ class Intake:
 
     async def _listen(self) -> None:
         self._host.rounds.come("channels")
+        hearing = self._host.bus.hearing
         async with self._host.bus.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
                 self._host.rounds.come("channels")
                 if found is not None:
-                    self._batch.append(self._arrived("channel", *found))
+                    self._batch.append(replace(self._arrived("channel", *found), since=hearing.sent_since))
                     self._came.set()
                 if len(self._batch) >= QUEUE_BOUND:
                     self._room.clear()

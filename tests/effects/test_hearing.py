@@ -92,9 +92,12 @@ async def test_who_stood_still_hears_what_came_meanwhile(client: redis.Redis) ->
         bus.hearing.deaf_after_s = 3.0
         coming = asyncio.ensure_future(first(messages))
         await asyncio.sleep(0.1)
+        published_at = time.time()
         client.publish("order", "one")
         time.sleep(bus.hearing.deaf_after_s + 1)  # noqa: ASYNC251 (nothing of this process goes on)
         assert await coming == ("order", "one")
+        assert bus.hearing.sent_since is not None
+        assert published_at - 3 < bus.hearing.sent_since <= published_at, "it is not taken for sent when it was read"
 
 
 async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:

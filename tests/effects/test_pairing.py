@@ -17,8 +17,8 @@ NOW = 1_764_010_800.0
 BODIES = ("order 1", "order 2", "order 3")
 
 
-def said(*bodies: str, at: float = NOW) -> list[Arrived]:
-    return [Arrived("channel:order", "order", body, at=at) for body in bodies]
+def said(*bodies: str, at: float = NOW, since: float | None = None) -> list[Arrived]:
+    return [Arrived("channel:order", "order", body, at=at, since=since) for body in bodies]
 
 
 def read(id_: str, body: str) -> Arrived:
@@ -57,6 +57,15 @@ def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwh
 def test_what_comes_again_later_was_sent_again(teacher_engine: Engine) -> None:
     keep(teacher_engine, "a", said("order 1"))
     assert keep(teacher_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
+
+
+def test_who_stood_still_pairs_what_was_sent_meanwhile_however_late_it_reads_it(teacher_engine: Engine) -> None:
+    """The others have answered it long ago: a second row would be a second answer."""
+    keep(teacher_engine, "a", said("order 1"))
+    keep(teacher_engine, "a", said("order 2", at=NOW + 500))
+    late = NOW + 600
+    assert keep(teacher_engine, "b", said("order 1", "order 2", at=late, since=NOW - 5), now=late) == 0
+    assert keep(teacher_engine, "b", said("order 2", at=late + 1, since=late), now=late + 1) == 1
 
 
 def test_one_name_is_no_part_of_another(teacher_engine: Engine) -> None:

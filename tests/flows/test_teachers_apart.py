@@ -13,10 +13,11 @@ from pydantic import SecretStr
 from flows import tell as telling
 from flows.host import Host
 from flows.resident import peers as looking
+from flows.resident.intake import Intake
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, outbox, peers, schema
+from lectern.effects.rows import inbox, outbox, pairing, peers, schema
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.teacher import journal
@@ -171,6 +172,29 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         one.cancel()
     await asyncio.wait(running)
     await asyncio.to_thread(ours._noting.shutdown)
+
+
+async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
+    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited in the connection; to take it for new would answer it twice."""
+    monkeypatch.setattr(pairing, "SAME_S", 1.0)
+    host.bus.hearing.beat_s = 0.2
+    intake = Intake(host, cast("Any", None), ["order"], [])
+    listening = asyncio.create_task(intake._listen())
+    heard = host.bus.hearing
+    await until(lambda: heard.sent_since is not None)
+    began = time.time()
+    await until(lambda: (heard.sent_since or 0.0) > began)
+    theirs = Arrived("channel:order", "order", "{}", at=time.time())
+    assert len(await host.commit(pairing.keep, [theirs], "b", time.time())) == 1
+    assert server.publish("order", "{}") == 1
+    time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
+    await until(lambda: bool(intake._batch))
+    await intake._keep()
+    assert await host.look(inbox.waiting, journal) == 1
+    listening.cancel()
+    await asyncio.wait([listening])
 
 
 @pytest.mark.parametrize("where", ["now", "send"])

@@ -11,7 +11,7 @@ from lectern.effects.rows.tables.teacher import journal
 from lectern.states import InboxState
 
 SAME_S = 30.0
-"""Seconds within which two teachers hear the same message; what comes later was sent again."""
+"""Seconds within which two teachers that listen hear the same message; what comes later was sent again."""
 
 AGAIN_S = 600.0
 """Seconds in which an entry of a stream can come again, because its first reader died before it acknowledged it."""
@@ -25,7 +25,7 @@ def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float
     """
     inbox = journal.inbox
     digests = [_digest(one) for one in arrived]
-    rows = _rows(connection, set(digests), me, min((one.at or now for one in arrived), default=now))
+    rows = _rows(connection, set(digests), me, min((one.since or one.at or now for one in arrived), default=now))
     new: list[dict[str, object]] = []
     heard: list[int] = []
     added: list[Arrived] = []
