@@ -39,10 +39,11 @@ class Peers:
     """The other teachers, as one of them sees them."""
 
     def __init__(
-        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[None]]
+        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[bool]]
     ) -> None:
         self._host = host
-        self._sweep = sweep  # what a dead one had decided, and not begun, is begun
+        self._sweep = sweep  # False if one is at work already
+        self._unswept = asyncio.Event()  # what a dead one had decided, and not begun, is to be begun
         self._runs = runs
         self._recorder = recorder
         self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # those of transactions may all wait in a line
@@ -58,7 +59,12 @@ class Peers:
 
         A teacher without Redis takes no other for dead, and gives back what it has claimed.
         """
-        return {"peers": self._look_again_and_again, "peers, note": self._note, "peers, adopt": self._adopt}
+        return {
+            "peers": self._look_again_and_again,
+            "peers, note": self._note,
+            "peers, sweep": self._sweep_after,
+            "peers, adopt": self._adopt,
+        }
 
     async def _note(self) -> None:
         """Do the rounds in a thread of their own, which waits for no other writer."""
@@ -118,12 +124,26 @@ class Peers:
         if due:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
-            await self._sweep()
+            self._unswept.set()
 
     async def _take_over(self, name: str) -> None:
         number = await self._host.commit(peers.free, name, self._host.settings.name)
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
         self._recorder.look_back()
+
+    async def _sweep_after(self) -> None:
+        """Begin what a dead one had decided, after its claims are free; a sweep at work has not seen all of it."""
+        while True:
+            await self._unswept.wait()
+            self._unswept.clear()
+            swept = False
+            try:
+                swept = await self._sweep()
+            finally:
+                if not swept:
+                    self._unswept.set()
+            if not swept:
+                await asyncio.sleep(LOOK_S)
 
     async def _adopt(self) -> None:
         """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait."""

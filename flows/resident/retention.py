@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from flows import duties
 from flows.host import Host, log
 from lectern.effects.rows import cancels, peers, retention
 from lectern.effects.rows.retention import Before, Rule
@@ -22,7 +23,7 @@ async def forget(host: Host[Any]) -> None:
     """Forget what is old, again and again until cancelled."""
     while True:
         host.rounds.come("retention")
-        if await _is_ours(host):
+        if await duties.is_ours(host, duties.PRUNING, LEASE_S):
             await _forget(host)
         await _pause(host)
 
@@ -32,12 +33,6 @@ async def _pause(host: Host[Any]) -> None:
     while (left := until - time.monotonic()) > 0:
         host.rounds.come("retention")
         await asyncio.sleep(min(left, 10.0))
-
-
-async def _is_ours(host: Host[Any]) -> bool:
-    if not host.settings.shared:
-        return True
-    return await host.commit(peers.take, peers.PRUNING, host.settings.name, LEASE_S, time.time())
 
 
 async def _forget(host: Host[Any]) -> None:

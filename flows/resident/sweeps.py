@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import once
+from flows import duties, once
 from flows.host import Host
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import outbox, peers, transcodings
+from lectern.effects.rows import outbox, transcodings
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
@@ -24,18 +24,16 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
         await sweep(host, handler)
 
 
-async def sweep(host: Host[Any], handler: Handler) -> None:
-    """Sweep now, if anything is to be done and no other teacher that shares the rows does it."""
-    if await due(host) and await _is_ours(host):
+async def sweep(host: Host[Any], handler: Handler) -> bool:
+    """Sweep now, if anything is to be done and no other teacher that shares the rows does it.
+
+    False if a sweep is at work here, which may not find what has come up since it began.
+    """
+    if once.SWEEP in host.busy:
+        return False
+    if await due(host) and await duties.is_ours(host, duties.SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
-
-
-async def _is_ours(host: Host[Any]) -> bool:
-    """Whether this teacher sweeps for those that share its rows; each looks, and one does it."""
-    if not host.settings.shared:
-        return True
-    lease_s = 2 * host.settings.sweep_interval_s
-    return await host.commit(peers.take, peers.SWEEPING, host.settings.name, lease_s, time.time())
+    return True
 
 
 async def _until(host: Host[Any]) -> float:

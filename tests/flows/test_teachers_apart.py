@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psycopg
@@ -10,10 +11,13 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from flows import duties, once
 from flows import tell as telling
 from flows.host import Host
 from flows.resident import peers as looking
+from flows.resident import sweeps
 from flows.resident.intake import Intake
+from flows.teacher import readiness
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
@@ -22,6 +26,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.teacher import journal
 from lectern.outgoing import Kind, Outgoing
+from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
@@ -59,12 +64,13 @@ class Nothing:
         """There is nothing to show."""
 
 
-async def swept() -> None:
+async def swept() -> bool:
     """A sweep that finds nothing."""
+    return True
 
 
-def peers_of(host: Host[TeacherSettings]) -> looking.Peers:
-    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), swept)
+def peers_of(host: Host[TeacherSettings], sweep: Callable[[], Awaitable[bool]] = swept) -> looking.Peers:
+    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), sweep)
 
 
 async def claimed(host: Host[TeacherSettings], owner: str) -> int:
@@ -110,7 +116,7 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
     with psycopg.connect(url) as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        waiting = [asyncio.create_task(host.commit(peers.let_go, "none", "a")) for _ in range(20)]
+        waiting = [asyncio.create_task(host.commit(inbox.answers, journal)) for _ in range(20)]
         ours = peers_of(host)
         running = asyncio.create_task(ours._note())
 
@@ -136,7 +142,7 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
         still.execute("SELECT pg_advisory_xact_lock(7365)")
         with psycopg.connect(url) as other:
             other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
-        waiting = asyncio.create_task(host.commit(peers.let_go, "none", "a"))
+        waiting = asyncio.create_task(host.commit(inbox.answers, journal))
         for _ in range(looking.SILENT):
             await asyncio.to_thread(ours._go_round)
         assert not waiting.done()
@@ -172,6 +178,65 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         one.cancel()
     await asyncio.wait(running)
     await asyncio.to_thread(ours._noting.shutdown)
+
+
+async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one began before the dead one's work was free: the next would come half a minute later."""
+    monkeypatch.setattr(looking, "LOOK_S", 0.05)
+    begun: list[str] = []
+
+    async def handle(batch: Handled) -> None:
+        begun.append(batch.flow)
+
+    async def due(_host: Host[TeacherSettings]) -> bool:
+        return True
+
+    monkeypatch.setattr(sweeps, "due", due)
+    handler = cast("Any", SimpleNamespace(handle=handle))
+    ours = peers_of(host, lambda: sweeps.sweep(host, handler))
+    host.busy.add(once.SWEEP)
+    await host.commit(peers.note, "b", 1.0)
+    for _ in range(looking.SILENT + 1):
+        ours._go_round()
+    await ours._look()
+    sweeping = asyncio.create_task(ours._sweep_after())
+    await asyncio.sleep(0.3)
+    assert begun == []
+    host.busy.discard(once.SWEEP)
+    await until(lambda: begun == ["sweep"])
+    await asyncio.sleep(0.3)
+    assert begun == ["sweep"], "once"
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+
+
+async def test_one_of_them_calls_classes_late_and_none_that_redis_does_not_answer(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each class that is not ready is alarmed by each teacher."""
+    monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.05)
+    checked: list[float] = []
+
+    async def check(_host: Host[TeacherSettings], done: dict[str, float], now: float) -> dict[str, float]:
+        checked.append(now)
+        return done
+
+    monkeypatch.setattr(readiness, "check_of_teacher", check)
+    assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time())
+    checking = asyncio.create_task(readiness.teacher_checks(host))
+    await asyncio.sleep(0.3)
+    assert checked == []
+    await host.commit(peers.free, "b", "a")
+    await until(lambda: len(checked) > 2)
+    host.redis_away = True
+    await asyncio.sleep(0.3)
+    number = len(checked)
+    await asyncio.sleep(0.3)
+    assert len(checked) == number
+    checking.cancel()
+    await asyncio.wait([checking])
 
 
 async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(

@@ -10,8 +10,6 @@ from lectern.effects.rows.tables.postgresql import program_of
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
-SWEEPING = "sweep"
-PRUNING = "prune"
 NEWEST = 20_000
 """Number of messages, the newest, among which those are looked for that no run shows."""
 
@@ -74,11 +72,6 @@ def take(connection: Connection, duty: str, name: str, lease_s: float, now: floa
         return False
     connection.execute(insert(duties).values(name=duty, **values))
     return True
-
-
-def let_go(connection: Connection, duty: str, name: str) -> None:
-    """Give the *duty* back."""
-    connection.execute(delete(duties).where(duties.c.name == duty, duties.c.owner == name))
 
 
 def forget(connection: Connection, before: float) -> None:
