@@ -43,7 +43,7 @@ def patience(host: Host[Any]) -> Patience:
     if isinstance(settings, TeacherSettings):
         lasts_s[errors.HOST_ASIDE.number] = settings.ecs_aside_s
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
-    return Patience(*waits, frozenset(goes_on), lasts_s)
+    return Patience(*waits, frozenset(goes_on), lasts_s, settings.shared)
 
 
 async def tell(host: Host[Any]) -> bool:
