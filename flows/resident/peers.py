@@ -146,14 +146,22 @@ class Peers:
                 await asyncio.sleep(LOOK_S)
 
     async def _adopt(self) -> None:
-        """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait."""
+        """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait.
+
+        Also those whose teacher died while it claimed them, and was alive again before anybody took it for dead.
+        """
         settings = self._host.settings
+        looked_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            for name in sorted(self._unadopted & self._dead):
+            if time.monotonic() - looked_at > orphans.UNTAGGED_S:
+                looked_at = time.monotonic()
+                self._unadopted.add(orphans.NOBODY)
+            for name in sorted(self._unadopted & {*self._dead, orphans.NOBODY}):
                 try:
                     await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except (TryAgain, *AWAY) as error:
-                    log.warning("prefect: the runs of %s are taken up later: %r", name, error)
+                    log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
+                    self._unadopted.discard(orphans.NOBODY)  # a minute later
                     break
                 self._unadopted.discard(name)

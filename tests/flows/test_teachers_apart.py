@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from flows import duties, once
 from flows import tell as telling
 from flows.host import Host
+from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
-from flows.resident import sweeps
 from flows.resident.intake import Intake
 from flows.teacher import readiness
 from flows.tell import tell
@@ -210,6 +210,24 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     assert begun == ["sweep"], "once"
     sweeping.cancel()
     await asyncio.wait([sweeping])
+
+
+async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "LOOK_S", 0.05)
+    monkeypatch.setattr(orphans, "UNTAGGED_S", 0.2)
+    asked: list[str] = []
+
+    async def adopt(_runs: object, _pool: str, _queue: str, of: str) -> int:
+        asked.append(of)
+        return 0
+
+    monkeypatch.setattr(orphans, "adopt", adopt)
+    adopting = asyncio.create_task(peers_of(host)._adopt())
+    await until(lambda: asked[:2] == [orphans.NOBODY] * 2)
+    adopting.cancel()
+    await asyncio.wait([adopting])
 
 
 async def test_one_of_them_calls_classes_late_and_none_that_redis_does_not_answer(
