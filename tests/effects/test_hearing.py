@@ -298,6 +298,28 @@ async def test_what_a_dead_consumer_read_is_taken_over_by_a_living_one(
     await bus.close()
 
 
+async def test_a_consumer_that_is_long_gone_is_forgotten_with_nothing_of_its_own(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new name of a teacher would stay in the group for ever; one that left entries is needed to find them."""
+    monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
+    monkeypatch.setattr(streams, "GONE_S", 0.2)
+    bus = Bus.open(url_of(client))
+    gone, left, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b", "c"))
+    for one in (gone, left, living):
+        assert await one.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    assert await gone.next(count=9, block_ms=100) != []
+    client.xack("order", "lectern", *[fields[0] for fields in client.xrange("order")])
+    client.xadd("order", {"body": "two"})
+    assert await left.next(count=9, block_ms=100) != []
+    await asyncio.sleep(0.3)
+    await living.next(count=9, block_ms=10)
+    await living.trim()
+    assert sorted(one["name"] for one in client.xinfo_consumers("order", "lectern")) == [b"b", b"c"]
+    await bus.close()
+
+
 async def test_what_all_groups_have_acknowledged_is_trimmed_and_nothing_else(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
