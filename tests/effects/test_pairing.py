@@ -75,6 +75,18 @@ def test_one_name_is_no_part_of_another(teacher_engine: Engine) -> None:
     assert keep(teacher_engine, "t_1", said("order 1")) == 1
 
 
+def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(teacher_engine: Engine) -> None:
+    """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
+    keep(teacher_engine, "b", said("order 1"))
+    for _ in range(2):
+        with transaction(teacher_engine) as connection:
+            pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
+    assert rows(teacher_engine) == ["order 1", "order 2"]
+    with transaction(teacher_engine) as connection:
+        pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
+    assert rows(teacher_engine) == ["order 1", "order 2"] * 2
+
+
 def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engine) -> None:
     """Its first reader was stopped between its commit and its acknowledgement."""
     assert keep(teacher_engine, "a", [read("1-0", "order 1"), read("2-0", "order 1")]) == 2
