@@ -12,7 +12,11 @@ CHECKING = "readiness"
 
 
 async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
-    """Whether this host does the *duty*, now and for *lease_s*; a teacher that Redis does not answer does none."""
+    """Whether this host does the *duty*, now and for *lease_s*.
+
+    A teacher that Redis does not answer does it only while no other does: that one may reach Redis.
+    """
     if not host.settings.shared:
         return True
-    return not host.redis_away and await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
+    lease_s = 0.0 if host.redis_away else lease_s
+    return await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
