@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from sqlalchemy import Connection
 
 from flows import duties, once
 from flows import tell as telling
@@ -18,16 +19,21 @@ from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
 from flows.resident.intake import Intake
 from flows.teacher import readiness
+from flows.teacher.ecs import line
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, outbox, pairing, peers, schema
+from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, schema, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.teacher import journal
+from lectern.effects.rows.transcodings import Due
+from lectern.facts import Attempt
 from lectern.outgoing import Kind, Outgoing
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
+from lectern.states import Backend, BookingState, Resolution
+from tests import strategies
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.stage.gate import Gate
@@ -257,6 +263,37 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     assert len(checked) <= number + 1
     checking.cancel()
     await asyncio.wait([checking])
+
+
+@pytest.mark.parametrize("earlier", ["a", "b"])
+async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, earlier: str
+) -> None:
+    """Not for long: it may want another host, or be dead."""
+    host.settings = host.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
+    now, owners = time.time(), {"a": (1, Resolution.P720), "b": (2, Resolution.P720)}
+
+    def begin(connection: Connection) -> list[Due]:
+        for name, key in owners.items():
+            starts = now + (600 if name == earlier else 6000)
+            booked = strategies.booking(f"c-{name}", record_id=key[0], start_time=starts, end_time=starts + 600)
+            bookings.add(connection, [(booked, BookingState.WAITING)], now)
+            url = "http://origin.example/1.flv"
+            renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
+        transcodings.take(connection, [owners["b"]], "b", line.LEASE_S, now)
+        return transcodings.take(connection, [owners["a"]], "a", line.LEASE_S, now)
+
+    waiting = line._Waiting(await host.commit(begin), "a", lambda _due: "job", [])
+
+    async def places() -> int:
+        given, gone = await host.commit(line._assign, host, {"a job": waiting})
+        assert gone == []
+        return len(given)
+
+    assert await places() == (1 if earlier == "a" else 0)
+    if earlier == "b":
+        waiting.yields_until = now
+        assert await places() == 1
 
 
 async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
