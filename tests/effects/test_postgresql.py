@@ -108,6 +108,15 @@ def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first
     engine.dispose()
 
 
+def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session is ended for a statement that takes a minute; the next release would never start."""
+    slow = text("SELECT pg_sleep(0.6)")
+    monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
+    engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
+    assert schema.upgrade(engine, "teacher") == []
+    engine.dispose()
+
+
 def test_numbers_that_were_narrow_are_widened_once_with_all_that_was_in_them(url: str, engine: Engine) -> None:
     """As an earlier release left them: INTEGER, and a sequence that ends there."""
     with transaction(engine) as connection:
