@@ -46,7 +46,7 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 # These take a minute and more a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut
 # off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
 # staged nights; the UI in a browser; the steps of a rollout that are killed at each line they write.
-APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py release.py)
+APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py cluster.py release.py)
 APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
 APART += tests/effects/test_dead_air.py

@@ -22,6 +22,10 @@ from lectern.settings import TeacherSettings
 
 SEND_BATCH = 5000
 ANSWERS_S = 3.0
+STANDS_STILL_S = 5.0
+"""Seconds for which a process that is about to send may stand still, and send then: others begin to take up what it had
+claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
+
 SEEN_S = 60.0
 """Seconds after it was seen last for which trouble goes on: whoever looks for it comes round more often."""
 
@@ -39,17 +43,15 @@ def patience(host: Host[Any]) -> Patience:
     if isinstance(settings, TeacherSettings):
         lasts_s[errors.HOST_ASIDE.number] = settings.ecs_aside_s
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
-    return Patience(*waits, frozenset(goes_on), lasts_s)
+    return Patience(*waits, frozenset(goes_on), lasts_s, settings.shared)
 
 
 async def tell(host: Host[Any]) -> bool:
     """Send the outbox, oldest first. False if Redis is away: then the sweeper sends it again."""
     async with host.send_lock:
         while batch := await _next(host):
-            if time.monotonic() > batch[0].until:  # this process stood still meanwhile; another may have sent it
-                continue
             sending = [one.message for one in batch if not one.folded]
-            done = await _send(host, sending)
+            done = await _send(host, sending, batch[0].until)
             now = time.time()
             if _can_wait(host, batch, done):
                 write = partial(_sent, host=host, batch=batch, done=done, now=now)
@@ -61,23 +63,31 @@ async def tell(host: Host[Any]) -> bool:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 _to_people(host, sending[done.number :])  # who need no Redis
                 if host.settings.shared:
-                    await host.commit(outbox.unclaim, host.journal, [one.id for one in sending[done.number :]])
+                    left = [one.id for one in sending[done.number :]]
+                    await host.commit(outbox.unclaim, host.journal, host.settings.name, left)
                 return False
-            if len(batch) < SEND_BATCH:  # what was committed meanwhile is told by who committed it
+            if len(batch) < SEND_BATCH and not done.late:  # what was committed meanwhile is told by who committed it
                 break
     return True
 
 
-async def _send(host: Host[Any], sending: Sequence[Unsent]) -> Sent:
-    """Send; if teachers share the rows and Redis does not answer this one soon, send nothing: the others wait."""
-    if host.settings.shared:
-        try:
-            async with asyncio.timeout(ANSWERS_S):
-                await host.bus.now()
-        except (RedisError, OSError) as error:
-            host.redis_away = True
-            return Sent(broke=error)
-    return await host.bus.send(sending)
+async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sent:
+    """Send what is this host's *until* then (monotonic), or nothing.
+
+    If teachers share the rows and Redis does not answer this one soon, the others may reach it; if this process stands
+    still meanwhile, wherever it is in this, another has sent it.
+    """
+    if not host.settings.shared:
+        return await host.bus.send(sending)
+    try:
+        async with asyncio.timeout(ANSWERS_S):
+            now = await host.bus.now()
+    except (RedisError, OSError) as error:
+        host.redis_away = True
+        return Sent(broke=error)
+    if time.monotonic() > until:
+        return Sent(late=True)
+    return await host.bus.send(sending, now + STANDS_STILL_S)
 
 
 def _told(host: Host[Any], alarms: Sequence[Unsent]) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows.host import Host, log
 from flows.tell import tell
 from lectern import errors, outgoing
+from lectern.backoff import backoff_s
 from lectern.body import fields_of
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, bookings, events, inbox, outbox
@@ -35,6 +36,9 @@ AGAIN_S = 2.0
 AWAY_S = 5.0
 """Seconds until messages are tried again whose run met a database, a Redis or a Prefect that was away."""
 
+PUTS_BACK = 7
+"""How often messages are put back in vain, within half a minute; after that their lease ends soon."""
+
 AWAY = (OperationalError, TryAgain, RedisError, httpx.HTTPError, PrefectException, ConnectionError, TimeoutError)
 
 
@@ -53,6 +57,12 @@ async def after(host: Host[Any], ids: Sequence[int], error: Exception, *, passes
     if not passes:
         return await failed(host, ids)
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
+    for failures in range(PUTS_BACK):
+        try:
+            return await host.commit(_put_off, host, ids, time.time() + pause_s)
+        except OperationalError as away:
+            log.info("inbox: %d messages are put back when the database is there again: %r", len(ids), away.orig)
+            await asyncio.sleep(backoff_s(failures))
     return await host.commit(_put_off, host, ids, time.time() + pause_s)
 
 

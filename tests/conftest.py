@@ -1,10 +1,13 @@
-"""Fixtures of the tests that need the whole system: real servers once a session, resident processes as children."""
+"""Fixtures of many rings: real servers once a session, resident processes as children, a teacher's databases."""
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
 from tests.stage import STAGES, Stage, Town, staged
 from tests.stage.postgres import Databases, postgres_server
 from town import programs
@@ -35,6 +38,24 @@ def postgresql() -> Iterator[Databases]:
     """A PostgreSQL server, of which each test takes a database of its own."""
     with postgres_server() as url:
         yield Databases(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of a teacher: whatever is claimed of its rows holds on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/teacher.db"
+    found: Databases = request.getfixturevalue("postgresql")
+    return found.fresh()
+
+
+@pytest.fixture
+def teacher_engine(teacher_url: str) -> Iterator[Engine]:
+    """The same, opened, with all its tables."""
+    engine = open_database(teacher_url)
+    schema.upgrade(engine, "teacher")
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
@@ -75,12 +77,13 @@ class Intake:
 
     async def _listen(self) -> None:
         self._host.rounds.come("channels")
+        hearing = self._host.bus.hearing
         async with self._host.bus.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
                 self._host.rounds.come("channels")
                 if found is not None:
-                    self._batch.append(self._arrived("channel", *found))
+                    self._batch.append(replace(self._arrived("channel", *found), since=hearing.sent_since))
                     self._came.set()
                 if len(self._batch) >= QUEUE_BOUND:
                     self._room.clear()
@@ -96,26 +99,26 @@ class Intake:
 
     async def _keep(self) -> None:
         """Commit what the channels brought; it exists nowhere else, so a database that gives way is waited for."""
+        batch, name = self._batch.copy(), token_hex(6)
         for failures in range(1000):
             try:
-                return await process.surely(self._keep_once())
+                return await process.surely(self._keep_once(batch, name))
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(failures))
         raise MustEnd(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
-    async def _keep_once(self) -> None:
-        batch = self._batch.copy()
-        await self._commit(batch)
+    async def _keep_once(self, batch: Sequence[Arrived], name: str) -> None:
+        await self._commit(batch, name)
         del self._batch[: len(batch)]
         self._room.set()
 
-    async def _commit(self, arrived: Sequence[Arrived]) -> None:
-        """Commit what came; what can be handled at once is claimed in the same transaction."""
+    async def _commit(self, arrived: Sequence[Arrived], name: str = "") -> None:
+        """Commit what came, as the batch *name*; what can be handled at once is claimed in the same transaction."""
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
         if settings.shared:
-            await host.commit(pairing.keep, arrived, settings.name, now)
+            await host.commit(pairing.keep, arrived, settings.name, now, name)
         elif any(self._claimed[flow] or self._at_work[flow] or flow in self._left for flow in flows):
             self._left |= flows  # they have to wait: all that comes until then is claimed together, in its order
             await host.commit(inbox.keep, host.journal, arrived, now)

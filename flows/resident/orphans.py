@@ -21,11 +21,14 @@ LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
 UNTAGGED_S = 60.0
 """Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
 
+NOBODY = ""
+"""In the place of a host: only what is abandoned without a tag."""
+
 
 async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
     """Set the runs that a crashed process left to AwaitingRetry or Cancelled.
 
-    If several hosts share the queue, only the runs of *host*; None if the queue belongs to one host.
+    If several hosts share the queue, only the runs of *host*, and those of NOBODY; None if the queue belongs to one.
     """
     ours = runs.alive().keys() | runs.shown
     orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in ours]

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows.host import Host, Teacher, log
+from flows.host import Teacher, log
 from flows.resident import orphans
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
@@ -26,7 +26,7 @@ LOOK_S = 2.0
 SILENT = 4
 """Rounds of this teacher without a note of another one, after which that one counts as dead: it ended, stands still, or
 cannot reach the database. Rounds are counted, not seconds: a slow machine slows both teachers, and no silence grows
-while the database is away. So what a dead teacher had claimed is free 6 to 12 s after its death."""
+while the database is away. So what a dead teacher had claimed is free 6 to 10 s after its death."""
 
 ASKED_S = 5.0
 """Seconds that Redis has to answer."""
@@ -35,24 +35,21 @@ AGAIN_S = 30.0
 """Seconds between two looks at a dead teacher's claims: if it only stood still, it may have claimed more since."""
 
 
-async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
-    """Whether this host has a *duty* for the next *lease_s*: of teachers that share the rows, one has it."""
-    return not host.settings.shared or await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
-
-
 class Peers:
     """The other teachers, as one of them sees them."""
 
     def __init__(
-        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[None]]
+        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[bool]]
     ) -> None:
         self._host = host
-        self._sweep = sweep  # what a dead one had decided, and not begun, is begun
+        self._sweep = sweep  # False if one is at work already
+        self._unswept = asyncio.Event()  # what a dead one had decided, and not begun, is to be begun
         self._runs = runs
         self._recorder = recorder
         self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # those of transactions may all wait in a line
         self._noted: Mapping[str, float] = {}  # what each noted last
         self._rounds: Mapping[str, int] = {}  # rounds of this teacher since each other's last note
+        self._found = asyncio.Event()  # another one was found dead
         self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
@@ -62,7 +59,12 @@ class Peers:
 
         A teacher without Redis takes no other for dead, and gives back what it has claimed.
         """
-        return {"peers": self._look_again_and_again, "peers, note": self._note, "peers, adopt": self._adopt}
+        return {
+            "peers": self._look_again_and_again,
+            "peers, note": self._note,
+            "peers, sweep": self._sweep_after,
+            "peers, adopt": self._adopt,
+        }
 
     async def _note(self) -> None:
         """Do the rounds in a thread of their own, which waits for no other writer."""
@@ -72,10 +74,12 @@ class Peers:
                 await loop.run_in_executor(self._noting, self._go_round)
             except SQLAlchemyError as error:
                 log.warning("database: the others cannot see that this teacher is there: %s", error)
+            if SILENT in self._rounds.values():
+                self._found.set()
             await asyncio.sleep(LOOK_S)
 
     def _go_round(self) -> None:
-        """Note that this one is there, and see who has noted nothing since the last round."""
+        """Note that this one is there, see who has noted nothing since the last round, and let no dead one wait."""
         name = self._host.settings.name
         with own_rows(self._host.engine) as connection:
             peers.note(connection, name, time.time())
@@ -83,6 +87,13 @@ class Peers:
         silent = {one for one, at in noted.items() if self._noted.get(one) == at}
         self._rounds = {one: self._rounds.get(one, 0) + 1 if one in silent else 0 for one in noted}
         self._noted = noted
+        if dead := self._silent():
+            with own_rows(self._host.engine) as connection:
+                for one in peers.cut_off(connection, dead):
+                    log.warning("%s: held up all writers in the database, and is dead; its session is ended", one)
+
+    def _silent(self) -> set[str]:
+        return {name for name, rounds in self._rounds.items() if rounds >= SILENT}
 
     async def _look_again_and_again(self) -> None:
         while True:
@@ -93,13 +104,16 @@ class Peers:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 await self._host.commit(peers.free, self._host.settings.name, self._host.settings.name)
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._found.wait()
+            self._found.clear()
 
     async def _look(self) -> None:
         host = self._host
         async with asyncio.timeout(ASKED_S):
             await host.bus.now()
-        dead = {name for name, rounds in self._rounds.items() if rounds >= SILENT}
+        dead = self._silent()
         now = time.monotonic()
         self._again_at = {name: self._again_at.get(name, now) for name in dead}
         due = {name for name in dead if self._again_at[name] <= now}
@@ -110,22 +124,44 @@ class Peers:
         if due:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
-            await self._sweep()
+            self._unswept.set()
 
     async def _take_over(self, name: str) -> None:
         number = await self._host.commit(peers.free, name, self._host.settings.name)
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
         self._recorder.look_back()
 
+    async def _sweep_after(self) -> None:
+        """Begin what a dead one had decided, after its claims are free; a sweep at work has not seen all of it."""
+        while True:
+            await self._unswept.wait()
+            self._unswept.clear()
+            swept = False
+            try:
+                swept = await self._sweep()
+            finally:
+                if not swept:
+                    self._unswept.set()
+            if not swept:
+                await asyncio.sleep(LOOK_S)
+
     async def _adopt(self) -> None:
-        """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait."""
+        """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait.
+
+        Also those whose teacher died while it claimed them, and was alive again before anybody took it for dead.
+        """
         settings = self._host.settings
+        looked_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            for name in sorted(self._unadopted & self._dead):
+            if time.monotonic() - looked_at > orphans.UNTAGGED_S:
+                looked_at = time.monotonic()
+                self._unadopted.add(orphans.NOBODY)
+            for name in sorted(self._unadopted & {*self._dead, orphans.NOBODY}):
                 try:
                     await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except (TryAgain, *AWAY) as error:
-                    log.warning("prefect: the runs of %s are taken up later: %r", name, error)
+                    log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
+                    self._unadopted.discard(orphans.NOBODY)  # a minute later
                     break
                 self._unadopted.discard(name)

@@ -141,7 +141,7 @@ class Resident:
         teaching = isinstance(self.settings, TeacherSettings)
         if isinstance(self.settings, TeacherSettings):
             ecs.check(self.settings)
-        engine = open_database(self.settings.database_url)
+        engine = open_database(self.settings.database_url, self.settings.name)
         await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from flows import duties
 from flows.host import Host, log
-from flows.resident.peers import is_ours
 from lectern.effects.rows import cancels, peers, retention
 from lectern.effects.rows.retention import Before, Rule
 from lectern.settings import TeacherSettings
@@ -23,7 +23,7 @@ async def forget(host: Host[Any]) -> None:
     """Forget what is old, again and again until cancelled."""
     while True:
         host.rounds.come("retention")
-        if await is_ours(host, peers.PRUNING, LEASE_S):
+        if await duties.is_ours(host, duties.PRUNING, LEASE_S):
             await _forget(host)
         await _pause(host)
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import once
+from flows import duties, once
 from flows.host import Host
 from flows.resident.handler import Handler
-from flows.resident.peers import is_ours
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import outbox, peers, transcodings
+from lectern.effects.rows import outbox, transcodings
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
@@ -25,10 +24,16 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
         await sweep(host, handler)
 
 
-async def sweep(host: Host[Any], handler: Handler) -> None:
-    """Sweep now, if anything is to be done and no other teacher that shares the rows does it."""
-    if await due(host) and await is_ours(host, peers.SWEEPING, 2 * host.settings.sweep_interval_s):
+async def sweep(host: Host[Any], handler: Handler) -> bool:
+    """Sweep now, if anything is to be done and no other teacher that shares the rows does it.
+
+    False if a sweep is at work here, which may not find what has come up since it began.
+    """
+    if once.SWEEP in host.busy:
+        return False
+    if await due(host) and await duties.is_ours(host, duties.SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
+    return True
 
 
 async def _until(host: Host[Any]) -> float:

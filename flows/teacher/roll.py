@@ -88,7 +88,10 @@ class Roll:
                 if name in having and name not in withdrawn and not _is_withdrawn(holders.get(name)):
                     await self.leaving.drain(name, beats.get(name, {}))
                     silent_s = self._silent_s(name, now, beats, heard)
-                    await self._watch(name, having[name], holders.get(name), silent_s)
+                    is_heard = (
+                        name in beats and now - float(beats[name]["at"]) <= self.host.settings.streamer_lost_after_s
+                    )
+                    await self._watch(name, having[name], holders.get(name), silent_s, is_heard=is_heard)
             except trouble.PASSING:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever it is, it is this streamer's alone)
@@ -108,8 +111,11 @@ class Roll:
         else:
             self.host.heard[name] = said_at
 
-    async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float) -> None:
-        """Announce, and then alarm, that a streamer with *number* classes says nothing."""
+    async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float, *, is_heard: bool) -> None:
+        """Announce, and then alarm, that a streamer with *number* classes says nothing.
+
+        A teacher that has just begun to listen knows of no silence, and yet it has not heard of each that is lost.
+        """
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
         if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
@@ -117,7 +123,10 @@ class Roll:
         if silent_s > settings.streamer_lost_after_s:
             await self._miss(name, number, holder, movable=limit_s < math.inf)
         elif holder is not None and holder.lost_at is not None:
-            await self.host.commit(leases.note_lost, name, None)
+            if is_heard:
+                await self.host.commit(leases.note_lost, name, None)
+            else:
+                self._goes_on()
 
     def _silent_s(self, name: str, now: float, beats: Said, heard: float) -> float:
         if name in beats:
@@ -127,11 +136,14 @@ class Roll:
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
-        self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
+        self._goes_on()
         if holder is None or holder.lost_at is None:
             others = heirs(self.host, name, self.host.living_now())
             await changed(self.host, lost(name, number, others, movable=movable))
             await tell(self.host)
+
+    def _goes_on(self) -> None:
+        self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
 
     def _announce(self, name: str, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""

@@ -21,7 +21,6 @@ from lectern.effects.ecs import ssh
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
-from tests.stage.postgres import Databases
 from town.ports import free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -264,24 +263,6 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def _listens(port: int) -> bool:
     with socket.socket() as wire:
         return wire.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of a teacher: whatever is claimed of its rows holds on both kinds."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/teacher.db"
-    found: Databases = request.getfixturevalue("postgresql")
-    return found.fresh()
-
-
-@pytest.fixture
-def teacher_engine(teacher_url: str) -> Iterator[Engine]:
-    """The same, opened, with all its tables."""
-    engine = open_database(teacher_url)
-    schema.upgrade(engine, "teacher")
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """Where Redis is: what a URL may name, and that the sentinels' word is followed when the master dies."""
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
+from flows.tell import ANSWERS_S
 from lectern.effects.redis import rekey
 from lectern.effects.redis.bus import Bus
 from lectern.errors import Misuse
@@ -27,6 +31,7 @@ pytestmark = pytest.mark.asyncio
         ("redis+sentinel://127.0.0.1:26379", "names no service"),
         ("redis+sentinel://127.0.0.1:26379/mymaster/x", "names no service"),
         ("redis+sentinel://127.0.0.1:port/mymaster", "has no address"),
+        ("redis+sentinel://127.0.0.1:26379/mymaster?socket_timeout=soon", "Invalid value for 'socket_timeout'"),
     ],
 )
 async def test_a_url_that_names_no_redis_of_ours_is_refused_in_words(url: str, said: str) -> None:
@@ -105,6 +110,36 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
     await bus.close()
     entries: list[tuple[bytes, dict[bytes, bytes]]] = replica.xrange("order")  # type: ignore[assignment]
     assert [fields[b"body"] for _, fields in entries][-1] == b"after"
+
+
+async def test_a_sentinel_that_answers_nothing_is_not_waited_for(
+    sentinel: tuple[int, redis.Redis, redis.Redis],
+) -> None:
+    """It died with the host of the master: the next one is asked while a teacher still waits to send its answers."""
+    port, _, _ = sentinel
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bus = Bus.open(f"redis+sentinel://127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{port}/mymaster")
+        try:
+            async with asyncio.timeout(ANSWERS_S):
+                assert await bus.now() > 0
+        finally:
+            await bus.close()
+
+
+async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_master() -> None:
+    bus = Bus.open(
+        "rediss+sentinel://user:pw@a,b/mymaster/2?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=false&sentinel_password=s"
+    )
+    try:
+        pool: Any = bus._client.connection_pool
+        (first, *_) = pool.sentinel_manager.sentinels
+        for given in (pool.connection_kwargs, first.connection_pool.connection_kwargs):
+            assert (given["ssl_ca_certs"], given["ssl_check_hostname"]) == ("/etc/ca.pem", False)
+        assert issubclass(pool.connection_class, redis.asyncio.SSLConnection)
+        assert first.connection_pool.connection_kwargs["password"] == "s"
+        assert (pool.connection_kwargs["password"], pool.connection_kwargs["db"]) == ("pw", 2)
+    finally:
+        await bus.close()
 
 
 async def test_keys_are_renamed_on_the_server_that_the_sentinels_name(

@@ -15,10 +15,11 @@ from tests.effects.redis_servers import url_of
 pytestmark = pytest.mark.asyncio
 
 
-async def send(client: redis.Redis, messages: list[Unsent]) -> Sent:
+async def send(client: redis.Redis, messages: list[Unsent], *, within_s: float | None = None) -> Sent:
+    """Send *messages*; with *within_s*, up to so many seconds after now."""
     bus = Bus.open(url_of(client))
     try:
-        return await bus.send(messages)
+        return await bus.send(messages, None if within_s is None else await bus.now() + within_s)
     finally:
         await bus.close()
 
@@ -80,6 +81,20 @@ async def test_what_is_done_of_a_message_is_not_done_again(client: redis.Redis) 
         await send(client, half)
         found = [one for one in (heard.get_message(timeout=0.5) for _ in range(4)) if one]
     assert [one["data"] for one in found] == [b"b"]
+    assert bodies(client, "answers") == ["a"]
+
+
+async def test_what_comes_after_its_time_is_neither_published_nor_kept(client: redis.Redis) -> None:
+    """Its sender stood still, and another has sent it: the clock of Redis tells, whatever the sender's says."""
+    with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+        heard.subscribe("answers")
+        heard.get_message(timeout=5)
+        sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")], within_s=-0.01)
+        assert heard.get_message(timeout=0.5) is None
+    assert (sent.number, sent.broke, sent.late) == (0, None, True)
+    assert client.keys() == []
+    sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")], within_s=30)
+    assert (sent.number, sent.broke, sent.late) == (1, None, False)
     assert bodies(client, "answers") == ["a"]
 
 

@@ -92,9 +92,12 @@ async def test_who_stood_still_hears_what_came_meanwhile(client: redis.Redis) ->
         bus.hearing.deaf_after_s = 3.0
         coming = asyncio.ensure_future(first(messages))
         await asyncio.sleep(0.1)
+        published_at = time.time()
         client.publish("order", "one")
         time.sleep(bus.hearing.deaf_after_s + 1)  # noqa: ASYNC251 (nothing of this process goes on)
         assert await coming == ("order", "one")
+        assert bus.hearing.sent_since is not None
+        assert published_at - 3 < bus.hearing.sent_since <= published_at, "it is not taken for sent when it was read"
 
 
 async def test_a_user_who_may_not_use_the_private_channel_is_heard_all_the_same(client: redis.Redis) -> None:
@@ -292,6 +295,30 @@ async def test_what_a_dead_consumer_read_is_taken_over_by_a_living_one(
     await living.acknowledge([taken])
     pending: Any = client.xpending("order", "lectern")
     assert pending["pending"] == 0
+    await bus.close()
+
+
+async def test_a_consumer_that_is_long_gone_is_forgotten_with_nothing_of_its_own(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new name of a teacher would stay in the group for ever; one that left entries is needed to find them."""
+    monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
+    monkeypatch.setattr(streams, "GONE_S", 0.2)
+    bus = Bus.open(url_of(client))
+    gone, left, living = (bus.streams(["order"], name, shared=True) for name in ("a", "b", "c"))
+    for one in (gone, left, living):
+        assert await one.next(count=9, block_ms=10) == []
+    client.xadd("order", {"body": "one"})
+    assert await gone.next(count=9, block_ms=100) != []
+    entries: Any = client.xrange("order")
+    client.xack("order", "lectern", *[id_ for id_, _ in entries])
+    client.xadd("order", {"body": "two"})
+    assert await left.next(count=9, block_ms=100) != []
+    await asyncio.sleep(0.3)
+    await living.next(count=9, block_ms=10)
+    await living.trim()
+    consumers: Any = client.xinfo_consumers("order", "lectern")
+    assert sorted(one["name"] for one in consumers) == [b"b", b"c"]
     await bus.close()
 
 

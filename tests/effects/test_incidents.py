@@ -115,6 +115,22 @@ def test_an_incident_that_is_seen_going_on_is_not_over(desk: Desk) -> None:
     assert desk.follow_up(4600) == [("resolved", 1)]
 
 
+def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_another(desk: Desk) -> None:
+    """A part of its process that fails again and again, for example: no other process sees that."""
+    desk.cry(DISK_FULL, 1000)
+    desk.send(1000)
+    other = Desk(desk.engine, replace(PATIENCE, shared=True))
+    desk.patience = replace(PATIENCE, shared=True, goes_on=frozenset({DISK_FULL.number}))
+    told: list[tuple[str, int]] = []
+    for now in range(1000, 4000, 5):
+        told += [*desk.follow_up(now), *other.follow_up(now)]
+    assert told == []
+    desk.patience = other.patience
+    for now in range(4000, 4400, 5):
+        told += [*desk.follow_up(now), *other.follow_up(now)]
+    assert told == [("resolved", 1)]
+
+
 def test_the_newest_message_of_an_incident_is_what_is_shown_of_it(desk: Desk) -> None:
     desk.cry(DISK_FULL, 1000, class_id="c-first")
     desk.cry(DISK_FULL, 1001, class_id="c-last")

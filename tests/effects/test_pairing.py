@@ -17,8 +17,8 @@ NOW = 1_764_010_800.0
 BODIES = ("order 1", "order 2", "order 3")
 
 
-def said(*bodies: str, at: float = NOW) -> list[Arrived]:
-    return [Arrived("channel:order", "order", body, at=at) for body in bodies]
+def said(*bodies: str, at: float = NOW, since: float | None = None) -> list[Arrived]:
+    return [Arrived("channel:order", "order", body, at=at, since=since) for body in bodies]
 
 
 def read(id_: str, body: str) -> Arrived:
@@ -59,11 +59,32 @@ def test_what_comes_again_later_was_sent_again(teacher_engine: Engine) -> None:
     assert keep(teacher_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
 
 
+def test_who_stood_still_pairs_what_was_sent_meanwhile_however_late_it_reads_it(teacher_engine: Engine) -> None:
+    """The others have answered it long ago: a second row would be a second answer."""
+    keep(teacher_engine, "a", said("order 1"))
+    keep(teacher_engine, "a", said("order 2", at=NOW + 500))
+    late = NOW + 600
+    assert keep(teacher_engine, "b", said("order 1", "order 2", at=late, since=NOW - 5), now=late) == 0
+    assert keep(teacher_engine, "b", said("order 2", at=late + 1, since=late), now=late + 1) == 1
+
+
 def test_one_name_is_no_part_of_another(teacher_engine: Engine) -> None:
     """A name may hold what is a wildcard to SQL."""
     keep(teacher_engine, "t_1", said("order 1"))
     assert keep(teacher_engine, "tx1", said("order 1")) == 0
     assert keep(teacher_engine, "t_1", said("order 1")) == 1
+
+
+def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(teacher_engine: Engine) -> None:
+    """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
+    keep(teacher_engine, "b", said("order 1"))
+    for _ in range(2):
+        with transaction(teacher_engine) as connection:
+            pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
+    assert rows(teacher_engine) == ["order 1", "order 2"]
+    with transaction(teacher_engine) as connection:
+        pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
+    assert rows(teacher_engine) == ["order 1", "order 2"] * 2
 
 
 def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engine) -> None:

@@ -12,6 +12,7 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.states import Backend, Resolution
 
 NOW = 1_764_010_800.0
+SWEEPING, PRUNING = "sweep", "prune"
 
 
 def answers(engine: Engine, *class_ids: str, target: str = "order_result") -> None:
@@ -48,8 +49,11 @@ def test_what_could_not_be_sent_is_anybodys_at_once(teacher_engine: Engine) -> N
     answers(teacher_engine, "c-1")
     assert claimed(teacher_engine, "a") == [1]
     with transaction(teacher_engine) as connection:
-        outbox.unclaim(connection, journal, [1])
+        outbox.unclaim(connection, journal, "a", [1])
     assert claimed(teacher_engine, "b") == [1]
+    with transaction(teacher_engine) as connection:
+        outbox.unclaim(connection, journal, "a", [1])
+    assert claimed(teacher_engine, "c") == [], "it is b's, which sends it just now"
 
 
 def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not(teacher_engine: Engine) -> None:
@@ -59,13 +63,13 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
         inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}") for _ in range(3)], NOW)
         for me, limit in (("a", 1), ("b", 1)):
             inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
-        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW)
+        assert peers.take(connection, SWEEPING, "a", 60, NOW)
         assert peers.claiming(connection) == {"a", "b"}
         assert peers.free(connection, "a", "b") == 2
         assert peers.claiming(connection) == {"b"}
         free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
         assert [one.id for one in free] == [1, 3]
-        assert peers.take(connection, peers.SWEEPING, "b", 60, NOW)
+        assert peers.take(connection, SWEEPING, "b", 60, NOW)
     assert claimed(teacher_engine, "b") == [1]
 
 
@@ -84,17 +88,14 @@ def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(teacher
         assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), NOW + 60)
 
 
-def test_a_duty_is_one_teachers_until_it_is_over_or_given_back(teacher_engine: Engine) -> None:
+def test_a_duty_is_one_teachers_until_it_is_over(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
-        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW)
-        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW + 1)
-        assert not peers.take(connection, peers.SWEEPING, "b", 60, NOW + 60)
-        assert peers.take(connection, peers.PRUNING, "b", 60, NOW)
-        assert peers.take(connection, peers.SWEEPING, "b", 60, NOW + 61)
-        peers.let_go(connection, peers.SWEEPING, "a")
-        assert not peers.take(connection, peers.SWEEPING, "a", 60, NOW + 62)
-        peers.let_go(connection, peers.SWEEPING, "b")
-        assert peers.take(connection, peers.SWEEPING, "a", 60, NOW + 62)
+        assert peers.take(connection, SWEEPING, "a", 60, NOW)
+        assert peers.take(connection, SWEEPING, "a", 60, NOW + 1)
+        assert not peers.take(connection, SWEEPING, "b", 60, NOW + 60)
+        assert peers.take(connection, PRUNING, "b", 60, NOW)
+        assert peers.take(connection, SWEEPING, "b", 60, NOW + 61)
+        assert not peers.take(connection, SWEEPING, "a", 60, NOW + 62)
 
 
 def test_each_knows_the_others_until_they_are_long_gone(teacher_engine: Engine) -> None:

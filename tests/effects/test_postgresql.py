@@ -3,16 +3,16 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.effects.rows import bookings, events, inbox, schema, tables
+from lectern.effects.rows import bookings, events, inbox, peers, schema, tables
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse
 from lectern.facts import Event
@@ -20,6 +20,8 @@ from lectern.messages import Booking
 from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
 from lectern.states import BookingState
 from tests.stage.postgres import Databases
+from tests.stage.waiting import wait_until
+from town.ports import free_port
 
 NOW = 1_764_010_800.0
 LARGEST = 2**63 - 1
@@ -51,6 +53,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql+asyncpg://u:hidden@host/db", r"postgresql\+asyncpg: lectern does not use this driver"),
         ("postgresql+psycopg2://u:hidden@host/db", r"postgresql\+psycopg2: lectern does not use this driver"),
         ("postgresql://u:hidden@host", "names no database"),
+        ("postgresql://u:hidden@host:5432,other:5432/db", "The database URL is none"),
     ],
 )
 def test_a_url_that_names_no_database_of_ours_is_refused_in_words(wrong: str, said: str) -> None:
@@ -74,6 +77,18 @@ def test_each_usual_spelling_of_the_url_opens(url: str, form: str) -> None:
     engine.dispose()
 
 
+def test_of_several_servers_that_one_is_taken_which_may_write(url: str) -> None:
+    """Whoever sees to it that a replica takes over names both, and needs no address that moves."""
+    parsed = make_url(url)
+    places = f"host={parsed.host}:{free_port()}&host={parsed.host}:{parsed.port}"
+    engine = open_database(
+        f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
+    )
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT current_database()")).scalar_one() == parsed.database
+    engine.dispose()
+
+
 def test_what_the_server_refuses_is_said_in_words(url: str) -> None:
     engine = open_database(f"{url}-is-not-there")
     with pytest.raises(CallAPerson, match="does not exist") as caught:
@@ -90,6 +105,15 @@ def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first
     assert schema.upgrade(engine, "teacher") == planned != []
     assert schema.upgrade(engine, "teacher") == []
     schema.check(engine, "teacher")
+    engine.dispose()
+
+
+def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session is ended for a statement that takes a minute; the next release would never start."""
+    slow = text("SELECT pg_sleep(0.6)")
+    monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
+    engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
+    assert schema.upgrade(engine, "teacher") == []
     engine.dispose()
 
 
@@ -181,6 +205,52 @@ def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(url: str, en
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
     hangs.dispose()
+
+
+def held_by(engine: Engine) -> list[str]:
+    """The programs that hold the lock of all writers."""
+    wanted = "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE objid = :lock AND granted"
+    with reading(engine) as connection:
+        return list(connection.execute(text(wanted), {"lock": WRITERS}).scalars())
+
+
+@contextmanager
+def standing_still(url: str, program: str) -> Iterator[None]:
+    """A session whose process stopped while it was sending the rows of a statement, in a transaction."""
+    options = "-c idle_in_transaction_session_timeout=300 -c statement_timeout=300"
+    with psycopg.connect(url, application_name=program, options=options) as connection:
+        still = connection.pgconn
+        still.enter_pipeline_mode()
+        still.send_query_params(b"BEGIN", None)
+        still.send_query_params(b"SELECT pg_advisory_xact_lock(7365)", None)
+        while still.flush():
+            time.sleep(0.01)
+        yield
+        still.finish()
+
+
+def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_teacher(url: str, engine: Engine) -> None:
+    """None of the server's limits ends its session: the server waits for what it sends next."""
+    with standing_still(url, "lectern a"):
+        wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
+        time.sleep(1.0)
+        assert held_by(engine) == ["lectern a"], "longer than its limits"
+        with own_rows(engine) as connection:
+            assert peers.cut_off(connection, ["b", "lectern a"]) == []
+            assert peers.cut_off(connection, ["b", "a"]) == ["a"]
+        _write(url)
+    with reading(engine) as connection:
+        assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
+
+
+@pytest.mark.parametrize("name", ["teacher1", "t" * 250], ids=["short", "long"])
+def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(url: str, engine: Engine, name: str) -> None:
+    own = open_database(url, name)
+    with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
+        with own_rows(engine) as connection:
+            assert peers.cut_off(connection, [name]) == [name]
+        still.execute(text("SELECT 1"))
+    own.dispose()
 
 
 def _write(url: str) -> None:

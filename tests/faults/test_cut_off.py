@@ -14,11 +14,14 @@ from tests.stage.postgres import Databases
 from town.ports import HOST
 
 pytestmark = pytest.mark.timeout(600)
-WITHIN_S = 60.0
-"""Seconds within which the other one has answered all. By design it has after 20: what was claimed is free 6 to 12 s
-after the cut, a session that stands still in a transaction is ended after 10, and Redis is asked before an answer is
-sent. The test says how long it took; a machine that runs much else takes longer."""
+WITHIN_S = 20.0
+"""Seconds within which the other one has answered all: what was claimed is free 6 to 10 s after the cut, a session that
+stands still in a transaction is ended after 10, what was read from a stream is taken over after 10 to 13, and Redis is
+asked before an answer is sent. What a machine that runs much else adds is PACES times what the last of twenty bookings
+waits for its answer before the cut."""
 
+PACES = 10
+LONGEST_S = 60.0
 CUT_S = 25.0
 HEALED_S = 120.0
 WHAT = ("postgresql", "redis", "prefect")
@@ -48,6 +51,13 @@ class Pair:
             found.append(self.stage.book(booking) if count % 2 else self.stage.book_on_stream(booking))
             time.sleep(2 / number)
         return found
+
+    def pace_s(self) -> float:
+        """How long the last of twenty bookings waits for its answer while nothing is wrong."""
+        class_ids = self.booked(20)
+        booked_at = time.time()
+        self.answered(class_ids, LONGEST_S)
+        return max(0.0, max(self.stage.ear.answers[one][0]["received_at"] for one in class_ids) - booked_at)
 
     def answered(self, class_ids: list[str], within_s: float) -> None:
         """Wait until each is answered."""
@@ -90,17 +100,20 @@ def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(
     pair: Pair, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage = pair.stage
+    pace_s = pair.pace_s()
     before = pair.booked(40)
     pair.cut(what)
     cut_at, cut_on = time.monotonic(), time.time()
     after = pair.booked(40)
-    pair.answered([*before, *after], WITHIN_S - (time.monotonic() - cut_at))
+    pair.answered([*before, *after], LONGEST_S - (time.monotonic() - cut_at))
     last_s = max(stage.ear.answers[one][0]["received_at"] for one in [*before, *after]) - cut_on
     with capsys.disabled():
-        sys.stdout.write(f" [cut off from {what}: the other's last answer after {last_s:.1f} s, load {load():.0f}] ")
+        said = f"the other's last answer after {last_s:.1f} s, load {load():.0f}, {pace_s:.1f} s before the cut"
+        sys.stdout.write(f" [cut off from {what}: {said}] ")
     time.sleep(max(0.0, CUT_S - (time.monotonic() - cut_at)))
     pair.heal(what)
-    pair.answered(pair.booked(20), WITHIN_S)
+    assert last_s <= WITHIN_S + PACES * pace_s
+    pair.answered(pair.booked(20), LONGEST_S)
     stage.residents["teacher"].pause()  # from here on it is the second one's work alone
     try:
         pair.answered(pair.booked(20), HEALED_S)

@@ -191,6 +191,33 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
 
+def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_found(
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be lost again a minute later; or, where another teacher has listened for long, each second."""
+    name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
+    monkeypatch.setattr(roll.Roll, "_announce", lambda *_: None)
+    now = hosts.now()
+    with transaction(teacher.engine) as connection:
+        changes = Changes(teacher.settings, now)
+        booking = strategies.booking("c-1", start_time=now + 600, end_time=now + 1200)
+        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
+        write(connection, teacher.journal, changes)
+        leases.grant(connection, Granted(name, "session", 12.0), now)
+        leases.note_lost(connection, name, now - 300)
+
+    def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
+        asyncio.run(roll.Roll(teacher)._take_in(now, beats, {}))
+        with reading(teacher.engine) as connection:
+            return leases.holder(connection, name).lost_at
+
+    for silent in ({name: {"at": now - lost_after_s - 1}}, {}):
+        teacher.ongoing.clear()
+        assert lost_at(silent) == now - 300
+        assert errors.STREAMER_LOST.number in teacher.ongoing, "its incident is not over"
+    assert lost_at({name: {"at": now - 1}}) is None
+
+
 @pytest.mark.parametrize("starts_in_s", [moves.STAY_S / 2, moves.STAY_S * 20], ids=["soon", "tomorrow"])
 def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
     teacher: Host[TeacherSettings], starts_in_s: float

@@ -2,14 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
 from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
-from sqlalchemy import select, update
+from sqlalchemy import Engine, select, update
 
 from flows.teacher import moves, requests
 from flows.teacher.booking import booking
@@ -24,7 +23,7 @@ from lectern.decide import lease
 from lectern.effects.rows import inbox, leases, renditions
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import TeacherTable, orders
 from lectern.errors import Misuse
 from lectern.facts import Attempt
@@ -80,12 +79,10 @@ class Stage(Alone):
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    made = Stage(hosts.teacher(engine), TeacherTable.metadata)
+def stage(teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage(hosts.teacher(teacher_engine), TeacherTable.metadata)
     made.watch(monkeypatch)
-    yield made
-    engine.dispose()
+    return made
 
 
 def booked(class_id: str, start_in_s: float = 3600, **fields: Any) -> Booking:

@@ -4,22 +4,22 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
 import pytest_asyncio
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import as_run, events, schema, viewers
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows import as_run, events, viewers
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import CODES
 from lectern.facts import AsRun, Event, Usage
@@ -68,12 +68,9 @@ def order(class_id: str, state: str, start: float, **more: object) -> dict[str, 
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+def host(teacher_engine: Engine) -> Host[TeacherSettings]:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    yield Host(settings, engine, journal, cast("Bus", Words()), cast("Any", None))
-    engine.dispose()
+    return Host(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
 
 
 @pytest_asyncio.fixture

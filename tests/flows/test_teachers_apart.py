@@ -2,25 +2,38 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psycopg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from sqlalchemy import Connection
 
+from flows import duties, once
+from flows import tell as telling
 from flows.host import Host
+from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
+from flows.resident.intake import Intake
+from flows.teacher import readiness
+from flows.teacher.ecs import line
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, outbox, peers, schema
+from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, schema, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.teacher import journal
+from lectern.effects.rows.transcodings import Due
+from lectern.facts import Attempt
 from lectern.outgoing import Kind, Outgoing
+from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
+from lectern.states import Backend, BookingState, Resolution
+from tests import strategies
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.stage.gate import Gate
@@ -57,12 +70,13 @@ class Nothing:
         """There is nothing to show."""
 
 
-async def swept() -> None:
+async def swept() -> bool:
     """A sweep that finds nothing."""
+    return True
 
 
-def peers_of(host: Host[TeacherSettings]) -> looking.Peers:
-    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), swept)
+def peers_of(host: Host[TeacherSettings], sweep: Callable[[], Awaitable[bool]] = swept) -> looking.Peers:
+    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), sweep)
 
 
 async def claimed(host: Host[TeacherSettings], owner: str) -> int:
@@ -108,7 +122,7 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
     with psycopg.connect(url) as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        waiting = [asyncio.create_task(host.commit(peers.let_go, "none", "a")) for _ in range(20)]
+        waiting = [asyncio.create_task(host.commit(inbox.answers, journal)) for _ in range(20)]
         ours = peers_of(host)
         running = asyncio.create_task(ours._note())
 
@@ -124,6 +138,213 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     await asyncio.gather(*waiting)
     await asyncio.wait([running])
     await asyncio.to_thread(ours._noting.shutdown)
+
+
+async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_in_which_it_counts_as_dead(
+    host: Host[TeacherSettings], url: str
+) -> None:
+    ours = peers_of(host)
+    with psycopg.connect(url, application_name="lectern b") as still:
+        still.execute("SELECT pg_advisory_xact_lock(7365)")
+        with psycopg.connect(url) as other:
+            other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
+        waiting = asyncio.create_task(host.commit(inbox.answers, journal))
+        for _ in range(looking.SILENT):
+            await asyncio.to_thread(ours._go_round)
+        assert not waiting.done()
+        await asyncio.to_thread(ours._go_round)
+        async with asyncio.timeout(8):  # before the server itself would end it
+            await waiting
+        still.close()
+
+
+async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at the next look: the answers that it was about to send wait for this."""
+    monkeypatch.setattr(looking, "LOOK_S", 3600.0)
+    await host.commit(peers.note, "b", 1.0)
+    assert await host.commit(peers.take, "of a test", "b", 3600, time.time())
+    ours = peers_of(host)
+    look, looks, looked_again = ours._look, asyncio.Event(), asyncio.Event()
+
+    async def looked() -> None:
+        await look()
+        (looked_again if looks.is_set() else looks).set()
+
+    monkeypatch.setattr(ours, "_look", looked)
+    running = [asyncio.create_task(ours._look_again_and_again())]
+    async with asyncio.timeout(30):
+        await looks.wait()
+        monkeypatch.setattr(looking, "LOOK_S", 0.05)  # of the rounds; the look waits for an hour
+        running.append(asyncio.create_task(ours._note()))
+        await looked_again.wait()
+    assert await host.look(peers.claiming) == set()
+    for one in running:
+        one.cancel()
+    await asyncio.wait(running)
+    await asyncio.to_thread(ours._noting.shutdown)
+
+
+async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one began before the dead one's work was free: the next would come half a minute later."""
+    monkeypatch.setattr(looking, "LOOK_S", 0.05)
+    begun: list[str] = []
+
+    async def handle(batch: Handled) -> None:
+        begun.append(batch.flow)
+
+    async def due(_host: Host[TeacherSettings]) -> bool:
+        return True
+
+    monkeypatch.setattr(sweeps, "due", due)
+    handler = cast("Any", SimpleNamespace(handle=handle))
+    ours = peers_of(host, lambda: sweeps.sweep(host, handler))
+    host.busy.add(once.SWEEP)
+    await host.commit(peers.note, "b", 1.0)
+    for _ in range(looking.SILENT + 1):
+        ours._go_round()
+    await ours._look()
+    sweeping = asyncio.create_task(ours._sweep_after())
+    await asyncio.sleep(0.3)
+    assert begun == []
+    host.busy.discard(once.SWEEP)
+    await until(lambda: begun == ["sweep"])
+    await asyncio.sleep(0.3)
+    assert begun == ["sweep"], "once"
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+
+
+async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "LOOK_S", 0.05)
+    monkeypatch.setattr(orphans, "UNTAGGED_S", 0.2)
+    asked: list[str] = []
+
+    async def adopt(_runs: object, _pool: str, _queue: str, of: str) -> int:
+        asked.append(of)
+        return 0
+
+    monkeypatch.setattr(orphans, "adopt", adopt)
+    adopting = asyncio.create_task(peers_of(host)._adopt())
+    await until(lambda: asked[:2] == [orphans.NOBODY] * 2)
+    adopting.cancel()
+    await asyncio.wait([adopting])
+
+
+async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_does_not_answer_it(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each class that is not ready is alarmed by each teacher."""
+    monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.05)
+    checked: list[float] = []
+
+    async def check(_host: Host[TeacherSettings], done: dict[str, float], now: float) -> dict[str, float]:
+        checked.append(now)
+        return done
+
+    monkeypatch.setattr(readiness, "check_of_teacher", check)
+    assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time())
+    checking = asyncio.create_task(readiness.teacher_checks(host))
+    await asyncio.sleep(0.3)
+    assert checked == []
+    await host.commit(peers.free, "b", "a")
+    await until(lambda: len(checked) > 2)
+    host.redis_away = True
+    number = len(checked)
+    await until(lambda: len(checked) > number + 2)  # nobody else does it
+    assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time() + 1)
+    number = len(checked)
+    await asyncio.sleep(0.3)
+    assert len(checked) <= number + 1
+    checking.cancel()
+    await asyncio.wait([checking])
+
+
+@pytest.mark.parametrize("earlier", ["a", "b"])
+async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, earlier: str
+) -> None:
+    """Not for long: it may want another host, or be dead."""
+    host.settings = host.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
+    now, owners = time.time(), {"a": (1, Resolution.P720), "b": (2, Resolution.P720)}
+
+    def begin(connection: Connection) -> list[Due]:
+        for name, key in owners.items():
+            starts = now + (600 if name == earlier else 6000)
+            booked = strategies.booking(f"c-{name}", record_id=key[0], start_time=starts, end_time=starts + 600)
+            bookings.add(connection, [(booked, BookingState.WAITING)], now)
+            url = "http://origin.example/1.flv"
+            renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
+        transcodings.take(connection, [owners["b"]], "b", line.LEASE_S, now)
+        return transcodings.take(connection, [owners["a"]], "a", line.LEASE_S, now)
+
+    waiting = line._Waiting(await host.commit(begin), "a", lambda _due: "job", [])
+
+    async def places() -> int:
+        given, gone = await host.commit(line._assign, host, {"a job": waiting})
+        assert gone == []
+        return len(given)
+
+    assert await places() == (1 if earlier == "a" else 0)
+    if earlier == "b":
+        waiting.yields_until = now
+        assert await places() == 1
+
+
+async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
+    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited in the connection; to take it for new would answer it twice."""
+    monkeypatch.setattr(pairing, "SAME_S", 1.0)
+    host.bus.hearing.beat_s = 0.2
+    intake = Intake(host, cast("Any", None), ["order"], [])
+    listening = asyncio.create_task(intake._listen())
+    heard = host.bus.hearing
+    await until(lambda: heard.sent_since is not None)
+    began = time.time()
+    await until(lambda: (heard.sent_since or 0.0) > began)
+    theirs = Arrived("channel:order", "order", "{}", at=time.time())
+    assert len(await host.commit(pairing.keep, [theirs], "b", time.time())) == 1
+    assert server.publish("order", "{}") == 1
+    time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
+    await until(lambda: bool(intake._batch))
+    await intake._keep()
+    assert await host.look(inbox.waiting, journal) == 1
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+@pytest.mark.parametrize("where", ["now", "send"])
+async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_another_has_sent(
+    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Before it asks Redis, or between the answer and the sending."""
+    monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
+    monkeypatch.setattr(outbox, "SENDING_S", 0.4)
+    server.flushall()
+    said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
+    await host.commit(outbox.put, journal, [said], time.time())
+    goes_on = getattr(host.bus, where)
+    stood: list[int] = []
+
+    async def stands_still(*given: Any) -> Any:
+        if not stood:
+            await asyncio.sleep(0.5)
+            assert await host.commit(peers.free, "a", "b") == 1
+            (one,) = await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())
+            server.xadd("order_result", {"body": one.body})
+            await host.commit(outbox.sent, journal, [one.id], time.time())
+            stood.append(one.id)
+        return await goes_on(*given)
+
+    monkeypatch.setattr(host.bus, where, stands_still)
+    assert await tell(host)
+    assert len(stood) == server.xlen("order_result") == 1
 
 
 async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -265,6 +266,24 @@ def test_all_orphans_are_adopted_however_many_there_are() -> None:
     server = asyncio.run(scene())
     assert set(server.states.values()) == {"AwaitingRetry"}
     assert len(server.states) == len(server.there)
+
+
+def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> None:
+    """Its teacher died in between, and was started again before anybody took it for dead: it is nobody's."""
+    now = datetime.now(UTC)
+
+    def claimed(ago_s: float, *tags: str) -> FlowRun:
+        state: State[Any] = Pending().model_copy(update={"timestamp": now - timedelta(seconds=ago_s)})
+        return FlowRun(id=uuid4(), flow_id=uuid4(), state=state, tags=list(tags))
+
+    async def scene(server: Prefect) -> None:
+        assert await orphans.adopt(runs(server), "pool", "teacher", orphans.NOBODY) == 1
+
+    server = Prefect()
+    lost, fresh, tagged = claimed(orphans.UNTAGGED_S + 1), claimed(5), claimed(3600, "host:a")
+    server.there = [lost, fresh, tagged]
+    asyncio.run(scene(server))
+    assert server.states == {lost.id: "AwaitingRetry"}
 
 
 def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,27 @@ def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: ob
     assert sent(host) == []
 
 
+def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went away in the middle of a batch, and for longer than a moment: nobody waits for the end of a lease."""
+    keep(host, [message(host, "c-1").to_json()], "order")
+    (kept,) = claim(host)
+    assert claim(host) == []
+    away, commit = OperationalError("s", {}, Exception("server closed the connection")), host.commit
+    failures = iter([away, away])
+
+    async def gives_way(*given: Any) -> Any:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return await commit(*given)
+
+    monkeypatch.setattr(host, "commit", gives_way)
+    monkeypatch.setattr(tries, "backoff_s", lambda _failures: 0.0)
+    assert asyncio.run(tries.after(host, [kept.id], away, passes=True)) == {kept.id}
+    assert [one.id for one in claim(host)] == [kept.id]
+
+
 def test_a_process_that_dies_counts_no_try(host: Host[Any]) -> None:
     """A crash loop of any cause gave up innocent bookings."""
     keep(host, [message(host, "c-1").to_json()], "order")

@@ -4,6 +4,7 @@ Other renditions of the same recording that wait then, here or at another teache
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from lectern.settings import TeacherSettings
 LEASE_S = 60.0
 LOOK_S = 2.0
 """Seconds until a place is seen that another teacher, or a crash, has left free; our own is seen at once."""
+
+YIELD_S = 2 * LOOK_S
+"""Seconds for which a free place is left to another teacher whose class begins earlier, and that looks meanwhile."""
 
 
 class NoLongerOurs(Exception):
@@ -49,11 +53,17 @@ class _Waiting:
     owner: str
     name_of: JobName
     avoid: Sequence[str]
+    yields_until: float | None = None  # epoch seconds
     given: asyncio.Future[Place] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def keys(self) -> list[RenditionKey]:
         return [one.key for one in self.due]
+
+    def yields(self, now: float) -> bool:
+        """Whether it leaves a place to another teacher; not for long, because that one may want another host."""
+        self.yields_until = self.yields_until or now + YIELD_S
+        return now < self.yields_until
 
 
 def hosts(settings: TeacherSettings) -> dict[str, Host]:
@@ -140,7 +150,11 @@ def _assign(
     facts = {one.name: one for one in ecs_hosts.facts(connection, list(known))}
     given: dict[str, Place] = {}
     keys = {name: one.keys for name, one in waiting.items() if name not in gone}
-    for name in decide.first_to_start(keys, ecs_hosts.starts(connection)):
+    starts, earlier = ecs_hosts.starts(connection), math.inf
+    if host.settings.shared:
+        owners, since = [one.owner for one in waiting.values()], now + LEASE_S - YIELD_S
+        earlier = decide.first_start(ecs_hosts.waiting_elsewhere(connection, owners, since), starts)
+    for name in decide.first_to_start(keys, starts):
         one = waiting[name]
         due = ecs_hosts.ours(connection, one.due, one.owner)
         if not due:
@@ -148,7 +162,10 @@ def _assign(
             continue
         chosen = decide.host_for(facts.values(), host.settings.max_ecs_jobs, one.avoid, now)
         if chosen is None:
+            one.yields_until = None
             continue  # another one may avoid other hosts
+        if earlier < decide.first_start(one.keys, starts) and one.yields(now):
+            continue
         failed_there = [other.owner for other in waiting.values() if chosen in other.avoid]
         due += transcodings.join(connection, due, one.owner, failed_there, now + LEASE_S)
         due.sort(key=lambda each: each.resolution)

@@ -1,5 +1,6 @@
 """Which ECS host takes a job, and what its failure comes to."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 
@@ -85,9 +86,9 @@ def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
 
 def first_to_start(waiting: Mapping[str, Sequence[RenditionKey]], starts: Mapping[RenditionKey, float]) -> list[str]:
     """The owners that wait for a host, ordered by the start of their first class; those without a class come last."""
-    never = float("inf")
+    return sorted(waiting, key=lambda owner: first_start(waiting[owner], starts))
 
-    def start(owner: str) -> float:
-        return min((starts.get(key, never) for key in waiting[owner]), default=never)
 
-    return sorted(waiting, key=start)
+def first_start(keys: Iterable[RenditionKey], starts: Mapping[RenditionKey, float]) -> float:
+    """When the first class begins that waits for one of *keys*; infinite if none does."""
+    return min((starts.get(key, math.inf) for key in keys), default=math.inf)

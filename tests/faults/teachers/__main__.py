@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from tests.faults.teachers.cases import cases, chosen
-from tests.faults.teachers.play import Outcome, Play
+from tests.faults.teachers.outcome import Outcome, table
+from tests.faults.teachers.play import Play
 from tests.faults.teachers.settings import SETTINGS
 from tests.stage import Town, staged
 from tests.stage.postgres import Databases, postgres_server
@@ -44,12 +45,13 @@ def main() -> int:
                     sys.stdout.flush()
     finally:
         town.stop()
-    wrong = [one for one in found if one.faults]
-    last = max((one.last_s for one in found), default=0.0)
-    sys.stdout.write(f"{len(found)} cases, {len(wrong)} not as they must be; the last answer {last:.0f} s after\n")
-    if not wrong:
+    sys.stdout.write(f"\nSeconds from the strike, or from when somebody was there again:\n{table(found)}\n")
+    if not any(one.faults for one in found):
         shutil.rmtree(folder)
-    return 1 if wrong else 0
+        return 0
+    again = f"make faults-teachers CASES={given.cases} N={given.bookings} SEED={seed}"
+    sys.stderr.write(f"Play it again: {again}. Logs: {folder}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tests.faults.points import LOG, ORDER, Strike
 from tests.faults.teachers.cases import ADOPTING, DOUBLING, NAMES, Case
+from tests.faults.teachers.outcome import Outcome
 from tests.stage import Stage, wait_until
 from town.oss_transcoder import Behaviour, Rule
 
@@ -30,36 +30,13 @@ RECORDS, WAITERS = 3, 10
 IN_FLIGHT_S = 1.0
 
 
-@dataclass
-class Outcome:
-    """What came of a case."""
-
-    case: Case
-    booked: int
-    answered: Counter[int] = field(default_factory=Counter)  # how many were answered so often
-    unheard: int = 0
-    taken_s: float | None = None  # after the strike, until somebody took over what the dead one had; None for nobody
-    booked_s: float = 0.0  # after the strike, until the last class was booked
-    last_s: float = 0.0
-    load: float = 0.0  # the machine's, at the end
-    faults: list[str] = field(default_factory=list)
-
-    def line(self) -> str:
-        """In one line."""
-        often = ", ".join(f"{number} x{times}" for times, number in sorted(self.answered.items()))
-        unheard = f", {self.unheard} heard by nobody" if self.unheard else ""
-        taken = "nothing to take over" if self.taken_s is None else f"taken over after {self.taken_s:.1f} s"
-        times = f"{taken}, booked until {self.booked_s:.1f} s, last {self.last_s:.1f} s after, load {self.load:.0f}"
-        said = "; ".join(self.faults) or "as it must be"
-        return f"{self.case}: {self.booked} booked, answered {often}{unheard}, {times}: {said}"
-
-
 class Play:
     """A stage with two teachers, for one case after the other."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
         self._random = random.Random(seed)
+        self._sent_at: dict[str, float] = {}  # when each class was booked first, epoch seconds
         self._log = stage.folder / "struck"
         self._log.touch()
         stage.launcher = [*stage.launcher[:1], "-m", "tests.faults.points"]
@@ -86,21 +63,18 @@ class Play:
         time.sleep(number / RATE / 4)
         struck_at = self._strike(case, struck_before)
         booking.join()
-        booked_at = time.time()
         since = self._bring_back(case, struck_at)
         ids = [str(one["class_id"]) for one in bookings]
         unheard = self._await_answers(ids, since)
-        outcome = Outcome(case, number, unheard=len(unheard), booked_s=max(0.0, booked_at - struck_at))
+        outcome = Outcome(case, number, unheard=len(unheard))
         if unheard:
             self._unheard(case, bookings, unheard, outcome)
         if case.do == "stop":  # for those that would be answered a second time by who stood still
             time.sleep(max(0.0, struck_at + STOPPED_S + 5 - time.time()))
         stage.up(*NAMES)
         self._settle(outcome)
-        self._judge(outcome, ids, records, struck_at, since)
-        taken_at = [at for at in self._takings() if at > struck_at]
-        outcome.taken_s = min(taken_at) - struck_at if taken_at else None
-        outcome.load = os.getloadavg()[0]
+        self._time(outcome, [one for one in ids if one not in unheard], struck_at, since)
+        self._judge(outcome, ids, records, struck_at)
         return outcome
 
     # -- bookings --------------------------------------------------------------------------------------------------
@@ -123,6 +97,7 @@ class Play:
             time.sleep(max(0.0, began + count / RATE - time.monotonic()))
 
     def _send(self, case: Case, booking: dict[str, Any]) -> None:
+        self._sent_at.setdefault(booking["class_id"], time.time())
         if case.by == "channel":
             self.stage.book(booking)
         else:
@@ -246,7 +221,21 @@ class Play:
             time.sleep(0.5)
         outcome.faults += [f"left: {one}" for one in found]
 
-    def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], struck_at: float, since: float) -> None:
+    def _time(self, out: Outcome, heard: Sequence[str], struck_at: float, since: float) -> None:
+        """When the last of the classes that somebody *heard* was answered, and what it had waited for."""
+        firsts = {one: found[0]["received_at"] for one in heard if (found := self.stage.ear.answers[one])}
+        last_at = max(firsts.values(), default=since)
+        out.last_s = max(0.0, last_at - since)
+        out.booked_s = max(0.0, max((self._sent_at[one] for one in heard), default=since) - since)
+        takings = [at for at in self._takings() if struck_at < at <= last_at]
+        out.taken_s = max(0.0, max(takings) - since) if takings else None
+        before = [at - self._sent_at[one] for one, at in firsts.items() if at < struck_at]
+        out.before_s = max(before, default=0.0)
+        out.load = os.getloadavg()[0]
+        if out.last_s > WITHIN_S:
+            out.faults.append(f"the last was answered after {out.last_s:.1f} s")
+
+    def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], struck_at: float) -> None:
         answers = {one: self.stage.ear.answers[one] for one in ids}
         out.answered = Counter(len(found) for found in answers.values())
         most = 2 if out.case.point in DOUBLING else 1
@@ -254,10 +243,6 @@ class Play:
         out.faults += [f"{number} answered {times} times" for times, number in wrong.items()]
         differing = [one for one, found in answers.items() if len({(a["result"], a["code"]) for a in found}) > 1]
         out.faults += [f"{one}: answers differ" for one in differing]
-        firsts = [found[0]["received_at"] for found in answers.values() if found]
-        out.last_s = max(0.0, max(firsts, default=0.0) - since)
-        if out.last_s > WITHIN_S and not out.unheard:
-            out.faults.append(f"the last was answered after {out.last_s:.0f} s")
         rows = self.stage.rows("teacher", "select class_id, placement, state from order_list")
         placed = [row["placement"] for row in rows if row["class_id"] in answers]
         out.faults += [f"{number} placed {times} times" for times, number in Counter(placed).items() if times > 1]

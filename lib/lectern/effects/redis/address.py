@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import redis as blocking
 import redis.asyncio as redis
 from redis import sentinel as blocking_sentinel
+from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 from lectern.errors import Misuse
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
+SENTINEL_S = 1.0
+"""Seconds after which a sentinel that does not answer is passed over: it may have died with the master's host."""
+
 NO_CLUSTER = (
     "REDIS_URL names a Redis Cluster, which spreads over several servers what lectern does in one step. "
     f"Name one server, or the sentinels of one that has replicas: {FORM}"
@@ -50,12 +54,17 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> 
         raise Misuse(f"REDIS_URL names no service of its sentinels. Write for example {FORM}")
     sentinels = [_place(one) for one in places.split(",")]
     user, _, password = login.partition(":")
-    asked = parse_qs(parts.query)
-    own = {"password": asked["sentinel_password"][0]} if "sentinel_password" in asked else {}
+    try:
+        asked: dict[str, Any] = dict(parse_url(f"redis:?{parts.query}"))
+    except ValueError as error:
+        raise Misuse(f"REDIS_URL: {error}") from error
+    own = {"password": asked.pop("sentinel_password")} if "sentinel_password" in asked else {}
     secure = {"ssl": True} if parts.scheme == SENTINELS[1] else {}
+    secure |= {name: value for name, value in asked.items() if name.startswith("ssl_")}
     waits = {name: value for name, value in options.items() if name.startswith("socket_")}
-    own_options = {**waits, **secure, **own}
-    found = kind(sentinels, sentinel_kwargs=own_options, **options, **secure)
+    waits |= dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SENTINEL_S)
+    own_options = {**waits, "retry": None, **secure, **own}
+    found = kind(sentinels, sentinel_kwargs=own_options, **{**options, **asked, **secure})
     return found.master_for(
         service,
         db=int(database or 0),

@@ -74,9 +74,12 @@ class Bus:
         """The streams *names*, read for *consumer* of our group, which it may share with others that can die."""
         return Streams(self._client, names, consumer, shared)
 
-    async def send(self, messages: Sequence[Unsent]) -> Sent:
-        """Send all in few round trips, in their order; what Redis refuses holds up none of the others."""
-        return await send(self._client, messages)
+    async def send(self, messages: Sequence[Unsent], until: float | None = None) -> Sent:
+        """Send all in few round trips, in their order; what Redis refuses holds up none of the others.
+
+        After *until*, as `now` counts, nothing is sent.
+        """
+        return await send(self._client, messages, until)
 
     async def add(self, stream: str, body: str) -> None:
         """Add one message to a stream: kept until somebody reads it."""

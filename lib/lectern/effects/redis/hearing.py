@@ -34,6 +34,7 @@ class Hearing:
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
     heard_at: float | None = None  # when anything was heard last, monotonic
+    sent_since: float | None = None  # what is heard now was sent after this (epoch seconds); None if nobody knows
     _is_allowed: bool | None = None  # to publish to itself; None if that is not known
 
     @asynccontextmanager
@@ -43,6 +44,7 @@ class Hearing:
         Raises Deaf if its own beat is not heard for *deaf_after_s*: the connection is dead, although it looks alive.
         """
         own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        began = time.time()
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
         beating: asyncio.Task[None] | None = None
         try:
@@ -52,6 +54,7 @@ class Hearing:
             else:
                 await pubsub.subscribe(*channels)
             self.heard_at = time.monotonic()
+            self.sent_since = began if beating is not None else None
             yield self._messages(pubsub, own, is_beating=beating is not None)
         except NoPermissionError:
             self._is_allowed = None
@@ -77,7 +80,7 @@ class Hearing:
         while True:
             try:
                 async with asyncio.timeout(self.beat_s):
-                    await self.client.publish(own, "")
+                    await self.client.publish(own, repr(time.time()))
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("%s: not published, so it is not heard: %s", own, error)
             heed_cancel()
@@ -104,6 +107,8 @@ class Hearing:
                 continue
             quiet_s, self.heard_at = 0.0, now
             if found["channel"] == own:
+                # A process that stood still reads late what came meanwhile, and all of it came after the last beat.
+                self.sent_since = float(found["data"])
                 metrics.HEARD_AT.set_to_current_time()
                 yield None
             else:

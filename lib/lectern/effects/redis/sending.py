@@ -14,13 +14,20 @@ STREAM_BOUND = 100_000
 SEND_AT_ONCE = 1000
 """Messages in a round trip; Redis serves no other client meanwhile, for about 5 ms."""
 
+LATE = "LATE"
+"""How Redis' answer begins to messages that came after their time."""
+
 # One command for many messages: reading an answer to each costs more than sending them. A stream that refuses a message
 # gets none of those behind it, because a streamer must not read a grant before the releases that it follows. A server
 # that is only a copy refuses all writes but would publish, to nobody: there the whole command fails.
 _SEND = """
+if ARGV[2] ~= '' then
+  local at = redis.call('time')
+  if at[1] + at[2] / 1000000 > tonumber(ARGV[2]) then return redis.error_reply('LATE for the others') end
+end
 local refused, shut = {}, {}
-for i = 2, #ARGV, 2 do
-  local target, todo = KEYS[i / 2], ARGV[i]
+for i = 3, #ARGV, 2 do
+  local target, todo = KEYS[(i - 1) / 2], ARGV[i]
   local not_added, not_published
   if todo ~= 'publish' then
     not_added = shut[target]
@@ -38,7 +45,7 @@ for i = 2, #ARGV, 2 do
     if type(done) == 'table' and done.err then not_published = done.err end
   end
   if not_added or not_published then
-    refused[#refused + 1] = i / 2 - 1
+    refused[#refused + 1] = (i - 3) / 2
     refused[#refused + 1] = (not_added and not_published and 'both') or (not_added and 'add') or 'publish'
     refused[#refused + 1] = not_added or not_published
   end
@@ -58,23 +65,29 @@ class Refused:
 
 @dataclass
 class Sent:
-    """What became of messages: the first *number* reached Redis, which refused some; then the way to it *broke*."""
+    """What became of messages: the first *number* reached Redis, which refused some; then the way to it *broke*.
+
+    The rest may also have come too *late*.
+    """
 
     number: int = 0
     refused: list[Refused] = field(default_factory=list)
     broke: Exception | None = None
+    late: bool = False
 
 
-async def send(client: "redis.Redis", messages: Sequence[Unsent]) -> Sent:
-    """Send all in their order, each as far as it is not done yet."""
+async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float | None = None) -> Sent:
+    """Send all in their order, each as far as it is not done yet; after *until* at Redis' clock it takes none."""
     sent = Sent()
+    limit = "" if until is None else repr(until)
     for first in range(0, len(messages), SEND_AT_ONCE):
         some = messages[first : first + SEND_AT_ONCE]
         said = [text for one in some for text in (one.todo, one.body)]
         try:
-            found = await client.eval(_SEND, len(some), *[one.target for one in some], STREAM_BOUND, *said)
+            found = await client.eval(_SEND, len(some), *[one.target for one in some], STREAM_BOUND, limit, *said)
         except (RedisError, OSError) as error:
-            sent.broke = error
+            sent.late = str(error).startswith(LATE)
+            sent.broke = None if sent.late else error
             return sent
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         sent.refused += [Refused(first + int(index), Rest(rest), str(why)) for index, rest, why in triples]

@@ -23,6 +23,8 @@ LEFT_S = 10.0
 
 LOOK_FOR_LEFT_S = 2.0
 TRIM_EVERY_S = 60.0
+GONE_S = 86_400.0
+"""Seconds after which a consumer that reads nothing, and has nothing left, is forgotten: teachers may change names."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Streams:
     async def trim(self) -> int:
         """Take from the streams, at most once a minute, what all groups have acknowledged; returns how many entries.
 
-        Nobody else does: a producer that adds without a bound would fill Redis.
+        Nobody else does: a producer that adds without a bound would fill Redis. Consumers that are gone go, too.
         """
         if time.monotonic() - self._trimmed_at < TRIM_EVERY_S:
             return 0
@@ -90,7 +92,14 @@ class Streams:
             if (first := await self._first_needed(name)) is not None:
                 trimmed += int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
                 heed_cancel()
+            await self._forget_consumers(name)
         return trimmed
+
+    async def _forget_consumers(self, name: str) -> None:
+        for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
+            if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
+                await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
+                heed_cancel()
 
     async def _first_needed(self, name: str) -> str | None:
         """The id of the first entry of *name* that a group has not acknowledged; None if a group has read nothing."""

@@ -87,6 +87,13 @@ def kept_waiting(connection: Connection, owners: Sequence[str], until: float) ->
     return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
 
 
+def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: float) -> list[RenditionKey]:
+    """What others than *owners* wait for a host for, whose leases were renewed to later than *since*."""
+    theirs = to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.not_in(owners) & (videos.c.lease_until > since)
+    found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
+    return [(row.record_id, Resolution(row.resolution)) for row in found]
+
+
 def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
     """Who works on the renditions, where they are still to be made."""
     found = connection.execute(

@@ -20,7 +20,8 @@ MAX_IDS = 100_000
 class Arrived:
     """A message as it came; *source* names the channel or stream, *command* the flow's group.
 
-    *entry* is its id in a stream, *at* when it was heard (epoch seconds): teachers that share an inbox pair by them.
+    Teachers that share an inbox pair by *entry*, its id in a stream, by *at*, when it was heard, and by *since*: it was
+    not sent before that, as far as is known (epoch seconds).
     """
 
     source: str
@@ -28,6 +29,7 @@ class Arrived:
     body: str
     entry: str = ""
     at: float | None = None
+    since: float | None = None
 
 
 def spell(ids: Sequence[int]) -> str:

@@ -35,7 +35,8 @@ class Stage(StrEnum):
 class Patience:
     """Seconds: between two tellings of a growing incident, until it is escalated, and of silence until its end.
 
-    The incidents of the codes *goes_on* are seen going on; of those of *lasts_s* nothing is heard for longer.
+    The incidents of the codes *goes_on* are seen going on; of those of *lasts_s* nothing is heard for longer. They may
+    be *shared* with other hosts.
     """
 
     group_s: float
@@ -43,6 +44,7 @@ class Patience:
     quiet_s: float
     goes_on: Collection[int] = ()
     lasts_s: Mapping[int, float] = field(default_factory=dict)
+    shared: bool = False
 
 
 def fold(
@@ -103,10 +105,15 @@ def told(connection: Connection, journal: Journal, ids: Sequence[int], now: floa
 
 
 def follow_up(connection: Connection, journal: Journal, host: str, patience: Patience, now: float) -> list[Alarm]:
-    """What is to be told of the open incidents now: they grew, go on for too long, or are over."""
+    """What is to be told of the open incidents now: they grew, go on for too long, or are over.
+
+    What this host sees going on is noted if it is *shared* with hosts that may not see it, and would call it over.
+    """
     table = journal.incidents
     found: list[Alarm] = []
     for row in connection.execute(select(table).where(table.c.resolved_at.is_(None), table.c.told_at.is_not(None))):
+        if patience.shared and row.code in patience.goes_on and now - row.last_at >= patience.quiet_s / 2:
+            connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
         stage = _stage(row, patience, now)
         if stage is None:
             continue

@@ -80,10 +80,10 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
     return found
 
 
-def unclaim(connection: Connection, journal: Journal, ids: Sequence[int]) -> None:
-    """The messages could not be sent now; any teacher may send them."""
+def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int]) -> None:
+    """Teacher *me* could not send the messages now; any may send those that are still its own."""
     outbox = journal.outbox
-    theirs = update(outbox).where(among(outbox.c.id)).values(owner=None, lease_until=0)
+    theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
     connection.execute(theirs, {"among": listed(ids)})
 
 

@@ -11,21 +11,30 @@ from lectern.effects.rows.tables.teacher import journal
 from lectern.states import InboxState
 
 SAME_S = 30.0
-"""Seconds within which two teachers hear the same message; what comes later was sent again."""
+"""Seconds within which two teachers that listen hear the same message; what comes later was sent again."""
 
 AGAIN_S = 600.0
 """Seconds in which an entry of a stream can come again, because its first reader died before it acknowledged it."""
 
 
-def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float) -> list[Arrived]:
+def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float, batch: str = "") -> list[Arrived]:
     """Add what teacher *me* read, except messages that have a row already; returns what is new.
 
     A channel brings each message to every teacher: the k-th hearing of it pairs with the k-th row, so that a platform
     that sends twice is answered twice. A stream brings an entry to one of them, and again after that one's death.
+    What was heard as the *batch* of this name is added once, also if it is tried again because its commit was not
+    confirmed.
     """
     inbox = journal.inbox
     digests = [_digest(one) for one in arrived]
-    rows = _rows(connection, set(digests), me, min((one.at or now for one in arrived), default=now))
+    there = _rows(connection, set(digests), min((one.since or one.at or now for one in arrived), default=now))
+    mark = f" {me}#{batch} "
+    if batch and any(mark in heard_by for _, _, heard_by in there):
+        return []
+    rows: dict[str, deque[int]] = defaultdict(deque)
+    for id_, digest, heard_by in there:
+        if f" {me}#" not in heard_by:
+            rows[digest].append(id_)
     new: list[dict[str, object]] = []
     heard: list[int] = []
     added: list[Arrived] = []
@@ -36,9 +45,9 @@ def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float
             continue
         added.append(one)
         fields = {"source": one.source, "command": one.command, "body": one.body, "received_at": one.at or now}
-        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if one.entry else f" {me} "})
+        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if one.entry else mark})
     if heard:
-        known = inbox.c.heard_by + f" {me} "
+        known = inbox.c.heard_by + mark
         connection.execute(update(inbox).where(inbox.c.id.in_(heard)).values(heard_by=known))
     if new:
         connection.execute(insert(inbox), new)
@@ -49,13 +58,11 @@ def _digest(one: Arrived) -> str:
     return hashlib.sha256("\0".join((one.source, one.entry, one.body)).encode()).hexdigest()
 
 
-def _rows(connection: Connection, digests: set[str], me: str, since: float) -> dict[str, deque[int]]:
-    """The rows that say the same, oldest first; of channels those that *me* has not heard."""
+def _rows(connection: Connection, digests: set[str], since: float) -> list[tuple[int, str, str]]:
+    """Id, digest and listeners of the rows that say the same, oldest first."""
     inbox = journal.inbox
-    unheard = ~inbox.c.heard_by.contains(f" {me} ", autoescape=True) & (inbox.c.received_at > since - SAME_S)
     again = (inbox.c.heard_by == "") & (inbox.c.received_at > since - AGAIN_S)
-    wanted = select(inbox.c.id, inbox.c.digest).where(inbox.c.digest.in_(digests), unheard | again)
-    found: dict[str, deque[int]] = defaultdict(deque)
-    for id_, digest in connection.execute(wanted.order_by(inbox.c.id)):
-        found[digest].append(id_)
-    return found
+    wanted = select(inbox.c.id, inbox.c.digest, inbox.c.heard_by).where(
+        inbox.c.digest.in_(digests), (inbox.c.received_at > since - SAME_S) | again
+    )
+    return [(row.id, row.digest, row.heard_by) for row in connection.execute(wanted.order_by(inbox.c.id))]

@@ -1,16 +1,27 @@
 """Teachers that share one database: who is alive, what a dead one had claimed, and who has which single duty."""
 
-from sqlalchemy import Connection, delete, insert, or_, select, union, update
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, delete, insert, or_, select, text, union, update
 
 from lectern.effects.rows import oss_requests
 from lectern.effects.rows.inbox import unshown
+from lectern.effects.rows.tables.engine import WRITERS
+from lectern.effects.rows.tables.postgresql import program_of
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
-SWEEPING = "sweep"
-PRUNING = "prune"
 NEWEST = 20_000
 """Number of messages, the newest, among which those are looked for that no run shows."""
+
+_CUT_OFF = text("""
+    SELECT its.application_name AS program, pg_terminate_backend(its.pid) AS ended
+    FROM pg_locks AS held JOIN pg_stat_activity AS its ON its.pid = held.pid
+    WHERE held.locktype = 'advisory' AND held.granted
+        AND held.classid = 0 AND held.objid = CAST(:lock AS oid) AND held.objsubid = 1
+        AND its.datname = current_database() AND its.usename = current_user
+        AND its.application_name = ANY(:programs)
+""")
 
 
 def note(connection: Connection, name: str, now: float) -> None:
@@ -41,6 +52,17 @@ def free(connection: Connection, name: str, heir: str) -> int:
     return found + oss_requests.free(connection, name)
 
 
+def cut_off(connection: Connection, names: Iterable[str]) -> list[str]:
+    """End the session in which one of the dead teachers *names* holds up all writers; returns whose it was.
+
+    No limit of the server ends a session that stands still between two rows of one statement: it waits for the next.
+    Call it in a transaction that does not wait for the writers' lock itself.
+    """
+    known = {program_of(name): name for name in names}
+    found = connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known)}) if known else ()
+    return [known[str(row.program)] for row in found if row.ended]
+
+
 def take(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
     """Whether the *duty* is the teacher *name*'s for *lease_s* from now on; it is not while another has it."""
     free_ = or_(duties.c.owner == name, duties.c.lease_until <= now)
@@ -51,11 +73,6 @@ def take(connection: Connection, duty: str, name: str, lease_s: float, now: floa
         return False
     connection.execute(insert(duties).values(name=duty, **values))
     return True
-
-
-def let_go(connection: Connection, duty: str, name: str) -> None:
-    """Give the *duty* back."""
-    connection.execute(delete(duties).where(duties.c.name == duty, duties.c.owner == name))
 
 
 def forget(connection: Connection, before: float) -> None:

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lectern.effects.rows import newer
@@ -41,6 +41,8 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
             _refuse_damage(engine)
         close_to_others(engine)
         with transaction(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes minutes
             return _migrate(connection, role)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
-from lectern.effects.rows.tables.postgresql import open_server
+from lectern.effects.rows.tables.postgresql import FORM, open_server
 from lectern.errors import Misuse
 
 BUSY_TIMEOUT_S = 20
@@ -24,18 +24,18 @@ _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _WRITING = threading.Lock()
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, host: str = "") -> Engine:
     """An engine for *url*: PostgreSQL, or SQLite in WAL mode, synchronous, that waits up to 20 s for other programs.
 
-    The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing.
-    Raises Misuse if the URL is wrong or its folder is missing.
+    The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing. By the name *host*
+    others find its sessions on PostgreSQL. Raises Misuse where the URL is wrong or its folder is missing.
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        raise Misuse("The database URL is none. Write for example sqlite:///teacher.db") from None
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        raise Misuse(f"The database URL is none. Write for example sqlite:///teacher.db or {FORM}") from None
     if parsed.get_backend_name() != "sqlite":
-        return open_server(parsed)
+        return open_server(parsed, host)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
         raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
     # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.

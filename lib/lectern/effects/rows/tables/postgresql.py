@@ -10,6 +10,9 @@ from lectern.errors import Misuse
 
 DRIVER = "postgresql+psycopg"
 FORM = "postgresql://host/lectern, with user and password before the host"
+MOST_OF_A_NAME = 63
+"""Number of characters that the server keeps of the name of a session's program."""
+
 SESSIONS = 10
 """Number of connections of a process: as many as its threads that do nothing but transactions, and two more."""
 
@@ -36,8 +39,16 @@ _PASSING = frozenset({"25P03", "25P04", "25006"})
 """SQLSTATEs that the driver calls faults of the program: a session that was ended, a server that is only a copy."""
 
 
-def open_server(url: URL) -> Engine:
-    """An engine for *url*; raises Misuse if it names another database or another driver, or ours is missing."""
+def program_of(host: str) -> str:
+    """What the server calls the program whose sessions are those of *host*, or of a command if it is empty."""
+    return f"lectern {host}".strip()[:MOST_OF_A_NAME]
+
+
+def open_server(url: URL, host: str) -> Engine:
+    """An engine of *host* for *url*.
+
+    Raises Misuse where the URL names another database or another driver, or ours is missing.
+    """
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
     if url.drivername not in {"postgresql", "postgres", DRIVER}:
@@ -55,7 +66,7 @@ def open_server(url: URL) -> Engine:
             pool_size=SESSIONS,
             max_overflow=0,
             hide_parameters=True,
-            connect_args={**CLIENT, "application_name": "lectern", "options": " ".join(options).strip()},
+            connect_args={**CLIENT, "application_name": program_of(host), "options": " ".join(options).strip()},
         )
     except ImportError as error:
         raise Misuse(

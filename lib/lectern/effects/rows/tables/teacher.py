@@ -175,7 +175,7 @@ class TeacherInbox(InboxColumns, TeacherTable, table=True):
     __tablename__ = "inbox_list"
     owner: str | None = Field(default=None, max_length=250)
     digest: str | None = Field(default=None, max_length=64)  # of where it came from and what it says
-    heard_by: str = Field(default="", sa_type=Text)  # of a channel: the teachers, each between two blanks
+    heard_by: str = Field(default="", sa_type=Text)  # of a channel: " TEACHER#BATCH " for each teacher
 
 
 class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
