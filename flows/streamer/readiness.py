@@ -94,9 +94,9 @@ class Readiness:
         ]
         await self._alarm(red, now)
         self._done |= due
-        for stem, why in lost_files.items():
+        for stem, found in lost_files.items():
             try:
-                await lost.replace(host, stem, why)
+                await lost.replace(host, stem, found)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other files are downloaded again)
                 await trouble.say(host, f"rendition {stem}", error, 0)
 

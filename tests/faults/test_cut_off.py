@@ -57,7 +57,7 @@ class Pair:
         class_ids = self.booked(20)
         booked_at = time.time()
         self.answered(class_ids, LONGEST_S)
-        return max(0.0, max(self.stage.ear.answers[one][0]["received_at"] for one in class_ids) - booked_at)
+        return max(0.0, *(float(self.stage.ear.answers[one][0]["received_at"]) - booked_at for one in class_ids))
 
     def answered(self, class_ids: list[str], within_s: float) -> None:
         """Wait until each is answered."""

@@ -207,10 +207,10 @@ def _media_of_json(text: str) -> Media | None:
         duration_s, streams = float(found["format"]["duration"]), found["streams"]
         pictures = [one for one in streams if one["codec_type"] == "video" and not one["disposition"]["attached_pic"]]
         sounds = [one["codec_name"] for one in streams if one["codec_type"] == "audio"]
-        size = (pictures[0]["width"], pictures[0]["height"]) if pictures else (0, 0)
+        width, height = (int(pictures[0]["width"]), int(pictures[0]["height"])) if pictures else (0, 0)
         video = pictures[0]["codec_name"] if pictures else None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return None
-    if duration_s <= 0 or (pictures and min(size) < 1) or not (pictures or sounds):
+    if duration_s <= 0 or (pictures and min(width, height) < 1) or not (pictures or sounds):
         return None
-    return Media(*size, duration_s, video, sounds[0] if sounds else None)
+    return Media(width, height, duration_s, video, sounds[0] if sounds else None)
