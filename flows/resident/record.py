@@ -31,8 +31,8 @@ LONG_S = 2.0
 KEPT = 1000
 """Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""
 
-BACK = 50_000
-"""Number of messages, from the newest back, that are looked through for what no run shows."""
+BACK = 10_000
+"""Number of messages that no run shows, the oldest first, that are read at a time."""
 
 NEWEST = 200
 SETTLED_S = 10.0
@@ -193,10 +193,10 @@ class Recorder:
         busy = {id_ for batch in self._at_work for id_ in batch.ids} | {id_ for page in self._pages for id_ in page.ids}
         left: dict[str, list[Kept]] = {flow: [] for flow in flows}
         shown: list[int] = []
-        self._is_behind = False
-        for one in await host.look(
-            inbox.unrecorded, host.journal, BACK, host.settings.name if host.settings.shared else None
-        ):
+        owner = host.settings.name if host.settings.shared else None
+        unrecorded = await host.look(inbox.unrecorded, host.journal, BACK, owner)
+        self._is_behind = len(unrecorded) == BACK
+        for one in unrecorded:
             flow = flow_of.get(one.command, TAKE_BACK)
             if one.id in busy:
                 continue

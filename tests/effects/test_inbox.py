@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from lectern.effects.rows import inbox, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
+from tests.effects.sqlite_steps import steps
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,28 @@ def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
         assert inbox.keep_claimed(connection, journal, [], time.time(), 60) == []
         assert connection.execute(journal.inbox.select()).all() == []
     engine.dispose()
+
+
+def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path) -> None:
+    """An inbox has the messages of a week; each start of a process looks for what no run shows."""
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    shown = {
+        "source": "test",
+        "command": "order",
+        "body": "{}",
+        "state": "done",
+        "received_at": 1.0,
+        "recorded_at": 2.0,
+    }
+    taken: list[int] = []
+    with transaction(engine) as connection:
+        connection.execute(insert(journal.inbox), {**shown, "recorded_at": None})
+    for _ in range(2):
+        with transaction(engine) as connection:
+            connection.execute(insert(journal.inbox), [shown] * 5000)
+        taken.append(steps(engine, lambda connection: inbox.unrecorded(connection, journal, 10)))
+    with transaction(engine) as connection:
+        assert [one.id for one in inbox.unrecorded(connection, journal, 10)] == [1]
+    engine.dispose()
+    assert taken[1] <= taken[0] + 1

@@ -310,6 +310,22 @@ async def test_what_a_killed_process_did_not_show_is_shown_late_and_once(desk: D
     assert desk.unrecorded() == 0
 
 
+async def test_all_of_a_storm_is_shown_however_much_of_it_waits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What had no room in memory is shown from the inbox, however many messages came after it."""
+    monkeypatch.setattr(record, "KEPT", 0)
+    monkeypatch.setattr(record, "BACK", 10)
+    for number in range(35):
+        await desk.handle(f"c-{number}")
+    monkeypatch.setattr(record, "KEPT", 1000)
+    working = asyncio.create_task(desk.recorder.run())
+    for _ in range(200):
+        await asyncio.sleep(0.1)
+        if desk.unrecorded() == 0:
+            break
+    working.cancel()
+    assert desk.prefect.ids() == list(range(1, 36))
+
+
 async def test_a_run_that_the_killed_process_had_asked_for_may_come_after_the_next_start(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,23 +162,22 @@ def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: 
 
 
 def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
-    """The messages that were handled and that no run shows, among the newest *limit* of all, oldest first.
+    """The messages that were handled and that no run shows, the oldest *limit* of them.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
-    inbox, which = journal.inbox, unshown(journal, limit)
+    inbox, which = journal.inbox, unshown(journal)
     if owner is not None:
         which &= inbox.c.owner == owner
-    wanted = select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries).where(which).order_by(inbox.c.id)
+    wanted = (
+        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries).where(which).order_by(inbox.c.id).limit(limit)
+    )
     return [Kept(*row) for row in connection.execute(wanted)]
 
 
-def unshown(journal: Journal, limit: int) -> ColumnElement[bool]:
-    """The messages that were handled and that no run shows, among the newest *limit*: the table has those of a week."""
-    inbox = journal.inbox
-    newest = select(inbox.c.id).order_by(inbox.c.id.desc()).limit(limit).subquery()
-    since = select(func.min(newest.c.id)).scalar_subquery()
-    return (inbox.c.id >= since) & (inbox.c.state != InboxState.NEW) & inbox.c.recorded_at.is_(None)
+def unshown(journal: Journal) -> ColumnElement[bool]:
+    """The messages that were handled and that no run shows; the index ix_inbox_list_unshown has them."""
+    return journal.inbox.c.recorded_at.is_(None) & (journal.inbox.c.state != InboxState.NEW)
 
 
 def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:

@@ -11,9 +11,6 @@ from lectern.effects.rows.tables.postgresql import program_of
 from lectern.effects.rows.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
-NEWEST = 20_000
-"""Number of messages, the newest, among which those are looked for that no run shows."""
-
 _CUT_OFF = text("""
     SELECT its.application_name AS program, pg_terminate_backend(its.pid) AS ended
     FROM pg_locks AS held JOIN pg_stat_activity AS its ON its.pid = held.pid
@@ -45,7 +42,7 @@ def free(connection: Connection, name: str, heir: str) -> int:
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
     found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
-    connection.execute(update(inbox).where(unshown(journal, NEWEST), inbox.c.owner == name).values(owner=heir))
+    connection.execute(update(inbox).where(unshown(journal), inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name))
@@ -84,7 +81,7 @@ def claiming(connection: Connection) -> set[str]:
     """Who has claimed messages that are not handled, not shown or not sent, is to ask the OSS, or has a duty."""
     inbox, outbox = journal.inbox, journal.outbox
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
-    showing = select(inbox.c.owner).where(unshown(journal, NEWEST), inbox.c.owner.is_not(None))
+    showing = select(inbox.c.owner).where(unshown(journal), inbox.c.owner.is_not(None))
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
     found = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
     return {str(one) for one in found} | oss_requests.owners(connection)
