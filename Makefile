@@ -46,7 +46,7 @@ SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 # These take a minute and more a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut
 # off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
 # staged nights; the UI in a browser; the steps of a rollout that are killed at each line they write.
-APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py cluster.py release.py)
+APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py release.py)
 APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
 APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
 APART += tests/effects/test_dead_air.py
@@ -55,8 +55,9 @@ APART += tests/faults/test_prefect_pair.py
 APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
 APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
 APART += tests/browser tests/playout/test_loss.py
-# Four bare Debian hosts in containers are provisioned, rolled out and back by README and RUNBOOK: half an hour of packages.
-BARE := tests/playbooks/test_bare.py
+# Four bare Debian hosts in containers are provisioned, rolled out and back by README and RUNBOOK, and the trial cluster is
+# built and killed piece by piece: half an hour of packages.
+BARE := tests/playbooks/test_bare.py tests/playbooks/test_cluster.py
 
 test: check ## all checks, and all tests but those that want a minute a file; ARGS="-k booking -n 0" is passed to pytest
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART) $(BARE)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
@@ -64,7 +65,7 @@ test: check ## all checks, and all tests but those that want a minute a file; AR
 test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs, faults, full disks, the UI
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 3 $(APART) $(ARGS)
 
-test-bare: .venv/.built ## README and RUNBOOK followed word by word on bare hosts in containers; wants a Docker engine
+test-bare: .venv/.built ## README and RUNBOOK followed on bare hosts in containers, and the cluster; wants a Docker engine
 	@$(BIN)/python -m pytest -n 0 $(BARE) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
