@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -72,18 +71,17 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
     """What is true of this streamer at *now* (epoch seconds)."""
-    live = airings.live(connection)
-    due = [one for one in live if one.start_time <= now < one.end_time]
-    soon = [one.class_id for one in live if one.start_time < now + SOON_S]
+    soon = airings.live(connection, now + SOON_S)
+    due = [one for one in soon if one.start_time <= now < one.end_time]
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
     return Word(
         at=now,
         sendings={one.class_id: Sending(on_air=False) for one in due} | sent.sendings(connection, due),
-        checks=sent.checks(connection, soon),
+        checks=sent.checks(connection, [one.class_id for one in soon]),
         alarms=[incidents.shortened(one, CLASSES) for one in alarms[:ALARMS]],
         alarms_number=len(alarms),
         due=len(due),
         used=cache.used(connection, settings.video_root),
         bound=Usage(settings.max_bytes, settings.max_video_num),
-        dead_air=dict(islice(dead_air.of(connection, live).items(), DEAD_AIR)),
+        dead_air={one.class_id: why for one, why in dead_air.coming(connection, DEAD_AIR)},
     )

@@ -1,5 +1,6 @@
 """The classes of a streamer: which rendition each cites, when it is aired, what became of it."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -92,14 +93,18 @@ def citing(connection: Connection, stem: str, states: Collection[AiringState]) -
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
-def live(connection: Connection) -> list[Airing]:
-    """All classes that are not over, by their start.
+LIVE = or_(classes.c.state.in_(LIVE_AIRINGS), (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None))
+"""The rows of classes that are not over.
 
-    One that was refused because it lost its file is among them until its teacher takes it away: it was promised.
-    """
-    lost = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
-    wanted = selected().where(or_(classes.c.state.in_(LIVE_AIRINGS), lost), NO_REVISION)
-    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
+One that was refused because it lost its file is among them until its teacher takes it away: it was promised."""
+
+
+def live(connection: Connection, begins_before: float = math.inf) -> list[Airing]:
+    """The classes that are not over and begin before then (epoch seconds), by their start."""
+    wanted = selected().where(LIVE, NO_REVISION).order_by(tasks.c.start_time)
+    if begins_before < math.inf:
+        wanted = wanted.where(or_(tasks.c.start_time < begins_before, func.typeof(tasks.c.start_time) == "text"))
+    return [one for one in readable(connection.execute(wanted)) if one.start_time < begins_before]
 
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:

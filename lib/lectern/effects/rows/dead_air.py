@@ -1,12 +1,10 @@
 """What the looks through the cached recordings found, and which classes had their warning."""
 
-from collections.abc import Iterable, Mapping
-
 from sqlalchemy import Connection, select, update
 
 from lectern.effects.rows import airings, cache, events
 from lectern.effects.rows.cache import HERE
-from lectern.effects.rows.tables.streamer import files, journal
+from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.facts import Airing, Cached
 from lectern.states import AiringState
 
@@ -32,18 +30,29 @@ def looked(connection: Connection, row: Cached, warning: str) -> bool:
     return bool(connection.execute(update(files).where(its).values(dead_air=warning)).rowcount)
 
 
-def of(connection: Connection, classes: Iterable[Airing]) -> Mapping[str, str]:
-    """What the recordings of *classes* have of dead air, by class; those that have none are not among them."""
-    found = select(files.c.id, files.c.dead_air).where(_NEEDED & (files.c.dead_air != ""))
-    warnings = {str(row.id): str(row.dead_air) for row in connection.execute(found)}
-    return {one.class_id: warnings[one.stem] for one in classes if one.stem in warnings} if warnings else {}
+def warning(connection: Connection, stem: str) -> str:
+    """What a rendition has of dead air, if a class needs it; empty for nothing."""
+    found = select(files.c.dead_air).where(_NEEDED & (files.c.id == stem))
+    return connection.execute(found).scalar() or ""
+
+
+def coming(connection: Connection, limit: int | None = None) -> list[tuple[Airing, str]]:
+    """The first classes that are not over and whose recordings have dead air, by their start, each with the warning."""
+    has = _NEEDED & (files.c.dead_air != "")
+    warnings = {
+        str(row.id): str(row.dead_air) for row in connection.execute(select(files.c.id, files.c.dead_air).where(has))
+    }
+    if not warnings:
+        return []
+    theirs = airings.selected().where(
+        airings.LIVE, airings.NO_REVISION, classes.c.video_id.in_(select(files.c.id).where(has))
+    )
+    found = airings.readable(connection.execute(theirs.order_by(tasks.c.start_time).limit(limit)))
+    return [(one, warnings[one.stem]) for one in found if one.stem in warnings]
 
 
 def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
     """The classes with dead air that have not begun, and for which no alarm was raised yet, each with the warning."""
-    if connection.execute(select(files.c.id).where(_NEEDED & (files.c.dead_air != "")).limit(1)).first() is None:
-        return []
-    coming = [one for one in airings.live(connection) if one.state in _COMING and one.start_time > now]
-    warnings = of(connection, coming)
-    told = events.known(connection, journal, TOLD, list(warnings))
-    return [(one, warnings[one.class_id]) for one in coming if one.class_id in warnings.keys() - told]
+    found = [(one, why) for one, why in coming(connection) if one.state in _COMING and one.start_time > now]
+    told = events.known(connection, journal, TOLD, [one.class_id for one, _ in found]) if found else set()
+    return [(one, why) for one, why in found if one.class_id not in told]
