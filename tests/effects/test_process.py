@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -213,6 +215,49 @@ async def test_a_program_that_gives_way_does_so_to_us_and_not_only_within_its_ow
     for nice, expected in ((0, ours), (process.GIVES_WAY, min(ours + process.GIVES_WAY, 19))):
         finished = await process.run(argv, timeout_s=20, nice=nice)
         assert finished.output.split() == [str(expected), str(os.getsid(0)), "True"]
+
+
+def gated(folder: Path) -> Callable[[], None]:
+    """What a child does on a busy machine between fork and exec: nothing, until the file *folder*/gate is there."""
+
+    def wait() -> None:
+        (folder / "pid").write_text(str(os.getpid()))
+        for _ in range(1000):
+            if (folder / "gate").exists():
+                return
+            time.sleep(0.01)
+        os._exit(9)
+
+    return wait
+
+
+@pytest.mark.asyncio
+async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fifty downloads on two processors, a lease was passed on a minute late."""
+    monkeypatch.setattr(process, "last_will", lambda *_: gated(tmp_path))
+    running = asyncio.create_task(process.run(["true"], timeout_s=30))
+    await asyncio.sleep(0.1)
+    (tmp_path / "gate").touch()
+    assert (await running).returncode == 0
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "last_will", lambda *_: gated(tmp_path))
+    running = asyncio.create_task(process.run(["sleep", "300"], timeout_s=300))
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait({running})
+    (tmp_path / "gate").touch()
+    pid = int((tmp_path / "pid").read_text())
+    while alive(pid):  # noqa: ASYNC110 (the test's own end bounds it)
+        await asyncio.sleep(0.01)
+    assert running.cancelled()
 
 
 def test_it_runs_in_a_loop_of_another_thread() -> None:

@@ -5,12 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lectern.effects.last_will import last_will
 from lectern.effects.output import Lines, OnLine, Tail, drain, feed, last_line
+from lectern.effects.started import Started, start
 from lectern.errors import CallAPerson, Misuse, TryAgain
 
 _POLL_S = 0.02
@@ -106,9 +108,7 @@ async def run(
 class _Child:
     """A program that was started, and what it prints; made where the loop runs."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, lines: Lines, stdin: Callable[[], Awaitable[bytes]] | None = None
-    ) -> None:
+    def __init__(self, process: Started, lines: Lines, stdin: Callable[[], Awaitable[bytes]] | None = None) -> None:
         self.process = process
         self.lines = lines
         self.feeder = None if stdin is None else asyncio.ensure_future(feed(process.stdin, stdin(), lines))
@@ -156,19 +156,9 @@ async def _start(
     before_exec: Callable[[], None] | None,
     *,
     reads: bool,
-) -> asyncio.subprocess.Process:
-    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+) -> Started:
     try:
-        return await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=pipe if reads else null,
-            stdout=pipe,
-            stderr=pipe,
-            cwd=cwd,
-            env=None if env is None else {**os.environ, **env},
-            process_group=0,
-            preexec_fn=before_exec,
-        )
+        return await start(argv, cwd, None if env is None else {**os.environ, **env}, before_exec, reads=reads)
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(f"{argv[0]}: cannot be started in {cwd}: there is no such folder") from error
@@ -186,7 +176,6 @@ async def _watch(
     """Wait for the end of the program and of its outputs; the reason to end it, if there is one."""
     ending = asyncio.ensure_future(child.process.wait())
     try:
-        # Where a grandchild holds the pipes open, asyncio tells of the end only when they close: so it is looked at.
         while child.process.returncode is None:
             stalled_at = deadline if stall_s is None or child.waits else child.lines.progressed_at + stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
@@ -212,15 +201,13 @@ async def _end(child: _Child, grace_s: float) -> None:
     if not child.is_over:
         await _end_group(child, signal.SIGTERM, grace_s)
         await _end_group(child, signal.SIGKILL, grace_s)
-    give_up_at = time.monotonic() + _REAP_S
-    while process.returncode is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 (its event can wait for pipes)
-        await asyncio.sleep(_POLL_S)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REAP_S):
+            await process.wait()
     for reader in child.readers:
         reader.cancel()
     await asyncio.wait(child.readers)
-    # Otherwise a pipe that someone in another session still holds would stay open in us.
-    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
-    transport.close()
+    process.close()  # otherwise a pipe that someone in another session still holds would stay open in us
     if process.returncode is None:
         raise CallAPerson(f"process {process.pid} cannot be ended, not even by KILL; does its disk hang?")
 
