@@ -7,6 +7,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import VersionInfo
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
@@ -160,7 +161,8 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
     )
     for name, schema in deployment._parameter_openapi_schema.properties.items():
         schema["description"] = PARAMETERS.get(name, schema.get("description", ""))
-    await deployment.aapply()
+    # Not left to Prefect to find out: it would ask git, and wait for the answer with the whole loop.
+    await deployment.aapply(version_info=VersionInfo(type="prefect:simple", version=__version__))
 
 
 async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
