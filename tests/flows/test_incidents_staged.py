@@ -440,7 +440,7 @@ def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
     assert not second.concurrent
     off = stage.position_s(int(order["url_stem"]), second) - (second.first_media_at - order["start_time"])
     assert abs(off) < 2.5, "a key picture every 2 s"
-    stage.residents["streamer1"].wait_for(f"broadcast {class_id}: its process died; it is put to AwaitingRetry")
+    stage.residents["streamer1"].wait_for(f"{stage.run(run)['name']}: its process died; it is put to AwaitingRetry")
     wait_until(lambda: stage.run(run)["state_name"] == "Running", timeout_s=60, description="its run is at work again")
     wait_until(
         lambda: f"on air on {dead}" in night.explained(class_id), timeout_s=60, pause_s=1, description="it is explained"
@@ -457,12 +457,13 @@ def test_the_streamer_is_dead(night: Night) -> None:
     kept = night.booked_anew(stage.town.record())
     stage.residents["streamer1"].kill()
     lost = stage.name("streamer1")
-    alarm, *_ = wait_until(lambda: stage.alarms(322), timeout_s=90, description="the streamer is lost")
+    wait_until(
+        lambda: f"{lost} is lost" in night.explained(kept), timeout_s=90, pause_s=1, description="the streamer is lost"
+    )
+    alarm = wait_until(lambda: stage.alarms(322), description="it is alarmed")[-1]
     assert lost in alarm["message"]
     assert alarm["runbook"] == CODES[322].runbook
-    said = night.explained(kept)
-    assert f"{lost} is lost" in said
-    assert f"RUNBOOK.md: {alarm['runbook']}" in said
+    assert f"RUNBOOK.md: {alarm['runbook']}" in night.explained(kept)
     refused = stage.book(stage.booking(stage.town.record()))
     assert stage.answer(refused)["code"] == 317
     night.agree(refused, 317, "no streamer")
