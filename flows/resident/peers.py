@@ -28,6 +28,9 @@ SILENT = 4
 cannot reach the database. Rounds are counted, not seconds: a slow machine slows both teachers, and no silence grows
 while the database is away. So what a dead teacher had claimed is free 6 to 10 s after its death."""
 
+STANDS_S = 5.0
+"""Seconds after which a dead teacher's transaction is ended that holds up all writers; it is dead for longer then."""
+
 ASKED_S = 5.0
 """Seconds that Redis has to answer."""
 
@@ -89,7 +92,7 @@ class Peers:
         self._noted = noted
         if dead := self._silent():
             with own_rows(self._host.engine) as connection:
-                for one in peers.cut_off(connection, dead):
+                for one in peers.cut_off(connection, dead, STANDS_S):
                     log.warning("%s: held up all writers in the database, and is dead; its session is ended", one)
 
     def _silent(self) -> set[str]:

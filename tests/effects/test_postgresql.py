@@ -236,8 +236,9 @@ def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_te
         time.sleep(1.0)
         assert held_by(engine) == ["lectern a"], "longer than its limits"
         with own_rows(engine) as connection:
-            assert peers.cut_off(connection, ["b", "lectern a"]) == []
-            assert peers.cut_off(connection, ["b", "a"]) == ["a"]
+            assert peers.cut_off(connection, ["b", "lectern a"], 0) == []
+            assert peers.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
+            assert peers.cut_off(connection, ["b", "a"], 0.5) == ["a"]
         _write(url)
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
@@ -248,7 +249,7 @@ def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(url: str, engi
     own = open_database(url, name)
     with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
         with own_rows(engine) as connection:
-            assert peers.cut_off(connection, [name]) == [name]
+            assert peers.cut_off(connection, [name], 0) == [name]
         still.execute(text("SELECT 1"))
     own.dispose()
 

@@ -18,6 +18,7 @@ _CUT_OFF = text("""
         AND held.classid = 0 AND held.objid = CAST(:lock AS oid) AND held.objsubid = 1
         AND its.datname = current_database() AND its.usename = current_user
         AND its.application_name = ANY(:programs)
+        AND its.xact_start <= clock_timestamp() - make_interval(secs => :stands_s)
 """)
 
 
@@ -49,14 +50,17 @@ def free(connection: Connection, name: str, heir: str) -> int:
     return found + oss_requests.free(connection, name)
 
 
-def cut_off(connection: Connection, names: Iterable[str]) -> list[str]:
+def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> list[str]:
     """End the session in which one of the dead teachers *names* holds up all writers; returns whose it was.
 
-    No limit of the server ends a session that stands still between two rows of one statement: it waits for the next.
-    Call it in a transaction that does not wait for the writers' lock itself.
+    Its transaction must have begun *stands_s* ago: a teacher that is started again has the same name, and writes before
+    others see that it is there. No limit of the server ends a session that stands still between two rows of one
+    statement: it waits for the next. Call it in a transaction that does not wait for the writers' lock itself.
     """
     known = {program_of(name): name for name in names}
-    found = connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known)}) if known else ()
+    found = (
+        connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known), "stands_s": stands_s}) if known else ()
+    )
     return [known[str(row.program)] for row in found if row.ended]
 
 
