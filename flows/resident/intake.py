@@ -166,7 +166,8 @@ class Intake:
             self._woken[flow].clear()
             kept, self._claimed[flow] = self._claimed[flow], []
             if not kept or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
-                kept += await self._claim(flow)
+                known = {one.id for one in kept}  # one whose lease ended while it waited here is claimed once more
+                kept += [one for one in await self._claim(flow) if one.id not in known]
             if not kept:
                 await _soon(self._woken[flow])
             for portion in tries.portions(kept):
