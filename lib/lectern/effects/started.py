@@ -4,6 +4,7 @@ On a busy machine that is a tenth of a second and more for each, in which an eve
 """
 
 import asyncio
+import errno
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +94,10 @@ async def start(
         popen.wait()
         _tell(loop, ended.set)
 
-    threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
+    try:
+        threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "no thread to be had just now") from error
     popen = await coming
     started = Started(popen, ended)
     try:
