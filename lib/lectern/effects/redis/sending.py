@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -26,32 +27,40 @@ if ARGV[2] ~= '' then
   if at[1] + at[2] / 1000000 > tonumber(ARGV[2]) then return redis.error_reply('LATE for the others') end
 end
 local refused, shut = {}, {}
-for i = 3, #ARGV, 2 do
-  local target, todo = KEYS[(i - 1) / 2], ARGV[i]
-  local not_added, not_published
-  if todo ~= 'publish' then
-    not_added = shut[target]
-    if not not_added then
-      local done = redis.pcall('xadd', target, 'MAXLEN', '~', ARGV[1], '*', 'body', ARGV[i + 1])
-      if type(done) == 'table' and done.err then
-        not_added = done.err
-        if string.find(not_added, '^-?READONLY') then return redis.error_reply(not_added) end
-        shut[target] = not_added
+local first = 3 + 2 * #KEYS
+local i = first
+for run, target in ipairs(KEYS) do
+  local todo, number = ARGV[2 * run + 1], tonumber(ARGV[2 * run + 2])
+  for _ = 1, number do
+    local not_added, not_published
+    if todo ~= 'publish' then
+      not_added = shut[target]
+      if not not_added then
+        local done = redis.pcall('xadd', target, 'MAXLEN', '~', ARGV[1], '*', 'body', ARGV[i])
+        if type(done) == 'table' and done.err then
+          not_added = done.err
+          if string.find(not_added, '^-?READONLY') then return redis.error_reply(not_added) end
+          shut[target] = not_added
+        end
       end
     end
-  end
-  if todo ~= 'add' then
-    local done = redis.pcall('publish', target, ARGV[i + 1])
-    if type(done) == 'table' and done.err then not_published = done.err end
-  end
-  if not_added or not_published then
-    refused[#refused + 1] = (i - 3) / 2
-    refused[#refused + 1] = (not_added and not_published and 'both') or (not_added and 'add') or 'publish'
-    refused[#refused + 1] = not_added or not_published
+    if todo ~= 'add' then
+      local done = redis.pcall('publish', target, ARGV[i])
+      if type(done) == 'table' and done.err then not_published = done.err end
+    end
+    if not_added or not_published then
+      refused[#refused + 1] = i - first
+      refused[#refused + 1] = (not_added and not_published and 'both') or (not_added and 'add') or 'publish'
+      refused[#refused + 1] = not_added or not_published
+    end
+    i = i + 1
   end
 end
 return refused
 """
+"""Its arguments are the bound of a stream; until when it may begin, or nothing; for each run of messages to one target,
+what is to be done and how many they are; then all messages. The client takes longer to write an argument than Redis to
+read it."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,11 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
     limit = "" if until is None else repr(until)
     for first in range(0, len(messages), SEND_AT_ONCE):
         some = messages[first : first + SEND_AT_ONCE]
-        said = [text for one in some for text in (one.todo, one.body)]
+        runs = [(*run, len(list(its))) for run, its in groupby(some, key=lambda one: (one.target, one.todo))]
+        said = [str(one) for _, todo, number in runs for one in (todo, number)]
+        keys = [target for target, _, _ in runs]
         try:
-            found = await client.eval(_SEND, len(some), *[one.target for one in some], STREAM_BOUND, limit, *said)
+            found = await client.eval(_SEND, len(keys), *keys, STREAM_BOUND, limit, *said, *[one.body for one in some])
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
