@@ -3,16 +3,17 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, or_, select, update
 
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson
 from lectern.facts import Airing, Needed
-from lectern.messages import Prepare
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Admitted
 from lectern.wire import REVISION
@@ -30,6 +31,12 @@ _COLUMNS = (
     classes.c.message,
     classes.c.placement,
     classes.c.lost_at,
+)
+_TASK = ("class_id", "video_url", "push_url", "start_time", "end_time", "institution_id")
+_OF_TASK = attrgetter(*_TASK)
+_CLASS = (
+    *("class_id", "video_id", "site", "record_id", "placement"),
+    *("state", "code", "message", "updated_at", "released_at"),
 )
 _DELETE = [delete(table).where(among(table.c.class_id)) for table in (tasks, classes)]
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
@@ -151,36 +158,15 @@ def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: fl
     class_ids = [one.wanted.class_id for one, _ in new]
     for statement in _DELETE:
         connection.execute(statement, these(class_ids))
-    connection.execute(insert(tasks), [_task(one.wanted, one.state) for one, _ in new])
-    connection.execute(insert(classes), [_class(one, site, now) for one, site in new])
+    insert_many(connection, tasks, (*_TASK, "status"), [(*_OF_TASK(one.wanted), one.state) for one, _ in new])
+    insert_many(connection, classes, _CLASS, [_class(one, site, now) for one, site in new])
 
 
-def _task(wanted: Prepare, state: AiringState) -> dict[str, object]:
-    return {
-        "class_id": wanted.class_id,
-        "video_url": wanted.video_url,
-        "push_url": wanted.push_url,
-        "start_time": wanted.start_time,
-        "end_time": wanted.end_time,
-        "status": state,
-        "institution_id": wanted.institution_id,
-    }
-
-
-def _class(one: Admitted, site: str, now: float) -> dict[str, object]:
+def _class(one: Admitted, site: str, now: float) -> tuple[object, ...]:
     wanted = one.wanted
-    return {
-        "class_id": wanted.class_id,
-        "video_id": wanted.stem,
-        "site": site,
-        "state": one.state,
-        "record_id": wanted.record_id,
-        "updated_at": now,
-        "placement": wanted.placement,
-        "code": one.code,
-        "message": one.message,
-        "released_at": None if one.state in LIVE_AIRINGS else now,  # it never cited its rendition
-    }
+    released_at = None if one.state in LIVE_AIRINGS else now  # it never cited its rendition
+    whose = wanted.class_id, wanted.stem, site, wanted.record_id, wanted.placement
+    return *whose, one.state, one.code, one.message, now, released_at
 
 
 def place(connection: Connection, class_id: str, placement: int) -> None:

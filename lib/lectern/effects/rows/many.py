@@ -1,4 +1,4 @@
-"""Many new rows of one table in one statement, whose text is made once: SQLAlchemy would go through each row anew."""
+"""Many rows of one table in one statement, whose text is made once: SQLAlchemy would go through each row anew."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,6 +15,20 @@ def insert_many(
     if rows:
         text, defaults = _made(table, names, _MARKS[connection.dialect.paramstyle])
         connection.exec_driver_sql(text, [row + defaults for row in rows])
+
+
+def update_many(
+    connection: Connection, table: Table, key: str, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Write *rows*, each with its values in the order of *names*, and at last its *key*."""
+    if rows:
+        connection.exec_driver_sql(_changed(table, key, names, _MARKS[connection.dialect.paramstyle]), list(rows))
+
+
+@cache
+def _changed(table: Table, key: str, names: tuple[str, ...], mark: str) -> str:
+    values = ", ".join(f"{name} = {mark}" for name in names)
+    return f"UPDATE {table.name} SET {values} WHERE {key} = {mark}"  # noqa: S608 (our own columns)
 
 
 @cache
