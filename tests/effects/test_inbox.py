@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from lectern.effects.rows import inbox, schema
+from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
@@ -84,3 +85,22 @@ def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path
         assert [one.id for one in inbox.unrecorded(connection, journal, 10)] == [1]
     engine.dispose()
     assert taken[1] <= taken[0] + 1
+
+
+def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    now = time.time()
+
+    def arrived(*bodies: str) -> list[Arrived]:
+        return [Arrived("channel:order", "order", body) for body in bodies]
+
+    with transaction(engine) as connection:
+        inbox.keep(connection, journal, arrived("a", "b"), now)
+        found = inbox.keep_claimed(connection, journal, arrived("c", "d"), now, 60)
+        inbox.keep(connection, journal, arrived("e"), now)
+        assert [(one.id, one.body, one.tries) for one in found] == [(3, "c", 0), (4, "d", 0)]
+        assert inbox.read(connection, journal, [3, 4]) == found
+        due = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)
+        assert [(one.id, one.body) for one in due] == [(1, "a"), (2, "b"), (5, "e")]
+    engine.dispose()

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, or_, select, update
 
 from lectern.effects.rows.among import among, listed
+from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
 from lectern.facts import Kept
 from lectern.states import InboxState
 
 MAX_IDS = 100_000
+_COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
 
 @dataclass(frozen=True)
@@ -59,36 +61,27 @@ def ids_of(text: str) -> list[int]:
 
 def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
     """Add the messages; after the commit they are ours to answer."""
-    if arrived:
-        connection.execute(_insertion(journal), [_row(one, now, 0.0) for one in arrived])
+    insert_many(connection, journal.inbox, _COLUMNS, [_row(one, now, 0.0) for one in arrived])
 
 
 def keep_claimed(
     connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float, lease_s: float
 ) -> list[Kept]:
-    """Add the messages as `claim` would leave them; returns them, in their order."""
-    if not arrived:
-        return []  # an INSERT of no rows would be one of a row of defaults
-    rows = [_row(one, now, now + lease_s) for one in arrived]
-    ids = connection.execute(_insertion(journal, returning=True), rows).scalars()
+    """Add the messages as `claim` would leave them; returns them, in their order.
+
+    They get the ids that SQLite would give them, so that it need not be asked for each: its transaction is the only
+    writer. Not for a database that several hosts write.
+    """
+    inbox = journal.inbox
+    last = connection.execute(select(func.max(inbox.c.id))).scalar() or 0
+    ids = range(last + 1, last + 1 + len(arrived))
+    rows = [(id_, *_row(one, now, now + lease_s)) for id_, one in zip(ids, arrived, strict=True)]
+    insert_many(connection, inbox, ("id", *_COLUMNS), rows)
     return [Kept(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
 
 
-def _row(one: Arrived, now: float, not_before: float) -> dict[str, object]:
-    return {
-        "source": one.source,
-        "command": one.command,
-        "body": str(one.body),
-        "received_at": now,
-        "state": InboxState.NEW,
-        "not_before": not_before,
-    }
-
-
-@cache
-def _insertion(journal: Journal, *, returning: bool = False) -> Any:  # noqa: ANN401 (with rows, or without)
-    inbox = journal.inbox
-    return insert(inbox).returning(inbox.c.id, sort_by_parameter_order=True) if returning else insert(inbox)
+def _row(one: Arrived, now: float, not_before: float) -> tuple[object, ...]:
+    return one.source, one.command, str(one.body), now, InboxState.NEW, not_before
 
 
 def claim(
