@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,15 +50,15 @@ async def tell(host: Host[Any]) -> bool:
     """Send the outbox, oldest first. False if Redis is away: then the sweeper sends it again."""
     async with host.send_lock:
         while batch := await _next(host):
-            sending = [one.message for one in batch if not one.folded]
-            done = await _send(host, sending, batch[0].until)
+            sending = batch.sending
+            done = await _send(host, sending, batch.until)
             now = time.time()
             if _can_wait(host, batch, done):
                 write = partial(_sent, host=host, batch=batch, done=done, now=now)
                 host.notes.add((one.id for one in sending), write)
             elif done.number or not sending:
                 told = await host.commit(_sent, host, batch, done, now)
-                _told(host, [one for one in told if one.target == host.settings.alarm_channel])
+                _told(host, _alarms(host, told))
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 _to_people(host, sending[done.number :])  # who need no Redis
@@ -66,7 +66,7 @@ async def tell(host: Host[Any]) -> bool:
                     left = [one.id for one in sending[done.number :]]
                     await host.commit(outbox.unclaim, host.journal, host.settings.name, left)
                 return False
-            if len(batch) < SEND_BATCH and not done.late:  # what was committed meanwhile is told by who committed it
+            if len(batch.messages) < SEND_BATCH and not done.late:  # who committed more meanwhile tells it
                 break
     return True
 
@@ -115,34 +115,45 @@ def _log(body: str) -> None:
         log.error("alarm: %s", body)
 
 
-def _can_wait(host: Host[Any], batch: "Sequence[_Outgoing]", done: Sent) -> bool:
+def _can_wait(host: Host[Any], batch: "_Batch", done: Sent) -> bool:
     """Whether the note that a batch was sent may wait for the next commit; not if it has alarms."""
-    if host.settings.shared or done.broke is not None or done.refused:
+    if host.settings.shared or done.broke is not None or done.refused or len(batch.messages) >= SEND_BATCH:
         return False
-    are_alarms = any(one.message.target == host.settings.alarm_channel for one in batch)
-    return not are_alarms and len(batch) < SEND_BATCH and len(host.notes.ids()) < SEND_BATCH
+    return not _alarms(host, batch.messages) and len(host.notes.ids()) < SEND_BATCH
 
 
-async def _next(host: Host[Any]) -> "list[_Outgoing]":
+def _alarms(host: Host[Any], some: Sequence[Unsent]) -> list[Unsent]:
+    alarm_channel = host.settings.alarm_channel
+    return [one for one in some if one.target == alarm_channel]
+
+
+async def _next(host: Host[Any]) -> "_Batch":
     """The messages to send now; reads without a lock unless alarms are to be folded, or other hosts send too."""
     if not host.settings.shared:
         sent = host.notes.ids()
         limit = SEND_BATCH + len(sent)
         found = await host.look(outbox.unsent, host.journal, limit=limit, now=time.time())
         found = [one for one in found if one.id not in sent][:SEND_BATCH]
-        if not any(one.target == host.settings.alarm_channel for one in found):
-            return [_Outgoing(one, False, math.inf) for one in found]
+        if not _alarms(host, found):
+            return _Batch(found)
     return await host.commit(_unsent, host)
 
 
 @dataclass(frozen=True)
-class _Outgoing:
-    message: Unsent
-    folded: bool  # an alarm of an incident that is known already
-    until: float  # monotonic: later it is sent only if it is still ours
+class _Batch:
+    messages: Sequence[Unsent]
+    folded: Collection[int] = ()  # ids of alarms of an incident that is known already
+    until: float = math.inf  # monotonic: later they are sent only if they are still ours
+
+    def __bool__(self) -> bool:
+        return bool(self.messages)
+
+    @property
+    def sending(self) -> Sequence[Unsent]:
+        return [one for one in self.messages if one.id not in self.folded] if self.folded else self.messages
 
 
-def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
+def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
     now = time.time()
     until = math.inf
     if host.settings.shared:
@@ -152,26 +163,24 @@ def _unsent(connection: Connection, host: Host[Any]) -> list[_Outgoing]:
         found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
     sent = host.notes.ids()
     found = [one for one in found if one.id not in sent]
-    alarms = [one for one in found if one.target == host.settings.alarm_channel]
-    folded = incidents.fold(connection, host.journal, alarms, patience(host), now)
-    return [_Outgoing(one, one.id in folded, until) for one in found]
+    folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)
+    return _Batch(found, folded, until)
 
 
-def _sent(connection: Connection, host: Host[Any], batch: Sequence[_Outgoing], done: Sent, now: float) -> list[Unsent]:
+def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, now: float) -> list[Unsent]:
     """Note what became of a sent batch; returns the messages of which a first part, at least, was delivered now."""
-    reached = [one.message for one in batch if not one.folded][: done.number]
+    reached = batch.sending[: done.number]
     rest = {reached[one.index].id: one for one in done.refused}
     ids = [one.id for one in reached if one.id not in rest]
-    outbox.sent(connection, host.journal, [*ids, *(one.message.id for one in batch if one.folded)], now)
+    outbox.sent(connection, host.journal, [*ids, *batch.folded], now)
     told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
-    alarms = [one.id for one in told if one.target == host.settings.alarm_channel]
-    incidents.told(connection, host.journal, alarms, now)
+    incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
-        heard = [one.id for one in told if one.target == to]
-        for took in bookings.answered(connection, outbox.classes_of(connection, host.journal, heard), now):
+        heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
+        for took in bookings.answered(connection, heard, now):
             metrics.ANSWER_SECONDS.observe(took)
     return told
 

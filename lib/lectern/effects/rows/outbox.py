@@ -41,6 +41,7 @@ class Unsent:
     body: str
     rest: Rest | None = None
     tries: int = 0
+    class_id: str | None = None
 
     @property
     def todo(self) -> Rest:
@@ -50,7 +51,7 @@ class Unsent:
     @property
     def is_told(self) -> bool:
         """Whether a part of it was done before, so that somebody may have heard it."""
-        return self.rest in {Rest.ADD, Rest.PUBLISH} and self.kind is Kind.CHANNEL
+        return self.rest is not None and self.rest is not Rest.BOTH and self.kind is Kind.CHANNEL
 
 
 def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
@@ -89,16 +90,21 @@ def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int
 
 def _read(connection: Connection, wanted: Select[Any], given: Mapping[str, object]) -> list[Unsent]:
     return [
-        Unsent(row.id, row.target, Kind(row.kind), row.body, Rest(row.rest) if row.rest else None, row.tries)
-        for row in connection.execute(wanted, given)
+        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
+        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, given)
     ]
 
 
 @cache
 def _unsent(journal: Journal) -> Select[Any]:
     outbox = journal.outbox
-    columns = (outbox.c.id, outbox.c.target, outbox.c.kind, outbox.c.body, outbox.c.rest, outbox.c.tries)
-    return select(*columns).where(_due(journal)).order_by(outbox.c.id).limit(bindparam("most", type_=Integer))
+    names = ("id", "target", "kind", "body", "rest", "tries", "class_id")
+    return (
+        select(*(outbox.c[name] for name in names))
+        .where(_due(journal))
+        .order_by(outbox.c.id)
+        .limit(bindparam("most", type_=Integer))
+    )
 
 
 @cache
@@ -136,17 +142,6 @@ def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[U
     ]
     if rows:
         connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
-
-
-def classes_of(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[str]:
-    """The class_ids of the messages *ids*."""
-    return list(connection.execute(_classes_of(journal), {"among": listed(ids)}).scalars()) if ids else []
-
-
-@cache
-def _classes_of(journal: Journal) -> Select[Any]:
-    outbox = journal.outbox
-    return select(outbox.c.class_id).where(among(outbox.c.id), outbox.c.class_id.is_not(None))
 
 
 def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:
