@@ -119,7 +119,7 @@ class Intake:
         flows = {self._groups[one.command] for one in arrived}
         if settings.shared:
             await host.commit(pairing.keep, arrived, settings.name, now, name)
-        elif any(self._claimed[flow] or self._at_work[flow] or flow in self._left for flow in flows):
+        elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
             self._left |= flows  # they have to wait: all that comes until then is claimed together, in its order
             await host.commit(inbox.keep, host.journal, arrived, now)
             self._left |= flows

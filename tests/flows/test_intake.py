@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import redis
 from sqlalchemy import select
 
+from flows.host import Host
 from flows.resident.intake import Intake
 from lectern.effects.redis.bus import Bus
+from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading
 from lectern.effects.rows.tables.teacher import journal
 from lectern.runs.handled import Handled
+from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 
@@ -53,24 +57,82 @@ async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(clien
     assert b"order" in alarms[0]
 
 
-async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(tmp_path: Path) -> None:
-    """Twice in one batch, a booking would be answered twice."""
+class Slow:
+    """A handler that handles each batch when the test lets it go."""
+
+    def __init__(self, host: Host[TeacherSettings]) -> None:
+        self.host = host
+        self.batches: list[list[int]] = []
+        self.go = asyncio.Event()
+
+    async def handle(self, batch: Handled) -> None:
+        self.batches.append(batch.ids)
+        await self.go.wait()
+        await self.host.commit(inbox.done, self.host.journal, batch.ids)
+
+    async def until(self, number: int) -> None:
+        """Wait until this many batches have come."""
+        for _ in range(500):
+            if len(self.batches) >= number:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{len(self.batches)} batches, not {number}")
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host = hosts.teacher(engine)
-    host.settings = host.settings.model_copy(update={"inbox_lease_s": 0.0})
-    batches: asyncio.Queue[list[int]] = asyncio.Queue()
-
-    async def handle(batch: Handled) -> None:
-        batches.put_nowait(batch.ids)
-        await asyncio.Event().wait()
-
-    intake = Intake(host, cast("Any", SimpleNamespace(handle=handle)), [], [])
-    intake._left.clear()
-    await intake._commit([Arrived("channel:order", "order", '{"cmd": "order", "class_id": "c-1"}')])
-    intake._left.add("booking")  # others came meanwhile
-    work = asyncio.create_task(intake._dispatch("booking"))
-    async with asyncio.timeout(20):
-        assert await batches.get() == [1]
-    work.cancel()
-    await asyncio.wait({work})
+    yield hosts.teacher(engine)
     engine.dispose()
+
+
+@asynccontextmanager
+async def dispatching(host: Host[TeacherSettings]) -> AsyncIterator[tuple[Intake, Slow]]:
+    """An intake that hands bookings over, and who gets them."""
+    slow = Slow(host)
+    intake = Intake(host, cast("Any", slow), [], [])
+    work = asyncio.create_task(intake._dispatch("booking"))
+    for _ in range(500):
+        if "booking" not in intake._left:  # it has looked for what was there before
+            break
+        await asyncio.sleep(0.01)
+    try:
+        yield intake, slow
+    finally:
+        work.cancel()
+        await asyncio.wait({work}, timeout=5)
+
+
+def orders(*class_ids: str) -> list[Arrived]:
+    return [Arrived("channel:order", "order", f'{{"cmd": "order", "class_id": "{one}"}}') for one in class_ids]
+
+
+async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_being_read_again(
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with dispatching(teacher) as (intake, slow):
+        await intake._commit(orders("c-1"))
+        await slow.until(1)
+
+        def claimed(*_: object, **__: object) -> list[object]:
+            return []
+
+        monkeypatch.setattr(inbox, "claim", claimed)
+        await intake._commit(orders("c-2"))
+        await intake._commit(orders("c-3", "c-4"))
+        slow.go.set()
+        await slow.until(2)
+        assert slow.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(teacher: Host[TeacherSettings]) -> None:
+    """Twice in one batch, a booking would be answered twice."""
+    teacher.settings = teacher.settings.model_copy(update={"inbox_lease_s": 0.0})
+    async with dispatching(teacher) as (intake, slow):
+        await intake._commit(orders("c-1"))
+        await slow.until(1)
+        await intake._commit(orders("c-2"))
+        intake._claimed_at["booking"] = 0.0  # it is time to look for others
+        slow.go.set()
+        await slow.until(2)
+        assert [batch.count(2) for batch in slow.batches] == [0, 1]
