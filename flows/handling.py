@@ -116,7 +116,8 @@ def _of_messages(
             good.append(one.message)
             changes.done.append(one.kept.id)
     if isinstance(changes, Changes):
-        changes.orders |= bookings.by_id(connection, list({one.class_id for one in mine if one.class_id is not None}))
+        class_ids = {class_id for one in mine if (class_id := one.class_id) is not None}
+        changes.orders |= bookings.by_id(connection, list(class_ids))
     decide(connection, changes, good)
     for kept, fault in malformed:
         changes.bury(kept, fault)

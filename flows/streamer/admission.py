@@ -42,11 +42,12 @@ def admit(
     wanted = decide.wanted(changes, new, here, _coming(changes, looked, {one.stem for one in new} - here))
     usage = cache.used(connection, changes.settings.video_root)
     bound = _bound(connection, changes, usage)
+    coming = [one for one in wanted if one.stem not in here]
     idle = cache.idle(
         connection,
         but=here & {one.stem for one in wanted},
-        size_bytes=sum(one.size_bytes for one in wanted) + max(0, usage.size_bytes - bound.max_bytes),
-        num=len(wanted) + max(0, usage.num - bound.max_num),
+        size_bytes=sum(one.size_bytes for one in coming) + max(0, usage.size_bytes - bound.max_bytes),
+        num=len(coming) + max(0, usage.num - bound.max_num),
     )
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
     if any(one.admit is Admit.FULL for one in admissions):

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -39,7 +38,7 @@ def named(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], s
 
     Returns also which of the renditions are there, or being downloaded.
     """
-    asked = {one.named({}).stem for one in prepares(came)}
+    asked = {one.beside({}) for one in prepares(came)}
     held = _held(connection, asked)
     here = set(held)
     found: list[Asked] = []
@@ -47,7 +46,7 @@ def named(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], s
         if isinstance(one.message, Prepare):
             message = one.message.named(held)
             held.setdefault(message.stem, Held(message.source, message.video_url))
-            found.append(replace(one, message=message))
+            found.append(Came(one.kept, message))
         else:
             found.append(one)
     others = {one.stem for one in prepares(found)} - asked

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -80,16 +80,19 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
         raise Malformed(f"the message is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise Malformed(f"the message is a JSON {type(fields).__name__}, not an object")
-    found = fields.get("class_id")
-    class_id = found if isinstance(found, str) and is_name(found) else None
     command = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
-    matching = [one for one in expected if command and one is command.message]
-    if not matching:
+    if command is None or command.message not in expected:
         wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one.message in expected))
-        raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", class_id)
+        raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", _class_id(fields))
     if holds_nul(body, fields):
-        raise Malformed("a text of the message holds a NUL character", class_id)
+        raise Malformed("a text of the message holds a NUL character", _class_id(fields))
     try:
-        return matching[0].model_validate(fields)
+        return command.message.model_validate(fields)
     except ValidationError as error:
-        raise Malformed(in_words(error), class_id) from error
+        raise Malformed(in_words(error), _class_id(fields)) from error
+
+
+def _class_id(fields: Mapping[str, Any]) -> str | None:
+    """The class that a malformed message is about, where that can be read."""
+    found = fields.get("class_id")
+    return found if isinstance(found, str) and is_name(found) else None

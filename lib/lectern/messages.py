@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lectern import stems, urls
 from lectern.states import Resolution
@@ -38,7 +38,8 @@ class Message(BaseModel):
 
     def to_json(self) -> str:
         """The message as it goes on the wire: our absent fields are left out, a sender's own null is kept."""
-        return self.model_dump_json(exclude={name for name in _optional(type(self)) if getattr(self, name) is None})
+        absent = {name for name in _optional(type(self)) if getattr(self, name) is None}
+        return self.__pydantic_serializer__.to_json(self, exclude=absent).decode()
 
 
 @cache
@@ -101,9 +102,8 @@ class Booking(Message):
     @property
     def key(self) -> tuple[int, Resolution] | None:
         """The record and the resolution; None if no resolution is named."""
-        if self.record_id is None or self.video_resolution is None:
-            return None
-        return self.record_id, self.video_resolution
+        record_id, size = self.record_id, self.video_resolution
+        return None if record_id is None or size is None else (record_id, size)
 
     @property
     def stem(self) -> str:
@@ -190,17 +190,16 @@ class Prepare(Message):
     start_time: EpochSeconds
     end_time: EpochSeconds
     push_url: RtmpUrl
-    _stem: str | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _whole(self) -> "Prepare":
         needs_record(self.record_id, self.video_resolution)
         return self
 
-    @property
+    @cached_property
     def stem(self) -> str:
         """The rendition's id on this streamer; before it was named, as if nothing were cached."""
-        return self._stem or self._beside({})
+        return self.beside({})
 
     @property
     def source(self) -> str | None:
@@ -209,11 +208,13 @@ class Prepare(Message):
 
     def named(self, held: Mapping[str, stems.Held]) -> "Prepare":
         """The same with the stem that it has beside what is *held*."""
-        found = self.model_copy()
-        found._stem = self._beside(held)
+        wanted = self.beside(held)
+        found = self if self.stem == wanted else self.model_copy()
+        vars(found)["stem"] = wanted
         return found
 
-    def _beside(self, held: Mapping[str, stems.Held]) -> str:
+    def beside(self, held: Mapping[str, stems.Held]) -> str:
+        """The stem that it has beside what is *held*."""
         return stems.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
@@ -246,5 +247,4 @@ class Report(Message):
     code: Count = 0
     message: str = ""
     placement: Count = 1
-    as_run: list[dict[str, Any]] | None = None
-    """What was really sent of a class that ended, part by part; see `lectern.facts.AsRun`."""
+    as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`

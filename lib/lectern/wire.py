@@ -23,6 +23,7 @@ COUNT_BOUND = 2**31
 """Placements, attempts and codes are below it: every database can keep them."""
 
 _RESOLUTIONS = tuple(Resolution)
+_AS_WRITTEN = frozenset(map(str, Resolution))
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -66,6 +67,8 @@ def _airing(text: str) -> str:
 
 def read_resolution(value: object) -> object:
     """The source spells the smallest one ``240``; read it with and without the letter."""
+    if isinstance(value, str) and value in _AS_WRITTEN:  # as nearly all do
+        return value
     text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 

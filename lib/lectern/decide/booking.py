@@ -3,7 +3,6 @@
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import chain
 
 from lectern import errors
 from lectern.decide.attempts import Limits, next_attempt
@@ -129,13 +128,15 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
         if first is not None:
             result.again.append(Again(booking.class_id, not is_same(first, booking)))
             continue
-        streams = [now_taken.setdefault(stream, []) for stream in booking.streams]
-        verdict, attempt = _overlap(booking, chain.from_iterable(streams), now), None
+        # While no stream is taken, those of a booking that is refused need not be read out of its URLs.
+        slots = [one for stream in booking.streams for one in now_taken.get(stream, ())] if now_taken else []
+        verdict, attempt = _overlap(booking, slots, now), None
         if verdict is None:
             verdict, attempt = _decide(booking, now_renditions, limits, now)
         if verdict.state is not BookingState.REFUSED:
-            for slots in streams:
-                slots.append(Slot(booking.class_id, booking.start_time, booking.end_time))
+            slot = Slot(booking.class_id, booking.start_time, booking.end_time)
+            for stream in booking.streams:
+                now_taken.setdefault(stream, []).append(slot)
         result.verdicts.append(verdict)
         if attempt is not None:
             result.attempts.append(attempt)

@@ -29,8 +29,9 @@ def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[
     for stem in stems:
         total += 1
         bound = math.ceil(slack * total / len(now))
-        order = rankings.setdefault(stem, ranking(stem, tuple(now)))
-        chosen = next(name for name in order if now[name] < bound)
+        if stem not in rankings:
+            rankings[stem] = ranking(stem, tuple(now))
+        chosen = next(name for name in rankings[stem] if now[name] < bound)
         now[chosen] += 1
         placed.append(chosen)
     return placed
