@@ -15,6 +15,7 @@ from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
 from flows.streamer.looks import Asked, Looked, prepares
+from flows.streamer.timetable import SOON_S
 from flows.tell import tell
 from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import store
@@ -97,12 +98,16 @@ def _unlinked(paths: Mapping[str, Path]) -> list[str]:
 
 
 def follow(host: Streamer, changes: StreamerChanges) -> None:
-    """Log the alarms of what was committed; wake who begins downloads, and who plans broadcasts."""
+    """Log the alarms of what was committed; wake who begins downloads, and who plans broadcasts.
+
+    Both look by themselves every few seconds, at all classes: a storm of classes for tomorrow need not wake them.
+    """
     for one in changes.sends:
         if isinstance(one.message, Alarm):
             log.warning("%s", one.message.message)
     if changes.reserved:
         host.unfetched.set()
-    if changes.ready:
+    soon = time.time() + host.settings.broadcast_lead_s + SOON_S
+    if any(begins < soon for begins in changes.ready):
         host.unplanned.set()
         host.playout.wanted.set()

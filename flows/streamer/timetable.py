@@ -21,7 +21,7 @@ from lectern.states import AiringState
 EVERY_S = 3.0
 AT_ONCE_S = 2.0
 PLANNED = 20
-"""Number of new runs after which the timetable is read again, for the next class."""
+"""Number of new runs after which the timetable is read again: with 100,000 classes that takes longer than a run."""
 
 SOON_S = 60.0
 """Seconds before its lead in which a class is planned at once."""
@@ -46,6 +46,8 @@ class Plan:
     def __init__(self, host: Streamer) -> None:
         self._host = host
         self._aside: dict[str, float] = {}  # until when, epoch seconds
+        self._later: list[Airing] = []  # the next ones that do not begin soon
+        self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
 
     async def step(self) -> float | None:
         """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
@@ -62,11 +64,23 @@ class Plan:
 
     async def _next(self, now: float) -> list[Airing]:
         host, aside = self._host, list(self._aside)
-        soon = now + host.settings.broadcast_lead_s + SOON_S
-        found = [one for one in await host.look(plans.unscheduled, now, PLANNED, aside) if one.start_time < soon]
-        if not found and not await host.look(inbox.waits, host.journal, "prepare"):
-            found = await host.look(plans.unscheduled, now - CALM_S, 1, aside)
-        return found
+        if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
+            host.unplanned.clear()
+            soon = now + host.settings.broadcast_lead_s + SOON_S
+            found = await host.look(plans.unscheduled, now, PLANNED, aside)
+            if at_once := [one for one in found if one.start_time < soon]:
+                return at_once
+            self._looked_at = time.monotonic()
+        if await host.look(inbox.waits, host.journal, "prepare"):
+            return []
+        if not self._later:
+            self._later = await host.look(plans.unscheduled, now - CALM_S, PLANNED, aside)
+        while self._later:
+            class_id = self._later.pop(0).class_id
+            one = (await host.look(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            if one is not None and one.state is AiringState.READY and one.run_id is None:
+                return [one]
+        return []
 
     async def _made(self, one: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the next one can wait, too."""
@@ -155,7 +169,6 @@ async def plan(host: Streamer) -> None:
     planning = Plan(host)
     while True:
         host.rounds.come("plan")
-        host.unplanned.clear()
         pause_s = await planning.step()
         if pause_s is not None:
             await asyncio.sleep(pause_s)

@@ -74,10 +74,10 @@ class StreamerChanges(Decided[StreamerSettings]):
     cited: Counter[str] = field(default_factory=Counter)
 
     @property
-    def ready(self) -> list[str]:
-        """The classes that can be aired from now on."""
-        return [one.wanted.class_id for one in self.admitted if one.state is AiringState.READY] + [
-            after.class_id for _, after in self.moves if after.state is AiringState.READY
+    def ready(self) -> list[float]:
+        """When the classes begin (epoch seconds) that can be aired from now on."""
+        return [one.wanted.start_time for one in self.admitted if one.state is AiringState.READY] + [
+            after.start_time for _, after in self.moves if after.state is AiringState.READY
         ]
 
     def row(self, class_id: str, decision: str, detail: str = "") -> None:

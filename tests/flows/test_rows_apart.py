@@ -19,10 +19,11 @@ from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, cache, metrics
+from lectern.effects.rows import airings, cache, metrics, plans
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
+from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.places import Places
 from lectern.settings import StreamerSettings
@@ -251,8 +252,50 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(host: Stream
     assert runs.made == ["good"]
     runs.odd.clear()
     plan._aside.clear()
+    host.unplanned.set()
     await plan.step()
     assert sorted(runs.made) == ["good", "odd", "refused"]
+
+
+@pytest.mark.asyncio
+async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look through all of them before each run would take longer than the run."""
+    monkeypatch.setattr(timetable, "CALM_S", -1.0)
+    for number in range(4):
+        add(host, f"c-{number}", starts_in_s=90_000 + number)
+    looks: list[int] = []
+    unscheduled = plans.unscheduled
+
+    def counted(connection: Connection, before: float, limit: int, but: list[str]) -> list[Airing]:
+        looks.append(limit)
+        return unscheduled(connection, before, limit, but)
+
+    monkeypatch.setattr(plans, "unscheduled", counted)
+    plan = timetable.Plan(host)
+    await plan.step()
+    with transaction(host.engine) as connection:
+        connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
+    for _ in range(2):
+        await plan.step()
+    assert cast("Runs", host.runs).made == ["c-0", "c-2", "c-3"]
+    assert len(looks) == 2, "once for those that begin soon, once for the others"
+
+
+@pytest.mark.asyncio
+async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timetable, "CALM_S", -1.0)
+    for number in range(3):
+        add(host, f"later-{number}", starts_in_s=90_000 + number)
+    plan = timetable.Plan(host)
+    await plan.step()
+    add(host, "soon", starts_in_s=30)
+    host.unplanned.set()
+    await plan.step()
+    assert cast("Runs", host.runs).made == ["later-0", "soon"]
 
 
 def states(host: Streamer) -> dict[str, str]:
