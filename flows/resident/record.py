@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flows.host import Host, log
@@ -28,6 +28,15 @@ GATHER_S = 0.05
 LONG_S = 2.0
 """Seconds after which a batch is shown although it is still at work."""
 
+STORM = 500
+"""Number of messages, handled and not shown yet, from which on their answers come first."""
+
+PATIENCE_S, CALM_S = 10.0, 0.2
+"""Seconds that showing waits for the end of a storm at most, and without a batch at work after which it is over."""
+
+HELD = 10_000
+"""Number of handled messages that are kept whole; of what comes on top of them only what will be shown."""
+
 KEPT = 1000
 """Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""
 
@@ -48,6 +57,7 @@ class Recorder:
         self._host = host
         self._runs = runs
         self._at_work: set[Handled] = set()
+        self._ended: list[Handled] = []  # and not made pages of yet
         self._pages: deque[Page] = deque()
         self._tables: deque[Page] = deque(maxlen=KEPT)
         self._came = asyncio.Event()
@@ -68,23 +78,27 @@ class Recorder:
         self._at_work.add(batch)
 
     def end(self, batch: Handled) -> None:
-        """Note that a batch has ended, so that it is shown."""
+        """Note that a batch has ended, so that it is shown: the next batch does not wait for that."""
         self._at_work.discard(batch)
-        try:
-            for page in paging.pages_of(batch, self._host.settings.name):
-                if not any(pages.merged(one, page) for one in self._open_pages()):
-                    self._keep(page)
-        except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and its answers are to leave)
-            log.exception("recorder: a batch of %s cannot be shown", batch.flow)
+        self._ended.append(batch)
+        if _number(self._ended) > HELD:
+            self._lay_out()
         self._came.set()
+
+    def _lay_out(self) -> None:
+        """Make pages of the batches that have ended; what there is room for goes into those that were begun last."""
+        ended, self._ended = self._ended, []
+        for batch in ended:
+            try:
+                for page in paging.pages_of(batch, self._host.settings.name):
+                    if not any(pages.merged(one, page) for one in list(self._pages)[-2 * len(Kind) :]):
+                        self._keep(page)
+            except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and the others are shown)
+                log.exception("recorder: a batch of %s cannot be shown", batch.flow)
 
     def drop(self, batch: Handled) -> None:
         """Drop a batch that was cut off: what it has done is shown after the next start."""
         self._at_work.discard(batch)
-
-    def _open_pages(self) -> list[Page]:
-        """The pages that were begun last, in which there may be room."""
-        return list(self._pages)[-2 * len(Kind) :]
 
     def _keep(self, page: Page) -> None:
         if len(self._pages) < KEPT:
@@ -124,7 +138,7 @@ class Recorder:
 
     async def _something(self) -> None:
         """Wait until there is something to show; a batch at work becomes that after a while."""
-        while not self._pages and not self._tables and not self._is_behind and not self._long():
+        while not (self._ended or self._pages or self._tables or self._is_behind or self._long()):
             self._came.clear()
             try:
                 async with asyncio.timeout(LONG_S / 4 if self._at_work else ROUND_S):
@@ -141,19 +155,30 @@ class Recorder:
 
     async def tell(self) -> None:
         """Show all that waits; raises what the client raises if Prefect is away, and goes on there later."""
+        until = time.monotonic() + PATIENCE_S
         async with self._telling:
             if self._is_behind and not self._pages and time.monotonic() >= self._settled_at:
                 await self._look_back()
             for batch in self._long():
                 await self._showing.begin(batch)
-            while self._pages:
+            while self._ended or self._pages:
                 self._host.rounds.note("recorder")
-                first = self._pages[0]
-                await self._show([one for one in self._pages if one.flow == first.flow][:BULK])
-            while self._tables:
+                if self._storms() and time.monotonic() < until:  # its answers need what Prefect would take
+                    await asyncio.sleep(GATHER_S)
+                    continue
+                self._lay_out()
+                await self._show([one for one in self._pages if one.flow == self._pages[0].flow][:BULK])
+            while self._tables and not self._storms():
                 self._host.rounds.note("recorder")
                 await self._showing.table(self._tables[0])
                 self._tables.popleft()
+
+    def _storms(self) -> bool:
+        """Whether many messages are at work, or were a moment ago; a batch that hangs is none of a storm."""
+        now = time.time()
+        at_work = [one for one in self._at_work if now - one.began < LONG_S]
+        ended_at = self._ended[-1].ended or now if self._ended else 0.0
+        return bool(at_work or now - ended_at < CALM_S) and _number([*at_work, *self._ended]) >= STORM
 
     async def _show(self, some: Sequence[Page]) -> None:
         for page in some:
@@ -190,6 +215,7 @@ class Recorder:
             if run.deployment_id in by_deployment
             for id_ in _named(run.parameters)
         }
+        self._lay_out()
         busy = {id_ for batch in self._at_work for id_ in batch.ids} | {id_ for page in self._pages for id_ in page.ids}
         left: dict[str, list[Kept]] = {flow: [] for flow in flows}
         shown: list[int] = []
@@ -208,6 +234,10 @@ class Recorder:
         for flow, kept in left.items():
             for page in paging.late(flow, kept):
                 self._keep(page)
+
+
+def _number(batches: Iterable[Handled]) -> int:
+    return sum(len(batch.kept) for batch in batches)
 
 
 def _named(parameters: dict[str, Any]) -> list[int]:

@@ -332,6 +332,7 @@ async def test_a_run_that_the_killed_process_had_asked_for_may_come_after_the_ne
     """It is waited for before what it shows is shown late."""
     monkeypatch.setattr(record, "SETTLED_S", 0.3)
     await desk.handle("c-1")
+    desk.recorder._lay_out()
     (page,) = desk.recorder._pages
     desk.restart()
     await desk.recorder.tell()
@@ -378,6 +379,52 @@ async def test_a_batch_whose_run_was_deleted_while_it_was_at_work_is_shown_anew(
     assert (desk.prefect.ids(), desk.unrecorded(), desk.runs.shown) == ([1], 0, set())
 
 
+async def test_in_a_storm_the_answers_come_first(desk: Desk) -> None:
+    """Prefect would take what they need of the machine; it is all shown when the storm is over."""
+    await desk.recorder.tell()
+    await desk.handle(*(f"c-{number}" for number in range(300)))
+    desk.takes_s = 0.5
+    storm = asyncio.create_task(desk.handle(*(f"d-{number}" for number in range(300))))
+    await until_at_work(desk)
+    telling = asyncio.create_task(desk.recorder.tell())
+    await storm
+    assert desk.prefect.asked == 0
+    await telling
+    assert (desk.prefect.ids(), desk.unrecorded()) == (list(range(1, 601)), 0)
+
+
+async def test_a_storm_that_lasts_is_shown_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "PATIENCE_S", 0.1)
+    await desk.recorder.tell()
+    await desk.handle(*(f"c-{number}" for number in range(300)))
+    desk.takes_s = 1.5
+    storm = asyncio.create_task(desk.handle(*(f"d-{number}" for number in range(300))))
+    await until_at_work(desk)
+    await desk.recorder.tell()
+    assert not storm.done()
+    assert desk.prefect.ids() == list(range(1, 301))
+    await storm
+
+
+async def test_what_a_storm_leaves_in_memory_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its messages only what will be shown is kept: a body can have 64 KiB."""
+    monkeypatch.setattr(record, "HELD", 4)
+    for first in range(0, 12, 2):
+        await desk.handle(f"c-{first}", f"c-{first + 1}")
+        assert sum(len(one.kept) for one in desk.recorder._ended) <= record.HELD
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == list(range(1, 13))
+
+
+async def until_at_work(desk: Desk) -> None:
+    """Wait for a batch that is at work."""
+    for _ in range(500):
+        if desk.recorder._at_work:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing is at work")
+
+
 async def test_log_lines_that_prefect_refuses_keep_no_run_from_being_shown(desk: Desk) -> None:
     desk.prefect.takes_no_logs = True
     await desk.handle("c-1")
@@ -387,6 +434,7 @@ async def test_log_lines_that_prefect_refuses_keep_no_run_from_being_shown(desk:
 
 async def test_memory_is_bounded_and_nothing_is_lost_by_that(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "KEPT", 3)
+    monkeypatch.setattr(record, "BACK", 2)  # fewer than have no room
     await desk.recorder.tell()
     desk.prefect.away = True
     desk.error = RuntimeError("boo")
@@ -395,10 +443,11 @@ async def test_memory_is_bounded_and_nothing_is_lost_by_that(desk: Desk, monkeyp
     desk.error = None
     for number in range(5):
         await desk.handle(f"c-{number}")
+    desk.recorder._lay_out()
     assert len(desk.recorder._pages) == 3
     desk.prefect.away = False
-    await desk.recorder.tell()
-    await desk.recorder.tell()
+    for _ in range(5):
+        await desk.recorder.tell()
     shown = {tag for one in desk.prefect.runs.values() for tag in one["tags"] if tag.startswith("class:c-")}
     assert shown == {f"class:c-{number}" for number in range(5)}
     assert desk.unrecorded() == 0

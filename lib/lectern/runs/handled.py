@@ -57,9 +57,9 @@ class Handled:
         if len(self.lines) < LINES:
             self.lines.append(line)
 
-    def show(self, key: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:
+    def show(self, key: str, rows: Iterable[dict[str, Any]], description: str) -> None:
         """Keep the lines of its table."""
-        self.rows += [dict(row) for row in rows]
+        self.rows += rows
         self.table = key, description
 
 

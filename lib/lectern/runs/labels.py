@@ -8,6 +8,7 @@ from lectern.facts import Kept
 from lectern.states import Resolution
 from lectern.wire import is_name, read_resolution
 
+_SIZES = frozenset(map(str, Resolution))
 CLASSES = 80
 TAGS = 90
 """Number of classes that a run is found by, and of its tags: Prefect refuses a run of about a hundred."""
@@ -36,7 +37,7 @@ def label_of(kept: Kept) -> Label:
     return Label(
         class_id if isinstance(class_id, str) and is_name(class_id) else None,
         record_id if is_record else None,
-        size if is_record and isinstance(size, str) and size in set(Resolution) else "",
+        size if is_record and isinstance(size, str) and size in _SIZES else "",
     )
 
 

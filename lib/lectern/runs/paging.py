@@ -51,10 +51,10 @@ def pages_of(batch: Handled, host: str) -> list[Page]:
     if not sorted_ and not batch.kept and not batch.silent:  # a sweep that had nothing to list
         sorted_[Kind.FAILED if batch.failed else Kind.DONE] = []
     pages = [page for kind, entries in sorted_.items() for page in _filled(batch, kind, entries, host)]
-    if pages:
+    if pages and batch.lines:
         _share_lines(batch, pages)
-        if batch.run_id is not None or batch.is_open:
-            pages[0].key, pages[0].run_id, pages[0].is_open = batch.key, batch.run_id, True
+    if pages and (batch.run_id is not None or batch.is_open):
+        pages[0].key, pages[0].run_id, pages[0].is_open = batch.key, batch.run_id, True
     return pages
 
 
