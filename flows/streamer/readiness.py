@@ -70,7 +70,8 @@ class Readiness:
     async def check(self, now: float) -> None:
         """Check the classes whose check is due at *now* (epoch seconds), and alarm those that are red."""
         host = self._host
-        live = {one.class_id: one for one in await host.look(airings.live) if one.end_time > now}
+        near = await host.look(airings.live, now + AHEAD_S)
+        live = {one.class_id: one for one in near if one.end_time > now}
         self._live = live
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in live}
@@ -167,8 +168,7 @@ class Readiness:
 
     async def _show(self, live: Mapping[str, Airing], now: float) -> None:
         name = self._host.settings.name
-        near = sorted((one for one in live.values() if one.start_time < now + AHEAD_S), key=lambda one: one.start_time)
-        day = [self._line(one) for one in near]
+        day = [self._line(one) for one in sorted(live.values(), key=lambda one: one.start_time)]
         said = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)

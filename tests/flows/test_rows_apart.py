@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, cache, metrics, plans
+from lectern.effects.rows import airings, cache, metrics, old_times, plans
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
@@ -234,6 +235,23 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(host: St
         assert airings.over(connection, now) == []
         assert airings.unreadable(connection).keys() == {"old"}
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
+
+
+def test_of_classes_that_begin_later_nobody_reads_the_rows(host: Streamer) -> None:
+    """Whoever looks every few seconds looks at those that begin soon; an old program's date is read all the same."""
+    starts = {"soon": 100.0, "soon-dated": 110.0, "later": 90_000.0, "later-dated": 90_010.0, "odd": 0.0}
+    now = time.time()
+    for name, starts_in_s in starts.items():
+        add(host, name, starts_in_s=starts_in_s)
+        dated = datetime.fromtimestamp(now + starts_in_s, UTC).isoformat(" ")
+        end_time = old_times.BEYOND if name == "odd" else now + 99_999
+        with transaction(host.engine) as connection:
+            values = (dated if "dated" in name else now + starts_in_s, end_time, name)
+            connection.exec_driver_sql("UPDATE task_list SET start_time = ?, end_time = ? WHERE class_id = ?", values)
+    with reading(host.engine) as connection:
+        assert [one.class_id for one in airings.live(connection, now + 200)] == ["soon", "soon-dated"]
+        assert {one.class_id for one in airings.live(connection)} == starts.keys() - {"odd"}
+        assert airings.unreadable(connection).keys() == {"odd"}
 
 
 @pytest.mark.asyncio
