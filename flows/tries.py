@@ -26,8 +26,11 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.runs.labels import class_of
 from lectern.settings import TeacherSettings
 
-COMPANY = (5000, 64, 8)
-"""Number of messages that a run may have which have failed 0, 1, 2 times; with more failures each is alone."""
+COMPANY = (1000, 64, 8)
+"""Number of messages that a run may have which have failed 0, 1, 2 times; with more failures each is alone.
+
+Of more together none is handled sooner, and the next host would have nothing to do until all of them are.
+"""
 
 PAUSES_S = (1.0, 3.0, 8.0, 20.0)
 """Seconds until a message is tried again that has failed 1, 2, 3, 4 times."""
