@@ -29,6 +29,7 @@ NAMES = (
     "cache",
     "scan",
     "report",
+    "day",
     "download",
     "transcode",
     "playout",
