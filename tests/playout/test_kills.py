@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lectern.playout.as_run import AsRun
 from lectern.playout.feed import Feed
 from lectern.playout.files import Files
 from lectern.playout.journal import Mark
@@ -77,6 +78,41 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
         assert all("ends after 8 s" in one["why"] for one in playout.told("slate")), "the recording itself never failed"
         assert session.packets() == tags
         assert playout.told("behind") == []
+
+
+def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tmp_path: Path) -> None:
+    """Its reel is read from the keyframe before the position: sent at once, pictures would come twice."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
+    mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        feed = Feed(Files(path, Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
+        reel = feed.track.reel
+        assert reel is not None
+        wait_until(lambda: reel.peek() is not None, description="the file")  # as whoever looks how late it is
+        assert (feed.track.peek(8440.0), feed.track.behind_ms(8440.0)) == (None, 0.0)
+        feed.look(time.monotonic(), 8440.0)
+        item = feed.track.peek(8440.0)
+        assert item is not None
+        assert item.at_ms == 8440
+        feed.close()
+
+
+def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
+    """Else seconds that were sent are missing from the as-run if the next worker begins another row."""
+    first = AsRun()
+    first.begin()
+    row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
+    first.note(row, 2.0, 950)
+    saved = first.save()
+    then = AsRun()
+    then.resume(saved)
+    then.reach("recording", 8.5, 2950, 106.5)
+    then.close()
+    (found,) = then.rows
+    assert (found["to"], found["sent_s"], found["bytes"]) == (106.5, 6.5, 2050)
+    then.reach("recording", 9.0, 3000, 107.0)
+    assert then.rows[0]["to"] == 106.5, "a row that is closed ended there"
 
 
 def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_knew() -> None:

@@ -128,6 +128,23 @@ def test_the_slate_goes_on_when_its_worker_is_killed(tmp_path: Path) -> None:
         assert len(receiver.sessions) == 1
 
 
+def test_a_recording_that_is_back_goes_on_when_its_worker_is_killed(tmp_path: Path) -> None:
+    """And its row goes on too: what was sent before the kill is not missing from the as-run."""
+    path = tmp_path / "a.flv"
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), length_s=12, slate=str(slate(tmp_path)))
+        wait_until(lambda: receiver.of("c1") and len(of_slate(receiver.of("c1")[0])) > 40, description="the slate")
+        flvs.write(tmp_path / "whole", flvs.lesson(60)).replace(path)
+        (session,) = receiver.of("c1")
+        wait_until(lambda: len(of_recording(session)) > 75, description="the recording, for more than two seconds")
+        os.kill(playout.worker(), signal.SIGKILL)
+        wait_until(lambda: playout.told("ended"), description="the end")
+        (ended,) = playout.told("ended")
+        assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
+        assert ended["sent_s"] + ended["slate_s"] > 11
+        assert len(receiver.sessions) == 1
+
+
 def test_another_recording_is_gone_on_with_in_the_same_session(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
     other = flvs.write(tmp_path / "b.flv", flvs.lesson(30, first_number=100_000))

@@ -68,6 +68,13 @@ class AsRun:
         self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
         self.rows, self._offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
 
+    def reach(self, source: str, last_s: float, offset: int, at: float) -> None:
+        """Note what a worker that died had sent since it saved the row: until *at*, epoch seconds; else as `note`."""
+        if self.rows and self.rows[-1]["open"] and self.rows[-1]["source"] == source:
+            last = self.rows[-1]
+            last["to"], last["bytes"] = max(at, last["to"]), offset - self._offset
+            last["sent_s"] = round(max(last["sent_s"], last_s - last["position_s"]), 3)
+
     def close(self) -> None:
         """Close the open row: nothing is being sent any more."""
         if self.rows:

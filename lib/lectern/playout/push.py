@@ -15,6 +15,7 @@ from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Session
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
+from lectern.playout.track import NAMES
 
 LEAD_S = 3.0
 """Seconds before its start from which a class connects, at a random moment of their first two thirds."""
@@ -113,6 +114,7 @@ class Push:
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
         self._zero, self._batches.base_ms = saved["zero"], saved["base_ms"]
         self.as_run.resume(saved)
+        self.as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
         self._opened, self.state = True, "on_air"
         self.feed.resume(mark, saved["feed"], self.position_ms(now))
         self._line.adopt(key, session)
@@ -189,7 +191,7 @@ class Push:
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
         self._station.totals.bytes += size
-        name, position_s = ("recording", "slate")[source], round(self.position_ms(now) / 1000, 3)
+        name, position_s = NAMES[source], round(self.position_ms(now) / 1000, 3)
         row = {"url": self.number, "session": self.as_run.sessions, "source": name, "from": now.wall, "to": now.wall}
         row |= {"position_s": position_s, "bytes": size}
         last_s = self.feed.track.last_ms / 1000

@@ -9,6 +9,8 @@ from lectern.playout.journal import Mark
 from lectern.playout.reel import Reel
 
 RECORDING, SLATE = 0, 1
+NAMES = "recording", "slate"
+"""What they are called in an as-run."""
 
 Place = tuple[int, int, int, int, int, bool, int]
 """*source* to *wrap* of a journal's mark."""
@@ -45,7 +47,7 @@ class Track:
             position_ms = self.before_ms - 1
         while reel is not None and (tag := reel.peek()) is not None:
             at_ms = tag.time_ms + self.shift_ms
-            if at_ms > position_ms:
+            if at_ms > position_ms or reel.is_elsewhere:  # of another file, it is not known yet where it is gone on
                 return None
             if self._is_wanted(tag.kind, at_ms, tag.body):
                 return Item(tag.kind, at_ms, tag.body)
