@@ -29,9 +29,6 @@ claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
 SEEN_S = 60.0
 """Seconds after it was seen last for which trouble goes on: whoever looks for it comes round more often."""
 
-READY_S = 3600.0
-"""Seconds before its start at which a class is first checked; it is checked again at 900 and 300."""
-
 
 def patience(host: Host[Any]) -> Patience:
     """How long this host waits before it repeats an alarm, and what it sees going on, so that it is not over."""
@@ -39,9 +36,7 @@ def patience(host: Host[Any]) -> Patience:
     goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
     if host.rounds.failing(0):
         goes_on.add(errors.WORK_FAILED.number)
-    lasts_s = {errors.NOT_READY_FOR_START.number: READY_S}
-    if isinstance(settings, TeacherSettings):
-        lasts_s[errors.HOST_ASIDE.number] = settings.ecs_aside_s
+    lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
     return Patience(*waits, frozenset(goes_on), lasts_s, settings.shared)
 

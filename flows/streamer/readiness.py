@@ -64,6 +64,8 @@ class Readiness:
             self._host.rounds.come("readiness")
             now = time.time()
             await self.check(now)
+            if self._is_red(now):
+                self._host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
             await self._show(self._live, now)
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -100,6 +102,11 @@ class Readiness:
                 await lost.replace(host, stem, found)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other files are downloaded again)
                 await trouble.say(host, f"rendition {stem}", error, 0)
+
+    def _is_red(self, now: float) -> bool:
+        """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
+        coming = (class_id for class_id, one in self._live.items() if one.start_time > now)
+        return bool(self._unreadable) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""

@@ -42,7 +42,10 @@ async def check_of_teacher(host: Teacher, done: Mapping[str, float], now: float)
         late = [unready[class_id] for class_id in due]
         await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)
         await tell(host)
-    return {class_id: at for class_id, at in done.items() if class_id in unready} | due
+    done = {class_id: at for class_id, at in done.items() if class_id in unready} | due
+    if done:
+        host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
+    return done
 
 
 def _late(late: Sequence[Order]) -> Decide[Changes]:

@@ -180,6 +180,20 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Strea
 
 
 @pytest.mark.asyncio
+async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
+    host: Streamer, checks: Readiness
+) -> None:
+    """The checks are minutes apart; an hour after the class, nobody is to look for what was wrong with it."""
+    add(host, "good")
+    await checks.check(time.time())
+    assert not checks._is_red(time.time())
+    add(host, "bad", push_url="rtmp://odd.example/live/x")
+    await checks.check(time.time())
+    assert checks._is_red(time.time())
+    assert not checks._is_red(time.time() + 300)
+
+
+@pytest.mark.asyncio
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
     host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
