@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
+from lectern import words as written
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import as_run, events, viewers
@@ -419,7 +420,9 @@ def full_of(bound_gb: float, *needed_gb: float) -> Word:
     return Word(NOON, {}, {}, [], bound=Usage(int(bound_gb * 1e9), 9), ahead={NEEDED: needed})
 
 
-@pytest.mark.parametrize(("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True)])
+@pytest.mark.parametrize(
+    ("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True), (9000, "&lt; 0.1", False)]
+)
 async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
     client: httpx.AsyncClient, host: Host[TeacherSettings], bound_gb: float, share: str, line: bool
 ) -> None:
@@ -432,7 +435,7 @@ async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_lim
     page = (await client.get("/")).text
     (figure,) = re.findall(r"<figure><figcaption>what classes need of the caches[^§]*?</figure>", page)
     assert re.findall(r"</svg> ([^<]+)</span>", figure)[0] == "needed by classes"
-    assert f"limit: {2 * bound_gb:.1f} GB, needed at most: {share} %".replace("1000.0", "1,000") in figure
+    assert f"limit: {written.size(int(2e9 * bound_gb))}, needed at most: {share} %" in figure
     assert ("stroke-dasharray" in figure) == line
     heights = [float(one) for one in re.findall(r'<rect x="[^"]*" y="[^"]*" width="[^"]*" height="([^"]*)"', figure)]
     assert [round(one / heights[0], 1) for one in heights] == [1.0, 0.2]  # by hour, of both streamers together

@@ -225,7 +225,7 @@ def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> pict
     """The MAX_VIDEO_SIZE of the streamers that said what classes need, and how much of it that is at most."""
     limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
     percent = 100e9 * needed_gb / max(limit_bytes, 1)
-    share = f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
+    share = "< 0.1" if percent < 0.1 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
     name = f"{t['limit']}: {written.size(limit_bytes)}, {t['needed at most']}: {share} %"
     return pictures.Limit(name, limit_bytes / 1e9)
 
