@@ -274,4 +274,5 @@ def _figures(kind: str, number: int, storms: dict[str, list[Storm]]) -> Iterator
     if lags:
         note = "from the last answer until the last run is shown"
         lag = best(lags, more_is_better=False)
-        yield Figure(f"{row}: view", "s", lag, more_is_better=False, goal="<= 5", note=note, size=number)
+        goal = "<= 5" if number <= SIZES[1] else ""
+        yield Figure(f"{row}: view", "s", lag, more_is_better=False, goal=goal, note=note, size=number)
