@@ -18,13 +18,12 @@ from prefect.exceptions import PrefectException
 from flows.host import log
 from flows.retry import AWAY
 from lectern import words
+from lectern.pace import Pace
 from lectern.runs.handled import of_batch
 
 ROWS = 500
-FIRST_AFTER_S = 1.0
-"""Seconds after which work gets a progress bar."""
-
-PROGRESS_EVERY_S = 4.0
+LOOK_S = 1.0
+"""Seconds between two looks at how far the work is; work that ends before the first look gets no progress bar."""
 
 SHOW_S = 8.0
 """Seconds that a Prefect server has to take a table: the checks of the classes wait for it."""
@@ -49,12 +48,16 @@ def _slug(key: str) -> str:
 
 
 class Progress:
-    """A progress bar in the UI, set from any thread and written every *every_s* seconds."""
+    """A progress bar in the UI, set from any thread and written by the rule of `Pace`."""
 
-    def __init__(self, key: str, description: str, every_s: float = PROGRESS_EVERY_S) -> None:
-        self._key, self._every_s = _slug(key), every_s
+    def __init__(self, key: str, description: str, pace: Pace | None = None) -> None:
+        self._key = _slug(key)
         self._description = description
+        self._pace = pace or Pace()
         self._percent = 0.0
+        self._begun: tuple[float, float] | None = None  # since when, and the percent at which
+        self._artifact: UUID | None = None
+        self._shown: tuple[float, str] | None = None
         self._writer: asyncio.Task[None] | None = None
 
     def set(self, percent: float) -> None:
@@ -71,7 +74,7 @@ class Progress:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop writing."""
+        """Stop writing; work that came to its end is shown at 100 % at once."""
         assert self._writer is not None  # __aenter__ made it
         self._writer.cancel()
         await asyncio.wait({self._writer})
@@ -79,22 +82,40 @@ class Progress:
     async def _write(self) -> None:
         if FlowRunContext.get() is None:
             return  # a class that is aired without a run
-        began = time.monotonic()
-        artifact = None
         try:
-            await asyncio.sleep(FIRST_AFTER_S)
-            artifact = await acreate_progress_artifact(self._percent, key=self._key, description=self._description)
             while True:
-                await asyncio.sleep(self._every_s)
-                left = (time.monotonic() - began) * (100 - self._percent) / self._percent if self._percent else None
-                eta = f"{self._description}, about {left:.0f} s left" if left is not None else self._description
-                await aupdate_progress_artifact(artifact, self._percent, description=eta)
+                await asyncio.sleep(LOOK_S)
+                await self.show()
         except asyncio.CancelledError:
-            if artifact is not None and self._percent >= 100.0:
-                await aupdate_progress_artifact(artifact, 100.0, description=self._description)
+            if self._shown is not None and self._percent >= 100.0:
+                await self._put(100.0, self._description)
             raise
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("artifact %s: not shown: %s", self._key, error)
+
+    async def show(self) -> None:
+        """Write how far the work is, if that is due; raises what Prefect's client raises."""
+        if (percent := self._pace.due(self._percent)) is not None:
+            await self._put(percent, self._forecast())
+
+    def _forecast(self) -> str:
+        now = time.time()
+        # Work may be taken up in its middle: only what it did since tells how fast it is.
+        since, first = self._begun = self._begun or (now, self._percent)
+        if not first < self._percent < 100.0:
+            return self._description
+        left_s = (now - since) * (100.0 - self._percent) / (self._percent - first)
+        # Not the seconds that are left: nobody writes the line again while the work stands still.
+        return f"{self._description}, done at about {words.when(now + left_s, now)}"
+
+    async def _put(self, percent: float, description: str) -> None:
+        if self._shown == (percent, description):
+            return
+        if self._artifact is None:
+            self._artifact = await acreate_progress_artifact(percent, key=self._key, description=description)
+        else:
+            await aupdate_progress_artifact(self._artifact, percent, description=description)
+        self._shown = percent, description
 
 
 class Board:

@@ -15,7 +15,6 @@ from lectern.effects.rows import airings, dead_air
 from lectern.facts import Airing
 from lectern.states import AiringState
 
-SHOW_EVERY_S = 30.0
 LOOK_EVERY_S = 5.0
 """Seconds after which the class is read from the database although no event came."""
 
@@ -47,7 +46,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     try:
         if warning := await host.look(dead_air.warning, one.stem):
             log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
-        async with show.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air", SHOW_EVERY_S) as bar:
+        async with show.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
             over = await _watched(host, one, watching, bar)
             bar.end(f"{one.class_id}: {over.state}")
             return over

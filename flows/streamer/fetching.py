@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -21,6 +22,10 @@ AGAIN_S = 5.0
 """Seconds until a download that ended without its file is begun again. At the start of a process, also the time in
 which the run that the last process left may be resumed instead."""
 
+KNOWN = 1000
+"""Number of runs that are remembered, far more than are looked at in `AGAIN_S`. A download whose run is forgotten waits
+once more before it is begun again."""
+
 BEGINS_S = 5.0
 """Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""
 
@@ -39,7 +44,7 @@ class Fetching:
         self._host = host
         self._begun: dict[str, _Begun] = {}
         self._aside: dict[str, float] = {}  # until when, monotonic
-        self._known: set[str] = set()  # the runs that this process has begun, or has waited for
+        self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
         self._shunned_until = 0.0  # Prefect took no run just before, monotonic
 
     async def run(self) -> None:
@@ -98,7 +103,7 @@ class Fetching:
     async def _take_up(self, stem: str, run_id: str | None) -> None:
         """Begin a download; the run that had it before, if there was one, goes first, or was cancelled."""
         if run_id is not None and run_id not in self._known:
-            self._known.add(run_id)
+            self._known.append(run_id)
             self._aside[stem] = time.monotonic() + AGAIN_S
         elif run_id is not None and await self._was_cancelled(run_id):
             await download.give_up(self._host, stem, download.cancelled(stem))
@@ -127,7 +132,7 @@ class Fetching:
                 self._alone(run, error.message)
             return
         self._begun[stem] = _Begun(run_id)
-        self._known.add(run_id)
+        self._known.append(run_id)
         await self._host.commit(plans.begun_by, stem, run_id)
 
     def _alone(self, run: NewRun, why: str) -> None:

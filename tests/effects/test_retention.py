@@ -124,6 +124,19 @@ def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(str
     assert left(streamer_engine, at_streamer.tasks, "class_id") == ["on air", "the old program's", "young"]
 
 
+def test_a_streamer_forgets_why_recordings_could_not_be_fetched_but_not_those_that_it_has(
+    streamer_engine: Engine,
+) -> None:
+    """Each bad URL that was ever booked would leave a row."""
+    old, young = QUARTER_AGO - 1, QUARTER_AGO + 1
+    rows = [("old", "bad", old), ("young", "bad", young), ("whole", "ready", old), ("on its way", "downloading", old)]
+    for stem, state, at in rows:
+        add(streamer_engine, at_streamer.files, {"id": stem, "state": state, "update_time": at})
+    add(streamer_engine, at_streamer.files, {"id": "the old program's", "state": None, "update_time": None})
+    forget(streamer_engine, retention.of_streamer(BEFORE))
+    assert left(streamer_engine, at_streamer.files, "id") == ["on its way", "the old program's", "whole", "young"]
+
+
 def test_after_its_retention_a_host_is_as_large_as_it_stays(teacher_engine: Engine) -> None:
     """Two hundred days, each of twenty classes: from the hundredth on, every table has the same number of rows."""
     sizes = []

@@ -455,12 +455,26 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
 
     monkeypatch.setattr(runs, "start", counted)
     line = fetching.Fetching(host)
-    line._known |= {"run-1", "run-2"}  # of this process
+    line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):
         await line.step()
         await asyncio.sleep(0)
     assert set(runs.alone) == {"1", "2"}
     assert len(asked) == 1
+
+
+@pytest.mark.asyncio
+async def test_only_the_last_runs_of_downloads_are_remembered(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that runs for a year has begun some millions."""
+    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
+    monkeypatch.setattr(fetching, "KNOWN", 2)
+    for stem in ("1", "2"):
+        downloading(host, stem)
+    line = fetching.Fetching(host)
+    for _ in range(2):
+        await line.step()
+    assert cast("Runs", host.runs).made == ["1", "2"]
+    assert len(line._known) == 2
 
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from itertools import pairwise
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.context import FlowRunContext
 
 from flows import show
-from flows.show import Board
+from flows.show import Board, Progress
 from lectern import words
+from lectern.pace import Pace
 
 
 class Slow:
@@ -75,3 +78,88 @@ def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkey
 )
 def test_whatever_a_class_is_called_its_bar_has_a_key(key: str, slug: str) -> None:
     assert show.Progress(key, "on air")._key == slug
+
+
+# -- the bar of a download, a transcoding, a class on air ---------------------------------------------------------
+
+
+class Bar:
+    """A bar whose seconds are counted by the test; what is written of it is kept, with its second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0
+        self.written: list[tuple[int, float]] = []
+        self.said: list[str | None] = []
+        self.bar = Progress("download-6666_720P", "download 6666_720P", Pace(lambda: float(self.now)))
+
+        async def create(percent: float, key: str, description: str | None = None) -> UUID:
+            return await update(uuid4(), percent, description)
+
+        async def update(artifact: UUID, percent: float, description: str | None = None) -> UUID:
+            self.written.append((self.now, percent))
+            self.said.append(description)
+            return artifact
+
+        monkeypatch.setattr(show, "acreate_progress_artifact", create)
+        monkeypatch.setattr(show, "aupdate_progress_artifact", update)
+
+    async def second(self, percent: float) -> None:
+        self.bar.set(percent)
+        await self.bar.show()
+        self.now += 1
+
+    @property
+    def gaps_s(self) -> list[int]:
+        seconds = [at for at, _ in self.written]
+        return [after - before for before, after in pairwise(seconds)]
+
+
+@pytest.mark.asyncio
+async def test_a_bar_is_written_at_once_and_at_its_end_and_every_30_seconds_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A download of ten minutes that is a sixth of a per cent further each second."""
+    shown = Bar(monkeypatch)
+    for second in range(601):
+        await shown.second(second / 6)
+    assert shown.written[0] == (0, 0.0)
+    assert shown.written[-1] == (600, 100.0)
+    assert shown.gaps_s == [30] * 20
+
+
+@pytest.mark.asyncio
+async def test_a_bar_that_shows_the_same_whole_per_cent_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One per cent of it takes 100 seconds, and it stands still for an hour."""
+    shown = Bar(monkeypatch)
+    for second in range(1000):
+        await shown.second(second / 100)
+    for _ in range(3600):
+        await shown.second(9.99)
+    assert shown.written == [(100 * percent, float(percent)) for percent in range(10)]
+
+
+@pytest.mark.asyncio
+async def test_the_end_of_work_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what came of it is written although the bar stands at 100 % already."""
+    shown = Bar(monkeypatch)
+    await shown.second(1)
+    await shown.second(99.9)
+    await shown.second(100)
+    assert shown.written == [(0, 1.0), (2, 100.0)]
+    monkeypatch.setattr(FlowRunContext, "get", object)
+    async with shown.bar as bar:
+        await asyncio.sleep(0)  # its writer begins
+        bar.end("6666_720P: downloaded")
+    assert shown.written[2:] == [(3, 100.0)]
+    assert shown.said[-1] == "6666_720P: downloaded"
+
+
+@pytest.mark.asyncio
+async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time stays true while the bar stands still; and of a download that is resumed at 50 % only the rest counts."""
+    shown = Bar(monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: 1000.0 + shown.now)
+    monkeypatch.setattr(words, "when", lambda at, _now: f"{at:.0f}")
+    for second in range(41):
+        await shown.second(50 + second / 2)
+    assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]

@@ -1,4 +1,4 @@
-"""Runs one attempt on an ECS host: renews its lease, shows its progress, reconnects after a cut, and cleans up."""
+"""Runs one attempt on an ECS host: shows its progress, reconnects after a cut, and cleans up."""
 
 import asyncio
 import dataclasses
@@ -6,24 +6,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
 from flows import show
 from flows.host import Teacher, log
-from flows.teacher.ecs.line import LEASE_S, Line, NoLongerOurs, Place, hosts
+from flows.teacher.ecs.kept import TAKEN, Kept
+from flows.teacher.ecs.line import Line, NoLongerOurs, Place, hosts
 from lectern.backoff import backoff_s
 from lectern.decide.transcode import total_limit_s
 from lectern.effects import process
 from lectern.effects.ecs import ssh, transcode
-from lectern.effects.ecs.job import Job, Made, Programs, Report
+from lectern.effects.ecs.job import Job, Made, Programs
 from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import OssKey, Target
-from lectern.effects.rows import bookings, ecs_hosts, events, renditions
+from lectern.effects.rows import ecs_hosts
 from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError, Misuse
-from lectern.facts import Event
 from lectern.settings import TeacherSettings
-from lectern.states import RenditionState, Resolution
+from lectern.states import Resolution
 
 CONNECT_S = 15.0
 BEAT_S = 4.0
@@ -31,13 +29,6 @@ RECONNECTS = 4
 """Number of reconnects in a row, with doubling pauses, after which the host is given up."""
 
 LASTING_S = 60.0
-SLACK_S = 60.0
-"""Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
-
-TAKEN = "another run has taken it over"
-SETTLED = "it was settled meanwhile"
-UNWANTED = "no class needs it any more"
-
 LINE = Line()
 
 Publish = Callable[[Sequence[Made]], Awaitable[None]]
@@ -121,13 +112,10 @@ class Attempt:
     """A job on the host that it was given."""
 
     def __init__(self, host: Teacher, place: Place, owner: str, made_there: Job, *, wanted: bool) -> None:
-        self._host, self._place, self._owner, self._job = host, place, owner, made_there
-        self._due = place.due
-        self._wanted = wanted
-        self._report = Report()
+        self._host, self._place, self._job = host, place, made_there
+        self._kept = Kept(host, made_there, place.due, owner, wanted=wanted)
         self.left = False  # something may be there still
         self._reached = place.again
-        self._published = False
         self._verdict: str | None = None
 
     async def run(self, publish: Publish) -> Missed:
@@ -173,14 +161,14 @@ class Attempt:
         async with connect(self._host.settings, self._place.host) as connection:
             self._reached = True
             try:
-                outcome = await transcode.transcode(connection, self._job, self._report)
+                outcome = await transcode.transcode(connection, self._job, self._kept.report)
             except ssh.Lost:
                 raise
             except (LecternError, asyncio.CancelledError):
                 if not self._stays:
                     await process.surely(self._leave(connection))
                 raise
-            self._published = True
+            self._kept.published = True
             await publish(outcome.made)
             await process.surely(self._leave(connection))
             return outcome.missed
@@ -193,58 +181,15 @@ class Attempt:
         """Whether the job is to go on there without us."""
         return self._verdict == TAKEN or self._host.runs.draining()
 
-    # -- it is shown, and kept ours --------------------------------------------------------------------------------
-
     async def _keep(self, working: "asyncio.Future[Missed]") -> None:
         name = f"{self._job.record_id} {'+'.join(self._job.wanted)}"
         shown = show.Progress(f"transcode-{self._job.record_id}", f"transcode {name} on {self._place.host.name}")
         try:
             async with shown as bar:
                 while self._verdict is None:
-                    self._verdict = await self._host.commit(self._beat)
-                    bar.set(self._report.percent)
+                    self._verdict = await self._kept.beat()
+                    bar.set(self._kept.report.percent)
                     await asyncio.sleep(0 if self._verdict else BEAT_S)
         finally:
-            if not self._published:
+            if not self._kept.published:
                 working.cancel()
-
-    def _beat(self, connection: Connection) -> str | None:
-        """Renew the leases, note the progress, drop what was settled; returns why the job is to be ended, if it is."""
-        now, report = time.time(), self._report
-        left_s = report.left_s
-        still = ecs_hosts.reported(
-            connection,
-            self._due,
-            self._owner,
-            now + LEASE_S,
-            step=report.step,
-            percent=round(report.percent, 1),
-            eta=None if left_s is None else now + left_s,
-            deadline=self._job.begun_at + total_limit_s(report.duration_s) + SLACK_S,
-        )
-        if not still:
-            owner = ecs_hosts.owner_of(connection, self._due)
-            return None if self._published else TAKEN if owner not in (None, self._owner) else SETTLED
-        self._due = still
-        if self._wanted and not wanted(connection, still):
-            self._drop(connection, now)
-            return UNWANTED
-        return None
-
-    def _drop(self, connection: Connection, now: float) -> None:
-        """End the transcoding, in the transaction that saw its last class cancelled: none can join meanwhile."""
-        for one in self._due:
-            old, new = RenditionState.TRANSCODING, RenditionState.FAILED
-            renditions.move(connection, one.key, old, new, now, reason=UNWANTED, deadline=None)
-        noted = [Event("ECS transcoding ended", stem=one.stem, detail=UNWANTED) for one in self._due]
-        events.note(connection, self._host.journal, self._host.settings.name, noted, now)
-
-
-def wanted(connection: Connection, due: Sequence[Due]) -> bool:
-    """Whether a class waits for any of *due*."""
-    return any(bookings.waiting_for(connection, *one.key) for one in due)
-
-
-def all_wanted(connection: Connection, due: Sequence[Due]) -> bool:
-    """Whether classes wait for each of *due*."""
-    return all(wanted(connection, [one]) for one in due)

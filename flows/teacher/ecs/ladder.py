@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from flows.host import Teacher, log
 from flows.teacher.ecs import attempt as ecs_work
-from flows.teacher.ecs.attempt import LINE, UNWANTED, Missed
+from flows.teacher.ecs.attempt import LINE, Missed
+from flows.teacher.ecs.kept import UNWANTED, all_wanted, wanted
 from flows.teacher.ecs.line import LOOK_S, NoLongerOurs, Place
 from flows.tell import tell
 from lectern.decide import ecs as decide
@@ -92,7 +93,7 @@ class Making:
     async def _climb(self) -> None:
         """Try host after host, while another try is worth it."""
         avoid: list[str] = []
-        self._wanted = await self._host.commit(ecs_work.wanted, self._due)
+        self._wanted = await self._host.commit(wanted, self._due)
         for tries in range(1, decide.TRIES + 1):
             try:
                 place = await LINE.place(self._host, self._due, self._owner, self._name_of, avoid)
@@ -121,7 +122,7 @@ class Making:
         if joined:
             log.info("%s: made with %s", ", ".join(one.stem for one in joined), self._due[0].stem)
             # Only jobs that were begun for classes are dropped when their last class is cancelled.
-            self._wanted = self._wanted and await self._host.commit(ecs_work.all_wanted, joined)
+            self._wanted = self._wanted and await self._host.commit(all_wanted, joined)
         self._due = list(place.due)
         job = dataclasses.replace(ecs_work.job(self._host.settings, place.due), begun_at=place.begun_at)
         attempt = ecs_work.Attempt(self._host, place, self._owner, job, wanted=self._wanted)

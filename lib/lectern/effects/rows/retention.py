@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
 
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
-from lectern.states import BookingState, InboxState
+from lectern.states import BookingState, FileState, InboxState
 
 OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN)
 SLICE = 1000
@@ -52,12 +52,17 @@ def of_teacher(before: Before) -> list[Rule]:
 
 
 def of_streamer(before: Before) -> list[Rule]:
-    """A streamer forgets the same, with the old program's rows of its classes; what was sent is kept longest."""
-    classes, as_runs = at_streamer.classes, at_streamer.as_runs
+    """A streamer forgets the same, with the old program's rows of its classes; what was sent is kept longest.
+
+    Of recordings that could not be fetched it forgets why: else each bad URL that was ever booked would leave a row.
+    """
+    classes, as_runs, files = at_streamer.classes, at_streamer.as_runs, at_streamer.files
     is_over = classes.c.released_at < before.classes
+    is_bad = (files.c.state == FileState.BAD) & (func.coalesce(files.c.update_time, 0) < before.classes)
     return [
         *_of_journal(at_streamer.journal, before),
         Rule(classes, "class_id", is_over, (at_streamer.tasks,), by=""),
+        Rule(files, "id", is_bad, by=""),
         Rule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 

@@ -1,0 +1,140 @@
+"""A transcoding on an ECS host is looked after every few seconds, and written down far more seldom."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from flows.host import Host
+from flows.teacher.ecs import attempt, kept
+from flows.teacher.ecs.kept import Kept
+from flows.teacher.ecs.line import LEASE_S
+from lectern.effects.ecs.job import Report
+from lectern.effects.rows import bookings, renditions, transcodings
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import videos
+from lectern.facts import Attempt
+from lectern.states import Backend, BookingState, Resolution
+from tests import strategies
+from tests.faults import hosts
+
+RECORD, OURS = 6666, "run-1"
+LIMIT_S = 24 * 3600
+
+
+class Job:
+    """A job on its host, whose seconds the test counts."""
+
+    def __init__(self, host: Host[Any]) -> None:
+        self.host, self.now, self.writes = host, 0.0, 0
+        now, key = time.time(), (RECORD, Resolution.P240)
+        url = "http://origin.example/6666.flv"
+        with transaction(host.engine) as connection:
+            starts = now + LIMIT_S
+            booked = strategies.booking(
+                "c-1", record_id=RECORD, video_resolution="240P", start_time=starts, end_time=starts + 60
+            )
+            bookings.add(connection, [(booked, BookingState.WAITING)], now)
+            renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + LIMIT_S, url)], now)
+            due = transcodings.take(connection, [key], OURS, LEASE_S, now)
+        shop = {"upload_url": "http://oss.example/up", "public_url": "http://oss.example/up"}
+        host.settings = host.settings.model_copy(update=shop)
+        self.kept = Kept(host, attempt.job(host.settings, due), due, OURS, wanted=True)
+        self.report = self.kept.report = Report(clock=lambda: self.now)
+        commit = host.commit
+
+        async def counted(work: Callable[..., Any], *args: Any) -> Any:
+            self.writes += 1
+            return await commit(work, *args)
+
+        host.commit = counted  # type: ignore[assignment,method-assign]
+
+    def beats(self, seconds: int, percent_a_second: float = 0.0) -> list[str | None]:
+        """What is said in so many seconds in which the encoding goes on."""
+
+        async def beat() -> list[str | None]:
+            said = []
+            for _ in range(seconds // int(attempt.BEAT_S)):
+                self.now += attempt.BEAT_S
+                if percent_a_second:
+                    self.report.encoded(self.report.percent + percent_a_second * attempt.BEAT_S)
+                said.append(await self.kept.beat())
+            return said
+
+        return asyncio.run(beat())
+
+    def row(self) -> dict[str, Any]:
+        with reading(self.host.engine) as connection:
+            return dict(connection.execute(select(videos)).mappings().one())
+
+    def read(self, work: Callable[..., Any], *args: object) -> Any:
+        with reading(self.host.engine) as connection:
+            return work(connection, *args)
+
+    def change(self, work: Callable[[Connection], object]) -> None:
+        with transaction(self.host.engine) as connection:
+            work(connection)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield Job(hosts.teacher(engine))
+    engine.dispose()
+
+
+def test_its_progress_is_written_every_30_seconds_at_most(job: Job) -> None:
+    """And the lease is renewed between, four times as often as it must be."""
+    job.report.step = "encode"
+    seen: list[float] = []
+    for _ in range(300 // int(attempt.BEAT_S)):
+        job.beats(int(attempt.BEAT_S), percent_a_second=0.3)
+        seen.append(job.row()["percent"])
+    assert len(set(seen)) <= 2 + 300 / 30
+    assert seen[-1] > 80
+    assert job.writes <= 2 + 300 / 30 + 300 / kept.RENEW_S
+    assert kept.RENEW_S * 4 == LEASE_S
+
+
+def test_what_stands_still_only_keeps_its_lease(job: Job) -> None:
+    job.report.step = "upload"
+    job.beats(4)
+    before = job.row()
+    job.change(lambda connection: connection.execute(update(videos).values(lease_until=0, percent=None)))
+    job.writes = 0
+    assert set(job.beats(600)) == {None}
+    assert job.writes <= 600 / kept.RENEW_S
+    assert job.row()["lease_until"] >= before["lease_until"]
+    assert job.row()["percent"] is None, "the same per cent is not written again"
+
+
+def test_a_step_and_its_first_forecast_are_written_at_once(job: Job) -> None:
+    job.report.step = "fetch"
+    job.beats(4)
+    assert job.row()["step"] == "fetch"
+    job.report.step = "encode"
+    job.beats(4, percent_a_second=0.5)
+    assert (job.row()["step"], job.row()["eta"]) == ("encode", None)
+    job.beats(4, percent_a_second=0.5)
+    assert job.row()["percent"] == 4.0
+    assert job.row()["eta"] > time.time()
+
+
+def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job) -> None:
+    assert job.beats(8) == [None, None]
+    job.change(lambda connection: connection.execute(update(videos).values(owner="run-2")))
+    assert job.beats(4) == [kept.TAKEN]
+    job.change(lambda connection: connection.execute(update(videos).values(owner=None, status="available")))
+    assert job.beats(4) == [kept.SETTLED]
+
+
+def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> None:
+    assert job.beats(8) == [None, None]
+    [order] = job.read(bookings.by_id, ["c-1"]).values()
+    job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
+    assert job.beats(4) == [kept.UNWANTED]
+    assert job.row()["reason"] == kept.UNWANTED
