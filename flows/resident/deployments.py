@@ -56,7 +56,7 @@ PARAMETERS: Mapping[str, str] = {
     "The flow change needs none if class_id is given.",
     "renditions": "Pairs of a record and a resolution, for which the OSS transcoder is asked.",
     "record_id": "The number of the recorded lesson.",
-    "resolutions": "240P, 480P, 720P or 1080P; several are made in one go.",
+    "resolutions": "Picture sizes, such as 480P; several are made in one go.",
     "streamer": "The name of the streamer whose classes are moved to others.",
     "force": "Move them although the streamer is alive. First stop its program, or two streamers air one class.",
     "class_id": "The class, as it was booked.",

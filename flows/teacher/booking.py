@@ -80,7 +80,8 @@ async def after(host: Teacher, some: Sequence[Changes]) -> None:
 async def _keep_waiting_lists(host: Teacher, some: Sequence[Changes]) -> None:
     try:
         for one in some:
-            await host.bus.join_waiting(one.joins)
+            if one.joins:
+                await host.bus.join_waiting(one.joins)
             for key, class_id in one.leaves:
                 await host.bus.leave_waiting(key, class_id)
     except (RedisError, OSError) as error:
@@ -88,7 +89,6 @@ async def _keep_waiting_lists(host: Teacher, some: Sequence[Changes]) -> None:
 
 
 async def _start_transcoding(host: Teacher, some: Sequence[Changes]) -> None:
-    begun = [attempt for one in some for attempt in one.begun]
-    keys = {one: [(a.record_id, a.resolution) for a in begun if a.backend is one] for one in Backend}
-    await attempts.start_requests(host, keys[Backend.OSS])
-    await attempts.start_ecs(host, keys[Backend.ECS])
+    for backend, start in ((Backend.OSS, attempts.start_requests), (Backend.ECS, attempts.start_ecs)):
+        if keys := [(a.record_id, a.resolution) for one in some for a in one.begun if a.backend is backend]:
+            await start(host, keys)

@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from lectern.amendments import Change, ChangeResult
-from lectern.messages import Alarm, Booking, Cancel, Message, OrderResult, TranscodingResult
+from lectern.amendments import ChangeResult
+from lectern.commands import COMMANDS
+from lectern.messages import Alarm, Message, OrderResult
 
-SENT = (Booking, Cancel, Change, TranscodingResult)
+SENT = tuple(dict.fromkeys(one.message for one in COMMANDS.values() if one.is_published))
 """What the platform and the transcoders send to lectern."""
 
 READ = (OrderResult, ChangeResult, Alarm)

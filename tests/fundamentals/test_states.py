@@ -153,29 +153,29 @@ from lectern.rollout.takeover import old_classes
 from lectern.decide import attempts as decide
 
 assert Path(states.__file__).is_relative_to(root), states.__file__
-new = states.Resolution("360P")
+new = states.Resolution("540P")
 booked = Booking(
-    class_id="c", record_id=6666, video_resolution="360", start_time=1, end_time=2, push_url="rtmp://h/live/c",
-    video_url="http://h/6666.flv", video_url_list={"240": "http://h/240.flv", "360P": "http://h/360.flv"},
+    class_id="c", record_id=6666, video_resolution="540", start_time=1, end_time=2, push_url="rtmp://h/live/c",
+    video_url="http://h/6666.flv", video_url_list={"240": "http://h/240.flv", "540P": "http://h/540.flv"},
 )
-assert booked.stem == "6666_360P" and booked.urls[new] == "http://h/360.flv"
+assert booked.stem == "6666_540P" and booked.urls[new] == "http://h/540.flv"
 assert decide.source(booked, states.Resolution.P240) == "http://h/240.flv"
-assert decide.source(booked, new) == "http://h/360.flv"
-assert stems.is_stem("6666_360P") and stems.record_of("6666_360P") == 6666
-assert stems.of_url("http://h/7_360P.flv").startswith("url-")
-assert str(store.rendition_path(Path("/v"), "6666_360P")) == "/v/6666/6666_360P.flv"
-assert key_patterns.Pattern.parse("{record_id}_{resolution}").values(b"6666_360P")
-assert old_classes.rendition([sys.argv[2]], "/6666_360P.flv") == "6666_360P"
+assert decide.source(booked, new) == "http://h/540.flv"
+assert stems.is_stem("6666_540P") and stems.record_of("6666_540P") == 6666
+assert stems.of_url("http://h/7_540P.flv").startswith("url-")
+assert str(store.rendition_path(Path("/v"), "6666_540P")) == "/v/6666/6666_540P.flv"
+assert key_patterns.Pattern.parse("{record_id}_{resolution}").values(b"6666_540P")
+assert old_classes.rendition([sys.argv[2]], "/6666_540P.flv") == "6666_540P"
 """
 
 
 def test_a_new_rung_of_the_ladder_is_one_line(tmp_path: Path) -> None:
-    """A booking of 360P names its rendition, file, source and waiting list: nothing else lists the sizes."""
+    """A booking of 540P names its rendition, file, source and waiting list: nothing else lists the sizes."""
     copied = Path(shutil.copytree(Path(lectern.__file__).parent, tmp_path / "lectern"))
     table = copied / "states.py"
-    before = '    P480 = "480P", 640, 480\n'
+    before = '    P720 = "720P", 1280, 720\n'
     assert before in table.read_text()
-    table.write_text(table.read_text().replace(before, '    P360 = "360P", 480, 360\n' + before))
+    table.write_text(table.read_text().replace(before, '    P540 = "540P", 960, 540\n' + before))
     role = (ROOT / "playbooks/roles/streamer/defaults/main.yml").read_text()
     pattern = re.findall(r"^  - '(.*P<resolution>.*)'$", role, re.MULTILINE)[0]
     done = subprocess.run(

@@ -31,7 +31,7 @@ def decide(
     changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: Facts, limits: Limits
 ) -> None:
     """Decide bookings in their order, then cancels; ``changes.orders`` has those that are known already."""
-    others = without_cancelled(changes, booked, facts.early)
+    others = without_cancelled(changes, booked, facts.early) if facts.early else booked
     before = Before(known(changes.orders), facts.renditions, facts.taken)
     made = plan(others, before, limits, changes.now)
     going: list[tuple[Order, str]] = []

@@ -100,11 +100,10 @@ class Bus:
 
     async def join_waiting(self, joins: Mapping[str, Sequence[str]]) -> None:
         """Append class_ids to the waiting list of each key."""
-        if joins:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for key, class_ids in joins.items():
-                    pipe.rpush(key, *class_ids)
-                await pipe.execute()
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key, class_ids in joins.items():
+                pipe.rpush(key, *class_ids)
+            await pipe.execute()
 
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """The class_ids on the waiting list of each key; a key that holds something else is no list."""

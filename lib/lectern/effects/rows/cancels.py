@@ -14,11 +14,10 @@ from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
 
 def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
     """Keep cancels until a streamer has confirmed them, or their booking has come."""
-    if told:
-        connection.execute(delete(cancels).where(among(cancels.c.class_id)), these(one.class_id for one in told))
-        latest = {one.class_id: one for one in told}
-        rows = [{**asdict(one), "cancelled_at": now, "told_at": now} for one in latest.values()]
-        connection.execute(insert(cancels), rows)
+    connection.execute(delete(cancels).where(among(cancels.c.class_id)), these(one.class_id for one in told))
+    latest = {one.class_id: one for one in told}
+    rows = [{**asdict(one), "cancelled_at": now, "told_at": now} for one in latest.values()]
+    connection.execute(insert(cancels), rows)
 
 
 def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
@@ -30,8 +29,7 @@ def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[s
 def confirm(connection: Connection, confirmed: Sequence[tuple[str, str]]) -> None:
     """Note that streamers have confirmed the cancels of classes."""
     mine = (cancels.c.class_id == bindparam("of")) & (cancels.c.streamer == bindparam("by"))
-    if confirmed:
-        connection.execute(delete(cancels).where(mine), [{"of": class_id, "by": name} for class_id, name in confirmed])
+    connection.execute(delete(cancels).where(mine), [{"of": class_id, "by": name} for class_id, name in confirmed])
 
 
 def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
@@ -45,9 +43,8 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
 
 def booked(connection: Connection, class_ids: Sequence[str]) -> None:
     """Forget early cancels: their bookings have come, and are cancelled."""
-    if class_ids:
-        mine = among(cancels.c.class_id) & cancels.c.streamer.is_(None)
-        connection.execute(delete(cancels).where(mine), these(class_ids))
+    mine = among(cancels.c.class_id) & cancels.c.streamer.is_(None)
+    connection.execute(delete(cancels).where(mine), these(class_ids))
 
 
 def untold(connection: Connection, now: float) -> list[Unconfirmed]:
@@ -69,8 +66,7 @@ def _read(connection: Connection, which: ColumnElement[bool]) -> list[Unconfirme
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """Note that the cancels were just sent again."""
-    if class_ids:
-        connection.execute(update(cancels).where(among(cancels.c.class_id)).values(told_at=now), these(class_ids))
+    connection.execute(update(cancels).where(among(cancels.c.class_id)).values(told_at=now), these(class_ids))
 
 
 def prune(connection: Connection, now: float) -> None:

@@ -52,8 +52,11 @@ def write(
 def _bookings(connection: Connection, changes: Changes) -> None:
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
+    if changes.met:
+        cancels.booked(connection, changes.met)
     moved = {after.class_id for _, after in changes.moves}
-    revisions.write(connection, changes.revised, now)
+    if changes.revised:
+        revisions.write(connection, changes.revised, now)
     bookings.update_all(connection, [(one, now if one.class_id in moved else None) for one in changes.changed()])
     bookings.touch(connection, changes.told_again, now)
     bookings.warned(connection, changes.warned, now)
@@ -71,7 +74,8 @@ def _renditions(connection: Connection, changes: Changes) -> None:
 
 def _streamers(connection: Connection, changes: Changes) -> None:
     now = changes.now
-    leases.note_moves(connection, changes.taken, now)
+    if changes.taken:
+        leases.note_moves(connection, changes.taken, now)
     for name, since in changes.lost.items():
         leases.note_lost(connection, name, since)
     for name in changes.leaseless:
@@ -80,10 +84,12 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         leases.withdraw(connection, name, now)
     for claim in changes.granted:
         leases.grant(connection, claim, now)
-    cancels.put(connection, changes.cancels, now)
-    cancels.confirm(connection, changes.confirmed)
-    cancels.booked(connection, changes.met)
-    cancels.touch(connection, changes.cancels_told_again, now)
+    if changes.cancels:
+        cancels.put(connection, changes.cancels, now)
+    if changes.confirmed:
+        cancels.confirm(connection, changes.confirmed)
+    if changes.cancels_told_again:
+        cancels.touch(connection, changes.cancels_told_again, now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
 

@@ -68,8 +68,7 @@ def withdraw(connection: Connection, name: str, now: float) -> None:
 
 def note_moves(connection: Connection, taken: Sequence[Taken], now: float) -> None:
     """Note that classes were taken from their streamers."""
-    if taken:
-        connection.execute(insert(moves), [{**asdict(one), "moved_at": now} for one in taken])
+    connection.execute(insert(moves), [{**asdict(one), "moved_at": now} for one in taken])
 
 
 def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:

@@ -52,5 +52,4 @@ def write(connection: Connection, revised: Sequence[tuple[Order, Booking]], now:
         }
         for one, booking in revised
     ]
-    if rows:
-        connection.execute(_REVISE, rows)
+    connection.execute(_REVISE, rows)
