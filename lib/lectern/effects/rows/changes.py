@@ -52,8 +52,6 @@ def write(
 def _bookings(connection: Connection, changes: Changes) -> None:
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
-    if changes.met:
-        cancels.booked(connection, changes.met)
     moved = {after.class_id for _, after in changes.moves}
     if changes.revised:
         revisions.write(connection, changes.revised, now)
@@ -88,6 +86,8 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         cancels.put(connection, changes.cancels, now)
     if changes.confirmed:
         cancels.confirm(connection, changes.confirmed)
+    if changes.met:
+        cancels.booked(connection, changes.met)
     if changes.cancels_told_again:
         cancels.touch(connection, changes.cancels_told_again, now)
     for streamer, class_id, parts in changes.sent:
