@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,6 +58,7 @@ class Progress:
         self._begun: tuple[float, float] | None = None  # since when, and the percent at which
         self._artifact: UUID | None = None
         self._shown: tuple[float, str] | None = None
+        self._is_away = False
         self._writer: asyncio.Task[None] | None = None
 
     def set(self, percent: float) -> None:
@@ -85,13 +86,21 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
-                await self.show()
+                await self._if_there(self.show())
         except asyncio.CancelledError:
             if self._shown is not None and self._percent >= 100.0:
-                await self._put(100.0, self._description)
+                await self._if_there(self._put(100.0, self._description))
             raise
+
+    async def _if_there(self, writing: Awaitable[None]) -> None:
+        """Write, or log once that the UI is away: work of hours is shown again when it is back."""
+        try:
+            await writing
+            self._is_away = False
         except (httpx.HTTPError, PrefectException) as error:
-            log.warning("artifact %s: not shown: %s", self._key, error)
+            if not self._is_away:
+                log.warning("artifact %s: not shown: %s", self._key, error)
+            self._is_away = True
 
     async def show(self) -> None:
         """Write how far the work is, if that is due; raises what Prefect's client raises."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.context import FlowRunContext
 
@@ -163,3 +164,34 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     for second in range(41):
         await shown.second(50 + second / 2)
     assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
+
+
+@pytest.mark.asyncio
+async def test_a_bar_goes_on_when_prefect_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once that it is away, however long that is."""
+    monkeypatch.setattr(show, "LOOK_S", 0.01)
+    monkeypatch.setattr(FlowRunContext, "get", object)
+    shown = Bar(monkeypatch)
+    asked = 0
+    create, back = vars(show)["acreate_progress_artifact"], asyncio.Event()
+
+    async def comes(*given: Any, **more: Any) -> UUID:
+        back.set()
+        return cast("UUID", await create(*given, **more))
+
+    async def away(*_: object, **__: object) -> UUID:
+        nonlocal asked
+        asked += 1
+        shown.now += 31
+        shown.bar.set(asked)
+        if asked == 3:
+            monkeypatch.setattr(show, "acreate_progress_artifact", comes)
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(show, "acreate_progress_artifact", away)
+    async with shown.bar, asyncio.timeout(20):
+        await back.wait()
+    assert shown.written == [(93, 3.0)]
+    assert caplog.text.count("not shown: refused") == 1
