@@ -20,6 +20,7 @@ from flows.host import Host
 from flows.resident import people, run_log
 from flows.rounds import Rounds
 from flows.tell import tell
+from lectern import words
 from lectern.effects import notify
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import Sent
@@ -81,6 +82,7 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
     title, text, resolved = notify.written(alarm(), "https://t.example/runbook")
     assert title == "lectern 321 critical: streamer1"
     assert text.splitlines()[1:] == [
+        f"raised at: {words.moment(NOW)}",
         "classes: c-1",
         "RUNBOOK.md: 321: the class could not be aired to its end",
         "https://t.example/runbook#321",
