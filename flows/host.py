@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 ALARMS_KEPT = 200
-"""Number of alarms that are kept for Prefect while it is away; the channel and the log have them all."""
+"""Number of alarms that are kept in memory for Prefect while it is away; the channel and the log have them all."""
 
 
 _WRITING = ThreadPoolExecutor(4, thread_name_prefix="writing")
@@ -80,8 +80,7 @@ class Host(Generic[S]):
     address: str = ""  # where it answers over HTTP, as other hosts reach it; empty for nowhere
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
-    to_people: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not to ALARM_URLS
-    early: set[int] = field(default_factory=set)  # alarms that went to ALARM_URLS while Redis was away, in the outbox
+    to_people: deque[str] = field(default_factory=deque)  # for ALARM_URLS, which the database could not keep
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from flows.host import Host, log
 from lectern import errors
 from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import bookings, incidents, metrics, outbox
+from lectern.effects.rows import bookings, incidents, metrics, outbox, people
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
 from lectern.settings import TeacherSettings
@@ -53,13 +53,14 @@ async def tell(host: Host[Any]) -> bool:
                 host.notes.add((one.id for one in sending), write)
             elif done.number or not sending:
                 told = await host.commit(_sent, host, batch, done, now)
-                _told(host, _alarms(host, told))
+                for one in _alarms(host, told):
+                    _log(one.body)
+                    host.alarmed.append(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
-                _to_people(host, sending[done.number :])  # who need no Redis
-                if host.settings.shared:
-                    left = [one.id for one in sending[done.number :]]
-                    await host.commit(outbox.unclaim, host.journal, host.settings.name, left)
+                left = sending[done.number :]
+                if host.settings.shared or _alarms(host, left):
+                    await host.commit(_left, host, left)
                 return False
             if len(batch.messages) < SEND_BATCH and not done.late:  # who committed more meanwhile tells it
                 break
@@ -85,21 +86,17 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
     return await host.bus.send(sending, now + STANDS_STILL_S)
 
 
-def _told(host: Host[Any], alarms: Sequence[Unsent]) -> None:
-    """Write alarms that were sent to the log, and pass them on."""
-    _to_people(host, alarms)
-    for one in alarms:
-        _log(one.body)
-        host.alarmed.append(one.body)
-        host.early.discard(one.id)
+def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
+    """Redis is away: people, who need no Redis, are told of the alarms now; another teacher may send the messages."""
+    _for_people(connection, host, [one for one in left if not one.is_told])
+    if host.settings.shared:
+        outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
 
-def _to_people(host: Host[Any], some: Sequence[Unsent]) -> None:
-    """Pass the alarms among *some* to ALARM_URLS, each once."""
-    for one in some:
-        if one.target == host.settings.alarm_channel and not one.is_told and one.id not in host.early:
-            host.early.add(one.id)
-            host.to_people.append(one.body)
+def _for_people(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
+    """The alarms among *some* are to be passed on to ALARM_URLS, each once."""
+    if host.settings.alarm_services:
+        people.note_due(connection, host.journal, [one.id for one in _alarms(host, some)])
 
 
 def _log(body: str) -> None:
@@ -172,6 +169,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
     incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
+    _for_people(connection, host, told)
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]

@@ -9,7 +9,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flows.host import Host, log
+from flows.host import ALARMS_KEPT, Host, log
 from flows.tell import alarm_refusal, tell
 from lectern import errors, outgoing
 from lectern.effects.files import disk
@@ -80,13 +80,22 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
         return
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
-    host.to_people.append(made)
+    _to_people(host, made)
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
     except (RedisError, OSError) as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
     host.alarmed_at["disk"] = now
+
+
+def _to_people(host: Host[Any], made: str) -> None:
+    """Keep an alarm for ALARM_URLS in memory, because the database takes nothing; the newest ones are kept."""
+    if not host.settings.alarm_services:
+        return
+    host.to_people.append(made)
+    if len(host.to_people) > ALARMS_KEPT:
+        log.error("alarms: too many wait for ALARM_URLS in memory, this one is dropped: %s", host.to_people.popleft())
 
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:

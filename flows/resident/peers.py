@@ -9,6 +9,7 @@ from contextlib import suppress
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from flows import duties
 from flows.host import Teacher, log
 from flows.resident import orphans
 from flows.resident.record import Recorder
@@ -105,7 +106,8 @@ class Peers:
                 await self._look()
             except (RedisError, OSError) as error:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
-                await self._host.commit(peers.free, self._host.settings.name, self._host.settings.name)
+                name = self._host.settings.name
+                await self._host.commit(peers.free, name, name, keeps=(duties.TELLING,))
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):

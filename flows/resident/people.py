@@ -4,9 +4,12 @@ import asyncio
 import logging
 from typing import Any
 
+from flows import duties
 from flows.host import Host
 from lectern.backoff import backoff_s
 from lectern.effects import notify
+from lectern.effects.rows import people
+from lectern.effects.rows.people import Telling
 
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
@@ -16,33 +19,78 @@ SEND_S = 40.0
 TRIES = 8
 """How often an alarm is tried, within some minutes; the channel and the log have it for good."""
 
-
-async def tell(host: Host[Any]) -> None:
-    """Pass alarms on until cancelled, the oldest first; without ALARM_URLS there is nothing to do."""
-    urls = host.settings.alarm_urls
-    if urls is None or not urls.get_secret_value().strip():
-        return
-    notify.services(urls.get_secret_value())  # raises Misuse, which is alarmed on the channel
-    while True:
-        host.rounds.come("people")
-        if not host.to_people:
-            await asyncio.sleep(LOOK_S)
-            continue
-        await _pass_on(host, host.to_people.popleft(), urls.get_secret_value())
+LEASE_S = 120.0
+"""Seconds for which one teacher of several passes alarms on; a try and the pause after it take less than half."""
 
 
-async def _pass_on(host: Host[Any], alarm: str, urls: str) -> None:
-    title, text, resolved = notify.written(alarm, host.settings.runbook_url, host.settings.lectern_lang)
-    left = urls
-    for number in range(TRIES):
-        host.rounds.note("people")
-        try:
-            async with asyncio.timeout(SEND_S):
-                refused = await asyncio.to_thread(notify.send, left, title, text, resolved=resolved)
-        except TimeoutError:
-            refused = ["all of them, within their time"]
-        if not refused:
+class People:
+    """Passes the alarms of one host to ALARM_URLS, the oldest first.
+
+    What is due stands in the outbox, so that a process that is killed loses none of it: the next one passes it on. If
+    the process ends after the services took an alarm and before that is noted, they get that alarm a second time.
+    """
+
+    def __init__(self, host: Host[Any]) -> None:
+        self._host = host
+        self._urls: str = host.settings.alarm_services
+        self._unnoted: dict[int, Telling] = {}  # what the database has not taken yet, so that nobody is told again
+
+    async def tell(self) -> None:
+        """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do."""
+        if not self._urls:
             return
-        log.warning("alarms: %s does not take an alarm, try %d: %s", ", ".join(refused), number + 1, title)
-        await asyncio.sleep(backoff_s(number))
-    log.error("alarms: nobody could be told by ALARM_URLS: %s", title)
+        notify.services(self._urls)  # raises Misuse, which is alarmed on the channel
+        while True:
+            self._host.rounds.come("people")
+            if self._host.to_people:
+                await self._pass_on(self._host.to_people.popleft())
+            elif not await self._pass_on_due():
+                await asyncio.sleep(LOOK_S)
+
+    async def _pass_on_due(self) -> bool:
+        """Pass on the oldest alarm that is due. False if there is none, or another teacher passes them on."""
+        host = self._host
+        # Read again when the duty is ours: another teacher may have passed it on before.
+        if await self._due() and await self._is_ours():
+            for id_, body in await self._due():
+                how = await self._pass_on(body, is_due=True)
+                if how is None:
+                    return False
+                self._unnoted[id_] = how
+        found = dict(self._unnoted)
+        if found:
+            await host.commit(people.note, host.journal, found)
+            self._unnoted.clear()
+        return bool(found)
+
+    async def _due(self) -> list[tuple[int, str]]:
+        """The oldest alarm that is due, or none."""
+        found = await self._host.look(people.due, self._host.journal, 1 + len(self._unnoted))
+        return [one for one in found if one[0] not in self._unnoted][:1]
+
+    async def _is_ours(self) -> bool:
+        return await duties.is_ours(self._host, duties.TELLING, LEASE_S)
+
+    async def _pass_on(self, alarm: str, *, is_due: bool = False) -> Telling | None:
+        """Try all services until they take *alarm*; None if it *is_due*, and another teacher passes it on now."""
+        settings = self._host.settings
+        try:
+            title, text, resolved = notify.written(alarm, settings.runbook_url, settings.lectern_lang)
+        except (ValueError, LookupError, TypeError) as error:  # it must hold up no other
+            log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
+            return Telling.GIVEN_UP
+        for number in range(TRIES):
+            self._host.rounds.note("people")
+            if is_due and not await self._is_ours():
+                return None
+            try:
+                async with asyncio.timeout(SEND_S):
+                    refused = await asyncio.to_thread(notify.send, self._urls, title, text, resolved=resolved)
+            except TimeoutError:
+                refused = ["all of them, within their time"]
+            if not refused:
+                return Telling.TOLD
+            log.warning("alarms: %s does not take an alarm, try %d: %s", ", ".join(refused), number + 1, title)
+            await asyncio.sleep(backoff_s(number))
+        log.error("alarms: nobody could be told by ALARM_URLS: %s", title)
+        return Telling.GIVEN_UP

@@ -212,7 +212,7 @@ class Resident:
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
             "retention": lambda: retention.forget(host),
-            "people": lambda: people.tell(host),
+            "people": people.People(host).tell,
             "notes": host.keep_noting,
         }
         if isinstance(host.settings, StreamerSettings):

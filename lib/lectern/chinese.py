@@ -58,6 +58,7 @@ TERMS: Mapping[str, str] = {
     "notice": "提示",
     "warning": "警告",
     "critical": "严重",
+    "raised at": "报警时间",
     "classes": "课程",
     "RUNBOOK.md": "RUNBOOK.zh.md",
 }

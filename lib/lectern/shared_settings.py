@@ -109,6 +109,11 @@ class Common(BaseSettings):
         return self.name
 
     @property
+    def alarm_services(self) -> str:
+        """The services of ALARM_URLS, apart by blanks; empty for none."""
+        return self.alarm_urls.get_secret_value().strip() if self.alarm_urls is not None else ""
+
+    @property
     def shared(self) -> bool:
         """Whether others may be at work on the same rows."""
         return False

@@ -6,26 +6,21 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import stamina
-from pydantic import SecretStr
 
 from flows import tell as telling
 from flows.host import Host
 from flows.resident import people, run_log
-from flows.rounds import Rounds
-from flows.tell import tell
+from lectern import words
 from lectern.effects import notify
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents, outbox, schema
 from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
@@ -81,6 +76,7 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
     title, text, resolved = notify.written(alarm(), "https://t.example/runbook")
     assert title == "lectern 321 critical: streamer1"
     assert text.splitlines()[1:] == [
+        f"raised at: {words.moment(NOW)}",
         "classes: c-1",
         "RUNBOOK.md: 321: the class could not be aired to its end",
         "https://t.example/runbook#321",
@@ -106,30 +102,25 @@ def test_a_service_that_refuses_is_named_without_its_token(service: Service) -> 
     assert "secret-token" not in str(caught.value)
 
 
-class _Stand:
-    """What the work needs of a host."""
-
-    def __init__(self, url: str | None) -> None:
-        urls = SecretStr(url) if url else None
-        self.settings = type("S", (), {"alarm_urls": urls, "runbook_url": None, "lectern_lang": "en"})
-        self.to_people: list[str] = []
-        self.rounds = Rounds()
-
-
 def test_an_alarm_that_a_service_does_not_take_is_tried_again(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
     service.answers = [500, 500, 200]
-    host = cast("Host[Any]", _Stand(service.url))
     with caplog.at_level(logging.WARNING):
-        asyncio.run(people._pass_on(host, alarm(), service.url))
+        asyncio.run(people.People(stand(service.url))._pass_on(alarm()))
     assert len(service.got) == 1
     assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
 
 
+def stand(urls: str) -> Host[Any]:
+    """A host without a database: it passes on what is in memory."""
+    settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", alarm_urls=urls)
+    return Host(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
+
+
 def test_without_services_there_is_nothing_to_do() -> None:
-    asyncio.run(people.tell(cast("Host[Any]", _Stand(None))))
+    asyncio.run(people.People(stand("")).tell())
 
 
 def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> None:
@@ -211,38 +202,6 @@ except KeyError:
     assert said[:4] == ["ours: http://o.example/1.flv?…", "a run", "a server", "a library"]
     assert len(lines) == 7
     assert [("traceback" in line) for line in lines[-2:]] == [False, True]
-
-
-class _Away:
-    """A Redis that is away at first."""
-
-    def __init__(self) -> None:
-        self.is_up = False
-
-    async def send(self, messages: Sequence[Unsent]) -> Sent:
-        return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
-
-
-def test_an_alarm_reaches_people_while_redis_is_away_and_only_once(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    away = _Away()
-    host = Host(settings, engine, journal, cast("Bus", away), cast("Any", None))
-    made = Alarm(code=208, message="7001_480P: no", at=NOW, runbook="r", host="teacher", class_id="c-1")
-    with transaction(engine) as connection:
-        outbox.put(connection, journal, [Outgoing(settings.alarm_channel, Kind.CHANNEL, made)], NOW)
-
-    async def told() -> list[bool]:
-        return [await tell(host), await tell(host)]
-
-    assert asyncio.run(told()) == [False, False]
-    assert [json.loads(one)["class_id"] for one in host.to_people] == ["c-1"]
-    away.is_up = True
-    assert asyncio.run(told()) == [True, True]
-    assert len(host.to_people) == 1
-    assert len(host.alarmed) == 1
-    engine.dispose()
 
 
 @pytest.mark.parametrize(

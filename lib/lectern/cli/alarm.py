@@ -25,13 +25,13 @@ def send_test(as_json: Json = False) -> None:
     from lectern.effects import notify  # noqa: PLC0415 (apprise takes long to load)
 
     settings = Common.load()
-    urls = settings.alarm_urls
-    if urls is None or not urls.get_secret_value().strip():
+    urls = settings.alarm_services
+    if not urls:
         raise Misuse("ALARM_URLS is not set: name services as apprise writes them, for example dingtalk://TOKEN")
-    names = [name for name, _ in notify.services(urls.get_secret_value())]
+    names = [name for name, _ in notify.services(urls)]
     title, text = chinese.TEST if settings.lectern_lang == "zh" else TEST
     text = text.format(time.strftime("%Y-%m-%d %H:%M:%S"))
-    refused = notify.send(urls.get_secret_value(), title, text, resolved=True)
+    refused = notify.send(urls, title, text, resolved=True)
     say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])
     if refused:
         raise LecternError(f"{', '.join(refused)}: did not take it. Is the address right, and can this host reach it?")

@@ -6,7 +6,7 @@ from typing import Any
 
 import apprise
 
-from lectern import chinese, chinese_account
+from lectern import chinese, chinese_account, words
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
@@ -48,6 +48,7 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
         message, terms = chinese_account.message(code, message), dict(chinese.TERMS)
         heading = chinese.heading(code) if known else heading
     lines = [message]
+    lines += [f"{terms.get('raised at', 'raised at')}: {words.moment(float(fields['at']))}"] if "at" in fields else []
     lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
     lines += [f"{terms.get('RUNBOOK.md', 'RUNBOOK.md')}: {heading}"] if heading else []
     lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []

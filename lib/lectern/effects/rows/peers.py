@@ -1,6 +1,6 @@
 """Teachers that share one database: who is alive, what a dead one had claimed, and who has which single duty."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, delete, insert, or_, select, text, union, update
 
@@ -35,10 +35,10 @@ def noted(connection: Connection, name: str) -> dict[str, float]:
     return {str(row.name): float(row.seen_at) for row in connection.execute(others)}
 
 
-def free(connection: Connection, name: str, heir: str) -> int:
+def free(connection: Connection, name: str, heir: str, keeps: Collection[str] = ()) -> int:
     """Release all that the dead teacher *name* had claimed, for any other teacher; returns how many rows.
 
-    Messages that it had handled, and that no run shows yet, are *heir*'s to show.
+    Messages that it had handled, and that no run shows yet, are *heir*'s to show. A living one *keeps* these duties.
     """
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
@@ -46,7 +46,7 @@ def free(connection: Connection, name: str, heir: str) -> int:
     connection.execute(update(inbox).where(unshown(journal), inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
     found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
-    connection.execute(delete(duties).where(duties.c.owner == name))
+    connection.execute(delete(duties).where(duties.c.owner == name, duties.c.name.not_in(keeps)))
     return found + oss_requests.free(connection, name)
 
 

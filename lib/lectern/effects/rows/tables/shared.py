@@ -50,6 +50,7 @@ class OutboxColumns(SQLModel):
     not_before: float = 0
     rest: str | None = Field(default=None, max_length=10)  # what is to be done yet; empty for all of it
     error: str | None = Field(default=None, sa_type=Text)
+    people: str | None = Field(default=None, max_length=10)  # an alarm's: due, told or given up at ALARM_URLS
 
 
 class EventColumns(SQLModel):

@@ -1,0 +1,289 @@
+"""An alarm that was sent is due until people were told of it, whoever is killed and whatever is away meanwhile."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from flows import duties, trouble
+from flows.host import ALARMS_KEPT, Host
+from flows.resident import people as telling
+from flows.resident.people import People
+from flows.tell import tell
+from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows import outbox, peers, people, schema
+from lectern.effects.rows.outbox import Unsent
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
+from lectern.messages import Alarm
+from lectern.outgoing import Kind, Outgoing
+from lectern.settings import TeacherSettings
+from tests.effects.sqlite_steps import steps
+from tests.faults import hosts
+from tests.flows.test_people import Service, service
+from tests.stage.postgres import Databases
+from tests.stage.waiting import wait_until
+
+__all__ = ["service"]
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
+]
+
+
+class Redis:
+    """A Redis that takes everything while it is up."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+
+    async def now(self) -> float:
+        if not self.is_up:
+            raise OSError("no route to host")
+        return time.time()
+
+    async def send(self, messages: Sequence[Unsent], _until: float = 0.0) -> Sent:
+        return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
+
+    async def publish_alarm(self, *_: str) -> None:
+        raise OSError("no route to host")
+
+
+def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Host[TeacherSettings]:
+    """A process of a teacher: what it has in memory ends with it, its database stays."""
+    found = hosts.teacher(open_database(url))
+    given = {"teacher_database_url": SecretStr(url), "alarm_urls": SecretStr(alarm_urls), "teacher_name": name}
+    found.settings = found.settings.model_copy(update=given)
+    found.bus = cast("Bus", Redis())
+    return found
+
+
+@pytest_asyncio.fixture
+async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., Host[TeacherSettings]]]:
+    """Begins a process on the same database."""
+    begun: list[Host[TeacherSettings]] = []
+    url = f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}"
+
+    def one_more(alarm_urls: str = service.url) -> Host[TeacherSettings]:
+        begun.append(teacher(url, alarm_urls))
+        return begun[-1]
+
+    yield one_more
+    for one in begun:
+        one.engine.dispose()
+
+
+def put(host: Host[Any], code: int = 208, class_id: str = "c-1") -> None:
+    made = Alarm(code=code, message=f"{class_id}: no", at=time.time(), runbook="r", host="h", class_id=class_id)
+    with transaction(host.engine) as connection:
+        outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
+
+
+def noted(host: Host[Any]) -> list[str | None]:
+    with transaction(host.engine) as connection:
+        return list(connection.execute(select(journal.outbox.c.people).order_by(journal.outbox.c.id)).scalars())
+
+
+async def pass_on(host: Host[Any]) -> None:
+    """Pass on all that is due."""
+    its = People(host)
+    while await its._pass_on_due():
+        pass
+
+
+def classes(service: Service) -> list[str]:
+    return [line.removeprefix("classes: ") for one in service.got for line in one["message"].split("\n")[2:3]]
+
+
+async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_passed_on_by_the_next(
+    begin: Callable[..., Host[TeacherSettings]], service: Service
+) -> None:
+    """The oldest first, once, and what was folded into an incident not at all."""
+    killed = begin()
+    put(killed, 208, "c-1")
+    put(killed, 208, "c-2")
+    put(killed, 318, "c-3")
+    assert await tell(killed)
+    assert noted(killed) == ["due", None, "due"]
+    after = begin()
+    await pass_on(after)
+    assert classes(service) == ["c-1", "c-3"]
+    assert noted(after) == ["told", None, "told"]
+    await pass_on(begin())
+    assert len(service.got) == 2
+
+
+async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_killed_meanwhile(
+    begin: Callable[..., Host[TeacherSettings]], service: Service
+) -> None:
+    """Redis takes the alarm later, and they are not told again."""
+    killed = begin()
+    put(killed)
+    cast("Any", killed.bus).is_up = False
+    assert [await tell(killed), await tell(killed)] == [False, False]
+    assert noted(killed) == ["due"]
+    after = begin()
+    cast("Any", after.bus).is_up = False
+    assert not await tell(after)
+    await pass_on(after)
+    assert not await tell(after)
+    cast("Any", after.bus).is_up = True
+    assert await tell(after)
+    await pass_on(after)
+    assert (classes(service), noted(after), len(after.alarmed)) == (["c-1"], ["told"], 1)
+
+
+async def test_without_services_nothing_is_due_and_nothing_piles_up(
+    begin: Callable[..., Host[TeacherSettings]],
+) -> None:
+    host = begin("")
+    put(host)
+    cast("Any", host.bus).is_up = False
+    assert not await tell(host)
+    cast("Any", host.bus).is_up = True
+    assert await tell(host)
+    await trouble._disk(host, "sweeps", "no space left")
+    assert (noted(host), len(host.to_people)) == ([None], 0)
+
+
+async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
+    begin: Callable[..., Host[TeacherSettings]],
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(telling, "backoff_s", lambda _: 0.0)
+    service.answers = [500] * telling.TRIES + [200]
+    host = begin()
+    put(host)
+    put(host, 318, "c-2")
+    await tell(host)
+    await pass_on(host)
+    await pass_on(begin())
+    assert (noted(host), classes(service)) == (["given up", "told"], ["c-2"])
+    assert sum("nobody could be told" in one.message for one in caplog.records) == 1
+
+
+async def test_an_alarm_that_cannot_be_read_holds_up_no_other(
+    begin: Callable[..., Host[TeacherSettings]], service: Service
+) -> None:
+    host = begin()
+    put(host)
+    put(host, 318, "c-2")
+    await tell(host)
+    with transaction(host.engine) as connection:
+        connection.execute(update(journal.outbox).where(journal.outbox.c.id == 1).values(body='{"odd": 1}'))
+    await pass_on(host)
+    assert (noted(host), classes(service)) == (["given up", "told"], ["c-2"])
+
+
+async def test_people_are_told_once_though_the_database_does_not_take_the_note(
+    begin: Callable[..., Host[TeacherSettings]], service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does that hold up the next alarm."""
+    host = begin()
+    put(host)
+    put(host, 318, "c-2")
+    await tell(host)
+    its = People(host)
+
+    def full(*_: object) -> None:
+        raise OperationalError("", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(people, "note", full)
+        for _ in range(3):
+            with pytest.raises(OperationalError):
+                await its._pass_on_due()
+    assert (classes(service), noted(host)) == (["c-1", "c-2"], ["due", "due"])
+    while await its._pass_on_due():
+        pass
+    assert (len(service.got), noted(host)) == (2, ["told", "told"])
+
+
+async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped_there_is_logged(
+    begin: Callable[..., Host[TeacherSettings]], caplog: pytest.LogCaptureFixture
+) -> None:
+    host = begin()
+    for number in range(ALARMS_KEPT + 1):
+        host.alarmed_at.clear()
+        await trouble._disk(host, "sweeps", f"no space left, {number}")
+    assert len(host.to_people) == ALARMS_KEPT
+    (dropped,) = [one.message for one in caplog.records if "is dropped" in one.message]
+    assert "no space left, 0" in dropped
+
+
+@pytest.mark.parametrize("redis_is_up", [True, False])
+async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
+    postgresql: Databases, service: Service, monkeypatch: pytest.MonkeyPatch, redis_is_up: bool
+) -> None:
+    """And if that one dies before, another does, the alarms of the dead one among them."""
+    monkeypatch.setattr(telling, "backoff_s", lambda _: 0.3)
+    url = postgresql.fresh()
+    both = [teacher(url, service.url, name) for name in "ab"]
+    a, b = both
+    schema.upgrade(a.engine, "teacher")
+    for one in both:
+        cast("Any", one.bus).is_up = redis_is_up
+    service.answers = [500, 500, 200]
+    put(a)
+    await tell(a)
+    passing = asyncio.create_task(pass_on(a))
+    await asyncio.to_thread(wait_until, lambda: len(service.answers) < 3, description="the first try of a")
+    await a.commit(peers.free, "a", "a", keeps=(duties.TELLING,))  # as a teacher that Redis does not answer does
+    assert not await duties.is_ours(b, duties.TELLING, 1), "a's try may be under way"
+    await pass_on(b)
+    await passing
+    await asyncio.gather(pass_on(a), pass_on(b))
+    assert (classes(service), noted(a)) == (["c-1"], ["told"])
+
+    put(a, 318, "c-2")
+    await tell(a)
+    assert await duties.is_ours(a, duties.TELLING, 3600)
+    await pass_on(b)
+    assert len(service.got) == 1
+    await b.commit(peers.free, "a", "b")
+    await pass_on(b)
+    assert classes(service) == ["c-1", "c-2"]
+    for one in both:
+        one.engine.dispose()
+
+
+async def test_what_is_due_is_found_without_reading_what_was_told(
+    begin: Callable[..., Host[TeacherSettings]],
+) -> None:
+    """An outbox has the messages of a week, and each host looks every second."""
+    host = begin()
+    put(host)
+    await tell(host)
+    told = {"target": "alarm", "kind": "channel", "body": "{}", "created_at": 1.0, "sent_at": 2.0, "people": "told"}
+    taken: list[int] = []
+    for _ in range(2):
+        with transaction(host.engine) as connection:
+            connection.execute(insert(journal.outbox), [told] * 5000)
+        taken.append(steps(host.engine, lambda connection: people.due(connection, journal, 1)))
+    with transaction(host.engine) as connection:
+        ((_, body),) = people.due(connection, journal, 9)
+    assert json.loads(body)["class_id"] == "c-1"
+    assert taken[1] <= taken[0] + 1
+
+
+async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
+    host = hosts.streamer(engine, tmp_path, 10**9, 9)
+    host.settings = host.settings.model_copy(update={"alarm_urls": SecretStr("json://127.0.0.1:1/hook")})
+    host.bus = cast("Bus", Redis())
+    made = Alarm(code=321, message="c-1: no", at=time.time(), runbook="r", host="h", class_id="c-1")
+    await host.commit(outbox.put, host.journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
+    assert await tell(host)
+    assert len(await host.look(people.due, host.journal, 9)) == 1
+    engine.dispose()
