@@ -169,7 +169,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
     incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
-    _for_people(connection, host, told)
+    _for_people(connection, host, reached)  # also what Redis refused: people need it all the more
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]

@@ -79,18 +79,20 @@ class People:
         except (ValueError, LookupError, TypeError) as error:  # it must hold up no other
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
+        left: list[str] = []  # who has not taken it, once that is known
         for number in range(TRIES):
             self._host.rounds.note("people")
             if is_due and not await self._is_ours():
                 return None
             try:
                 async with asyncio.timeout(SEND_S):
-                    refused = await asyncio.to_thread(notify.send, self._urls, title, text, resolved=resolved)
+                    left = await asyncio.to_thread(notify.send, self._urls, title, text, resolved=resolved, only=left)
+                refused = ", ".join(left)
             except TimeoutError:
-                refused = ["all of them, within their time"]
+                refused = "all of them, within their time"
             if not refused:
                 return Telling.TOLD
-            log.warning("alarms: %s does not take an alarm, try %d: %s", ", ".join(refused), number + 1, title)
+            log.warning("alarms: %s does not take an alarm, try %d: %s", refused, number + 1, title)
             await asyncio.sleep(backoff_s(number))
         log.error("alarms: nobody could be told by ALARM_URLS: %s", title)
         return Telling.GIVEN_UP

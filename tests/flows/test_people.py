@@ -113,6 +113,18 @@ def test_an_alarm_that_a_service_does_not_take_is_tried_again(
     assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
 
 
+def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_refuses_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
+    busy = Service()
+    busy.answers = [500, 500, 200]
+    asyncio.run(people.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
+    busy.server.shutdown()
+    busy.server.server_close()
+    assert (len(service.got), len(busy.got)) == (1, 1)
+
+
 def stand(urls: str) -> Host[Any]:
     """A host without a database: it passes on what is in memory."""
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", alarm_urls=urls)

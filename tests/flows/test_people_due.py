@@ -19,9 +19,9 @@ from flows.resident import people as telling
 from flows.resident.people import People
 from flows.tell import tell
 from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Sent
+from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import outbox, peers, people, schema
-from lectern.effects.rows.outbox import Unsent
+from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.messages import Alarm
@@ -44,7 +44,7 @@ class Redis:
     """A Redis that takes everything while it is up."""
 
     def __init__(self) -> None:
-        self.is_up = True
+        self.is_up, self.refuses = True, False
 
     async def now(self) -> float:
         if not self.is_up:
@@ -52,6 +52,9 @@ class Redis:
         return time.time()
 
     async def send(self, messages: Sequence[Unsent], _until: float = 0.0) -> Sent:
+        if self.refuses:
+            refused = [Refused(index, Rest.BOTH, "NOPERM") for index in range(len(messages))]
+            return Sent(number=len(messages), refused=refused)
         return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
 
     async def publish_alarm(self, *_: str) -> None:
@@ -140,6 +143,24 @@ async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_k
     assert await tell(after)
     await pass_on(after)
     assert (classes(service), noted(after), len(after.alarmed)) == (["c-1"], ["told"], 1)
+
+
+async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
+    begin: Callable[..., Host[TeacherSettings]], service: Service
+) -> None:
+    """A user of Redis may lack the right to publish there; then nobody hears of anything on the channel."""
+    host = begin()
+    cast("Any", host.bus).refuses = True
+    put(host)
+    await tell(host)
+    await pass_on(host)
+    assert classes(service) == ["c-1"]
+    cast("Any", host.bus).refuses = False
+    with transaction(host.engine) as connection:
+        connection.execute(update(journal.outbox).values(not_before=0))
+    await tell(host)
+    await pass_on(host)
+    assert classes(service).count("c-1") == 1
 
 
 async def test_without_services_nothing_is_due_and_nothing_piles_up(

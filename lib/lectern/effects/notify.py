@@ -1,7 +1,7 @@
 """Alarms to DingTalk, WeCom, mail, webhooks and more, by apprise; it needs neither Redis nor Prefect."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import apprise
@@ -27,13 +27,13 @@ def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
     return found
 
 
-def send(urls: str, title: str, body: str, *, resolved: bool = False) -> list[str]:
-    """Send to all services; returns the names of those that took it not."""
+def send(urls: str, title: str, body: str, *, resolved: bool = False, only: Collection[str] = ()) -> list[str]:
+    """Send to all services, or to those named by *only*; returns the names of those that did not take it."""
     kind = apprise.NotifyType.SUCCESS if resolved else apprise.NotifyType.FAILURE
     return [
         name
         for name, service in services(urls)
-        if not service.notify(body=body[:LONGEST], title=title, notify_type=kind)
+        if (not only or name in only) and not service.notify(body=body[:LONGEST], title=title, notify_type=kind)
     ]
 
 

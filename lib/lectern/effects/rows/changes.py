@@ -35,6 +35,7 @@ def write(
         _bookings(connection, changes)
         _renditions(connection, changes)
         _streamers(connection, changes)
+        _cancels(connection, changes)
     elif isinstance(changes, StreamerChanges):
         _cache(connection, changes)
         _airings(connection, changes)
@@ -82,6 +83,12 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         leases.withdraw(connection, name, now)
     for claim in changes.granted:
         leases.grant(connection, claim, now)
+    for streamer, class_id, parts in changes.sent:
+        as_run.keep_of(connection, streamer, class_id, parts)
+
+
+def _cancels(connection: Connection, changes: Changes) -> None:
+    now = changes.now
     if changes.cancels:
         cancels.put(connection, changes.cancels, now)
     if changes.confirmed:
@@ -90,8 +97,6 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         cancels.booked(connection, changes.met)
     if changes.cancels_told_again:
         cancels.touch(connection, changes.cancels_told_again, now)
-    for streamer, class_id, parts in changes.sent:
-        as_run.keep_of(connection, streamer, class_id, parts)
 
 
 # -- a streamer's ------------------------------------------------------------------------------------------------------
