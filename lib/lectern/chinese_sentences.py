@@ -14,6 +14,8 @@ WORDS: Mapping[str, str] = {
     "refused": "已拒绝",
     "cancelled": "已取消",
     "not booked": "未约课",
+    "RUNBOOK.md: redis: no heartbeat": "RUNBOOK.zh.md: redis: no heartbeat（心跳发不到 Redis）",
+    "RUNBOOK.md: messages wait in the inbox": "RUNBOOK.zh.md: messages wait in the inbox（消息在收件箱里等）",
     "none": "无",
     "its time is over": "时间已过",
     "reconnected once": "重连 1 次",
