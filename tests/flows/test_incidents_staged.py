@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lectern.errors import CODES
+from lectern.page.runbook import anchor
 from tests.stage import Gate, Town, runbook, staged, wait_until
 from tests.stage.night import Night
 from town import recordings
@@ -241,6 +242,8 @@ def test_prefect_is_gone(night: Night) -> None:
         return any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200))
 
     wait_until(is_shown, timeout_s=90, description="its run is in the UI")
+    planned = lambda: stage.runs("streamer1", f"broadcast {class_id}")  # noqa: E731
+    wait_until(planned, timeout_s=90, description="and so is that of its broadcast")
     assert not [one for one in stage.ear.alarms[raised:] if class_id in one["message"]]
     wait_until(
         lambda: {night.metric(who, PREFECT_ANSWERS) for who in ("teacher", "streamer1")} == {1},
@@ -265,11 +268,16 @@ def nobody_knows(night: Night, on_air: str, run: str, heading: str = "redis: no 
     assert f"*{sentence}* from `lectern status`" in runbook.section(heading)
     assert "nobody here knows" in done.stdout
     assert "should be on air and" not in done.stdout, "nobody knows that it is not"
-    assert "nobody here knows whether the class is on air" in night.explained(on_air)
+    said = night.explained(on_air)
+    assert "nobody here knows whether the class is on air" in said
+    assert f"RUNBOOK.md: {heading}" in said
+    assert "322" not in said, "its streamer is not what is lost"
     assert f"on air on {stage.name('streamer1')}" in night.explained(on_air, "streamer1"), "who sends it knows"
     assert "Redis does not answer, so nobody here knows what is on air" in night.page()
     assert on_air in night.listed("not known")
-    assert "nobody here knows whether the class is on air" in night.page(f"/class/{on_air}")
+    said = night.page(f"/class/{on_air}")
+    assert "nobody here knows whether the class is on air" in said
+    assert f'<a href="/runbook#{anchor(heading)}">{heading}</a>' in said
     assert stage.run(run)["state_name"] == "Running"
     assert any(line.startswith("systemctl restart") for line in runbook.commands(heading, "systemctl"))
 
