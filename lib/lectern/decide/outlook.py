@@ -90,7 +90,7 @@ def of_airing(one: Cited, now: float) -> list[str]:
 
 def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
     if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
-        silent = f"{one.streamer} is lost: nothing was heard of it for {span(now - one.lost_since)} and more."
+        silent = f"{one.streamer} is lost, as its teacher noted {span(now - one.lost_since)} ago."
         return [f"{silent} Its classes are moved to other streamers if possible.", _HEADING.format(STREAMER_LOST)]
     match one.state:
         case BookingState.RECEIVED:
