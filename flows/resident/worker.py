@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import anyio.abc
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Pending
@@ -26,6 +27,8 @@ ALARM_AFTER_S = 60.0
 """Seconds for which Prefect may be away before that is alarmed: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
+ANSWERS_S = 10.0
+"""Seconds that Prefect has to answer the question whether it is there, before it counts as away."""
 
 
 class ResidentResult(BaseWorkerResult):
@@ -102,10 +105,30 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
 
 
 async def serve(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing.
+    """Execute the runs of this host's queue until cancelled; raises Misuse if a deployment is missing."""
+    listening = asyncio.create_task(_listen(host, runs.client))
+    try:
+        await _serve(host, runs)
+    finally:
+        listening.cancel()
 
-    Prefect's own worker ends after about a minute without its server; a class on air must not end with it.
-    """
+
+async def _listen(host: Host[Any], client: PrefectClient) -> None:
+    """Say within seconds that Prefect does not answer: what works with it tries for minutes before it ends."""
+    while True:
+        await asyncio.sleep(UNHEARD_EVERY_S)
+        try:
+            async with asyncio.timeout(ANSWERS_S):
+                why = await client.api_healthcheck()
+        except TimeoutError:
+            why = TimeoutError(f"no answer within {ANSWERS_S:g} s")
+        if why is not None and not host.prefect_away:
+            log.warning("prefect: away: %r", why)
+        host.prefect_away = why is not None
+
+
+async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
+    """The work itself: Prefect's own worker ends after about a minute without its server, and is begun again."""
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
     while True:

@@ -207,7 +207,7 @@ class Changes(Decided[TeacherSettings]):
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED
         self.to_dead_letters(kept, error.message)
-        self.alarm(code, error.message, class_id=class_id)
+        self.alarm(code, f"{class_id}: {error.message}" if class_id else error.message, class_id=class_id)
         self.note("malformed", detail=error.message, class_id=class_id)
         self.row(class_id or "?", "malformed", code=code.number, detail=error.message)
 

@@ -14,6 +14,8 @@ WORDS: Mapping[str, str] = {
     "refused": "已拒绝",
     "cancelled": "已取消",
     "not booked": "未约课",
+    "RUNBOOK.md: redis: no heartbeat": "RUNBOOK.zh.md: redis: no heartbeat（心跳发不到 Redis）",
+    "RUNBOOK.md: messages wait in the inbox": "RUNBOOK.zh.md: messages wait in the inbox（消息在收件箱里等）",
     "none": "无",
     "its time is over": "时间已过",
     "reconnected once": "重连 1 次",
@@ -116,8 +118,8 @@ FORMS: Mapping[str, str] = {
     "{x} is being downloaded; then it is ready. `lectern cache ls` shows the download.": (
         "正在下载 {x}，下载完就绪。`lectern cache ls` 能看到下载。"
     ),
-    "{x} is lost: nothing was heard of it for {t} and more. Its classes are moved to other streamers if possible.": (
-        "{x} 失联：已有{t}以上没有它的消息。它的课会尽量转给别的推流端。"
+    "{x} is lost, as its teacher noted {t} ago. Its classes are moved to other streamers if possible.": (
+        "{x} 失联：虚拟老师在{t}前就记下了。它的课会尽量转给别的推流端。"
     ),
     (
         "It waits for {x}, which downloads {y} unless it has it. "

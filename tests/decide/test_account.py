@@ -69,7 +69,9 @@ def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
 
 
 def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> None:
-    assert "Redis does not answer: nobody here knows" in told(with_word(Found("c-1", booked()), None))
+    deaf = with_word(Found("c-1", booked()), None)
+    assert "Redis does not answer: nobody here knows" in told(deaf)
+    assert "RUNBOOK.md: redis: no heartbeat" in account(deaf, NOW + 60).following
     own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     assert standing(with_word(own, None), NOW) is Standing.ON_AIR  # its own rows say it
 

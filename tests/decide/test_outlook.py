@@ -129,10 +129,7 @@ def test_an_answer_that_waits_for_redis_is_named_and_one_that_is_being_sent_is_n
 def test_a_class_of_a_lost_streamer_is_not_said_to_be_aired(state: BookingState) -> None:
     said = of_booking(booked(state, lost_since=NOW - 70), None, NOW)
     assert said[:2] == [
-        (
-            "streamer1 is lost: nothing was heard of it for 70 s and more. "
-            "Its classes are moved to other streamers if possible."
-        ),
+        ("streamer1 is lost, as its teacher noted 70 s ago. Its classes are moved to other streamers if possible."),
         "RUNBOOK.md: 322: a streamer is lost",
     ]
     over = of_booking(booked(BookingState.AIRED, lost_since=NOW - 70), None, NOW)

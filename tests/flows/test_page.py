@@ -277,6 +277,20 @@ async def test_a_class_has_the_account_that_explain_gives(
     assert (await client.get("/class/c-2")).status_code == 404
 
 
+async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    with transaction(host.engine) as connection:
+        events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
+    await let_in(client, host)
+    page = (await client.get("/class/c-odd")).text
+    assert "c-odd: malformed. start_time: no number" in page
+    assert 'It is not booked: <a href="/runbook#400">400: malformed booking</a>' in page
+    client.cookies.clear()
+    await let_in(client, host, "i-1")
+    assert (await client.get("/class/c-odd")).status_code == 404, "nobody knows whose it is"
+
+
 async def test_an_institution_sees_its_own_classes_alone(
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:

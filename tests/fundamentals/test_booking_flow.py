@@ -119,7 +119,8 @@ def test_a_malformed_booking_is_answered_with_400(stage: Stage) -> None:
     answer = stage.answer(stage.book(booking))
     assert (answer["result"], answer["code"]) == ("fail", 400)
     assert "record_id" in answer["message"]
-    wait_until(lambda: stage.alarms(400, class_id=booking["class_id"]), description="the alarm comes")
+    alarm, *_ = wait_until(lambda: stage.alarms(400, class_id=booking["class_id"]), description="the alarm comes")
+    assert alarm["message"].startswith(f"{booking['class_id']}: record_id: ")
     assert stage.order(booking["class_id"]) == {}
 
 

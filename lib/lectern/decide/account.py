@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lectern import words
-from lectern.decide import broadcast, outlook
+from lectern.decide import broadcast, gathered, outlook
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, STREAMER_LOST
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Cited, Found, OpenAlarm, Sending
@@ -170,11 +170,15 @@ def _open(alarm: OpenAlarm) -> str:
     return f"{alarm.code}{times} on {alarm.host}, last at {words.clock(alarm.last_at)}: {alarm.message}"
 
 
+_NO_REDIS = "RUNBOOK.md: redis: no heartbeat"
+
+
 def _following(found: Found, known: Standing, now: float) -> list[str]:
     said: list[str] = []
     if known is Standing.SILENT:
         runs = f"On the host of {found.host}, see whether its program runs: supervisorctl status."
-        said += [f"{runs} There, lectern explain {found.class_id} says more.", _heading(STREAMER_LOST.number)]
+        said += [f"{runs} There, lectern explain {found.class_id} says more."]
+        said.append(_NO_REDIS if found.unheard == gathered.NO_REDIS else _heading(STREAMER_LOST.number))
     elif known is Standing.NOT_ON_AIR:
         said += _missing(found)
     if known is not Standing.ON_AIR:

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lectern import errors
+from lectern import errors, words
 from lectern.decide.attempts import Limits, next_attempt
 from lectern.decide.delivery import is_same
 from lectern.errors import ErrorCode
@@ -175,7 +175,7 @@ def _decide(
     booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
 ) -> tuple[Verdict, Attempt | None]:
     if booking.end_time <= now:
-        return _refusal(booking, errors.ENDED, f"it ended {now - booking.end_time:.0f} s ago"), None
+        return _refusal(booking, errors.ENDED, f"it ended {words.span(now - booking.end_time)} ago"), None
     resolution, key = booking.video_resolution, booking.key
     row = renditions.get(key) if key else None
     do = action(named_by(booking), row.state if row else None)

@@ -6,6 +6,9 @@ from dataclasses import replace
 from lectern import words
 from lectern.told import Found, Word
 
+NO_REDIS = "Redis does not answer"
+"""Why nothing was heard of any streamer."""
+
 
 def joined(teacher: Found | None, streamer: Found | None) -> Found:
     """What a host knows of a class as a teacher, as a streamer, or as both; at least one of the two is given."""
@@ -33,7 +36,7 @@ def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
     if name is None:
         return found
     if said is None:
-        return found if found.cited is not None else replace(found, unheard="Redis does not answer")
+        return found if found.cited is not None else replace(found, unheard=NO_REDIS)
     word = said.get(name)
     if word is None or word.silent_s is not None:
         silent = f"has been silent for {words.span(word.silent_s or 0)}" if word else "has said nothing yet"

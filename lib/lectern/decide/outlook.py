@@ -90,7 +90,7 @@ def of_airing(one: Cited, now: float) -> list[str]:
 
 def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
     if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
-        silent = f"{one.streamer} is lost: nothing was heard of it for {span(now - one.lost_since)} and more."
+        silent = f"{one.streamer} is lost, as its teacher noted {span(now - one.lost_since)} ago."
         return [f"{silent} Its classes are moved to other streamers if possible.", _HEADING.format(STREAMER_LOST)]
     match one.state:
         case BookingState.RECEIVED:
@@ -118,8 +118,8 @@ _HEADING = "RUNBOOK.md: {0.runbook}"
 def _making(stem: str, making: Making | None, now: float) -> str:
     if making is None or not making.under_way:
         return f"It waits for {stem}, which nobody is making: the sweeper settles it within a minute."
-    by = "the OSS transcoder" if making.backend is Backend.OSS else "an ECS host"
-    by += " as soon as one is free" if making.queued else ""
+    by = "an ECS host as soon as one is free" if making.queued else "an ECS host"
+    by = "the OSS transcoder" if making.backend is Backend.OSS else by
     if making.deadline is None:
         return f"It waits for {stem}: attempt {making.attempt}, by {by}."
     left = making.deadline - now

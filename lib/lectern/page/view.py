@@ -186,9 +186,14 @@ class OneClass:
 def of_class(
     connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, class_id: str
 ) -> OneClass | None:
-    """What *viewer* sees of a class; None if there is nothing, or nothing for them."""
+    """What *viewer* sees of a class; None if there is nothing, or nothing for them.
+
+    Whose a message is that could not be read, nobody knows: who sees one institution only does not see it.
+    """
     found = story.at_teacher(connection, host, class_id)
-    if found.booked is None or viewer.institution not in {None, found.booked.institution}:
+    if found.booked is None and not found.is_malformed and found.kept_since is None:
+        return None
+    if viewer.institution is not None and (found.booked is None or found.booked.institution != viewer.institution):
         return None
     known = gathered.with_word(found, words)
     events = known.events

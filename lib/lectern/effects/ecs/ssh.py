@@ -229,7 +229,8 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
         raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise Lost(f"{host}: cannot be reached: {error or type(error).__name__}") from error
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise Lost(f"{host}: cannot be reached: {why}") from error
 
 
 def _key(path: Path) -> paramiko.PKey:
