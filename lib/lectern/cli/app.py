@@ -66,7 +66,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Airs recorded lessons as live classes. Settings come from the environment and .env; see README.md.",
+    help="Airs recorded lessons as live classes. Settings come from the environment, from settings.env and .env; see"
+    " README.md.",
 )
 
 

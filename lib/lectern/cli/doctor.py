@@ -44,7 +44,8 @@ def _of(role: Role) -> Iterator[Finding]:
     try:
         settings = settings_of(role)
     except LecternError as error:
-        yield Finding("settings", is_well=False, said=error.message, to_type="write them into .env, see README.md")
+        how = "write them into settings.env or .env, see README.md"
+        yield Finding("settings", is_well=False, said=error.message, to_type=how)
         return
     yield Finding(role.value, is_well=True, said=settings.name)
     yield from findings.of_settings(settings)
