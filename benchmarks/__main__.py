@@ -74,6 +74,7 @@ def main() -> int:
     if unknown := [name for name in given.rows if name not in ROWS]:
         parser.error(f"there is no row {unknown[0]!r}. Write one of: {', '.join(ROWS)}")
     console = Console()
+    figures.machine()  # knows the commit from here on: the run's own report makes the clone differ from it
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         stand = Stand(Path(folder), console, quick=given.quick)
         if not given.rows:
