@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from benchmarks.storm import Ours, Storm, cpu_s
-from tests.stage import Stage
+from tests.stage import Stage, wait_until
 
 WHAT = (
     "a teacher and ten streamers, each with its playout, on this one machine, beside one streamer: the storm of"
@@ -33,7 +33,7 @@ def _measured(stand: Stand, number: int, count: int) -> tuple[Storm, float]:
     streamers = [f"streamer{one}" for one in range(1, count + 1)]
     with stand.stage() as stage:
         ours = Ours(stand, stage, ["teacher", *streamers])
-        _have_all(stage, ours)
+        _have_all(stage, streamers, ours.records)
         storms = [ours.storm(number, "cached", f"s{count}-{turn}") for turn in range(stand.rounds)]
         ours.calm()
         idle = _idle(stage, streamers)
@@ -42,10 +42,19 @@ def _measured(stand: Stand, number: int, count: int) -> tuple[Storm, float]:
     return best, idle
 
 
-def _have_all(stage: Stage, ours: Ours) -> None:
-    """A storm of a few hundred, so that each streamer has each recording."""
-    ours.storm(len(ours.records) * MANY, "cached", f"warm-{len(stage.residents)}")
-    ours.calm()
+def _have_all(stage: Stage, streamers: Sequence[str], records: Sequence[int]) -> None:
+    """Let each streamer download each recording; the bookings of a storm name none that could be downloaded."""
+    for who in streamers:
+        for record in records:
+            one = {**stage.booking(record, starts_in_s=90_000), "record_id": record}
+            stage.tell(who, {**one, "cmd": "prepare"})
+    wanted = {str(record) for record in records}
+    for who in streamers:
+        wait_until(
+            lambda who=who: wanted <= stage.cached(who),  # type: ignore[misc]
+            timeout_s=300,
+            description=f"{who} has all recordings",
+        )
 
 
 def _idle(stage: Stage, streamers: Sequence[str]) -> float:
