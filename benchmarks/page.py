@@ -99,8 +99,11 @@ def _not_met(report: dict[str, Any]) -> list[str]:
     short = {row: one for row, one in report.items() if met(one) is False}
     if not short:
         return []
-    lines = ["## Goals that are not met", ""]
+    by_reason: dict[str, list[str]] = {}
     for row, one in short.items():
         said = f"- {row}: {number(one['ours'])} {one['unit']}; the goal is {one['goal']}."
-        lines.append(" ".join([said, reason(row)]).rstrip())
-    return [*lines, ""]
+        by_reason.setdefault(reason(row), []).append(said)
+    lines = ["## Goals that are not met", ""]
+    for why, rows in by_reason.items():
+        lines += [*rows, "", *([why, ""] if why else [])]
+    return lines
