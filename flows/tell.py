@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 
 from flows.host import Host, log
 from lectern import errors
+from lectern.effects import counters
 from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import bookings, incidents, metrics, outbox, people
+from lectern.effects.rows import bookings, incidents, outbox, people
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
 from lectern.settings import TeacherSettings
@@ -174,7 +175,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
         for took in bookings.answered(connection, heard, now):
-            metrics.ANSWER_SECONDS.observe(took)
+            counters.ANSWER_SECONDS.observe(took)
     return told
 
 

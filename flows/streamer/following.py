@@ -17,7 +17,8 @@ from flows.streamer import ends, lost
 from flows.tell import tell
 from lectern import errors
 from lectern.decide import broadcast as decide
-from lectern.effects.rows import airings, metrics
+from lectern.effects import counters
+from lectern.effects.rows import airings
 from lectern.errors import ErrorCode, TryAgain
 from lectern.facts import Airing
 from lectern.states import AiringState
@@ -139,7 +140,7 @@ class Following:
             self._off_since.pop(class_id, None)
             await changed(self._host, _on_air(class_id))
         elif kind == "broke_off":
-            metrics.RECONNECTS.inc()
+            counters.RECONNECTS.inc()
             self._why[class_id] = event["why"]
             one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
             if one is not None:

@@ -17,7 +17,8 @@ from lectern.changes import Changes
 from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Waiters
-from lectern.effects.rows import bookings, inbox, metrics, renditions
+from lectern.effects import counters
+from lectern.effects.rows import bookings, inbox, renditions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
@@ -99,7 +100,7 @@ async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
     """After the commit: tell everybody, drop the lists of what has ended, begin what falls back."""
     for one in some:
         for backend, outcome in one.transcoded:
-            metrics.TRANSCODES.labels(backend, outcome).inc()
+            counters.TRANSCODES.labels(backend, outcome).inc()
     await tell(host)
     await drop_lists(
         host, [made.key for one in some for made in one.remade if made.old is RenditionState.TRANSCODING], lists

@@ -14,7 +14,7 @@ import redis.asyncio as redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
-from lectern.effects.rows import metrics
+from lectern.effects import counters
 
 log = logging.getLogger("lectern")
 
@@ -101,7 +101,7 @@ class Hearing:
                 # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
                 quiet_s += min(now - began, HANGS_S)
                 if is_beating and quiet_s >= self.deaf_after_s:
-                    metrics.DEAF.inc()
+                    counters.DEAF.inc()
                     raise Deaf(f"the subscription has not heard its own beat for {self.deaf_after_s:g} s")
                 yield None
                 continue
@@ -109,7 +109,7 @@ class Hearing:
             if found["channel"] == own:
                 # A process that stood still reads late what came meanwhile, and all of it came after the last beat.
                 self.sent_since = float(found["data"])
-                metrics.HEARD_AT.set_to_current_time()
+                counters.HEARD_AT.set_to_current_time()
                 yield None
             else:
                 yield found["channel"], found["data"]

@@ -4,6 +4,7 @@ from sqlalchemy import Connection
 
 from lectern.changes import Changes
 from lectern.decided import Decided
+from lectern.effects import counters
 from lectern.effects.files import store
 from lectern.effects.rows import (
     airings,
@@ -15,7 +16,6 @@ from lectern.effects.rows import (
     events,
     inbox,
     leases,
-    metrics,
     outbox,
     released,
     renditions,
@@ -108,7 +108,7 @@ def _cache(connection: Connection, changes: StreamerChanges) -> None:
         cache.usage(connection, root)  # the row of the sums is there
     if changes.evicted:
         cache.mark_evicting(connection, root, changes.evicted)
-        metrics.EVICTIONS.inc(len(changes.evicted))
+        counters.EVICTIONS.inc(len(changes.evicted))
     for before in changes.lost:
         cache.lose(connection, root, before)
     for room in changes.reserved:
@@ -117,7 +117,7 @@ def _cache(connection: Connection, changes: StreamerChanges) -> None:
         cache.resize(connection, root, before, size_bytes)
     for file in changes.arrived:
         cache.arrived(connection, root, file, now)
-        metrics.DOWNLOAD_BYTES.inc(file.size_bytes)
+        counters.DOWNLOAD_BYTES.inc(file.size_bytes)
     for before, why in changes.failed:
         cache.failed(connection, root, before, why)
     for stem, number in changes.cited.items():

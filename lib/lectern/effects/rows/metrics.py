@@ -5,11 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -17,6 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
+from lectern.effects.counters import SEEN
 from lectern.effects.rows import airings, bookings, sent
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
@@ -26,35 +22,6 @@ from lectern.facts import Usage
 from lectern.states import BookingState, FileState, InboxState, RenditionState
 
 NO_BOUND = Usage(0, 0)
-disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
-_seen = CollectorRegistry()
-ProcessCollector(namespace="lectern", registry=_seen)
-
-ANSWER_SECONDS = Histogram(
-    "lectern_answer_seconds",
-    "From the arrival of a booking to its first answer.",
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800),
-    registry=_seen,
-)
-TRANSCODES = Counter(
-    "lectern_transcodes", "Transcodings that ended, by backend and outcome.", ("backend", "outcome"), registry=_seen
-)
-ALARMS = Counter("lectern_alarms", "Alarms that were sent, by code.", ("code",), registry=_seen)
-EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the cache.", registry=_seen)
-DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=_seen)
-HEARD_AT = Gauge(
-    "lectern_channels_heard_timestamp_seconds",
-    "When the subscription to the channels last heard its own beat; 0 where there is none.",
-    registry=_seen,
-)
-DEAF = Counter(
-    "lectern_deaf_subscriptions",
-    "Subscriptions that no longer heard their own beat, and were made anew.",
-    registry=_seen,
-)
-RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=_seen)
-
-
 COUNTED = "Bookings by state and code: those that are not over, and those that came within a day."
 
 
@@ -72,7 +39,7 @@ def exposition(
     now = time.time()
     rows = CollectorRegistry()
     rows.register(_Read([_info(role, name), *_of(role, connection, now, bound), _backups(backup_ages_s or {})]))
-    return generate_latest(rows) + generate_latest(_seen)
+    return generate_latest(rows) + generate_latest(SEEN)
 
 
 def of_process(answers: Mapping[str, bool], lease_left_s: float | None) -> bytes:

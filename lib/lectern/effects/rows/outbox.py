@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Float, Integer, Select, Update, bindparam, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.effects.rows import metrics
+from lectern.effects import counters
 from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.shared import Journal
@@ -60,7 +60,7 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
     for one in outgoing:
         rows.append((one.target, one.kind, one.message.to_json(), one.class_id, now))
         if isinstance(one.message, Alarm):
-            metrics.ALARMS.labels(str(one.message.code)).inc()
+            counters.ALARMS.labels(str(one.message.code)).inc()
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
