@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from sqlalchemy import Connection
+from sqlalchemy import Connection, QueuePool
 
 from flows import duties, once
 from flows import tell as telling
@@ -60,6 +60,8 @@ async def host(url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]
     found.bus = Bus.open(url_of(server))
     yield found
     await found.bus.close()
+    pool = cast("QueuePool", engine.pool)
+    await until(lambda: pool.checkedout() == 0)  # of work that was cancelled, its thread may be at a statement yet
     engine.dispose()
 
 
