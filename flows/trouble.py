@@ -80,7 +80,9 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
         return
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
-    _to_people(host, made)
+    if now - host.alarmed_at.get("disk, people", -AGAIN_AFTER_S) >= AGAIN_AFTER_S:
+        host.alarmed_at["disk, people"] = now  # who need no Redis
+        _to_people(host, made)
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
     except (RedisError, OSError) as lost:

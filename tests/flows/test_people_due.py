@@ -236,8 +236,9 @@ async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped
 ) -> None:
     host = begin()
     for number in range(ALARMS_KEPT + 1):
-        host.alarmed_at.clear()
+        host.alarmed_at.clear()  # a while later
         await trouble._disk(host, "sweeps", f"no space left, {number}")
+        await trouble._disk(host, "inbox", f"no space left, {number}")  # the same trouble, which Redis was not told
     assert len(host.to_people) == ALARMS_KEPT
     (dropped,) = [one.message for one in caplog.records if "is dropped" in one.message]
     assert "no space left, 0" in dropped
