@@ -34,6 +34,7 @@ FORMS: Mapping[str, str] = {
     "it falls behind the clock, and {n} s of it were skipped: its receiver takes less than it is sent": (
         "落后于时钟，跳过了 {n} 秒：接收方收得比推的慢"
     ),
+    "the message is not JSON: {r}": "消息不是 JSON：{r}",
     "its slate is sent: {r}": "正在推垫片：{r}",
     "nothing is sent, there is no slate: {r}": "什么都没有推，没有垫片：{r}",
     "the playout does not take it: {r}": "播出进程不接受它：{r}",

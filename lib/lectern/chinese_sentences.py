@@ -16,6 +16,10 @@ WORDS: Mapping[str, str] = {
     "not booked": "未约课",
     "RUNBOOK.md: redis: no heartbeat": "RUNBOOK.zh.md: redis: no heartbeat（心跳发不到 Redis）",
     "RUNBOOK.md: messages wait in the inbox": "RUNBOOK.zh.md: messages wait in the inbox（消息在收件箱里等）",
+    "aired whole": "完整播出",
+    "not aired": "没有播出",
+    "its end has come": "到了下课时间",
+    "its recording is over": "录像播完了",
     "none": "无",
     "its time is over": "时间已过",
     "reconnected once": "重连 1 次",
@@ -46,6 +50,16 @@ WORDS: Mapping[str, str] = {
 }
 
 FORMS: Mapping[str, str] = {
+    "aired but for {n} s": "播出，缺 {n} 秒",
+    "aired but for {n} s ({n2} s of them the slate)": "播出，缺 {n} 秒（其中 {n2} 秒是垫片）",
+    "aired from {n} s on": "从第 {n} 秒起播出",
+    "not aired: {s}": "没有播出：{s}",
+    "the slate was sent for {n} s": "推了 {n} 秒垫片",
+    "the slate was sent for {n} s: {s}": "推了 {n} 秒垫片：{s}",
+    "no result of the {w} transcoding in time": "{w} 转码没有按时返回结果",
+    "transcoding of {x} timed out": "{x} 转码超时",
+    "{x} is transcoded, but video_url_list lacks it": "{x} 已转码，但 video_url_list 里没有",
+    "it ended {t} ago": "已在{t}前结束",
     "{n} class": "{n} 节课",
     "{n} classes": "{n} 节课",
     "of {n} class nobody here knows": "{n} 节课在这里无从得知",

@@ -184,3 +184,27 @@ def test_when_the_next_place_is_free_is_said_in_chinese(at: str) -> None:
 
 def test_what_no_rule_knows_of_an_alarm_stays_as_it_is() -> None:
     assert chinese_account.message(504, "order: it is not JSON") == "消息无法解析：order: it is not JSON"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aired whole; 1 session; its end has come",
+        "aired from 12 s on; 2 sessions; its recording is over",
+        "aired but for 8 s; 1 session; its end has come",
+        "aired but for 8 s (2 s of them the slate); 3 sessions; its end has come",
+        "not aired",
+        "not aired: its end has come",
+        "not aired; the slate was sent for 9 s",
+        "not aired; the slate was sent for 9 s: its end has come",
+        "no result of the oss transcoding in time",
+        "transcoding of 6666_720P timed out",
+        "6666_720P is transcoded, but video_url_list lacks it",
+        "it ended 2 h 5 min ago",
+        "the message is not JSON: expected value at line 1 column 1",
+    ],
+)
+def test_how_a_class_ended_and_why_it_was_refused_is_said_in_chinese(text: str) -> None:
+    """Each part: the page lists these for every class of a day."""
+    for part in sentence(text).split("；"):
+        assert re.search("[\u4e00-\u9fff]", part), part

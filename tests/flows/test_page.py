@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
+from lectern import chinese
 from lectern import words as written
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
@@ -221,6 +222,17 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
     client.cookies.clear()
     await let_in(client, host, "i-2")
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
+
+
+async def test_alarms_are_told_in_the_language_of_the_page(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    alarm = OpenAlarm(326, "streamer1", 1, NOON, "c-1: its slate is sent: the recording is missing", ("c-1",))
+    cast("Words", host.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 1)}
+    await let_in(client, host)
+    assert '<td class="wide">c-1: its slate is sent: the recording is missing</td>' in (await client.get("/")).text
+    page = (await client.get("/", params={"lang": "zh"})).text
+    assert f"{chinese.WORDINGS[326].meaning}：c-1：正在推垫片：the recording is missing" in page
 
 
 async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(

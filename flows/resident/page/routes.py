@@ -170,6 +170,7 @@ class Page:
             "codes": codes,
             "language": language,
             "say": chinese_account.sentence if language == "zh" else str,
+            "tell": chinese_account.message if language == "zh" else _as_it_is,
             "other": f"?{urlencode(other)}",
             "now": time.time(),
         }
@@ -183,6 +184,10 @@ def _remembered(request: Request, token: str) -> Response:
     secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     gone.set_cookie(COOKIE, token, max_age=400 * 86_400, httponly=True, samesite="lax", secure=secure)
     return gone
+
+
+def _as_it_is(_code: int, message: str) -> str:
+    return message
 
 
 def _language(request: Request) -> str:
