@@ -1,9 +1,11 @@
 """Who only looks needs no key, makes no file, changes no file, and is told in words what is not there."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -88,3 +90,39 @@ def test_somebody_who_may_only_read_a_database_can_look(tmp_path: Path) -> None:
     copy.chmod(0o400)
     done = lectern(tmp_path, "status", "--json", TEACHER_DATABASE_URL=f"sqlite:///{copy}")
     assert '"inbox": 0' in done.stdout, done.stderr
+
+
+def _gone() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize(
+    ("opened", "words"),
+    [
+        pytest.param(_gone, "", id="reader gone, as with head"),
+        pytest.param(
+            lambda: os.open("/dev/full", os.O_WRONLY), "could not be written: No space left on device", id="disk full"
+        ),
+    ],
+)
+def test_what_cannot_be_written_is_an_end_in_words(tmp_path: Path, opened: Callable[[], int], words: str) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    engine.dispose()
+    taking = opened()
+    done = subprocess.run(
+        [sys.executable, "-c", "from lectern.cli import main; main()", "status", "--json"],
+        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0"},
+        cwd=tmp_path,
+        stdout=taking,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(taking)
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert done.returncode == 1
