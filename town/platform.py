@@ -54,9 +54,10 @@ class Platform:
             else:
                 self.answers[message["class_id"]].append(message)
 
-    async def publish(self, channel: str, message: object) -> None:
-        """Send one message; a text goes as it is."""
-        await self._client.publish(channel, message if isinstance(message, str) else json.dumps(message))
+    async def publish(self, channel: str, message: object) -> int:
+        """Send one message; a text goes as it is. Returns how many heard it."""
+        heard: int = await self._client.publish(channel, message if isinstance(message, str) else json.dumps(message))
+        return heard
 
     async def add(self, stream: str, message: object) -> None:
         """Put one message on a stream, which keeps it until somebody reads it."""
