@@ -45,7 +45,7 @@ from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, schema
+from lectern.effects.rows import inbox, oss_requests, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import close_to_others, open_database
@@ -158,13 +158,13 @@ class Resident:
                 return
             try:
                 await bus.refuse_cluster()
-                waiting = await host.commit(
-                    inbox.free_all, journal, self.settings.name if self.settings.shared else None
-                )
+                owner = self.settings.name if self.settings.shared else None
+                waiting = await host.commit(inbox.free_all, journal, owner)
+                if teaching:
+                    await host.commit(oss_requests.free, self.settings.name)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                more = (
-                    [*transcode_api.routes(host, runs.client.read_flow_run), *Page(host).routes()] if teaching else []
-                )
+                read = runs.client.read_flow_run
+                more = [*transcode_api.routes(host, read), *Page(host).routes()] if teaching else []
                 async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:

@@ -15,13 +15,21 @@ from lectern.effects.rows import outbox, transcodings
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
+FIRST_S = once.GRACE_S + 1.0
+"""Seconds from the start to the first sweep, which then finds what was decided up to the start."""
+
 
 async def sweeps(host: Host[Any], handler: Handler) -> None:
-    """Sweep every `sweep_interval_s` seconds and at each deadline, if anything is to be done."""
+    """Sweep every `sweep_interval_s` seconds and at each deadline, if anything is to be done.
+
+    The first time comes soon: what a process before this one had decided and not begun waits for nothing else.
+    """
+    pause_s = min(FIRST_S, host.settings.sweep_interval_s)
     while True:
         host.rounds.come("sweeps")
-        await asyncio.sleep(await _until(host))
+        await asyncio.sleep(pause_s)
         await sweep(host, handler)
+        pause_s = await _until(host)
 
 
 async def sweep(host: Host[Any], handler: Handler) -> bool:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.stage import Stage, Town, staged, wait_until
+from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
 
@@ -167,3 +169,28 @@ def test_one_process_serves_a_queue(streamer: Stage) -> None:
     assert first.exit_code is None
     first.kill()
     second.wait_for("started!")
+
+
+def test_what_a_killed_teacher_was_to_ask_the_oss_for_is_asked_for_soon_after_its_start(
+    town: Town, tmp_path: Path
+) -> None:
+    """Though the dead run had an hour of its lease left, and the sweeps come every ten minutes."""
+    with staged(town, tmp_path, SWEEP_INTERVAL_S="600") as stage:
+        stage.up("teacher", "streamer1")
+        record = stage.town.record()
+        url = f"{stage.town.origin.url}/{{record_id}}/{{record_id}}.flv"
+        stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
+        class_id = stage.book(stage.booking(record, "480P", starts_in_s=9000))
+        wait_until(lambda: any(one.record_id == record for one in list(stage.oss.posts)), description="it is asked for")
+        tag = [f"record:{record}"]
+        wait_until(
+            lambda: [one["state_type"] for one in stage.runs("teacher", "request", tags=tag)] == ["COMPLETED"],
+            description="its run has ended",
+        )
+        stage.residents["teacher"].kill()
+        left = f"owner = '{stage.name('teacher')}/gone', lease_until = {time.time() + 3600}, requested_at = null"
+        left += f", updated_at = {time.time() - 60}"
+        stage.alter("teacher", f"update video_list set {left} where record_id = {record}")
+        stage.oss.behave(Rule(Behaviour.QUICK, record_id=record, url=url))
+        stage.serve("teacher").wait_for("started!")
+        assert stage.answer(class_id, timeout_s=40)["result"] == "success"

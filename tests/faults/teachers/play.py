@@ -233,7 +233,16 @@ class Play:
         out.before_s = max(before, default=0.0)
         out.load = os.getloadavg()[0]
         if out.last_s > WITHIN_S:
-            out.faults.append(f"the last was answered after {out.last_s:.1f} s")
+            out.faults.append(f"the last was answered after {out.last_s:.1f} s: {self._story(firsts, since)}")
+
+    def _story(self, firsts: dict[str, float], since: float) -> str:
+        """What happened to the class that was answered last, in seconds since somebody was there again."""
+        last = max(firsts, key=firsts.__getitem__)
+        asked = "select at, host, what from event_list where class_id = ? order by at"
+        found = self.stage.rows("teacher", asked, last)
+        told = [f"{row['at'] - since:.1f} {row['host']} {row['what']}" for row in found]
+        late = sum(at - since > WITHIN_S for at in firsts.values())
+        return f"{late} so late; {last} was booked at {self._sent_at[last] - since:.1f}; {', '.join(told)}"
 
     def _judge(self, out: Outcome, ids: Sequence[str], records: Sequence[int], struck_at: float) -> None:
         answers = {one: self.stage.ear.answers[one] for one in ids}
