@@ -145,7 +145,7 @@ class _Ordered:
 
 def _strike(strike: Strike, log: Path) -> None:
     with log.open("a") as struck:
-        struck.write(f"{os.getpid()} {strike.do} {strike.point}\n")
+        struck.write(f"{time.time():.3f} {os.getpid()} {strike.do} {strike.point}\n")
     os.kill(os.getpid(), signal.SIGKILL if strike.do == "kill" else signal.SIGSTOP)
 
 
