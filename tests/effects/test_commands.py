@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -176,14 +178,50 @@ def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
         f"✓ database: {teacher}/teacher.db is as this release needs it",
         "✗ redis: redis://127.0.0.1:1",
         "    --> redis-cli -u REDIS_URL ping",
-        "✗ prefect: http://127.0.0.1:1/api",
-        "✗ process: http://127.0.0.1:8800/health does not answer",
+        "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there.",
+        "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there",
     ):
         assert line in done.stdout
     assert "made up" not in done.stdout
     found = json.loads(lectern(teacher, "doctor", "--json").stdout)
     assert found["well"] is False
     assert {one["what"] for one in found["findings"]} >= {"database", "redis", "prefect", "process", "settings"}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Gives every request the same answer."""
+
+    status, body = 200, ""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, '"3.4.5"', "answers, version 3.4.5"),
+        (200, "<html>", "answers something else than JSON of ours. Classes are aired without it."),
+        (401, "", "does not let this host in (HTTP 401). Classes are aired without it."),
+        (503, "", "answers HTTP 503 Service Unavailable. Classes are aired without it."),
+    ],
+)
+def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: int, body: str, words: str) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answers,), {"status": status, "body": body}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL=url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:

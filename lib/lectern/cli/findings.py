@@ -89,11 +89,29 @@ def of_prefect(settings: Common) -> Finding:
     try:
         auth = httpx.BasicAuth(user, password) if secret else None
         answer = httpx.get(f"{url}/admin/version", auth=auth, timeout=LOOK_S)
-        answer.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        said = f"{shown(url)}: {str(error) or type(error).__name__}. Classes are aired without it."
+        version = str(answer.raise_for_status().json())
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        said = f"{shown(url)} {_why(error)}. Classes are aired without it."
         return Finding("prefect", is_well=False, said=said, to_type="curl PREFECT_API_URL/health")
-    return Finding("prefect", is_well=True, said=f"{shown(url)} answers, version {answer.json()}")
+    return Finding("prefect", is_well=True, said=f"{shown(url)} answers, version {version}")
+
+
+def _why(error: Exception) -> str:
+    """What a server did instead of answering as it should."""
+    match error:
+        case httpx.HTTPStatusError(response=answer) if answer.status_code in {401, 403}:
+            return f"does not let this host in (HTTP {answer.status_code})"
+        case httpx.HTTPStatusError(response=answer):
+            return f"answers HTTP {answer.status_code} {answer.reason_phrase}"
+        case httpx.TimeoutException():
+            return f"does not answer in {LOOK_S:.0f} s"
+        case httpx.ConnectError():
+            return "cannot be reached: nobody answers there"
+        case httpx.HTTPError():
+            return f"breaks off: {str(error) or type(error).__name__}"
+        case httpx.InvalidURL():
+            return "is no URL"
+    return "answers something else than JSON of ours"
 
 
 def of_process(settings: Settings) -> Finding:
@@ -105,8 +123,7 @@ def of_process(settings: Settings) -> Finding:
         said = httpx.get(f"http://{settings.bind}/health", timeout=LOOK_S).json()
         wrong = "; ".join(said["wrong"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        why = f"http://{settings.bind}/health does not answer: {str(error) or type(error).__name__}"
-        return Finding("process", is_well=False, said=why, to_type=to_type)
+        return Finding("process", is_well=False, said=f"http://{settings.bind}/health {_why(error)}", to_type=to_type)
     version = f"release {said.get('version')}, up since {words.moment(float(said.get('since', 0)))}"
     return Finding("process", is_well=not wrong, said=wrong or version, to_type=to_type)
 
