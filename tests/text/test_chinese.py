@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.resident import alarms
-from lectern import chinese, words
+from lectern import chinese_alarms, words
 from lectern.effects import notify
 from lectern.errors import CODES, Severity
 from lectern.settings import TeacherSettings
@@ -173,9 +173,10 @@ def test_links_lead_to_the_same_places(name: str) -> None:
 
 
 def test_each_code_has_its_chinese_which_is_the_heading_of_the_runbook() -> None:
-    assert sorted(chinese.WORDINGS) == sorted(CODES)
-    assert [chinese.heading(code) for code in sorted(CODES)] == [one.heading for one in CHINESE["RUNBOOK"] if one.code]
-    assert {str(one) for one in Severity} < chinese.TERMS.keys()
+    assert [CODES[code].chinese_runbook for code in sorted(CODES)] == [
+        one.heading for one in CHINESE["RUNBOOK"] if one.code
+    ]
+    assert {str(one) for one in Severity} < chinese_alarms.TERMS.keys()
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -184,7 +185,17 @@ def test_what_the_platform_should_do_keeps_the_names_of_fields(code: int) -> Non
         return set(re.findall(r"[a-z]+_[a-z_]+|URL|ECS", text))
 
     said = CODES[code]
-    assert names(said.platform_should) <= names(chinese.WORDINGS[code].platform_should)
+    assert names(said.english.platform_should) <= names(said.chinese.platform_should)
+    assert said.chinese.platform_should.endswith("。")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_code_and_each_sentence_of_its_alarms_is_chinese_with_the_same_gaps(code: int) -> None:
+    said = CODES[code]
+    for text in (*said.chinese, *said.says.values()):
+        assert re.search("[\u4e00-\u9fff]", text), text
+    for english, translated in said.says.items():
+        assert sorted(re.findall(r"{\w+}", translated)) == sorted(re.findall(r"{\w+}", english))
 
 
 def alarm(code: int, **more: object) -> str:
