@@ -13,7 +13,7 @@ from flows.batch import PUT_BACK
 from flows.host import Host, current, log
 from flows.resident.record import Recorder
 from flows.streamer import releases
-from lectern.commands import TAKE_BACK
+from lectern.messages import TAKE_BACK
 from lectern.runs.handled import Handled, of_batch
 
 

@@ -21,7 +21,8 @@ from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import store
 from lectern.effects.rows import cache, inbox
 from lectern.facts import Idle
-from lectern.messages import Alarm, Prepare
+from lectern.messages import Prepare
+from lectern.outgoing import Alarm
 from lectern.streamer_changes import StreamerChanges
 
 
