@@ -3,18 +3,15 @@
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy.exc import OperationalError
 
-from flows.host import Host, log
+from flows.host import log
 from flows.trouble import words
-from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
-from lectern.facts import Kept
-from lectern.runs.handled import of_batch
 
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
@@ -64,11 +61,3 @@ async def apart(
 
 PUT_BACK = "PutBack"
 """The name of the state of a run that handled nothing: its messages went back to the inbox."""
-
-
-async def kept_of(host: Host[Any], ids: Sequence[int]) -> list[Kept]:
-    """The messages *ids* that are not handled yet; a batch that has just been claimed is at hand already."""
-    batch = of_batch.get()
-    if batch is not None and batch.ids == list(ids):
-        return list(batch.kept)
-    return await host.look(inbox.read, host.journal, ids)

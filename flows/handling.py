@@ -11,7 +11,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import Apart, apart, kept_of
+from flows.batch import Apart, apart
 from flows.host import Host, log
 from lectern.changes import Changes
 from lectern.commands import parse
@@ -21,8 +21,8 @@ from lectern.effects.rows.changes import write
 from lectern.errors import Malformed
 from lectern.facts import Kept
 from lectern.messages import Message
-from lectern.runs.handled import FAILED, summary
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.runs.handled import FAILED, of_batch, summary
+from lectern.settings import TeacherSettings
 from lectern.streamer_changes import StreamerChanges
 
 M = TypeVar("M", bound=Message)
@@ -42,16 +42,12 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
-    changes = cast("C", _nothing(host.settings))
+    kind = Changes if isinstance(host.settings, TeacherSettings) else StreamerChanges
+    changes = cast("C", kind(host.settings, time.time()))
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)
     return changes
-
-
-def _nothing(settings: TeacherSettings | StreamerSettings) -> Changes | StreamerChanges:
-    now = time.time()
-    return Changes(settings, now) if isinstance(settings, TeacherSettings) else StreamerChanges(settings, now)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -72,8 +68,14 @@ class Came(Generic[M]):
 
 
 async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
-    """What the messages *ids* say, parsed before the transaction, in which every other writer has to wait."""
-    return [came(one, kinds) for one in await kept_of(host, ids)]
+    """What those of the messages *ids* say that are not handled yet; a batch just claimed is at hand already.
+
+    They are parsed before the transaction, in which every other writer has to wait.
+    """
+    batch = of_batch.get()
+    at_hand = batch is not None and batch.ids == list(ids)
+    kept = batch.kept if batch is not None and at_hand else await host.look(inbox.read, host.journal, ids)
+    return [came(one, kinds) for one in kept]
 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:

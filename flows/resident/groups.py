@@ -25,11 +25,6 @@ def of(settings: Settings) -> Mapping[str, str]:
     return {name: one.goes_to for name, one in {**sources(settings), **_taken(settings)}.items()}
 
 
-def commands(settings: Settings, flow: str) -> list[str]:
-    """The commands that *flow* handles."""
-    return [command for command, its in of(settings).items() if its == flow]
-
-
 def _taken(settings: Settings) -> Mapping[str, type[Message]]:
     """What a teacher takes, or a streamer: whatever does not come over the streamer's own stream."""
     teacher = isinstance(settings, TeacherSettings)

@@ -33,11 +33,6 @@ def fields_of(body: str | bytes) -> Mapping[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def as_text(body: str) -> str:
-    """*body* as a text that every database can keep; a NUL byte in it is as wrong as before, and is refused as such."""
-    return body.replace("\0", "\\u0000")
-
-
 def holds_nul(body: str | bytes, fields: object) -> bool:
     """Whether a text in *fields*, which were read of *body*, holds the one character that PostgreSQL cannot keep."""
     return (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields)

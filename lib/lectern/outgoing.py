@@ -7,7 +7,6 @@ from typing import Literal, TypedDict, Unpack
 
 from pydantic_core import from_json
 
-from lectern import errors
 from lectern.errors import ErrorCode
 from lectern.messages import Message, Prepare
 from lectern.states import Resolution
@@ -132,8 +131,3 @@ def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
     """A message that cannot be handled, with the reason, for the *stream* of dead letters."""
     letter = DeadLetter.model_construct(error=error, body=body, command=command)
     return Outgoing(stream, Kind.STREAM, letter)
-
-
-def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
-    """Why a class that should proceed cannot."""
-    return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"
