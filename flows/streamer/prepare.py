@@ -9,8 +9,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.batch import Apart
-from flows.handling import ended, handled, printed, read
+from flows.handling import Apart, ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
