@@ -18,8 +18,7 @@ from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.trouble import MustEnd
 from lectern.backoff import backoff_s
-from lectern.body import Body
-from lectern.commands import MAX_BODY_BYTES, command_of
+from lectern.commands import MAX_BODY_BYTES, Body, command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing

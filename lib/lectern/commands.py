@@ -1,13 +1,14 @@
-"""The commands on the wire, as the classes of messages declare them; and the one parser."""
+"""What comes in: the commands, as the classes of messages declare them, the one parser, and faults in words."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from lectern import amendments, messages
-from lectern.body import fields_of, holds_nul, in_words, read
 from lectern.errors import Malformed
 from lectern.messages import Message
 from lectern.wire import is_name
@@ -29,6 +30,44 @@ PUBLISHED: Mapping[str, type[Message]] = MappingProxyType(
     {name: kind for name, kind in COMMANDS.items() if kind.comes_by.endswith("_channel")}
 )
 """What comes over a channel, and over the stream of the same name; the others over a stream only."""
+
+
+class Body(str):  # noqa: SLOT000 (it keeps its JSON)
+    """The text of a message that several steps look into; its JSON is read once."""
+
+    @cached_property
+    def json(self) -> Any:  # noqa: ANN401 (any JSON)
+        """As `read` returns it; raises ValueError each time."""
+        return read(str(self))
+
+
+def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
+    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    if isinstance(body, Body):
+        return body.json
+    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+
+
+def fields_of(body: str | bytes) -> Mapping[str, Any]:
+    """The fields of a message that may be anything; none if it is no JSON object. Raises nothing."""
+    try:
+        fields = read(body)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def holds_nul(body: str | bytes, fields: object) -> bool:
+    """Whether a text in *fields*, which were read of *body*, holds the one character that PostgreSQL cannot keep."""
+    return (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields)
+
+
+def _nul_in(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_nul_in(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(_nul_in(one) for one in value)
+    return isinstance(value, str) and "\0" in value
 
 
 def command_of(body: str | bytes) -> str:
@@ -69,3 +108,14 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
     """The class that a malformed message is about, where that can be read."""
     found = fields.get("class_id")
     return found if isinstance(found, str) and is_name(found) else None
+
+
+def in_words(error: ValidationError) -> str:
+    """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
+    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
+    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
+
+
+def _where(path: tuple[int | str, ...]) -> str:
+    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
+    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"

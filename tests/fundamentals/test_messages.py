@@ -8,10 +8,9 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-import lectern.body
+import lectern.commands
 from flows.resident import deployments
-from lectern.body import Body
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, command_of, parse
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, parse
 from lectern.errors import MALFORMED, Malformed
 from lectern.facts import Kept
 from lectern.messages import TAKE_BACK, Booking, Cancel, Message, TranscodingResult
@@ -343,7 +342,7 @@ def test_the_command_of_anything_is_a_word_or_nothing() -> None:
 def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intake asks for its command, the recorder for its class, its flow for all of it."""
     read = Mock(wraps=from_json)
-    monkeypatch.setattr(lectern.body, "from_json", read)
+    monkeypatch.setattr(lectern.commands, "from_json", read)
     body = Body(json.dumps(BOOKING))
     kept = Kept(1, command_of(body), body, 0)
     assert (kept.command, class_of(kept)) == ("order", BOOKING["class_id"])
