@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster test test-apart test-bare faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
+.PHONY: help demo cluster schema test test-apart test-bare faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -96,6 +96,9 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
+
+schema: .venv/.built ## the JSON Schema of all messages, in examples/messages.schema.json
+	@$(BIN)/python -m lectern.message_schema > examples/messages.schema.json
 
 release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VERSION=3.13 PLATFORM=linux-aarch64 name the hosts'
 	@$(BIN)/python -m playbooks.release $(call typed,PYTHON_VERSION,--python-version) $(call typed,PLATFORM,--platform)

@@ -1,32 +1,42 @@
-"""How flows work: read the facts, decide, and write all of it in one transaction, or show it in a dry run."""
+"""How flows work: read the facts, decide, and write all in one transaction, or show it; no failure stops the rest."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from flows import show
-from flows.batch import Apart, apart, kept_of
 from flows.host import Host, log
+from flows.trouble import words
 from lectern.changes import Changes
 from lectern.commands import parse
 from lectern.decide.lines import lines
 from lectern.effects.rows import bookings, inbox
 from lectern.effects.rows.changes import write
-from lectern.errors import Malformed
+from lectern.errors import Malformed, TryAgain
 from lectern.facts import Kept
 from lectern.messages import Message
-from lectern.runs.handled import FAILED, summary
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.runs.handled import FAILED, of_batch, summary
+from lectern.settings import TeacherSettings
 from lectern.streamer_changes import StreamerChanges
 
 M = TypeVar("M", bound=Message)
+I = TypeVar("I")  # noqa: E741 (an item)
+T = TypeVar("T")
 C = TypeVar("C", Changes, StreamerChanges)
+BOUND = 20
+"""Number of failed items after which the rest is left to a later run: more point to the database, not to the items."""
+
+PUT_BACK = "PutBack"
+"""The name of the state of a run that handled nothing: its messages went back to the inbox."""
+
 Decide = Callable[[Connection, C], None]
 """Reads the facts and adds what is decided. A dry run does not show what it writes itself."""
 
@@ -42,16 +52,55 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
-    changes = cast("C", _nothing(host.settings))
+    kind = Changes if isinstance(host.settings, TeacherSettings) else StreamerChanges
+    changes = cast("C", kind(host.settings, time.time()))
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)
     return changes
 
 
-def _nothing(settings: TeacherSettings | StreamerSettings) -> Changes | StreamerChanges:
-    now = time.time()
-    return Changes(settings, now) if isinstance(settings, TeacherSettings) else StreamerChanges(settings, now)
+# -- one by one, if need be --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Apart(Generic[I, T]):
+    """What the portions of a batch came to, and the items that failed, each with the reason."""
+
+    done: list[T] = field(default_factory=list)
+    failed: list[tuple[I, str]] = field(default_factory=list)
+
+    def state(self, message: str, came: int) -> State[None]:
+        """How the run of *came* messages ends: Failed if one did; a retry does only these again."""
+        if not self.failed:
+            return Completed(message=message)
+        return Failed(message=f"{len(self.failed)} of {came} failed: {self.failed[0][1]}; the others: {message}")
+
+
+async def apart(
+    items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
+) -> Apart[I, T]:
+    """Do *work* for all *items* in one transaction; if it fails, halve them until the items at fault stand alone.
+
+    A database or a Redis that is away fails the whole: it raises.
+    """
+    found: Apart[I, T] = Apart()
+    waiting = deque([list(items)])
+    while waiting:
+        some = waiting.popleft()
+        try:
+            found.done.append(await work(some))
+        except (OperationalError, TryAgain):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others are not to wait for it)
+            if len(some) > 1 and len(found.failed) < BOUND:
+                middle = len(some) // 2
+                waiting.extendleft([some[middle:], some[:middle]])
+                continue
+            why = words(error)
+            log.error("%s: not handled: %s", ", ".join(name(one) for one in some[:BOUND]), why)
+            found.failed += [(one, why) for one in some]
+    return found
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -72,8 +121,14 @@ class Came(Generic[M]):
 
 
 async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
-    """What the messages *ids* say, parsed before the transaction, in which every other writer has to wait."""
-    return [came(one, kinds) for one in await kept_of(host, ids)]
+    """What those of the messages *ids* say that are not handled yet; a batch just claimed is at hand already.
+
+    They are parsed before the transaction, in which every other writer has to wait.
+    """
+    batch = of_batch.get()
+    at_hand = batch is not None and batch.ids == list(ids)
+    kept = batch.kept if batch is not None and at_hand else await host.look(inbox.read, host.journal, ids)
+    return [came(one, kinds) for one in kept]
 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:

@@ -45,7 +45,7 @@ def patience(host: Host[Any]) -> Patience:
 async def tell(host: Host[Any]) -> bool:
     """Send the outbox, oldest first. False if Redis is away: then the sweeper sends it again."""
     async with host.send_lock:
-        while batch := await _next(host):
+        while (batch := await _next(host)).messages:
             sending = batch.sending
             done = await _send(host, sending, batch.until)
             now = time.time()
@@ -137,9 +137,6 @@ class _Batch:
     messages: Sequence[Unsent]
     folded: Collection[int] = ()  # ids of alarms of an incident that is known already
     until: float = math.inf  # monotonic: later they are sent only if they are still ours
-
-    def __bool__(self) -> bool:
-        return bool(self.messages)
 
     @property
     def sending(self) -> Sequence[Unsent]:

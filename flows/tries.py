@@ -16,7 +16,7 @@ from flows.host import Host, log
 from flows.tell import tell
 from lectern import errors, outgoing
 from lectern.backoff import backoff_s
-from lectern.body import fields_of
+from lectern.commands import fields_of
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, bookings, events, inbox, outbox
 from lectern.errors import TryAgain

@@ -2,27 +2,30 @@
 
 from collections.abc import Mapping
 
-from lectern.commands import Command, taken_by
+from lectern.commands import COMMANDS, PUBLISHED
+from lectern.messages import Message
 from lectern.settings import Settings, TeacherSettings
 
 
-def sources(settings: Settings) -> Mapping[str, Command]:
-    """The channels and streams of a host, and a command that comes over each."""
-    found: dict[str, Command] = {}
+def sources(settings: Settings) -> Mapping[str, type[Message]]:
+    """The channels and streams of a host, and a message that comes over each."""
+    found: dict[str, type[Message]] = {}
     for one in _taken(settings).values():
-        found.setdefault(getattr(settings, one.source).format(name=settings.name), one)
+        found.setdefault(getattr(settings, one.comes_by).format(name=settings.name), one)
     return found
+
+
+def channels(settings: Settings) -> list[str]:
+    """Those of the `sources` that are channels; the stream of the same name is read, too."""
+    return [name for name, one in sources(settings).items() if one in PUBLISHED.values()]
 
 
 def of(settings: Settings) -> Mapping[str, str]:
     """The flow of each command; a message without a known command goes to the flow of its channel or stream."""
-    return {name: one.flow for name, one in {**sources(settings), **_taken(settings)}.items()}
+    return {name: one.goes_to for name, one in {**sources(settings), **_taken(settings)}.items()}
 
 
-def commands(settings: Settings, flow: str) -> list[str]:
-    """The commands that *flow* handles."""
-    return [command for command, its in of(settings).items() if its == flow]
-
-
-def _taken(settings: Settings) -> Mapping[str, Command]:
-    return taken_by(teacher=isinstance(settings, TeacherSettings))
+def _taken(settings: Settings) -> Mapping[str, type[Message]]:
+    """What a teacher takes, or a streamer: whatever does not come over the streamer's own stream."""
+    teacher = isinstance(settings, TeacherSettings)
+    return {name: one for name, one in COMMANDS.items() if (one.comes_by != "streamer_stream") == teacher}

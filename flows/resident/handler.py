@@ -9,11 +9,11 @@ from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 
 from flows import tries, trouble
-from flows.batch import PUT_BACK
+from flows.handling import PUT_BACK
 from flows.host import Host, current, log
 from flows.resident.record import Recorder
 from flows.streamer import releases
-from lectern.commands import TAKE_BACK
+from lectern.messages import TAKE_BACK
 from lectern.runs.handled import Handled, of_batch
 
 

@@ -18,8 +18,7 @@ from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.trouble import MustEnd
 from lectern.backoff import backoff_s
-from lectern.body import Body, as_text
-from lectern.commands import MAX_BODY_BYTES, command_of
+from lectern.commands import MAX_BODY_BYTES, Body, command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
@@ -152,7 +151,8 @@ class Intake:
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
         """The command decides which flow handles a message; one that cannot be read goes where its channel goes."""
-        body = Body(as_text(body)[: MAX_BODY_BYTES + 1])  # which is malformed for its length; all of it helps nobody
+        # A NUL byte, which no database keeps, is as malformed when it is escaped; so is what is longer than the bound.
+        body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
         if command not in self._groups:
             command = name if name in self._groups else next(iter(self._groups))
@@ -183,7 +183,7 @@ class Intake:
         found = await self._host.commit(
             inbox.claim,
             self._host.journal,
-            groups.commands(settings, flow),
+            [command for command, its in self._groups.items() if its == flow],
             limit=settings.batch_max,
             lease_s=settings.inbox_lease_s,
             now=time.time(),

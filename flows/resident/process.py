@@ -176,7 +176,7 @@ class Resident:
         """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
         works, recorder = Works(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings), recorder)
-        intake = self._intake(host, handler)
+        intake = Intake(host, handler, groups.channels(host.settings), list(groups.sources(host.settings)))
         taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):
@@ -241,10 +241,3 @@ class Resident:
                     await host.bus.part(host.settings.streamers_key, host.settings.name)
                 await self._lock.let_go(host.bus)
         await host.bus.close()
-
-    # -- what runs side by side ------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _intake(host: Host[Any], handler: Handler) -> Intake:
-        names = groups.sources(host.settings)
-        return Intake(host, handler, [name for name, one in names.items() if one.is_published], list(names))

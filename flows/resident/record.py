@@ -13,10 +13,10 @@ from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
 from flows.retry import AWAY
 from lectern.backoff import backoff_s
-from lectern.commands import TAKE_BACK
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse, TryAgain
 from lectern.facts import Kept
+from lectern.messages import TAKE_BACK
 from lectern.runs import pages, paging
 from lectern.runs.handled import Handled
 from lectern.runs.pages import Kind, Page

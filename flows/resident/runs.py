@@ -170,7 +170,7 @@ class ResidentRuns:
         if self.host is None or not isinstance(text, str):
             return parameters
         asked = inbox.ids_of(text)
-        mine = groups.commands(self.host.settings, name)
+        mine = [command for command, its in groups.of(self.host.settings).items() if its == name]
         its = await self.host.look(inbox.of_commands, self.host.journal, asked, mine)
         if len(its) < len(asked):
             log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))

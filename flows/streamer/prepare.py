@@ -9,8 +9,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.batch import Apart
-from flows.handling import ended, handled, printed, read
+from flows.handling import Apart, ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
@@ -21,7 +20,8 @@ from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import store
 from lectern.effects.rows import cache, inbox
 from lectern.facts import Idle
-from lectern.messages import Alarm, Prepare
+from lectern.messages import Prepare
+from lectern.outgoing import Alarm
 from lectern.streamer_changes import StreamerChanges
 
 

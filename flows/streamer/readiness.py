@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
-from flows.batch import apart
+from flows.handling import apart
 from flows.host import Streamer, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board

@@ -12,8 +12,7 @@ from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import show
-from flows.batch import apart
-from flows.handling import changed
+from flows.handling import apart, changed
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer import download, lost
 from flows.streamer.prepare import follow

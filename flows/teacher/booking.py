@@ -60,7 +60,7 @@ def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:
 
 def _facts(connection: Connection, changes: Changes, booked: Sequence[Booking], alive: Sequence[str]) -> orders.Facts:
     unlisted = {one.key for one in booked if one.key and decide.named_by(one) is decide.Named.NOT_IN_LIST}
-    states = renditions.states(connection, unlisted)
+    states = renditions.states(connection, unlisted) if unlisted else {}
     may_go = decide.contenders(booked, orders.known(changes.orders), states, changes.now)
     return orders.Facts(
         early=cancels.cancelled_before(connection, [one.class_id for one in booked], changes.now),

@@ -12,8 +12,8 @@ from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
 from flows.teacher.living import living, put_back
 from lectern.amendments import Change
-from lectern.body import in_words
 from lectern.changes import Changes
+from lectern.commands import in_words
 from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from flows.batch import apart
-from flows.handling import Decide, changed
+from flows.handling import Decide, apart, changed
 from flows.host import Teacher, log
 from flows.teacher import results
 from flows.teacher.ecs import flow as ecs

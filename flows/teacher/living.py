@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from redis.exceptions import RedisError
 
-from flows.batch import PUT_BACK
+from flows.handling import PUT_BACK
 from flows.host import Teacher, log
 from lectern.effects.rows import inbox, leases
 from lectern.errors import TryAgain

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from flows import duties
-from flows.batch import apart
-from flows.handling import Decide, changed
+from flows.handling import Decide, apart, changed
 from flows.host import Teacher, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.tell import tell

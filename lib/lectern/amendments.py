@@ -9,7 +9,7 @@ from lectern.messages import Booking, Message
 from lectern.wire import AiringName, Count, EpochSeconds, HttpUrl, Name, RecordId, RtmpUrl, WireResolution
 
 
-class Change(Message):
+class Change(Message, comes_by="change_channel", goes_to="change"):
     """New times, push URLs or another recording of a booked class; what is absent stays as it is."""
 
     cmd: Literal["change"] = "change"
@@ -49,17 +49,7 @@ class Change(Message):
         return Booking.model_validate({**fields, **given, "cmd": "order", "class_id": self.class_id})
 
 
-class ChangeResult(Message):
-    """Our answer to a change: it is in force, or the class stays as it was."""
-
-    cmd: Literal["change_result"] = "change_result"
-    class_id: str
-    result: Literal["success", "fail"]
-    code: int
-    message: str
-
-
-class Amend(Message):
+class Amend(Message, comes_by="streamer_stream", goes_to="amend"):
     """Teacher to streamer: from now on the class is as its *revision*, which is prepared and goes."""
 
     cmd: Literal["amend"] = "amend"

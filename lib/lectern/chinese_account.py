@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 from lectern import chinese_alarms
-from lectern.chinese import WORDINGS, heading
 from lectern.chinese_sentences import FORMS, WORDS
-from lectern.errors import CODES
+from lectern.codes import CODES
 
 _GAPS: Mapping[str, str] = {
     "t": r"\d+ (?:d|h|min|s)(?: \d+ (?:h|min))?",
@@ -35,7 +34,8 @@ _ON_AIR = re.compile(
 _RUNBOOK = re.compile(r"RUNBOOK\.md: (?P<code>\d{3}): .*")
 
 
-_ADVICE = {CODES[code].platform_should: one.platform_should for code, one in WORDINGS.items() if code in CODES}
+_ADVICE = {one.english.platform_should: one.chinese.platform_should for one in CODES.values()}
+_SAYS = {english: chinese for one in CODES.values() for english, chinese in one.says.items()}
 
 LABELS: Mapping[str, str] = {
     "on air": "正在上课",
@@ -86,7 +86,7 @@ def sentence(text: str) -> str:
 def message(code: int, text: str) -> str:
     """The message of an alarm, with what its code means before it; words that no rule knows stay as they are."""
     said = alarm(text)
-    return f"{WORDINGS[code].meaning}：{said}" if code in WORDINGS else said
+    return f"{CODES[code].chinese.meaning}：{said}" if code in CODES else said
 
 
 def alarm(text: str) -> str:
@@ -110,16 +110,16 @@ def _compiled(form: str) -> "re.Pattern[str]":
 @cache
 def _rules() -> list[tuple["re.Pattern[str]", str]]:
     """Compiled for the first sentence: `lectern` in English needs none of them."""
-    return [(_compiled(form), chinese) for form, chinese in {**FORMS, **chinese_alarms.FORMS}.items()]
+    return [(_compiled(form), chinese) for form, chinese in {**FORMS, **chinese_alarms.FORMS, **_SAYS}.items()]
 
 
 def _whole(text: str) -> str | None:
-    for known in (WORDS, chinese_alarms.WORDS, _ADVICE):
+    for known in (WORDS, chinese_alarms.WORDS, _SAYS, _ADVICE):
         if text in known:
             return known[text]
     if found := _RUNBOOK.fullmatch(text):
-        code = int(found["code"])
-        return f"RUNBOOK.zh.md: {heading(code)}" if code in WORDINGS else text
+        code = CODES.get(int(found["code"]))
+        return f"RUNBOOK.zh.md: {code.chinese_runbook}" if code else text
     if found := _ON_AIR.fullmatch(text):
         return _on_air(found)
     for pattern, chinese in _rules():

@@ -1,61 +1,73 @@
-"""What each command on the wire is: its message, where it comes in, which flow handles it; and the one parser."""
+"""What comes in: the commands, as the classes of messages declare them, the one parser, and faults in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from lectern.amendments import Amend, Change
-from lectern.body import fields_of, holds_nul, in_words, read
+from lectern import amendments, messages
 from lectern.errors import Malformed
-from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report, TranscodingResult
+from lectern.messages import Message
 from lectern.wire import is_name
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
 
-TAKE_BACK = "take back"
-"""In the place of a flow: a streamer handles releases and grants at once, without a flow, whatever is away."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A word that a message can have in ``cmd``."""
-
-    message: type[Message]
-    source: str
-    """The setting that names the channel or the stream on which it comes."""
-
-    flow: str
-
-    @property
-    def is_published(self) -> bool:
-        """Whether it comes over a channel, and over the stream of the same name; else over a stream only."""
-        return self.source.endswith("_channel")
-
-
-COMMANDS: Mapping[str, Command] = MappingProxyType(
+COMMANDS: Mapping[str, type[Message]] = MappingProxyType(
     {
-        "order": Command(Booking, "order_channel", "booking"),
-        "cancel": Command(Cancel, "cancel_channel", "booking"),
-        "change": Command(Change, "change_channel", "change"),
-        "transcoding": Command(TranscodingResult, "transcoding_channel", "settle"),
-        "prepared": Command(Report, "report_stream", "report"),
-        "ended": Command(Report, "report_stream", "report"),
-        "prepare": Command(Prepare, "streamer_stream", "prepare"),
-        "amend": Command(Amend, "streamer_stream", "amend"),
-        "release": Command(Release, "streamer_stream", TAKE_BACK),
-        "grant": Command(Grant, "streamer_stream", TAKE_BACK),
+        name: kind
+        for kind in (*vars(messages).values(), *vars(amendments).values())
+        if isinstance(kind, type) and issubclass(kind, Message) and kind.comes_by
+        for name in get_args(kind.model_fields["cmd"].annotation)
     }
 )
-"""All that comes in. A new message is a class in `messages` and a line here."""
+"""All that comes in, by its ``cmd``: the classes of `messages` and `amendments`."""
+
+PUBLISHED: Mapping[str, type[Message]] = MappingProxyType(
+    {name: kind for name, kind in COMMANDS.items() if kind.comes_by.endswith("_channel")}
+)
+"""What comes over a channel, and over the stream of the same name; the others over a stream only."""
 
 
-def taken_by(*, teacher: bool) -> dict[str, Command]:
-    """The commands that a teacher takes, or a streamer: whatever does not come over the streamer's own stream."""
-    return {name: one for name, one in COMMANDS.items() if (one.source != "streamer_stream") == teacher}
+class Body(str):  # noqa: SLOT000 (it keeps its JSON)
+    """The text of a message that several steps look into; its JSON is read once."""
+
+    @cached_property
+    def json(self) -> Any:  # noqa: ANN401 (any JSON)
+        """As `read` returns it; raises ValueError each time."""
+        return read(str(self))
+
+
+def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
+    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    if isinstance(body, Body):
+        return body.json
+    return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
+
+
+def fields_of(body: str | bytes) -> Mapping[str, Any]:
+    """The fields of a message that may be anything; none if it is no JSON object. Raises nothing."""
+    try:
+        fields = read(body)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def holds_nul(body: str | bytes, fields: object) -> bool:
+    """Whether a text in *fields*, which were read of *body*, holds the one character that PostgreSQL cannot keep."""
+    return (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields)
+
+
+def _nul_in(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_nul_in(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(_nul_in(one) for one in value)
+    return isinstance(value, str) and "\0" in value
 
 
 def command_of(body: str | bytes) -> str:
@@ -80,14 +92,14 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
         raise Malformed(f"the message is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise Malformed(f"the message is a JSON {type(fields).__name__}, not an object")
-    command = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
-    if command is None or command.message not in expected:
-        wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one.message in expected))
+    kind = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
+    if kind is None or kind not in expected:
+        wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
         raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", _class_id(fields))
     if holds_nul(body, fields):
         raise Malformed("a text of the message holds a NUL character", _class_id(fields))
     try:
-        return command.message.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise Malformed(in_words(error), _class_id(fields)) from error
 
@@ -96,3 +108,14 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
     """The class that a malformed message is about, where that can be read."""
     found = fields.get("class_id")
     return found if isinstance(found, str) and is_name(found) else None
+
+
+def in_words(error: ValidationError) -> str:
+    """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
+    faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
+    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
+
+
+def _where(path: tuple[int | str, ...]) -> str:
+    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
+    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from lectern.body import Body
+from lectern.commands import Body
 from lectern.messages import Booking
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.stems import stem

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from lectern.amendments import ChangeResult
-from lectern.commands import COMMANDS
-from lectern.messages import Alarm, Message, OrderResult
+from lectern.commands import PUBLISHED
+from lectern.messages import Message
+from lectern.outgoing import Alarm, ChangeResult, OrderResult
 
-SENT = tuple(dict.fromkeys(one.message for one in COMMANDS.values() if one.is_published))
+SENT = tuple(dict.fromkeys(PUBLISHED.values()))
 """What the platform and the transcoders send to lectern."""
 
 READ = (OrderResult, ChangeResult, Alarm)
@@ -50,7 +50,7 @@ def _plain(found: object) -> object:
 
 
 def main() -> None:
-    """Print the document: ``python -m lectern.message_schema > examples/messages.schema.json``."""
+    """Print the document: ``make schema``."""
     sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,8 +1,8 @@
-"""All that travels on the wire: frozen messages that keep unknown fields; `commands` parses them."""
+"""All that comes in on the wire: frozen messages that keep unknown fields; `commands` parses them."""
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -30,11 +30,24 @@ from lectern.wire import (
     needs_record,
 )
 
+TAKE_BACK = "take back"
+"""In the place of a flow: a streamer handles releases and grants at once, without a flow, whatever is away."""
+
 
 class Message(BaseModel):
     """A frozen message; what it does not know, it keeps and passes on."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+    comes_by: ClassVar[str] = ""
+    """The setting that names the channel or the stream on which it comes; empty for what lectern sends."""
+
+    goes_to: ClassVar[str] = ""
+    """The flow that handles it."""
+
+    def __init_subclass__(cls, comes_by: str = "", goes_to: str = "", **config: Unpack[ConfigDict]) -> None:
+        """Note where the message comes in: a new one is a class, and nothing else."""
+        super().__init_subclass__(**config)
+        cls.comes_by, cls.goes_to = comes_by, goes_to
 
     def to_json(self) -> str:
         """The message as it goes on the wire: our absent fields are left out, a sender's own null is kept."""
@@ -48,7 +61,7 @@ def _optional(kind: type[Message]) -> tuple[str, ...]:
     return tuple(name for name, field in kind.model_fields.items() if field.default is None)
 
 
-class Booking(Message):
+class Booking(Message, comes_by="order_channel", goes_to="booking"):
     """A request that a class be aired; bookings of the old kind have none of the last three fields."""
 
     cmd: Literal["order"] = "order"
@@ -118,14 +131,14 @@ class Booking(Message):
         return Booking.model_construct(**{**given, "class_id": airing_id})
 
 
-class Cancel(Message):
+class Cancel(Message, comes_by="cancel_channel", goes_to="booking"):
     """The class shall not be aired."""
 
     cmd: Literal["cancel"] = "cancel"
     class_id: Name
 
 
-class TranscodingResult(Message):
+class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle"):
     """What a transcoder made of a request; *attempt*, and *code* of a failure, are only in our own ECS results."""
 
     cmd: Literal["transcoding"] = "transcoding"
@@ -152,32 +165,7 @@ class TranscodingResult(Message):
         return self.result.lower() in SUCCESS
 
 
-class OrderResult(Message):
-    """Our answer to a booking."""
-
-    cmd: Literal["order_result"] = "order_result"
-    class_id: str
-    result: Literal["success", "fail"]
-    code: int
-    message: str
-    streamer: str | None = None
-
-
-class Alarm(Message):
-    """Calls a person; *runbook* is the heading in RUNBOOK.md."""
-
-    cmd: Literal["alarm"] = "alarm"
-    code: int
-    message: str
-    at: float
-    runbook: str
-    class_id: str | None = None
-    record_id: int | None = None
-    video_resolution: str | None = None
-    host: str | None = None
-
-
-class Prepare(Message):
+class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     """Teacher to streamer: cache this rendition and air it at its time. *placement* counts the streamers it has had."""
 
     cmd: Literal["prepare"] = "prepare"
@@ -218,7 +206,7 @@ class Prepare(Message):
         return stems.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
-class Release(Message):
+class Release(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
     """Teacher to streamer: the class is not yours any more; take its citation back.
 
     With a *placement* the class was moved: one that has come back since by a later placement stays.
@@ -229,7 +217,7 @@ class Release(Message):
     placement: Count | None = None
 
 
-class Grant(Message):
+class Grant(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
     """Teacher to streamer: your lease is *session* from now on; all releases were sent before this message."""
 
     cmd: Literal["grant"] = "grant"
@@ -237,7 +225,7 @@ class Grant(Message):
     session: Name
 
 
-class Report(Message):
+class Report(Message, comes_by="report_stream", goes_to="report"):
     """Streamer to teacher: what became of a class. ``prepared`` answers a Prepare, ``ended`` closes the airing."""
 
     cmd: Literal["prepared", "ended"]

@@ -1,4 +1,4 @@
-"""Messages that go out: what is put in the outbox, our answer, what a streamer is told, an alarm."""
+"""Messages that go out: our answers, alarms, what a streamer is told, and how all of them are put in the outbox."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ from typing import Literal, TypedDict, Unpack
 
 from pydantic_core import from_json
 
-from lectern import errors
-from lectern.amendments import ChangeResult
 from lectern.errors import ErrorCode
-from lectern.messages import Alarm, Message, OrderResult, Prepare
+from lectern.messages import Message, Prepare
 from lectern.states import Resolution
 from lectern.wire import read_resolution
 
@@ -30,6 +28,41 @@ class Outgoing:
     kind: Kind
     message: Message
     class_id: str | None = None
+
+
+class OrderResult(Message):
+    """Our answer to a booking."""
+
+    cmd: Literal["order_result"] = "order_result"
+    class_id: str
+    result: Literal["success", "fail"]
+    code: int
+    message: str
+    streamer: str | None = None
+
+
+class Alarm(Message):
+    """Calls a person; *runbook* is the heading in RUNBOOK.md."""
+
+    cmd: Literal["alarm"] = "alarm"
+    code: int
+    message: str
+    at: float
+    runbook: str
+    class_id: str | None = None
+    record_id: int | None = None
+    video_resolution: str | None = None
+    host: str | None = None
+
+
+class ChangeResult(Message):
+    """Our answer to a change: it is in force, or the class stays as it was."""
+
+    cmd: Literal["change_result"] = "change_result"
+    class_id: str
+    result: Literal["success", "fail"]
+    code: int
+    message: str
 
 
 class DeadLetter(Message):
@@ -98,8 +131,3 @@ def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
     """A message that cannot be handled, with the reason, for the *stream* of dead letters."""
     letter = DeadLetter.model_construct(error=error, body=body, command=command)
     return Outgoing(stream, Kind.STREAM, letter)
-
-
-def no_streamer(order_stem: str) -> tuple[ErrorCode, str]:
-    """Why a class that should proceed cannot."""
-    return errors.NO_STREAMER, f"{order_stem}: no streamer was heard of lately"

@@ -6,22 +6,18 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.commands import command_of, parse
+from lectern.commands import COMMANDS, command_of, parse
 from lectern.errors import Malformed
 from lectern.messages import (
     Booking,
-    Cancel,
     Grant,
     Message,
-    Prepare,
-    Release,
-    Report,
     TranscodingResult,
 )
 from tests import strategies
 from tests.strategies import BOOKING
 
-EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Grant, Report)
+EVERY = tuple(COMMANDS.values())
 
 
 @given(strategies.bookings())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lectern import errors
-from lectern.amendments import Amend, Change, ChangeResult
+from lectern.amendments import Amend, Change
 from lectern.changes import Changes
 from lectern.decide import booking as bookings
 from lectern.decide import reports, results, revisions
@@ -17,7 +17,8 @@ from lectern.decide.results import Waiters
 from lectern.decide.revisions import IN_FORCE, Facts
 from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Rendition, Slot
-from lectern.messages import Cancel, OrderResult, Prepare, Release, Report
+from lectern.messages import Cancel, Prepare, Release, Report
+from lectern.outgoing import ChangeResult, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
 from tests import strategies

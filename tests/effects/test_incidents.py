@@ -13,8 +13,7 @@ from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
-from lectern.messages import Alarm
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import Alarm, Kind, Outgoing
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
 

@@ -7,8 +7,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt
-from lectern.messages import OrderResult
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import Kind, OrderResult, Outgoing
 from lectern.states import Backend, Resolution
 
 NOW = 1_764_010_800.0

@@ -99,7 +99,7 @@ class World:
     def teacher_takes(self, share: float) -> None:
         by_flow: dict[str, list[str]] = defaultdict(list)
         for body in self.pick("teacher", share):
-            by_flow[COMMANDS[json.loads(body)["cmd"]].flow].append(body)
+            by_flow[COMMANDS[json.loads(body)["cmd"]].goes_to].append(body)
         flows: list[tuple[str, tuple[Any, ...], Any]] = [
             ("booking", (Booking, Cancel), booking.decided(self.teacher, hosts.ALIVE)),
             ("change", (Change,), change.decided(hosts.ALIVE, Limits.of(self.teacher.settings))),

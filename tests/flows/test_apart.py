@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from flows.batch import BOUND, Apart, apart
+from flows.handling import BOUND, Apart, apart
 
 
 def handled(items: Sequence[int], bad: set[int]) -> tuple[Apart[int, list[int]], int]:

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
-from lectern import chinese
+from lectern import errors
 from lectern import words as written
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
@@ -232,7 +232,7 @@ async def test_alarms_are_told_in_the_language_of_the_page(
     await let_in(client, host)
     assert '<td class="wide">c-1: its slate is sent: the recording is missing</td>' in (await client.get("/")).text
     page = (await client.get("/", params={"lang": "zh"})).text
-    assert f"{chinese.WORDINGS[326].meaning}：c-1：正在推垫片：the recording is missing" in page
+    assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：the recording is missing" in page
 
 
 async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(

@@ -24,8 +24,7 @@ from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
-from lectern.messages import Alarm
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.

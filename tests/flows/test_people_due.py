@@ -24,8 +24,7 @@ from lectern.effects.rows import outbox, peers, people, schema
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
-from lectern.messages import Alarm
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts

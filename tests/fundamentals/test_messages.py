@@ -1,37 +1,27 @@
 """What travels on the wire is read once, strictly where it matters, and passed on whole."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-import lectern.body
+import lectern.commands
 from flows.resident import deployments
-from lectern.body import Body
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, TAKE_BACK, Command, command_of, parse
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, parse
 from lectern.errors import MALFORMED, Malformed
 from lectern.facts import Kept
-from lectern.messages import (
-    Alarm,
-    Booking,
-    Cancel,
-    Grant,
-    OrderResult,
-    Prepare,
-    Release,
-    Report,
-    TranscodingResult,
-)
+from lectern.messages import TAKE_BACK, Booking, Cancel, Message, TranscodingResult
+from lectern.outgoing import Alarm, OrderResult
 from lectern.runs.labels import class_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.stems import stem
 from tests.strategies import BOOKING, RESULT
 
-EVERY = (Booking, Cancel, TranscodingResult, Prepare, Release, Grant, Report)
+EVERY = tuple(COMMANDS.values())
 
 
 def booking(**fields: object) -> Booking:
@@ -326,13 +316,21 @@ def test_a_code_that_is_none_is_passed_over_in_a_result(code: object) -> None:
     assert parse(json.dumps({**RESULT, "result": "failed", "code": code}), (TranscodingResult,)).code is None
 
 
-@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
-def test_a_command_is_one_line_of_the_table(name: str, command: Command) -> None:
-    """Its message class bears its name, a setting names where it comes in, and the flow that handles it is there."""
-    annotation = command.message.model_fields["cmd"].annotation
-    assert name in getattr(annotation, "__args__", ())
-    assert command.source in TeacherSettings.model_fields.keys() & StreamerSettings.model_fields.keys()
-    assert command.flow in {*deployments.TEACHER, *deployments.STREAMER, TAKE_BACK}
+@pytest.mark.parametrize("kind", COMMANDS.values())
+def test_a_message_that_comes_in_says_where_and_which_flow_handles_it(kind: type[Message]) -> None:
+    """A setting names its channel or stream, and the flow is there on the hosts that hear it."""
+    assert kind.comes_by in TeacherSettings.model_fields.keys() & StreamerSettings.model_fields.keys()
+    at_a_streamer = {*deployments.STREAMER, TAKE_BACK}
+    assert kind.goes_to in (at_a_streamer if kind.comes_by == "streamer_stream" else deployments.TEACHER)
+
+
+def test_every_kind_of_message_is_a_command_or_is_sent_by_us() -> None:
+    """And no command is of two kinds."""
+    kinds = [one for one in Message.__subclasses__() if one.__module__.startswith("lectern.")]
+    assert {one for one in kinds if one.comes_by} == set(COMMANDS.values())
+    assert {one.__module__ for one in kinds if not one.comes_by} == {"lectern.outgoing"}
+    commands = [name for kind in set(COMMANDS.values()) for name in get_args(kind.model_fields["cmd"].annotation)]
+    assert sorted(commands) == sorted(COMMANDS)
 
 
 def test_the_command_of_anything_is_a_word_or_nothing() -> None:
@@ -344,7 +342,7 @@ def test_the_command_of_anything_is_a_word_or_nothing() -> None:
 def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intake asks for its command, the recorder for its class, its flow for all of it."""
     read = Mock(wraps=from_json)
-    monkeypatch.setattr(lectern.body, "from_json", read)
+    monkeypatch.setattr(lectern.commands, "from_json", read)
     body = Body(json.dumps(BOOKING))
     kept = Kept(1, command_of(body), body, 0)
     assert (kept.command, class_of(kept)) == ("order", BOOKING["class_id"])

@@ -6,7 +6,8 @@ import pytest
 
 from lectern import outgoing
 from lectern.commands import parse
-from lectern.messages import OrderResult, Prepare
+from lectern.messages import Prepare
+from lectern.outgoing import OrderResult
 from tests import strategies
 
 

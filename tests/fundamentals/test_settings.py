@@ -1,7 +1,6 @@
 """Settings have documented names and defaults, come from four places, and keep their secrets."""
 
 import json
-import re
 import socket
 from pathlib import Path
 
@@ -312,11 +311,3 @@ def test_a_wrong_setting_beside_a_secret_does_not_show_it(name: str, monkeypatch
         assert SECRET not in f"{cause}"
         assert SECRET not in repr(cause)
         cause = cause.__cause__
-
-
-def test_the_table_of_the_readme_has_every_setting_and_no_other() -> None:
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`.*?) \|", text.partition("## Settings")[2].partition("\n## ")[0], re.MULTILINE)
-    listed = [name.upper() for row in rows for name in re.findall(r"`(\w+)`", row)]
-    fields = {name.upper() for kind in (TeacherSettings, StreamerSettings) for name in kind.model_fields}
-    assert sorted(set(listed)) == sorted(fields)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lectern.commands import COMMANDS
+from lectern.commands import PUBLISHED
 from tests.stage.children import Child
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
@@ -42,7 +42,7 @@ class Hosts:
         self._initialised: set[str] = set()
         self._children: list[Child] = []
         channels = [
-            *(name for name, one in COMMANDS.items() if one.is_published),
+            *PUBLISHED,
             "order_result",
             "change_result",
             "alarm",

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from flows import as_run
 from flows.host import Host
-from lectern import chinese, chinese_account
+from lectern import chinese_account
 from lectern import words as written
 from lectern.decide import day as hours
 from lectern.decide.report import NAMES
@@ -164,10 +164,9 @@ class Page:
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
         other = {**others, "lang": "en" if language == "zh" else "zh"}
-        codes = chinese.WORDINGS if language == "zh" else CODES
         given = {
             "t": labels.of(language),
-            "codes": codes,
+            "codes": {code: one.chinese if language == "zh" else one.english for code, one in CODES.items()},
             "language": language,
             "say": chinese_account.sentence if language == "zh" else str,
             "tell": chinese_account.message if language == "zh" else _as_it_is,

@@ -4,7 +4,7 @@ import time
 
 import typer
 
-from lectern import chinese
+from lectern import chinese_alarms
 from lectern.cli.terms import Json, say
 from lectern.errors import LecternError, Misuse
 from lectern.shared_settings import Common
@@ -29,7 +29,7 @@ def send_test(as_json: Json = False) -> None:
     if not urls:
         raise Misuse("ALARM_URLS is not set: name services as apprise writes them, for example dingtalk://TOKEN")
     names = [name for name, _ in notify.services(urls)]
-    title, text = chinese.TEST if settings.lectern_lang == "zh" else TEST
+    title, text = chinese_alarms.TEST if settings.lectern_lang == "zh" else TEST
     text = text.format(time.strftime("%Y-%m-%d %H:%M:%S"))
     refused = notify.send(urls, title, text, resolved=True)
     say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])

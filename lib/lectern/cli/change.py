@@ -11,11 +11,11 @@ import typer
 from pydantic import ValidationError
 
 from lectern.amendments import Change
-from lectern.body import in_words
 from lectern.changes import Changes
 from lectern.cli import places
 from lectern.cli.booking import asked
 from lectern.cli.terms import Json, on_bus, read, say
+from lectern.commands import in_words
 from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.lines import lines

@@ -1,8 +1,7 @@
 """What is to be written, a line each: what a dry run shows."""
 
 from lectern.changes import Changes
-from lectern.messages import Alarm
-from lectern.outgoing import Outgoing
+from lectern.outgoing import Alarm, Outgoing
 from lectern.stems import stem
 from lectern.streamer_changes import StreamerChanges
 

@@ -14,8 +14,8 @@ from pydantic_core import from_json
 
 from lectern import errors
 from lectern.amendments import Amend, Change
-from lectern.body import in_words
 from lectern.changes import Changes
+from lectern.commands import in_words
 from lectern.decide import backups
 from lectern.decide.attempts import Limits
 from lectern.decide.booking import Before, Verdict, plan

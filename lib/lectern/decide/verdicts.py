@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lectern import errors, outgoing
+from lectern import errors
 from lectern.changes import Changes, Taken
 from lectern.decide import backups
 from lectern.decide.placement import place
@@ -39,7 +39,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
     chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            changes.refuse(order, *outgoing.no_streamer(order.stem), alarm=True)
+            changes.refuse(order, errors.NO_STREAMER, f"{order.stem}: no streamer was heard of lately", alarm=True)
             continue
         loads[streamer] += 1
         changes.place(order, streamer, url)

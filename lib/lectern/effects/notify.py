@@ -6,7 +6,7 @@ from typing import Any
 
 import apprise
 
-from lectern import chinese, chinese_account, words
+from lectern import chinese_account, chinese_alarms, words
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
@@ -45,8 +45,8 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     how = "resolved" if resolved else str(known.severity if known else Severity.WARNING)
     message, heading, terms = str(fields["message"]), fields.get("runbook"), dict[str, str]()
     if language == "zh":
-        message, terms = chinese_account.message(code, message), dict(chinese.TERMS)
-        heading = chinese.heading(code) if known else heading
+        message, terms = chinese_account.message(code, message), dict(chinese_alarms.TERMS)
+        heading = known.chinese_runbook if known else heading
     lines = [message]
     lines += [f"{terms.get('raised at', 'raised at')}: {words.moment(float(fields['at']))}"] if "at" in fields else []
     lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []

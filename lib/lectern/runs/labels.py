@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lectern.body import fields_of
+from lectern.commands import fields_of
 from lectern.facts import Kept
 from lectern.states import Resolution
 from lectern.wire import is_name, read_resolution

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from lectern.commands import PUBLISHED
 from lectern.effects.redis.bus import Bus
 from lectern.settings import Settings, StreamerSettings
 
@@ -13,8 +14,8 @@ def wanted(settings: Settings) -> Mapping[str, str]:
     if isinstance(settings, StreamerSettings):
         streams.append(settings.streamer_stream.format(name=settings.name))
     else:
-        streams += [settings.order_channel, settings.cancel_channel, settings.change_channel]
-        streams += [settings.transcoding_channel, settings.order_result_channel, settings.change_result_channel]
+        streams += [settings.order_result_channel, settings.change_result_channel]
+        streams += [getattr(settings, one.comes_by) for one in PUBLISHED.values()]
     return dict.fromkeys(hashes, "hash") | dict.fromkeys(streams, "stream")
 
 

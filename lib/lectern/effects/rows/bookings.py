@@ -1,21 +1,23 @@
 """The teacher's bookings: what is known of them, and what a plan makes of them."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.among import among, these
 from lectern.effects.rows.many import insert_many, update_many
-from lectern.effects.rows.order_rows import as_order, as_orders
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
 from lectern.wire import BACKUP
 
+log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class weighs on its streamer."""
 
@@ -58,16 +60,34 @@ _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type
 _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
+def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
+    """A booking; raises ValueError if its row has a word that nobody knows."""
+    class_id, state, payload, record_id, resolution, *rest = row
+    size = Resolution(resolution) if resolution else None
+    return Order(class_id, BookingState(state), payload, record_id, size, *rest)
+
+
+def _orders(rows: Iterable[Any]) -> list[Order]:
+    """One odd row hides no other."""
+    found = []
+    for row in rows:
+        try:
+            found.append(_order(row))
+        except ValueError as error:
+            log.error("%s: its booking cannot be read, and is passed over: %s", row.class_id, error)
+    return found
+
+
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The bookings of *class_ids* that are known."""
     if not class_ids:
         return {}
-    return {row.class_id: as_order(row) for row in connection.execute(_BY_ID, these(class_ids))}
+    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
     """At most a thousand of the bookings that are *such*."""
-    return as_orders(connection.execute(select(*_COLUMNS).where(such).limit(1000)))
+    return _orders(connection.execute(select(*_COLUMNS).where(such).limit(1000)))
 
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
@@ -84,7 +104,7 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
     """The classes that wait for a rendition, in the order they came."""
     wanted = {"record_id": record_id, "resolution": resolution}
-    return as_orders(connection.execute(_WAITING, wanted))
+    return _orders(connection.execute(_WAITING, wanted))
 
 
 def having(connection: Connection, now: float) -> dict[str, int]:
@@ -101,7 +121,7 @@ def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[
 def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     """The not yet ended classes of *streamer*, in the order in which they begin."""
     wanted = (orders.c.streamer == streamer) & orders.c.state.in_(LOADING) & (orders.c.end_time > now)
-    return as_orders(connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time)))
+    return _orders(connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time)))
 
 
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
@@ -183,7 +203,7 @@ def unready(connection: Connection, received_before: float, now: float, until: f
     open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
     near = (orders.c.start_time > now) & (orders.c.start_time <= until) & (orders.c.received_at < received_before)
     near &= IS_CLASS
-    return as_orders(connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near)))
+    return _orders(connection.execute(select(*_COLUMNS).where(orders.c.state.in_(open_), near)))
 
 
 def latest_payload(connection: Connection, record_id: int) -> str | None:

@@ -14,7 +14,7 @@ from lectern import words
 from lectern.effects.rows.outbox import Unsent
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
-from lectern.messages import Alarm
+from lectern.outgoing import Alarm
 from lectern.told import OpenAlarm
 
 _WORDS = re.compile(r"[\s,;:]+")

@@ -13,8 +13,7 @@ from lectern.effects import counters
 from lectern.effects.rows.among import among, listed
 from lectern.effects.rows.many import insert_many
 from lectern.effects.rows.tables.shared import Journal
-from lectern.messages import Alarm
-from lectern.outgoing import Kind, Outgoing
+from lectern.outgoing import Alarm, Kind, Outgoing
 
 SENDING_S = 20.0
 """Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""

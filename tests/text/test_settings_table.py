@@ -1,0 +1,71 @@
+"""docs/settings.md has each setting, with its default, and says the same of it in English and in Chinese."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.shared_settings import Common
+
+TEXT = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+ROLES: list[type[Common]] = [Common, TeacherSettings, StreamerSettings]
+MEANT = {"ALLOWED_ORIGINS": "public", "ALLOWED_PUSH_HOSTS": "public"}
+"""What an empty setting means, where the table says it instead."""
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall("`([^`]+)`", text)
+
+
+def rows(part: str) -> list[list[str]]:
+    found = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in part.splitlines() if line[:1] == "|"
+    ]
+    return found[2:]  # below the head and its line
+
+
+TABLES = list(zip(ROLES, [rows(part) for part in TEXT.split("\n## ")[1:]], strict=True))
+ROWS = [pytest.param(kind, row, id=row[0]) for kind, table in TABLES for row in table]
+
+
+@pytest.mark.parametrize(("kind", "table"), TABLES)
+def test_each_table_has_every_setting_of_its_role_once_and_no_other(kind: type[Common], table: list[list[str]]) -> None:
+    fields = kind.model_fields.keys() - (Common.model_fields.keys() if kind is not Common else set())
+    assert sorted(name.lower() for row in table for name in quoted(row[0])) == sorted(fields)
+
+
+def default(kind: type[Common], name: str) -> str:
+    """The program's default as the table writes it: empty if there is none, or if it is found out."""
+    field = kind.model_fields[name.lower()]
+    value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if value is None or value is PydanticUndefined:
+        return "required" if field.is_required() else ""
+    return MEANT.get(name, "") if value == "" else f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+@pytest.mark.parametrize(("kind", "row"), ROWS)
+def test_each_default_is_that_of_the_program(kind: type[Common], row: list[str]) -> None:
+    """Defaults that are found out are told in words."""
+    names = quoted(row[0])
+    said = row[1].split(", ") if ", " in row[1] else [row[1]] * len(names)
+    for name, cell in zip(names, said, strict=True):
+        is_literal = cell in {"none", "required"} or re.fullmatch("`[^`]+`|[0-9.]+", cell)
+        assert is_literal or (" / " in cell and re.search("[\u4e00-\u9fff]", cell)), cell
+        assert default(kind, name) == (cell.strip("`").replace("none", "") if is_literal else "")
+
+
+@pytest.mark.parametrize(("kind", "row"), ROWS)
+def test_each_row_says_the_same_in_both_languages(kind: type[Common], row: list[str]) -> None:
+    """It names the same settings, values and figures; the Chinese may also have figures for English words."""
+    _, _, english, chinese = row
+    assert set(quoted(english)) == set(quoted(chinese))
+
+    def figures(text: str) -> set[str]:
+        return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]\d)", re.sub("`[^`]*`", "", text)))
+
+    assert figures(english) <= figures(chinese)
+    assert re.search("[\u4e00-\u9fff]", chinese) or chinese == "Prefect server"
+    assert not re.search("[\u4e00-\u9fff]", english)
