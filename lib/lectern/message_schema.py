@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -49,9 +50,15 @@ def _plain(found: object) -> object:
     return kept
 
 
+@cache
+def text() -> str:
+    """The document as it is read."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     """Print the document: ``make schema``."""
-    sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(text())
 
 
 if __name__ == "__main__":

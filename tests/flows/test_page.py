@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from flows.host import Host
 from flows.resident.page.routes import Page
-from lectern import errors
+from lectern import errors, message_schema
 from lectern import words as written
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
@@ -351,6 +351,13 @@ async def test_the_runbook_has_an_anchor_for_each_code(client: httpx.AsyncClient
     assert [code for code in CODES if f'<h2 id="{code}">' not in page] == []
     assert "<table>" in page
     assert runbook.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
+
+
+async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/messages.schema.json")
+    assert answer.headers["content-type"] == "application/schema+json"
+    assert answer.json() == message_schema.schema()
+    assert {"Booking", "Change", "OrderResult"} <= set(answer.json()["$defs"])
 
 
 async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: httpx.AsyncClient) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from flows import as_run
 from flows.host import Host
-from lectern import chinese_account
+from lectern import chinese_account, message_schema
 from lectern import words as written
 from lectern.decide import day as hours
 from lectern.decide.report import NAMES
@@ -70,6 +70,7 @@ class Page:
             Route("/as-run", self._let_in(self.as_run)),
             Route("/timetable.ics", self._let_in(self.calendar)),
             Route("/runbook", self.runbook),
+            Route("/messages.schema.json", self.schema),
             Route("/page.css", self.css),
         ]
 
@@ -139,6 +140,10 @@ class Page:
         """RUNBOOK.md or RUNBOOK.zh.md, without a token: it holds no secret, and an alarm may have woken the reader."""
         html = await asyncio.to_thread(runbook.rendered, _language(request))
         return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
+
+    async def schema(self, _: Request) -> Response:
+        """The JSON Schema of all messages of this release, without a token, too."""
+        return Response(message_schema.text(), media_type="application/schema+json", headers=HEADERS)
 
     async def css(self, _request: Request) -> Response:
         """How it looks."""
