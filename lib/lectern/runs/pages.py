@@ -20,10 +20,10 @@ FIND = {"booking", "settle", "sweep"}
 """Flows in whose runs every class has a tag, however many there are; in other flows only refused classes do."""
 
 FEW = 20
-"""Number of tags up to which a run is created with them; more cost less if they are set afterwards."""
+"""Number of tags up to which a run is created with them; more of them cost Prefect less if they are set afterwards."""
 
 FOLLOW = "lectern:tags-follow"
-"""The tag of a run whose other tags are not set yet."""
+"""The tag of a run whose classes are not among its tags yet."""
 
 STEM = re.compile(r"\d+(_\d+P)?")
 
@@ -132,8 +132,10 @@ class Page:
 
     @property
     def tags(self) -> list[str]:
-        """What its run is found by."""
-        return [] if self.is_plain else [*MARKS.get(self.kind, []), *tags_of(self.labels)]
+        """What its run is found by; that of many messages is not, because some of its classes would stand for all."""
+        if self.is_plain:
+            return []
+        return [*MARKS.get(self.kind, []), *tags_of(self.labels if len(self.labels) <= CLASSES else [])]
 
     def tags_follow(self) -> bool:
         """Whether its run is created without most of its tags: for each, Prefect makes an event of the run longer."""
