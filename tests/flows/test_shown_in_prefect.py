@@ -51,7 +51,7 @@ def test_all_classes_of_a_storm_are_found(stage: Stage) -> None:
 
 
 def test_what_is_tagged_afterwards_is_in_no_event(stage: Stage) -> None:
-    """For each tag an event of the run would have a row: with them a storm is shown in twice the time."""
+    """For each tag an event of the run would have a row: with them a storm costs Prefect twice as much."""
     record = stage.town.record()
     storm = [stage.book(stage.booking(record, starts_in_s=-60, length_s=1)) for _ in range(200)]
     runs = {str(run["id"]): run for run in [shown(stage, one) for one in storm]}
