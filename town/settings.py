@@ -40,6 +40,7 @@ def environment(root: Path, found: Programs, redis_port: int, prefect_port: int)
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         **{f"PREFECT_SERVER_SERVICES_{name}": "50" for name in _BATCHES},
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "600",
         "REDIS_URL": f"redis://{ports.HOST}:{redis_port}/0",
     }
 

@@ -22,6 +22,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.resident.prefect_client import asking
+from lectern.effects.rows import inbox
+from lectern.errors import Misuse
 
 PAGE = 200
 """Number of runs that Prefect gives at a time."""
@@ -78,3 +80,11 @@ async def newest(client: PrefectClient, deployments: Sequence[UUID], limit: int)
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))
     with asking():
         return await client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit)
+
+
+def inbox_ids(run: FlowRun) -> list[int]:
+    """The messages that a run shows, or was to handle; none if its parameter cannot be read."""
+    try:
+        return inbox.ids_of(str(run.parameters.get("inbox_ids", "")))
+    except Misuse:
+        return []

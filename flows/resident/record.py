@@ -14,7 +14,7 @@ from flows.resident.showing import Showing
 from flows.retry import AWAY
 from lectern.backoff import backoff_s
 from lectern.effects.rows import inbox
-from lectern.errors import Misuse, TryAgain
+from lectern.errors import TryAgain
 from lectern.facts import Kept
 from lectern.messages import TAKE_BACK
 from lectern.runs import pages, paging
@@ -65,7 +65,7 @@ class Recorder:
         self._settled_at = time.monotonic() + SETTLED_S
         self._said_at = -SAY_EVERY_S
         self._telling = asyncio.Lock()
-        self._showing = Showing(runs, host.settings.name)
+        self._showing = Showing(runs, host.settings.name, host.settings.queue)
 
     def look_back(self) -> None:
         """Look through the inbox again: a dead host left handled messages that no run shows; they are shown here."""
@@ -188,6 +188,7 @@ class Recorder:
             await self._showing.create(missing)
             await self._end(missing)
         shown = [one for one in some if one.run_id is not None]
+        await self._showing.tags(shown)
         await self._showing.lines(shown)
         ids = sorted({id_ for page in some for id_ in page.ids})
         await self._host.commit(inbox.recorded, self._host.journal, ids, time.time())
@@ -213,8 +214,13 @@ class Recorder:
             (by_deployment[run.deployment_id], id_)
             for run in newest
             if run.deployment_id in by_deployment
-            for id_ in _named(run.parameters)
+            for id_ in questions.inbox_ids(run)
         }
+        for run in newest:
+            if pages.FOLLOW in run.tags:  # its process died before it could set them
+                await self._showing.tag_left(
+                    run, await host.look(inbox.whatever, host.journal, questions.inbox_ids(run))
+                )
         self._lay_out()
         busy = {id_ for batch in self._at_work for id_ in batch.ids} | {id_ for page in self._pages for id_ in page.ids}
         left: dict[str, list[Kept]] = {flow: [] for flow in flows}
@@ -238,10 +244,3 @@ class Recorder:
 
 def _number(batches: Iterable[Handled]) -> int:
     return sum(len(batch.kept) for batch in batches)
-
-
-def _named(parameters: dict[str, Any]) -> list[int]:
-    try:
-        return inbox.ids_of(str(parameters.get("inbox_ids", "")))
-    except Misuse:
-        return []

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 import httpx
+from prefect.client.schemas.objects import FlowRun
 
 from flows.host import log
 from flows.resident.creation import JSON, REFUSES
 from flows.resident.runs import ResidentRuns
+from lectern.facts import Kept
 from lectern.runs import paging
 from lectern.runs.handled import Handled
-from lectern.runs.pages import Page
+from lectern.runs.labels import label_of, tags_of
+from lectern.runs.pages import FOLLOW, Page
 
 ASK_S = 30.0
 LINES_AT_ONCE = 500
@@ -22,9 +25,10 @@ LINES_AT_ONCE = 500
 class Showing:
     """Each method raises what Prefect's client raises if Prefect is away; what was done is not done twice."""
 
-    def __init__(self, runs: ResidentRuns, host: str) -> None:
+    def __init__(self, runs: ResidentRuns, host: str, queue: str) -> None:
         self._runs = runs
         self._host = host
+        self._queue = queue  # the tag of its deployments, which each of their runs has
 
     async def create(self, some: Sequence[Page]) -> list[Page]:
         """Create the runs of pages of one flow; returns those that Prefect refuses, with and without their labels."""
@@ -40,7 +44,7 @@ class Showing:
         ids = [one for one in found if isinstance(one, UUID)]
         if len(ids) == len(some):
             for page, run_id in zip(some, ids, strict=True):
-                page.run_id = str(run_id)
+                page.run_id, page.is_untagged = str(run_id), page.tags_follow()
             return []
         if len(some) > 1:  # it was one transaction: what is said of the others is not to be believed either
             return [refused for page in some for refused in await self.create([page])]
@@ -50,6 +54,27 @@ class Showing:
             return await self.create(some)
         log.error("%s: its run cannot be shown: %s", page.name, found[0])
         return [page]
+
+    async def tags(self, some: Sequence[Page]) -> None:
+        """Set the tags of runs that were created without them."""
+        for page in some:
+            if page.is_untagged:
+                await self._tag(str(page.run_id), {*page.tags, *self._runs.created.tags, self._queue})
+                page.is_untagged = False
+
+    async def tag_left(self, run: FlowRun, kept: Sequence[Kept]) -> None:
+        """Set the tags of a run that a process which died had created without them, by its messages."""
+        await self._tag(str(run.id), {*run.tags, *tags_of([label_of(one) for one in kept])} - {FOLLOW})
+
+    async def _tag(self, run_id: str, tags: Collection[str]) -> None:
+        try:
+            await self._ask("PATCH", f"/flow_runs/{run_id}", {"tags": sorted(tags)})
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return  # somebody has deleted it
+            if error.response.status_code not in REFUSES:
+                raise
+            log.warning("recorder: run %s is not found by its classes: %s", run_id, error)
 
     async def begin(self, batch: Handled) -> None:
         """Show a batch that is at work; `end` says what it comes to."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lectern.cli import main as lectern
 from lectern.cli.terms import Role, set_prefect, settings_of
+from lectern.runs import pages
 from tests.faults.points import Point, arm
 
 PLAN, LOG, DATABASE = "TEST_LIVES", "TEST_LIVES_LOG", "TEST_LIVES_DATABASE"
@@ -49,6 +50,8 @@ POINTS: Sequence[Point] = (
     Point(f"{SHOWING}.begin", "before"),
     Point(f"{SHOWING}.begin", "after"),
     Point(f"{SHOWING}.end", "before"),
+    Point(f"{SHOWING}.tags", "before"),
+    Point(f"{SHOWING}.tags", "after"),
     Point(f"{SHOWING}.lines", "before"),
     Point(f"{SHOWING}.lines", "after"),
     Point("lectern.effects.rows.inbox:recorded", "before"),
@@ -136,6 +139,7 @@ def main() -> None:
     set_prefect(settings_of(Role(sys.argv[2]), None))
     for name in ("lectern.cli.app", "flows.resident.process"):
         importlib.import_module(name)
+    pages.FEW = 0  # each run gets its tags after it was created, as those of a storm do
     gc.freeze()
     for moment in (*plan, None):
         child = os.fork()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lectern.effects.rows.inbox import ids_of
+from lectern.runs.pages import FOLLOW
 from tests.faults import lives
 from tests.faults.day import Rendition
 from tests.faults.transcoder import Transcoder
@@ -142,9 +143,12 @@ def test_every_message_is_shown_by_one_run(lived: tuple[Lives, list[str]], who: 
 
 
 def test_every_class_is_found_by_its_name(lived: tuple[Lives, list[str]]) -> None:
+    """Also by runs whose process died between their creation and their tags."""
     found, booked = lived
-    tags = {tag for run in _all_runs(found.stage, "teacher") for tag in run["tags"]}
+    runs = _all_runs(found.stage, "teacher")
+    tags = {tag for run in runs for tag in run["tags"]}
     assert [one for one in booked if f"class:{one}" not in tags] == []
+    assert [run["name"] for run in runs if FOLLOW in run["tags"]] == []
 
 
 def _all_runs(stage: Stage, who: str) -> list[dict[str, Any]]:

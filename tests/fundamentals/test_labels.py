@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.facts import Kept
-from lectern.runs.labels import CLASSES, TAGS, class_of, label_of, name_of, tags_of
+from lectern.runs.labels import CLASSES, TAGS, Label, class_of, label_of, name_of, tags_of
+from lectern.runs.pages import Entry, Kind, Page
 
 ODD = [
     "[" * 1100,
@@ -69,3 +70,11 @@ def test_a_storm_has_a_bounded_number_of_tags() -> None:
     tags = labels("booking", kept(*storm))[1]
     assert len(tags) == TAGS
     assert sum(tag.startswith("class:") for tag in tags) == CLASSES
+
+
+@pytest.mark.parametrize(("number", "named"), [(CLASSES, CLASSES), (CLASSES + 1, 0)])
+def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: int) -> None:
+    """Each is found by its booking; the first of them here would stand for all."""
+    page = Page("report", Kind.DONE, 0.0, 0.0)
+    page.add(Entry(Label(f"c-{one}", 7), [one]) for one in range(number))
+    assert sum(tag.startswith("class:") for tag in page.tags) == named

@@ -28,6 +28,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.facts import Kept
 from lectern.runs.handled import Handled, of_batch
+from lectern.runs.labels import CLASSES
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
@@ -47,6 +48,8 @@ class Prefect:
         self.away = False
         self.refuses = ""  # a text in the name or the tags of a run
         self.takes_no_logs = False
+        self.tags_refused_with: int | None = None
+        self.created_with: list[list[str]] = []  # the tags of each run
         self.asked = 0
 
     async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
@@ -61,6 +64,8 @@ class Prefect:
             if not its:
                 return self._refused(path, 404)
             its[0]["state"] = body["state"]
+        elif method == "PATCH":
+            await self._patch(path, body)
         elif path == "/logs/":
             if self.takes_no_logs:
                 return self._refused(path, 422)
@@ -68,6 +73,12 @@ class Prefect:
         else:
             self.tables.append(body)
         return self._answer(path, {})
+
+    async def _patch(self, path: str, body: dict[str, Any]) -> None:
+        its = [one for one in self.runs.values() if one["id"] == path.split("/")[2]]
+        if not its or self.tags_refused_with:
+            self._refused(path, self.tags_refused_with if its and self.tags_refused_with else 404)
+        its[0]["tags"] = body["tags"]
 
     @staticmethod
     def _answer(path: str, body: dict[str, Any]) -> httpx.Response:
@@ -93,6 +104,7 @@ class Prefect:
                 for one in bad
             ]
         for one in asked:
+            self.created_with.append(one["tags"])
             self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4()), "deployment": deployment})
         return [
             {"flow_run_id": self.runs[one["idempotency_key"]]["id"], "status": "CREATED", "error": None}
@@ -103,7 +115,13 @@ class Prefect:
         if self.away:
             raise httpx.ConnectError("away")
         return [
-            FlowRun(flow_id=uuid4(), deployment_id=UUID(one["deployment"]), parameters=one["parameters"])
+            FlowRun(
+                id=UUID(one["id"]),
+                flow_id=uuid4(),
+                deployment_id=UUID(one["deployment"]),
+                parameters=one["parameters"],
+                tags=one["tags"],
+            )
             for one in self.runs.values()
         ]
 
@@ -235,6 +253,66 @@ async def test_every_class_of_a_storm_is_found_and_refused_ones_stand_out(desk: 
     assert {"class:c-17", "class:c-300", "lectern:refused"} <= set(refused["tags"])
     assert refused["state"]["type"] != "COMPLETED"
     assert refused["parameters"] == {"inbox_ids": "18,301"}
+
+
+async def test_the_tags_of_many_classes_are_set_after_their_run_was_created(desk: Desk) -> None:
+    """Prefect makes an event of each run, whose cost grows with its tags; of a change of tags it makes none."""
+    await desk.handle(*(f"c-{number}" for number in range(CLASSES)), "c-last")
+    await desk.recorder.tell()
+    many, one = (set(run["tags"]) for run in desk.prefect.runs.values())
+    assert desk.prefect.created_with == [["lectern:tags-follow"], ["class:c-last", "record:7"]]
+    assert many == {*(f"class:c-{number}" for number in range(CLASSES)), "record:7", desk.host.settings.queue}
+    assert one == {"class:c-last", "record:7"}
+
+
+async def test_a_run_keeps_its_tags_to_come_while_prefect_is_away(desk: Desk) -> None:
+    """Its messages count as shown only when all of it can be found."""
+    desk.prefect.tags_refused_with = 503
+    await desk.handle(*(f"c-{number}" for number in range(30)))
+    with pytest.raises(httpx.HTTPStatusError):
+        await desk.recorder.tell()
+    assert (len(desk.prefect.runs), desk.unrecorded()) == (1, 30)
+    desk.prefect.tags_refused_with = None
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert ("class:c-29" in run["tags"], "lectern:tags-follow" in run["tags"]) == (True, False)
+    assert (desk.prefect.ids(), desk.unrecorded()) == (list(range(1, 31)), 0)
+
+
+async def test_tags_that_prefect_refuses_hold_up_no_other_run(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.prefect.tags_refused_with = 422
+    await desk.handle(*(f"c-{number}" for number in range(200)))
+    await desk.recorder.tell()
+    assert "is not found by its classes" in caplog.text
+    assert desk.unrecorded() == 0
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_run_whose_process_died_before_its_tags_gets_them_after_the_next_start(
+    desk: Desk, *, failed: bool
+) -> None:
+    """It is shown once, as what it was, and found by all its classes; those of a failed batch are not handled yet."""
+    desk.error = RuntimeError("boo") if failed else None
+    desk.prefect.tags_refused_with = 503
+    names = [f"c-{number}" for number in range(30)]
+    await desk.handle(*names)
+    with pytest.raises(httpx.HTTPStatusError):
+        await desk.recorder.tell()
+    desk.restart()
+    desk.prefect.tags_refused_with = None
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert run["state"]["name"] == ("Failed" if failed else "Completed")
+    assert set(run["tags"]) == {*(f"class:{one}" for one in names), "record:7"}
+    assert desk.unrecorded() == 0
+
+
+async def test_classes_that_no_message_names_are_tagged_at_once(desk: Desk) -> None:
+    """After a death nobody could read their names again."""
+    desk.decisions = {f"c-{number}": "refuse" for number in range(40)}
+    await desk.handle(flow="sweep")
+    await desk.recorder.tell()
+    assert [len(tags) for tags in desk.prefect.created_with] == [41]
 
 
 async def test_a_class_that_a_sweep_refuses_is_found(desk: Desk) -> None:

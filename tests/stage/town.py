@@ -120,6 +120,7 @@ class Town:
             argv += ["--port", str(self.prefect_port)]
             services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
             extra = {f"PREFECT_SERVER_SERVICES_{service}_BATCH_SIZE": "50" for service in services}
+            extra["PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS"] = "600"  # as provision.yml has it
             extra |= {"PREFECT_SERVER_API_AUTH_STRING": self._prefect_auth} if self._prefect_auth else {}
             extra["PREFECT_UI_API_URL"] = f"http://{HOST}:{self.prefect_port}/api"  # of --port the UI hears nothing
             extra["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] = "false"

@@ -19,6 +19,12 @@ MANY = 500
 FIND = {"booking", "settle", "sweep"}
 """Flows in whose runs every class has a tag, however many there are; in other flows only refused classes do."""
 
+FEW = 20
+"""Number of tags up to which a run is created with them; more of them cost Prefect less if they are set afterwards."""
+
+FOLLOW = "lectern:tags-follow"
+"""The tag of a run whose classes are not among its tags yet."""
+
 STEM = re.compile(r"\d+(_\d+P)?")
 
 
@@ -71,6 +77,8 @@ class Page:
     is_open: bool = False  # its run was created while it was at work
     is_sealed: bool = False  # Prefect was asked for its run: nothing more fits in
     is_plain: bool = False  # Prefect refused it with its labels
+    is_untagged: bool = False  # its run was created, and its tags are to be set
+    from_messages: bool = True  # each label is a message's own, so that they can be read again
     title: Label | None = None  # of the message by which all its classes were decided
 
     @property
@@ -89,6 +97,7 @@ class Page:
     def add(self, entries: Iterable[Entry]) -> None:
         """Take entries in."""
         for one in entries:
+            self.from_messages &= bool(one.ids)
             self.labels.append(one.label)
             self.ids += one.ids
             self.rows += one.rows
@@ -121,12 +130,23 @@ class Page:
         type_, name = self.kind.value
         return {"type": type_, "name": name, "message": self.message()}
 
+    @property
+    def tags(self) -> list[str]:
+        """What its run is found by; that of many messages is not, because some of its classes would stand for all."""
+        if self.is_plain:
+            return []
+        return [*MARKS.get(self.kind, []), *tags_of(self.labels if len(self.labels) <= CLASSES else [])]
+
+    def tags_follow(self) -> bool:
+        """Whether its run is created without most of its tags: for each, Prefect makes an event of the run longer."""
+        return self.from_messages and len(self.tags) > FEW
+
     def request(self) -> dict[str, Any]:
         """The run, as the API takes it."""
         return {
             "name": self.name,
             "parameters": {"inbox_ids": spell(sorted(set(self.ids)))} if self.ids else {},
-            "tags": [] if self.is_plain else [*MARKS.get(self.kind, []), *tags_of(self.labels)],
+            "tags": [*MARKS.get(self.kind, []), FOLLOW] if self.tags_follow() else self.tags,
             "state": self.state(),
             "idempotency_key": self.key,
             "labels": {"lectern.began": utc(self.began), "lectern.ended": utc(self.ended)},
@@ -143,6 +163,7 @@ def merged(page: Page, other: Page) -> bool:
     page.labels += other.labels
     page.ids += other.ids
     page.rows += other.rows
+    page.from_messages &= other.from_messages
     page.lines += other.lines
     page.began, page.ended = min(page.began, other.began), max(page.ended, other.ended)
     page.batches += other.batches

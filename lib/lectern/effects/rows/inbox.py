@@ -120,18 +120,25 @@ def _due(journal: Journal) -> Select[Any]:
 
 
 @cache
-def _new_among(journal: Journal) -> Select[Any]:
+def _among(journal: Journal) -> Select[Any]:
     inbox = journal.inbox
-    return (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(among(inbox.c.id), inbox.c.state == InboxState.NEW)
-        .order_by(inbox.c.id)
-    )
+    columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
+    return select(*columns).where(among(inbox.c.id)).order_by(inbox.c.id)
+
+
+@cache
+def _new_among(journal: Journal) -> Select[Any]:
+    return _among(journal).where(journal.inbox.c.state == InboxState.NEW)
 
 
 def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
     """Those of *ids* that are not handled yet, in their order of arrival."""
     return [Kept(*row) for row in connection.execute(_new_among(journal), {"among": listed(ids)})]
+
+
+def whatever(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
+    """Those of *ids* that are not forgotten yet, whatever became of them, in their order of arrival."""
+    return [Kept(*row) for row in connection.execute(_among(journal), {"among": listed(ids)})]
 
 
 def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
