@@ -50,7 +50,6 @@ class Scan:
     """All that may be moved; what is left alone is not in it."""
 
     found: list[Found] = field(default_factory=list)
-    emptied: list[str] = field(default_factory=list)  # folders of which nothing is left alone
     elsewhere: list[str] = field(default_factory=list)  # folders on another file system
 
 
@@ -99,19 +98,15 @@ class _Scanner:
 
     def _folder(self, root: str, real: str, name: str) -> None:
         entries = {entry.name: entry for entry in _entries(f"{root}/{name}")}
-        is_left = not entries and (not self._is_ours(real) or name.isdecimal())
         for inner in entries.values():
             ours = root == self.video_root and _is_our_download(name, inner.name, entries)
             alone = _hidden(inner.name) or f"{real}/{name}/{inner.name}" in self._alone
             if ours or alone or not self._is_taken(real, inner):
-                is_left = True
-            elif inner.stat(follow_symlinks=False).st_dev != self.device:
+                continue
+            if inner.stat(follow_symlinks=False).st_dev != self.device:
                 self.scan.elsewhere.append(inner.path)
-                is_left = True
             else:
                 self.scan.found.append(_found(inner, root, name))
-        if not is_left:
-            self.scan.emptied.append(f"{root}/{name}")
 
     def _is_ours(self, real: str) -> bool:
         return f"{real}/".startswith(f"{self._store}/")

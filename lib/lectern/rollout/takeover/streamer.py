@@ -14,7 +14,7 @@ from lectern.rollout.host.durable import Owner
 from lectern.rollout.takeover import moves as file_moves
 from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables, places
 from lectern.rollout.takeover import rows as adopted_rows
-from lectern.rollout.takeover.moves import MovesJournal, Step
+from lectern.rollout.takeover.moves import Move
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_files import Scan
 from lectern.rollout.takeover.old_recordings import Claims, Matched, Recording, Strange
@@ -47,7 +47,7 @@ class Adoption:
     strange: tuple[Strange, ...]
     refusals: tuple[str, ...]
     said: tuple[str, ...]
-    steps: tuple[Step, ...]
+    steps: list[Move]
     changes: Changes
 
 
@@ -63,15 +63,14 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
     changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now)
-    moves, strange = places.moves(matched), places.quarantined(matched, video_root)
-    unfinished = MovesJournal(sources.moves_journal).unfinished
+    moves, strange = places.recordings(matched), places.quarantined(matched, video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     return Adoption(
         moves,
         strange,
         _bounded(refusals),
         (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        places.steps(matched, scan, _owner(video_root, database), strange, unfinished),
+        places.moves([*strange, *moves]),
         changes,
     )
 
@@ -84,15 +83,12 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     CallAPerson where a file cannot be moved.
     """
     with engine.connect() as connection:
-        plan = planned(connection, sources, now)
+        plan, database = planned(connection, sources, now), old_tables.database_file(connection)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
-    journal = MovesJournal(sources.moves_journal)
-    file_moves.perform(plan.steps, journal)
+    file_moves.perform(plan.steps, sources.moves_journal, _owner(sources.video_root, database))
     with transaction(engine) as connection:
         adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
-    if not journal.is_done:
-        journal.end("done")
     return list(plan.said) if plan.steps or plan.changes.files or plan.changes.classes else []
 
 
@@ -102,7 +98,7 @@ def undo(moves_journal: Path) -> list[str]:
     What the new program has evicted or replaced since stays as it is, and so do the rows: the next `adopt` puts them
     right. Killed anywhere, the next call goes on.
     """
-    return file_moves.undo(MovesJournal(moves_journal))
+    return file_moves.undo(moves_journal)
 
 
 def _owner(video_root: Path, database: Path | None) -> Owner:
