@@ -127,6 +127,13 @@ def test_of_a_name_that_is_there_twice_the_last_one_counts_and_is_edited() -> No
     assert env_file.edited("A=1\nA=2\nB=3\n", {"A": "4"}) == "A=1\nA=4\nB=3\n"
 
 
+def test_a_value_of_several_lines_stays_above_the_one_that_counts() -> None:
+    text = "A='many\nlines'\nB=1\n"
+    new = env_file.edited(text, {"A": "2"})
+    assert new == f"{text}A=2\n"
+    assert env_file.taken_back(f"{new}C=3\n", {"A": "2"}, text) == f"{text}C=3\n"
+
+
 def test_the_settings_of_the_program_read_what_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another spelling of the name does not win over ours: settings know no case."""
     monkeypatch.chdir(tmp_path)
