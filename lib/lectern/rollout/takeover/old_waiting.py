@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import redis
 from pydantic_core import from_json, to_json
@@ -77,14 +77,11 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
         with client.pipeline(transaction=False) as pipe:
             for name, _ in found:
                 pipe.type(name)
-                pipe.lrange(name, 0, SLICE - 1)
+                pipe.lrange(name, 0, -1)
             answers = pipe.execute(raise_on_error=False)
-        for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
+        for (name, values), kind, entries in zip(found, answers[::2], answers[1::2], strict=True):
             waiting = _list(names.waiting, name, values, kind)
-            if waiting.wrong:
-                yield Waiter(waiting, "")
-            else:
-                yield from (Waiter(waiting, _class(one)) for one in _whole(client, waiting.name, first))
+            yield from [Waiter(waiting, "")] if waiting.wrong else (Waiter(waiting, _class(one)) for one in entries)
 
 
 def _list(pattern: Pattern, name: bytes, values: dict[str, str], kind: bytes) -> WaitingList:
@@ -93,15 +90,6 @@ def _list(pattern: Pattern, name: bytes, values: dict[str, str], kind: bytes) ->
     if pattern.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
         wrong = f"{values['record_id']} is not how a record_id is written"
     return WaitingList(name.decode(), key, wrong)
-
-
-def _whole(client: redis.Redis, name: str, first: list[bytes]) -> Iterator[bytes]:
-    """The entries of a list of which the *first* are known."""
-    start = 0
-    while first:
-        yield from first
-        start += len(first)
-        first = cast("list[bytes]", client.lrange(name, start, start + SLICE - 1)) if len(first) == SLICE else []
 
 
 def _class(entry: bytes) -> str:
