@@ -83,7 +83,8 @@ def undo(journal: Path) -> list[str]:
     """Take all moves of the journal back, the last one first; returns what was done, and what could not be done.
 
     Nothing is overwritten: what this program has evicted or replaced since, or what lies in the old place by now,
-    stays as it is. Called again after a crash it goes on, after its end it does nothing.
+    stays as it is; so do the rows, which the next adoption puts right. Called again after a crash it goes on, after
+    its end it does nothing.
     """
     noted = _Noted.read(journal)
     made = set(noted.made)

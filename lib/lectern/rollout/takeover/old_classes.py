@@ -17,8 +17,6 @@ from lectern.stems import Held, stem
 from lectern.wire import HttpUrl, RtmpUrl, is_name
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?P<path>/[!-~]{0,1500})")
-_END_OF_PATH = re.compile(r"[?#]")
 _HTTP = TypeAdapter(HttpUrl)
 _RTMP = TypeAdapter(RtmpUrl)
 
@@ -99,13 +97,12 @@ class _Judge:
 
     def take(self, row: TaskRow) -> None:
         """Judge one class, and keep what it says of its recording."""
-        # What is plainly a URL needs no closer look, of which there would be hundreds of thousands.
-        plain, before = _PLAIN_URL.fullmatch(row.video_url), self._known.get(row.class_id)
-        path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
-        found = self._stem(row, path, before.video_id if before else "")
+        before, path = self._known.get(row.class_id), _split(row.video_url).path
+        is_url = _is_good(_HTTP, row.video_url)
+        found = self._stem(row, path, before.video_id if before else "", is_url=is_url)
         start, end = epoch(row.start), epoch(row.end)
         self.found.tasks.append(Task(row.class_id, path, found))
-        if found and (plain or _is_good(_HTTP, row.video_url)):
+        if found and is_url:
             self._urls[found] = max((start or 0.0, row.video_url), self._urls.get(found, (0.0, "")))
             self.found.urls[found] = self._urls[found][1]
         if before and before.state and before.state not in LIVE_AIRINGS:
@@ -120,10 +117,10 @@ class _Judge:
         elif found:
             self.found.going.append(Going(row.class_id, found, start))
 
-    def _stem(self, row: TaskRow, path: str, known: str) -> str | None:
+    def _stem(self, row: TaskRow, path: str, known: str, *, is_url: bool) -> str | None:
         """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
         found = known if is_stem(known) else self._by_pattern(path)
-        if found is not None or not _is_good(_HTTP, row.video_url):
+        if found is not None or not is_url:
             return found
         is_named = known in {stems.of_url(row.video_url), stems.hashed(row.video_url)}
         named = known if is_named else stems.chosen(None, None, row.video_url, self._held)

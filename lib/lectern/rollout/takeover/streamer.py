@@ -1,7 +1,7 @@
 """Step 7 of a streamer's rollout: old bookings and old files become classes and cached renditions, and go back."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from lectern.rollout.host.durable import Owner
 from lectern.rollout.takeover import moves as file_moves
 from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables, places
 from lectern.rollout.takeover import rows as adopted_rows
-from lectern.rollout.takeover.moves import Move
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_files import Scan
 from lectern.rollout.takeover.old_recordings import Claims, Matched, Recording, Strange
@@ -47,7 +46,6 @@ class Adoption:
     strange: tuple[Strange, ...]
     refusals: tuple[str, ...]
     said: tuple[str, ...]
-    steps: list[Move]
     changes: Changes
 
 
@@ -58,7 +56,7 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     """
     video_root, patterns = sources.video_root, sources.record_patterns
     database = old_tables.database_file(connection)
-    known = Known.read(connection)
+    known = Known(old_tables.files(connection), old_tables.classes(connection))
     judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
     scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
@@ -70,7 +68,6 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
         strange,
         _bounded(refusals),
         (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        places.moves([*strange, *moves]),
         changes,
     )
 
@@ -86,26 +83,16 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
         plan, database = planned(connection, sources, now), old_tables.database_file(connection)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
-    file_moves.perform(plan.steps, sources.moves_journal, _owner(sources.video_root, database))
+    steps = places.moves([*plan.strange, *plan.moves])
+    file_moves.perform(steps, sources.moves_journal, _owner(sources.video_root, database))
     with transaction(engine) as connection:
         adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
-    return list(plan.said) if plan.steps or plan.changes.files or plan.changes.classes else []
-
-
-def undo(moves_journal: Path) -> list[str]:
-    """Move all files back where they were; returns what was done and what could not be done, nothing the second time.
-
-    What the new program has evicted or replaced since stays as it is, and so do the rows: the next `adopt` puts them
-    right. Killed anywhere, the next call goes on.
-    """
-    return file_moves.undo(moves_journal)
+    return list(plan.said) if steps or plan.changes.files or plan.changes.classes else []
 
 
 def _owner(video_root: Path, database: Path | None) -> Owner:
     """Who shall own the folders that are made: who owns the store, or the database while there is no store."""
-    known = video_root if video_root.is_dir() else database
-    found = Owner.of(known) if known is not None else Owner.of(Path.cwd())
-    return Owner(found.uid, found.gid, 0o755)
+    return replace(Owner.of(video_root if video_root.is_dir() else database or Path.cwd()), mode=0o755)
 
 
 # -- why not -------------------------------------------------------------------------------------------------------
