@@ -13,7 +13,8 @@ from lectern.errors import CallAPerson
 from lectern.playout.index import path_of
 from lectern.rollout.host import durable
 from lectern.rollout.host.durable import Owner
-from lectern.rollout.wording import counted, shown, some
+from lectern.rollout.wording import shown, some
+from lectern.words import counted
 
 
 @dataclass(frozen=True, slots=True)

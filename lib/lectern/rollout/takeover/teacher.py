@@ -18,8 +18,8 @@ from lectern.facts import Attempt, Event, Rendition, RenditionKey
 from lectern.messages import Booking
 from lectern.rollout.takeover import old_waiting
 from lectern.rollout.takeover.old_waiting import Names, Waiter
-from lectern.rollout.wording import counted
 from lectern.states import Backend, BookingState, RenditionState
+from lectern.words import counted
 
 ADOPTED = "adopted from the old program"
 NAMED = 10
