@@ -44,25 +44,21 @@ class Names:
 
 
 @dataclass(frozen=True)
-class WaitingList:
-    """The classes that wait for one rendition; *wrong* says why nobody will ever look at it, else it is empty."""
+class Waiter:
+    """A class on the waiting list *name* of a rendition; what is no class_id is written readably.
+
+    *wrong* says why nobody will ever look at the list; it is empty else.
+    """
 
     name: str
     key: RenditionKey
+    class_id: str
     wrong: str = ""
 
     @property
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return stem(*self.key)
-
-
-@dataclass(frozen=True)
-class Waiter:
-    """A class on a waiting list; what is no class_id is written readably."""
-
-    waiting: WaitingList
-    class_id: str
 
 
 def waiters(client: redis.Redis, names: Names) -> Iterator[list[Waiter]]:
@@ -80,16 +76,13 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
                 pipe.lrange(name, 0, -1)
             answers = pipe.execute(raise_on_error=False)
         for (name, values), kind, entries in zip(found, answers[::2], answers[1::2], strict=True):
-            waiting = _list(names.waiting, name, values, kind)
-            yield from [Waiter(waiting, "")] if waiting.wrong else (Waiter(waiting, _class(one)) for one in entries)
-
-
-def _list(pattern: Pattern, name: bytes, values: dict[str, str], kind: bytes) -> WaitingList:
-    key = int(values["record_id"]), Resolution(values["resolution"])
-    wrong = "" if kind == b"list" else f"it is a {kind.decode()}, not a list"
-    if pattern.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
-        wrong = f"{values['record_id']} is not how a record_id is written"
-    return WaitingList(name.decode(), key, wrong)
+            key, wrong = (int(values["record_id"]), Resolution(values["resolution"])), ""
+            if names.waiting.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
+                wrong = f"{values['record_id']} is not how a record_id is written"
+            elif kind != b"list":
+                wrong = f"it is a {kind.decode()}, not a list"
+            classes = [""] if wrong else map(_class, entries)
+            yield from (Waiter(name.decode(), key, one, wrong) for one in classes)
 
 
 def _class(entry: bytes) -> str:
@@ -112,13 +105,13 @@ def booked(client: redis.Redis, names: Names, some: Sequence[Waiter], now: float
         return ["no order_key says where its booking is"] * len(some)
     real = [one.class_id for one in some if is_name(one.class_id)]
     found = dict(zip(real, bookings(client, names.orders, real), strict=True))
-    return [_for_list(found.get(one.class_id, "that is no class_id"), one.waiting, now) for one in some]
+    return [_for_list(found.get(one.class_id, "that is no class_id"), one, now) for one in some]
 
 
-def _for_list(found: Booking | str, waiting: WaitingList, now: float) -> Booking | str:
+def _for_list(found: Booking | str, waiter: Waiter, now: float) -> Booking | str:
     if isinstance(found, str):
         return found
-    if found.stem != waiting.stem:
+    if found.stem != waiter.stem:
         return f"its booking is for {found.stem}"
     return found if found.end_time > now else f"it ended {now - found.end_time:.0f} s ago"
 

@@ -36,8 +36,6 @@ class Adoption:
     """Classes that wait on here."""
     decided: int = 0
     """Classes whose rendition is not under way, or whose booking has its URL: the booking flow decides them."""
-    placed: int = 0
-    """Bookings on no list: the old program has placed them already."""
     bounded: int = 0
     """Other transcodings of the old program that got a deadline."""
     named: list[str] = field(default_factory=list)
@@ -53,11 +51,6 @@ class Adoption:
             said.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
         if self.bounded:
             said.append(f"{counted(self.bounded, 'old transcoding')} without a waiting class got a deadline.")
-        if self.placed:
-            said.append(
-                f"{counted(self.placed, 'booking')} of the old program, not over yet and on no waiting list: "
-                f"placed already, and left alone."
-            )
         return said
 
 
@@ -89,15 +82,11 @@ class OldLists:
     now: float
 
     def planned(self) -> Adoption:
-        """What `adopt` would do; reads only, also a database that is not upgraded yet.
-
-        It also counts the old program's bookings that are on no list; `adopt` does not, because a rollout waits for it.
-        """
+        """What `adopt` would do; reads only, also a database that is not upgraded yet."""
         adoption = Adoption()
         with in_words(lambda: "Nothing was changed."):
             for _ in self._sorted(adoption):
                 pass  # it counts and names on its way
-            adoption.placed = max(0, self._not_over() - adoption.waiting - adoption.decided)
         return adoption
 
     def adopt(self, host: str, transcoding_time_out_s: float) -> list[str]:
@@ -160,14 +149,12 @@ class OldLists:
         """The classes that are not known here, some at a time; what was adopted of those before, is seen."""
         for some in old_waiting.waiters(self.client, self.names):
             known, cases = self._known([one.class_id for one in some]), _Cases()
-            wrong = [one.waiting for one in some if one.waiting.wrong]
-            adoption.named += [f"{one.name}: {one.wrong}; it is left alone." for one in wrong]
-            new = [one for one in some if not one.waiting.wrong and one.class_id not in known]
+            adoption.named += [f"{one.name}: {one.wrong}; it is left alone." for one in some if one.wrong]
+            new = [one for one in some if not one.wrong and one.class_id not in known]
             booked = old_waiting.booked(self.client, self.names, new, self.now)
-            keys = {one.waiting.key for one in new}
-            rows = renditions.states(self.connection, keys) if self._has_tables else {}
+            rows = renditions.states(self.connection, {one.key for one in new}) if self._has_tables else {}
             for waiter, booking in zip(new, booked, strict=True):
-                self._sort(adoption, cases, waiter, booking, rows.get(waiter.waiting.key))
+                self._sort(adoption, cases, waiter, booking, rows.get(waiter.key))
             yield cases
 
     def _sort(
@@ -176,7 +163,7 @@ class OldLists:
         """*booking* says why, where there is none to rely on."""
         state = row.state if row else None
         if row is None or (state is RenditionState.TRANSCODING and row.attempt == 0):
-            cases.begun.append(waiter.waiting.key)
+            cases.begun.append(waiter.key)
         if isinstance(booking, str):
             adoption.named.append(_why_left(waiter, booking, state))
         elif action(named_by(booking), state) in _WAIT_ON:
@@ -197,23 +184,10 @@ class OldLists:
         past = events.of_thing(self.connection, journal, class_id=booking.class_id, stems=[])
         return any(one.what == ADOPTED for one in past)
 
-    def _not_over(self) -> int:
-        """How many of the old program's bookings are whole, not over, and not known here."""
-        number, pattern = 0, self.names.orders
-        if pattern is None:
-            return 0
-        for found in old_waiting.slices_of(self.client, pattern):
-            class_ids = [values["class_id"] for _, values in found]
-            known = self._known(class_ids)
-            booked = old_waiting.bookings(self.client, pattern, [one for one in class_ids if one not in known])
-            number += sum(1 for one in booked if isinstance(one, Booking) and one.end_time > self.now)
-        return number
-
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
-    waiting, class_id = waiter.waiting, waiter.class_id
-    said = f"{class_id} waits for {waiting.stem}, but {why}. It stays on the list {waiting.name}"
+    said = f"{waiter.class_id} waits for {waiter.stem}, but {why}. It stays on the list {waiter.name}"
     if state in {None, RenditionState.TRANSCODING}:
         return f"{said}, and is answered with {errors.ORPHANED_WAITER.number} when the result comes."
-    typed = shlex.join(["redis-cli", "LREM", waiting.name, "0", class_id])
+    typed = shlex.join(["redis-cli", "LREM", waiter.name, "0", waiter.class_id])
     return f"{said}, but the rendition is {state}, and no result will come. Answer the platform, then: {typed}"
