@@ -48,10 +48,8 @@ class Judged:
     ended: set[str] = field(default_factory=set)
     urls: dict[str, str] = field(default_factory=dict)
     """Where each rendition can be downloaded, by the last class that says it."""
-    unreadable: set[str] = field(default_factory=set)
-    """Classes whose times cannot be read, and that are not to come."""
-    unread: list[str] = field(default_factory=list)
-    """The unreadable classes in words."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Classes whose times cannot be read, and that are not to come; each in words."""
     refused: list[str] = field(default_factory=list)
     """Classes that this program has refused before, and that have not ended."""
     refusals: list[str] = field(default_factory=list)
@@ -135,8 +133,7 @@ class _Judge:
                 f"(epoch seconds), or cancel the class there"
             )
         else:
-            self.found.unreadable.add(row.class_id)
-            self.found.unread.append(said)
+            self.found.unreadable[row.class_id] = said
 
 
 def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:

@@ -75,9 +75,9 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
         only = _RECORDING if code is not None and _holds(real, code) else _ANYTHING
         folders: list[str | None] = [None]
         for folder in folders:
-            for entry, is_download in _inside(root, folder, is_ours=root == str(video_root)):
+            for entry in _entries(f"{root}/{folder}" if folder else root):
                 name = entry.name
-                if _hidden(name) or is_download or os.path.join(real, folder or "", name) in alone:  # noqa: PTH118
+                if _hidden(name) or os.path.join(real, folder or "", name) in alone:  # noqa: PTH118
                     continue
                 is_folder = folder is None and entry.is_dir(follow_symlinks=False)
                 is_wanted = is_ours or (entry.is_file(follow_symlinks=False) and only.fullmatch(name))
@@ -94,13 +94,6 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
 
 def _holds(folder: str, inner: str) -> bool:
     return f"{inner}/".startswith(f"{folder.rstrip('/')}/")
-
-
-def _inside(root: str, folder: str | None, *, is_ours: bool) -> Iterator[tuple[os.DirEntry[str], bool]]:
-    """What is in a folder of *root*, or at its top, and of each entry whether it is of a download of this program."""
-    entries = {entry.name: entry for entry in _entries(f"{root}/{folder}" if folder else root)}
-    for name, entry in entries.items():
-        yield entry, is_ours and folder is not None and _is_our_download(folder, name, entries)
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -144,13 +137,6 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
 def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> Found:
     stat = entry.stat(follow_symlinks=False)
     return Found(root, folder, entry.name, _kind(entry), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-def _is_our_download(folder: str, name: str, names: dict[str, os.DirEntry[str]]) -> bool:
-    """Whether it is a download that this program began, with the note of what its origin promised: it is resumed."""
-    part = name.removesuffix(".origin")
-    record = part.removesuffix(".flv.part").partition("_")[0]
-    return part.endswith(".flv.part") and folder == record and part in names and f"{part}.origin" in names
 
 
 @dataclass(frozen=True, slots=True)

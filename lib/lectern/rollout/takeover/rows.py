@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, update
 
 from lectern import stems
+from lectern.effects.files import store
 from lectern.effects.rows import airings, cache, events
 from lectern.effects.rows.tables import streamer as tables
 from lectern.facts import Event
 from lectern.rollout.takeover.old_classes import Judged
-from lectern.rollout.takeover.old_recordings import Recording, rendition_place
+from lectern.rollout.takeover.old_recordings import Recording
 from lectern.rollout.takeover.old_tables import ClassRow, FileRow
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 
@@ -44,12 +45,11 @@ def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[
     files: dict[str, Values] = {}
     cited = {one.stem for one in judged.going}
     for stem in sorted(recordings.keys() | known.files.keys() | cited):
-        before, recording = known.files.get(stem, _NO_FILE), recordings.get(stem)
-        site, url = rendition_place(video_root, stem), judged.urls.get(stem)
+        before, recording, url = known.files.get(stem, _NO_FILE), recordings.get(stem), judged.urls.get(stem)
         if recording is not None:
-            files[stem] = _ready(before, recording, site, url)
+            files[stem] = _ready(before, recording, url)
         elif stem in cited:
-            files[stem] = _to_download(before, site, url)
+            files[stem] = _to_download(before, str(store.rendition_path(video_root, stem)), url)
         elif before.state not in {FileState.BAD, FileState.EVICTING}:  # it takes no room, and can come again
             files[stem] = {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
     classes: dict[str, Values] = {}
@@ -57,7 +57,7 @@ def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[
         row = known.classes.get(one.class_id)
         classes[one.class_id] = {
             "video_id": one.stem,
-            "site": (row and row.site) or rendition_place(video_root, one.stem),
+            "site": (row and row.site) or str(store.rendition_path(video_root, one.stem)),
             "state": AiringState.READY if one.stem in recordings else AiringState.WAITING,
             "record_id": stems.record_of(one.stem),
             **dict.fromkeys(("run_id", "released_at", "code", "message")),
@@ -76,14 +76,14 @@ def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) 
     return {key: row for key, row in found.items() if row}
 
 
-def _ready(before: FileRow, recording: Recording, site: str, url: str | None) -> Values:
+def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
     """The columns of a rendition whose file is there; of the same file what was known before stays."""
     found = recording.found
     is_same = before.size_bytes in {None, found.size_bytes}
     known_s = before.duration_s if is_same else None
     return {
         "state": FileState.READY,
-        "site": site,
+        "site": recording.place,
         "size_bytes": found.size_bytes,
         "update_time": found.mtime_ns / 1e9 if before.update_time is None else before.update_time,
         "url": before.url or url,

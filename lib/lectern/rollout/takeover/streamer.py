@@ -164,7 +164,7 @@ def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
         yield from _told((shown(one) for one, row in classes.items() if row.get("state") is state), said, *_CLASS)
     completed = (shown(one) for one, row in classes.items() if "state" not in row)
     yield from _told(completed, "of class_list completed", "row")
-    yield from _told(judged.unread, "of task_list left alone, for their times cannot be read", "row")
+    yield from _told(judged.unreadable.values(), "of task_list left alone, for their times cannot be read", "row")
     yield from _told(judged.refused, "still refused, as this program has answered before", *_CLASS)
 
 
