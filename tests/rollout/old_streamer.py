@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
-from lectern.rollout.takeover import streamer
+from lectern.rollout.takeover import moves, streamer
 from lectern.rollout.takeover.streamer import Adoption, Sources
 from tests.effects import old_databases as old
 
@@ -137,7 +137,7 @@ class OldStreamer:
             used.dispose()
 
     def undo(self) -> list[str]:
-        return streamer.undo(self.journal)
+        return moves.undo(self.journal)
 
     # -- what is there ----------------------------------------------------------------------------------------
 

@@ -13,9 +13,8 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt, Order
 from lectern.messages import Booking
-from lectern.rollout.takeover.adoption import Adoption
 from lectern.rollout.takeover.old_waiting import Names
-from lectern.rollout.takeover.teacher import OldLists
+from lectern.rollout.takeover.teacher import Adoption, OldLists
 from lectern.states import Backend, RenditionState, Resolution
 from tests.strategies import NOW
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lectern.effects.files import scan
 from lectern.errors import Misuse
 from tests.rollout.old_streamer import OldStreamer, flv
 
@@ -78,8 +79,8 @@ def test_files_in_the_way_of_folders_go_first(host: OldStreamer) -> None:
     assert host.tree() == tree
 
 
-def test_emptied_folders_are_taken_away_and_come_back(host: OldStreamer) -> None:
-    """With their mode and owner: the old program writes there again after a rollback."""
+def test_emptied_folders_stay_as_they_are(host: OldStreamer) -> None:
+    """With their mode and owner: the old program writes there again after a rollback. The new one passes over them."""
     host.has_file("video/4940_22/video_4940_22.flv")
     host.has_file("video/7/x.txt")
     (host.video_root / "empty").mkdir()
@@ -87,6 +88,9 @@ def test_emptied_folders_are_taken_away_and_come_back(host: OldStreamer) -> None
         (host.video_root / name).chmod(0o2770)
     tree = host.tree()
     host.adopt()
-    assert sorted(path.name for path in host.video_root.iterdir()) == ["4940", "quarantine"]
+    after = host.tree()
+    for name in ("4940_22", "7", "empty"):
+        assert after[f"video/{name}"] == tree[f"video/{name}"]
+    assert [one.stem for one in scan.scan(host.video_root)] == ["4940"]
     host.undo()
     assert host.tree() == tree

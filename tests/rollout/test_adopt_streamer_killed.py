@@ -19,7 +19,7 @@ from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
 ROOT = Path(__file__).parents[2]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill, unlike a power cut, does not ask for a disk
-CALLS = ("rename", "mkdir", "rmdir", "chmod", "fsync", "open", "sync")
+CALLS = ("rename", "mkdir", "rmdir", "chmod", "chown", "unlink", "fsync", "open", "sync")
 ORIGIN = "http://origin.example"
 WAYS = ("out, then out", "out, then back", "back, then back", "back, then out")
 

@@ -240,14 +240,6 @@ def test_roots_may_be_links_lie_in_each_other_and_come_twice(host: OldStreamer) 
     assert host.tree() == tree
 
 
-def test_our_own_download_under_way_is_kept_for_its_resume(host: OldStreamer) -> None:
-    """Known by the note of what its origin promised; others are the old program's."""
-    host.has_class("c-1", f"{ORIGIN}/7.flv")
-    for place in ("7/7.flv.part", "7/7.flv.part.origin", "8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"):
-        host.has_file(f"video/{place}")
-    assert set(stems(host)) == {"8/8.flv.part", "9/9.flv.part.origin", "7.flv.part"}
-
-
 def test_two_recordings_that_share_a_name_and_no_record_are_two_renditions(host: OldStreamer) -> None:
     """Nobody can tell whose the file is, so each is downloaded; a second time changes nothing."""
     urls = [f"{ORIGIN}/a/intro.flv", f"{ORIGIN}/b/intro.flv"]

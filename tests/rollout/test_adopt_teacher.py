@@ -12,7 +12,7 @@ from lectern.effects.rows import bookings, events, oss_requests, transcodings
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.messages import Booking
-from lectern.rollout.takeover import adoption, old_waiting
+from lectern.rollout.takeover import old_waiting, teacher
 from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState
 from tests.effects import old_databases
@@ -187,8 +187,8 @@ def test_a_source_that_only_a_later_class_knows_is_kept(
 
 
 def test_sentences_are_bounded(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert adoption.NAMED <= 20, "a person reads them"
-    monkeypatch.setattr(adoption, "NAMED", 2)
+    assert teacher.NAMED <= 20, "a person reads them"
+    monkeypatch.setattr(teacher, "NAMED", 2)
     client.rpush("6666_720P", *(f"orphan-{at}" for at in range(50)))
     said = adopt(engine, client)
     assert len(said) == 3

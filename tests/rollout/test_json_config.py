@@ -49,19 +49,22 @@ def test_where_all_is_as_wanted_no_character_changes(found: dict[str, Any]) -> N
     assert json_config.edited(text, WANTED) == text
 
 
-def test_a_missing_name_is_added_after_its_neighbour_in_the_files_own_indentation() -> None:
+def test_a_missing_name_is_added_in_front_in_the_files_own_indentation() -> None:
     text = '{\r\n\t"a": [1, {"order_warn_time_out": 5}],\r\n\t"order_warn_time_out" : 3600000,\r\n\t"z": null\r\n}\r\n'
     assert json_config.edited(text, WANTED) == (
-        '{\r\n\t"a": [1, {"order_warn_time_out": 5}],\r\n\t"order_warn_time_out" : 86400000,'
-        '\r\n\t"transcoding_time_out" : 120000,\r\n\t"z": null\r\n}\r\n'
+        '{\r\n\t"transcoding_time_out": 120000,\r\n\t"a": [1, {"order_warn_time_out": 5}],'
+        '\r\n\t"order_warn_time_out" : 86400000,\r\n\t"z": null\r\n}\r\n'
     )
 
 
 def test_an_object_on_one_line_stays_on_it() -> None:
-    assert json_config.edited('{"a": 1}', {"b": 2}) == '{"a": 1, "b": 2}'
-    assert json_config.edited('{"a":1}', {"b": 2}) == '{"a":1,"b":2}'
-    assert json_config.edited("{}", {"b": 2, "c": 3}) == '{"b": 2, "c": 3}'
-    assert json_config.edited("{\n}\n", {"b": 2}) == '{\n  "b": 2\n}\n'
+    assert json_config.edited('{ "a": 1 }', {"b": 2}) == '{ "b": 2, "a": 1 }'
+    assert json_config.edited('{"a":1}', {"b": 2}) == '{"b": 2,"a":1}'
+    assert json_config.edited("{}", {"b": 2, "c": 3}) == '{"b": 2,"c": 3}'
+
+
+def test_of_a_name_that_is_there_twice_the_last_one_counts_and_is_edited() -> None:
+    assert json_config.edited('{"b": 1, "a": {"b": 2}, "b": 3}', {"b": 4}) == '{"b": 1, "a": {"b": 2}, "b": 4}'
 
 
 NOTE = """{
@@ -75,7 +78,7 @@ NOTE = """{
 
 def test_the_notes_own_example_calculates_and_has_comments_and_only_the_value_changes() -> None:
     new = json_config.edited(NOTE, WANTED)
-    assert new == NOTE.replace("1000*60*60,", '86400000,\n    "transcoding_time_out": 120000,')
+    assert new == NOTE.replace("1000*60*60,", "86400000,").replace("{", '{\n    "transcoding_time_out": 120000,', 1)
     assert json_config.edited(new, WANTED) == new
     assert json_config.missing_from(new, WANTED) == []
     assert json_config.taken_back(new, WANTED, NOTE) == NOTE
@@ -153,3 +156,5 @@ def test_after_a_person_edited_it_only_our_values_are_taken_back() -> None:
     edited = ours.replace("{\n", '{\n  "person": true,\n')
     assert json_config.taken_back(edited, WANTED, before) == '{\n  "person": true,\n  "order_warn_time_out": 3600000\n}'
     assert json_config.taken_back(edited.replace("86400000", "7"), WANTED, before).count("7") == 1
+    commented = ours.replace("{\n", "{ // a person's\n")
+    assert json_config.taken_back(commented, WANTED, before).split() == before.replace("{", "{ // a person's").split()

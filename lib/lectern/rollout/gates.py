@@ -182,7 +182,8 @@ def classes(wanted: Wanted) -> Iterator[str]:
 def adoptable(wanted: Wanted) -> Iterator[str]:
     """Refuse if something of the old program cannot be taken over."""
     if plan.is_first(wanted):
-        yield from both.planned(wanted).refusals
+        _, refusals = both.planned(wanted)
+        yield from refusals
 
 
 def rules(wanted: Wanted) -> Iterator[str]:

@@ -51,7 +51,7 @@ def _held(wanted: Wanted) -> Held | None:
 def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
     if not found:
         return []
-    named = some([name for _, _, name in sorted(found)], len(found))
+    named = some(name for _, _, name in sorted(found))
     return [f"{named}: {what} {at(max(until for _, until, _ in found))}, or {otherwise}."]
 
 

@@ -47,7 +47,7 @@ def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
         number, said = redis_keys.rename(wanted, dry_run=True)
         if wanted.role == "teacher":
             found["rekey"] = Answer(number > 0, said)
-        adopted = list(both.planned(wanted).said)
+        adopted, _ = both.planned(wanted)
         found["adopt"] = Answer(bool(adopted), adopted)
     found["reload"] = Answer(changed=True, said=["Reload supervisord."])
     found["healthy"] = Answer(said=[f"{wanted.program} must be ready within {wanted.health_timeout_s:g} s."])

@@ -11,7 +11,7 @@ from lectern.errors import CallAPerson
 from lectern.rollout.host import durable
 from lectern.rollout.takeover.old_waiting import slices_of
 from lectern.rollout.wanted import Wanted
-from lectern.rollout.wording import counted
+from lectern.words import counted
 
 EARLIER = "keys-before.txt"
 """The file, in the backup, of the keys that had new names before the first rename."""

@@ -15,9 +15,10 @@ from lectern.rollout.backup import store
 from lectern.rollout.host.supervisor import wait_for
 from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
-from lectern.rollout.wording import counted, shown, some
+from lectern.rollout.wording import shown, some
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
+from lectern.words import counted
 
 READ_S = 10.0
 """Seconds to wait for a teacher to read it: one that is alive takes a second or two."""

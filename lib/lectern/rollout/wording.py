@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable
 
 MOST = 5
 """Number of things of a kind that one sentence names."""
@@ -17,18 +16,10 @@ def shown(name: str | os.PathLike[str]) -> str:
     return "'" + "".join(_ESCAPED.get(c) or (c if c.isprintable() else ascii(c)[1:-1]) for c in text) + "'"
 
 
-def some(things: Sequence[str] | Iterable[str], number: int | None = None) -> str:
-    """The first of *things*, and how many more there are; *number* is how many there are in all."""
-    if number is None:
-        things = list(things)
-        number = len(things)
-    named = ", ".join(islice(things, MOST))
-    return f"{named} and {number - MOST} more" if number > MOST else named
-
-
-def counted(number: int, one: str, several: str | None = None) -> str:
-    """``1 class``, ``2 classes``."""
-    return f"{number} {one if number == 1 else several or f'{one}s'}"
+def some(things: Iterable[str]) -> str:
+    """The first of *things*, and how many more there are."""
+    named = list(things)
+    return f"{', '.join(named[:MOST])} and {len(named) - MOST} more" if len(named) > MOST else ", ".join(named)
 
 
 def at(seconds: float) -> str:

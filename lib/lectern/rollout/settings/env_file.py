@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Iterable, Mapping
-from itertools import product
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -14,12 +13,12 @@ from lectern.errors import Misuse
 from lectern.settings import StreamerSettings, TeacherSettings
 
 MASK = "********"
-SPACES = " \t"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
-_HEAD = re.compile(r"\s*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=#\s]+)[^\S\r\n]*")
-_EQUAL = re.compile(r"=[^\S\r\n]*")
-_QUOTED = {"'": re.compile(r"'(?:\\.|[^'\\])*'", re.DOTALL), '"': re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)}
+_LINE = (
+    r"(?:\A\ufeff?|(?<=[\r\n]))(?P<head>[ \t]*(?:export[ \t]+)?{}[ \t]*=[ \t]*)"
+    r"(?P<value>'[^'\r\n]*'|\"[^\"\r\n]*\"|[^\r\n]*?)[ \t]*(?:(?<=[ \t])#[^\r\n]*)?(?=[\r\n]|\Z)"
+)
 _NEWLINE = re.compile(r"\r\n|\n|\r")
 _CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v"}
 
@@ -43,30 +42,42 @@ def values(text: str) -> dict[str, str | None]:
 def edited(text: str, wanted: Mapping[str, str]) -> str:
     """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
 
-    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a name
-    that is there in another spelling gets the value too. Raises Misuse where a line before cannot be read, and its
-    quote would swallow ours.
+    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a
+    name that is there in another spelling gets the value too. Raises Misuse where a line before cannot be
+    read, and its quote would swallow ours.
     """
-    raw = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}  # else dotenv would fill it in
-    for quote in ("'", '"'):
-        found = _set(text, raw, {name: _written(value, quote) for name, value in raw.items()})
-        if all(values(found).get(name) == value for name, value in raw.items()):
-            return found
-    bad = next((b.original.line for b in _bindings(text) if b.error), None)
-    raise Misuse(
-        f"line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close the "
-        f"quote, or take the line out."
-    )
+    for name, value in wanted.items():
+        written = _written(_raw(value))
+        for key in [*(one for one in values(text) if one != name and one.lower() == name.lower()), name]:
+            tried = (text, _in_place(text, key, written), _appended(text, f"{key}={written}"))
+            text = _first(tried, text, key, _raw(value))
+    return text
 
 
 def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     """*text* with the lines that still have the *wanted* value as they were *before*; others were edited since."""
-    ours = {name: value.replace("${", "${:-$}{") for name, value in wanted.items()}
-    now, old = values(text), values(before)
-    still = {name for name, value in ours.items() if now.get(name) == value and old.get(name) != value}
-    kept = _without(text, {name for name in still if name not in old})
-    back = {name: old[name] or "" for name in still if name in old}
-    return _set(kept, back, {binding.key: _value(binding) for binding in _bindings(before) if binding.key in back})
+    old = values(before)
+    for name, value in wanted.items():
+        if values(text).get(name) == _raw(value) != old.get(name):
+            was, without = _line(before, name), _without(text, name)
+            is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # not of several lines
+            tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
+            text = _first(tried, text, name, old.get(name))
+    return text
+
+
+def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
+    """The first of the texts in which *name* has the value, and all others have those that they have in *text*."""
+    others = {key: its for key, its in values(text).items() if key != name}
+    for one in tried:
+        found = values(one)
+        if found.pop(name, None) == value and found == others:
+            return one
+    bad = next((b.original.line for b in _bindings(text) if b.error), "unknown")
+    raise Misuse(
+        f"line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close the "
+        f"quote, or take the line out."
+    )
 
 
 def loaded(text: str) -> Mapping[str, str | None]:
@@ -97,79 +108,39 @@ def _bindings(text: str) -> Iterable[Binding]:
     return parse_stream(io.StringIO(text, newline=""))
 
 
-def _set(text: str, raw: Mapping[str, str], written: Mapping[str, str]) -> str:
-    """*text* with the *raw* values, as they are *written*."""
-    mark = "\ufeff" if text.startswith("\ufeff") else ""
-    bindings = list(_bindings(text))
-    pieces = [binding.original.string for binding in bindings]
-    last = {binding.key: number for number, binding in enumerate(bindings) if binding.key is not None}
-    for (key, number), (name, value) in product(last.items(), raw.items()):
-        if key.lower() == name.lower() and bindings[number].value != value:
-            pieces[number] = _with_value(bindings[number], written[name])
-    body = mark + "".join(pieces)
-    new = [f"{name}={written[name]}" for name in raw if name not in last]
-    return _appended(body, new) if new else body
+def _raw(value: str) -> str:
+    return value.replace("${", "${:-$}{")  # else dotenv would fill it in
 
 
-def _appended(text: str, lines: list[str]) -> str:
-    """*text* with *lines* at its end, in its own style: its line ends, and none after the last line if it has none."""
+def _line(text: str, name: str) -> re.Match[str] | None:
+    """The last line of the name."""
+    return next(reversed(list(re.finditer(_LINE.format(re.escape(name)), text))), None)
+
+
+def _in_place(text: str, name: str, written: str) -> str:
+    """*text* with another value in the line of the name; spaces, ``export`` and the comment stay."""
+    one = _line(text, name)
+    return text if one is None else text[: one.start("value")] + written + text[one.end("value") :]
+
+
+def _without(text: str, name: str) -> str:
+    one = _line(text, name)
+    return text if one is None else text[: one.start("head")] + _NEWLINE.sub("", text[one.end() :], count=1)
+
+
+def _appended(text: str, line: str) -> str:
+    """*text* with *line* at its end, in its own style: its line ends, and none after the last line if it has none."""
     found = _NEWLINE.search(text)
     end = found[0] if found else "\n"
     if not text.strip("\ufeff") or text.endswith(("\n", "\r")):
-        return text + "".join(line + end for line in lines)
-    return end.join([text, *lines])
+        return text + line + end
+    return text + end + line
 
 
-def _with_value(binding: Binding, written: str) -> str:
-    """The text of *binding* with another value; spaces, ``export``, the comment and the line end stay."""
-    text, start, end = binding.original.string, *_span(binding)
-    if start == end and "=" not in text[:start]:
-        name = text[:start].rstrip(SPACES)
-        return f"{name}={written}{text[len(name) :]}"
-    return text[:start] + written + text[end:]
-
-
-def _value(binding: Binding) -> str:
-    """The value as it is written."""
-    start, end = _span(binding)
-    return binding.original.string[start:end]
-
-
-def _span(binding: Binding) -> tuple[int, int]:
-    """Where the value is in the text of *binding*, which the parser has read."""
-    text = binding.original.string
-    head = _HEAD.match(text)
-    assert head is not None  # there is a name in it
-    equal = _EQUAL.match(text, head.end())
-    if equal is None:
-        return head.end(), head.end()
-    start = equal.end()
-    first = text[start : start + 1]
-    if first in _QUOTED:
-        quoted = _QUOTED[first].match(text, start)
-        assert quoted is not None  # it is closed
-        return start, quoted.end()
-    if first == "#" and len(equal[0]) > 1:
-        return start, start  # an empty value and a comment
-    line = _NEWLINE.split(text[start:], maxsplit=1)[0]
-    return start, start + len(re.sub(r"\s+#.*", "", line).rstrip())
-
-
-def _written(value: str, quote: str) -> str:
+def _written(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
-    if quote == "'" and not any(letter in _CONTROL for letter in value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(_CONTROL.get(letter, letter) for letter in escaped) + '"'
-
-
-def _without(text: str, names: set[str]) -> str:
-    mark = "\ufeff" if text.startswith("\ufeff") else ""
-    kept = [
-        binding.original.string
-        if binding.key not in names
-        else binding.original.string[: len(binding.original.string) - len(binding.original.string.lstrip())]
-        for binding in _bindings(text)
-    ]
-    return mark + "".join(kept)
+    escaped = value.replace("\\", "\\\\")
+    if not any(letter in _CONTROL for letter in value):
+        return "'" + escaped.replace("'", "\\'") + "'"
+    return '"' + "".join(_CONTROL.get(letter, letter) for letter in escaped.replace('"', '\\"')) + '"'

@@ -57,44 +57,36 @@ class SettingsFile:
     def take_back(self, before: Before) -> list[str]:
         """The file as it was *before*, byte for byte; of one that a person edited since, only our values."""
         durable.sweep(self.path)
-        kept, data = before.kept(self.path), before.data(self.path)
-        now = self.path.read_bytes() if self.path.exists() else None
-        if now == data or now is None:
-            return self._missing_now(kept.owner, data) if now is None else []
-        text = before.text(self.path)
-        if now.decode(errors="surrogateescape") == self.kind.edited(text, self.wanted):
-            if data is None:
-                durable.remove(self.path)
-                return [f"{self.path}: taken out, as there was none."]
-            durable.write(self.path, data, kept.owner)
-            return [f"{self.path}: put back."]
         try:
-            mine = self.kind.taken_back(self.kind.read(self.path), self.wanted, text)
+            now, back, said = self._back(before)
         except Misuse as error:
             return [f"{error.message} It was left as it is; the one from before is in the backup."]
-        if mine.encode() == now:
+        if now == back:
             return []
-        durable.write(self.path, mine.encode())
-        return [f"{self.path}: somebody edited it since the window; only our values were taken back."]
-
-    def _missing_now(self, owner: durable.Owner, data: bytes | None) -> list[str]:
-        if data is None:
-            return []
-        durable.write(self.path, data, owner)
-        return [f"{self.path}: somebody took it away since the window; put back."]
+        if back is None:
+            durable.remove(self.path)
+        else:
+            durable.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
+        return [f"{self.path}: {said}."]
 
     def is_back(self, before: Before) -> bool:
         """Whether the file is as it was *before*, or at least without our values."""
-        now = self.path.read_bytes() if self.path.exists() else None
-        if now == before.data(self.path):
-            return True
-        if now is None:
-            return False
         try:
-            text = self.kind.read(self.path)
-            return bool(text == self.kind.taken_back(text, self.wanted, before.text(self.path)))
+            now, back, _ = self._back(before)
         except Misuse:
             return True  # a person's own text: it was left as it is
+        return now == back
+
+    def _back(self, before: Before) -> tuple[bytes | None, bytes | None, str]:
+        """What the file holds, what it is to hold when it is taken back, and what is to be said of that."""
+        now, data = self.path.read_bytes() if self.path.exists() else None, before.data(self.path)
+        if now is None or now == data:
+            return now, data, "somebody took it away since the window; put back"
+        text = before.text(self.path)
+        if now.decode(errors="surrogateescape") == self.kind.edited(text, self.wanted):
+            return now, data, "put back" if data is not None else "taken out, as there was none"
+        mine = self.kind.taken_back(self.kind.read(self.path), self.wanted, text)
+        return now, mine.encode(), "somebody edited it since the window; only our values were taken back"
 
 
 def env(wanted: Wanted) -> SettingsFile | None:

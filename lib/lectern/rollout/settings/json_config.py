@@ -6,29 +6,14 @@ It is JSON, or what an old program takes for it: with comments, products and a c
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from lectern.errors import Misuse
 from lectern.old_config import PRODUCT, strict
 
 Value = int | str
-_SPACE = re.compile(r"[ \t\n\r]*")
-_LINE = re.compile(r"\s*?(\r?\n[ \t]*)\Z")
-_DECODER = json.JSONDecoder()
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One name of the object, and where its parts are in the text."""
-
-    name: str
-    gap: int  # where the space before the name begins
-    start: int
-    value_start: int
-    end: int
-    value: Any
+_PROBE = "a value that no config has"
 
 
 def read(path: Path) -> str:
@@ -52,29 +37,19 @@ def read(path: Path) -> str:
 
 
 def edited(text: str, wanted: Mapping[str, Value]) -> str:
-    """*text* with the *wanted* values; a missing name is added after the one before it in *wanted*, or at the end."""
-    related: str | None = None
-    for name, value in wanted.items():
-        members = _members(text)
-        same = [member for member in members if member.name == name]
-        if not same:
-            text = _added(text, members, name, value, related)
-        for member in reversed(same):
-            if not _is(member.value, value):
-                text = text[: member.value_start] + _written(value) + text[member.end :]
-        related = name
+    """*text* with the *wanted* values; a missing name is added in front. Raises Misuse if that cannot be done."""
+    for name in reversed(missing_from(text, wanted)):
+        text = _with(text, name, json.dumps(wanted[name], ensure_ascii=False))
+    if missing := missing_from(text, wanted):
+        raise Misuse(f"{', '.join(missing)} cannot be set. Write it into the file by hand.")
     return text
 
 
 def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
     """*text* with the values that are still the *wanted* ones as they were *before*; others were edited since."""
-    old = {member.name: before[member.value_start : member.end] for member in _members(before)}
-    for name, value in wanted.items():
-        now = [member for member in _members(text) if member.name == name]
-        if not now or not _is(now[-1].value, value):
-            continue
-        found = now[-1]
-        text = text[: found.value_start] + old[name] + text[found.end :] if name in old else _without(text, found)
+    for name in set(wanted).difference(missing_from(text, wanted)):
+        old = _place(before, name)
+        text = _without(text, name) if old is None else _with(text, name, before[old[1] : old[2]])
     return text
 
 
@@ -91,67 +66,43 @@ def shown(text: str, names: Mapping[str, Value]) -> str:
 
 
 def _is(found: object, value: object) -> bool:
-    return type(found) is type(value) and found == value
+    return json.dumps(found, sort_keys=True) == json.dumps(value, sort_keys=True)  # 1 is neither 1.0 nor true
 
 
-def _written(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _place(text: str, name: str) -> tuple[int, int, int] | None:
+    """Where the outermost object has *name*: where the name begins, and where its value begins and ends."""
+    plain = strict(text)
+    found, decoder = json.loads(plain), json.JSONDecoder()
+    for match in re.finditer(rf"{re.escape(json.dumps(name))}\s*:\s*", plain):
+        start = match.end()
+        with suppress(ValueError):  # it only looks like a member
+            _, end = decoder.raw_decode(plain, start)
+            product = PRODUCT.match(text, start)
+            # Another value there is another value of the object only if the name is not that of an object within.
+            probe = json.loads(f"{plain[:start]}{json.dumps(_PROBE)}{plain[end:]}")
+            if _is(probe, {**found, name: _PROBE}):
+                return match.start(), start, product.end() if product else end
+    return None
 
 
-def _members(text: str) -> list[_Member]:
-    """The names of the outermost object; *text* is known to be JSON."""
-    written, text = text, strict(text)
-    found: list[_Member] = []
-    at = _after_space(text, 0) + 1
-    while True:
-        gap, start = at, _after_space(text, at)
-        if text[start] == "}":
-            return found
-        name, after = _DECODER.raw_decode(text, start)
-        value_start = _after_space(text, _after_space(text, after) + 1)
-        value, end = _DECODER.raw_decode(text, value_start)
-        if (product := PRODUCT.match(written, value_start)) is not None:
-            end = product.end()
-        found.append(_Member(name, gap, start, value_start, end, value))
-        at = _after_space(text, end)
-        if text[at] == ",":
-            at += 1
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None  # it matches also nothing
-    return found.end()
-
-
-def _added(text: str, members: list[_Member], name: str, value: Value, related: str | None) -> str:
-    if not members:
-        return _first(text, name, value)
-    after = next((member for member in reversed(members) if member.name == related), members[-1])
-    gap = _LINE.sub(r"\1", strict(text)[after.gap : after.start])  # without the comments before it
-    if "\n" not in gap and len(members) > 1:
-        gap = text[members[1].gap : members[1].start]
-    _, name_end = _DECODER.raw_decode(text, after.start)
-    colon = text[name_end : after.value_start]
-    if not gap and " " in colon:
-        gap = " "  # the only member of an object on one line
-    return f"{text[: after.end]},{gap}{_written(name)}{colon}{_written(value)}{text[after.end :]}"
-
-
-def _first(text: str, name: str, value: Value) -> str:
+def _with(text: str, name: str, written: str) -> str:
+    if (place := _place(text, name)) is not None:
+        return text[: place[1]] + written + text[place[2] :]
     opening = strict(text).index("{") + 1
-    closing = _after_space(text, opening)
-    inner = text[opening:closing]
-    line = re.search(r"\r\n|\n", inner)
-    member = f"{_written(name)}: {_written(value)}"
-    return text[:opening] + (f"{line[0]}  {member}{inner}" if line else member) + text[closing:]
+    inner = strict(text)[opening:]
+    gap = re.search(r"(\r?\n[ \t]*|[ \t]*)\Z", inner[: len(inner) - len(inner.lstrip())])
+    assert gap is not None  # it matches also nothing
+    comma = "" if inner.lstrip().startswith("}") else ","
+    return f"{text[:opening]}{gap[0]}{json.dumps(name)}: {written}{comma}{text[opening:]}"
 
 
-def _without(text: str, member: _Member) -> str:
-    members = _members(text)
-    number = members.index(member)
-    if number > 0:
-        return text[: members[number - 1].end] + text[member.end :]
-    if len(members) > 1:
-        return text[: member.gap] + text[members[1].gap :]
-    return text[: member.gap] + text[_after_space(text, member.end) :]
+def _without(text: str, name: str) -> str:
+    place, plain = _place(text, name), strict(text)
+    if place is None:
+        return text
+    start, _, end = place
+    before, comma = plain[:start].rstrip(), end + len(plain[end:]) - len(plain[end:].lstrip())
+    if plain[comma] == ",":
+        has_comment = text[len(before) : start].strip() != ""  # which, on its line, would hide what follows
+        return text[: start if has_comment else len(before)] + text[comma + 1 :]
+    return text[: len(before) - before.endswith(",")] + text[end:]

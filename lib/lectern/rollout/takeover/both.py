@@ -1,34 +1,29 @@
 """The step of the window in which what the old program left becomes the new one's, and its undoing, by role."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lectern.effects.rows.tables.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import store
-from lectern.rollout.takeover import streamer, teacher
+from lectern.rollout.takeover import moves, streamer, teacher
 from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.streamer import Sources
 from lectern.rollout.takeover.teacher import OldLists
 from lectern.rollout.wanted import Wanted
 
 
-@dataclass(frozen=True)
-class Adoption:
-    """What would be taken over, in sentences, and why it may not be."""
-
-    said: Sequence[str] = ()
-    refusals: Sequence[str] = ()
-
-
-def planned(wanted: Wanted) -> Adoption:
-    """What `adopt` would do; reads only, also before the keys have their new names."""
+def planned(wanted: Wanted) -> tuple[list[str], list[str]]:
+    """What `adopt` would do, and why it may not, in sentences; reads only, also before the keys have new names."""
     if wanted.role == "teacher":
-        return _planned_of_teacher(wanted)
+        rules = redis_keys.rules(wanted)
+        names = Names.parse(
+            teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
+        )
+        with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
+            return OldLists(connection, client, names, time.time()).planned().said, []
     with store.of(wanted).reading() as connection:
         found = streamer.planned(connection, _sources(wanted), time.time())
-    return Adoption([f"{one}." for one in found.said], [f"{one}." for one in found.refusals])
+    return [f"{one}." for one in found.said], [f"{one}." for one in found.refusals]
 
 
 def adopt(wanted: Wanted) -> list[str]:
@@ -44,16 +39,7 @@ def undo(wanted: Wanted) -> list[str]:
     """Move a streamer's files back to where they were; the rows stay."""
     if wanted.role == "teacher":
         return []
-    return [f"{one}." for one in streamer.undo(_sources(wanted).moves_journal)]
-
-
-def _planned_of_teacher(wanted: Wanted) -> Adoption:
-    rules = redis_keys.rules(wanted)
-    names = Names.parse(
-        teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
-    )
-    with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
-        return Adoption(OldLists(connection, client, names, time.time()).planned().said)
+    return [f"{one}." for one in moves.undo(_sources(wanted).moves_journal)]
 
 
 def _adopt_of_teacher(wanted: Wanted) -> list[str]:

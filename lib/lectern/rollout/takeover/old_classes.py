@@ -17,8 +17,6 @@ from lectern.stems import Held, stem
 from lectern.wire import HttpUrl, RtmpUrl, is_name
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?P<path>/[!-~]{0,1500})")
-_END_OF_PATH = re.compile(r"[?#]")
 _HTTP = TypeAdapter(HttpUrl)
 _RTMP = TypeAdapter(RtmpUrl)
 
@@ -50,10 +48,8 @@ class Judged:
     ended: set[str] = field(default_factory=set)
     urls: dict[str, str] = field(default_factory=dict)
     """Where each rendition can be downloaded, by the last class that says it."""
-    unreadable: set[str] = field(default_factory=set)
-    """Classes whose times cannot be read, and that are not to come."""
-    unread: list[str] = field(default_factory=list)
-    """The unreadable classes in words."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Classes whose times cannot be read, and that are not to come; each in words."""
     refused: list[str] = field(default_factory=list)
     """Classes that this program has refused before, and that have not ended."""
     refusals: list[str] = field(default_factory=list)
@@ -99,13 +95,12 @@ class _Judge:
 
     def take(self, row: TaskRow) -> None:
         """Judge one class, and keep what it says of its recording."""
-        # What is plainly a URL needs no closer look, of which there would be hundreds of thousands.
-        plain, before = _PLAIN_URL.fullmatch(row.video_url), self._known.get(row.class_id)
-        path = _END_OF_PATH.split(plain["path"], maxsplit=1)[0] if plain else _split(row.video_url).path
-        found = self._stem(row, path, before.video_id if before else "")
+        before, path = self._known.get(row.class_id), _split(row.video_url).path
+        is_url = _is_good(_HTTP, row.video_url)
+        found = self._stem(row, path, before.video_id if before else "", is_url=is_url)
         start, end = epoch(row.start), epoch(row.end)
         self.found.tasks.append(Task(row.class_id, path, found))
-        if found and (plain or _is_good(_HTTP, row.video_url)):
+        if found and is_url:
             self._urls[found] = max((start or 0.0, row.video_url), self._urls.get(found, (0.0, "")))
             self.found.urls[found] = self._urls[found][1]
         if before and before.state and before.state not in LIVE_AIRINGS:
@@ -120,10 +115,10 @@ class _Judge:
         elif found:
             self.found.going.append(Going(row.class_id, found, start))
 
-    def _stem(self, row: TaskRow, path: str, known: str) -> str | None:
+    def _stem(self, row: TaskRow, path: str, known: str, *, is_url: bool) -> str | None:
         """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
         found = known if is_stem(known) else self._by_pattern(path)
-        if found is not None or not _is_good(_HTTP, row.video_url):
+        if found is not None or not is_url:
             return found
         is_named = known in {stems.of_url(row.video_url), stems.hashed(row.video_url)}
         named = known if is_named else stems.chosen(None, None, row.video_url, self._held)
@@ -138,8 +133,7 @@ class _Judge:
                 f"(epoch seconds), or cancel the class there"
             )
         else:
-            self.found.unreadable.add(row.class_id)
-            self.found.unread.append(said)
+            self.found.unreadable[row.class_id] = said
 
 
 def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:

@@ -16,6 +16,7 @@ Kind = Literal["file", "part", "other"]
 """A plain file, a download that was not finished, or anything that can be no recording."""
 
 _PART = re.compile(r".*\.(part|tmp|origin|origin\.new)", re.DOTALL)
+_ANYTHING = re.compile(r".*", re.DOTALL)
 _RECORDING = re.compile(r".*\.flv(\..*)?", re.DOTALL)
 _HEADER_BYTES, _TAG_BYTES = 13, 11
 _AUDIO_OR_VIDEO = (8, 9)
@@ -50,7 +51,6 @@ class Scan:
     """All that may be moved; what is left alone is not in it."""
 
     found: list[Found] = field(default_factory=list)
-    emptied: list[str] = field(default_factory=list)  # folders of which nothing is left alone
     elsewhere: list[str] = field(default_factory=list)  # folders on another file system
 
 
@@ -60,69 +60,40 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
     In *video_root*, and roots in it, all is found that the store does not keep; in other roots only files, and beside
     the old program's code only recordings. Raises Misuse where a folder cannot be read.
     """
-    scanner = _Scanner(video_root, roots, database)
-    for root in scanner.roots:
-        scanner.root(root)
-    return scanner.scan
-
-
-class _Scanner:
-    def __init__(self, video_root: Path, roots: Sequence[Path], database: Path | None) -> None:
-        self.scan = Scan()
-        self.video_root = str(video_root)
-        self._store = os.path.realpath(video_root)
-        self.roots = _distinct([video_root, *roots])
-        self.device = _device(video_root)
-        self._code = os.path.realpath(database.parent) if database else None
-        alone = {os.path.realpath(root) for root in self.roots} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
-        if database is not None and self._code is not None:
-            alone |= {f"{self._code}/{database.name}{more}" for more in ("", "-wal", "-shm", "-journal")}
-            alone |= {self._code, *map(str, Path(self._code).parents)}
-        self._alone = alone
-
-    def root(self, root: str) -> None:
-        """Look at one root."""
-        if _device(Path(root)) != self.device:
-            self.scan.elsewhere.append(root)
-            return
+    found, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
+    alone = {os.path.realpath(root) for root in distinct} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
+    code = os.path.realpath(database.parent) if database else None
+    if database is not None and code is not None:
+        alone |= {f"{code}/{database.name}{more}" for more in ("", "-wal", "-shm", "-journal")}
+        alone |= {code, *map(str, Path(code).parents)}
+    for root in distinct:
+        if _device(Path(root)) != device:
+            found.elsewhere.append(root)
+            continue
         real = os.path.realpath(root)
-        for entry in _entries(root):
-            if _hidden(entry.name) or f"{real}/{entry.name}" in self._alone:
-                continue
-            if not entry.is_dir(follow_symlinks=False):
-                if self._is_taken(real, entry):
-                    self.scan.found.append(_found(entry, root, None))
-            elif entry.stat(follow_symlinks=False).st_dev != self.device:
-                self.scan.elsewhere.append(entry.path)
-            else:
-                self._folder(root, real, entry.name)
+        is_ours = _holds(os.path.realpath(video_root), real)  # every start puts it in order
+        only = _RECORDING if code is not None and _holds(real, code) else _ANYTHING
+        folders: list[str | None] = [None]
+        for folder in folders:
+            for entry in _entries(f"{root}/{folder}" if folder else root):
+                name = entry.name
+                if _hidden(name) or os.path.join(real, folder or "", name) in alone:  # noqa: PTH118
+                    continue
+                is_folder = folder is None and entry.is_dir(follow_symlinks=False)
+                is_wanted = is_ours or (entry.is_file(follow_symlinks=False) and only.fullmatch(name))
+                if not is_folder and not is_wanted:
+                    continue
+                if entry.stat(follow_symlinks=False).st_dev != device:
+                    found.elsewhere.append(entry.path)
+                elif is_folder:
+                    folders.append(name)
+                else:
+                    found.found.append(_found(entry, root, folder))
+    return found
 
-    def _folder(self, root: str, real: str, name: str) -> None:
-        entries = {entry.name: entry for entry in _entries(f"{root}/{name}")}
-        is_left = not entries and (not self._is_ours(real) or name.isdecimal())
-        for inner in entries.values():
-            ours = root == self.video_root and _is_our_download(name, inner.name, entries)
-            alone = _hidden(inner.name) or f"{real}/{name}/{inner.name}" in self._alone
-            if ours or alone or not self._is_taken(real, inner):
-                is_left = True
-            elif inner.stat(follow_symlinks=False).st_dev != self.device:
-                self.scan.elsewhere.append(inner.path)
-                is_left = True
-            else:
-                self.scan.found.append(_found(inner, root, name))
-        if not is_left:
-            self.scan.emptied.append(f"{root}/{name}")
 
-    def _is_ours(self, real: str) -> bool:
-        return f"{real}/".startswith(f"{self._store}/")
-
-    def _is_taken(self, real: str, entry: os.DirEntry[str]) -> bool:
-        """All of our own root, which every start puts in order; elsewhere only files, beside code only recordings."""
-        if self._is_ours(real):
-            return True
-        holds_code = self._code is not None and f"{self._code}/".startswith(f"{real.rstrip('/')}/")
-        is_wanted = not holds_code or _RECORDING.fullmatch(entry.name) is not None
-        return is_wanted and entry.is_file(follow_symlinks=False)
+def _holds(folder: str, inner: str) -> bool:
+    return f"{inner}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -166,13 +137,6 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
 def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> Found:
     stat = entry.stat(follow_symlinks=False)
     return Found(root, folder, entry.name, _kind(entry), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-def _is_our_download(folder: str, name: str, names: dict[str, os.DirEntry[str]]) -> bool:
-    """Whether it is a download that this program began, with the note of what its origin promised: it is resumed."""
-    part = name.removesuffix(".origin")
-    record = part.removesuffix(".flv.part").partition("_")[0]
-    return part.endswith(".flv.part") and folder == record and part in names and f"{part}.origin" in names
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lectern import stems
+from lectern.effects.files import store
 from lectern.rollout.takeover.old_classes import Task, is_stem, rendition
 from lectern.rollout.takeover.old_files import Ends, Found, ends
 
@@ -84,11 +85,6 @@ class Claims:
         return {by_pattern} if by_pattern else set()
 
 
-def rendition_place(video_root: Path, stem: str) -> str:
-    """`store.rendition_path` as text, which is quicker for a hundred thousand of them."""
-    return f"{video_root}/{stems.folder(stem)}/{stem}.flv"
-
-
 def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
     """Find each rendition's file: the newest that is whole, and of these the one that is in its place already."""
     names = Counter(one.name for one in found)
@@ -112,7 +108,7 @@ def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
             candidates[stem].append((one, looked))
     recordings = {}
     for stem, several in candidates.items():
-        place = rendition_place(video_root, stem)
+        place = str(store.rendition_path(video_root, stem))
         several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
         (kept, looked), *others = several
         recordings[stem] = Recording(stem, kept, place, looked.duration_s)

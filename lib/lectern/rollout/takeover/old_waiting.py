@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import redis
 from pydantic_core import from_json, to_json
@@ -44,25 +44,21 @@ class Names:
 
 
 @dataclass(frozen=True)
-class WaitingList:
-    """The classes that wait for one rendition; *wrong* says why nobody will ever look at it, else it is empty."""
+class Waiter:
+    """A class on the waiting list *name* of a rendition; what is no class_id is written readably.
+
+    *wrong* says why nobody will ever look at the list; it is empty else.
+    """
 
     name: str
     key: RenditionKey
+    class_id: str
     wrong: str = ""
 
     @property
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return stem(*self.key)
-
-
-@dataclass(frozen=True)
-class Waiter:
-    """A class on a waiting list; what is no class_id is written readably."""
-
-    waiting: WaitingList
-    class_id: str
 
 
 def waiters(client: redis.Redis, names: Names) -> Iterator[list[Waiter]]:
@@ -77,31 +73,16 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
         with client.pipeline(transaction=False) as pipe:
             for name, _ in found:
                 pipe.type(name)
-                pipe.lrange(name, 0, SLICE - 1)
+                pipe.lrange(name, 0, -1)
             answers = pipe.execute(raise_on_error=False)
-        for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
-            waiting = _list(names.waiting, name, values, kind)
-            if waiting.wrong:
-                yield Waiter(waiting, "")
-            else:
-                yield from (Waiter(waiting, _class(one)) for one in _whole(client, waiting.name, first))
-
-
-def _list(pattern: Pattern, name: bytes, values: dict[str, str], kind: bytes) -> WaitingList:
-    key = int(values["record_id"]), Resolution(values["resolution"])
-    wrong = "" if kind == b"list" else f"it is a {kind.decode()}, not a list"
-    if pattern.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
-        wrong = f"{values['record_id']} is not how a record_id is written"
-    return WaitingList(name.decode(), key, wrong)
-
-
-def _whole(client: redis.Redis, name: str, first: list[bytes]) -> Iterator[bytes]:
-    """The entries of a list of which the *first* are known."""
-    start = 0
-    while first:
-        yield from first
-        start += len(first)
-        first = cast("list[bytes]", client.lrange(name, start, start + SLICE - 1)) if len(first) == SLICE else []
+        for (name, values), kind, entries in zip(found, answers[::2], answers[1::2], strict=True):
+            key, wrong = (int(values["record_id"]), Resolution(values["resolution"])), ""
+            if names.waiting.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
+                wrong = f"{values['record_id']} is not how a record_id is written"
+            elif kind != b"list":
+                wrong = f"it is a {kind.decode()}, not a list"
+            classes = [""] if wrong else map(_class, entries)
+            yield from (Waiter(name.decode(), key, one, wrong) for one in classes)
 
 
 def _class(entry: bytes) -> str:
@@ -124,13 +105,13 @@ def booked(client: redis.Redis, names: Names, some: Sequence[Waiter], now: float
         return ["no order_key says where its booking is"] * len(some)
     real = [one.class_id for one in some if is_name(one.class_id)]
     found = dict(zip(real, bookings(client, names.orders, real), strict=True))
-    return [_for_list(found.get(one.class_id, "that is no class_id"), one.waiting, now) for one in some]
+    return [_for_list(found.get(one.class_id, "that is no class_id"), one, now) for one in some]
 
 
-def _for_list(found: Booking | str, waiting: WaitingList, now: float) -> Booking | str:
+def _for_list(found: Booking | str, waiter: Waiter, now: float) -> Booking | str:
     if isinstance(found, str):
         return found
-    if found.stem != waiting.stem:
+    if found.stem != waiter.stem:
         return f"its booking is for {found.stem}"
     return found if found.end_time > now else f"it ended {now - found.end_time:.0f} s ago"
 

@@ -1,9 +1,8 @@
 """Step 7 of a streamer's rollout: old bookings and old files become classes and cached renditions, and go back."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -14,13 +13,13 @@ from lectern.rollout.host.durable import Owner
 from lectern.rollout.takeover import moves as file_moves
 from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables, places
 from lectern.rollout.takeover import rows as adopted_rows
-from lectern.rollout.takeover.moves import MovesJournal, Step
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_files import Scan
 from lectern.rollout.takeover.old_recordings import Claims, Matched, Recording, Strange
-from lectern.rollout.takeover.rows import Changes, Known, Values
-from lectern.rollout.wording import at, counted, shown, some
+from lectern.rollout.takeover.rows import Changes, Known
+from lectern.rollout.wording import at, shown, some
 from lectern.states import AiringState, FileState
+from lectern.words import counted
 
 MOST_REFUSALS = 20
 """Number of classes that are named one by one; the next try names others, once these are mended."""
@@ -45,10 +44,9 @@ class Adoption:
 
     moves: tuple[Recording, ...]
     strange: tuple[Strange, ...]
-    refusals: tuple[str, ...]
-    said: tuple[str, ...]
-    steps: tuple[Step, ...]
     changes: Changes
+    refusals: tuple[str, ...]
+    said: tuple[str, ...] = ()
 
 
 def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
@@ -58,22 +56,18 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     """
     video_root, patterns = sources.video_root, sources.record_patterns
     database = old_tables.database_file(connection)
-    known = Known.read(connection)
+    known = Known(old_tables.files(connection), old_tables.classes(connection))
     judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
     scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
-    changes = adopted_rows.planned(known, video_root, judged, matched.recordings, now)
-    moves, strange = places.moves(matched), places.quarantined(matched, video_root)
-    unfinished = MovesJournal(sources.moves_journal).unfinished
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
-    return Adoption(
-        moves,
-        strange,
+    plan = Adoption(
+        places.recordings(matched),
+        places.quarantined(matched, video_root),
+        adopted_rows.planned(known, video_root, judged, matched.recordings, now),
         _bounded(refusals),
-        (*_said(moves, strange, changes, video_root), *_left_alone(judged)),
-        places.steps(matched, scan, _owner(video_root, database), strange, unfinished),
-        changes,
     )
+    return replace(plan, said=tuple(_said(plan, judged, video_root)))
 
 
 def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
@@ -84,32 +78,19 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     CallAPerson where a file cannot be moved.
     """
     with engine.connect() as connection:
-        plan = planned(connection, sources, now)
+        plan, database = planned(connection, sources, now), old_tables.database_file(connection)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
-    journal = MovesJournal(sources.moves_journal)
-    file_moves.perform(plan.steps, journal)
+    steps = places.moves([*plan.strange, *plan.moves])
+    file_moves.perform(steps, sources.moves_journal, _owner(sources.video_root, database))
     with transaction(engine) as connection:
         adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
-    if not journal.is_done:
-        journal.end("done")
-    return list(plan.said) if plan.steps or plan.changes.files or plan.changes.classes else []
-
-
-def undo(moves_journal: Path) -> list[str]:
-    """Move all files back where they were; returns what was done and what could not be done, nothing the second time.
-
-    What the new program has evicted or replaced since stays as it is, and so do the rows: the next `adopt` puts them
-    right. Killed anywhere, the next call goes on.
-    """
-    return file_moves.undo(MovesJournal(moves_journal))
+    return list(plan.said) if steps or plan.changes.files or plan.changes.classes else []
 
 
 def _owner(video_root: Path, database: Path | None) -> Owner:
     """Who shall own the folders that are made: who owns the store, or the database while there is no store."""
-    known = video_root if video_root.is_dir() else database
-    found = Owner.of(known) if known is not None else Owner.of(Path.cwd())
-    return Owner(found.uid, found.gid, 0o755)
+    return replace(Owner.of(video_root if video_root.is_dir() else database or Path.cwd()), mode=0o755)
 
 
 # -- why not -------------------------------------------------------------------------------------------------------
@@ -155,19 +136,7 @@ def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
 # -- what is said --------------------------------------------------------------------------------------------------
 
 
-def _said(moves: Sequence[Recording], strange: Sequence[Strange], changes: Changes, video_root: Path) -> Iterator[str]:
-    """One sentence a kind of change."""
-    if moves:
-        named = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in moves)
-        yield f"{counted(len(moves), 'recording')} moved to record-id names: {some(named, len(moves))}"
-    if strange:
-        named = (f"{shown(one.found.path)} ({one.why})" for one in strange)
-        yield f"{counted(len(strange), 'file')} moved to {video_root / store.QUARANTINE}: {some(named, len(strange))}"
-    yield from _said_of(changes.files, ("recording", "recordings"), "video_list", _FILES)
-    classes = {shown(class_id): values for class_id, values in changes.classes.items()}
-    yield from _said_of(classes, ("class", "classes"), "class_list", _CLASSES)
-
-
+_CLASS = ("class", "classes")
 _FILES = {
     FileState.READY: "ready, in video_list",
     FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
@@ -181,22 +150,26 @@ _CLASSES = {
 }
 
 
-def _said_of(
-    rows: Mapping[str, Values], things: tuple[str, str], table: str, words: Mapping[Any, str]
-) -> Iterator[str]:
-    for state, said in words.items():
-        those = [name for name, values in rows.items() if values.get("state") is state]
-        if those:
-            yield f"{counted(len(those), *things)} {said}: {some(those)}"
-    others = [name for name, values in rows.items() if "state" not in values]
-    if others:
-        yield f"{counted(len(others), 'row')} of {table} completed: {some(others)}"
+def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
+    """One sentence a kind of change, and of what is left alone."""
+    renamed = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in plan.moves)
+    yield from _told(renamed, "moved to record-id names", "recording")
+    aside = (f"{shown(one.found.path)} ({one.why})" for one in plan.strange)
+    yield from _told(aside, f"moved to {video_root / store.QUARANTINE}", "file")
+    files, classes = plan.changes.files, plan.changes.classes
+    for file_state, said in _FILES.items():
+        yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), said, "recording")
+    yield from _told((stem for stem, row in files.items() if "state" not in row), "of video_list completed", "row")
+    for state, said in _CLASSES.items():
+        yield from _told((shown(one) for one, row in classes.items() if row.get("state") is state), said, *_CLASS)
+    completed = (shown(one) for one, row in classes.items() if "state" not in row)
+    yield from _told(completed, "of class_list completed", "row")
+    yield from _told(judged.unreadable.values(), "of task_list left alone, for their times cannot be read", "row")
+    yield from _told(judged.refused, "still refused, as this program has answered before", *_CLASS)
 
 
-def _left_alone(judged: Judged) -> Iterator[str]:
-    if judged.unread:
-        number = counted(len(judged.unread), "row")
-        yield f"{number} of task_list left alone, for their times cannot be read: {some(judged.unread)}"
-    if judged.refused:
-        number = counted(len(judged.refused), "class", "classes")
-        yield f"{number} still refused, as this program has answered before: {some(judged.refused)}"
+def _told(names: Iterable[str], said: str, thing: str, things: str | None = None) -> Iterator[str]:
+    """How many there are, and which; nothing if there is none."""
+    known = list(names)
+    if known:
+        yield f"{counted(len(known), thing, things)} {said}: {some(known)}"
