@@ -12,6 +12,8 @@ WORDS: Mapping[str, str] = {
     "it is not made yet": "还没有转出来",
     "it is downloaded again": "正在重新下载",
     "it is not on the disk": "不在磁盘上",
+    "the recording is missing": "没有录像文件",
+    "the recording is not opened in time: the disk is slow, or hangs": "录像没有按时打开：磁盘太慢，或没有反应",
 }
 
 FORMS: Mapping[str, str] = {
@@ -23,7 +25,11 @@ FORMS: Mapping[str, str] = {
     "new: {r}": "新增：{r}",
     "first message: {a}": "最早一条：{a}",
     "the newest: {a}": "最新一条：{a}",
-    "its file is lost and cannot be had again: {r}": "文件丢失，无法重新取得：{r}",
+    "the recording is broken: it cannot be read from byte {n} on": "录像损坏：从第 {n} 字节起读不出来",
+    "the recording ends after {n} s, which is too early": "录像在第 {n} 秒就结束了，太早",
+    "the recording cannot be read: {r}": "录像读不出来：{r}",
+    "the recording cannot be aired: {r}": "录像不能播出：{r}",
+    "its file is lost and cannot be had again: {s}": "文件丢失，无法重新取得：{s}",
     "its file is lost: {s}": "文件丢失：{s}",
     "its file has {n} bytes, not {n2}": "文件有 {n} 字节，应为 {n2}",
     "its file cannot be read: {r}": "文件读不出来：{r}",

@@ -158,9 +158,9 @@ FORBIDDEN_PUSH_HOST = ErrorCode(325, WARNING,
 NO_RECORDING = ErrorCode(326, CRITICAL,
     Words("a class is on air without its recording", _CALL),
     Words("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
-        "its slate is sent: {r}": "正在推垫片：{r}",
-        "nothing is sent, there is no slate: {r}": "什么都没有推，没有垫片：{r}",
-        "its recording cannot be had again: {r}": "录像无法重新取得：{r}"})
+        "its slate is sent: {s}": "正在推垫片：{s}",
+        "nothing is sent, there is no slate: {s}": "什么都没有推，没有垫片：{s}",
+        "its recording cannot be had again: {s}": "录像无法重新取得：{s}"})
 PLAYOUT_AWAY = ErrorCode(327, CRITICAL,
     Words("the playout of a streamer is not there", _CALL),
     Words("推流端的播出进程不可用", _CALL_ZH), says={

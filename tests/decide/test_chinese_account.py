@@ -11,7 +11,8 @@ from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
 from lectern.cli.terms import translated
 from lectern.decide import account, outlook
-from lectern.errors import CODES
+from lectern.errors import CODES, NO_RECORDING
+from lectern.playout import reel
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Sending
 
@@ -208,3 +209,20 @@ def test_how_a_class_ended_and_why_it_was_refused_is_said_in_chinese(text: str) 
     """Each part: the page lists these for every class of a day."""
     for part in sentence(text).split("；"):
         assert re.search("[\u4e00-\u9fff]", part), part
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        reel.MISSING,
+        reel.STALLED,
+        reel._BROKEN.format(77),
+        reel._words(OSError(5, "-")),
+        "ends after 9 s, which is too early",
+    ],
+)
+@pytest.mark.parametrize("before", [*NO_RECORDING.says])
+def test_why_a_class_is_on_air_without_its_recording_is_said_in_chinese(before: str, fault: str) -> None:
+    """All that the playout says of a recording, in each alarm that tells of it."""
+    said = chinese_account.alarm(f"c-1: {before.format(s=f'the recording {fault}')}")
+    assert re.findall("[A-Za-z]+", said.removeprefix("c-1")) == []

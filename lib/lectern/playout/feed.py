@@ -11,7 +11,7 @@ from lectern.playout.files import Files
 from lectern.playout.index import path_of
 from lectern.playout.journal import Mark
 from lectern.playout.opening import At, Identity
-from lectern.playout.reel import MISSING, STALL_S, Reel
+from lectern.playout.reel import MISSING, STALL_S, STALLED, Reel
 from lectern.playout.track import RECORDING, SLATE, Track
 
 FROM_THE_START_MS = 1000
@@ -163,7 +163,7 @@ class Feed:
             else:
                 self.track.before_ms = coming.begins_ms
         elif coming.fault or coming.stalled(now):
-            fault = coming.fault or "is not opened in time: the disk is slow, or hangs"
+            fault = coming.fault or STALLED
             if coming.fault:
                 self._drop_coming()
             if self.lost is None:

@@ -15,6 +15,7 @@ STALL_S = 1.0
 """Seconds after which a read counts as stalled."""
 
 MISSING = "is missing"
+STALLED = "is not opened in time: the disk is slow, or hangs"
 _BROKEN = "is broken: it cannot be read from byte {} on"
 
 
