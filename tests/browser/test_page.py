@@ -1,0 +1,52 @@
+"""The teacher's page as somebody reads it who has only a phone at hand."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, ViewportSize
+
+from tests.stage import Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
+
+PHONE: ViewportSize = {"width": 390, "height": 844}
+WIDER = """
+[...document.querySelectorAll("body, section, table, td")]
+    .filter(one => one.scrollWidth > one.clientWidth || one.getBoundingClientRect().right > innerWidth)
+    .map(one => one.outerHTML.slice(0, 300))
+"""
+
+
+@pytest.fixture(scope="module")
+def address(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where somebody is let in to the page of a day with a class that was refused."""
+    with staged(town, tmp_path_factory.mktemp("page")) as stage:
+        bind = f"{HOST}:{free_port()}"
+        stage.own["teacher"] = {"API_BIND": bind}
+        stage.up("teacher", "streamer1")
+        _refused(stage)
+        token = json.loads(stage.lectern("teacher", "viewer", "add", "phone", "--json").stdout)["token"]
+        yield f"http://{bind}/?token={token}"
+
+
+def _refused(stage: Stage) -> None:
+    class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=-60, length_s=1))
+    assert stage.answer(class_id)["code"] == 410
+    stage.publish("order", "nonsense")
+    wait_until(lambda: stage.rows("teacher", "select 1 from incident_list"), description="it is an incident")
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_a_message_has_its_lines_to_itself(
+    page: Page, address: str
+) -> None:
+    """Beside four other cells, a message would be a column of single words."""
+    page.set_viewport_size(PHONE)
+    page.goto(address)
+    assert page.evaluate(WIDER) == []
+    messages = page.locator("td.wide:visible")
+    assert messages.count() >= 2  # the incident, and the class in the timetable
+    for one in messages.all():
+        box = one.bounding_box()
+        assert box is not None
+        assert box["width"] > 0.9 * (PHONE["width"] - 20), one.inner_text()
+    page.set_viewport_size({"width": 1280, "height": 960})
