@@ -146,7 +146,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, 
     assert '<a href="/runbook#316">316</a> disk full: no room for 6666' in page
     assert "Move the class; the streamers&#39; caches are full." in page
     assert "it waits for 6666_720P" in page
-    assert '<a href="/runbook#321">321</a></td><td>streamer1</td><td>3</td>' in page
+    assert '<a href="/runbook#321">321</a></td><td>streamer1</td><td class="times">3</td>' in page
     assert "secret-" not in page
 
 
@@ -232,7 +232,7 @@ async def test_alarms_are_told_in_the_language_of_the_page(
     await let_in(client, host)
     assert '<td class="wide">c-1: its slate is sent: the recording is missing</td>' in (await client.get("/")).text
     page = (await client.get("/", params={"lang": "zh"})).text
-    assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：the recording is missing" in page
+    assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：没有录像文件" in page
 
 
 async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
