@@ -11,11 +11,13 @@ from lectern.commands import parse
 from lectern.effects.rows import bookings, events, oss_requests, transcodings
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
+from lectern.errors import CallAPerson
 from lectern.messages import Booking
 from lectern.rollout.takeover import old_waiting, teacher
 from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState
 from tests.effects import old_databases
+from tests.effects.redis_servers import url_of
 from tests.rollout.old_teacher import P720, adopt, begun, left_by_the_old_program, orders_of, planned, under_way
 from tests.strategies import NOW, booking
 
@@ -193,3 +195,18 @@ def test_sentences_are_bounded(client: redis.Redis, engine: Engine, monkeypatch:
     said = adopt(engine, client)
     assert len(said) == 3
     assert said[-1] == "... and 48 more like these."
+
+
+def test_who_may_not_read_a_waiting_list_is_told_so_and_adopts_nothing(client: redis.Redis, engine: Engine) -> None:
+    """Redis says which command its user may not use."""
+    left_by_the_old_program(client, booking("c-1"))
+    client.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-lrange"])
+    try:
+        with (
+            redis.Redis.from_url(url_of(client).replace("redis://", "redis://blind:any@")) as blind,
+            pytest.raises(CallAPerson, match="lrange"),
+        ):
+            adopt(engine, blind)
+    finally:
+        client.acl_deluser("blind")
+    assert adopt(engine, client) == ["1 class of the old waiting lists wait on here."]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import redis
 from pydantic_core import from_json, to_json
@@ -73,16 +73,28 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
         with client.pipeline(transaction=False) as pipe:
             for name, _ in found:
                 pipe.type(name)
-                pipe.lrange(name, 0, -1)
+                pipe.lrange(name, 0, SLICE - 1)
             answers = pipe.execute(raise_on_error=False)
-        for (name, values), kind, entries in zip(found, answers[::2], answers[1::2], strict=True):
+        for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
+            wanted = first if kind == b"list" else kind
+            if isinstance(wanted, Exception):
+                raise wanted  # such as for a user of Redis who may not read it
             key, wrong = (int(values["record_id"]), Resolution(values["resolution"])), ""
             if names.waiting.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
                 wrong = f"{values['record_id']} is not how a record_id is written"
             elif kind != b"list":
                 wrong = f"it is a {kind.decode()}, not a list"
-            classes = [""] if wrong else map(_class, entries)
+            classes = [""] if wrong else map(_class, _whole(client, name, first))
             yield from (Waiter(name.decode(), key, one, wrong) for one in classes)
+
+
+def _whole(client: redis.Redis, name: bytes, first: list[bytes]) -> Iterator[bytes]:
+    """The entries of a list of which the *first* are known; no answer of Redis is longer than they are."""
+    start = 0
+    while first:
+        yield from first
+        start += len(first)
+        first = cast("list[bytes]", client.lrange(name, start, start + SLICE - 1)) if len(first) == SLICE else []
 
 
 def _class(entry: bytes) -> str:
