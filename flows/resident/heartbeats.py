@@ -13,6 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.host import NOT_MOVED
 from flows.retry import AWAY
+from lectern.runs.pages import SHOWN
 
 log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
@@ -22,7 +23,10 @@ SILENT = "Silent"
 NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
 NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
 """States in which no run is at work. The server writes down each event that is expected, one by one: to expect those of
-new runs, too, kept it from taking them."""
+new runs, too, kept it from taking them; so did those of the runs that the recorder creates in their final state."""
+
+MESSAGE = "prefect.state-message"
+"""The label of an event that says what the state of the run says."""
 
 BEATS = 3
 """Number of missing heartbeats in a row after which a run is shown as *Silent*."""
@@ -46,8 +50,12 @@ def _event(run_id: UUID, name: str) -> dict[str, object]:
         "id": str(uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": ALIVE,
-        "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.name": name},
+        "resource": {**_run(f"{run_id}"), "prefect.resource.name": name, MESSAGE: "alive"},
     }
+
+
+def _run(id_: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"prefect.flow-run.{id_}"}
 
 
 def automation(every_s: float) -> AutomationCore:
@@ -61,7 +69,7 @@ def automation(every_s: float) -> AutomationCore:
             after={ALIVE},
             expect={ALIVE, *(f"prefect.flow-run.{state}" for state in NOT_AT_WORK)},
             for_each={"prefect.resource.id"},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match={**_run("*"), MESSAGE: f"!{SHOWN}"},
             posture=Posture.Proactive,
             threshold=1,
             within=silence,

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.server.events.schemas.automations import EventTrigger
+from prefect.server.events.schemas.events import ReceivedEvent
 
+from flows.resident import heartbeats
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
+RUN = "prefect.resource.name"
 
 
 def state_of(stage: Stage, class_id: str) -> str:
@@ -37,6 +41,26 @@ def test_a_run_that_falls_silent_is_marked_and_taken_up_again(town: Town, tmp_pa
         stage.up("streamer1")
         wait_until(lambda: state_of(stage, class_id) == "Running", description="its run is at work again")
         stage.on_air(class_id)
+
+
+def test_only_runs_of_a_process_are_watched(town: Town, tmp_path: Path) -> None:
+    """A run that shows what was done costs the server no watch, by its own rule; one that was at work does."""
+    with staged(town, tmp_path) as stage:
+        stage.up("teacher", "streamer1")
+        record = stage.town.record()
+        class_id = stage.book(stage.booking(record, starts_in_s=90_000))
+        assert stage.answer(class_id, timeout_s=120)["result"] == "success"
+        trigger = EventTrigger.model_validate(heartbeats.automation(30).trigger.model_dump(exclude={"type"}))
+
+        def end(name: str) -> list[ReceivedEvent]:
+            wanted = {"event": {"name": ["prefect.flow-run.Completed"]}, "resource": {"labels": {RUN: [name]}}}
+            events = town.api.post("/events/filter", json={"filter": wanted}).raise_for_status().json()["events"]
+            return [ReceivedEvent.model_validate(one) for one in events]
+
+        booking, download = f"booking {class_id}", f"download {record}"
+        for name in (booking, download):
+            wait_until(lambda n=name: end(n) != [], description=f"the end of {name} is seen")  # type: ignore[misc]
+        assert [trigger.covers(one) for one in (*end(booking), *end(download))] == [False, True]
 
 
 def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path) -> None:

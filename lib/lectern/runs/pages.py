@@ -40,6 +40,8 @@ class Kind(Enum):
 MARKS = {Kind.REFUSED: ["lectern:refused"], Kind.LATE: ["lectern:shown-late"]}
 LATE_WORDS = "handled by a process that ended before it could show it; its log is lost: lectern explain CLASS_ID"
 NO = ("refuse", "malformed")
+SHOWN = "*; handled * to *"
+"""The pattern of what the state of a run says that shows what was done before: nobody need watch over it."""
 
 
 @dataclass
