@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
-from lectern.effects.rows.among import among, these
-from lectern.effects.rows.many import insert_many, update_many
+from lectern.effects.rows.many import among, insert_many, these, update_many
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, Float, Integer, Select, Update, bindparam, se
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects import counters
-from lectern.effects.rows.among import among, listed
-from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.shared import Journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 
@@ -76,7 +75,7 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
     found = _read(connection, _unsent(journal).where(is_free), {"now": now, "most": limit})
     if found:
         mine = update(outbox).where(among(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
-        connection.execute(mine, {"among": listed(one.id for one in found)})
+        connection.execute(mine, these(one.id for one in found))
     return found
 
 
@@ -84,7 +83,7 @@ def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int
     """Teacher *me* could not send the messages now; any may send those that are still its own."""
     outbox = journal.outbox
     theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
-    connection.execute(theirs, {"among": listed(ids)})
+    connection.execute(theirs, these(ids))
 
 
 def _read(connection: Connection, wanted: Select[Any], given: Mapping[str, object]) -> list[Unsent]:
@@ -122,7 +121,7 @@ def _sent(journal: Journal) -> Update:
 def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """The messages were sent."""
     if ids:
-        connection.execute(_sent(journal), {"among": listed(ids), "at": now})
+        connection.execute(_sent(journal), {**these(ids), "at": now})
 
 
 def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
