@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def book(class_id: str) -> Callable[[Connection], Work]:
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(c, journal, [id_])
             ]
             go = booking.decided(teacher, hosts.ALIVE)
-            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
+            decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
+            return handling.change(c, teacher, decide)
 
         return work
 
@@ -81,7 +83,8 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
             teacher = hosts.teacher(engine)
             came = [handling.came(one, (TranscodingResult,)) for one in inbox.read(c, journal, [id_])]
             go = results.decided(teacher, hosts.ALIVE, {})
-            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
+            decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
+            return handling.change(c, teacher, decide)
 
         return work
 
