@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flows.host import Host, log
@@ -73,13 +74,17 @@ class Recorder:
         self._settled_at = time.monotonic() + SETTLED_S
         self._came.set()
 
-    def begin(self, batch: Handled) -> None:
-        """Note that a batch is at work."""
-        self._at_work.add(batch)
+    @contextmanager
+    def showing(self, batch: Handled) -> Iterator[None]:
+        """A batch is at work, and is shown when it has ended, for which the next batch does not wait.
 
-    def end(self, batch: Handled) -> None:
-        """Note that a batch has ended, so that it is shown: the next batch does not wait for that."""
-        self._at_work.discard(batch)
+        One that is cut off is dropped: what it has done is shown after the next start.
+        """
+        self._at_work.add(batch)
+        try:
+            yield
+        finally:
+            self._at_work.discard(batch)
         self._ended.append(batch)
         if _number(self._ended) > HELD:
             self._lay_out()
@@ -95,10 +100,6 @@ class Recorder:
                         self._keep(page)
             except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and the others are shown)
                 log.exception("recorder: a batch of %s cannot be shown", batch.flow)
-
-    def drop(self, batch: Handled) -> None:
-        """Drop a batch that was cut off: what it has done is shown after the next start."""
-        self._at_work.discard(batch)
 
     def _keep(self, page: Page) -> None:
         if len(self._pages) < KEPT:
