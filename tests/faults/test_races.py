@@ -65,7 +65,7 @@ def book(class_id: str) -> Callable[[Connection], Work]:
             came: list[handling.Came[booking.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(c, journal, [id_])
             ]
-            go = booking.decided(teacher, hosts.ALIVE)
+            go = partial(booking.decided, hosts.ALIVE)
             decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
             return handling.change(c, teacher, decide)
 
@@ -82,7 +82,7 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
         def work(c: Connection, engine: Engine) -> Changes:
             teacher = hosts.teacher(engine)
             came = [handling.came(one, (TranscodingResult,)) for one in inbox.read(c, journal, [id_])]
-            go = results.decided(teacher, hosts.ALIVE, {})
+            go = partial(results.decided, hosts.ALIVE, {})
             decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
             return handling.change(c, teacher, decide)
 

@@ -61,7 +61,7 @@ class Pair:
             came: list[handling.Came[booking.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(connection, host.journal, ids)
             ]
-            go = booking.decided(host, [STREAMER])
+            go = partial(booking.decided, [STREAMER])
             handling.change(connection, host, partial(handling.of_messages, host, came, go))
 
     def said(self, who: Host[Any]) -> list[dict[str, Any]]:
@@ -91,7 +91,9 @@ class Pair:
         with transaction(self.teacher.engine) as connection:
             host, ids = self.teacher, _kept(connection, self.teacher.journal, bodies)
             came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
-            handling.change(connection, host, partial(handling.of_messages, host, came, reports.decided([STREAMER])))
+            handling.change(
+                connection, host, partial(handling.of_messages, host, came, partial(reports.decided, [STREAMER]))
+            )
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
