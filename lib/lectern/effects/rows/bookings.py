@@ -175,8 +175,7 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """Note that an alarm was raised for the waiting classes."""
-    if class_ids:
-        connection.execute(_WARNED, {**these(class_ids), "at": now})
+    connection.execute(_WARNED, {**these(class_ids), "at": now})
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
@@ -193,8 +192,7 @@ def unended(connection: Connection, before: float) -> list[Order]:
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """Note that the classes were just sent to their streamers again."""
-    if class_ids:
-        connection.execute(_TOUCHED, {**these(class_ids), "at": now})
+    connection.execute(_TOUCHED, {**these(class_ids), "at": now})
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:
