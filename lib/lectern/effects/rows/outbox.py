@@ -1,6 +1,6 @@
 """Messages to be sent are rows first: committed, then sent, sent again until they were."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -62,9 +62,18 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
-def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
-    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
-    return _read(connection, _unsent(journal), {"now": now, "most": limit})
+def unsent(
+    connection: Connection, journal: Journal, *, limit: int, now: float, such: ColumnElement[bool] | None = None
+) -> list[Unsent]:
+    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one.
+
+    With *such* only those that are such.
+    """
+    wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
+    return [
+        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
+        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, {"now": now, "most": limit})
+    ]
 
 
 def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
@@ -72,7 +81,7 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
-    found = _read(connection, _unsent(journal).where(is_free), {"now": now, "most": limit})
+    found = unsent(connection, journal, limit=limit, now=now, such=is_free)
     if found:
         mine = update(outbox).where(among(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
         connection.execute(mine, these(one.id for one in found))
@@ -84,13 +93,6 @@ def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int
     outbox = journal.outbox
     theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
     connection.execute(theirs, these(ids))
-
-
-def _read(connection: Connection, wanted: Select[Any], given: Mapping[str, object]) -> list[Unsent]:
-    return [
-        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
-        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, given)
-    ]
 
 
 @cache
