@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,7 +86,7 @@ class Recorder:
         finally:
             self._at_work.discard(batch)
         self._ended.append(batch)
-        if _number(self._ended) > HELD:
+        if sum(len(one.kept) for one in self._ended) > HELD:
             self._lay_out()
         self._came.set()
 
@@ -179,7 +179,8 @@ class Recorder:
         now = time.time()
         at_work = [one for one in self._at_work if now - one.began < LONG_S]
         ended_at = self._ended[-1].ended or now if self._ended else 0.0
-        return bool(at_work or now - ended_at < CALM_S) and _number([*at_work, *self._ended]) >= STORM
+        number = sum(len(one.kept) for one in (*at_work, *self._ended))
+        return bool(at_work or now - ended_at < CALM_S) and number >= STORM
 
     async def _show(self, some: Sequence[Page]) -> None:
         for page in some:
@@ -241,7 +242,3 @@ class Recorder:
         for flow, kept in left.items():
             for page in paging.late(flow, kept):
                 self._keep(page)
-
-
-def _number(batches: Iterable[Handled]) -> int:
-    return sum(len(batch.kept) for batch in batches)
