@@ -70,12 +70,6 @@ class Apart(Generic[I, T]):
     done: list[T] = field(default_factory=list)
     failed: list[tuple[I, str]] = field(default_factory=list)
 
-    def state(self, message: str, came: int) -> State[None]:
-        """How the run of *came* messages ends: Failed if one did; a retry does only these again."""
-        if not self.failed:
-            return Completed(message=message)
-        return Failed(message=f"{len(self.failed)} of {came} failed: {self.failed[0][1]}; the others: {message}")
-
 
 async def apart(
     items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
@@ -113,12 +107,6 @@ class Came(Generic[M]):
     kept: Kept
     message: M | Exception
 
-    @property
-    def class_id(self) -> str | None:
-        """The class that it is about, if that can be read."""
-        found = getattr(self.message, "class_id", None)
-        return found if isinstance(found, str) else None
-
 
 async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
     """What those of the messages *ids* say that are not handled yet; a batch just claimed is at hand already.
@@ -146,18 +134,17 @@ async def handled(
     host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M], *, dry_run: bool = False
 ) -> Apart[Came[M], C]:
     """Decide the messages together; those that cannot be handled stand apart."""
-    name = "inbox {0.kept.id}".format
-    return await apart(some, lambda part: changed(host, of_messages(host, part, decide), dry_run=dry_run), name)
+    return await apart(
+        some,
+        lambda part: changed(host, partial(of_messages, host, part, decide), dry_run=dry_run),
+        "inbox {0.kept.id}".format,
+    )
 
 
-def of_messages(host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M]) -> Decide[C]:
-    """Let *decide* handle those messages that are not handled yet; ``changes.orders`` has their classes."""
-    return partial(_of_messages, host, some, decide)
-
-
-def _of_messages(
+def of_messages(
     host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M], connection: Connection, changes: C
 ) -> None:
+    """Let *decide* handle those messages that are not handled yet; ``changes.orders`` has their classes."""
     new = inbox.unhandled(connection, host.journal, [one.kept.id for one in some])
     mine = [one for one in some if one.kept.id in new]
     good: list[M] = []
@@ -171,8 +158,8 @@ def _of_messages(
             good.append(one.message)
             changes.done.append(one.kept.id)
     if isinstance(changes, Changes):
-        class_ids = {class_id for one in mine if (class_id := one.class_id) is not None}
-        changes.orders |= bookings.by_id(connection, list(class_ids))
+        about = {getattr(one.message, "class_id", None) for one in mine}  # of what is malformed it may be unreadable
+        changes.orders |= bookings.by_id(connection, [one for one in about if isinstance(one, str)])
     decide(connection, changes, good)
     for kept, fault in malformed:
         changes.bury(kept, fault)
@@ -182,12 +169,17 @@ def _of_messages(
 
 
 async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> State[None]:
-    """The end of a run: what became of each of the *came* messages, in a table described by *said*, and its state."""
+    """The end of a run: what became of each of the *came* messages, in a table described by *said*, and its state.
+
+    It has failed if a message did; a retry does only these again.
+    """
     rows = [row for one in found.done for row in one.table]
     blank: dict[str, object] = dict.fromkeys(rows[0] if rows else (), "")
     rows += [{**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed]
     await show.table(f"{key}-batch", rows, said)
-    return found.state(summary(rows), came)
+    if not found.failed:
+        return Completed(message=summary(rows))
+    return Failed(message=f"{len(found.failed)} of {came} failed: {found.failed[0][1]}; the others: {summary(rows)}")
 
 
 async def printed(key: str, some: Sequence[C], *more: str) -> State[None]:

@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine
 from flows.beside import Beside
 from flows.notes import ALONE_AFTER_S, Notes, NotWritten
 from flows.playout import Playout, boot_now
-from flows.rounds import Rounds
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.hearing import heed_cancel
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import ErrorCode
@@ -44,8 +44,43 @@ Writers wait for each other. Readers have threads of their own, or they would wa
 """
 
 
-async def _in_thread(threads: ThreadPoolExecutor, go: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, go)
+class Rounds:
+    """When each loop of the process last came round, and which fail; health asks for it."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}  # monotonic
+        self._fails: dict[str, float] = {}  # since when, monotonic
+
+    def come(self, loop: str) -> None:
+        """Say that *loop* has come round; raises CancelledError if it was cancelled and the cancel was swallowed.
+
+        In Python 3.11 ``asyncio.wait_for`` swallows a cancel when what it waits for is done in the same tick, and the
+        client of Redis calls it for each command: a loop around Redis would go on for ever.
+        """
+        heed_cancel()
+        self._at[loop] = time.monotonic()
+
+    def note(self, loop: str) -> None:
+        """Say only that *loop* has come round: in Python 3.11 a TaskGroup in it can leave a cancel behind."""
+        self._at[loop] = time.monotonic()
+
+    def fails(self, loop: str, since: float) -> None:
+        """Say that *loop* has done nothing but fail *since* then (monotonic); it comes round each time it is tried."""
+        self._fails[loop] = since
+
+    def works(self, loop: str) -> None:
+        """Say that *loop* fails no longer."""
+        self._fails.pop(loop, None)
+
+    def failing(self, limit_s: float) -> dict[str, float]:
+        """The loops that have failed for more than *limit_s*, and for how long."""
+        now = time.monotonic()
+        return {loop: now - since for loop, since in self._fails.items() if now - since > limit_s}
+
+    def late(self, limit_s: float) -> dict[str, float]:
+        """The loops whose last round began more than *limit_s* ago, and how long ago."""
+        now = time.monotonic()
+        return {loop: now - at for loop, at in self._at.items() if now - at > limit_s}
 
 
 @dataclass
@@ -98,7 +133,7 @@ class Host(Generic[S]):
             return found
 
         try:
-            return await _in_thread(_WRITING, go)
+            return await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
         except NotWritten:  # the note is put aside now, and *work* was not begun
             return await self.commit(work, *args, **kwargs)
 
@@ -111,7 +146,7 @@ class Host(Generic[S]):
             self.notes.written(noted)
 
         if self.notes.ids():
-            await _in_thread(_WRITING, go)
+            await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
 
     async def keep_noting(self) -> None:
         """Write, until cancelled, the notes that came along with no commit for a while."""
@@ -129,7 +164,7 @@ class Host(Generic[S]):
             with reading(self.engine) as connection:
                 return work(connection, *args, **kwargs)
 
-        return await _in_thread(_READING, go)
+        return await asyncio.get_running_loop().run_in_executor(_READING, copy_context().run, go)
 
     def living_now(self) -> list[str]:
         """Of a teacher: the names of the streamers that this process has heard lately."""

@@ -32,7 +32,8 @@ SHOW_S = 8.0
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
     """Show *rows*; an empty table is not shown, a UI that is away is logged. A batch keeps them for the recorder."""
     if (batch := of_batch.get()) is not None:
-        batch.show(key, rows, description)
+        batch.rows += rows
+        batch.table = key, description
         return
     if not rows or FlowRunContext.get() is None:
         return

@@ -89,15 +89,15 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
     """Redis is away: people, who need no Redis, are told of the alarms now; another teacher may send the messages."""
-    _for_people(connection, host, [one for one in left if not one.is_told])
+    _for_people(connection, host, [one for one in _alarms(host, left) if not one.is_told])
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
 
-def _for_people(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
-    """The alarms among *some* are to be passed on to ALARM_URLS, each once."""
+def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent]) -> None:
+    """The *alarms* are to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
-        people.note_due(connection, host.journal, [one.id for one in _alarms(host, some)])
+        people.note_due(connection, host.journal, [one.id for one in alarms])
 
 
 def _log(body: str) -> None:
@@ -128,19 +128,16 @@ async def _next(host: Host[Any]) -> "_Batch":
         found = await host.look(outbox.unsent, host.journal, limit=limit, now=time.time())
         found = [one for one in found if one.id not in sent][:SEND_BATCH]
         if not _alarms(host, found):
-            return _Batch(found)
+            return _Batch(found, found)
     return await host.commit(_unsent, host)
 
 
 @dataclass(frozen=True)
 class _Batch:
     messages: Sequence[Unsent]
+    sending: Sequence[Unsent]  # all but those folded
     folded: Collection[int] = ()  # ids of alarms of an incident that is known already
     until: float = math.inf  # monotonic: later they are sent only if they are still ours
-
-    @property
-    def sending(self) -> Sequence[Unsent]:
-        return [one for one in self.messages if one.id not in self.folded] if self.folded else self.messages
 
 
 def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
@@ -154,7 +151,7 @@ def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
     sent = host.notes.ids()
     found = [one for one in found if one.id not in sent]
     folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)
-    return _Batch(found, folded, until)
+    return _Batch(found, [one for one in found if one.id not in folded], folded, until)
 
 
 def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, now: float) -> list[Unsent]:
@@ -166,8 +163,9 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
-    incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
-    _for_people(connection, host, reached)  # also what Redis refused: people need it all the more
+    if alarms := _alarms(host, reached):
+        incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
+        _for_people(connection, host, alarms)  # also what Redis refused: people need it all the more
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]

@@ -33,24 +33,17 @@ class Handler:
         try:
             if batch.flow == TAKE_BACK:
                 await self._take_back(batch)
-            else:
-                await self._handle(batch)
+                return
+            with self._recorder.showing(batch):
+                error: Exception | None = None
+                state: State[Any] | None = None
+                try:
+                    state = await self._flows[batch.flow].fn(**batch.parameters)
+                except Exception as failure:  # noqa: BLE001 (whatever it is, it is tried again, and given up at last)
+                    error = failure
+                await self._ended(batch, state, error)
         except Exception:  # noqa: BLE001 (whatever it is, the next batch is to be handled)
             log.exception("inbox: %d messages are tried again later, when their lease ends", len(batch.kept))
-
-    async def _handle(self, batch: Handled) -> None:
-        self._recorder.begin(batch)
-        try:
-            error: Exception | None = None
-            state: State[Any] | None = None
-            try:
-                state = await self._flows[batch.flow].fn(**batch.parameters)
-            except Exception as failure:  # noqa: BLE001 (whatever it is, it is tried again, and given up at last)
-                error = failure
-            await self._ended(batch, state, error)
-            self._recorder.end(batch)
-        finally:
-            self._recorder.drop(batch)
 
     async def _ended(self, batch: Handled, state: State[Any] | None, error: Exception | None) -> None:
         """Note what came of a batch, and put back what it has not handled."""

@@ -161,6 +161,8 @@ class Intake:
     # -- out of the inbox ------------------------------------------------------------------------------------------
 
     async def _dispatch(self, flow: str) -> None:
+        """Handle what waits, in portions; one that hangs goes on in the background, and does not hold up the next."""
+        at_work = self._at_work[flow]
         while True:
             self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
@@ -171,7 +173,13 @@ class Intake:
             if not kept:
                 await _soon(self._woken[flow])
             for portion in tries.portions(kept):
-                await self._handle(flow, portion)
+                task = asyncio.create_task(self._handler.handle(Handled(flow, portion)))
+                at_work.add(task)
+                task.add_done_callback(at_work.discard)
+                await asyncio.wait({task}, timeout=HANGS_S)
+                while len(at_work) >= AT_WORK:
+                    self._host.rounds.come(f"inbox, {flow}")
+                    await asyncio.wait(at_work, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim(self, flow: str) -> list[Kept]:
         """Messages that wait: those that came while others were at work, and those that are to be tried again."""
@@ -192,17 +200,6 @@ class Intake:
         if len(found) == settings.batch_max:
             self._left.add(flow)
         return found
-
-    async def _handle(self, flow: str, portion: Sequence[Kept]) -> None:
-        """Handle a portion; one that hangs goes on in the background, and does not hold up the next ones."""
-        at_work = self._at_work[flow]
-        task = asyncio.create_task(self._handler.handle(Handled(flow, portion)))
-        at_work.add(task)
-        task.add_done_callback(at_work.discard)
-        await asyncio.wait({task}, timeout=HANGS_S)
-        while len(at_work) >= AT_WORK:
-            self._host.rounds.come(f"inbox, {flow}")
-            await asyncio.wait(at_work, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _soon(event: asyncio.Event) -> bool:

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flows.host import Host, log
@@ -75,15 +76,19 @@ class Recorder:
         self._settled_at = time.monotonic() + SETTLED_S
         self._came.set()
 
-    def begin(self, batch: Handled) -> None:
-        """Note that a batch is at work."""
-        self._at_work.add(batch)
+    @contextmanager
+    def showing(self, batch: Handled) -> Iterator[None]:
+        """A batch is at work, and is shown when it has ended, for which the next batch does not wait.
 
-    def end(self, batch: Handled) -> None:
-        """Note that a batch has ended, so that it is shown: the next batch does not wait for that."""
-        self._at_work.discard(batch)
+        One that is cut off is dropped: what it has done is shown after the next start.
+        """
+        self._at_work.add(batch)
+        try:
+            yield
+        finally:
+            self._at_work.discard(batch)
         self._ended.append(batch)
-        if _number(self._ended) > HELD:
+        if sum(len(one.kept) for one in self._ended) > HELD:
             self._lay_out()
         self._came.set()
 
@@ -97,10 +102,6 @@ class Recorder:
                         self._keep(page)
             except Exception:  # noqa: BLE001 (whatever is odd about it, it is handled, and the others are shown)
                 log.exception("recorder: a batch of %s cannot be shown", batch.flow)
-
-    def drop(self, batch: Handled) -> None:
-        """Drop a batch that was cut off: what it has done is shown after the next start."""
-        self._at_work.discard(batch)
 
     def _keep(self, page: Page) -> None:
         if len(self._pages) < KEPT:
@@ -180,7 +181,8 @@ class Recorder:
         now = time.time()
         at_work = [one for one in self._at_work if now - one.began < LONG_S]
         ended_at = self._ended[-1].ended or now if self._ended else 0.0
-        return bool(at_work or now - ended_at < CALM_S) and _number([*at_work, *self._ended]) >= STORM
+        number = sum(len(one.kept) for one in (*at_work, *self._ended))
+        return bool(at_work or now - ended_at < CALM_S) and number >= STORM
 
     async def _show(self, some: Sequence[Page]) -> None:
         for page in some:
@@ -242,7 +244,3 @@ class Recorder:
         for flow, kept in left.items():
             for page in paging.late(flow, kept):
                 self._keep(page)
-
-
-def _number(batches: Iterable[Handled]) -> int:
-    return sum(len(batch.kept) for batch in batches)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from flows.handling import DecideAll
 from flows.streamer.looks import Looked
 from lectern.decide import admission as decide
 from lectern.decide import cache as decide_cache
@@ -20,16 +19,18 @@ from lectern.states import FileState
 from lectern.streamer_changes import StreamerChanges
 
 
-def decided(looked: Mapping[str, Looked], barred: Mapping[str, str]) -> DecideAll[StreamerChanges, Prepare]:
+def decided(
+    looked: Mapping[str, Looked],
+    barred: Mapping[str, str],
+    connection: Connection,
+    changes: StreamerChanges,
+    prepares: Sequence[Prepare],
+) -> None:
     """What becomes of classes whose recordings were *looked* at; *barred* are the push URLs that are not allowed."""
-
-    def go(connection: Connection, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
-        class_ids = [one.class_id for one in prepares]
-        known = airings.by_id(connection, class_ids)
-        gone = released.released_before(connection, class_ids)
-        admit(connection, changes, decide.fresh(changes, prepares, known, gone, barred), looked)
-
-    return go
+    class_ids = [one.class_id for one in prepares]
+    known = airings.by_id(connection, class_ids)
+    gone = released.released_before(connection, class_ids)
+    admit(connection, changes, decide.fresh(changes, prepares, known, gone, barred), looked)
 
 
 def admit(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 from prefect import flow
@@ -66,7 +67,7 @@ async def _take(
         # What was cached a moment ago may have been evicted by another run.
         came, here = await host.look(looks.named, came)
         looked = looked | await looks.look(host, came, here | looked.keys())
-        found = await handled(host, came, admission.decided(looked, barred), dry_run=dry_run)
+        found = await handled(host, came, partial(admission.decided, looked, barred), dry_run=dry_run)
         if dry_run:
             return found
         await remove_files(host, [gone for changes in found.done for gone in changes.evicted])

@@ -1,13 +1,14 @@
 """Bookings arrive: wait, proceed or refuse; cancels take them back."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows.handling import Came, DecideAll, ended, handled, printed, read
+from flows.handling import Came, ended, handled, printed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
 from flows.teacher.living import living, put_back
@@ -35,49 +36,35 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     except TryAgain as error:
         return await put_back(host, ids, error, dry_run=dry_run)
     came: list[Came[Asked]] = await read(host, ids, (Booking, Cancel))
-    found = await handled(host, came, decided(host, alive), dry_run=dry_run)
+    found = await handled(host, came, partial(decided, alive), dry_run=dry_run)
     if dry_run:
         return await printed("booking", found.done)
     await after(host, found.done)
     return await ended("booking", found, "What became of each booking", len(ids))
 
 
-def decided(host: Teacher, alive: Sequence[str]) -> DecideAll[Changes, Asked]:
-    """How to decide bookings and cancels while the streamers *alive* can take classes."""
-    limits = Limits.of(host.settings)
-
-    def go(connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
-        booked = [one for one in messages if isinstance(one, Booking)]
-        cancelled = [one for one in messages if isinstance(one, Cancel)]
-        if cancelled:
-            changes.learn(bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled]))
-            changes.learn(revisions.of(connection, list(changes.orders)))
-        facts = _facts(connection, changes, booked, alive)
-        orders.decide(changes, booked, cancelled, facts, limits)
-
-    return go
-
-
-def _facts(connection: Connection, changes: Changes, booked: Sequence[Booking], alive: Sequence[str]) -> orders.Facts:
+def decided(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
+    """What becomes of bookings and cancels while the streamers *alive* can take classes."""
+    booked = [one for one in messages if isinstance(one, Booking)]
+    cancelled = [one for one in messages if isinstance(one, Cancel)]
+    if cancelled:
+        changes.learn(bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled]))
+        changes.learn(revisions.of(connection, list(changes.orders)))
     unlisted = {one.key for one in booked if one.key and decide.named_by(one) is decide.Named.NOT_IN_LIST}
     states = renditions.states(connection, unlisted) if unlisted else {}
-    may_go = decide.contenders(booked, orders.known(changes.orders), states, changes.now)
-    return orders.Facts(
+    may_go = decide.contenders(booked, changes.orders, states, changes.now)
+    facts = orders.Facts(
         early=cancels.cancelled_before(connection, [one.class_id for one in booked], changes.now),
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
     )
+    orders.decide(changes, booked, cancelled, facts, Limits.of(changes.settings))
 
 
 async def after(host: Teacher, some: Sequence[Changes]) -> None:
     """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
     await tell(host)
-    await _keep_waiting_lists(host, some)
-    await _start_transcoding(host, some)
-
-
-async def _keep_waiting_lists(host: Teacher, some: Sequence[Changes]) -> None:
     try:
         for one in some:
             if one.joins:
@@ -86,9 +73,6 @@ async def _keep_waiting_lists(host: Teacher, some: Sequence[Changes]) -> None:
                 await host.bus.leave_waiting(key, class_id)
     except (RedisError, OSError) as error:
         log.warning("redis: the waiting lists are behind the database: %s", error)
-
-
-async def _start_transcoding(host: Teacher, some: Sequence[Changes]) -> None:
     for backend, start in ((Backend.OSS, attempts.start_requests), (Backend.ECS, attempts.start_ecs)):
         if keys := [(a.record_id, a.resolution) for one in some for a in one.begun if a.backend is backend]:
             await start(host, keys)

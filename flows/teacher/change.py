@@ -1,13 +1,14 @@
 """Booked classes are changed: new times, another push URL, another recording, also while they are on air."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from flows.handling import Came, DecideAll, changed, ended, handled, printed, read
+from flows.handling import Came, changed, ended, handled, printed, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
 from flows.teacher.living import living, put_back
@@ -40,7 +41,7 @@ async def change(
         alive = await living(host)
     except TryAgain as error:
         return await put_back(host, ids, error, dry_run=dry_run)
-    go = decided(alive, Limits.of(host.settings))
+    go = partial(decided, alive)
     came: list[Came[Change]] = await read(host, ids, (Change,))
     found = await handled(host, came, go, dry_run=dry_run)
     if by_hand:
@@ -58,13 +59,9 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
         raise Misuse(in_words(error)) from error
 
 
-def decided(alive: Sequence[str], limits: Limits) -> DecideAll[Changes, Change]:
-    """How to decide changes while the streamers *alive* can take classes."""
-
-    def go(connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
-        decide.decide(changes, asked, facts(connection, changes, asked, alive), limits)
-
-    return go
+def decided(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
+    """What becomes of changes while the streamers *alive* can take classes."""
+    decide.decide(changes, asked, facts(connection, changes, asked, alive), Limits.of(changes.settings))
 
 
 def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:

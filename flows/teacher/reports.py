@@ -1,12 +1,13 @@
 """The streamers' reports: a prepared class is answered, an aired one is closed."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import DecideAll, ended, handled, printed, read
+from flows.handling import ended, handled, printed, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.living import living, put_back
 from flows.tell import tell
@@ -27,27 +28,23 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
         alive = await living(host)
     except TryAgain as error:
         return await put_back(host, ids, error, dry_run=dry_run)
-    found = await handled(host, await read(host, ids, (Report,)), decided(alive), dry_run=dry_run)
+    found = await handled(host, await read(host, ids, (Report,)), partial(decided, alive), dry_run=dry_run)
     if dry_run:
         return await printed("report", found.done)
     await tell(host)
     return await ended("report", found, "What the streamers reported", len(ids))
 
 
-def decided(alive: Sequence[str]) -> DecideAll[Changes, Report]:
-    """How to decide reports while the streamers *alive* can take classes."""
-
-    def go(connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
-        facts = decide.NO_FACTS
-        if not decide.are_plain(reports):
-            ids = [said.class_id for said in reports]
-            its = [one.revises for one in changes.orders.values() if one.revises is not None]
-            changes.learn(bookings.by_id(connection, list({*its, *map(twin_id, its), *map(twin_id, ids)})))
-            changes.learn(revisions.of(connection, its))
-            loads = bookings.loads(connection, alive, changes.now)
-            no = leases.refused_by(connection, ids)
-            facts = decide.Facts(Choice(loads, no), cancels.unconfirmed(connection, ids))
-        for said in reports:
-            decide.take(changes, said, facts)
-
-    return go
+def decided(alive: Sequence[str], connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
+    """What becomes of reports while the streamers *alive* can take classes."""
+    facts = decide.NO_FACTS
+    if not decide.are_plain(reports):
+        ids = [said.class_id for said in reports]
+        its = [one.revises for one in changes.orders.values() if one.revises is not None]
+        changes.learn(bookings.by_id(connection, list({*its, *map(twin_id, its), *map(twin_id, ids)})))
+        changes.learn(revisions.of(connection, its))
+        loads = bookings.loads(connection, alive, changes.now)
+        no = leases.refused_by(connection, ids)
+        facts = decide.Facts(Choice(loads, no), cancels.unconfirmed(connection, ids))
+    for said in reports:
+        decide.take(changes, said, facts)

@@ -1,13 +1,14 @@
 """Transcoding results: waiting classes proceed, the rendition falls back to ECS, or they are refused."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
-from flows.handling import DecideAll, changed, ended, handled, printed, read
+from flows.handling import changed, ended, handled, printed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
@@ -40,7 +41,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     except TryAgain as error:
         return await put_back(host, ids, error, dry_run=dry_run)
     lists = await old_waiters(host, {_key(r) for one in came if isinstance(r := one.message, TranscodingResult)})
-    found = await handled(host, came, decided(host, alive, lists), dry_run=dry_run)
+    found = await handled(host, came, partial(decided, alive, lists), dry_run=dry_run)
     if dry_run:
         return await printed("settle", found.done)
     await follow(host, found.done, lists)
@@ -51,28 +52,25 @@ async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
     """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
     alive = await living(host)
     lists = await old_waiters(host, {_key(result)})
-    go = decided(host, alive, lists)
-    changes = await changed(host, lambda connection, changes: go(connection, changes, [result]))
+    changes = await changed(host, lambda connection, changes: decided(alive, lists, connection, changes, [result]))
     await follow(host, [changes], lists)
     return changes
 
 
-def decided(host: Teacher, alive: Sequence[str], lists: Lists) -> DecideAll[Changes, TranscodingResult]:
-    """How to decide transcoding results while the streamers *alive* can take classes."""
-
-    def go(connection: Connection, changes: Changes, results: Sequence[TranscodingResult]) -> None:
-        rows = renditions.states(connection, {_key(one) for one in results})
-        settled = transcode.settle(results, rows, ecs=bool(host.settings.ecs_hosts))
-        ending = [one.key for one in settled if one.outcome in decide.ENDS]
-        waiters = waiters_of(connection, changes, ending, lists)
-        loads = bookings.loads(connection, alive, changes.now) if ending else {}
-        for one in settled:
-            its = waiters.get(one.key) or Waiters(listed=_readable(one.key, lists))
-            decide.apply(changes, one, rows.get(one.key), its, decide.Ahead(loads, changes.now + ecs.DEADLINE_S))
-            if one.outcome is transcode.Outcome.IGNORE:
-                log.info("%s: a late, doubled or older result changes nothing", one.stem)
-
-    return go
+def decided(
+    alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
+) -> None:
+    """What becomes of transcoding results while the streamers *alive* can take classes."""
+    rows = renditions.states(connection, {_key(one) for one in results})
+    settled = transcode.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
+    ending = [one.key for one in settled if one.outcome in decide.ENDS]
+    waiters = waiters_of(connection, changes, ending, lists)
+    loads = bookings.loads(connection, alive, changes.now) if ending else {}
+    for one in settled:
+        its = waiters.get(one.key) or Waiters(listed=_readable(one.key, lists))
+        decide.apply(changes, one, rows.get(one.key), its, decide.Ahead(loads, changes.now + ecs.DEADLINE_S))
+        if one.outcome is transcode.Outcome.IGNORE:
+            log.info("%s: a late, doubled or older result changes nothing", one.stem)
 
 
 def _readable(key: RenditionKey, lists: Lists) -> list[str]:

@@ -1,7 +1,7 @@
 """What a flow of the teacher has decided, as one value: one writer commits it, one printer shows it."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,7 +116,10 @@ class Changes(Decided[TeacherSettings]):
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(BOOKING_MOVES, order.class_id, order.state, state)
-        after = _as_it_is_then(order, {"state": state, "code": code, "message": message, **more})
+        new = {"state": state, "code": code, "message": message, **more}
+        assert new.keys() <= vars(order).keys(), new
+        after = object.__new__(Order)  # `dataclasses.replace` would take as long as the rest of a decision
+        vars(after).update(vars(order), **new)
         self.moves.append((order, after))
         self.orders[order.class_id] = after
         return after
@@ -214,18 +217,3 @@ class Changes(Decided[TeacherSettings]):
     def waiting_key(self, order: Order) -> str:
         """The Redis list on which a class waits."""
         return self.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
-
-    # -- after the decision --------------------------------------------------------------------------------------------
-
-    def changed(self) -> Iterator[Order]:
-        """The bookings that were there before, as they will be."""
-        ids = dict.fromkeys([after.class_id for _, after in self.moves] + sorted(self.again))
-        return (self.orders[one] for one in ids if one not in self.booked)
-
-
-def _as_it_is_then(order: Order, values: Mapping[str, object]) -> Order:
-    """The same booking with other *values*; `dataclasses.replace` would take as long as the rest of a decision."""
-    assert values.keys() <= vars(order).keys(), values
-    after = object.__new__(Order)
-    vars(after).update(vars(order), **values)
-    return after

@@ -57,11 +57,6 @@ def fields_of(body: str | bytes) -> Mapping[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def holds_nul(body: str | bytes, fields: object) -> bool:
-    """Whether a text in *fields*, which were read of *body*, holds the one character that PostgreSQL cannot keep."""
-    return (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields)
-
-
 def _nul_in(value: object) -> bool:
     if isinstance(value, dict):
         return any(_nul_in(one) for pair in value.items() for one in pair)
@@ -96,7 +91,8 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     if kind is None or kind not in expected:
         wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
         raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", _class_id(fields))
-    if holds_nul(body, fields):
+    # The one character that PostgreSQL cannot keep; the fields are looked through only if the text may hold it.
+    if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
         raise Malformed("a text of the message holds a NUL character", _class_id(fields))
     try:
         return kind.model_validate(fields)

@@ -17,19 +17,18 @@ GIBIBYTE = 1024**3
 _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
 
 
-def _is_shared(url: SecretStr) -> bool:
-    return url.get_secret_value().startswith("postgres")
+def _is_shared(given: dict[str, Any]) -> bool:
+    """Whether teachers can share the database: in PostgreSQL they can."""
+    return "teacher_database_url" in given and given["teacher_database_url"].get_secret_value().startswith("postgres")
 
 
 def _teacher_name(given: dict[str, Any]) -> str:
-    """The default name: the host's if teachers can share the database (PostgreSQL), else always ``teacher``."""
-    shared = "teacher_database_url" in given and _is_shared(given["teacher_database_url"])
-    return socket.gethostname() if shared else "teacher"
+    """The default name: the host's if teachers can share the database, else always ``teacher``."""
+    return socket.gethostname() if _is_shared(given) else "teacher"
 
 
 def _teacher_queue(given: dict[str, Any]) -> str:
-    shared = "teacher_database_url" in given and _is_shared(given["teacher_database_url"])
-    return "teacher" if shared else str(given.get("teacher_name", "teacher"))
+    return "teacher" if _is_shared(given) else str(given.get("teacher_name", "teacher"))
 
 
 class TeacherSettings(Common):
@@ -107,7 +106,7 @@ class TeacherSettings(Common):
     @property
     def shared(self) -> bool:
         """Whether other teachers may be at work on the same rows."""
-        return _is_shared(self.teacher_database_url)
+        return self.teacher_database_url.get_secret_value().startswith("postgres")
 
     @property
     def bind(self) -> str:

@@ -19,7 +19,6 @@ from flows.teacher import booking, change, moves, reports, results, sweep
 from lectern.amendments import Amend, Change
 from lectern.commands import COMMANDS
 from lectern.decide import endings
-from lectern.decide.attempts import Limits
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, inbox, leases
@@ -101,10 +100,10 @@ class World:
         for body in self.pick("teacher", share):
             by_flow[COMMANDS[json.loads(body)["cmd"]].goes_to].append(body)
         flows: list[tuple[str, tuple[Any, ...], Any]] = [
-            ("booking", (Booking, Cancel), booking.decided(self.teacher, hosts.ALIVE)),
-            ("change", (Change,), change.decided(hosts.ALIVE, Limits.of(self.teacher.settings))),
-            ("settle", (TranscodingResult,), results.decided(self.teacher, hosts.ALIVE, {})),
-            ("report", (Report,), reports.decided(hosts.ALIVE)),
+            ("booking", (Booking, Cancel), partial(booking.decided, hosts.ALIVE)),
+            ("change", (Change,), partial(change.decided, hosts.ALIVE)),
+            ("settle", (TranscodingResult,), partial(results.decided, hosts.ALIVE, {})),
+            ("report", (Report,), partial(reports.decided, hosts.ALIVE)),
         ]
         self.chance.shuffle(flows)
         for flow, kinds, go in flows:
@@ -112,7 +111,7 @@ class World:
 
     def _decide(self, bodies: Sequence[str], kinds: tuple[Any, ...], go: Any, connection: Connection) -> None:
         came = [handling.came(one, kinds) for one in self.kept(connection, self.teacher, bodies)]
-        handling.change(connection, self.teacher, handling.of_messages(self.teacher, came, go))
+        handling.change(connection, self.teacher, partial(handling.of_messages, self.teacher, came, go))
 
     def loses(self, name: str) -> None:
         """All classes of a streamer are moved to the other one."""
@@ -142,19 +141,21 @@ class World:
 
     def _amend(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Amend,)) for one in self.kept(connection, host, bodies)]
-        handling.change(connection, host, handling.of_messages(host, came, amending.decided))
+        handling.change(connection, host, partial(handling.of_messages, host, came, amending.decided))
 
     def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Prepare,)) for one in self.kept(connection, host, bodies)]
         came, _ = looks.named(connection, came)
         looked: dict[str, Any] = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in looks.prepares(came)}
-        handling.change(connection, host, handling.of_messages(host, came, admission.decided(looked, {})))
+        handling.change(
+            connection, host, partial(handling.of_messages, host, came, partial(admission.decided, looked, {}))
+        )
 
     def _release(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came: list[handling.Came[Release | Grant]] = [
             handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
         ]
-        handling.change(connection, host, handling.of_messages(host, came, releases.release))
+        handling.change(connection, host, partial(handling.of_messages, host, came, releases.release))
 
     def downloads(self, name: str, share: float) -> None:
         """Some downloads end, a few of them badly."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,9 @@ def book(class_id: str) -> Callable[[Connection], Work]:
             came: list[handling.Came[booking.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(c, journal, [id_])
             ]
-            go = booking.decided(teacher, hosts.ALIVE)
-            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
+            go = partial(booking.decided, hosts.ALIVE)
+            decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
+            return handling.change(c, teacher, decide)
 
         return work
 
@@ -80,8 +82,9 @@ def settled(*, success: bool) -> Callable[[Connection], Work]:
         def work(c: Connection, engine: Engine) -> Changes:
             teacher = hosts.teacher(engine)
             came = [handling.came(one, (TranscodingResult,)) for one in inbox.read(c, journal, [id_])]
-            go = results.decided(teacher, hosts.ALIVE, {})
-            return handling.change(c, teacher, handling.of_messages(teacher, came, go))
+            go = partial(results.decided, hosts.ALIVE, {})
+            decide: handling.Decide[Changes] = partial(handling.of_messages, teacher, came, go)
+            return handling.change(c, teacher, decide)
 
         return work
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ class Pair:
             came: list[handling.Came[booking.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(connection, host.journal, ids)
             ]
-            go = booking.decided(host, [STREAMER])
-            handling.change(connection, host, handling.of_messages(host, came, go))
+            go = partial(booking.decided, [STREAMER])
+            handling.change(connection, host, partial(handling.of_messages, host, came, go))
 
     def said(self, who: Host[Any]) -> list[dict[str, Any]]:
         """What *who* has in its outbox since this was asked last."""
@@ -82,7 +83,7 @@ class Pair:
                 kept = inbox.read(connection, self.streamer.journal, ids)
                 came: list[handling.Came[Any]] = [handling.came(one, (Prepare, Release, Grant)) for one in kept]
                 go = admitted if one["cmd"] == "prepare" else releases.release
-                handling.change(connection, self.streamer, handling.of_messages(self.streamer, came, go))
+                handling.change(connection, self.streamer, partial(handling.of_messages, self.streamer, came, go))
 
     def report_back(self) -> None:
         """The teacher gets what the streamer reports."""
@@ -90,7 +91,9 @@ class Pair:
         with transaction(self.teacher.engine) as connection:
             host, ids = self.teacher, _kept(connection, self.teacher.journal, bodies)
             came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
-            handling.change(connection, host, handling.of_messages(host, came, reports.decided([STREAMER])))
+            handling.change(
+                connection, host, partial(handling.of_messages, host, came, partial(reports.decided, [STREAMER]))
+            )
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""

@@ -260,7 +260,7 @@ def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
         inbox.keep(connection, host.journal, [Arrived("test", said.cmd, said.to_json())], time.time())
         ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
         came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
-        handling.change(connection, host, handling.of_messages(host, came, reports.decided(alive)))
+        handling.change(connection, host, partial(handling.of_messages, host, came, partial(reports.decided, alive)))
         return bookings.by_id(connection, ["class"])["class"]
 
 

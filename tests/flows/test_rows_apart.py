@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -492,7 +493,7 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer
         )
         with transaction(host.engine) as connection:
             looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
-            reserved += rows.did(connection, host, admission.decided(looked, {}), one).reserved
+            reserved += rows.did(connection, host, partial(admission.decided, looked, {}), one).reserved
     assert alarms(host).keys() == {"class-2"}
     assert "9,000,000 bytes take 879 s at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
     assert [one.stem for one in reserved] == ["1", "2"]

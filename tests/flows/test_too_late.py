@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG
     one = Prepare(**{**fields, "cmd": "prepare", "video_url": URL}).named({})
     with transaction(host.engine) as connection:
         looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
-        rows.did(connection, host, admission.decided(looked, {}), one)
+        rows.did(connection, host, partial(admission.decided, looked, {}), one)
     with reading(host.engine) as connection:
         row = connection.execute(select(classes.c.state, classes.c.code)).one()
     return str(row.state), row.code

@@ -51,12 +51,12 @@ def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypa
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
 
     async def portions() -> list[set[str]]:
-        return [{str(one.class_id) for one in some} async for some, _ in looks.as_looked(host, came, {"3"})]
+        return [{one.class_id for one in looks.prepares(some)} async for some, _ in looks.as_looked(host, came, {"3"})]
 
     found = asyncio.run(portions())
     assert found[0] == {"c-cached"}
     assert "c-good" in found[1]
-    assert set().union(*found) == {one.class_id for one in came}
+    assert set().union(*found) == {one.class_id for one in looks.prepares(came)}
     assert sum(map(len, found)) == len(came)
 
 

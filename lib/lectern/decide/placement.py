@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 
 def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
     """The *streamers*, best first for *stem*; the order of two does not depend on who else is alive."""
-    return sorted(streamers, key=lambda name: (-_weight(stem, name), name))
-
-
-def _weight(stem: str, streamer: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{stem}\0{streamer}".encode(), digest_size=8).digest(), "big")
+    weight = {name: hashlib.blake2b(f"{stem}\0{name}".encode(), digest_size=8).digest() for name in streamers}
+    return sorted(sorted(streamers), key=weight.__getitem__, reverse=True)
 
 
 def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[str | None]:

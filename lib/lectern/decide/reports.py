@@ -18,6 +18,12 @@ _PART = TypeAdapter(AsRun)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
 """States in which a class may end on its streamer."""
 
+PREPARING = {
+    "success": frozenset({BookingState.PLACED}),
+    "fail": frozenset({BookingState.PLACED, BookingState.READY}),
+}
+"""States in which it is news that a class is prepared, or could not be: one that was ready can be lost."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -50,7 +56,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         revisions.reported(changes, order, said, facts.choice.loads)
     elif order is None or not _is_from(order, said):
         changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
-    elif said.cmd == "prepared" and _is_news(order, said):
+    elif said.cmd == "prepared" and order.state in PREPARING[said.result]:
         _prepared(changes, order, said, facts)
     elif said.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs handle reports side by side: the report of the end came first
@@ -76,11 +82,6 @@ def _is_from(order: Order, said: Report) -> bool:
     return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
 
 
-def _is_news(order: Order, said: Report) -> bool:
-    """Whether the report answers a placement, or says that a class that was ready is lost."""
-    return order.state is BookingState.PLACED or (order.state is BookingState.READY and said.result != "success")
-
-
 def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> None:
     if said.result == "success":
         _ready(changes, order, said)
@@ -98,7 +99,7 @@ def _ready(changes: Changes, order: Order, said: Report) -> Order:
     if promised_at is None:
         changes.answer(order, 0, "prepared", order.deliveries)
         what, promised_at = "answered with success", changes.now
-    _note(changes, order, what, said)
+    changes.note(what, order, f"{said.streamer}: {said.message}".rstrip(": "))
     return changes.move(order, BookingState.READY, 0, said.message, promised_at=promised_at)
 
 
@@ -113,8 +114,4 @@ def _ended(changes: Changes, order: Order, said: Report) -> None:
     if state is BookingState.BROKEN:
         changes.alarm(code, f"{order.class_id}: {said.message}", class_id=order.class_id, record_id=order.record_id)
     changes.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
-    _note(changes, order, state, said)
-
-
-def _note(changes: Changes, order: Order, what: str, said: Report) -> None:
-    changes.note(what, order, f"{said.streamer}: {said.message}".rstrip(": "))
+    changes.note(state, order, f"{said.streamer}: {said.message}".rstrip(": "))

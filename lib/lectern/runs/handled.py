@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -56,11 +56,6 @@ class Handled:
         """Keep a line of the log."""
         if len(self.lines) < LINES:
             self.lines.append(line)
-
-    def show(self, key: str, rows: Iterable[dict[str, Any]], description: str) -> None:
-        """Keep the lines of its table."""
-        self.rows += rows
-        self.table = key, description
 
 
 of_batch: ContextVar[Handled | None] = ContextVar("of_batch", default=None)

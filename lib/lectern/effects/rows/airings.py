@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, or_, select, update
 
 from lectern.effects.rows import cache, old_times
-from lectern.effects.rows.among import among, these
-from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson
 from lectern.facts import Airing, Needed

@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
-from lectern.effects.rows.among import among, these
-from lectern.effects.rows.many import insert_many, update_many
+from lectern.effects.rows.many import among, insert_many, these, update_many
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
@@ -176,8 +175,7 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
 
 def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """Note that an alarm was raised for the waiting classes."""
-    if class_ids:
-        connection.execute(_WARNED, {**these(class_ids), "at": now})
+    connection.execute(_WARNED, {**these(class_ids), "at": now})
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
@@ -194,8 +192,7 @@ def unended(connection: Connection, before: float) -> list[Order]:
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
     """Note that the classes were just sent to their streamers again."""
-    if class_ids:
-        connection.execute(_TOUCHED, {**these(class_ids), "at": now})
+    connection.execute(_TOUCHED, {**these(class_ids), "at": now})
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from lectern.effects.files import store
-from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.streamer import dirs, files
 from lectern.facts import Cached, Idle, Usage
 from lectern.states import FILE_MOVES, FileState, check_move

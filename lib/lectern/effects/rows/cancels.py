@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.changes import CancelTold
-from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.teacher import cancels
 from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
 

@@ -35,7 +35,6 @@ def write(
         _bookings(connection, changes)
         _renditions(connection, changes)
         _streamers(connection, changes)
-        _cancels(connection, changes)
     elif isinstance(changes, StreamerChanges):
         _cache(connection, changes)
         _airings(connection, changes)
@@ -51,14 +50,26 @@ def write(
 
 
 def _bookings(connection: Connection, changes: Changes) -> None:
+    """Bookings and their cancels."""
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
-    moved = {after.class_id for _, after in changes.moves}
+    moved = dict.fromkeys(after.class_id for _, after in changes.moves)
+    known = [one for one in moved | dict.fromkeys(sorted(changes.again)) if one not in changes.booked]
     if changes.revised:
         revisions.write(connection, changes.revised, now)
-    bookings.update_all(connection, [(one, now if one.class_id in moved else None) for one in changes.changed()])
-    bookings.touch(connection, changes.told_again, now)
-    bookings.warned(connection, changes.warned, now)
+    bookings.update_all(connection, [(changes.orders[one], now if one in moved else None) for one in known])
+    if changes.told_again:
+        bookings.touch(connection, changes.told_again, now)
+    if changes.warned:
+        bookings.warned(connection, changes.warned, now)
+    if changes.cancels:
+        cancels.put(connection, changes.cancels, now)
+    if changes.confirmed:
+        cancels.confirm(connection, changes.confirmed)
+    if changes.met:
+        cancels.booked(connection, changes.met)
+    if changes.cancels_told_again:
+        cancels.touch(connection, changes.cancels_told_again, now)
 
 
 def _renditions(connection: Connection, changes: Changes) -> None:
@@ -85,18 +96,6 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         leases.grant(connection, claim, now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
-
-
-def _cancels(connection: Connection, changes: Changes) -> None:
-    now = changes.now
-    if changes.cancels:
-        cancels.put(connection, changes.cancels, now)
-    if changes.confirmed:
-        cancels.confirm(connection, changes.confirmed)
-    if changes.met:
-        cancels.booked(connection, changes.met)
-    if changes.cancels_told_again:
-        cancels.touch(connection, changes.cancels_told_again, now)
 
 
 # -- a streamer's ------------------------------------------------------------------------------------------------------

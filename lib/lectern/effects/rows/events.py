@@ -5,8 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, or_, select
 
-from lectern.effects.rows.among import among, these
-from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
 from lectern.shown import masked

@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, or_, select, update
 
-from lectern.effects.rows.among import among, listed
-from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
 from lectern.facts import Kept
@@ -99,7 +98,7 @@ def claim(
     Its keywords are what the statement binds. It counts no try: a message whose process died is not at fault.
     *owner* is named if several share the inbox.
     """
-    given = {"now": now, "commands": listed(commands), "most": limit}
+    given = {"now": now, **these(commands, "commands"), "most": limit}
     kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
     if kept:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
@@ -133,32 +132,32 @@ def _new_among(journal: Journal) -> Select[Any]:
 
 def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
     """Those of *ids* that are not handled yet, in their order of arrival."""
-    return [Kept(*row) for row in connection.execute(_new_among(journal), {"among": listed(ids)})]
+    return [Kept(*row) for row in connection.execute(_new_among(journal), these(ids))]
 
 
 def whatever(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
     """Those of *ids* that are not forgotten yet, whatever became of them, in their order of arrival."""
-    return [Kept(*row) for row in connection.execute(_among(journal), {"among": listed(ids)})]
+    return [Kept(*row) for row in connection.execute(_among(journal), these(ids))]
 
 
 def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
     """Those of *ids* that are not handled yet."""
     wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
-    return {int(one) for one in connection.execute(wanted, {"among": listed(ids)}).scalars()}
+    return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
 
 
 def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
     """Those of *ids* that are messages of *commands*, in order."""
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(among(inbox.c.id), among(inbox.c.command, "commands")).order_by(inbox.c.id)
-    return list(connection.execute(wanted, {"among": listed(ids), "commands": listed(commands)}).scalars())
+    return list(connection.execute(wanted, {**these(ids), **these(commands, "commands")}).scalars())
 
 
 def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """A run shows these messages; one that is not handled yet will be shown again when it is."""
     inbox = journal.inbox
     its = among(inbox.c.id) & (inbox.c.state != InboxState.NEW)
-    connection.execute(update(inbox).where(its).values(recorded_at=now), {"among": listed(ids)})
+    connection.execute(update(inbox).where(its).values(recorded_at=now), these(ids))
 
 
 def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
@@ -241,4 +240,4 @@ def answers(connection: Connection, journal: Journal) -> None:
 def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values: object) -> None:
     if ids:
         its = among(journal.inbox.c.id)
-        connection.execute(update(journal.inbox).where(its).values(**values), {"among": listed(ids)})
+        connection.execute(update(journal.inbox).where(its).values(**values), these(ids))

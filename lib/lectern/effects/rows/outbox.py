@@ -1,6 +1,6 @@
 """Messages to be sent are rows first: committed, then sent, sent again until they were."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -10,8 +10,7 @@ from sqlalchemy import Connection, Float, Integer, Select, Update, bindparam, se
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects import counters
-from lectern.effects.rows.among import among, listed
-from lectern.effects.rows.many import insert_many
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.shared import Journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 
@@ -63,9 +62,18 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
-def unsent(connection: Connection, journal: Journal, *, limit: int, now: float) -> list[Unsent]:
-    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one."""
-    return _read(connection, _unsent(journal), {"now": now, "most": limit})
+def unsent(
+    connection: Connection, journal: Journal, *, limit: int, now: float, such: ColumnElement[bool] | None = None
+) -> list[Unsent]:
+    """The oldest messages that are to be sent now; a stream that refused a message gets none before that one.
+
+    With *such* only those that are such.
+    """
+    wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
+    return [
+        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
+        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, {"now": now, "most": limit})
+    ]
 
 
 def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
@@ -73,10 +81,10 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
-    found = _read(connection, _unsent(journal).where(is_free), {"now": now, "most": limit})
+    found = unsent(connection, journal, limit=limit, now=now, such=is_free)
     if found:
         mine = update(outbox).where(among(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
-        connection.execute(mine, {"among": listed(one.id for one in found)})
+        connection.execute(mine, these(one.id for one in found))
     return found
 
 
@@ -84,14 +92,7 @@ def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int
     """Teacher *me* could not send the messages now; any may send those that are still its own."""
     outbox = journal.outbox
     theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
-    connection.execute(theirs, {"among": listed(ids)})
-
-
-def _read(connection: Connection, wanted: Select[Any], given: Mapping[str, object]) -> list[Unsent]:
-    return [
-        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
-        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, given)
-    ]
+    connection.execute(theirs, these(ids))
 
 
 @cache
@@ -122,7 +123,7 @@ def _sent(journal: Journal) -> Update:
 def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
     """The messages were sent."""
     if ids:
-        connection.execute(_sent(journal), {"among": listed(ids), "at": now})
+        connection.execute(_sent(journal), {**these(ids), "at": now})
 
 
 def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.streamer import classes
 from lectern.states import AiringState
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, select, update
 
 from lectern.effects.rows import bookings
-from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Order
 from lectern.messages import Booking

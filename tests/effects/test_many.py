@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine.url import make_url
 
-from lectern.effects.rows.among import among, these
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.teacher import journal
 
 INBOX = journal.inbox
