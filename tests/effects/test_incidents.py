@@ -175,6 +175,19 @@ def test_an_incident_names_all_its_classes(desk: Desk) -> None:
     assert one["classes"] == [f"c-{number}" for number in range(1, 161)]
 
 
+def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is open, and however many classes it has: its row does not grow without end."""
+    monkeypatch.setattr(incidents, "NAMES_KEPT", 5)
+    told: set[str] = set()
+    for now in range(1000, 1000 + 61 * 20, 61):
+        desk.cry(NOT_READY_FOR_START, now, 2)
+        told |= names([*desk.sent(now), *desk.followed_up(now)])
+    with transaction(desk.engine) as connection:
+        (one,) = incidents.open_now(connection, journal)
+    assert (one["count"], one["classes"]) == (40, [f"c-{number}" for number in range(36, 41)])
+    assert told == {f"c-{number}" for number in range(1, 41)}
+
+
 def names(alarms: list[Alarm]) -> set[str]:
     """The classes that these alarms name to a person who reads the sentence only."""
     return {word for one in alarms for word in re.findall(r"c-\d+", one.message)} | {

@@ -20,7 +20,10 @@ from lectern.told import OpenAlarm
 _WORDS = re.compile(r"[\s,;:]+")
 
 NAMES_SAID = 20
-"""Classes that the sentence of an alarm names; its field *classes* has all of them."""
+"""Classes that the sentence of an alarm names; its field *classes* has all that are kept."""
+
+NAMES_KEPT = 10_000
+"""Classes that an incident keeps, the newest ones: each batch of alarms writes all of them anew."""
 
 
 class Stage(StrEnum):
@@ -78,15 +81,18 @@ def _count(
     new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
     classes = list(dict.fromkeys([*named, *(class_id for _, fields in new for class_id in _classes(fields))]))
+    forgotten = max(0, len(classes) - NAMES_KEPT)
+    kept = json.dumps(classes[forgotten:])
     if row is None:
         first_id, first = alarms[0]
         values = {"first_at": now, "message": first["message"], "first_id": first_id, "number": len(new)}
         values |= {"told_classes": len(_classes(first))}
-        last = {"last_at": now, "last_id": new[-1][0], "classes": json.dumps(classes)}
+        last = {"last_at": now, "last_id": new[-1][0], "classes": kept}
         connection.execute(insert(table).values(code=code, **values, **last))
         return first_id
     if new:
-        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": json.dumps(classes)}
+        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": kept}
+        more["told_classes"] = max(0, row.told_classes - forgotten)
         connection.execute(update(table).where(table.c.id == row.id).values(**more))
     return int(row.first_id)
 
