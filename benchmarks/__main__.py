@@ -66,7 +66,7 @@ def run(rows: list[str], stand: Stand, failed: list[str]) -> Iterator[dict[str, 
 def main() -> int:
     """Measure, print a table, write the report and the page."""
     parser = argparse.ArgumentParser(prog="make bench", description=main.__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all where none is named")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="one round of each, and smaller ones: a few minutes")
     parser.add_argument("--report", type=Path, default=ROOT / "bench-report.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "BENCHMARKS.md")

@@ -59,6 +59,6 @@ REASONS: Mapping[str, str] = MappingProxyType(
 
 
 def reason(row: str) -> str:
-    """Why *row* may miss its goal; empty where nobody has said."""
+    """Why *row* may miss its goal; empty if nobody has said."""
     fitting = [one for one in REASONS if row.startswith(one)]
     return REASONS[max(fitting, key=len)] if fitting else ""

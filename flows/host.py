@@ -211,7 +211,7 @@ def run_name(given: str, flow: str, parameters: Mapping[str, Any]) -> str:
 def lost_tag(streamer: str, session: str | None = None) -> str:
     """The tag of the runs that move the classes of *streamer*.
 
-    With the *session* of its lease it is that for which the streamer asks where Redis is away.
+    With the *session* of its lease it is that for which the streamer asks if Redis is away.
     """
     return f"lost:{streamer}" if session is None else f"lost:{streamer}:{session}"
 

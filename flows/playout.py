@@ -99,7 +99,7 @@ class Playout:
         return self.client
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
-        """What the playout answers; raises TryAgain if it is not there, NotTaken where it refuses."""
+        """What the playout answers; raises TryAgain if it is not there, NotTaken if it refuses."""
         if self.client is None:
             raise TryAgain(f"the playout is not there: {self.why}")
         try:

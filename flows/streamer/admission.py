@@ -83,7 +83,7 @@ def _coming(
 def sized(connection: Connection, changes: StreamerChanges, before: Cached, size_bytes: int) -> None:
     """Make room for a download whose size nobody knew when it was asked for; its place is reserved already.
 
-    What is evicted for it, the sweeper removes. Raises Refuse with 316 where it does not fit.
+    What is evicted for it, the sweeper removes. Raises Refuse with 316 if it does not fit.
     """
     usage = cache.used(connection, changes.settings.video_root)
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)

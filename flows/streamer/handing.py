@@ -183,7 +183,7 @@ class Handing:
     # -- one class -----------------------------------------------------------------------------------------------------
 
     async def _hand_over(self) -> None:
-        """Tell the playout the classes that are new or have changed; raises TryAgain where it is not there."""
+        """Tell the playout the classes that are new or have changed; raises TryAgain if it is not there."""
         host = self._host
         found, allowed = await host.look(due, time.time()), await push_hosts.allowed(host)
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}

@@ -10,7 +10,7 @@ from lectern.states import Resolution
 
 
 async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
-    """Begin a run that asks the OSS for each of *keys*; where it cannot begin, the sweeper does it."""
+    """Begin a run that asks the OSS for each of *keys*; if it cannot begin, the sweeper does it."""
     if keys:
         name = f"request {words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
         wanted = [[record_id, str(resolution)] for record_id, resolution in keys]

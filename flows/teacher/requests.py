@@ -101,7 +101,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
 
 @flow(name="request", persist_result=False, result_storage=NOWHERE)
 async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
-    """Ask the OSS for each rendition that nobody asks for yet; where it will not, ask our own server."""
+    """Ask the OSS for each rendition that nobody asks for yet; if it will not, ask our own server."""
     host = teacher()
     owner = oss_requests.owned_by(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]

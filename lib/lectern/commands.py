@@ -101,7 +101,7 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
 
 
 def _class_id(fields: Mapping[str, Any]) -> str | None:
-    """The class that a malformed message is about, where that can be read."""
+    """The class that a malformed message is about, if that can be read."""
     found = fields.get("class_id")
     return found if isinstance(found, str) and is_name(found) else None
 

@@ -81,12 +81,12 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
         if self.end_time <= self.start_time:
             raise ValueError("end_time must be after start_time")
         if self.video_resolution is None and self.video_url is None:
-            raise ValueError("video_url is needed where no video_resolution is given")
+            raise ValueError("video_url is needed if no video_resolution is given")
         needs_record(self.record_id, self.video_resolution)
         _ = self.urls  # reading them checks them
         if self.push_url_backup is not None:
             if len(self.class_id) + len(BACKUP) > MAX_NAME:
-                raise ValueError(f"class_id must be {len(BACKUP)} characters shorter where there is a push_url_backup")
+                raise ValueError(f"class_id must be {len(BACKUP)} characters shorter if there is a push_url_backup")
             if len(self.streams) < 2:
                 raise ValueError("push_url_backup must be another stream than push_url")
         return self
@@ -154,9 +154,9 @@ class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle
     @model_validator(mode="after")
     def _whole(self) -> "TranscodingResult":
         if self.success and self.transcode_video_url is None:
-            raise ValueError("transcode_video_url is needed where the result is a success")
+            raise ValueError("transcode_video_url is needed if the result is a success")
         if not self.success and self.type is None:
-            raise ValueError("type must be oss or ecs where the result is a failure")
+            raise ValueError("type must be oss or ecs if the result is a failure")
         return self
 
     @property

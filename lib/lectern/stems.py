@@ -51,7 +51,7 @@ def source(url: str) -> str:
 
 
 def of_url(url: str) -> str:
-    """The stem of a booking that names no record: ``6666`` for ``…/6666.flv``, where that is a plain name."""
+    """The stem of a booking that names no record: ``6666`` for ``…/6666.flv``, if that is a plain name."""
     found = source(url)
     path, asks, _ = found.partition("?")
     name = path.rpartition("/")[2]

@@ -111,7 +111,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a class where somebody asks."""
+    """What is known of a class when somebody asks."""
 
     class_id: str
     booked: Booked | None = None

@@ -92,7 +92,7 @@ def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
 def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
     """Raise ValueError if a resolution is named without a record."""
     if record_id is None and resolution is not None:
-        raise ValueError("record_id is needed where a video_resolution is given")
+        raise ValueError("record_id is needed if a video_resolution is given")
 
 
 SUCCESS = frozenset({"sucess", "success"})

@@ -52,7 +52,7 @@ options:
     type: bool
     default: false
   by_hand:
-    description: Of C(open), whether a person confirms each step; then it waits, and takes all back where nobody comes.
+    description: Of C(open), whether a person confirms each step; then it waits, and takes all back if nobody comes.
     type: bool
     default: false
   timeout_s:

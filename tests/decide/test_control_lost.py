@@ -20,7 +20,7 @@ CASES = list(itertools.product((True, False), POLICIES, Word, Peers))
 
 @pytest.mark.parametrize(("held", "policy", "word", "peers"), CASES)
 def test_each_case_has_its_row(held: bool, policy: str, word: Word, peers: Peers) -> None:
-    """Classes go on where nobody takes them, where nobody could, and where the operator says so; else they stop."""
+    """Classes go on if nobody takes them, if nobody could, and if the operator says so; else they stop."""
     found = control_lost.verdict(policy, word, peers, held=held)
     assert found.goes_on is ((held, policy, word, peers) in GOES_ON)
     assert found.why

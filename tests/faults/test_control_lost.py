@@ -1,4 +1,4 @@
-"""The control host is away: classes go on where nobody else could air them, and end where another might."""
+"""The control host is away: classes go on if nobody else could air them, and end if another might."""
 
 import time
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ def test_a_booking_without_a_resolution_may_name_its_record() -> None:
 
 def test_a_booking_with_a_resolution_must_name_its_record() -> None:
     error = malformed(BOOKING | {"record_id": None})
-    assert error.message == "message: record_id is needed where a video_resolution is given"
+    assert error.message == "message: record_id is needed if a video_resolution is given"
 
 
 def test_the_documented_result_is_read_in_both_spellings_of_success() -> None:
@@ -94,7 +94,7 @@ def test_of_a_success_the_type_does_not_matter(type_: object, read: Backend | No
 @pytest.mark.parametrize("type_", ["cloud", None, "", 7])
 def test_a_failure_must_say_who_failed(type_: object) -> None:
     error = malformed(RESULT | {"result": "failed", "type": type_}, TranscodingResult)
-    assert error.message == "message: type must be oss or ecs where the result is a failure"
+    assert error.message == "message: type must be oss or ecs if the result is a failure"
     assert parse(json.dumps(RESULT | {"result": "failed", "type": "OSS"}), (TranscodingResult,)).type is Backend.OSS
 
 
@@ -198,12 +198,12 @@ def test_a_class_must_end_after_it_starts() -> None:
 
 def test_a_booking_of_the_old_kind_needs_its_video_url() -> None:
     error = malformed(BOOKING | {"video_url": None, "video_resolution": None})
-    assert error.message == "message: video_url is needed where no video_resolution is given"
+    assert error.message == "message: video_url is needed if no video_resolution is given"
 
 
 def test_a_success_needs_its_url() -> None:
     error = malformed(RESULT | {"transcode_video_url": None}, TranscodingResult)
-    assert error.message == "message: transcode_video_url is needed where the result is a success"
+    assert error.message == "message: transcode_video_url is needed if the result is a success"
 
 
 def test_every_fault_is_told_at_once() -> None:

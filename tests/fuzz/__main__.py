@@ -25,7 +25,7 @@ SHOWN = 10
 
 
 def play(session: Session, indices: Sequence[int], answers: int, without: frozenset[str], console: Console) -> str:
-    """Send and serve it all; returns what was hurt, in words, empty where nothing was."""
+    """Send and serve it all; returns what was hurt, in words, empty if nothing was."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -117,7 +117,7 @@ class Session:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def portion(self, odds: Sequence[Odd]) -> None:
-        """Send these, and good bookings among them; raises Harm where something before them has hurt anybody."""
+        """Send these, and good bookings among them; raises Harm if something before them has hurt anybody."""
         self._portions += 1
         chance = random.Random(f"{self.seed} good {odds[0].index if odds else 0}")
         goods = [self.goods.make(chance.choice(OFTEN), on_channel=chance.random() < 0.5) for _ in range(GOODS)]

@@ -34,7 +34,7 @@ class Size:
     most: str  # of which tasks there are most
 
     def outgrew(self, before: "Size") -> str:
-        """In words, what grew without bound since *before*; empty where nothing did."""
+        """In words, what grew without bound since *before*; empty if nothing did."""
         grown = (self.rss_bytes - before.rss_bytes, self.tasks - before.tasks, self.files - before.files)
         bounds = (GROWTH_BYTES, TASKS, FILES)
         if all(more <= bound for more, bound in zip(grown, bounds, strict=True)):

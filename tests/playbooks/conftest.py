@@ -61,7 +61,7 @@ def figure(record_property: Callable[[str, object], None]) -> Figure:
     return lambda told: record_property("figure", told)
 
 
-# -- hosts in containers, where there is a Docker engine -------------------------------------------------------------
+# -- hosts in containers, if there is a Docker engine -------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

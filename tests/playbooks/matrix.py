@@ -60,7 +60,7 @@ class Tally:
 
 
 def main() -> int:
-    """Play; the exit code is 1 where any case is bad, and where there was none."""
+    """Play; the exit code is 1 if any case is bad, and if there was none."""
     parser = argparse.ArgumentParser(prog="make test-rollout-matrix", description=__doc__)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose description matches")
     parser.add_argument("--hosts", default=HOSTS, help="the hosts, side by side; names begin with the role")

@@ -99,7 +99,7 @@ def test_the_unit_gives_it_priority_and_no_new_rights(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="supervisord runs as root, and this test does not")
 def test_the_program_of_the_supervisord_apart_starts_it_as_its_user_with_no_new_rights(tmp_path: Path) -> None:
-    """The user is this test's own here; priority is given where the machine lets it."""
+    """The user is this test's own here; priority is given if the machine lets it."""
     (tmp_path / "playout").mkdir()
     program = rendered("program-playout.conf.j2", tmp_path)["program:playout"]
     lead_to(tmp_path, release(tmp_path, "one", "3.12"))

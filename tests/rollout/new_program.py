@@ -1,7 +1,7 @@
 """Stands in for the resident process where only the rollout is tested: reads its settings, answers with its version.
 
 Started as `lectern serve ROLE` in the code folder. It refuses to start where the rollout has not done its part.
-`lectern init ROLE --check` refuses where there is a file `refuses-VERSION`.
+`lectern init ROLE --check` refuses if there is a file `refuses-VERSION`.
 """
 
 import ctypes

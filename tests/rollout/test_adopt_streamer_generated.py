@@ -94,7 +94,7 @@ def build(top: Path, made: Old) -> OldStreamer:
 
 
 def refused(host: OldStreamer, made: Old) -> Old | None:
-    """What is left of *made* where its refused classes are cancelled; None where there are none, or no class helps.
+    """What is left of *made* if its refused classes are cancelled; None if there are none, or no class helps.
 
     A refusal changes nothing.
     """

@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Sequence[tuple[str, str]], dict[str, str]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_is_the_rendition_that_its_name_says(host: OldStreamer, case: str) -> None:
-    """By the URL's last name, the class's name, or the record's; where these differ, it is none."""
+    """By the URL's last name, the class's name, or the record's; if these differ, it is none."""
     classes, wanted = CASES[case]
     for class_id, path in classes:
         host.has_class(class_id, f"{ORIGIN}{path}")

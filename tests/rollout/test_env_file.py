@@ -98,7 +98,7 @@ def test_every_other_line_stays_byte_for_byte(text: str, wanted: dict[str, str])
 def test_what_was_put_in_can_be_taken_out(text: str, wanted: dict[str, str]) -> None:
     """After a person added a line, each name has the value of before again, and those that were not there are gone.
 
-    Only where a line cannot be read, it may be left to the person, and the line is named.
+    Only if a line cannot be read, it may be left to the person, and the line is named.
     """
     try:
         touched = env_file.edited(text, wanted) + "\nPERSON=1\n"

@@ -8,7 +8,7 @@ _SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!^#).*\n?)*)", _TEXT, flags=re.MUL
 
 
 def section(heading: str) -> str:
-    """What stands under a heading; a KeyError where there is none."""
+    """What stands under a heading; a KeyError if there is none."""
     return str(_SECTIONS[heading])
 
 

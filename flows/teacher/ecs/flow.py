@@ -78,7 +78,7 @@ async def output_there(host: Teacher, one: Due) -> str | None:
 
 
 async def gone(host: Teacher, url: str) -> bool:
-    """Whether a HEAD says that nothing is at *url* any more; where it cannot tell, nothing is known to be gone."""
+    """Whether a HEAD says that nothing is at *url* any more; if it cannot tell, nothing is known to be gone."""
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:

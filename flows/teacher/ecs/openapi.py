@@ -19,7 +19,7 @@ def _rendition(description: str, **more: object) -> dict[str, object]:
 _ONE_ATTEMPT = """\
 What is being made is joined: the answer names the run under way. What was made, and still lies where it was uploaded,
 is not made again. Without `at`, a request begins the first attempt only, so one that is sent again, by its sender or
-by whoever recorded it, begins nothing. After an attempt that failed, or where the file is gone, another one begins for
+by whoever recorded it, begins nothing. After an attempt that failed, or if the file is gone, another one begins for
 a request whose `at` is later than that; such a request is taken for five minutes."""
 
 

@@ -29,7 +29,7 @@ EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the 
 DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=SEEN)
 HEARD_AT = Gauge(
     "lectern_channels_heard_timestamp_seconds",
-    "When the subscription to the channels last heard its own beat; 0 where there is none.",
+    "When the subscription to the channels last heard its own beat; 0 if there is none.",
     registry=SEEN,
 )
 DEAF = Counter(

@@ -94,7 +94,7 @@ class Reel:
         return self._unwrap.last
 
     def peek(self) -> Tag | None:
-        """The next tag; None while it is being read, at the end, and where the file is at fault."""
+        """The next tag; None while it is being read, at the end, and if the file is at fault."""
         while self._next is None and self.ready() and not (self.ended or self.fault):
             self._collect()
             begins = self._cursor
@@ -152,7 +152,7 @@ class Reel:
             self._read(self._block_bytes)
 
     def _read(self, wanted: int) -> None:
-        """Have more read, so that at least *wanted* bytes follow; more at once where they do not last long."""
+        """Have more read, so that at least *wanted* bytes follow; more at once if they do not last long."""
         if self._reading is not None:
             return
         now = time.monotonic()

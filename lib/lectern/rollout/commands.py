@@ -76,7 +76,7 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
 
 @app.command()
 def window(check: Check = False) -> None:
-    """Do all tasks of the window at once; undone by itself where anything fails."""
+    """Do all tasks of the window at once; undone by itself if anything fails."""
     from lectern.rollout import window
 
     _answer(_planned if check else window.run)

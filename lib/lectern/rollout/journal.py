@@ -53,7 +53,7 @@ class Journal:
     def notes(self) -> list[Note]:
         """All whole lines of this role, in their order.
 
-        Raises CallAPerson where a line that is not the last cannot be read.
+        Raises CallAPerson if a line that is not the last cannot be read.
         """
         try:
             data = self.path.read_bytes()
@@ -180,7 +180,7 @@ class History:
 
 @contextmanager
 def locked(rollout_dir: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Hold the lock of this host's rollout; raises TryAgain, in words, where another has it for *timeout_s*."""
+    """Hold the lock of this host's rollout; raises TryAgain, in words, if another has it for *timeout_s*."""
     durable.make_folder(rollout_dir)
     path = rollout_dir / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -19,7 +19,7 @@ _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState
 
 
 def refusals(wanted: Wanted, now: float) -> list[str]:
-    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none where there are none.
+    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none if there are none.
 
     In an upgrade, classes that the playout holds are not harmed; a teacher's inbox keeps what comes meanwhile.
     """
@@ -29,7 +29,7 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
     else:
         found, why = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held)), "on air or due"
     what = f"{why} within {wanted.quiet_minutes:g} minutes{_unheld(held)}. Roll out after"
-    return _told(found, what, "with -e rollout_quiet_minutes=0 where only those count that are on air")
+    return _told(found, what, "with -e rollout_quiet_minutes=0 if only those count that are on air")
 
 
 def cut_now(wanted: Wanted, now: float) -> list[str]:

@@ -99,7 +99,7 @@ def _link(wanted: Wanted) -> Path:
 
 
 def _lead(wanted: Wanted) -> str | None:
-    """Let the link lead to the wanted release; returns where it led, None where it does already or there is none."""
+    """Let the link lead to the wanted release; returns where it led, None if it does already or there is none."""
     link, target = _link(wanted), f"releases/{wanted.version}"
     before = durable.link_target(link)
     if before in (None, target) or not (wanted.root / target).is_dir():

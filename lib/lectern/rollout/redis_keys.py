@@ -28,20 +28,20 @@ def opened(wanted: Wanted) -> Iterator[redis.Redis]:
 
 
 def refuse_silence(wanted: Wanted) -> None:
-    """Raise TryAgain or Misuse, in words, where Redis does not answer."""
+    """Raise TryAgain or Misuse, in words, if Redis does not answer."""
     with opened(wanted) as client, rekey.in_words(lambda: "Nothing was changed. Start it, or correct redis_url."):
         client.ping()
 
 
 def rules(wanted: Wanted) -> list[Rule]:
-    """The inventory's rules, read; raises Misuse where one is none."""
+    """The inventory's rules, read; raises Misuse if one is none."""
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]
 
 
 def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
     """Give the old keys their new names; returns how many got one, and what is to be said of it.
 
-    Raises CallAPerson where new names are taken.
+    Raises CallAPerson if new names are taken.
     """
     if not wanted.rekey:
         return 0, []

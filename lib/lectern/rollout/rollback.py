@@ -28,7 +28,7 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 def run(wanted: Wanted, *, check: bool = False) -> Answer:
     """Take the rollout *wanted* back, or say what that would do; one that is back already is not touched.
 
-    Raises CallAPerson where another rollout is half done, the backup is gone, or the old programs do not run again:
+    Raises CallAPerson if another rollout is half done, the backup is gone, or the old programs do not run again:
     then the rollback is half done, and goes on when it is called again.
     """
     answer = Answer()
@@ -185,7 +185,7 @@ class _Way:
             wait_until_well(standing.stored(self.wanted.backups_dir / self.behind), self.supervisor)
 
     def follow(self) -> None:
-        """Let the playout go back, too; it airs on with the newer release where that fails."""
+        """Let the playout go back, too; it airs on with the newer release if that fails."""
         if self.behind is None or self.wanted.role != "streamer":
             return
         try:
@@ -195,7 +195,7 @@ class _Way:
             self.answer.say(error.message)
 
     def finish(self) -> None:
-        """Set the used backup aside; raises CallAPerson where something is left to be taken back."""
+        """Set the used backup aside; raises CallAPerson if something is left to be taken back."""
         if self.left:
             raise CallAPerson(
                 f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."

@@ -122,7 +122,7 @@ class Window:
 def run(wanted: Wanted) -> Answer:
     """Do all of the window, or undo it; one that is committed is not done again, one that was killed goes on.
 
-    Raises Failed where it failed and the host is as before, CallAPerson where even that failed, Misuse before any
+    Raises Failed if it failed and the host is as before, CallAPerson if even that failed, Misuse before any
     change where it may not begin.
     """
     with Interruption() as interruption, locked(wanted.rollout_dir):

@@ -28,7 +28,7 @@ def withdraw(wanted: Wanted) -> list[str]:
     """Tell the teacher, and take out of ``task_list`` what the old program must not air; returns sentences.
 
     Before the old program starts: else the teacher would miss the streamer after a minute and move its classes, and
-    both would push them. Raises LecternError where Redis or the database does not take it.
+    both would push them. Raises LecternError if Redis or the database does not take it.
     """
     said = _close(wanted)
     if _was_leased(wanted):

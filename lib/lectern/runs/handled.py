@@ -32,7 +32,7 @@ class Handled:
     began: float = field(default_factory=time.time)
     ended: float | None = None
     message: str = ""
-    failed: str | None = None  # why, where it did not end well
+    failed: str | None = None  # why, if it did not end well
     undone: frozenset[int] = frozenset()  # the ids that are not handled
     silent: bool = False  # what is undone waits for Redis or the database; it is shown when it is handled
     lines: list[Line] = field(default_factory=list)

@@ -156,7 +156,7 @@ class Page:
 
 
 def merged(page: Page, other: Page) -> bool:
-    """Take *other* into *page* where they are of one kind, and there is room; whether it was taken in."""
+    """Take *other* into *page* if they are of one kind, and there is room; whether it was taken in."""
     alike = (page.flow, page.kind) == (other.flow, other.kind) and page.kind in (Kind.DONE, Kind.REFUSED)
     if not alike or not page.ids or not other.ids or page.is_sealed or page.is_open or other.is_open:
         return False

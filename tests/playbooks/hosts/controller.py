@@ -75,7 +75,7 @@ class Controller:
     def __init__(self, folder: Path, inventory: Mapping[str, Any], path: str) -> None:
         self.folder = folder
         self.cut: Sequence[str] = ()
-        """The command that takes the network of a host away; where there is one, for faults of the kind *cut*."""
+        """The command that takes the network of a host away; if there is one, for faults of the kind *cut*."""
         self.inventory = folder / "inventory.json"
         self.write(inventory)
         kept = {name: os.environ[name] for name in ("TZ",) if name in os.environ}

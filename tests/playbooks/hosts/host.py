@@ -127,7 +127,7 @@ class Host(ABC):
         return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
 
     def answer(self) -> str:
-        """The version that answers now, with a remark where it is not ready; empty where none does."""
+        """The version that answers now, with a remark if it is not ready; empty if none does."""
         at = self.places
         look = f"import sys; sys.path.insert(0, {self.script('')!r}); import probe; "
         look += f"print(probe.asked('127.0.0.1', {at.port}, '/health'))"

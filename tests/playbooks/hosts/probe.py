@@ -15,7 +15,7 @@ EVERY_S = 0.02
 
 
 def asked(host: str, port: int, path: str) -> str:
-    """The version that answers; empty where nobody does, and with a remark where it is not ready."""
+    """The version that answers; empty if nobody does, and with a remark if it is not ready."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", path)

@@ -86,7 +86,7 @@ class Scene:
         return self._inventory_is(self.inventory(**hosts))
 
     def without_vault(self) -> AbstractContextManager[None]:
-        """Within the block, the inventory has no value that comes from the vault, as where nobody opens it."""
+        """Within the block, the inventory has no value that comes from the vault, as if nobody opens it."""
         inventory = self.inventory()
         inventory["all"]["vars"].pop("lectern_redis_url")
         for variables_of_one in inventory["teachers"]["hosts"].values():

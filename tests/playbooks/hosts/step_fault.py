@@ -2,7 +2,7 @@
 
 It is put into a staged release's environment, with a ``.pth`` file that imports it, and does nothing until the file
 `lectern_fault.json` lies beside it. What a step does to the world is seen by an audit hook (files, processes,
-databases), and where there is none, by wrapping the call (fsync, sending to a server).
+databases), and if there is none, by wrapping the call (fsync, sending to a server).
 """
 
 import json

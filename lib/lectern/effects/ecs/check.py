@@ -201,7 +201,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
 
 
 def _media_of_json(text: str) -> Media | None:
-    """What ffprobe read, where it can be the description of a recording, or of half of one."""
+    """What ffprobe read, if it can be the description of a recording, or of half of one."""
     try:
         found = json.loads(text)
         duration_s, streams = float(found["format"]["duration"]), found["streams"]

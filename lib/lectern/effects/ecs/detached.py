@@ -87,7 +87,7 @@ class Folder:
 class Ended:
     """How a program ended; without *exit_code* it did not end by itself. The texts are the end of what it said.
 
-    *free_bytes*, what its disk has left, is looked at only where it did not end well.
+    *free_bytes*, what its disk has left, is looked at only if it did not end well.
     """
 
     exit_code: int | None

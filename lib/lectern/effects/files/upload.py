@@ -105,7 +105,7 @@ def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
 
 
 def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
-    """The CRC-64 that the store answered with, if it did; raises TryAgain, or CallAPerson where it says no."""
+    """The CRC-64 that the store answered with, if it did; raises TryAgain, or CallAPerson if it says no."""
     status = _STATUS.search(output)
     code = status[1] if status else ""
     if exit_code == 0 and (not code or code.startswith("2")):

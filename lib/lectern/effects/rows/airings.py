@@ -189,7 +189,7 @@ def give_up(connection: Connection, airing: Airing, now: float) -> None:
 
 
 def move(connection: Connection, before: Airing, after: Airing, now: float) -> None:
-    """Write the state of a class; where it no longer cites its rendition, its citation is taken back, once."""
+    """Write the state of a class; if it no longer cites its rendition, its citation is taken back, once."""
     values: dict[str, object] = {"state": after.state, "updated_at": now, "message": after.message, "code": after.code}
     if after.state is AiringState.READY:
         values["lost_at"] = None

@@ -188,7 +188,7 @@ def _rehearsal(engine: Engine) -> Iterator[Connection]:
             yield connection
             attempt.rollback()
         return
-    # The empty name is a temporary database: SQLite puts it on disk where it is too large for the memory.
+    # The empty name is a temporary database: SQLite puts it on disk if it is too large for the memory.
     with closing(_open_to_read(file)) as source, closing(sqlite3.connect("", isolation_level=None)) as copy:
         source.backup(copy)
         with create_engine("sqlite://", creator=lambda: copy, poolclass=NullPool).connect() as connection:

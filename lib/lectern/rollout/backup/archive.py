@@ -44,7 +44,7 @@ def size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
 
 
 def make(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
-    """Write *folder* to *target*, then read it back to its end; raises CallAPerson where that fails."""
+    """Write *folder* to *target*, then read it back to its end; raises CallAPerson if that fails."""
     durable.make_private(target)
     said = _tar(folder, target, left_out).errors
     with target.open("rb") as file:

@@ -28,7 +28,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, key: Path | None = None, known_hosts: Path | None = None) -> Self:
-        """Of ``sftp://user@host:port/folder``; raises Misuse where it is something else."""
+        """Of ``sftp://user@host:port/folder``; raises Misuse if it is something else."""
         try:
             parts = urlsplit(url)
             port = parts.port or 22
@@ -48,7 +48,7 @@ class Target:
 def copy(folder: Path, target: Target) -> None:
     """Copy the backup in *folder*; it has its name there when all of it has come, in its full size.
 
-    Raises TryAgain where the machine does not answer or does not let us in, CallAPerson where less has come.
+    Raises TryAgain if the machine does not answer or does not let us in, CallAPerson if less has come.
     """
     there = f"{target.folder}/{folder.name}"
     _sftp(target, f"-mkdir {target.folder}", f"put -pR {folder} {there}.part")

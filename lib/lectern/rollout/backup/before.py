@@ -10,7 +10,7 @@ from lectern.rollout.wanted import Wanted
 
 
 class Kept(BaseModel):
-    """One file as it was; *stored* is its copy's name, None where there was no such file."""
+    """One file as it was; *stored* is its copy's name, None if there was no such file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,12 +41,12 @@ class Before(BaseModel):
         return next((one for one in self.files if one.path == path), Kept(path=path))
 
     def data(self, path: Path) -> bytes | None:
-        """What *path* held; None where there was no such file."""
+        """What *path* held; None if there was no such file."""
         stored = self.kept(path).stored
         return None if stored is None else (self.folder / stored).read_bytes()
 
     def text(self, path: Path) -> str:
-        """The same as text, empty where there was no such file."""
+        """The same as text, empty if there was no such file."""
         return (self.data(path) or b"").decode()
 
 

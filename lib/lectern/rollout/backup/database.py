@@ -128,7 +128,7 @@ def copy(source: Path, target: Path) -> Copy:
     """Copy a live database as it is at one instant, and prove the copy: SQLite finds it whole, its rows are counted.
 
     All pages go in one step: a copy in slices begins anew at each write of another program, and never ends.
-    Raises TryAgain where another program holds it, CallAPerson where it, or the copy of it, is damaged.
+    Raises TryAgain if another program holds it, CallAPerson if it, or the copy of it, is damaged.
     """
     give_up_at = time.monotonic() + COPY_TIMEOUT_S
 
@@ -149,7 +149,7 @@ def copy(source: Path, target: Path) -> Copy:
 
 
 def proved(file: Path) -> Copy:
-    """See that *file* is a whole database; raises CallAPerson where it is not."""
+    """See that *file* is a whole database; raises CallAPerson if it is not."""
     with _in_words(file), _alone(file) as connection:
         found = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
         if found != ["ok"]:
@@ -161,7 +161,7 @@ def proved(file: Path) -> Copy:
 
 
 def try_restore(copied: Copy, folder: Path) -> None:
-    """Restore *copied* into a scratch file beside it and compare; raises CallAPerson where they differ."""
+    """Restore *copied* into a scratch file beside it and compare; raises CallAPerson if they differ."""
     scratch = folder / f"{copied.file}.scratch"
     try:
         put_back(folder / copied.file, scratch, durable.PRIVATE)

@@ -43,7 +43,7 @@ class Backup(BaseModel):
 
 
 def read(folder: Path) -> Backup | None:
-    """The finished backup in *folder*, None where there is none; raises CallAPerson where its manifest is damaged."""
+    """The finished backup in *folder*, None if there is none; raises CallAPerson if its manifest is damaged."""
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def left_out(wanted: Wanted) -> list[Path]:
 
 
 def refuse_small_disk(wanted: Wanted) -> None:
-    """Raise Misuse where the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
+    """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
     code = archive.size_bytes(wanted.code_dir, left_out(wanted))
     size = store.of(wanted).needs_bytes
     needed = code + 2 * size + SLACK_BYTES

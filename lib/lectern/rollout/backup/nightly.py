@@ -46,8 +46,8 @@ class Made:
 def make(found: Store, name: str, into: Path) -> Made:
     """Copy the database of *name* into a new folder of *into*, prove the copy, and try its restore.
 
-    Raises Misuse where there is no such database or no room, TryAgain where another backup is under way, CallAPerson
-    where the database or its copy is damaged.
+    Raises Misuse if there is no such database or no room, TryAgain if another backup is under way, CallAPerson
+    if the database or its copy is damaged.
     """
     if not found.exists():
         raise Misuse(f"{found.shown}: there is no such database. Set the database URL, or go to its folder.")
@@ -82,7 +82,7 @@ def _write(made: Made, folder: Path) -> None:
 def restore(found: Store, name: str, folder: Path) -> Made:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
-    Raises Misuse where it is no backup of *name* or somebody works in the database, CallAPerson where it is damaged.
+    Raises Misuse if it is no backup of *name* or somebody works in the database, CallAPerson if it is damaged.
     """
     try:
         told = json.loads((folder / backups.MANIFEST).read_text(encoding="utf-8"))

@@ -42,7 +42,7 @@ def shown(url: URL) -> str:
 
 @contextmanager
 def connected(url: URL, **options: Any) -> Iterator[Connection]:  # noqa: ANN401 (SQLAlchemy's own options)
-    """A connection of its own; raises TryAgain or CallAPerson, in words, where the server refuses or is away."""
+    """A connection of its own; raises TryAgain or CallAPerson, in words, if the server refuses or is away."""
     engine = create_engine(
         url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
     )
@@ -95,7 +95,7 @@ def size_bytes(url: URL) -> int:
 def copy(url: URL, target: Path) -> Copy:
     """Dump the database as it is at one instant, while others write, and count its rows at the same instant.
 
-    Raises TryAgain where the server is away, CallAPerson where pg_dump refuses.
+    Raises TryAgain if the server is away, CallAPerson if pg_dump refuses.
     """
     durable.make_private(target)
     with reading(url) as connection:
@@ -114,7 +114,7 @@ def copy(url: URL, target: Path) -> Copy:
 
 
 def try_restore(url: URL, copied: Copy, folder: Path) -> None:
-    """Restore *copied* into a scratch database and compare the rows; raises CallAPerson where they differ."""
+    """Restore *copied* into a scratch database and compare the rows; raises CallAPerson if they differ."""
     with scratch(url, folder / copied.file) as restored, reading(restored) as connection:
         found = rows(connection)
     if found != copied.rows:
@@ -173,7 +173,7 @@ def _written(row: Row) -> str:
 
 
 def put_back(url: URL, file: Path) -> None:
-    """Put the copy in the place of what is there; raises Misuse where another program is connected to the database."""
+    """Put the copy in the place of what is there; raises Misuse if another program is connected to the database."""
     refuse_company(url)
     _run(
         url,
@@ -193,7 +193,7 @@ def drop_tables(url: URL, but: frozenset[str] = frozenset()) -> None:
 
 
 def refuse_company(url: URL) -> None:
-    """Raise Misuse where somebody else works in the database: another teacher would lose what it has just answered."""
+    """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
     with connected(url) as connection:
         others = connection.execute(
             text(

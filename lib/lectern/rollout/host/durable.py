@@ -27,7 +27,7 @@ class Owner:
 
     @classmethod
     def user(cls, name: str, mode: int) -> "Owner":
-        """The user *name* and his group; raises Misuse where there is no such user."""
+        """The user *name* and his group; raises Misuse if there is no such user."""
         try:
             found = pwd.getpwnam(name)
         except KeyError as error:
@@ -99,7 +99,7 @@ def make_private(path: Path) -> None:
 
 
 def remove(path: Path) -> bool:
-    """Take the file *path* away for good; False where there is none."""
+    """Take the file *path* away for good; False if there is none."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def switch_link(link: Path, target: str) -> None:
 
 
 def link_target(link: Path) -> str | None:
-    """Where *link* leads, as it is written in it; None where there is none."""
+    """Where *link* leads, as it is written in it; None if there is none."""
     try:
         return os.readlink(link)  # noqa: PTH115 (the text of the link, not the place)
     except (FileNotFoundError, OSError):

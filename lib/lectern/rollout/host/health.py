@@ -1,4 +1,4 @@
-"""Waits until the new program runs and answers with its version, and says what was seen last where it does not."""
+"""Waits until the new program runs and answers with its version, and says what was seen last if it does not."""
 
 import time
 from dataclasses import dataclass, field

@@ -46,9 +46,9 @@ class Supervisor:
         return asyncio.run(process.run([*self._argv, *words], timeout_s=timeout_s))
 
     def states(self) -> States:
-        """Every program and its state; raises TryAgain where supervisord does not answer.
+        """Every program and its state; raises TryAgain if supervisord does not answer.
 
-        The exit code says nothing: it is 3 where any program is stopped, and 1 during a reload.
+        The exit code says nothing: it is 3 if any program is stopped, and 1 during a reload.
         """
         answer = self._call("status")
         found: dict[str, ProgramState] = {}
@@ -124,7 +124,7 @@ class Supervisor:
         self._call("stop", name, timeout_s=STOP_TIMEOUT_S)
 
     def last_words(self, name: str) -> str:
-        """The end of what a program wrote to its errors, or else to its output; empty where that cannot be read."""
+        """The end of what a program wrote to its errors, or else to its output; empty if that cannot be read."""
         for channel in ("stderr", "stdout"):
             answer = self._call("tail", name, channel)
             lines = [line.strip() for line in answer.output.splitlines() if line.strip()]

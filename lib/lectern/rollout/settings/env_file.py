@@ -24,7 +24,7 @@ _CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t
 
 
 def read(path: Path) -> str:
-    """The text of the file, empty where there is none; raises Misuse where it is not UTF-8: nothing could load it."""
+    """The text of the file, empty if there is none; raises Misuse if it is not UTF-8: nothing could load it."""
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
     """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
 
     Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a
-    name that is there in another spelling gets the value too. Raises Misuse where a line before cannot be
+    name that is there in another spelling gets the value too. Raises Misuse if a line before cannot be
     read, and its quote would swallow ours.
     """
     for name, value in wanted.items():

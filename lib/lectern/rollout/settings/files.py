@@ -26,7 +26,7 @@ class SettingsFile:
     """`env_file` or `json_config`, which have the same functions."""
 
     def pending(self) -> list[Difference]:
-        """What `apply` would change, masked. Raises Misuse where the file cannot be read."""
+        """What `apply` would change, masked. Raises Misuse if the file cannot be read."""
         text, new = self.kind.read(self.path), self.new()
         shown = [self.kind.shown(one, self.wanted) for one in (text, new)]
         return [] if new == text else [Difference(str(self.path), *shown)]
@@ -50,7 +50,7 @@ class SettingsFile:
         return [f"{self.path}: set {names}."]
 
     def faults(self) -> list[str]:
-        """A sentence where the file has other values than are wanted."""
+        """A sentence if the file has other values than are wanted."""
         missing = self.kind.missing_from(self.kind.read(self.path), self.wanted) if self.wanted else []
         return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
 
@@ -95,7 +95,7 @@ def env(wanted: Wanted) -> SettingsFile | None:
 
 
 def config(wanted: Wanted) -> SettingsFile | None:
-    """The teacher's old JSON config, where the inventory names one."""
+    """The teacher's old JSON config, if the inventory names one."""
     if wanted.config_path is None or not wanted.config:
         return None
     return SettingsFile(wanted.config_path, wanted.config, wanted.user, json_config)

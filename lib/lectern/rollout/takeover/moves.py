@@ -51,7 +51,7 @@ class _Noted:
 def perform(moves: Sequence[Move], journal: Path, owner: Owner) -> None:
     """Do *moves* in their order, so that they are on the disk when this returns; *owner* gets the folders it makes.
 
-    Raises CallAPerson where one cannot be done; nothing is ever overwritten.
+    Raises CallAPerson if one cannot be done; nothing is ever overwritten.
     """
     if not moves:
         return

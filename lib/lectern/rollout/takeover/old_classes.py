@@ -23,7 +23,7 @@ _RTMP = TypeAdapter(RtmpUrl)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a row of ``task_list`` says of a recording; *stem* is None where neither a record nor a URL names it."""
+    """What a row of ``task_list`` says of a recording; *stem* is None if neither a record nor a URL names it."""
 
     class_id: str
     path: str

@@ -58,7 +58,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
     """Look at the top of every root and one folder deep; links are never followed.
 
     In *video_root*, and roots in it, all is found that the store does not keep; in other roots only files, and beside
-    the old program's code only recordings. Raises Misuse where a folder cannot be read.
+    the old program's code only recordings. Raises Misuse if a folder cannot be read.
     """
     found, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
     alone = {os.path.realpath(root) for root in distinct} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
@@ -141,7 +141,7 @@ def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What both ends of a recording say; *duration_s* is None where they do not say it."""
+    """What both ends of a recording say; *duration_s* is None if they do not say it."""
 
     is_cut_off: bool
     duration_s: float | None = None
@@ -151,7 +151,7 @@ def ends(path: str, size_bytes: int) -> Ends:
     """Look at both ends of the file *path*.
 
     An FLV whose end is not that of a tag was cut off. A file of another kind is taken as it is; the streamer measures
-    it when it starts. Raises Misuse where the file cannot be read.
+    it when it starts. Raises Misuse if the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:

@@ -27,7 +27,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """A class in ``class_list``; *state* is None where no program of ours has seen it."""
+    """A class in ``class_list``; *state* is None if no program of ours has seen it."""
 
     class_id: str
     video_id: str
@@ -42,7 +42,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A rendition in ``video_list``; *state* is None where no program of ours has seen it."""
+    """A rendition in ``video_list``; *state* is None if no program of ours has seen it."""
 
     stem: str
     site: str | None = None
@@ -97,7 +97,7 @@ def database_file(connection: Connection) -> Path | None:
 
 
 def _rows(connection: Connection, table: str, names: tuple[str, ...]) -> Iterator[tuple[str | None, ...]]:
-    """The columns *names* of a table; none where there is no such table yet."""
+    """The columns *names* of a table; none if there is no such table yet."""
     found = shape(connection, table)
     if found is None:
         return

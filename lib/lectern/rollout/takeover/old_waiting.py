@@ -34,7 +34,7 @@ class Names:
 
     @classmethod
     def parse(cls, waiting_key: str, order_key: str | None) -> "Names":
-        """Raises Misuse where a pattern has not the fields that it must have."""
+        """Raises Misuse if a pattern has not the fields that it must have."""
         waiting, orders = Pattern.parse(waiting_key), Pattern.parse(order_key) if order_key else None
         if set(waiting.fields) != {"record_id", "resolution"}:
             raise Misuse(f"waiting_key {waiting_key}: write it with {{record_id}} and {{resolution}}.")
@@ -129,7 +129,7 @@ def _for_list(found: Booking | str, waiter: Waiter, now: float) -> Booking | str
 
 
 def bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
-    """The old program's booking of each class, a string of JSON or a hash; where there is none, why."""
+    """The old program's booking of each class, a string of JSON or a hash; if there is none, why."""
     names = [orders.name(class_id=class_id) for class_id in class_ids]
     with client.pipeline(transaction=False) as pipe:
         for name in names:

@@ -18,7 +18,7 @@ def recordings(matched: Matched) -> tuple[Recording, ...]:
 
 
 def quarantined(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
-    """What goes to the quarantine, by its path; it keeps the path below its root, with a number where need be."""
+    """What goes to the quarantine, by its path; it keeps the path below its root, with a number if need be."""
     planned: dict[str, bool] = {}  # path: whether it is to be a folder
 
     def free(path: str, *, is_folder: bool) -> str:

@@ -52,7 +52,7 @@ class Adoption:
 def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     """What `adopt` would do; reads only, and also before the schema's upgrade.
 
-    Raises Misuse where a folder cannot be read.
+    Raises Misuse if a folder cannot be read.
     """
     video_root, patterns = sources.video_root, sources.record_patterns
     database = old_tables.database_file(connection)
@@ -71,11 +71,11 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
 
 
 def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
-    """Move the files, then write the rows; returns what was done, nothing where nothing was to do.
+    """Move the files, then write the rows; returns what was done, nothing if nothing was to do.
 
     Nothing else may use the database or the folders meanwhile. Killed anywhere, the next call finishes it. *host* is
-    the streamer's name in its events. Raises Misuse, before anything is changed, where `planned` has refusals;
-    CallAPerson where a file cannot be moved.
+    the streamer's name in its events. Raises Misuse, before anything is changed, if `planned` has refusals;
+    CallAPerson if a file cannot be moved.
     """
     with engine.connect() as connection:
         plan, database = planned(connection, sources, now), old_tables.database_file(connection)

@@ -43,7 +43,7 @@ class Adoption:
 
     @property
     def said(self) -> list[str]:
-        """All of it in sentences; none where there is nothing to adopt."""
+        """All of it in sentences; none if there is nothing to adopt."""
         said, more = self.named[:NAMED], len(self.named) - NAMED
         if more > 0:
             said.append(f"... and {more} more like these.")
@@ -73,7 +73,7 @@ def before(key: str, rules: Sequence[Rule]) -> str:
 class OldLists:
     """The waiting lists that the old program has left in Redis, at *now* (epoch seconds), and our database.
 
-    Its methods raise TryAgain and CallAPerson where Redis will not.
+    Its methods raise TryAgain and CallAPerson if Redis will not.
     """
 
     connection: Connection
@@ -160,7 +160,7 @@ class OldLists:
     def _sort(
         self, adoption: Adoption, cases: _Cases, waiter: Waiter, booking: Booking | str, row: Rendition | None
     ) -> None:
-        """*booking* says why, where there is none to rely on."""
+        """*booking* says why, if there is none to rely on."""
         state = row.state if row else None
         if row is None or (state is RenditionState.TRANSCODING and row.attempt == 0):
             cases.begun.append(waiter.key)

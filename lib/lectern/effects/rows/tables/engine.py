@@ -32,7 +32,7 @@ def open_database(url: str, host: str = "") -> Engine:
     """An engine for *url*: PostgreSQL, or SQLite in WAL mode, synchronous, that waits up to 20 s for other programs.
 
     The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing. By the name *host*
-    others find its sessions on PostgreSQL. Raises Misuse where the URL is wrong or its folder is missing.
+    others find its sessions on PostgreSQL. Raises Misuse if the URL is wrong or its folder is missing.
     """
     try:
         parsed = make_url(url)

@@ -47,7 +47,7 @@ def program_of(host: str) -> str:
 def open_server(url: URL, host: str) -> Engine:
     """An engine of *host* for *url*.
 
-    Raises Misuse where the URL names another database or another driver, or ours is missing.
+    Raises Misuse if the URL names another database or another driver, or ours is missing.
     """
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
