@@ -1,17 +1,17 @@
 """The inventories that the project comes with: what must be changed is refused until it is, what is said is so."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-ROOT = Path(__file__).parents[2]
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
+
 INVENTORY, ROLES = ROOT / "inventory", ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
 BOTH = """
@@ -35,23 +35,7 @@ def looked(
     (folder / "look.yml").write_text(playbook)
     example = INVENTORY / inventory / "group_vars/all/vault.yml.example"
     variables = yaml.safe_load(example.read_text()) | given | {"ansible_connection": "local"}
-    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "look.yml")]
-    return subprocess.run(
-        [*argv, "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments],
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_HOME": str(folder / "a"),
-            "COLUMNS": "1000",
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    return here.played(folder / "look.yml", "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments)
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)

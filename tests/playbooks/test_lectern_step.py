@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
 from tests.playbooks.hosts.step_fault import Watch
 from tests.stage import wait_until
 
-ROOT = Path(__file__).parents[2]
 SECRET = "made-up-token"
 LECTERN = """#!{python} -S
 import json, os, signal, sys, time
@@ -107,11 +108,7 @@ class Host:
                 *more,
             ],
             env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.folder),
-                "LC_ALL": "C.UTF-8",
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_HOME": str(self.folder / "a"),
+                **here.environment(self.folder),
                 "ANSIBLE_NOCOLOR": "1",
                 "ANSIBLE_LOCALHOST_WARNING": "false",
                 "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
+
 BIN = Path(sys.executable).parent
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 INVENTORIES = sorted(path.name for path in (ROOT / "inventory").iterdir() if path.is_dir())
@@ -15,19 +17,11 @@ INVENTORIES = sorted(path.name for path in (ROOT / "inventory").iterdir() if pat
 
 def run(home: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     """A tool of Ansible's, in the project's folder, with a home of its own."""
-    environment = {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
-        "LC_ALL": "C.UTF-8",
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_HOME": str(home / "a"),
-        "NO_COLOR": "1",
-    }
     tool, *arguments = argv
     return subprocess.run(
         [str(BIN / tool), *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**here.environment(home), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         timeout=280,

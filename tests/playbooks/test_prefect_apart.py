@@ -2,10 +2,8 @@
 
 import configparser
 import json
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-ROOT = Path(__file__).parents[2]
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
+
 CLUSTER = ROOT / "town" / "cluster"
 TEMPLATES = {
     "env": "prefect.env.j2",
@@ -68,33 +68,8 @@ def played(folder: Path, playbook: str, hosts: str, **more: object) -> "subproce
         "release": "2.0.0",
     }
     given |= {"ansible_connection": "local", "ansible_become": False, **more}
-    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "play.yml")]
-    return subprocess.run(
-        [
-            *argv,
-            "-i",
-            "inventory/production",
-            "-i",
-            str(folder / "more.yml"),
-            "-e",
-            f"@{vault}",
-            "-e",
-            json.dumps(given),
-        ],
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_HOME": str(folder / "a"),
-            "COLUMNS": "1000",
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    inventories = ("-i", "inventory/production", "-i", str(folder / "more.yml"))
+    return here.played(folder / "play.yml", *inventories, "-e", f"@{vault}", "-e", json.dumps(given))
 
 
 @dataclass(frozen=True)

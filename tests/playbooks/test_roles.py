@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +17,9 @@ from pydantic import SecretStr
 from lectern.rollout.backup import store
 from lectern.rollout.wanted import Wanted
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
 
-ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
 SIGN_KEY = "CHANGE-ME was changed"
@@ -94,22 +94,7 @@ def _played(folder: Path, inventory: str, text: str, **more: object) -> "subproc
     given["vault_transcode_sign_key"] = SIGN_KEY
     given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")} | more
     vault = ROOT / "inventory" / inventory / "group_vars" / "all" / "vault.yml.example"
-    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), "-i", f"inventory/{inventory}"]
-    return subprocess.run(
-        [*argv, "-e", f"@{vault}", "-e", json.dumps(given)],
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_HOME": str(folder / "a"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    return here.played(playbook, "-i", f"inventory/{inventory}", "-e", f"@{vault}", "-e", json.dumps(given))
 
 
 # -- what is asked ------------------------------------------------------------------------------------------------
