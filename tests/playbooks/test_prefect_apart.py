@@ -44,6 +44,12 @@ ASK = """
   tasks:
     - ansible.builtin.import_role: {name: provision, tasks_from: prefect}
 """
+UPGRADE = """
+- hosts: teacher1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: provision, tasks_from: prefect_alone}
+"""
 TWO = """
 prefect:
   hosts:
@@ -192,6 +198,19 @@ def test_two_servers_without_what_they_share_are_refused(tmp_path: Path, hosts: 
     done = played(tmp_path, ASK, hosts, provision_root=str(tmp_path / "opt"), **more)
     assert done.returncode == 2, done.stdout
     assert "the group prefect names 2 hosts" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["alone", "one of several"])
+def test_a_server_that_serves_alone_is_not_upgraded_and_joined_at_once(tmp_path: Path, *, several: bool) -> None:
+    """After both there would be no way back; two that serve together are upgraded together."""
+    (tmp_path / "env").write_text("PREFECT_MESSAGING_BROKER='x'\n" if several else "PREFECT_HOME='x'\n")
+    link = {"stat": {"exists": True, "lnk_source": "/opt/lectern/releases/1.9.0"}}
+    done = played(tmp_path, UPGRADE, TWO, provision_prefect_env=str(tmp_path / "env"), provision_prefect_link=link)
+    assert done.returncode == (0 if several else 2), done.stdout
+    assert ("with -e release=1.9.0" in " ".join(done.stdout.split())) is not several
+    tasks = yaml.safe_load((ROOT / "playbooks/roles/provision/tasks/prefect.yml").read_text())
+    [asked] = [one for one in tasks if one.get("ansible.builtin.include_tasks") == "prefect_alone.yml"]
+    assert "provision_prefect_upgraded" in asked["when"]
 
 
 def test_the_database_is_backed_up_and_migrated_by_the_first_before_any_serves() -> None:
