@@ -1,6 +1,6 @@
 """The one account of a class: how it stands, its times and places, what happened, and what comes next.
 
-``lectern explain``, the page, and the counts of ``lectern status`` say what this module finds, and nothing else.
+``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """
 
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class Standing(StrEnum):
 
 
 MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
-"""How a class stands that should be on air, and is not, or whose streamer is silent."""
+"""The standings of a class in its time that is not on air, or whose silent streamer does not say whether it is."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """What people are told of a class."""
+    """What the command line and the page show of a class."""
 
     standing: Standing
     header: tuple[tuple[str, str], ...]
@@ -51,11 +51,11 @@ def account(found: Found, now: float) -> Account:
 _OVER: dict[str, Standing] = {
     one: one for one in (Standing.AIRED, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED)
 }
-"""How a class stands that is over, by its state at its teacher or on its streamer: the words are the same."""
+"""The standing of a class that is over, by its state at its teacher or on its streamer: both use the same words."""
 
 
 def standing(found: Found, now: float) -> Standing:
-    """How the class stands: *on air* only if its streamer says that a receiver takes it."""
+    """The standing of the class at *now* (epoch seconds): *on air* only if its streamer reports so, and is heard."""
     booked, cited = found.booked, found.cited
     known = booked or cited
     if known is None:
@@ -63,7 +63,7 @@ def standing(found: Found, now: float) -> Standing:
     is_its_time = known.start_time <= now < known.end_time
     is_sent = found.sending is not None and found.sending.on_air
     if is_its_time and (is_sent or (cited is not None and cited.state is AiringState.ON_AIR)):
-        return _in_its_time(found)  # a person may have retried a class that its teacher calls broken
+        return _in_its_time(found)  # a person may have retried a class that its teacher has as broken
     for state in (booked.state if booked else None, cited.state if cited else None):
         if state in _OVER:
             return _OVER[state]
@@ -84,7 +84,7 @@ def _in_its_time(found: Found) -> Standing:
 
 
 def state_sentence(found: Found, known: Standing, now: float) -> str:
-    """How the class stands, in a sentence without its subject."""
+    """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
     one = found.booked or found.cited
     begins = f"begins in {words.span(one.start_time - now)}" if one and now < one.start_time else "its time is over"
     match known:

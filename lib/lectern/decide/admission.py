@@ -1,4 +1,4 @@
-"""What becomes of the classes that come to a streamer: they cite a rendition, reserve room for one, or are refused."""
+"""What a streamer does with new classes: each cites a cached rendition, reserves room for it, or is refused."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from lectern.streamer_changes import Reserved, StreamerChanges
 
 @dataclass(frozen=True)
 class Coming:
-    """A recording that is not here: its size, and how much of it is still to be downloaded."""
+    """A recording that is not in the cache: its size, and the bytes of it that are still to be downloaded."""
 
     size_bytes: int
     left_bytes: int
@@ -28,10 +28,10 @@ def fresh(
     released: Mapping[str, int],
     barred: Mapping[str, str],
 ) -> list[Prepare]:
-    """The classes that are new here, or come back by a later placement after they were released.
+    """The classes that are new here, or that a later placement brings back after they were released.
 
-    *released* are those that were released before they came, each up to a placement; *barred* are the push URLs that
-    may not be pushed to, each with the reason.
+    *released* is the placement up to which each class was released before it came; *barred* are the push URLs that
+    this streamer must not push to, each with the reason.
     """
     found: dict[str, Prepare] = {}
     for one in prepares:
@@ -53,7 +53,7 @@ def fresh(
 
 
 def _again(changes: StreamerChanges, known: Airing) -> None:
-    """Answer a prepare that came again as the first one was answered, or not yet; the class stays as it is."""
+    """Repeat the report that the first prepare of a class got, if it got one; the class stays as it is."""
     code = errors.CODES.get(known.code or 0)
     if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:
         changes.report("prepared", known, message="prepared")
@@ -65,9 +65,9 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
 def wanted(
     changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
 ) -> list[Wanted]:
-    """The renditions to ask of the cache; refuses classes whose recording cannot be downloaded, or not in time.
+    """The renditions to ask the cache for; refuses a class whose recording cannot be downloaded before its end.
 
-    *here* are the renditions that are cached, or being downloaded.
+    *here* are the renditions that are cached or being downloaded.
     """
     found: list[Wanted] = []
     for one in new:
@@ -92,7 +92,7 @@ def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
 
 
 def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
-    """Why a recording cannot be there before its class is over, even if no other download is before it."""
+    """Why a recording cannot arrive before its class is over, even if no other download comes first; None if it can."""
     now, settings = changes.now, changes.settings
     if one.end_time <= now:
         return errors.ENDED, "it ended before its rendition was there"
@@ -125,10 +125,10 @@ def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Seque
 
 
 def _warn(changes: StreamerChanges, one: Prepare, size_bytes: int) -> None:
-    """Raise an alarm if a recording cannot be there in time at DOWNLOAD_RATE, even if nothing is before it."""
+    """Raise an alarm if a recording cannot arrive before its class begins, even if it is downloaded at once."""
     now, settings = changes.now, changes.settings
     takes_s = size_bytes / settings.download_rate_bytes
-    if one.start_time <= now or now + takes_s <= one.start_time:  # a late one is aired from the clock's position on
+    if one.start_time <= now or now + takes_s <= one.start_time:  # a late class is aired from the clock's position on
         return
     takes = f"its {size_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
     said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [takes])

@@ -1,4 +1,4 @@
-"""What a streamer does when a class is to become its revision."""
+"""What a streamer does when its teacher tells it to replace a class by the class's prepared revision."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from lectern.streamer_changes import StreamerChanges
 
 
 def amend(changes: StreamerChanges, asked: Amend, one: Airing | None, revision: Airing | None) -> dict[str, Airing]:
-    """Make the class what its revision is; a class that is over, or was moved away, changes no more.
+    """Give the class the content of its revision; if the class is over or was moved away, cancel the revision.
 
-    Returns the class and the revision as they are then, by their ids.
+    Returns what was changed, the class and the revision, by their ids.
     """
     if revision is None or revision.state not in LIVE_AIRINGS:
         changes.row(asked.class_id, "its revision is not here", asked.revision)

@@ -1,4 +1,4 @@
-"""The next transcoding of a rendition: from which recording, by whom, until when; or why there is none."""
+"""The next transcoding of a rendition: its source URL, backend and deadline; or the reason to refuse it."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ DAY_S = 86_400
 
 @dataclass(frozen=True)
 class Limits:
-    """Settings that the decision depends on."""
+    """The settings that the choice of an attempt depends on."""
 
     max_attempts_a_day: int
     transcoding_time_out_s: float  # bounds an OSS attempt
@@ -26,7 +26,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: TeacherSettings) -> "Limits":
-        """What *settings* say."""
+        """The limits that *settings* set."""
         return cls(
             settings.max_attempts_a_day,
             settings.transcoding_time_out_s,
@@ -39,7 +39,7 @@ class Limits:
 def next_attempt(
     booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
 ) -> Attempt | Refuse:
-    """The next transcoding of a rendition that has none under way, from *booking*'s URLs; or why there is none."""
+    """The next transcoding of a rendition that nobody transcodes now, from *booking*'s URLs; or why it is refused."""
     record_id, resolution = key
     thing = stem(record_id, resolution)
     source_url = source(booking, resolution)
@@ -66,7 +66,7 @@ def next_attempt(
 def source(booking: Booking, wanted: Resolution) -> str | None:
     """The URL to transcode from: the smallest resolution that is at least *wanted*, else the largest there is.
 
-    ``video_url`` has no stated size; it is the original, so it is taken if no listed one is large enough.
+    ``video_url`` is the original and states no resolution; it is taken before a listed URL that is too small.
     """
     order = list(Resolution)
     listed = booking.urls

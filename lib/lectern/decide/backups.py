@@ -1,7 +1,7 @@
-"""The second airing of a class that has a push_url_backup: a class of its own, on another streamer if there is one.
+"""The second airing of a class that has a push_url_backup: a class of its own, on another streamer if possible.
 
-Its id is that of the class, with an ending that no class_id on the wire can have. So it is placed, moved, cited,
-cancelled and reported like any other; only the platform is never answered for it.
+Its id is the class's with a suffix that no class_id on the wire can have. So it is placed, moved, cited, cancelled
+and reported like any other class; only the platform gets no answer for it.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ ON = frozenset({BookingState.PLACED, BookingState.READY})
 
 
 def twin_id(class_id: str) -> str:
-    """The id of the other airing of the same class."""
+    """The id of the class's other airing: of the second for the first, and of the first for the second."""
     return class_id.removesuffix(BACKUP) if class_id.endswith(BACKUP) else f"{class_id}{BACKUP}"
 
 
 def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str, int]) -> None:
-    """Place the second airing of a class that *streamer* airs on another streamer, if the booking asks for one.
+    """Place the second airing of a class that *streamer* airs, if the booking asks for it, on another streamer.
 
-    If no other streamer is alive, the same one sends both.
+    If no other streamer is alive, *streamer* sends both.
     """
     booking = second_of(order.payload) if order.revises is None else None
     if booking is None or booking.class_id in changes.orders:
@@ -44,18 +44,18 @@ def add(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str
 
 
 def apart(changes: Changes, order: Order, loads: Mapping[str, int]) -> Mapping[str, int]:
-    """*loads* without the streamer that has the class's other airing, unless that is the only one."""
+    """*loads* without the streamer that has the class's other airing, unless no other streamer is alive."""
     twin = changes.orders.get(twin_id(order.class_id))
     return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON else None)
 
 
 def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, int]:
-    """All but *streamer*, if there is another."""
+    """The *loads* of all streamers but *streamer*; *loads* itself if there is no other."""
     return {name: load for name, load in loads.items() if name != streamer} or loads
 
 
 def second_of(payload: str) -> Booking | None:
-    """The second airing of a booking, as a booking; None if it has no push_url_backup."""
+    """The booking of the second airing that *payload* asks for; None if it has no push_url_backup."""
     if f'"{FIELD}"' not in payload:
         return None
     fields = from_json(payload)

@@ -14,7 +14,7 @@ from lectern.states import BookingState, RenditionState
 
 
 class Named(StrEnum):
-    """What a booking says of its rendition."""
+    """What a booking says of the resolution that it wants."""
 
     NO_RESOLUTION = "names no resolution"
     IN_LIST = "resolution in video_url_list"
@@ -22,7 +22,7 @@ class Named(StrEnum):
 
 
 class Looked(StrEnum):
-    """What the database has to say if the rendition has no state."""
+    """What the database says of a rendition without a state."""
 
     NOT_LOOKED_AT = "not looked at"
     NO_ROW = "no row"
@@ -70,7 +70,7 @@ def action(named: Named, found: RenditionState | None) -> Do:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one new booking."""
+    """What was decided about one new booking."""
 
     booking: Booking
     state: BookingState
@@ -82,7 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Again:
-    """A booking that came again, and gets the same answer once more; *differs* if its content is another."""
+    """A booking that was delivered again, and gets its first answer again; *differs* if its content has changed."""
 
     class_id: str
     differs: bool
@@ -90,14 +90,14 @@ class Again:
 
 @dataclass
 class Plan:
-    """What a batch of bookings comes to."""
+    """What was decided about a batch of bookings."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     again: list[Again] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The plan for people: one line a booking, one a transcoding."""
+        """The plan for people: one line for each booking and each transcoding."""
         return [
             *(
                 f"{v.booking.class_id}: {v.state} {v.booking.stem} {v.code.number if v.code else ''}".rstrip()
@@ -118,7 +118,7 @@ class Before:
 
 
 def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float) -> Plan:
-    """Decide a batch in its order; a booking sees what those before it in the batch have begun."""
+    """Decide a batch in its order; each booking is decided with what the bookings before it have begun."""
     result = Plan()
     now_taken = {stream: list(slots) for stream, slots in before.taken.items()}
     now_known = dict(before.known)
@@ -128,7 +128,7 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
         if first is not None:
             result.again.append(Again(booking.class_id, not is_same(first, booking)))
             continue
-        # While no stream is taken, those of a booking that is refused need not be read out of its URLs.
+        # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
         slots = [one for stream in booking.streams for one in now_taken.get(stream, ())] if now_taken else []
         verdict, attempt = _overlap(booking, slots, now), None
         if verdict is None:
@@ -151,7 +151,7 @@ def contenders(
     renditions: Mapping[RenditionKey, Rendition],
     now: float,
 ) -> list[Booking]:
-    """The bookings that may be taken: only for these it matters which streams are taken."""
+    """The bookings that the table does not refuse: the streams of these must be compared with those already taken."""
     found: list[Booking] = []
     for one in bookings:
         row = renditions.get(one.key) if one.key else None
@@ -162,7 +162,7 @@ def contenders(
 
 
 def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | None:
-    """The refusal of a class whose stream another class has at the same time; None if none has."""
+    """The refusal of a class if another class is pushed to its URL at the same time; None if no other class is."""
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
         if overlap_s > 0 and booking.end_time > now:
@@ -191,7 +191,7 @@ def _decide(
             said = f"{booking.stem} is transcoded, but video_url_list lacks it"
             return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
         case Do.INSERT_REQUEST_WAIT | Do.SET_REQUEST_WAIT:
-            assert key is not None  # the table's first column says so
+            assert key is not None  # the table asks for no transcoding without a key
             return _begin(booking, key, row, limits, now)
 
 

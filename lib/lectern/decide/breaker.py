@@ -19,7 +19,7 @@ class Breaker:
     closed_until: float = 0.0
 
     def lets(self, now: float) -> bool:
-        """Whether a request may be made."""
+        """Whether a request may be made at *now*."""
         return now >= self.closed_until
 
     def asked(self, now: float) -> "Breaker":

@@ -1,4 +1,4 @@
-"""The words about a class on air: how an event of the playout reads, and how the whole class went."""
+"""The words for a class on air: for an event of the playout, and for how the whole class was aired."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FROM_THE_START_S = 1.5
 """Seconds of delay from which a class no longer counts as aired from its beginning."""
 
 MISSING_S = 2.0
-"""Seconds missing from a class from which it no longer counts as aired whole."""
+"""Least number of missing seconds with which a class does not count as aired whole."""
 
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
@@ -36,7 +36,7 @@ class Sums:
 
 
 def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
-    """The parts of a class as the playout tells them."""
+    """The as-run parts of a class, from *rows* of the playout."""
     return [
         AsRun(
             url=int(row["url"]),
@@ -58,7 +58,7 @@ def sums(told: Mapping[str, Any]) -> Sums:
 
 
 def covered(parts: Sequence[AsRun], source: str | None = None) -> float:
-    """Seconds in which something was sent, or something of *source*, in any session."""
+    """Seconds in which any session sent something, or, with *source*, something of that source."""
     total, reached = 0.0, 0.0
     for one in sorted(parts, key=lambda part: part.begins):
         if source in (None, one.source) and one.ends > reached:
@@ -68,7 +68,7 @@ def covered(parts: Sequence[AsRun], source: str | None = None) -> float:
 
 
 def as_run_sentence(parts: Sequence[AsRun]) -> str:
-    """What was really sent of a class that is over, for people; nothing if nothing was."""
+    """What was really sent of a class that is over, for people; empty if nothing was sent."""
     if not parts:
         return ""
     begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
@@ -82,7 +82,7 @@ def as_run_sentence(parts: Sequence[AsRun]) -> str:
 
 
 def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float) -> str | None:
-    """What was aired of a class that began at *start* and had *length_s* to be sent; None if nothing was."""
+    """How a class that began at *start* was aired of its *length_s* seconds, for people; None if it was not."""
     if total.sent_s <= 0:
         return None
     begins = min(one.begins for one in parts) if parts else start
@@ -121,5 +121,5 @@ def said(event: Event) -> tuple[str, str] | None:
 
 
 def lead_time(start: float, lead_s: float, now: float) -> float:
-    """When the run of a class begins: *lead_s* before it, or now."""
+    """When the run of a class begins: *lead_s* seconds before its *start*, or now (epoch seconds)."""
     return max(start - lead_s, now)

@@ -24,12 +24,12 @@ class Bound:
 
     max_bytes: int
     max_num: int
-    by_disk: bool = False  # the disk has no room for as many bytes as the setting allows
+    by_disk: bool = False  # the free disk, not the setting, limits max_bytes
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A class and the rendition it needs; *size_bytes* is known where it is not in the cache."""
+    """A class and the rendition that it needs; *size_bytes* is set only if the rendition is not in the cache."""
 
     class_id: str
     stem: str
@@ -38,18 +38,18 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Admission:
-    """What becomes of one class."""
+    """What was decided about one class."""
 
     wanted: Wanted
     admit: Admit
     evictions: tuple[Idle, ...] = ()
-    why: str = ""  # of a refusal
+    why: str = ""  # the reason for a refusal
 
 
 def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> tuple[Idle, ...] | None:
-    """The renditions that must go so that *size_bytes* fit, least recently used first.
+    """The renditions to evict so that *size_bytes* fit, least recently used first.
 
-    None if they do not fit even then: nothing is evicted in vain.
+    None if they do not fit even then: then nothing is evicted.
     """
     over_bytes = usage.size_bytes + size_bytes - bound.max_bytes
     over_num = usage.num + 1 - bound.max_num
@@ -64,7 +64,7 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
 
 
 def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> str:
-    """Why *stem* does not fit even after all evictions: which bound is in the way, and how near the cache is to it."""
+    """Why *stem* does not fit even after all evictions: which bound it exceeds, and how full the cache would be."""
     said = f"no room for {stem} ({words.size(size_bytes)}): "
     if size_bytes > bound.max_bytes:
         whole = words.size(bound.max_bytes)
@@ -79,10 +79,10 @@ def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequen
 
 
 def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float | None:
-    """When (epoch seconds) a new rendition of *size_bytes* fits at the earliest, if nothing else is booked.
+    """When (epoch seconds) a new rendition of *size_bytes* first fits, if nothing else is booked.
 
-    *needed* is what booked classes need: a rendition can be evicted once the last of its classes has ended. Both the
-    number and the bytes must fit then. None if it never fits, or if it is not the classes that are in the way.
+    *needed* is what booked classes need: a rendition can be evicted when the last of its classes has ended. Both the
+    number and the bytes must fit. None if it never fits, or if classes leave room for it even now.
     """
     held: dict[str, tuple[float, int]] = {}
     for one in needed:
@@ -100,14 +100,14 @@ def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float
 
 
 def with_next_place(why: str, at: float | None, now: float) -> str:
-    """The reason *why* there is no room, with when there is some (epoch seconds), if that is known."""
+    """The reason *why* there is no room, followed by *at*, when there will be (epoch seconds), if that is known."""
     return why if at is None else f"{why}; the next place for it is free at {words.when(at, now)}"
 
 
 def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Needed], now: float) -> list[Admission]:
-    """The same decisions; each refusal also says when there is room.
+    """The same decisions; each refusal also says when there will be room.
 
-    *needed* is what all booked classes need, those that were just admitted among them.
+    *needed* is what all booked classes need, including the classes just admitted.
     """
     return [
         replace(one, why=with_next_place(one.why, next_place(one.wanted.size_bytes, bound, needed), now))
@@ -124,10 +124,10 @@ def admit(
     bound: Bound,
     idle: Sequence[Idle],
 ) -> list[Admission]:
-    """Decide a batch in its order; a class sees what those before it have reserved and evicted.
+    """Decide a batch in its order; each class is decided after what the classes before it reserved and evicted.
 
-    What any class of the batch needs is pinned from the start: evicting it for one class and downloading it again
-    for the next would be pointless.
+    What any class of the batch needs is pinned from the start: evicting it for one class only to download it again for
+    the next would be pointless.
     """
     batch = list(wanted)
     pinned = {one.stem for one in batch}

@@ -1,4 +1,4 @@
-"""Cancels: a class is taken back from wherever it is, and its streamer is told until it confirms."""
+"""Cancels: take a class back wherever it is, and tell its streamer again until it confirms."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,13 +10,13 @@ from lectern.unconfirmed import Unconfirmed
 from lectern.wire import BACKUP
 
 EARLY_S = 600.0
-"""Seconds for which the cancel of a class that nobody has booked is kept: its booking may come over another way."""
+"""Seconds for which the cancel of an unknown class is kept: its booking may arrive later, by another way."""
 
 OVER = frozenset({BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED})
 
 
 def cancel(changes: Changes, message: Cancel) -> None:
-    """Cancel a class, and its second airing; if nobody has booked it, its booking is cancelled when it comes."""
+    """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking."""
     class_id = message.class_id
     if (second := f"{class_id}{BACKUP}") in changes.orders:
         cancel(changes, Cancel.model_construct(class_id=second))
@@ -47,9 +47,9 @@ def cancel(changes: Changes, message: Cancel) -> None:
 
 
 def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collection[str]) -> list[Booking]:
-    """Cancel those of *booked* whose cancel came before them (*early*); returns the others.
+    """Cancel those of *booked* whose cancel arrived before them (*early*); returns the other bookings.
 
-    A second delivery of one that is cancelled here is among the others: it gets the same answer once more.
+    The second delivery of a booking that is cancelled here is returned too: it gets the same answer again.
     """
     others: list[Booking] = []
     code = errors.CANCELLED
@@ -66,7 +66,7 @@ def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collec
 
 
 def tell_again(changes: Changes, unconfirmed: Sequence[Unconfirmed]) -> None:
-    """Tell streamers once more to give up classes that were cancelled."""
+    """Tell streamers again to release classes that were cancelled."""
     for one in unconfirmed:
         changes.release(one.streamer, one.class_id)
         changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")

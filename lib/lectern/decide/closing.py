@@ -8,14 +8,14 @@ from lectern.facts import Order
 from lectern.states import BookingState
 
 TOLD_AGAIN = "told its streamer again"
-"""An event that each class gets once: during a long download the repetitions would fill its story."""
+"""An event that is recorded once for a class: during a long download its repetitions would fill the story."""
 
 UNENDED_S = 300.0
 """Seconds after its end after which a class counts as broken if its streamer has not reported how it ended."""
 
 
 def warn(changes: Changes, late: Sequence[Order]) -> None:
-    """Raise an alarm for each class that has waited for longer than it may."""
+    """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
     span = words.span(changes.settings.order_warn_time_out_s)
     for order in late:
         said = f"{order.class_id} has waited for {order.stem} for more than {span}"
@@ -24,7 +24,7 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
 
 
 def tell_again(changes: Changes, silent: Sequence[Order], noted: Collection[str]) -> None:
-    """Send *silent* classes to their streamers again; for those in *noted* an earlier repetition is in their story."""
+    """Send *silent* classes to their streamers again; the event is recorded unless the class is in *noted*."""
     for order in silent:
         changes.prepare(order)
         changes.told_again.append(order.class_id)
@@ -33,7 +33,7 @@ def tell_again(changes: Changes, silent: Sequence[Order], noted: Collection[str]
 
 
 def unended(over: Sequence[Order], now: float) -> list[Order]:
-    """The classes among *over* of which no report is to be expected any more."""
+    """The classes among *over* whose streamer is no longer expected to report."""
     return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
 
 

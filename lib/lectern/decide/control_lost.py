@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 PEER_S = 300.0
-"""Seconds of silence after which another streamer is no longer counted among those that could take over."""
+"""Seconds of silence after which a streamer does not count any more among those that could take over."""
 
 
 class Word(StrEnum):
@@ -18,7 +18,7 @@ class Word(StrEnum):
 
 
 class Peer(StrEnum):
-    """What a look at the health of another streamer found."""
+    """What one streamer's health says about whether it hears the control host."""
 
     BLIND = "blind"
     HEARS = "hears"
@@ -26,7 +26,7 @@ class Peer(StrEnum):
 
 
 class Peers(StrEnum):
-    """What all other streamers together say."""
+    """What the healths of all other streamers say together."""
 
     NONE = "no other streamer is known"
     BLIND = "every other streamer answers and hears no control host either"
@@ -57,11 +57,11 @@ TABLE: Sequence[tuple[bool | None, str | None, Word | None, Peers | None, bool]]
     (HELD, "ask peers", Word.AWAY, Peers.HEARS, STOP),
     (HELD, "ask peers", Word.AWAY, Peers.SILENT, STOP),
 )
-"""The first row that fits decides. *Stop* renews nothing: the classes end with the lease."""
+"""The first row that fits decides. *STOP* does not renew the lease: the classes end with it."""
 
 
 def verdict(policy: str, word: Word, peers: Peers, *, held: bool) -> Verdict:
-    """What the first fitting row says; *held* is whether the lease has not run out yet."""
+    """The verdict of the first row that fits; *held* says whether the lease has not expired yet."""
     for lease, on_lost, said, others, do in TABLE:
         given = ((lease, held), (on_lost, policy), (said, word), (others, peers))
         if all(wanted is ANY or wanted == found for wanted, found in given):
@@ -78,7 +78,7 @@ def _why(word: Word, policy: str, peers: Peers, *, held: bool) -> str:
 
 
 def together(looks: Collection[Peer]) -> Peers:
-    """What all other streamers say; one that hears the control host, or might, outweighs those that do not."""
+    """What all other streamers say: one that hears the control host, or may hear it, outweighs those that do not."""
     for peer, peers in ((Peer.HEARS, Peers.HEARS), (Peer.SILENT, Peers.SILENT), (Peer.BLIND, Peers.BLIND)):
         if peer in looks:
             return peers
@@ -86,9 +86,9 @@ def together(looks: Collection[Peer]) -> Peers:
 
 
 def look(health: Mapping[str, Any] | None, name: str) -> Peer:
-    """What the *health* of streamer *name* says; None if it did not answer.
+    """What the *health* of streamer *name* says about the control host; *health* is None if it did not answer.
 
-    An answer from another host than *name* does not count: two streamers may have the same loopback address.
+    An answer under another name does not count: two streamers may have the same loopback address.
     """
     if health is None or health.get("name") != name or not isinstance(health.get("hears"), bool):
         return Peer.SILENT
@@ -96,7 +96,7 @@ def look(health: Mapping[str, Any] | None, name: str) -> Peer:
 
 
 def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
-    """The addresses (``host:port``, or empty) of the streamers besides *name* that were heard of lately."""
+    """The addresses (``host:port``, or empty) of the streamers besides *name* with a heartbeat in the last PEER_S."""
     at = float(beats[name]["at"]) if name in beats else max((float(one["at"]) for one in beats.values()), default=0.0)
     return {
         other: address if isinstance(address := beat.get("address"), str) else ""
@@ -106,14 +106,14 @@ def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
 
 
 def may_take(last_beat: Mapping[str, Any] | None, names: Collection[str]) -> list[str]:
-    """Those of *names* that may take the classes of a silent streamer: it asks only those that it said it knows.
+    """Those of *names* that may take a silent streamer's classes: only those that its last heartbeat lists as peers.
 
-    A streamer whose heartbeat has no such list stops by itself when its lease ends, so any other may take them.
+    If that heartbeat has no such list, the streamer stops by itself when its lease expires, so any may take them.
     """
     known = (last_beat or {}).get("peers")
     return sorted(names) if not isinstance(known, list) else sorted(name for name in names if name in known)
 
 
 def says(policy: str, known: Collection[str]) -> list[str] | None:
-    """The streamers that a heartbeat names as those it asks; None if the policy stops the classes without asking."""
+    """The peers that a heartbeat lists: those that the streamer asks; None if the policy stops without asking."""
     return {"ask peers": sorted(known), "push": []}.get(policy)

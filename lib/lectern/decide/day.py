@@ -1,4 +1,4 @@
-"""The day in numbers, hour by hour: what became of the bookings, what the cache has to keep."""
+"""The day in numbers, hour by hour: the outcomes of the bookings, and what classes need of cache and network."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -23,7 +23,7 @@ OUTCOMES: Mapping[str, frozenset[BookingState]] = {
 
 
 def outcomes(counted: Iterable[tuple[int, BookingState, int]]) -> dict[str, list[int]]:
-    """How many bookings of each of the last 24 hours came to what; *counted* is (hour, state, number)."""
+    """The number of bookings by outcome, for each of the last 24 hours; *counted* is (hour, state, number)."""
     found = {name: [0] * HOURS for name in OUTCOMES}
     names = {state: name for name, states in OUTCOMES.items() for state in states}
     for hour, state, number in counted:
@@ -59,7 +59,7 @@ def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
 
 
 def summed(streamers: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
-    """What classes need of the caches of all streamers together, in GB; empty if none says so."""
+    """The cache that classes need on all streamers together, in GB for each hour; empty if no streamer reports it."""
     told = [one[NEEDED] for one in streamers if len(one.get(NEEDED, ())) == HOURS]
     return [round(sum(hour) / 1e9, 3) for hour in zip(*told, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Where a recording is black, frozen or silent, and whether it is too quiet or too loud: told before its class."""
+"""Where a recording is black, frozen or silent, and whether it is too quiet or loud; reported before its class."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ BLACK_S, FROZEN_S, SILENT_S = 10.0, 30.0, 60.0
 """Seconds after which a black picture, a still picture without sound, and silence are reported."""
 
 DARK = 40
-"""Brightness (0 to 255; black is 16) that no part of a black picture exceeds; a line of text on black exceeds it."""
+"""Brightness (0 to 255; black is 16) up to which a picture is black in all its parts; text on black exceeds it."""
 
 SILENCE, QUIET, LOUD = -60.0, -36.0, -6.0
 """In LUFS: a second that is never louder than SILENCE is silent; a recording below QUIET or above LOUD is reported."""
 
 SLACK_S = 2.0
-"""Seconds that silence may lack: its first and its last second are silent in part, and count as sound."""
+"""Seconds by which a silence may be too short: its first and last second count as sound, being silent in part."""
 
 GAP_S = 2.0
 """Seconds around a key frame that count as showing the same: what lies between two key frames is not looked at."""
 
 NAMED = 5
-"""Number of places that a warning names; of the others it gives the number."""
+"""Number of places that a warning names; it only counts the others."""
 
 Stretch = tuple[float, float]
 
@@ -42,7 +42,7 @@ class Fault:
 
 
 def faults(found: Samples) -> list[Fault]:
-    """What is wrong with the recording, in the order of time."""
+    """What is wrong with the recording, in time order."""
     black = _long(_black(found), BLACK_S)
     silent = _silent(found)
     least_s = FROZEN_S - SLACK_S
@@ -54,7 +54,7 @@ def faults(found: Samples) -> list[Fault]:
 
 
 def warning(found: Samples) -> str:
-    """All spans in a sentence, with the loudness; empty if nothing is wrong."""
+    """All faults in a sentence, with the loudness if that is wrong; empty if nothing is wrong."""
     places = faults(found)
     said = [one.text() for one in places[:NAMED]]
     said += [f"{len(places) - NAMED:,} more places"] if len(places) > NAMED else []
@@ -75,7 +75,7 @@ def _black(found: Samples) -> list[Stretch]:
 
 
 def _frozen(found: Samples) -> list[Stretch]:
-    """Stretches with one picture that at least two key frames show."""
+    """Stretches in which at least two key frames show one picture."""
     times = [at_s for at_s, _, _ in found.pictures]
     begins = [at for at, (_, _, is_same) in enumerate(found.pictures) if not is_same]
     shown = pairwise([*begins, len(times)])
@@ -97,7 +97,7 @@ def _silent(found: Samples) -> list[Stretch]:
 
 
 def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -> Stretch:
-    """From the key frame *first* to *last*, and into what lies between them and the key frames beside."""
+    """The stretch from key frame *first* to *last*, widened towards the key frames beside it by up to GAP_S."""
     before = times[first - 1] if first else 0.0
     after = times[last + 1] if last + 1 < len(times) else max(duration_s, times[last])
     return max(before, times[first] - GAP_S), min(after, times[last] + GAP_S)

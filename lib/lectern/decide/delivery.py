@@ -1,4 +1,4 @@
-"""Whether a booking that comes again is the booking that is kept."""
+"""Whether a booking that is delivered again says the same as the first one."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def is_same(kept: str, booking: Booking) -> bool:
         return True
     try:
         before = Booking.model_validate_json(kept)
-    except ValidationError:  # an older version took more
+    except ValidationError:  # an older version accepted what this one does not
         return False
     return _said(before) == _said(booking)
 

@@ -1,4 +1,4 @@
-"""Which ECS host takes a job, and what its failure comes to."""
+"""Which ECS host takes a job, and whether a failed job is tried again."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from lectern.errors import (
 from lectern.facts import EcsHost, RenditionKey
 
 TRIES = 3
-"""Number of attempts, on several hosts or on the only one, after which a rendition is given up."""
+"""Number of attempts after which a rendition is given up, whether on several hosts or on one."""
 
 FAILURES = 3
 """Number of failures in a row after which a host is put aside."""
@@ -48,7 +48,7 @@ BLAME: Mapping[ErrorCode, Blame] = {
 
 
 def blame(error: LecternError) -> Blame:
-    """What is at fault. If ffmpeg refuses the source, that is final; after a bad output another host may do better."""
+    """What is at fault. A source that ffmpeg refuses fails for good; after a bad output another host may succeed."""
     if error.code is TRANSCODE_FAILED and isinstance(error, Refuse):
         return Blame.ENCODER
     return Blame.HOST if error.code is None else BLAME.get(error.code, Blame.HOST)
@@ -57,8 +57,8 @@ def blame(error: LecternError) -> Blame:
 def again(error: LecternError, tries: int) -> bool:
     """Whether the job is tried again after its *tries*-th failure, preferably on another host.
 
-    Only a fault of the host, or a passing fault of the source, is worth another try: an upload that failed for a
-    minute would fail on every host.
+    Only a fault of the host, or a passing fault of the source, is tried again: an upload that failed for a minute
+    would fail on every host.
     """
     if tries >= TRIES:
         return False
@@ -67,7 +67,7 @@ def again(error: LecternError, tries: int) -> bool:
 
 
 def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
-    """The host for the next job: the least loaded one with a free slot; None if the job must wait for one.
+    """The least loaded host with a free slot, for the next job; None if the job must wait for a free slot.
 
     Hosts that are put aside, and hosts to *avoid*, are taken only if no other is usable.
     """
@@ -85,10 +85,10 @@ def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
 
 
 def first_to_start(waiting: Mapping[str, Sequence[RenditionKey]], starts: Mapping[RenditionKey, float]) -> list[str]:
-    """The owners that wait for a host, ordered by the start of their first class; those without a class come last."""
+    """The owners that wait for a host, in the order in which their first classes begin; owners without a class last."""
     return sorted(waiting, key=lambda owner: first_start(waiting[owner], starts))
 
 
 def first_start(keys: Iterable[RenditionKey], starts: Mapping[RenditionKey, float]) -> float:
-    """When the first class begins that waits for one of *keys*; infinite if none does."""
+    """When the first class begins that waits for one of *keys* (epoch seconds); infinite if no class waits."""
     return min((starts.get(key, math.inf) for key in keys), default=math.inf)

@@ -12,7 +12,7 @@ from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
 
 CANCELLED = "it was cancelled"
-"""What the playout reports as the end of a class that was taken off the air."""
+"""The playout's reason for the end of a class that was taken off the air."""
 
 CODES = {AiringState.BROKEN: errors.AIRING_BROKEN, AiringState.CANCELLED: errors.CANCELLED}
 """The code of each ending that is not a success."""
@@ -23,7 +23,7 @@ OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED}
 def ended(
     changes: StreamerChanges, class_id: str, one: Airing | None, duration_s: float, told: Mapping[str, Any]
 ) -> None:
-    """Close a class of which the playout says how it ended: *told* is its event `ended`, or its `status`.
+    """Close a class that the playout reports as ended: *told* is its event `ended`, or its `status`.
 
     *duration_s* is the length of its recording.
     """
@@ -31,7 +31,7 @@ def ended(
     changes.sent.append((class_id, parts))
     if one is None:
         return
-    if one.state is AiringState.CANCELLED and parts:  # its teacher was told before it was taken off the air
+    if one.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
         changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts)
     if one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
         return
@@ -45,14 +45,14 @@ def ended(
 
 
 def close(changes: StreamerChanges, one: Airing, state: AiringState, message: str, parts: Sequence[AsRun] = ()) -> None:
-    """End a class: take its citation back, and report once to the teacher how it ended."""
+    """End a class, which then cites no rendition (if broken: after its end), and report once how it ended."""
     code = CODES.get(state)
     if one.state in {AiringState.AIRED, AiringState.CANCELLED}:
-        return  # released meanwhile
+        return  # the class was released meanwhile
     if state is AiringState.AIRED and one.state in {AiringState.READY, AiringState.BROKEN}:
-        one = changes.move(one, AiringState.ON_AIR)  # it was over before anybody saw it on air, or closed too early
+        one = changes.move(one, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
     after = changes.move(one, state, code, message)
-    if changes.now >= one.end_time:  # before its end a person may retry a broken one
+    if changes.now >= one.end_time:  # until then a person may retry a broken class
         changes.given_up.append(one)
     if (one.state, one.message) == (state, message):
         return  # reported before; the playout says it again to each process that begins
@@ -61,12 +61,12 @@ def close(changes: StreamerChanges, one: Airing, state: AiringState, message: st
 
 
 def close_late(changes: StreamerChanges, one: Airing) -> None:
-    """Close a class whose end has passed and that nobody airs: its process was not there, or its disk was full."""
+    """Close a class whose end has passed without a report, because no process aired it or the disk was full."""
     if one.state is AiringState.WAITING:
         code, why = errors.ENDED, "it ended before its rendition was there"
         changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
     elif one.state is AiringState.BROKEN:
-        changes.given_up.append(one)  # its end was reported before
+        changes.given_up.append(one)  # how it ended was reported before
         return
     else:
         code, why = errors.AIRING_BROKEN, "not aired to its end: nobody knows how much of it was sent"
@@ -76,10 +76,10 @@ def close_late(changes: StreamerChanges, one: Airing) -> None:
 
 
 def release(changes: StreamerChanges, known: Airing | None, message: Release) -> Airing | None:
-    """Release a cancelled or moved class; one that it overtook is noted, so that it is not taken when it comes.
+    """Release a cancelled or moved class; the release of a class that has not come yet is kept, and bars it then.
 
-    The release of a cancelled class is reported even if the class never came: the teacher repeats it until then.
-    Returns the class as it is then.
+    The release of a cancelled class is reported even if the class never came: the teacher repeats the release until
+    it is. Returns the class as it is then, None if it never came.
     """
     after = known
     if known is None:

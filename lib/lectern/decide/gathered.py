@@ -7,14 +7,14 @@ from lectern import words
 from lectern.told import Found, Word
 
 NO_REDIS = "Redis does not answer"
-"""Why nothing was heard of any streamer."""
+"""The reason why no streamer was heard of."""
 
 
 def joined(teacher: Found | None, streamer: Found | None) -> Found:
     """What a host knows of a class as a teacher, as a streamer, or as both; at least one of the two is given."""
     if teacher is None or streamer is None:
         known = teacher or streamer
-        assert known is not None  # whoever asks has looked somewhere
+        assert known is not None  # the caller has looked into at least one of the databases
         return known
     events, booked, cited = (*teacher.events, *streamer.events), teacher.booked, streamer.cited
     is_here = cited is not None and (booked is None or booked.streamer == streamer.streamer)
@@ -28,9 +28,9 @@ def joined(teacher: Found | None, streamer: Found | None) -> Found:
 
 
 def with_word(found: Found, said: Mapping[str, Word] | None) -> Found:
-    """*found* with what the class's streamer said last; if the streamer's own rows are here, they are used instead.
+    """*found* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
 
-    *said* is None if nobody could be asked.
+    *said* are the last heartbeats by streamer; None if Redis does not answer.
     """
     name = found.streamer or (found.booked.streamer if found.booked else None)
     if name is None:

@@ -1,4 +1,4 @@
-"""How long a streamer may push without a word from elsewhere, and after how much silence it is lost."""
+"""How long a streamer may push without renewing its lease, and after how much silence it counts as lost."""
 
 import math
 
@@ -9,7 +9,7 @@ WITNESS_S = 10.0
 """Seconds for which a streamer without Redis may rely on Prefect's answer that nobody takes its classes."""
 
 NOTICE_S = WITNESS_S + 1.0
-"""Seconds for which a move is seen in Prefect before it takes anything: by then that answer has expired."""
+"""Seconds for which Prefect shows a move before it takes a class: by then earlier answers have expired."""
 
 HASTE_S = 2.0
 """Seconds by which a move is announced earlier than NOTICE_S requires, because its run needs a moment to begin.
@@ -19,7 +19,7 @@ More would harm a streamer that is cut off from Redis only: once a move is annou
 
 
 def until(asked_at: float, lease_s: float) -> float:
-    """The end of a lease that was confirmed; it counts from the question, not from the answer. 0 has no end."""
+    """The end of a confirmed lease, counted from its request, by the clock of *asked_at*; a lease of 0 s has no end."""
     return asked_at + lease_s if lease_s else math.inf
 
 
@@ -29,14 +29,14 @@ def lost_after(lost_after_s: float, lease_s: float) -> float:
 
 
 def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
-    """Seconds of silence after which a move is announced, so that it can be done when the streamer is lost."""
+    """Seconds of silence after which a move is announced, so that it can begin as soon as the streamer is lost."""
     return max(lost_after_s - NOTICE_S - HASTE_S, 3 * heartbeat_s)
 
 
 def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:
     """How long a streamer has been silent, in seconds.
 
-    *age_s* is the age of its last heartbeat. If Redis has none it is None, and *heard_nothing_s*, the time since that
-    was noticed, counts instead. Time before this teacher could listen (*ears_open_s* ago) does not count.
+    *age_s* is the age of its last heartbeat; if Redis has none it is None, and *heard_nothing_s*, the time since that
+    was noticed, counts instead. Time before this teacher began to listen (*ears_open_s* ago) does not count.
     """
     return min(heard_nothing_s if age_s is None else age_s, ears_open_s)

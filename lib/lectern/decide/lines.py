@@ -1,4 +1,4 @@
-"""What is to be written, a line each: what a dry run shows."""
+"""The lines that a dry run prints: one for each thing that would be written."""
 
 from lectern.changes import Changes
 from lectern.outgoing import Alarm, Outgoing

@@ -1,4 +1,4 @@
-"""A promised class that has lost its file waits for a second download or is refused; an alarm says so."""
+"""What happens when a promised class loses its file: an alarm, and a second download or a refusal."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from lectern.streamer_changes import Reserved, StreamerChanges
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
     """Forget the file of *row*, which is lost as *why* says; reserve a download if classes need it.
 
-    *citing* are the live classes that cite it: they wait, or are refused if nobody knows a URL. One on air goes on,
-    with the slate.
+    *citing* are the live classes that cite it: they wait for the download, or are refused if nobody knows a URL. A
+    class on air goes on, with the slate.
     """
     needing = [one for one in citing if one.state is not AiringState.WAITING]
     changes.lost.append(row)
@@ -25,7 +25,7 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     waiting = [one for one in citing if one.state in {AiringState.WAITING, AiringState.ON_AIR}]
     for one in needing:
         if one.state is not AiringState.READY:
-            continue  # a broken one is not aired again unless a person retries it
+            continue  # a broken class is not aired again unless a person retries it
         waiting.append(changes.move(one, AiringState.WAITING))
         if url:
             _alarm(changes, one, f"its file is lost: {why}; it is downloaded again")
@@ -36,7 +36,7 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
 def refuse(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode, why: str) -> None:
     """Refuse all classes that wait for a rendition that cannot be had; an alarm for each that was promised.
 
-    One on air is not refused: its slate goes on.
+    A class on air is not refused: it goes on with the slate, and raises an alarm.
     """
     for one in waiting:
         if one.state is AiringState.ON_AIR:

@@ -1,4 +1,4 @@
-"""What a batch of bookings and cancels comes to."""
+"""What is decided about a batch of bookings and cancels."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Facts:
     """What the database says of the renditions, streams and streamers that the bookings are about."""
 
     early: Collection[str]
-    """Classes whose cancel came before them."""
+    """Classes whose cancel arrived before their booking."""
 
     renditions: Mapping[RenditionKey, Rendition]
     taken: Mapping[str, Sequence[Slot]]
@@ -30,7 +30,7 @@ class Facts:
 def decide(
     changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: Facts, limits: Limits
 ) -> None:
-    """Decide bookings in their order, then cancels; ``changes.orders`` has those that are known already."""
+    """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
     before = Before(known(changes.orders), facts.renditions, facts.taken)
     made = plan(others, before, limits, changes.now)
@@ -54,7 +54,7 @@ def decide(
 
 
 def known(orders: Mapping[str, Order]) -> dict[str, str]:
-    """The bookings that are there, each as it was booked."""
+    """The payload of each class in *orders*, as it was first booked."""
     return {class_id: order.booked or order.payload for class_id, order in orders.items()}
 
 
@@ -66,5 +66,5 @@ def _wait(changes: Changes, order: Order) -> None:
 
 
 def _refuse(changes: Changes, order: Order, verdict: Verdict) -> None:
-    assert verdict.code is not None  # a refusal has its code
+    assert verdict.code is not None  # the table gives every refusal its code
     changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)

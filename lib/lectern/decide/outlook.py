@@ -8,7 +8,7 @@ from lectern.told import Booked, Cited, Making
 from lectern.words import span
 
 LATE_S = 120.0
-"""Seconds after which a message that is not handled is late: the slowest, with all its tries, takes a minute."""
+"""Seconds after which an unhandled message is late: the slowest, with all its retries, takes a minute."""
 
 ANSWERED_S = 15.0
 """Seconds within which an answer leaves, if Redis takes it."""
@@ -19,7 +19,7 @@ SOON_S = 600.0
 
 
 def of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
-    """What comes next for a class: what its streamer knows of it, if one has it, then what only its teacher knows."""
+    """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else of_airing(cited, now)
     said = of_booking(booked, making, now)
@@ -30,7 +30,7 @@ def of_class(booked: Booked | None, making: Making | None, cited: Cited | None, 
 
 
 def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
-    """Sentences: what comes next for a booking, how much time is left, which heading of RUNBOOK.md to read."""
+    """What comes next for a booking, in sentences: the time that is left, and the RUNBOOK.md heading to read."""
     said = _standing(one, making, now)
     if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
         said += _danger(one.class_id, one.start_time, now)
@@ -49,7 +49,7 @@ def _unanswered(one: Booked, now: float) -> str:
 def nearest_deadline(one: Booked, making: Making | None) -> tuple[float, bool]:
     """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
 
-    Before its start there can be the deadline of the rendition that it waits for.
+    It is the deadline of the rendition that the booking waits for, if that comes before the start.
     """
     is_made = one.state is BookingState.WAITING and making is not None and making.under_way
     result_due = making.deadline if making is not None and is_made else None
@@ -59,7 +59,7 @@ def nearest_deadline(one: Booked, making: Making | None) -> tuple[float, bool]:
 
 
 def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
-    """What comes next for a class without a booking, of which only messages are known."""
+    """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
         waits = f"A message about it has waited in the inbox for {span(now - kept_since)}"
         if now - kept_since < LATE_S:
@@ -69,7 +69,7 @@ def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> lis
 
 
 def of_airing(one: Cited, now: float) -> list[str]:
-    """What comes next for a class, as its streamer has it."""
+    """What comes next for a class, by its state on its streamer."""
     match one.state:
         case AiringState.REFUSED if one.lost:
             said = _refused(one.code, one.message, over=now >= one.end_time)

@@ -14,8 +14,8 @@ def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
 def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[str | None]:
     """A streamer for each of *stems*, None if none is alive.
 
-    *loads* holds the classes that each living streamer has already. None gets more than *slack* times its fair
-    share, so that a popular rendition spreads over a few streamers, and an unpopular one lands where it is cached.
+    *loads* is the number of classes on each living streamer. No streamer gets more than *slack* times its fair share,
+    so a popular rendition spreads over a few streamers, and an unpopular one goes where it is cached.
     """
     if not loads:
         return [None] * len(stems)

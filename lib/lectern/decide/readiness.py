@@ -1,4 +1,4 @@
-"""Whether a class is ready for its start, looked at an hour, a quarter and five minutes before it."""
+"""Whether a class is ready for its start: checked 60, 15 and 5 minutes before it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Seen:
     unreadable: str | None  # why the file cannot be read
     damaged: str | None  # why the file is not the recording that was downloaded
     unreachable: str | None  # why the push URL cannot be reached
-    skew_s: float | None  # of this host's clock, None if Redis could not be asked
-    lease: bool  # this streamer may push
+    skew_s: float | None  # how far this host's clock is off; None if Redis did not answer
+    lease: bool  # this streamer holds its lease, so it may push
 
 
 def check_due(start: float, now: float, done: float | None) -> float | None:
-    """Which of `CHECKS_S` is due for a class that begins at *start*; *done* is the last one made. None: not now."""
+    """Which of `CHECKS_S` is due for a class that begins at *start*; *done* is the last check made. None if none is."""
     left = start - now
     if left < 0:
         return None
@@ -59,7 +59,7 @@ def reds(seen: Seen) -> list[str]:
 
 
 def lost_file(seen: Seen) -> str | None:
-    """Why the file that a class needs is to be downloaded again; None if it is not."""
+    """Why the file that a class needs must be downloaded again; None if it need not."""
     if not seen.state_ready:
         return None
     if seen.found_bytes is None:
@@ -75,6 +75,6 @@ def in_minutes(seconds: float) -> str:
 
 
 def sentence(class_id: str, stem: str, left_s: float, why: Sequence[str]) -> str:
-    """The alarm's text."""
+    """The text of the alarm for a class that is not ready, because of *why*."""
     begins = f"begins in {in_minutes(left_s)}" if left_s >= 0 else f"should have begun {in_minutes(-left_s)} ago"
     return f"{class_id} {begins} and is not ready with {stem}: {'; '.join(why)}"

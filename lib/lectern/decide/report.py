@@ -1,4 +1,4 @@
-"""The as-run report: what was planned of each class, what was really sent, and what that comes to by institution."""
+"""The as-run report: what was planned of each class, what was really sent, and the sums by institution."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,14 +10,14 @@ from lectern.states import BookingState
 from lectern.wire import BACKUP
 
 PUNCTUAL_S = 1.0
-"""A class whose first byte was sent within these seconds of its start was punctual."""
+"""Seconds from its start within which the first byte of a punctual class is sent."""
 
 PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED, BookingState.READY})
 """States of classes that were to be aired: neither refused nor cancelled in time."""
 
 
 class Line(NamedTuple):
-    """A class as it was to be, and as it was; times are epoch seconds, None if nothing was sent."""
+    """A class as planned and as run; times are epoch seconds, None if nothing was sent."""
 
     class_id: str
     institution: str
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
     @property
     def punctual(self) -> bool:
-        """Whether it began within a second of its start."""
+        """Whether its first byte was sent within PUNCTUAL_S of its start."""
         return self.began is not None and abs(self.began - self.start) <= PUNCTUAL_S
 
 
@@ -53,7 +53,7 @@ NAMES = Line._fields[:-1]
 
 @dataclass
 class Total:
-    """What the classes of an institution come to."""
+    """The sums over the classes of an institution."""
 
     classes: int = 0
     punctual: int = 0
@@ -78,7 +78,7 @@ class Total:
             self.missing_s += line.missing_s
 
     def told(self) -> dict[str, float | None]:
-        """The figures for people: per cent, hours, minutes, and seconds to a tenth."""
+        """The figures for people: per cent, hours, minutes, bytes, and seconds to a tenth."""
         return {
             "classes": self.classes,
             "punctuality_percent": _percent(self.punctual, self.classes),
@@ -108,8 +108,8 @@ class Report:
 def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
     """What was sent of a class, beside what was planned.
 
-    What is missing are the seconds of the class in which its recording was not sent; the slate is no recording. A class
-    that was aired whole, from a recording that is shorter than its time, misses nothing after the end of that.
+    Missing are the seconds of the class in which its recording was not sent; the slate does not count as sent. If a
+    whole recording was sent that is shorter than its class, nothing is missing after the recording's end.
     """
     began, ended, sent_s, slate_s = _covered(parts)
     until = planned.end
@@ -135,7 +135,7 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
 def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float, float]:
     """The begin and the end of all *parts*, and the seconds in which the recording, and the slate, was sent.
 
-    They come in time order. If two push URLs were sent to at once, a second counts once.
+    *parts* are in time order. A second that was sent to two push URLs at once counts once.
     """
     if not parts:
         return None, None, 0.0, 0.0

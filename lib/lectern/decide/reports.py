@@ -1,4 +1,4 @@
-"""What the streamers report: a prepared class is answered, an ended one is closed, a lost one goes to another."""
+"""What a teacher does with streamers' reports: answer a prepared class, close an ended one, move a lost one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PREPARING = {
     "success": frozenset({BookingState.PLACED}),
     "fail": frozenset({BookingState.PLACED, BookingState.READY}),
 }
-"""States in which it is news that a class is prepared, or could not be: one that was ready can be lost."""
+"""States in which a report "prepared" changes something; a class that was ready can fail, because its file is lost."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Facts:
 
     choice: Choice
     unconfirmed: Collection[tuple[str, str]]
-    """Classes whose cancel a streamer has not confirmed, and the streamer."""
+    """Pairs of a class and a streamer that has not confirmed the class's cancel."""
 
 
 NO_FACTS = Facts(Choice({}, {}), ())
@@ -43,10 +43,10 @@ def are_plain(reports: Sequence[Report]) -> bool:
 
 
 def take(changes: Changes, said: Report, facts: Facts) -> None:
-    """Take one report; it sees what those before it have changed."""
+    """Take one report, with what the reports before it have changed."""
     order = changes.orders.get(said.class_id)
     its = (said.class_id, said.streamer)
-    if order is not None and said.as_run:  # also of a class that another streamer has by now
+    if order is not None and said.as_run:  # kept even if another streamer has the class by now
         _keep_sent(changes, order, said)
     if said.cmd == "ended" and its in facts.unconfirmed and its not in changes.confirmed:
         changes.confirmed.append(its)
@@ -59,7 +59,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
     elif said.cmd == "prepared" and order.state in PREPARING[said.result]:
         _prepared(changes, order, said, facts)
     elif said.cmd == "ended" and order.state in ENDING:
-        if order.state is BookingState.PLACED:  # two runs handle reports side by side: the report of the end came first
+        if order.state is BookingState.PLACED:  # two runs handle reports at once: that of the end overtook it
             order = _ready(changes, order, said)
         _ended(changes, order, said)
     else:
@@ -109,7 +109,7 @@ def _ended(changes: Changes, order: Order, said: Report) -> None:
     if said.result == "success":
         state = BookingState.AIRED
     elif code is errors.CANCELLED:
-        state = BookingState.CANCELLED  # by a person, in the UI
+        state = BookingState.CANCELLED  # a person cancelled it, in the UI
     changes.move(order, state, said.code, said.message)
     if state is BookingState.BROKEN:
         changes.alarm(code, f"{order.class_id}: {said.message}", class_id=order.class_id, record_id=order.record_id)

@@ -1,4 +1,4 @@
-"""What a rendition's end comes to for the classes that wait for it: they proceed, or are refused."""
+"""What the end of a transcoding means for the classes that wait for it: they proceed, or are refused."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
 
 @dataclass
 class Waiters:
-    """Who waits for a rendition."""
+    """The classes that wait for a rendition."""
 
     orders: Sequence[Order] = ()
     listed: Sequence[str] = ()
-    """The class_ids on its list in Redis; the old program's are among them."""
+    """The class_ids on its waiting list in Redis, including those of the old program."""
 
     known: Collection[str] = field(default_factory=frozenset)
     """Those of *listed* that are booked here."""
@@ -30,7 +30,7 @@ class Waiters:
 
 @dataclass(frozen=True)
 class Ahead:
-    """Where classes can go, and the deadline of what falls back to ECS."""
+    """The streamers that classes can go to, and the deadline (epoch seconds) of an attempt that falls back to ECS."""
 
     loads: Loads
     ecs_deadline: float
@@ -39,7 +39,7 @@ class Ahead:
 def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
     """Do what the table says about one result."""
     backend = one.result.type or (row and row.backend) or "unknown"
-    word = "success" if one.result.success else "failed"  # the wire has it in several spellings
+    word = "success" if one.result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
     why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {word}"
     url = one.result.transcode_video_url or ""
@@ -72,7 +72,7 @@ class Late:
 
 
 def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
-    """Do what was decided about a passed deadline."""
+    """Do what was decided about a rendition whose deadline has passed."""
     changes.transcoded.append((str(one.backend), one.what.name.lower()))
     match one.what:
         case Overdue.SUCCEED:
@@ -116,7 +116,7 @@ def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:
 
 
 def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
-    """Class_ids that the old program left on the waiting list: we have no booking of them, so say so."""
+    """Refuse, with an alarm, the class_ids that the old program left on the waiting list: they are not booked here."""
     known = {order.class_id for order in waiters.orders} | set(waiters.known)
     code = errors.ORPHANED_WAITER
     for class_id in dict.fromkeys(one for one in waiters.listed if one not in known):

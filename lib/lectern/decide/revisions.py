@@ -1,9 +1,9 @@
 """Changes of booked classes: each is admitted as a booking is, and is in force once a streamer has what it needs.
 
-Of a class that waits for its rendition, the booking is changed at once. Of a class that a streamer has, the class as it
-shall be is a booking of its own, the *revision*, until its streamer has prepared it: it is placed, downloaded, moved,
-refused and cancelled as any other, holds its push URL and its place in the cache, and is never aired by itself. So a
-change that cannot be kept leaves the class as it was.
+If a class waits for its rendition, its booking is changed at once. If a streamer has the class, its changed form is a
+booking of its own, the *revision*, until its streamer has prepared it: it is placed, downloaded, moved, refused and
+cancelled like any other, holds its push URL and its place in the cache, and is never aired by itself. So a change that
+cannot be kept leaves the class as it was.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from lectern.states import BookingState
 from lectern.wire import BACKUP, class_of, revised, revision_id
 
 IN_FORCE = "in force"
-"""The message of a revision that its class has become."""
+"""The message of a revision that has replaced the booking of its class."""
 
 WAITS = frozenset({BookingState.WAITING, BookingState.PLACED})
 """States of a revision that is neither in force nor refused."""
@@ -55,9 +55,9 @@ def decide(changes: Changes, asked: Sequence[Change], facts: Facts, limits: Limi
 
 
 def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change) -> tuple[Order, Booking]:
-    """What is changed: the class, or its newest revision that waits; and the booking that comes of it.
+    """What a change applies to, the class or its newest waiting revision; and the booking that results.
 
-    Raises Refuse.
+    Raises Refuse if the class is not booked, is over, or the change makes no valid booking.
     """
     order = orders.get(asked.class_id)
     if order is None:
@@ -92,7 +92,7 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
 
 
 def _again(changes: Changes, latest: Order) -> None:
-    """A second delivery changes nothing; it is answered as the first was, or will be."""
+    """Answer a second delivery as the first was answered, or will be; it changes nothing."""
     class_id = class_of(latest.class_id)
     if latest.revises is not None:
         changes.count_delivery(latest)
@@ -102,7 +102,7 @@ def _again(changes: Changes, latest: Order) -> None:
 
 
 def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, limits: Limits) -> Verdict:
-    """What the table of bookings decides for the changed class, against all other classes. Raises Refuse."""
+    """The booking table's verdict for the changed class, against all other classes. Raises Refuse if it is refused."""
     others = {
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
         for stream in booking.streams
@@ -122,7 +122,7 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, l
 
 
 def _where_it_lies(latest: Order, booking: Booking) -> Booking:
-    """The booking with the URL that is known of its recording, if that stays the same."""
+    """The booking with the known URL of its recording, if the change leaves the recording as it is."""
     before = from_json(latest.payload).get("video_url")
     same = (latest.record_id, latest.resolution) == (booking.record_id, booking.video_resolution)
     if latest.url is None or not same or (booking.record_id is None and before != booking.video_url):
@@ -151,7 +151,7 @@ def _at_once(changes: Changes, order: Order, booking: Booking, verdict: Verdict,
 
 
 def _revision(changes: Changes, order: Order, booking: Booking, verdict: Verdict) -> None:
-    """The class as it shall be: its streamer prepares it, or it waits for its rendition."""
+    """Book the changed class as a revision: its streamer prepares it, or it waits for its rendition."""
     known = changes.revisions.get(order.class_id, ())
     number = 1 + max(map(_number, known), default=0)
     revision = changes.book(booking.under(revision_id(order.class_id, number)))
@@ -165,7 +165,7 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Verdict
 
 
 def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> None:
-    """A streamer says how it goes with a revision that it was told to prepare."""
+    """Take a streamer's report on a revision that it was told to prepare."""
     if revision.state is not BookingState.PLACED:
         changes.row(revision.class_id, f"{said.cmd} of a revision that is {revision.message or revision.state}")
         return
@@ -175,7 +175,7 @@ def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> N
         changes.refuse(revision, code, said.message, alarm=_is_second(revision))
     elif its is None or its.state not in backups.ON:
         forsake(changes, [revision])
-    elif its.streamer != revision.streamer:  # one of them was moved
+    elif its.streamer != revision.streamer:  # the class was moved, or its revision was
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         changes.place(revision, its.streamer or "", revision.url or "")
     else:
@@ -183,7 +183,7 @@ def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> N
 
 
 def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> None:
-    """Put a revision that the streamer has prepared in force, unless a newer one is in force already."""
+    """Put a revision that its streamer has prepared in force, unless a newer one is in force already."""
     changes.move(revision, BookingState.CANCELLED, 0, IN_FORCE)
     changes.answer(revision, 0, IN_FORCE, revision.deliveries)
     changes.row(order.class_id, "changed", where=order.streamer or "", detail=revision.stem)
@@ -200,7 +200,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
 
 
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
-    """The classes of these revisions are over: their changes are refused."""
+    """Refuse the changes of *revisions* because their classes are over."""
     for one in revisions:
         changes.refuse(one, errors.ENDED, "the class was over before its change was prepared")
         if one.state is BookingState.WAITING:

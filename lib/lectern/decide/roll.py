@@ -1,4 +1,4 @@
-"""What a teacher writes about its streamers: one is lost, leased, drained, or back at the old program."""
+"""What a teacher records of its streamers: one is lost, leased, drained, or back at the old program."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from lectern.messages import Grant
 from lectern.unconfirmed import Unconfirmed
 
 DRAIN_AHEAD_S = 120.0
-"""Seconds before its start up to which a class is moved away from a drained streamer: by its start, the streamer has
-read that it has lost the class, or its lease has expired."""
+"""Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
+read that it lost the class, or its lease has expired."""
 
 
 def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:
@@ -30,7 +30,7 @@ def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, mov
 
 
 def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[Unconfirmed]) -> None:
-    """Give a streamer its lease, after it is told all that was *taken* from it (class_id and placement)."""
+    """Give a streamer its lease, after telling it all that was *taken* from it (class_id and placement)."""
     name = claim.streamer
     changes.granted.append(claim)
     for class_id, placement in taken:
@@ -43,14 +43,14 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
 
 
 def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
-    """Move those of *orders* from the streamer *name* that begin late enough, and that another one can take."""
+    """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take."""
     going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
     going = [one for one in going if open_to(changes, one, choice)]
     place_again(changes, going, choice, f"{name} is drained", refused=False)
 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
-    """Leave *orders* to the old program, which the streamer *name* has again; returns it in words."""
+    """Leave *orders* to the old program, which runs again on the streamer *name*; returns that in words."""
     changes.withdrawn.append(name)
     for order in orders:
         changes.note("left to the old program", order, f"{name} was rolled back")

@@ -1,4 +1,4 @@
-"""What the playout says of a class, as its account has it."""
+"""How the playout sends a class, in the terms of the class's account."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lectern.told import Sending
 
 
 def of_playout(status: Mapping[str, Any]) -> Sending:
-    """How a class is sent: its ``status`` in the words of docs/playout.md."""
+    """How a class is sent, from its ``status``, which docs/playout.md describes."""
     pushes = status.get("pushes") or [{}]
     is_on_air = status.get("state") == "on_air"
     waits = "this streamer holds no lease, so it may not push" if status.get("state") == "no_lease" else None

@@ -17,7 +17,7 @@ BY_TURNS = frozenset(
 
 @dataclass(frozen=True)
 class Line:
-    """*number* events of one kind, the first of them *first*, the last of them *last*."""
+    """A series of *number* events of one kind: its first, and its last."""
 
     first: Past
     last: Past
@@ -37,7 +37,7 @@ class Line:
         return f"{self.thing}: {self.first.what}, {self.number:,} times until {words.clock(self.last.at)}{last}"
 
     def written(self) -> str:
-        """The whole line."""
+        """The line with its time and host."""
         return f"{words.moment(self.first.at)}  {self.first.host}  {self.text()}"
 
 

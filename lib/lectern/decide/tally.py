@@ -23,7 +23,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Tally:
-    """The classes whose time it is: how many are on air on each streamer, which are not, and which nobody knows of."""
+    """The classes in their time: the number on air by streamer, those not on air, and those that nobody knows of."""
 
     on_air: Mapping[str, int]
     missing: tuple[Missing, ...]
@@ -31,7 +31,7 @@ class Tally:
 
 
 def tally(due: Iterable[Found], words: Mapping[str, Word] | None, now: float) -> Tally:
-    """Count the classes that are *due* at *now* (epoch seconds), by what their streamers said last."""
+    """Count the classes that are *due* at *now* (epoch seconds), by the last heartbeats of their streamers."""
     on_air: Counter[str] = Counter()
     missing: list[Missing] = []
     unknown: list[Missing] = []

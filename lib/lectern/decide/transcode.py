@@ -13,13 +13,13 @@ from lectern.stems import stem
 
 
 class Any_(StrEnum):  # noqa: N801 (typing has the name without the underscore)
-    """A column that does not matter."""
+    """A column that may hold anything."""
 
     ANY = "any"
 
 
 class Row(StrEnum):
-    """The rendition's row, where it is not a state."""
+    """The rendition's row, if it has no state."""
 
     NONE = "none"
 
@@ -45,14 +45,14 @@ TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Out
     (True, Any_.ANY, RenditionState.TIMED_OUT, Outcome.CORRECT),
     (Any_.ANY, Any_.ANY, Any_.ANY, Outcome.IGNORE),
 )
-"""Read from the top, the first row that fits. Results of an older attempt never come here: see :func:`stale`."""
+"""The first row that fits, from the top, decides. Results of older attempts are ignored before: see :func:`stale`."""
 
 
 def stale(result: TranscodingResult, row: Rendition) -> bool:
     """Whether *result* is of an older attempt.
 
-    Our own results carry their attempt. The cloud's do not: a failure of a backend that is no longer at work
-    is one of an attempt that was given up.
+    Our own results carry their attempt. The cloud's do not: a failure from a backend other than the one at work is
+    of an attempt that was given up.
     """
     if result.attempt is not None and result.attempt != row.attempt:
         return True
@@ -74,14 +74,14 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
 
 @dataclass(frozen=True)
 class Settled:
-    """One result and what it comes to."""
+    """One transcoding result and what it leads to."""
 
     result: TranscodingResult
     outcome: Outcome
 
     @property
     def key(self) -> RenditionKey:
-        """The rendition."""
+        """The rendition that the result is about."""
         return self.result.record_id, self.result.video_resolution
 
     @property
@@ -91,9 +91,9 @@ class Settled:
 
 
 def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Rendition], *, ecs: bool) -> list[Settled]:
-    """Decide a batch of results in their order; a result sees what those before it have changed.
+    """Decide a batch of results in their order, each with what the results before it have changed.
 
-    If no ECS transcoder is set up there is nothing to fall back to, and a failure of the OSS is final.
+    Without an ECS transcoder there is nothing to fall back to, so a failure of the OSS transcoder is final.
     """
     now: dict[RenditionKey, Rendition] = dict(rows)
     decided: list[Settled] = []
@@ -131,7 +131,7 @@ class Overdue(StrEnum):
 
 
 def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool) -> Overdue:
-    """What a passed deadline comes to; the documented setting refuses, ``ecs`` gives our own server a try."""
+    """What a passed deadline leads to; ``refuse`` is the documented setting, ``ecs`` tries our own server."""
     if output_there:
         return Overdue.SUCCEED
     if backend is not Backend.ECS and on_timeout == "ecs" and ecs:
@@ -145,13 +145,13 @@ UNKNOWN_LIMIT_S = 3600.0
 def total_limit_s(duration_s: float | None) -> float:
     """How long an ECS attempt may take: three times the recording's duration and two minutes.
 
-    An hour while the duration is unknown, which it is until the recording has been fetched.
+    One hour while the duration is unknown: it is known once the recording has been fetched.
     """
     return UNKNOWN_LIMIT_S if duration_s is None else 3 * duration_s + 120
 
 
 def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:
-    """The renditions of each record together: they are made in one ffmpeg run."""
+    """The resolutions of each record together: one ffmpeg run makes them."""
     grouped: dict[int, list[Resolution]] = {}
     for record_id, resolution in keys:
         grouped.setdefault(record_id, []).append(resolution)

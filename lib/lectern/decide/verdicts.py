@@ -1,4 +1,4 @@
-"""What becomes of a class: it proceeds to a streamer, moves to another, or is answered once more."""
+"""What becomes of a class: it proceeds to a streamer, moves to another, or is answered again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ def follow(changes: Changes, revision: Order, url: str) -> None:
 def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
     """Take the classes from their streamers, and give each to another that has not refused it.
 
-    The platform does not hear of it. A class that no streamer can take is broken and alarmed if the platform was
-    promised it, else refused. *refused*: its streamer could not prepare it; otherwise its streamer is lost.
+    The platform is not told. A class that no streamer can take is broken, with an alarm, if the platform was promised
+    it; otherwise it is refused. *refused*: its streamer could not prepare it (False: it is lost or drained).
     """
     for order in orders:
         before = order.streamer or ""
@@ -96,7 +96,7 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
 
 
 def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
-    """Answer a booking that came again as it was answered before, if it was."""
+    """Answer a booking that was delivered again as before, if it was answered before."""
     what = "delivered again, differently: the first one stands" if differs else "delivered again"
     if order.state is BookingState.REFUSED:
         changes.answer(order, order.code or 0, order.message or "")
