@@ -1,4 +1,4 @@
-"""The playout: airs classes by RTMP by itself, whatever happens to the rest of the host; docs/playout.md says how.
+"""The playout: airs classes by RTMP even if the rest of the host's programs are down; see docs/playout.md.
 
-It imports the standard library only, and is reached by its control socket alone.
+It imports the standard library only; other programs reach it only by its control socket.
 """

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # Started by its path: the library is put behind the standard one, so that nothing in it takes its place.
+    # Started by its path: the library comes after the standard one, so that it cannot replace a standard module.
     sys.path.append(str(Path(__file__).parents[2]))
 
 

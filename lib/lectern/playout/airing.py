@@ -1,4 +1,4 @@
-"""One class on its way: a push for each of its URLs, and its events."""
+"""One class of the timetable: a push to each of its URLs, and the events of the class."""
 
 from typing import Any
 
@@ -28,28 +28,28 @@ class Airing:
 
     @property
     def class_id(self) -> str:
-        """The class."""
+        """The id of the class."""
         return self.entry.lesson.class_id
 
     @property
     def pushes(self) -> dict[str, Push]:
-        """By URL."""
+        """The pushes, by URL."""
         return self._pushes
 
     @property
     def row_count(self) -> int:
-        """How many rows the as-run has, as of now."""
+        """Number of rows that the as-run has now."""
         return len(self._earlier) + sum(len(one.as_run.rows) for one in self._pushes.values())
 
     @property
     def state(self) -> str:
-        """The best state of its pushes."""
+        """The best state of its pushes, or "ended" if the class is over."""
         if self.entry.ended is not None:
             return "ended"
         return min((one.state for one in self._pushes.values()), key=_RANK.index, default="waiting")
 
     def tick(self, now: Now) -> None:
-        """Do what is due."""
+        """Do what is due at *now*; never waits."""
         if self.entry.ended is not None or now.mono < self._idle_until:
             return
         left_s = self.entry.lesson.start - LEAD_S - now.wall
@@ -72,11 +72,11 @@ class Airing:
             self.end(over, now)
 
     def rest(self, now: Now) -> None:
-        """Do nothing for a second."""
+        """Skip the ticks of the next second."""
         self._idle_until = now.mono + _IDLE_S
 
     def change(self, lesson: Lesson, now: Now) -> None:
-        """Take over a changed lesson; the sessions that need not be made anew go on."""
+        """Take over a changed lesson; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
         self._idle_until = 0.0
         self.entry.ended = None
@@ -100,13 +100,13 @@ class Airing:
         self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **summary)
 
     def reopen(self, push: Push) -> None:
-        """Take the rows of a session that an earlier worker began out of the closed ones: the session goes on."""
+        """Remove the rows that *push* has resumed from those of earlier sessions, because its session goes on."""
         for row in push.as_run.rows:
             same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
             self._earlier = [one for one in self._earlier if one not in same]
 
     def write_down(self) -> None:
-        """Bring the entry up to date."""
+        """Update the entry with what was sent so far."""
         rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.as_run.rows)]
         self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
         began = [one.as_run.first_byte_at for one in self._pushes.values() if one.as_run.first_byte_at is not None]
@@ -115,7 +115,7 @@ class Airing:
         )
 
     def sums(self, now: Now) -> dict[str, Any]:
-        """Seconds of the class that were sent and that were not, and its number of sessions."""
+        """Seconds of the class in which the recording, the slate or nothing was sent, and its number of sessions."""
         lesson = self.entry.lesson
         until = min(now.wall, lesson.end)
         all_s = covered(self.entry.as_run, lesson.start, until)
@@ -129,7 +129,7 @@ class Airing:
         }
 
     def status(self, now: Now) -> dict[str, Any]:
-        """All that is known of the class."""
+        """The status of the class; docs/playout.md names its fields."""
         self.write_down()
         pushes = list(self._pushes.values())
         best = min(pushes, key=lambda one: _RANK.index(one.state), default=None)

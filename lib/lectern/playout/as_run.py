@@ -7,34 +7,34 @@ GOOD_S = 1.5
 """Seconds of media after which a receiver counts as good: a server may accept a publish, and close at once."""
 
 Row = dict[str, Any]
-"""url, session, source, from, to, position_s, sent_s, bytes, open: docs/playout.md says what they are."""
+"""A row's fields, which docs/playout.md describes: url, session, source, from, to, position_s, sent_s, bytes, open."""
 
 
 class AsRun:
-    """The rows of one push; the last one is open while it goes on."""
+    """The rows of one push; the last row is open while media are sent."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.sessions = self.bytes = 0
         self.first_byte_at: float | None = None
-        """Of all its sessions, in epoch seconds."""
+        """When the first byte of any of its sessions was sent, in epoch seconds."""
         self._offset = 0
-        """Where in its session's bytes the last row begins."""
+        """Offset of the last row in the bytes of its session."""
         self._media_at: float | None = None
 
     def begin(self) -> None:
-        """A new session begins."""
+        """Count a new session, to which no media were sent yet."""
         self.sessions += 1
         self._media_at = None
 
     def media_s(self, now: float) -> float:
-        """For how long the session has been sent media; *now* is the even clock's."""
+        """Seconds since the session got its first media; *now* is by time.monotonic."""
         return now - self._media_at if self._media_at is not None else 0.0
 
     def note(self, row: Row, last_s: float, offset: int) -> bool:
         """Note that media were sent, up to *last_s* of the class and to *offset* of the session's bytes.
 
-        *row* is how a new row would begin, with the `bytes` of this send; returns whether a new row was begun.
+        *row* is the row to begin if none fits, with the `bytes` of this send; returns whether it was begun.
         """
         self.bytes += row["bytes"]
         if self._media_at is None:
@@ -54,7 +54,7 @@ class AsRun:
         return is_new
 
     def save(self) -> dict[str, Any]:
-        """What the next worker must know of the session, for `resume`."""
+        """What the next worker must know of the as-run, for `resume`."""
         return {
             "session": self.sessions,
             "media_at": self._media_at,
@@ -64,12 +64,12 @@ class AsRun:
         }
 
     def resume(self, saved: dict[str, Any]) -> None:
-        """Go on where a worker ended."""
+        """Restore what the worker before has saved."""
         self.sessions, self._media_at, self.first_byte_at = saved["session"], saved["media_at"], saved["first_byte_at"]
         self.rows, self._offset = [saved["row"]] if saved["row"] else [], saved["row_offset"]
 
     def reach(self, source: str, last_s: float, offset: int, at: float) -> None:
-        """Note what a worker that died had sent since it saved the row: until *at*, epoch seconds; else as `note`."""
+        """Add what a dead worker sent after it saved the row: until *at* (epoch seconds); the rest is as in `note`."""
         if self.rows and self.rows[-1]["open"] and self.rows[-1]["source"] == source:
             last = self.rows[-1]
             last["to"], last["bytes"] = max(at, last["to"]), offset - self._offset
@@ -82,7 +82,7 @@ class AsRun:
 
 
 def covered(rows: list[Row], start: float, end: float) -> float:
-    """Seconds between *start* and *end* in which something was sent, by any push."""
+    """Seconds between *start* and *end* (epoch seconds) in which any push sent something."""
     total, reached = 0.0, start
     for row in sorted(rows, key=lambda one: float(one["from"])):
         begins, ends = max(reached, float(row["from"])), min(end, float(row["to"]))

@@ -1,4 +1,4 @@
-"""How long to wait before a broken session is made anew."""
+"""Backoff: how long to wait before a broken session is replaced by a new one."""
 
 import random
 
@@ -6,7 +6,7 @@ FIRST_S, LAST_S = 0.1, 5.0
 
 
 class Backoff:
-    """The first try after a good session is at once; each failure doubles the pause, with jitter."""
+    """The first retry after a good session is immediate; each failure doubles the pause, with jitter, to LAST_S."""
 
     def __init__(self, chance: random.Random) -> None:
         self.failures = 0
@@ -14,11 +14,11 @@ class Backoff:
         self._retry_at = 0.0
 
     def is_due(self, now: float) -> bool:
-        """Whether the pause is over."""
+        """Whether the pause is over at *now*."""
         return now >= self._retry_at
 
     def failed(self, now: float) -> float:
-        """A try failed, or a session ended; returns the pause."""
+        """Record a failed try, or the end of a session; returns the pause in seconds."""
         pause_s = min(FIRST_S * 2 ** (self.failures - 1), LAST_S) if self.failures else 0.0
         pause_s *= 1 + self._chance.random() / 2
         self.failures += 1
@@ -26,5 +26,5 @@ class Backoff:
         return pause_s
 
     def reset(self) -> None:
-        """All is well: the next try is at once."""
+        """Forget the failures: the next retry is immediate."""
         self.failures, self._retry_at = 0, 0.0

@@ -1,4 +1,4 @@
-"""Makes batches of what is due of a class, and sends them with their marks in the journal."""
+"""Packs the due messages of a class into batches, and sends each batch with its mark in the journal."""
 
 import time
 

@@ -19,7 +19,7 @@ LOAD_S = 30.0
 
 
 def program() -> Path:
-    """The program that `PROGRAM` leads to now; the next release may be for another version of Python."""
+    """The program at the end of `PROGRAM` now; the next release may have another version of Python in its path."""
     if PROGRAM.exists():
         return PROGRAM
     library = PROGRAM.parents[3]  # …/lib/python3.13/site-packages/lectern/playout/__main__.py
@@ -28,7 +28,7 @@ def program() -> Path:
 
 
 class Child:
-    """A worker that was started; `loaded` is what it said when it was ready to go on air."""
+    """A worker that was started; `loaded` is its message that it is ready to go on air."""
 
     def __init__(self, program: Path, folder: Path, files: dict[str, int], ca_file: str | None) -> None:
         ours, theirs = socket.socketpair()
@@ -45,11 +45,11 @@ class Child:
         theirs.close()
 
     def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """What it says besides that it is loaded."""
+        """Its messages except "loaded", with their files."""
         try:
             messages = self.pipe.hear()
         except Gone:
-            return []  # `is_over` tells
+            return []  # `is_over` reports that
         for message, _ in messages:
             if message["say"] == "loaded":
                 self.loaded = message
@@ -62,12 +62,12 @@ class Child:
 
     @property
     def is_late(self) -> bool:
-        """Whether it should have been loaded by now, and is not."""
+        """Whether it has not reported "loaded" in time."""
         return self.loaded is None and time.monotonic() - self.began_at > LOAD_S
 
     @property
     def end(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in words that follow "the worker"."""
         code = self.process.returncode
         if code is None:
             return "did not say within 30 s that it was loaded"
@@ -80,6 +80,6 @@ class Child:
         self.process.wait()
 
     def close(self) -> None:
-        """Kill it, and forget it."""
+        """Kill it, and close its pipe."""
         self.kill()
         self.pipe.close()

@@ -1,7 +1,7 @@
-"""A client of the control socket, for asyncio: requests are answered in their order, events come in between.
+"""An asyncio client of the control socket: answers arrive in the order of the requests, events between them.
 
-Several requests may be on their way: a process with much to do comes back to each answer late, and one that waited for
-each before it asked again would need minutes for hundreds of classes.
+Several requests may be unanswered at once: a busy process reads each answer late, and would need minutes for hundreds
+of classes if it waited for each answer before the next request.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ MAX_EVENTS = 10_000
 
 
 class Unreachable(Exception):
-    """The playout is not there, does not answer, or ended while it was asked."""
+    """No playout listens, it does not answer, or it ended before its answer."""
 
 
 class Refused(Exception):
@@ -100,9 +100,9 @@ class Client:
                 elif not self._events.full():
                     self._events.put_nowait(fields)
                 else:
-                    break  # events are not being read: the reader must connect again, and ask for the status
+                    break  # nobody reads the events: the client must connect again, and ask for the status
         except (OSError, ValueError):
-            pass  # as if it had ended
+            pass  # treated like the end of the connection
         finally:
             self._is_over = True
             while self._waiting:
@@ -114,9 +114,9 @@ class Client:
             self._writer.close()
 
     def _answer(self, fields: dict[str, Any] | None) -> None:
-        """Give an answer to the first who waits; one who was cancelled meanwhile does not take that of another."""
+        """Give an answer to the request that has waited longest, even if its caller was cancelled meanwhile."""
         if not self._waiting:
-            return  # an answer to nothing: whoever asks next is not to get it
+            return  # an answer without a request: the next request must not get it
         coming = self._waiting.popleft()
         if not coming.done():
             coming.set_result(fields)

@@ -15,7 +15,7 @@ MAX_WAITING_BYTES = 1024 * 1024
 """Unread bytes above which a client is disconnected."""
 MAX_CLIENTS = 64
 AT_ONCE = 32
-"""Number of requests of one client that are at work at once, so that one write of the timetable serves many."""
+"""Number of requests that one client may have at work at once, so that one write of the timetable serves many."""
 
 Do = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -30,7 +30,7 @@ class Control:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Serve from now on."""
+        """Begin to serve clients."""
         self._server = await asyncio.start_unix_server(self._serve, sock=self._listener, limit=MAX_LINE_BYTES)
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -47,26 +47,26 @@ class Control:
             if len(self._clients) <= MAX_CLIENTS:
                 await self._converse(reader, writer)
         except (OSError, ValueError, asyncio.IncompleteReadError):
-            pass  # the client went, or its line was longer than it may be: its connection ends, and nobody else's
+            pass  # the client has gone, or its line was too long: only its own connection ends
         finally:
             self._clients.discard(task)
             self._hearing.discard(writer)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Do what is asked in its order, each request up to where it first waits, and answer in the same order."""
+        """Begin the requests in their order, each up to its first wait, and answer in the same order."""
         places, last = asyncio.Semaphore(AT_ONCE), None
         try:
             while line := await reader.readline():
                 await places.acquire()
                 last = asyncio.create_task(self._request(line, last, writer))
                 last.add_done_callback(lambda _: places.release())
-        finally:  # a client that is gone gets no answers; what it asked for is done
+        finally:  # a client that has gone gets no answers, but its requests are finished
             if last is not None:
                 await asyncio.wait({last})
 
     async def _request(self, line: bytes, before: asyncio.Task[None] | None, writer: asyncio.StreamWriter) -> None:
-        """Do one request, and answer it when the one before it was answered."""
+        """Do one request, and send its answer after that of the request before."""
         answer = await self._answer(line)
         if before is not None:
             await asyncio.wait({before})
@@ -90,7 +90,7 @@ class Control:
             answer = {"ok": False, "why": str(error)}
         except (ValueError, RecursionError):
             answer = {"ok": False, "why": "a request is a JSON object"}
-        except Exception as error:  # noqa: BLE001 (one odd request ends no connection, on which others wait)
+        except Exception as error:  # noqa: BLE001 (one odd request must not end a connection that others wait on)
             answer = {"ok": False, "why": f"a fault of the playout: {type(error).__name__}: {error}"}
         return {**number, **answer}
 

@@ -43,7 +43,7 @@ class Desk:
         }
 
     async def save_for_ever(self) -> None:
-        """Write the timetable when a session began or a class ended, every 10 s otherwise; forget what is long over."""
+        """Save the timetable when a session began or a class ended, and every 10 s on air; forget classes long over."""
         saved_at, saved = time.monotonic(), (0, 0)
         while True:
             await asyncio.sleep(_CHECK_S)
@@ -59,11 +59,11 @@ class Desk:
                     del airings[class_id]
 
     async def _save(self) -> str | None:
-        """Write the timetable as it is now; returns why it could not be."""
+        """Write the timetable as it is now; returns the reason if that failed."""
         self._asked += 1
         wanted = self._asked
         async with self._saving:
-            if self._saved >= wanted:  # an earlier caller in the queue has written what we want written
+            if self._saved >= wanted:  # a save that began after this call has written it
                 return self._problem
             self._saved = self._asked
             for airing in self._worker.airings.values():

@@ -1,4 +1,4 @@
-"""What one push sends, by the class's clock: the recording, or the slate while that is missing or at fault."""
+"""What one push sends, by the class's clock: the recording, or the slate while the recording cannot be sent."""
 
 import math
 import time
@@ -22,19 +22,19 @@ BEHIND_MS = 2000
 """Milliseconds of delay above which media are skipped, to go on at the clock's position."""
 TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
-"""A recording at fault in this way stays so until another file is in its place."""
+"""The beginnings of those faults of a recording that stay until another file replaces it."""
 _SOON_MS = 200
 _DEFAULT_BYTES = 128 * 1024
 
 
 class Feed:
-    """Chooses the reel that its `track` sends; *tell* hears of `slate` and `back`."""
+    """Chooses the reel that its `track` sends; calls *tell* with `slate` and `back`, each with a reason."""
 
     def __init__(self, files: Files, pool: Executor, tell: Callable[[str, str], None]) -> None:
         self.files = files
         self.track = Track()
         self.lost: str | None = None
-        """What is wrong with the recording while it is not sent."""
+        """What is wrong with the recording; None while nothing is."""
         self.over = False
         self._pool, self._tell = pool, tell
         self._coming: Reel | None = None
@@ -54,16 +54,16 @@ class Feed:
         return self.lost is not None and self.lost.startswith((MISSING, *FINAL))
 
     def bytes_a_second(self, length_s: float) -> int:
-        """About how many bytes a second of the class has, which lasts *length_s*."""
+        """The average bytes of one second of the class, which lasts *length_s*; a guess before the file is open."""
         identity = self.track.reel.identity if self.track.reel is not None else None
         return int(identity[2] / length_s) if identity is not None else _DEFAULT_BYTES
 
     def open(self, position_ms: float) -> None:
-        """Get ready to begin at *position_ms*."""
+        """Begin to open the recording at *position_ms*."""
         self._come(At(clock_ms=position_ms) if position_ms >= FROM_THE_START_MS else At())
 
     def resume(self, mark: Mark, saved: dict[str, Any], position_ms: float) -> None:
-        """Go on where a batch ended, in the file that was *saved*; in another one, at the position."""
+        """Go on after the last batch, in the file that was *saved*; in another file, at *position_ms*."""
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = At(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
@@ -155,7 +155,7 @@ class Feed:
         was_open = coming.is_open
         if coming.ready():
             if self._back and not was_open and now - self._come_at > STALL_S:
-                self._drop_coming()  # the keyframe that was looked for has passed meanwhile
+                self._drop_coming()  # the keyframe to begin at has passed meanwhile
                 self._retry_at = now
             elif not self._back or position_ms >= coming.begins_ms:
                 self._coming = None
@@ -194,7 +194,7 @@ class Feed:
         self.files = replace(self.files, slate=None)
 
     def _lose(self, now: float, fault: str) -> None:
-        """Stop sending the recording because of *fault*; the slate, if there is one, takes over."""
+        """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""
         self.lost, self._retry_at = fault, now + RETRY_S
         if self.track.reel is not None:
             self._bad = self.track.reel.identity if fault.startswith(FINAL) else None
@@ -202,7 +202,7 @@ class Feed:
         self._tell("slate", f"the recording {fault}")
 
     def _send_recording(self, reel: Reel, position_ms: float) -> None:
-        """Send *reel*, which has come, from now on."""
+        """Send *reel*, which is open, from now on."""
         self._drop_slate()
         track, here = self.track, int(position_ms)
         track.put(reel, RECORDING)

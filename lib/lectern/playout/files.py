@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Files:
-    """What a class is made of. *needed_ms*: a recording that ends more than a second before is broken."""
+    """The files; a recording that ends more than a second before *needed_ms* is broken (None: it may end anywhere)."""
 
     recording: Path
     index: Path

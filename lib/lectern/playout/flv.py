@@ -1,4 +1,4 @@
-"""FLV: its tags, what they hold, and the metadata as they are sent."""
+"""FLV: its tags, their contents, and its metadata in the form that is sent."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from lectern.playout.rtmp import NotRtmp, amf0
 
 SOUND, PICTURE, SCRIPT = 8, 9, 18
 HEAD_BYTES = 13
-"""The file's header, and the size 0 before the first tag."""
+"""Size of the file's header, and of the 0 that stands for a tag before the first."""
 TAG_HEAD_BYTES = 11
 TAIL_BYTES = 4
 """Bytes after each tag that repeat its size."""
@@ -36,7 +36,7 @@ class TagHead(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """Bytes until the next tag begins."""
+        """Bytes from this tag to the next."""
         return TAG_HEAD_BYTES + self.size + TAIL_BYTES
 
 
@@ -53,7 +53,7 @@ def check_head(data: bytes) -> None:
 
 
 def tag_head(data: bytes, at: int) -> TagHead | None:
-    """The head of the tag at *at*; None if no tag can be."""
+    """The head of the tag at *at*; None if no tag can begin there."""
     kind = data[at]
     if kind not in (SOUND, PICTURE, SCRIPT):
         return None
@@ -63,7 +63,7 @@ def tag_head(data: bytes, at: int) -> TagHead | None:
 
 
 def is_keyframe(kind: int, body: bytes) -> bool:
-    """Whether a picture can begin here; *body* may be cut off after `LOOK_BYTES`."""
+    """Whether decoding can begin at this picture; *body* may be cut off after `LOOK_BYTES`."""
     if kind != PICTURE or len(body) < 2 or body[0] >> 4 & 7 != 1:
         return False
     if body[0] & 0x80:
@@ -72,7 +72,7 @@ def is_keyframe(kind: int, body: bytes) -> bool:
 
 
 def is_header(kind: int, body: bytes) -> bool:
-    """Whether the tag says how what follows is decoded; it must be sent before all that follows."""
+    """Whether the tag is a decoder's configuration, which must be sent before the tags that need it."""
     if len(body) < 2:
         return False
     if kind == PICTURE:
@@ -87,14 +87,14 @@ def is_header(kind: int, body: bytes) -> bool:
 
 
 def needs_header(kind: int, body: bytes) -> bool:
-    """Whether the tag cannot be decoded without a header before it."""
+    """Whether the tag can only be decoded after a header."""
     if kind == PICTURE:
         return bool(body[0] & 0x80) or body[0] & 0x0F in (_AVC, _HEVC)
     return kind == SOUND and body[0] >> 4 in (_AAC, _ENHANCED_SOUND)
 
 
 def codec_fault(kind: int, body: bytes) -> str | None:
-    """Why the pictures of this tag cannot be aired, if they cannot."""
+    """Why the pictures of this tag cannot be aired; None if they can."""
     if kind != PICTURE:
         return None
     if body[0] & 0x80:
@@ -104,9 +104,9 @@ def codec_fault(kind: int, body: bytes) -> str | None:
 
 
 def metadata(body: bytes) -> bytes | None:
-    """The file's metadata as a data message; None if *body* is something else, or cannot be read.
+    """The file's metadata as a data message; None if *body* holds something else, or cannot be read.
 
-    What speaks of the file (its duration, size, index of keyframes) does not hold for a live stream, and is left out.
+    Fields that describe the file (duration, size, index of keyframes) do not hold for a live stream, and are left out.
     """
     try:
         name, *values = amf0.decode(body)
@@ -120,7 +120,7 @@ def metadata(body: bytes) -> bytes | None:
 
 
 class Unwrap:
-    """Makes of timestamps of 32 bits ones that go on where the 32 bits begin anew."""
+    """Turns timestamps of 32 bits into timestamps that do not wrap."""
 
     def __init__(self, last: int = 0) -> None:
         self.last = last

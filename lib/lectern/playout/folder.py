@@ -1,4 +1,4 @@
-"""What the holder finds and makes in its folder: the lock, the control socket, the lease of the holder before."""
+"""What the holder finds and makes in its folder: its lock, its control socket, and the last holder's lease."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ from lectern.playout import kernel
 
 
 class Misuse(Exception):
-    """The playout cannot be started so; the text says what to do."""
+    """The playout cannot be started like this; the text says what to do."""
 
 
 def allow_files() -> None:
@@ -22,7 +22,7 @@ def allow_files() -> None:
 
 
 def locked(path: Path) -> int:
-    """Hold the lock at *path* as long as this process lives; raises Misuse if another one does."""
+    """Hold the lock at *path* while this process lives; raises Misuse if another process holds it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +33,7 @@ def locked(path: Path) -> int:
 
 
 def listening(path: Path) -> socket.socket:
-    """Listen on the control socket; the caller holds the lock, so an existing socket file is a leftover."""
+    """Listen on the control socket; the caller holds the lock, so an existing file is a leftover. Raises Misuse."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
@@ -49,7 +49,7 @@ def listening(path: Path) -> socket.socket:
 
 
 def kept_lease(path: Path) -> float:
-    """The end of the lease as it was written down; 0 if the machine has been restarted since."""
+    """The end of the lease on disk, by kernel.boot_now; 0 if there is none, or the machine was restarted since."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["boot"] == kernel.boot_id():

@@ -1,4 +1,4 @@
-"""What must come before a file's pictures and sounds: its metadata and headers, once in each session."""
+"""What must precede a file's pictures and sounds: its metadata and headers, once in each session."""
 
 from collections import deque
 from typing import NamedTuple
@@ -16,19 +16,19 @@ class Item(NamedTuple):
 
 
 class Heads:
-    """Messages that wait to be sent, and what the session has had of their kind."""
+    """Messages that wait to be sent, and the last of each kind that the session got."""
 
     def __init__(self) -> None:
         self._queue: deque[Item] = deque()
         self._sent: dict[int, bytes] = {}
 
     def __bool__(self) -> bool:
-        """Whether messages wait, which belong together."""
+        """Whether messages wait; these must be sent together."""
         return bool(self._queue)
 
     @property
     def first(self) -> Item:
-        """What waits longest."""
+        """The message that has waited longest."""
         return self._queue[0]
 
     def forget(self) -> None:
@@ -41,7 +41,7 @@ class Heads:
         self._queue.clear()
 
     def announce(self, reel: Reel, at_ms: int) -> None:
-        """Queue the metadata and headers of *reel*, except those that the session has had."""
+        """Queue the metadata and headers of *reel*, except those that are in force in the session."""
         needed = {kind: body for kind, (_, body) in reel.headers.items()}
         if reel.metadata is not None:
             needed = {flv.SCRIPT: reel.metadata, **needed}
@@ -50,7 +50,7 @@ class Heads:
                 self._queue.append(Item(kind, at_ms, body))
 
     def had(self, kind: int, body: bytes) -> bool:
-        """Whether the session has it in force."""
+        """Whether this message is in force in the session: the last of its *kind* that was sent."""
         return self._sent.get(kind) == body
 
     def sent(self, item: Item) -> bool:
@@ -61,5 +61,5 @@ class Heads:
         return is_head
 
     def next(self) -> None:
-        """Remove the first message, which is in the batch now."""
+        """Remove the message that has waited longest, which is now in the batch."""
         self._queue.popleft()

@@ -1,4 +1,4 @@
-"""The holder: keeps sockets, journals and the lease, and starts workers. It is small, and changes almost never."""
+"""The holder: keeps sockets, journals and the lease, and starts workers; a small program that hardly ever changes."""
 
 import os
 import select
@@ -19,9 +19,9 @@ LOOK_S = 0.1
 HUNG_S = 2.0
 """Seconds without a tick after which a worker is killed."""
 START_S = 10.0
-"""Seconds that a worker has until its first tick."""
+"""Seconds in which a worker must make its first tick."""
 DEATHS, DEATHS_S = 3, 60.0
-"""Number of workers that died, and the seconds within which that number leads back to the release before."""
+"""Number of workers that die within that many seconds before the holder goes back to the release before."""
 MAX_PAUSE_S = 5.0
 
 
@@ -43,7 +43,7 @@ class Held:
 
 
 class Holder:
-    """Runs in *folder* until SIGTERM; clients come to the socket at *address*."""
+    """Runs in *folder* until SIGTERM; clients connect to the socket at *address*."""
 
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
         self.folder, self.address, self.ca_file = folder, address, ca_file
@@ -66,7 +66,7 @@ class Holder:
         self._over = False
 
     def run(self) -> None:
-        """Hold until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         say(f"began in {self.folder}; its control socket is {self.address}")
@@ -85,7 +85,7 @@ class Holder:
             self.close()
 
     def look(self) -> None:
-        """One look at everything: the lease, the worker, the next one."""
+        """Check everything once: the lease, the worker, the next worker, the standby."""
         self._hear()
         if not self.shared.held():
             self._fence()
@@ -99,7 +99,7 @@ class Holder:
                 self.worker.kill()
                 self._lost("hung", "hung, and was killed")
             elif was_away and self.worker.on_air_at is not None:
-                self.worker.on_air_at = now  # this process was stopped, as the worker may have been
+                self.worker.on_air_at = now  # this process was stopped, and perhaps the worker, too
         self._look_at_next()
         self._look_at_standby(now)
         for one in (self.worker, self.standby, self.next):
@@ -156,7 +156,7 @@ class Holder:
         return now - ticked_at > HUNG_S
 
     def _lost(self, why: str, words: str) -> None:
-        """Replace a worker that has ended by the standby, or by the next worker that can be loaded."""
+        """Note how a worker ended, so that the standby replaces it; after DEATHS deaths, return to the good release."""
         assert self.worker is not None
         worker, self.worker = self.worker, None
         self._take(worker)
@@ -172,7 +172,7 @@ class Holder:
                 self.standby = None
 
     def _look_at_next(self) -> None:
-        """An upgrade: the worker is replaced once the new one is loaded."""
+        """Replace the worker, as an upgrade asks, once the new worker is loaded."""
         new = self.next
         if new is None:
             return
@@ -217,7 +217,7 @@ class Holder:
         return Child(real, self.folder, files, self.ca_file)
 
     def _on_air(self, worker: Child) -> None:
-        """Hand everything to a worker."""
+        """Hand all sessions to a worker, and let it go on air."""
         for key, held in list(self.sessions.items()):
             if held.journal is None:
                 held.close(is_reset=True)

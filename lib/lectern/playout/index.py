@@ -15,7 +15,7 @@ from lectern.playout import flv
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 
 KEYFRAME = 1
-"""A kind of record; the others are flv.SOUND and flv.PICTURE for a header of that kind."""
+"""One kind of record; flv.SOUND and flv.PICTURE are the others: headers of that kind."""
 SOUND_EVERY_MS = 2000
 """Milliseconds between the sounds at which a recording without pictures can be begun."""
 MAX_STEP_BACK_MS = 2000
@@ -38,7 +38,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a recording. *broken_at* is the offset from which it cannot be read, None if it can."""
+    """What was found in a recording; *broken_at* is the offset from which it cannot be read, None if all of it can."""
 
     size_bytes: int
     duration_ms: int
@@ -49,14 +49,14 @@ class Look:
 
 
 def path_of(recording: Path) -> Path:
-    """Where the index of *recording* lies: beside it."""
+    """The path of the index of *recording*: beside it."""
     return recording.with_name(recording.name + ".index")
 
 
 def look(recording: Path) -> Look:
     """Read all heads of *recording*'s tags: about 0.1 s for 45 minutes. Raises NotAirable, OSError.
 
-    A last tag that is cut off is no fault: a live recording ends so. Anything else that cannot be read is `broken_at`.
+    A last tag that is cut off is no fault: live recordings end so. Any other tag that cannot be read is `broken_at`.
     """
     file = os.open(recording, os.O_RDONLY)
     try:
@@ -66,14 +66,14 @@ def look(recording: Path) -> Look:
 
 
 def check(found: Look) -> None:
-    """Raise NotAirable if a recording that was looked at is broken."""
+    """Raise NotAirable if `look` found the recording broken."""
     if found.broken_at is not None:
         place = f"byte {found.broken_at} of {found.size_bytes}, {found.duration_ms / 1000:.0f} s from the beginning"
         raise NotAirable(f"the file is broken: its tags cannot be read from {place}")
 
 
 def write(found: Look, to: Path) -> None:
-    """Write the index, complete or not at all."""
+    """Write the index file as a whole or not at all."""
     lines = [_RECORD.pack(_MARK, found.size_bytes)]
     lines += [_RECORD.pack(one.kind << _TIME_BITS | one.time_ms, one.offset) for one in found.records]
     unfinished = to.with_name(f".{to.name}.{os.getpid()}.tmp")
@@ -85,7 +85,7 @@ def write(found: Look, to: Path) -> None:
 
 
 def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
-    """The records of the index at *path*; None if there is none, or it is of a file of another size."""
+    """The records of the index at *path*; None if there is no index, or its recording had another size."""
     with suppress(OSError, struct.error, StopIteration):
         records = _RECORD.iter_unpack(path.read_bytes())
         if next(records) == (_MARK, size_bytes):
@@ -95,7 +95,7 @@ def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
 
 
 def keyframe(records: tuple[Record, ...], time_ms: float, *, after: bool = False) -> Record | None:
-    """The last keyframe that is not after *time_ms*, or the first that is after it."""
+    """The last keyframe at or before *time_ms*, or with *after* the first keyframe after it; None if there is none."""
     keys = [one for one in records if one.kind == KEYFRAME]
     at = bisect_right(keys, time_ms, key=lambda one: one.time_ms)
     if after:
@@ -104,7 +104,7 @@ def keyframe(records: tuple[Record, ...], time_ms: float, *, after: bool = False
 
 
 def headers(records: tuple[Record, ...], offset: int) -> dict[int, int]:
-    """Where the headers lie that are in force at *offset*, by flv.SOUND and flv.PICTURE."""
+    """The offsets of the headers in force at *offset*, by flv.SOUND and flv.PICTURE."""
     return {one.kind: one.offset for one in records if one.kind != KEYFRAME and one.offset < offset}
 
 
@@ -136,7 +136,7 @@ class _Scan:
         return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records)
 
     def _walk(self) -> int | None:
-        """Look at each tag; returns where the file is broken, if it is."""
+        """Examine each tag; returns the offset at which the file is broken, None if it is whole."""
         at, before = flv.HEAD_BYTES, 0
         while at + flv.TAG_HEAD_BYTES <= self._size:
             data = os.pread(self._file, _READ, at - flv.TAIL_BYTES)

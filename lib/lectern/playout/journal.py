@@ -1,8 +1,8 @@
-"""The journal of one session: what is about to be sent, so that the worker after a killed one sends the rest.
+"""The journal of one session: what is about to be sent, so that the next worker can send the rest if this one dies.
 
-A batch is written into the slot that does not hold the last one, its body first, then its mark; only then it is sent.
-The kernel knows how many bytes of the session were ever sent, and so how many of the batch: it does not matter at
-which instruction the worker died. Notes hold what changes seldom, in two slots of their own.
+A batch is written into the slot that does not hold the last batch, its body first, then its mark; only then it is sent.
+The kernel knows how many bytes of the session were ever sent, and so how many of the batch: the worker may die at any
+instruction. Notes hold what changes seldom, in two slots of their own.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lectern.playout import kernel
 
 VERSION = 1
-"""Of the format; a worker that finds another one makes a new session."""
+"""Version of the format; a worker that finds another version begins a new session."""
 
 _REGION = 1 << 26
 """Distance of the slots in the file, which has holes: only what is written takes memory."""
@@ -24,11 +24,11 @@ _MARK = struct.Struct("=QIBIQqq?qqQd")
 
 
 class Mark(NamedTuple):
-    """A batch, and where its sender is after it.
+    """A batch, and the state of its sender after it.
 
-    It begins at *offset* in the session's bytes and has *size*. *source* to *wrap* are the feed's (Feed.place). Its
-    last message is at *last_ms*. It and those before it contain *paid* of all bytes that were ever owed to the server.
-    *sent_at* is the time by time.monotonic.
+    It begins at *offset* in the session's bytes and has *size* bytes. *source* to *wrap* are those of Track.place().
+    Its last message is at *last_ms*. Up to its end, *paid* of all bytes that were ever owed to the server are sent.
+    *sent_at* is by time.monotonic.
     """
 
     offset: int
@@ -59,12 +59,12 @@ class Journal:
         self._head(slot * _REGION, 0, _MARK.pack(*mark))
 
     def note(self, notes: dict[str, Any]) -> None:
-        """Write down what changes seldom; `taken` tells how much of the server's bytes it takes into account."""
+        """Record what changes seldom; `taken` is the number of the server's bytes that the notes take into account."""
         text = json.dumps({**notes, "version": VERSION}).encode()
         self._head((4 + self._next(1)) * _REGION, 1, text)
 
     def last(self) -> tuple[Mark, bytes] | None:
-        """The last batch that was written down whole."""
+        """The last batch that was written whole, with its mark; None if there is none."""
         found = [self._read(slot * _REGION) for slot in (0, 1)]
         number, packed = max(found)
         if not number:
@@ -74,7 +74,7 @@ class Journal:
         return mark, os.pread(self.file, mark.size, (2 + number % 2) * _REGION)
 
     def notes(self, taken: int) -> dict[str, Any] | None:
-        """The last notes that fit, when *taken* bytes of the server were read; None if there are none."""
+        """The last notes for *taken* bytes read from the server, in this version; None if there are none."""
         for number, text in sorted((self._read((4 + slot) * _REGION) for slot in (0, 1)), reverse=True):
             if number:
                 self._numbers[1] = max(self._numbers[1], number)
@@ -84,7 +84,7 @@ class Journal:
         return None
 
     def close(self) -> None:
-        """Give the memory back, once nobody else has the file open."""
+        """Close the file; its memory is freed once no other process has it open."""
         os.close(self.file)
 
     def _next(self, kind: int) -> int:
@@ -96,7 +96,7 @@ class Journal:
         os.pwrite(self.file, struct.pack("=I", zlib.crc32(rest)) + rest, at)
 
     def _read(self, at: int) -> tuple[int, bytes]:
-        """Number and data of a slot; 0 if nothing whole was written."""
+        """Number and data of the slot at *at*; number 0 if it holds nothing whole."""
         head = os.pread(self.file, _HEAD.size, at)
         if len(head) < _HEAD.size:
             return 0, b""

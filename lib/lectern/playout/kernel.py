@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HAND_OVER = sys.platform == "linux"
-"""Whether a session can be handed to another process; elsewhere the next worker makes a new one."""
+"""Whether a session can be handed to another process; if not, the next worker begins a new session."""
 
 _TCP_INFO_BYTES = 232
 _BYTES_ACKED, _BYTES_RECEIVED, _NOT_SENT, _BYTES_SENT, _BYTES_RETRANS = 120, 128, 144, 200, 208
@@ -26,10 +26,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Counts(NamedTuple):
-    """How many bytes a connection took from us (*written*), of which the peer has *acknowledged* some.
+    """Bytes that a connection took from us (*written*), and those of them that the peer has *acknowledged*.
 
-    *read* is how many of the peer's bytes a process has taken from the kernel; *waits* tells whether any byte of ours
-    is still on its way.
+    *read* is the number of the peer's bytes that a process has taken from the kernel; *waits* tells whether any byte
+    of ours is still unsent or unacknowledged.
     """
 
     written: int
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 def boot_now() -> float:
-    """Seconds since the machine started: all its processes agree on it, no clock's correction moves it."""
+    """Seconds since the machine started: the same for all its processes, and not moved by setting a clock."""
     return time.clock_gettime(_BOOT_CLOCK)
 
 
@@ -60,7 +60,7 @@ def memory_file(name: str) -> int:
 
 
 def counts(connection: socket.socket) -> Counts | None:
-    """What the kernel counted on a TCP connection, in one look; None if it does not count."""
+    """The kernel's counts of a TCP connection at this moment; None if it keeps none."""
     if sys.platform != "linux":
         return None
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
@@ -85,7 +85,7 @@ def reset(connection: socket.socket) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Be killed when process *parent*, which started this one, ends; exit at once if it has ended already."""
+    """Let the kernel kill this process when its *parent* ends; exit at once if the parent has ended already."""
     if sys.platform == "linux":
         _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""A push's line to its receiver: a connection that is being made, then the one session over it."""
+"""A push's line to its receiver: first an attempt to connect, then the one session over the connection."""
 
 import asyncio
 import time
@@ -28,16 +28,16 @@ class Line:
 
     @property
     def is_connecting(self) -> bool:
-        """Whether a connection is being made; raises an unexpected error of the last attempt."""
+        """Whether an attempt to connect is under way; raises the unexpected error of the last attempt, if any."""
         if self._connecting is not None and self._connecting.done():
             task, self._connecting = self._connecting, None
             task.result()
         return self._connecting is not None
 
     def connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
-        """Begin to make a connection, of which the kernel queues about *buffer_bytes*.
+        """Begin to connect; the kernel is to queue about *buffer_bytes* for the connection.
 
-        *notes* gives what else than the session's own state its journal must keep.
+        *notes* returns what the session's journal must keep besides the session's own state.
         """
         coming = self._connect(lesson, buffer_bytes, notes)
         self._connecting = asyncio.get_running_loop().create_task(coming)
@@ -48,7 +48,7 @@ class Line:
         self._listen(session)
 
     def end(self, *, politely: bool) -> None:
-        """Give up the attempt to connect, or the session."""
+        """Give up the attempt to connect, or the session; *politely* says goodbye to the server first."""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -71,7 +71,7 @@ class Line:
         self.session = session = Session(self._target, connection, notes)
         self._station.keep(self._key, session)
         self._listen(session)
-        with suppress(Broken):  # the next tick finds it, too
+        with suppress(Broken):  # the next tick finds the session broken, too
             self._went(session, Now.read())
 
     def _listen(self, session: Session) -> None:

@@ -1,10 +1,10 @@
-"""What the playout writes for people who read the unit's log."""
+"""What the playout writes to the log of its unit, for people."""
 
 import sys
 import time
 
 
 def say(text: str) -> None:
-    """Write a line."""
+    """Write one line to the log, with the time."""
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} lectern playout: {text}\n")
     sys.stderr.flush()

@@ -11,9 +11,9 @@ from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
 
 TRY_S = 5.0
-"""Bound of each address of a name, and of the TLS handshake."""
+"""Seconds allowed to each address of a name, and to the TLS handshake."""
 USER_TIMEOUT_S = 10.0
-"""Seconds without an acknowledgement after which the kernel gives a connection up; a closed window counts, too."""
+"""Seconds without an acknowledgement, or with a closed window, after which the kernel gives a connection up."""
 MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 * 1024, 4 * 1024 * 1024
 
 _WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -22,9 +22,9 @@ _WANTS = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWr
 async def connect(
     target: Target, buffer_bytes: int, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
 ) -> socket.socket:
-    """A connection to *target*, over TLS if it says so; raises OSError, of which ssl.SSLError is one.
+    """A connection to *target*, with TLS if *trusted* is given; raises OSError (also ssl.SSLError).
 
-    The kernel queues about *buffer_bytes*: with more, media would look sent that the receiver has not got.
+    The kernel queues about *buffer_bytes*: with a longer queue, media would look sent before the receiver has them.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -53,21 +53,21 @@ async def connect(
 
 
 def send(connection: socket.socket, data: memoryview) -> int:
-    """Send what the kernel takes without blocking; returns how many bytes it took."""
+    """Send what the kernel takes without blocking; returns the number of bytes."""
     with suppress(*_WANTS):
         return connection.send(data)
     return 0
 
 
 def receive(connection: socket.socket, size: int, flags: int = 0) -> bytes | None:
-    """What has come; None if nothing has, empty at the end."""
+    """The bytes that have arrived, at most *size*; None if there are none yet, empty at the end of the stream."""
     with suppress(*_WANTS):
         return connection.recv(size, flags) if flags else connection.recv(size)
     return None
 
 
 def words(error: Exception) -> str:
-    """What went wrong with a connection, for people."""
+    """The reason of a connection's failure, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
     if isinstance(error, socket.gaierror):
@@ -86,7 +86,7 @@ def _set_up(connection: socket.socket, buffer_bytes: int) -> None:
 
 
 async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:
-    """The TLS handshake, with the server's certificate and name verified."""
+    """Do the TLS handshake, and verify the server's certificate and name."""
     secured = trusted.wrap_socket(connection, server_hostname=target.host, do_handshake_on_connect=False)
     try:
         while True:
@@ -104,7 +104,7 @@ async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLCo
 
 
 async def until_ready(connection: socket.socket, *, writable: bool = False) -> None:
-    """Wait until something can be received, or sent."""
+    """Wait until the connection is readable, or with *writable* until it can send."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     watch, leave = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)

@@ -1,4 +1,4 @@
-"""Opens an FLV file where it is to be begun; runs in a thread, because a disk may hang."""
+"""Opens an FLV file at the place to begin; runs in a thread, because a disk may hang."""
 
 import os
 import zlib
@@ -21,7 +21,7 @@ Identity = tuple[int, int, int, int]
 class At:
     """Where to begin: at the beginning, or at the keyframe before or after a position, or at a byte.
 
-    A byte means something in the *file* of that fingerprint only; in any other one, the position counts.
+    The byte *place* is valid only in the file with the fingerprint *file*; in any other file the position is used.
     """
 
     clock_ms: float | None = None
@@ -34,7 +34,7 @@ class At:
 
 @dataclass
 class Opened:
-    """A file, where it was begun, and what must be known of what comes before."""
+    """A file, the place to begin in it, and what must be known of the tags before that."""
 
     file: int
     identity: Identity
@@ -49,12 +49,12 @@ class Opened:
 
 
 def fingerprint(identity: Identity | None) -> int:
-    """A number that tells a file from others."""
+    """A number that identifies a file."""
     return zlib.crc32(repr(identity).encode())
 
 
 def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Opened:
-    """Open a file and read where it is begun; runs in a thread."""
+    """Open a file and read at its place to begin; raises NotAirable, OSError. Runs in a thread."""
     file = os.open(path, os.O_RDONLY)
     try:
         state = os.fstat(file)

@@ -1,4 +1,4 @@
-"""What holder and worker say to each other: a JSON object a line, with open files beside it; never blocks."""
+"""Messages between holder and worker: one JSON object a line, with open files beside it; never blocks."""
 
 import json
 import os
@@ -11,7 +11,7 @@ _MAX_FILES = 16
 
 
 class Gone(Exception):
-    """The other side has ended."""
+    """The process at the other end has ended."""
 
 
 class Pipe:
@@ -25,7 +25,7 @@ class Pipe:
         self._files: deque[int] = deque()
 
     def say(self, what: str, files: tuple[int, ...] = (), **more: Any) -> None:  # noqa: ANN401 (JSON)
-        """Send a message; of *files* the other side gets copies, and they may be closed here at once."""
+        """Send a message, with copies of *files*, which the caller may close at once."""
         line = json.dumps({"say": what, "files": len(files), **more}).encode() + b"\n"
         self._out.append((line, [os.dup(one) for one in files]))
         self.flush()
@@ -47,7 +47,7 @@ class Pipe:
                 self._out.popleft()
 
     def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """The messages that have come, with their files; raises Gone."""
+        """The messages that have arrived, with their files; raises Gone if the other side has ended."""
         found: list[tuple[dict[str, Any], list[int]]] = []
         while True:
             try:
@@ -67,7 +67,7 @@ class Pipe:
                 found.append((message, [self._files.popleft() for _ in range(message["files"])]))
 
     def close(self) -> None:
-        """Close this end, and the files that nobody took."""
+        """Close this end, and the files that were not taken or sent."""
         self.connection.close()
         for one in [*self._files, *(file for _, files in self._out for file in files)]:
             os.close(one)

@@ -1,4 +1,4 @@
-"""One class to one URL: connects before its second, publishes at it, sends by the clock, comes back after a cut."""
+"""One class to one URL: connects before its start, publishes at it, sends by the clock, reconnects after a cut."""
 
 import socket
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from lectern.playout.timetable import Lesson
 from lectern.playout.track import NAMES
 
 LEAD_S = 3.0
-"""Seconds before its start from which a class connects, at a random moment of their first two thirds."""
+"""Seconds before the start; a class connects at a random moment in the first two thirds of them."""
 BATCHES = 16
-"""Number of batches of a class that one tick sends at most."""
+"""Greatest number of batches of a class in one tick."""
 SPACING_S = 0.03
-"""Seconds between two sends of a class: with ticks of 20 ms it skips every other one, and saves a third of the CPU."""
+"""Seconds between two sends of a class: of its ticks of 20 ms, every other is skipped; it saves a third of the CPU."""
 _WATCH_S = 1.0
 
 
@@ -49,17 +49,17 @@ class Push:
 
     @property
     def is_good(self) -> bool:
-        """Whether a receiver takes media."""
+        """Whether the receiver takes media."""
         return self.state == "on_air"
 
     def position_ms(self, now: Now) -> float:
-        """Where the class is by the clock: the wall's until a session begins, from then on the even one."""
+        """Position of the class by the clock: the wall clock until a session publishes, then time.monotonic."""
         if self._zero is not None:
             return (now.mono - self._zero) * 1000
         return (now.wall - self.lesson.start) * 1000
 
     def tick(self, now: Now) -> str | None:
-        """Do what is due; returns why the push is over, once it is."""
+        """Do what is due; returns the reason once the push is over, else None."""
         if now.mono < self._rests_until and self._station.is_held:
             return None
         position_ms = self.position_ms(now)
@@ -83,7 +83,7 @@ class Push:
         return None
 
     def broke_off(self, why: str, now: Now) -> None:
-        """Note that the session has ended, or could not be made; another one is tried after a pause."""
+        """Record that the session ended, or could not be made; another is tried after the backoff."""
         was_on_air = self.is_good
         pause_s = self.backoff.failed(now.mono)
         self._station.totals.reconnects += 1
@@ -100,17 +100,17 @@ class Push:
             self.feed.replace(lesson.files, self.position_ms(now))
 
     def end(self, *, politely: bool = True) -> None:
-        """Stop for good."""
+        """Stop the push for good."""
         self._end_session(politely=politely)
         self.feed.close()
         self.state = "ended"
 
     def say(self, event: str, now: Now, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
-        """Tell an event of this push."""
+        """Report an event of this push."""
         self._tell(event, at=now.wall, url=self.number, **more)
 
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
-        """Go on with a session whose worker died; raises Broken."""
+        """Go on with the session of a dead worker; raises Broken if that is impossible."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
         self._zero, self._batches.base_ms = saved["zero"], saved["base_ms"]
         self.as_run.resume(saved)
@@ -142,7 +142,7 @@ class Push:
             session.flush()
 
     def _publish(self, session: Session, now: Now) -> None:
-        """Begin at the class's second, or at once after it: a cut leaves a gap that no tick makes longer."""
+        """Publish at the class's start, or at once if that is over: after a cut, no tick makes the gap longer."""
         if now.wall >= self.lesson.start and self.feed.track.reel is not None:
             self._zero = now.mono - (now.wall - self.lesson.start)
             session.publish()
@@ -207,7 +207,7 @@ class Push:
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _fence(self) -> None:
-        """Reset the connection when the lease is over: not even what the kernel holds may be sent after it."""
+        """Reset the connection when the lease has expired: not even bytes in the kernel may be sent after that."""
         self._end_session(politely=False)
         self.state = "no_lease"
         self.backoff.reset()

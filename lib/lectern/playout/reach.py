@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: a name may lead elsewhere than when somebody looked at it."""
+"""Which addresses a push may connect to: a host's name may by now lead elsewhere than when it was checked."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ PUBLIC = "public"
 
 
 def is_network(text: str) -> bool:
-    """Whether *text* can stand among the networks of a class."""
+    """Whether *text* is valid in the list of networks of a class."""
     try:
         return text == PUBLIC or bool(ipaddress.ip_network(text))
     except ValueError:

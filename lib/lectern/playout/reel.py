@@ -1,4 +1,4 @@
-"""An FLV file that is read ahead by a thread, so that a disk that hangs stops nobody else."""
+"""An FLV file that a thread reads ahead, so that a hanging disk stops no other class."""
 
 import os
 import time
@@ -20,7 +20,7 @@ _BROKEN = "is broken: it cannot be read from byte {} on"
 
 
 class Tag(NamedTuple):
-    """A sound or a picture: *time_ms* from the file's beginning, *ends* where the next tag begins."""
+    """A sound or picture: *time_ms* from the file's beginning; *begins* and *ends* are offsets in the file."""
 
     kind: int
     time_ms: int
@@ -39,13 +39,13 @@ class Reel:
         self.metadata: bytes | None = None
         self.identity: Identity | None = None
         self.fingerprint = fingerprint(None)
-        """A number that tells the file from others."""
+        """A number that identifies the file."""
         self.begins_ms = self.first = self.place = 0
         self.is_elsewhere = False
         """Whether the byte to begin at was of another file."""
         self.last_ms = 0
         self.knows_headers = at.place is None or at.headers is not None
-        """Whether `headers` are those in force."""
+        """Whether `headers` holds those in force."""
         self._pool = pool
         self._file = -1
         self._since = time.monotonic()
@@ -90,7 +90,7 @@ class Reel:
 
     @property
     def wrap(self) -> int:
-        """The time of the last tag that was taken, without its first one's."""
+        """The unwrapped timestamp of the last tag read, in milliseconds."""
         return self._unwrap.last
 
     def peek(self) -> Tag | None:
@@ -113,7 +113,7 @@ class Reel:
         return self._next
 
     def advance(self) -> None:
-        """The next tag was taken."""
+        """Go on to the tag after the next, which the caller has taken."""
         tag = self._next
         assert tag is not None
         self._next, self.place, self.last_ms = None, tag.ends, tag.time_ms
@@ -121,7 +121,7 @@ class Reel:
             self.headers[tag.kind] = tag.begins, tag.body
 
     def rewind(self) -> None:
-        """Begin again at the file's beginning."""
+        """Go back to the file's beginning."""
         self._data, self._cursor, self._end_known, self.ended = b"", 0, False, False
         self.place, self._unwrap, self._reading = flv.HEAD_BYTES, flv.Unwrap(), None
 
@@ -152,7 +152,7 @@ class Reel:
             self._read(self._block_bytes)
 
     def _read(self, wanted: int) -> None:
-        """Have more read, so that at least *wanted* bytes follow; more at once if they do not last long."""
+        """Let a thread read at least *wanted* bytes more; larger blocks if they are used up fast."""
         if self._reading is not None:
             return
         now = time.monotonic()

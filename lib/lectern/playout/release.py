@@ -1,4 +1,4 @@
-"""Which release this is."""
+"""The name of this release."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ LIBRARY = Path(__file__).resolve().parents[2]
 
 
 def name() -> str:
-    """The release that lies beside this package, as its installer wrote it; `development` in a working tree."""
+    """The version of the installed package beside this one; `development` in a working tree."""
     found = sorted(LIBRARY.glob("lectern-*.dist-info"))
     return found[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if found else "development"

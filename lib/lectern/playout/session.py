@@ -46,7 +46,7 @@ class Session:
     def adopt(
         cls, target: Target, connection: socket.socket, journal: Journal, notes: Callable[[], dict[str, Any]]
     ) -> tuple["Session", Mark, dict[str, Any]]:
-        """Go on with a session whose worker died; raises Broken if that cannot be done exactly."""
+        """Go on with the session of a dead worker; raises Broken if that cannot be done to the byte."""
         counted = kernel.counts(connection)
         last = journal.last()
         saved = journal.notes(counted.read) if counted is not None else None
@@ -67,21 +67,21 @@ class Session:
 
     @property
     def step(self) -> Step:
-        """How far it is."""
+        """How far the session is."""
         return self.publisher.step
 
     @property
     def offset(self) -> int:
-        """How many bytes it has, with those that are still to be given to the kernel."""
+        """The number of the session's bytes so far, including those that the kernel has not taken yet."""
         return self.written + len(self._rest)
 
     @property
     def is_clear(self) -> bool:
-        """Whether all that was to be sent is with the kernel."""
+        """Whether the kernel has taken everything that was to be sent."""
         return not self._rest
 
     def receive(self) -> None:
-        """Take what has come; raises Broken."""
+        """Take what has arrived; raises Broken."""
         try:
             while self._receive():
                 pass
@@ -91,13 +91,13 @@ class Session:
             raise Broken(link.words(error)) from error
 
     def publish(self) -> None:
-        """Ask to publish; the answer comes by `receive`."""
+        """Ask to publish; `receive` takes the answer. Raises Broken."""
         self.publisher.publish()
         self._deadline = time.monotonic() + SET_UP_S
         self.flush()
 
     def went_live(self) -> None:
-        """Media come next: from now on the journal is kept."""
+        """Begin to keep the journal, because media come next."""
         self._deadline = None
         self._owed = len(self.publisher.owed)
         counted = kernel.counts(self.connection) if self.journal else None
@@ -107,15 +107,15 @@ class Session:
         self.note()
 
     def note(self) -> None:
-        """Write down what changed: something was received, or another file is sent."""
+        """Record the session's new state: something was received, or another file is sent."""
         if self.journal is not None:
             saved = self.publisher.save()
             self.journal.note({**self._notes(), "publisher": saved, "owed": self._owed, "taken": saved["window"][1]})
 
     def batch(self, media: list[bytes], mark: Callable[[int, int, int], Mark]) -> None:
-        """Send messages and what is owed to the server, once all before is with the kernel.
+        """Send *media* and the answers owed to the server; everything before must be with the kernel.
 
-        *mark* is called with offset, size and `paid` of what is sent. Raises Broken.
+        *mark* is called with offset, size and `paid` of the batch. Raises Broken.
         """
         owed = self.publisher.take()
         self._paid += len(owed)
@@ -126,7 +126,7 @@ class Session:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is left of the last batch; before media, what is owed. Raises Broken."""
+        """Send the rest of the last batch; before media, also the answers owed to the server. Raises Broken."""
         if self.step is not Step.LIVE and self.publisher.owed:
             self._rest = memoryview(bytes(self._rest) + self.publisher.take())
         if not self._rest:
@@ -170,7 +170,7 @@ class Session:
                 self.journal.close()
 
     def _receive(self) -> bool:
-        """Take one portion; False if nothing is left."""
+        """Take one portion of what has arrived; returns False if nothing is left. Raises Broken, NotRtmp, OSError."""
         is_kept = self.journal is not None and self.step is Step.LIVE
         data = link.receive(self.connection, _RECEIVE_BYTES, socket.MSG_PEEK if is_kept else 0)
         if data is None:

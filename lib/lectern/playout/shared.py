@@ -23,7 +23,7 @@ class Shared:
 
     @property
     def lease_until(self) -> float:
-        """The end of the lease, as kernel.boot_now counts. Read twice, because a reading may fall into a writing."""
+        """The end of the lease by kernel.boot_now; read twice, because the holder or a worker may be writing it."""
         while True:
             first, second = self._get(_LEASE), self._get(_LEASE)
             if first == second:
@@ -34,16 +34,16 @@ class Shared:
         self._memory[_LEASE : _LEASE + 8] = _DOUBLE.pack(until)
 
     def held(self) -> bool:
-        """Whether anything may be sent now."""
+        """Whether the lease has not expired, so that sending is allowed."""
         return kernel.boot_now() < self.lease_until
 
     def tick(self) -> None:
-        """Note that the worker is alive."""
+        """Record that the worker is alive."""
         self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
 
     @property
     def ticked_at(self) -> float:
-        """When the worker was last known to be alive, by time.monotonic."""
+        """The worker's last tick, by time.monotonic."""
         return self._get(_TICK)
 
     def _get(self, at: int) -> float:

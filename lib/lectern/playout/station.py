@@ -12,7 +12,7 @@ from lectern.playout.session import Session
 
 
 class Now(NamedTuple):
-    """The time of a tick, by both clocks: *mono* goes on evenly, *wall* is epoch seconds."""
+    """The time of a tick by two clocks: *mono* is by time.monotonic, *wall* is epoch seconds."""
 
     mono: float
     wall: float
@@ -25,7 +25,7 @@ class Now(NamedTuple):
 
 @dataclass
 class Totals:
-    """Counted since the worker began."""
+    """Counts since the worker began."""
 
     bytes: int = 0
     reconnects: int = 0
@@ -41,14 +41,14 @@ class Station:
     drop: Callable[[str], None]
     ca_file: str | None = None
     is_held: bool = False
-    """Whether anything may be sent in this tick."""
+    """Whether the lease allows sending in this tick."""
     totals: Totals = field(default_factory=Totals)
     chance: random.Random = field(default_factory=random.Random)
     _trusted: ssl.SSLContext | None = None
 
     @property
     def trusted(self) -> ssl.SSLContext:
-        """Whose certificates are taken: those of the CA file if there is one, else those that the machine trusts."""
+        """Which certificates are trusted: those of the CA file if there is one, else those that the machine trusts."""
         if self._trusted is None:
             self._trusted = ssl.create_default_context(cafile=self.ca_file)
         return self._trusted

@@ -14,7 +14,7 @@ from lectern.playout.rtmp.url import target
 
 MAX_URLS = 4
 FORGET_S = 24 * 3600.0
-"""Seconds after its end for which the status of a class can be asked."""
+"""Seconds after the end of a class until its status is forgotten."""
 
 
 class BadRequest(Exception):
@@ -34,11 +34,11 @@ class Lesson:
     duration_s: float | None = None
     slate: str | None = None
     networks: tuple[str, ...] | None = None
-    """Where the addresses of its push hosts may lie, such as `public` and `10.0.0.0/8`; None for anywhere."""
+    """The networks in which its push hosts must lie, such as `public` and `10.0.0.0/8`; None allows any address."""
 
     @property
     def files(self) -> Files:
-        """What it is made of."""
+        """The files that the class is aired from."""
         recording = Path(self.file)
         length_s = self.end - self.start
         needed_ms = None if self.duration_s is None else min(self.duration_s, length_s) * 1000
@@ -53,7 +53,7 @@ class Entry:
     lesson: Lesson
     as_run: list[dict[str, Any]] = field(default_factory=list)
     ended: str | None = None
-    """Why it is over: in words."""
+    """Why the class is over, in words; None if it is not."""
     first_byte_at: float | None = None
 
 
@@ -84,13 +84,13 @@ def lesson(fields: dict[str, Any]) -> Lesson:
 
 
 class TimetableFile:
-    """Where the timetable is kept, complete or as it was before."""
+    """The file that keeps the timetable; a write replaces it as a whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> dict[str, Entry]:
-        """The entries by class_id; raises BadRequest if the file cannot be read, but leaves out odd entries."""
+        """The entries by class_id, without unreadable entries; raises BadRequest if the file itself cannot be read."""
         try:
             rows = json.loads(self._path.read_text(encoding="utf-8"))["classes"]
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class TimetableFile:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Replace *path* by a file that is on the disk."""
+    """Replace the file *path*, and return when it is on the disk."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -134,14 +134,14 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
-    """Whether a row of the as-run has what is calculated with."""
+    """Whether a row of the as-run has all the numbers that sums need."""
     numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
     known = isinstance(row, dict) and isinstance(row.get("source"), str)
     return known and all(type(row.get(name)) in (int, float) for name in numbers)
 
 
 def networks(fields: dict[str, Any]) -> tuple[str, ...] | None:
-    """Where the addresses of push hosts may lie, by a request; raises BadRequest with what is wrong with them."""
+    """The networks of a request, in which push hosts must lie; raises BadRequest that says what is wrong with them."""
     found = fields.get("networks")
     if found is None:
         return None

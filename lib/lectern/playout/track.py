@@ -10,7 +10,7 @@ from lectern.playout.reel import Reel
 
 RECORDING, SLATE = 0, 1
 NAMES = "recording", "slate"
-"""What they are called in an as-run."""
+"""The names of the sources in an as-run."""
 
 Place = tuple[int, int, int, int, int, bool, int]
 """*source* to *wrap* of a journal's mark."""
@@ -23,15 +23,15 @@ class Track:
         self.source = RECORDING
         self.reel: Reel | None = None
         self.last_ms = 0
-        """Position in the class of what was sent last."""
+        """Position in the class of the last message sent."""
         self.shift_ms = 0
         """Where in the class the reel begins."""
         self.before_ms = math.inf
-        """From this position on another reel takes over."""
+        """Position in the class from which another reel takes over."""
         self._from_ms, self._awaits_key = 0, False
         self._heads = Heads()
         self._resumed: tuple[Place, dict[str, Any]] | None = None
-        """Where the worker before was: all that is known until the file is open again."""
+        """The place and notes of the worker before: all that is known until the file is open again."""
 
     @property
     def queued(self) -> bool:
@@ -39,7 +39,7 @@ class Track:
         return bool(self._heads)
 
     def peek(self, position_ms: float) -> Item | None:
-        """What is to be sent next, once it is due."""
+        """The next message to send if it is due, else None."""
         if self._heads:
             return self._heads.first
         reel = self.reel
@@ -47,7 +47,7 @@ class Track:
             position_ms = self.before_ms - 1
         while reel is not None and (tag := reel.peek()) is not None:
             at_ms = tag.time_ms + self.shift_ms
-            if at_ms > position_ms or reel.is_elsewhere:  # of another file, it is not known yet where it is gone on
+            if at_ms > position_ms or reel.is_elsewhere:  # the place to begin in another file is not known yet
                 return None
             if self._is_wanted(tag.kind, at_ms, tag.body):
                 return Item(tag.kind, at_ms, tag.body)
@@ -68,12 +68,12 @@ class Track:
         return is_header
 
     def behind_ms(self, position_ms: float) -> float:
-        """How late the next message is."""
+        """Milliseconds by which the next message is late; 0 if none is due."""
         item = self.peek(position_ms)
         return position_ms - item.at_ms if item is not None else 0.0
 
     def put(self, reel: Reel, source: int, shift_ms: int = 0) -> None:
-        """Send *reel* from now on; its headers are to be announced."""
+        """Send *reel* from now on; the caller announces its headers."""
         if self.reel is not None:
             self.reel.close()
         self.reel, self.source, self.shift_ms = reel, source, shift_ms
@@ -81,14 +81,14 @@ class Track:
         self._heads.clear()
 
     def drop(self) -> None:
-        """Send nothing for now."""
+        """Send no reel for now."""
         if self.reel is not None:
             self.reel.close()
             self.reel = None
         self._heads.clear()
 
     def skip_to(self, position_ms: int) -> None:
-        """Send nothing before the first keyframe from there on."""
+        """Send nothing before *position_ms*, then no picture before the next keyframe."""
         self._from_ms, self._awaits_key = position_ms, True
 
     def forget(self) -> None:
@@ -96,29 +96,29 @@ class Track:
         self._heads.forget()
 
     def announce(self, position_ms: float) -> None:
-        """Let the reel's metadata and headers come first, unless the session has had them."""
+        """Queue the reel's metadata and headers before its tags, unless the session has them."""
         if self.reel is not None:
             self._heads.announce(self.reel, int(position_ms))
 
     def resume(self, reel: Reel, mark: Mark, saved: dict[str, Any]) -> None:
-        """Go on where a batch ended."""
+        """Go on after the batch of *mark*."""
         self.reel, self.source, self.shift_ms = reel, mark.source, mark.shift_ms
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
         place = mark.source, mark.file, mark.place, mark.shift_ms, mark.from_ms, mark.awaits_key, mark.wrap
         self._resumed = place, saved
 
     def place(self) -> Place:
-        """*source* to *wrap* of a journal's mark."""
+        """The fields *source* to *wrap* of a journal's mark, for the next batch."""
         reel = self.reel
         if reel is None:  # nothing is sent now: the next worker begins at the clock's position
             return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
         if reel.identity is None and self._resumed is not None:
             return self._resumed[0]
-        # The wrap may be a tag ahead of the place, which is near enough to tell one turn of 32 bits from another.
+        # The wrap may be one tag ahead of the place; that is near enough to know how often the 32 bits have wrapped.
         return self.source, reel.fingerprint, reel.place, self.shift_ms, self._from_ms, self._awaits_key, reel.wrap
 
     def save(self) -> dict[str, Any]:
-        """Which file is sent, and where its headers lie that are in force, for `resume`."""
+        """Which file is sent, and the offsets of its headers in force, for `resume`."""
         reel = self.reel
         if reel is not None and reel.identity is None and self._resumed is not None:
             return self._resumed[1]

@@ -1,4 +1,4 @@
-"""Tries a push URL up to RTMP's connect and publishes nothing: whether a class will be let in, before its time."""
+"""Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ BUFFER_BYTES = 64 * 1024
 
 
 async def refusal(target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None) -> str | None:
-    """Why the server does not take a connection to the application of *target*; None if it does."""
+    """Why the server refuses a connection to the application of *target*; None if it accepts."""
     try:
         connection = await link.connect(target, BUFFER_BYTES, trusted, networks)
     except (OSError, ValueError) as error:

@@ -23,12 +23,12 @@ from lectern.playout.timetable import BadRequest, Entry, TimetableFile
 
 TICK_S = 0.02
 THREADS = 256
-"""Bound of files that a hanging disk may hold up at once; threads are made when they are needed."""
+"""Number of files that a hanging disk may hold up at once; a thread is made when it is needed."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the holder hands to a worker when it starts it."""
+    """What the holder gives to a worker when it starts it: the folder, and process and descriptor numbers."""
 
     folder: Path
     holder: int
@@ -39,7 +39,7 @@ class Terms:
 
 
 class Worker:
-    """Everything a worker knows; `run` returns when the holder has gone."""
+    """Everything that a worker knows; `run` returns when the holder has ended."""
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -63,7 +63,7 @@ class Worker:
         self._gone = asyncio.Event()
 
     async def run(self) -> None:
-        """Say that all is loaded, wait for the word to go on air, then tick."""
+        """Report "loaded", wait until the holder says "go", then tick until the holder ends."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.station.pool)
         entries = self._entries()
@@ -108,13 +108,13 @@ class Worker:
     # -- the holder ----------------------------------------------------------------------------------------------------
 
     def _entries(self) -> Any:  # noqa: ANN401 (a function)
-        """Read the timetable now, to know that it can be read; and again when this worker goes on air."""
+        """Read the timetable now, to test that it can be read; returns a function that reads it when going on air."""
 
         def entries() -> dict[str, Entry]:
             try:
                 return self.file.read()
             except BadRequest as error:
-                # What cannot be read is kept for people; the resident tells all classes when it connects.
+                # An unreadable file is kept for people; the resident sends all classes again when it connects.
                 say(f"{error}; it is set aside")
                 aside = self.terms.folder / "timetable.json.unreadable"
                 (self.terms.folder / "timetable.json").replace(aside)
@@ -141,7 +141,7 @@ class Worker:
                     return sessions, message["why"], message["at"]
 
     def _adopt(self, sessions: list[tuple[str, socket.socket, Journal]], why: str, began_at: float) -> None:
-        """Go on with the sessions that can be; end the others, which are then made anew."""
+        """Go on with as many sessions as possible; end the others, which are then replaced by new ones."""
         now, kept, gap_s = Now.read(), 0, 0.0
         for key, connection, kept_journal in sessions:
             try:
@@ -159,7 +159,7 @@ class Worker:
             self.taken_over |= {"gap_s": round(gap_s, 3), "took_s": round(time.monotonic() - began_at, 3)}
 
     def _adopt_one(self, key: str, connection: socket.socket, kept_journal: Journal, now: Now) -> float:
-        """Go on with one session; returns how long nothing was sent on it."""
+        """Go on with one session; returns the seconds in which nothing was sent on it. Raises Broken."""
         class_id, url = key.split("\n")[1:3]
         airing = self.airings.get(class_id)
         push = airing.pushes.get(url) if airing is not None else None

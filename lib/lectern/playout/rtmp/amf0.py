@@ -1,4 +1,4 @@
-"""AMF0: how RTMP writes the values of commands and of metadata."""
+"""AMF0: the encoding of the values in RTMP's commands and metadata."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ Value: TypeAlias = "float | bool | str | Mapping[str, Value] | Sequence[Value] |
 
 MAX_DEPTH = 16
 MAX_VALUES = 10_000
-"""Bound of the values in one message; the index that some programs put into metadata has thousands."""
+"""Greatest number of values in one message; the index that some programs put into metadata has thousands."""
 
 _NUMBER, _BOOLEAN, _STRING, _OBJECT = 0, 1, 2, 3
 _NULL, _UNDEFINED, _REFERENCE, _ECMA_ARRAY, _END, _ARRAY, _DATE, _LONG_STRING = 5, 6, 7, 8, 9, 10, 11, 12
@@ -82,7 +82,7 @@ class _Reader:
             return None
         if kind in (_OBJECT, _ECMA_ARRAY):
             if kind == _ECMA_ARRAY:
-                self._take(">I")  # how many there are, which many programs get wrong: the end mark counts
+                self._take(">I")  # the number of fields, which many programs get wrong: the end mark decides
             return self._fields(depth)
         if kind == _ARRAY:
             return [self.value(depth + 1) for _ in range(self._take(">I")[0])]

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 from lectern.playout.rtmp import NotRtmp
 
 CHUNK_BYTES = 4096
-"""Size of the chunks we send. Servers set a buffer of it aside for each message, so it is not made larger."""
+"""Size of the chunks that we send; no larger, because servers reserve a buffer of this size for each message."""
 
 SET_CHUNK, ABORT, ACKNOWLEDGED, CONTROL, WINDOW, BANDWIDTH = 1, 2, 3, 4, 5, 6
 SOUND, PICTURE, DATA, AMF3_COMMAND, COMMAND = 8, 9, 18, 17, 20
 
 MIN_CHUNK_BYTES = 128
-"""A server that asks for smaller chunks than the protocol begins with wants to be slow."""
+"""Least chunk size that a server may ask for: the protocol's first one; less would only slow the session down."""
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""Bound of a server's message: commands are a few hundred bytes."""
+"""Greatest size of a server's message: commands have a few hundred bytes."""
 
 _MAX_CHUNK_STREAMS = 64
 _EXTENDED = 0xFFFFFF
@@ -35,10 +35,10 @@ class Message(NamedTuple):
 def compose(
     kind: int, timestamp: int, stream: int, body: bytes, *, chunk_stream: int, chunk_bytes: int = CHUNK_BYTES
 ) -> bytes:
-    """The bytes of one message, whose first chunk has a full header: they depend on nothing that was sent before.
+    """The bytes of one message, whose first chunk has a full header, so they depend on no earlier message.
 
-    Its parameters are the fields of such a header. *timestamp* is taken modulo 2**32, as the protocol does.
-    *chunk_stream* is 2 to 63.
+    The parameters are the fields of that header. *timestamp* is taken modulo 2**32, as in the protocol. *chunk_stream*
+    is 2 to 63.
     """
     timestamp &= 0xFFFFFFFF
     size = len(body)
@@ -52,7 +52,7 @@ def compose(
     if size <= chunk_bytes:
         return head + body
     parts = [head, body[:chunk_bytes]]
-    goes_on = bytes([0xC0 | chunk_stream]) + extended  # the time is said again in each chunk
+    goes_on = bytes([0xC0 | chunk_stream]) + extended  # each chunk repeats the extended timestamp
     for at in range(chunk_bytes, size, chunk_bytes):
         parts += (goes_on, body[at : at + chunk_bytes])
     return b"".join(parts)
@@ -91,7 +91,7 @@ class Parser:
         self._streams: dict[int, _Chunks] = {}
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that *data* completes; raises NotRtmp."""
+        """The messages that *data* completes; raises NotRtmp if it violates the protocol."""
         self._rest += data
         messages = []
         at = 0
@@ -107,7 +107,7 @@ class Parser:
         return messages
 
     def save(self) -> dict[str, Any]:
-        """All that the parser knows, as JSON; another one that loads it goes on at the next byte."""
+        """The parser's whole state, as JSON; a parser that loads it goes on at the next byte."""
         streams = {
             str(number): [one.timestamp, one.delta, one.size, one.kind, one.stream, one.extended, _text(one.body)]
             for number, one in self._streams.items()
@@ -116,7 +116,7 @@ class Parser:
 
     @classmethod
     def load(cls, saved: dict[str, Any]) -> "Parser":
-        """The parser that was saved."""
+        """The parser with the state that was saved."""
         parser = cls()
         parser._chunk_bytes, parser._rest = saved["chunk_bytes"], base64.b64decode(saved["rest"])
         for number, (time, delta, size, kind, stream, extended, body) in saved["streams"].items():
@@ -144,7 +144,7 @@ class Parser:
         return end, Message(known.kind, known.timestamp, known.stream, body)
 
     def _head(self, at: int) -> _Head | None:
-        """The header at *at*, if all of it is there."""
+        """The chunk's header at *at*; None if it is not complete."""
         data = self._rest
         if len(data) <= at:
             return None
@@ -164,7 +164,7 @@ class Parser:
         return _Head(number, form, fields, int.from_bytes(time, "big"), extended, end)
 
     def _note(self, head: _Head, known: _Chunks) -> None:
-        """Write down what a chunk's header says."""
+        """Record what a chunk's header says of its stream."""
         if head.number not in self._streams and len(self._streams) >= _MAX_CHUNK_STREAMS:
             raise NotRtmp(f"more than {_MAX_CHUNK_STREAMS} chunk streams")
         self._streams[head.number] = known

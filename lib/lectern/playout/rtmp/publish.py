@@ -11,7 +11,7 @@ from lectern.playout.rtmp.url import Target
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
-"""Bytes of answers owed to a server that takes none; above them, the session ends."""
+"""Bytes of unsent answers above which the session ends, because the server takes none."""
 
 _CONNECT, _RELEASE, _FC_PUBLISH, _CREATE, _PUBLISH, _FC_UNPUBLISH, _DELETE = range(1, 8)
 _COMMANDS, _PROTOCOL, _SOUND, _DATA, _PICTURE = 3, 2, 4, 5, 6
@@ -45,7 +45,7 @@ class Publisher:
             raise ValueError(f"a nonce of {len(nonce)} bytes")
 
     def take(self) -> bytes:
-        """What must be sent now; it is owed no longer."""
+        """The bytes that must be sent now; they are not owed any more."""
         owed, self.owed = self.owed, b""
         return owed
 
@@ -63,14 +63,14 @@ class Publisher:
             raise NotRtmp("the server asks for more answers than it takes")
 
     def publish(self) -> None:
-        """Ask to publish; legal only when `READY`."""
+        """Ask to publish; raises ValueError unless `READY`."""
         if self.step is not Step.READY:
             raise ValueError(f"publish at step {self.step}")
         self.step = Step.PUBLISHING
         self._command("publish", _PUBLISH, None, self._target.stream, "live", stream=self._stream)
 
     def close(self) -> None:
-        """Say goodbye, as far as there is something to end."""
+        """Queue a goodbye, if anything was published or asked to be."""
         if self.step in (Step.PUBLISHING, Step.LIVE):
             self._command("FCUnpublish", _FC_UNPUBLISH, None, self._target.stream)
             self._command("deleteStream", _DELETE, None, self._stream)
@@ -80,7 +80,7 @@ class Publisher:
         return compose(kind, timestamp, self._stream, body, chunk_stream=_STREAM_OF[kind])
 
     def save(self) -> dict[str, Any]:
-        """All that the session knows, as JSON."""
+        """The session's whole state, as JSON; its step is not part of it."""
         return {
             "stream": self._stream,
             "parser": self._parser.save(),
@@ -90,7 +90,7 @@ class Publisher:
 
     @classmethod
     def load(cls, target: Target, saved: dict[str, Any]) -> "Publisher":
-        """The session that was saved; only one that is `LIVE` is."""
+        """The session that was saved, which was `LIVE`."""
         session = cls(target, bytes(HANDSHAKE_BYTES - 8))
         session.step, session.owed = Step.LIVE, base64.b64decode(saved["owed"])
         session._stream, session._parser = saved["stream"], Parser.load(saved["parser"])
@@ -98,7 +98,7 @@ class Publisher:
         return session
 
     def _shaken(self, data: bytes) -> bytes:
-        """The simple handshake; what comes after it is given back."""
+        """Do the simple handshake; returns the bytes that follow it."""
         self._shake += data
         if self._shake[:1] not in (b"", b"\x03"):
             raise NotRtmp("the server does not answer as RTMP does")
@@ -154,7 +154,7 @@ class Publisher:
         self.owed += compose(kind, 0, 0, body, chunk_stream=_PROTOCOL)
 
     def _command(self, name: str, number: int, *values: amf0.Value, stream: int = 0) -> None:
-        # Until the server has heard of our chunk size, chunks are as small as the protocol begins with.
+        # Until the server knows our chunk size, chunks have the size with which the protocol begins.
         size = 128 if self.step is Step.CONNECTING and number == _CONNECT else chunks.CHUNK_BYTES
         body = amf0.encode(name, number, *values)
         self.owed += compose(chunks.COMMAND, 0, stream, body, chunk_stream=_COMMANDS, chunk_bytes=size)
@@ -165,7 +165,7 @@ def _fields(values: list[amf0.Value]) -> Mapping[str, amf0.Value]:
 
 
 def _words(values: list[amf0.Value]) -> str:
-    """A refusal in the server's words, on one line and not too long."""
+    """The server's refusal in its own words, on one line of limited length."""
     fields = _fields(values)
     parts = [str(fields[name]) for name in ("code", "description") if fields.get(name)]
     text = " ".join(": ".join(parts).split())[:300]

@@ -1,4 +1,4 @@
-"""What a push URL means: host, app and stream, by ffmpeg's own rule, so that classes land where they always did."""
+"""What a push URL means: host, app and stream, by ffmpeg's rule, so that classes arrive where they always did."""
 
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -53,7 +53,7 @@ def _host_and_port(place: str, default: int) -> tuple[str, int]:
 
 
 def _app_and_stream(path: str) -> tuple[str, str]:
-    """The app is one part of the path, two if there are three; a query stays where it stands."""
+    """App and stream in *path*: the app is one part of it, two if it has three; a query stays in its place."""
     query_at = path.find("?")
     if query_at >= 0 and "slist=" in path[query_at:]:
         return path[1:], path[path.index("slist=") + 6 :].partition("&")[0]
