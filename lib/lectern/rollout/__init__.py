@@ -1,1 +1,1 @@
-"""The rollout onto live hosts: what `lectern rollout STEP` does, and takes back."""
+"""The rollout onto live hosts: what `lectern rollout STEP` does, and how it is undone."""

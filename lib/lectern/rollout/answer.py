@@ -1,4 +1,4 @@
-"""What a step answers: whether it changed anything, in sentences, differences, and times; also if it fails."""
+"""The answer of a step: whether it changed anything, sentences, differences, times; a failed step answers, too."""
 
 import time
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from lectern.errors import LecternError
 
 @dataclass(frozen=True)
 class Difference:
-    """A text before and after, for `--diff`; secrets are masked already."""
+    """A text before and after, for `--diff`; its secrets are already masked."""
 
     path: str
     before: str
     after: str
 
     def to_dict(self) -> dict[str, str]:
-        """As Ansible shows it."""
+        """The fields that Ansible shows as a difference."""
         return {
             "before": self.before,
             "after": self.after,
@@ -29,7 +29,7 @@ class Difference:
 
 @dataclass
 class Answer:
-    """Grows while the step runs, so that a failed one can say how far it came."""
+    """The answer of a step; it grows while the step runs, so that a failed step can say how far it came."""
 
     changed: bool = False
     said: list[str] = field(default_factory=list)
@@ -38,12 +38,12 @@ class Answer:
     more: dict[str, Any] = field(default_factory=dict)
 
     def say(self, *sentences: str) -> None:
-        """Add to what is said."""
+        """Add sentences."""
         self.said += sentences
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Keep how long *step* took, even where it fails."""
+        """Record how long *step* took, even if it fails."""
         began = time.monotonic()
         try:
             yield
@@ -56,7 +56,7 @@ class Answer:
         return Answer(changed, self.said[said:], self.diff[diff:], self.steps[steps:], dict(self.more))
 
     def to_dict(self) -> dict[str, Any]:
-        """The one JSON object of the contract."""
+        """The JSON object that a step prints."""
         return {
             "changed": self.changed,
             "said": self.said,
@@ -67,7 +67,7 @@ class Answer:
 
 
 class Failed(LecternError):
-    """A step failed, and *answer* tells how far it came, or has a sentence for each fault."""
+    """A step failed; *answer* says how far it came, or has a sentence for each fault."""
 
     def __init__(self, message: str, answer: Answer) -> None:
         super().__init__(message)

@@ -11,12 +11,12 @@ ASK_TIMEOUT_S = 60.0
 
 
 def refuse_unready(wanted: Wanted, kept: Before) -> None:
-    """Raise CallAPerson if the release behind cannot start on the database as it is now.
+    """Raise CallAPerson if the release that a rollback would start cannot use the database as it is now.
 
-    It is asked itself, as it would be started: an older release knows best what it can read.
+    That release is asked itself, by its own program: an older release knows best what it can read.
     """
     if kept.link is None:
-        return  # it was the old program
+        return  # a rollback would start the old program
     program = wanted.current.parent / kept.link / "venv/bin/lectern"
     version = program.parents[1].resolve().parent.name
     if not program.exists():

@@ -83,7 +83,7 @@ def window(check: Check = False) -> None:
 
 
 def _planned(wanted: "Wanted") -> "Answer":
-    """What each task would do, for the tasks of a check to show as theirs."""
+    """What each task would do, as Ansible's check mode shows it at each task."""
     from lectern.rollout import plan
     from lectern.rollout.answer import Answer
     from lectern.rollout.journal import Journal
@@ -134,7 +134,7 @@ def status(
 
 
 def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
-    """Do *step* with what is wanted of this host."""
+    """Do *step* with the wanted state of this host, and print its answer."""
     from lectern.rollout.wanted import Wanted
 
     _print_answer(lambda text: step(Wanted.parse(text)))
@@ -166,7 +166,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _print(fields: dict[str, Any]) -> None:
-    """Print the answer; a reader that is gone is no error, because the step has been done."""
+    """Print the answer; a reader that has gone is no error, because the step has been done."""
     try:
         sys.stdout.write(json.dumps(fields) + "\n")
         sys.stdout.flush()

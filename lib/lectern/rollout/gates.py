@@ -1,4 +1,4 @@
-"""All that can be in the way of a rollout, found before anything is stopped: a sentence each, with what to type."""
+"""Everything that prevents a rollout, found before anything is stopped: one sentence each, with what to type."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ Gate = Callable[[Wanted], Iterator[str] | None]
 def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
     """How far this host is and what is to be done; raises Failed with everything that is in the way.
 
-    A *check* is made also before the release is staged, and before wget is installed.
+    A *check* is also made before the release is staged and before wget is installed, so it does not ask for them.
     """
     journal = Journal.of(wanted)
     state = journal.state(wanted.id)
@@ -57,7 +57,7 @@ def _asked(gate: Gate, wanted: Wanted) -> list[str]:
 
 
 def other_rollout(wanted: Wanted) -> Iterator[str]:
-    """Another rollout that is half done, or this one's rollback."""
+    """Refuse if another rollout is half done, or the rollback of this one."""
     history = Journal.of(wanted).history()
     if history.half is not None and history.taking_back:
         yield f"The rollback of {history.half} was begun and did not end. Finish it first: {rollback.TYPE}."
@@ -69,7 +69,7 @@ def other_rollout(wanted: Wanted) -> Iterator[str]:
 
 
 def places(wanted: Wanted) -> Iterator[str]:
-    """Folders, user and the old program's files that must be there."""
+    """Refuse if a folder, the user, or a file of the old program is missing."""
     durable.Owner.user(wanted.user, 0o600)
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
@@ -112,7 +112,7 @@ def silence(wanted: Wanted) -> None:
 
 
 def room(wanted: Wanted) -> None:
-    """Refuse if the backup does not fit on the disk."""
+    """Refuse if the disk has no room for the backup."""
     make.refuse_small_disk(wanted)
 
 
@@ -170,7 +170,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
 
 
 def classes(wanted: Wanted) -> Iterator[str]:
-    """Refuse if the stop would harm a class, or, in an upgrade of a streamer, if its playout is not there."""
+    """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
     if wanted.role == "streamer" and not plan.is_first(wanted) and (why := playout.is_missing(wanted)):
         yield (
             f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
@@ -204,6 +204,6 @@ _BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, programs, classes,
 _GATES: dict[State, tuple[Gate, ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,
-    "half": _ALWAYS,  # all is silent: nothing may keep it so
+    "half": _ALWAYS,  # the window goes on: nothing may keep the stopped programs down
     "finished": (),
 }

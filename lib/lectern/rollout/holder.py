@@ -1,8 +1,8 @@
-"""The process that holds a host's silence: the playbook's tasks set the pace, and whatever is lost, it goes on.
+"""The process that keeps a host's programs stopped: playbook tasks set its pace; without them it goes on by itself.
 
-`open` leaves it behind on the host, with everything imported and the rollout's lock. It listens on a socket of root's
-and does one task of the window when it is asked to. If no word comes for a while it goes on by itself, or takes all
-back if the tasks are confirmed by hand.
+`open` leaves it on the host, with everything imported and the rollout's lock held. It listens on a socket of root's and
+does one task of the window at each request. If no request comes for a while, it goes on by itself, or undoes everything
+if a person confirms each task.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
 """Seconds without a first request after which the holder ends; nothing was stopped by then."""
 PACE_S = 3.0
-"""Seconds without a further request after which the holder goes on by itself."""
+"""Seconds without another request after which the holder goes on by itself."""
 BY_HAND_S = 600.0
-"""Seconds without a request after which all is taken back, if a person confirms each task."""
+"""Seconds without a request after which everything is undone, if a person confirms each task."""
 OPEN_TIMEOUT_S = 60.0
 _READ_S = 5.0
 _SYSTEMD, _SYSTEMD_S = Path("/run/systemd/system"), 5.0
@@ -44,7 +44,7 @@ Failure = Callable[[BaseException], dict[str, Any]]
 
 @dataclass
 class Holder:
-    """Sets the pace of one window: each task waits for a request on the socket, or for a time-out."""
+    """Sets the pace of one window: each task waits for a request on the socket, or for a timeout."""
 
     listener: socket.socket
     by_hand: bool
@@ -54,7 +54,7 @@ class Holder:
     spoken: bool = False
 
     def wait(self, task: str) -> None:
-        """Return when *task* is asked for, or is to be done anyway; raises TryAgain if all is to be taken back."""
+        """Return when *task* is asked for, or its timeout has passed; raises TryAgain if everything is to be undone."""
         patience_s = FIRST_WORD_S if not self.spoken else BY_HAND_S if self.by_hand else PACE_S
         give_up_at = time.monotonic() + patience_s
         while (asked := self._next(give_up_at)) is not None:
@@ -83,7 +83,7 @@ class Holder:
             self.asking = None
 
     def _next(self, give_up_at: float) -> tuple[socket.socket, str] | None:
-        """The next request, None at *give_up_at*; a client that says nothing is not waited for."""
+        """The next request, None at *give_up_at*; a client that sends nothing is given up after _READ_S."""
         while (left_s := give_up_at - time.monotonic()) > 0:
             self.check()
             ready, _, _ = select.select([self.listener], [], [], min(left_s, 0.5))
@@ -100,14 +100,14 @@ class Holder:
 
 
 def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
-    with suppress(OSError):  # who asked is gone: what was done is done all the same
+    with suppress(OSError):  # the client has gone: what was done stays done
         connection.sendall(json.dumps(fields).encode() + b"\n")
     connection.close()
 
 
 @contextmanager
 def _address(folder: Path) -> Iterator[str]:
-    """A short name for the socket in *folder*: a socket's path may have no more than 108 bytes."""
+    """A short path to the socket in *folder*: a socket's path is limited to 108 bytes."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{SOCKET}"
@@ -142,7 +142,7 @@ def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
 
 
 def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by_hand: bool) -> None:
-    """The holder's whole life; it never returns."""
+    """Be the holder, from the fork to its exit; never returns."""
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     said, code = os.fdopen(opened, "w", encoding="utf-8"), 1
@@ -156,7 +156,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
             code = _through(wanted, journal, failure, Holder(listener, by_hand, interruption.check), interruption)
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
         message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError, ValueError):  # closed, if it was opened: then the log is the place
+        with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
             said.write(json.dumps({"msg": message, "misuse": isinstance(error, Misuse)}) + "\n")
             said.close()
         with suppress(OSError):
@@ -177,7 +177,7 @@ def _through(wanted: Wanted, journal: Journal, failure: Failure, holder: Holder,
 
 @contextmanager
 def _listening(wanted: Wanted) -> Iterator[socket.socket]:
-    """The socket, which only its owner may use; it goes with the holder."""
+    """The socket, which only its owner may use; it is removed when the holder ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -203,9 +203,9 @@ def _let_go(log: Path) -> None:
 
 
 def _leave_session() -> None:
-    """Under systemd, live in a unit of its own: else the end of the ssh session, or of what called, could end it, too.
+    """Under systemd, move to a unit of its own: else the end of the caller's session (ssh) could end this process.
 
-    The same as `systemd-run --scope`, for a process that is there already and has everything imported.
+    It does what `systemd-run --scope` does, but for a running process that has everything imported.
     """
     if not _SYSTEMD.is_dir():
         return
@@ -224,7 +224,7 @@ def _leave_session() -> None:
 
 
 def ended(asked: Standing, task: str) -> Answer:
-    """What became of *task* when the holder is no longer there; raises if the window is not finished."""
+    """What happened to *task* when the holder has ended; raises unless the window is finished."""
     journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
     begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
     last = begun[-1] if begun else ""

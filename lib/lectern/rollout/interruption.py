@@ -30,6 +30,6 @@ class Interruption:
         self._asked = signal.Signals(number)
 
     def check(self) -> None:
-        """Raise TryAgain if someone asked for the end."""
+        """Raise TryAgain if SIGTERM or SIGINT has arrived."""
         if self._asked is not None:
             raise TryAgain(f"Ended by {self._asked.name}.")

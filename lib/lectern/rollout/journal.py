@@ -1,4 +1,4 @@
-"""The rollout's journal on a host: what cannot be seen by looking, written before and after it happens."""
+"""The rollout's journal on a host: what the host itself does not show, recorded before and after it happens."""
 
 import fcntl
 import json
@@ -34,7 +34,7 @@ class Note:
 
 
 def _parsed(fields: dict[str, Any]) -> Note:
-    """A note; what a newer release adds to it is left out."""
+    """A line of the journal as a note; fields that a newer release has added are left out."""
     known = ("at", "id", "step", "state", "detail")
     return Note(**{name: fields[name] for name in known if name in fields})
 
@@ -51,7 +51,7 @@ class Journal:
         return cls(wanted.rollout_dir / "journal.jsonl", wanted.role)
 
     def notes(self) -> list[Note]:
-        """All whole lines of this role, in their order.
+        """All complete lines of this role, in their order.
 
         Raises CallAPerson if a line that is not the last cannot be read.
         """
@@ -65,7 +65,7 @@ class Journal:
             try:
                 note = _parsed(json.loads(line))
             except (ValueError, TypeError) as error:
-                if line:  # an empty one closes a torn line
+                if line:  # an empty line comes from a line that was cut off
                     raise CallAPerson(
                         f"{self.path}: line {number} cannot be read ({error}). Look at it with a person who knows "
                         f"what was done here; take the line out, then run this again."
@@ -105,11 +105,11 @@ class Journal:
         return self.history().state(id_)
 
     def history(self) -> "History":
-        """The meaning of all lines together."""
+        """The history that all lines together tell."""
         return History.of(self.notes())
 
     def behind(self, id_: str) -> str | None:
-        """The rollout that *id_* replaced, or would replace; None if it replaces the old program."""
+        """The id of the rollout that *id_* replaced, or would replace; None if it replaces the old program."""
         notes = self.notes()
         begun = [at for at, note in enumerate(notes) if (note.id, note.step, note.state) == (id_, "window", "begin")]
         standing = History.of(notes[: begun[-1]] if begun else notes).standing
@@ -129,18 +129,18 @@ class Journal:
 
 @dataclass(frozen=True)
 class History:
-    """Which rollouts stand on this host, one upon the other, and whether one is half done."""
+    """The rollouts that stand on this host, each upon the one before, and the one that is half done, if any."""
 
     standing: tuple[str, ...]
-    """Finished and not rolled back, the last one on top."""
+    """Ids of finished rollouts that were not rolled back, the newest last."""
     half: str | None
     taking_back: bool
-    """Whether it was a rollback that was begun and did not end."""
+    """Whether the half-done step is a rollback."""
     rolledback: frozenset[str]
 
     @classmethod
     def of(cls, notes: list[Note]) -> "History":
-        """Read the lines from the first to the last."""
+        """The history that *notes*, in their order, tell."""
         standing: list[str] = []
         half: str | None = None
         taking_back = False
@@ -165,7 +165,7 @@ class History:
         return cls(tuple(standing), half, taking_back, frozenset(rolledback))
 
     def state(self, id_: str) -> State:
-        """How far *id_* is."""
+        """How far the rollout *id_* is."""
         if self.half == id_:
             return "half"
         if self.standing[-1:] == (id_,):
@@ -174,7 +174,7 @@ class History:
 
     @property
     def last(self) -> str | None:
-        """The rollout that a rollback of this host would take back."""
+        """The id of the rollout that a rollback of this host would undo."""
         return self.half or next(reversed(self.standing), None)
 
 
@@ -210,6 +210,6 @@ def _taken(descriptor: int) -> bool:
 
 
 def states_before(notes: list[Note]) -> States:
-    """What ran before the window, by program, as its first line in the journal says."""
+    """The state of each program before the window, from the window's first line in the journal."""
     begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
     return {} if begun is None else begun.detail["states"]

@@ -1,4 +1,4 @@
-"""Which classes a stop of this host would harm: on air or due soon on a streamer, not yet placed on a teacher."""
+"""Classes that a stop of this host would harm: on a streamer, on air or due soon; on a teacher, not yet placed."""
 
 from collections.abc import Iterator
 
@@ -19,9 +19,9 @@ _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState
 
 
 def refusals(wanted: Wanted, now: float) -> list[str]:
-    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; none if there are none.
+    """A sentence for the classes that a stop at *now* (epoch seconds) would harm; empty if there are none.
 
-    In an upgrade, classes that the playout holds are not harmed; a teacher's inbox keeps what comes meanwhile.
+    An upgrade harms no class that the playout holds; a teacher's inbox keeps the messages that arrive during the stop.
     """
     held = _held(wanted)
     if wanted.role == "teacher":
@@ -33,7 +33,7 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
 
 
 def cut_now(wanted: Wanted, now: float) -> list[str]:
-    """A sentence for the classes that a rollback at *now* (epoch seconds) would cut; none if there are none."""
+    """A sentence for the classes that a rollback at *now* (epoch seconds) would cut off; empty if there are none."""
     if wanted.role == "teacher":
         return []
     held = _held(wanted)
@@ -42,7 +42,7 @@ def cut_now(wanted: Wanted, now: float) -> list[str]:
 
 
 def _held(wanted: Wanted) -> Held | None:
-    """What the playout holds meanwhile; None if the old program, which has none, is behind this rollout."""
+    """What the playout holds during the stop; None if this rollout replaces the old program, which has no playout."""
     if Journal.of(wanted).behind(wanted.id) is None:
         return None
     return playout.held(wanted) if wanted.role == "streamer" else Held()
@@ -56,7 +56,7 @@ def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> l
 
 
 def _unheld(held: Held | None) -> str:
-    """Why the playout does not air them meanwhile."""
+    """Why the playout does not air the classes during the stop, as the end of a sentence."""
     if held is None:
         return ""
     return f", and the playout does not hold them ({held.why_none or 'the resident has not told it of them yet'})"

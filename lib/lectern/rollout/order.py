@@ -19,7 +19,7 @@ from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
-"""Steps that change what the copy in silence holds: once one was begun, the copy is not taken again."""
+"""Steps that change what was copied after the stop: once one of them has begun, the copy is not made again."""
 COLUMN = "alter table task_list add column institution_id VARCHAR(250)"
 PROOF = "select class_id, institution_id from task_list limit 1"
 
@@ -28,7 +28,7 @@ PROOF = "select class_id, institution_id from task_list limit 1"
 class Step:
     """One step: the playbook's task it belongs to, its title, its name in the journal, and what it does.
 
-    *work* adds to the answer that it is given, and returns whether it has changed anything.
+    *work* adds to the answer that it gets, and returns whether it changed anything.
     """
 
     task: str
@@ -38,7 +38,7 @@ class Step:
 
 
 def order(wanted: Wanted, journal: Journal, supervisor: Supervisor, beat: Beat = no_beat) -> list[Step]:
-    """All steps from the stop to the proof that the new program is well."""
+    """All steps from the stop until the new program is proved healthy."""
     work = _Work(wanted, journal, supervisor, beat)
     if wanted.role == "streamer":
         return [
@@ -67,7 +67,7 @@ def order(wanted: Wanted, journal: Journal, supervisor: Supervisor, beat: Beat =
 
 @dataclass(frozen=True)
 class _Work:
-    """What the steps of one host do."""
+    """The work of the steps on one host."""
 
     wanted: Wanted
     journal: Journal
@@ -81,7 +81,7 @@ class _Work:
     def copy(self, answer: Answer) -> bool:
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if make.silent(self.wanted) is not None and changing:
-            return False  # it was copied before a crash, and holds what was there before the first change
+            return False  # it was copied before a crash, and holds the state before the first change
         made = make.copy_in_silence(self.wanted)
         answer.say(f"Copied {store.of(self.wanted).shown} in silence; rows: {_rows(made)}.")
         return True
@@ -103,7 +103,7 @@ class _Work:
                 with engine.connect() as connection:
                     connection.exec_driver_sql(PROOF).all()
         copied = make.silent(self.wanted)
-        if copied is None or copied.database is None:  # it is new, and ours
+        if copied is None or copied.database is None:  # the database is new, and ours
             store.of(self.wanted).give(self.wanted.user)
         return _told(answer, self.wanted, done)
 
@@ -128,7 +128,7 @@ class _Work:
         return self._is_first() and _said(answer, both.adopt(self.wanted))
 
     def _is_first(self) -> bool:
-        """Whether the old program is behind this rollout: what an earlier release has taken over is ours already."""
+        """Whether this rollout replaces the old program: whatever an earlier release has taken over is ours already."""
         return self.journal.behind(self.wanted.id) is None
 
     def reload(self, _answer: Answer) -> bool:
@@ -152,7 +152,7 @@ def _said(answer: Answer, done: list[str]) -> bool:
 
 
 def differences(wanted: Wanted, changes: list[str]) -> list[Difference]:
-    """Changes of the database as a difference."""
+    """The *changes* of the database, as one difference; none if there are no changes."""
     return [Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes))] if changes else []
 
 

@@ -21,12 +21,12 @@ TASKS = {
 
 
 def is_first(wanted: Wanted) -> bool:
-    """Whether the old program is behind this rollout, so that it is to be taken over."""
+    """Whether this rollout replaces the old program, and so takes over what that has."""
     return Journal.of(wanted).behind(wanted.id) is None
 
 
 def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
-    """An answer for each task of the window; of one that is finished, nothing changes any more."""
+    """An answer for each task of the window; if the rollout is finished, no task changes anything."""
     tasks = TASKS[wanted.role]
     state = journal.state(wanted.id)
     if state == "finished":

@@ -19,7 +19,7 @@ UPGRADE_S = 60.0
 
 
 def socket_of(wanted: Wanted) -> Path:
-    """Where the playout answers, by the settings that are wanted; relative ones begin in the code folder."""
+    """The path of the playout's socket, from the wanted settings; relative paths begin in the code folder."""
     settings = {name.lower(): value for name, value in wanted.env.items()}
     folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
     told = settings.get("playout_socket") or f"{folder}/playout.sock"
@@ -48,7 +48,7 @@ def held(wanted: Wanted) -> Held:
 
 
 def is_missing(wanted: Wanted) -> str:
-    """Why the playout that is to air the classes is not there; empty if it is, or if none is wanted."""
+    """Why the playout does not answer; empty if it does, or if the settings want none."""
     if wanted.env.get("PLAYOUT", "own") != "own":
         return ""
     try:
@@ -61,7 +61,7 @@ def is_missing(wanted: Wanted) -> str:
 def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
 
-    Where no playout answers nothing is upgraded, and that is said. Raises CallAPerson if it refuses.
+    If no playout answers, upgrade nothing and say so. Raises CallAPerson if the playout refuses.
     """
     path = socket_of(wanted)
     try:
@@ -94,12 +94,12 @@ def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
 
 
 def _link(wanted: Wanted) -> Path:
-    """The link out of which a provisioned host starts its playout: the next worker is of the release it leads to."""
+    """The link from which a provisioned host starts its playout: the next worker is of the release at its end."""
     return wanted.root / "playout"
 
 
 def _lead(wanted: Wanted) -> str | None:
-    """Let the link lead to the wanted release; returns where it led, None if it does already or there is none."""
+    """Point the link to the wanted release; returns its former target, None if nothing was to be changed."""
     link, target = _link(wanted), f"releases/{wanted.version}"
     before = durable.link_target(link)
     if before in (None, target) or not (wanted.root / target).is_dir():

@@ -1,4 +1,4 @@
-"""The Redis of a rollout: the old program's keys get their new names, and back."""
+"""Redis in a rollout: renames the old program's keys to their new names, and back."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ EARLIER = "keys-before.txt"
 
 @contextmanager
 def opened(wanted: Wanted) -> Iterator[redis.Redis]:
-    """A client, closed at the end."""
+    """A Redis client, which is closed at the end."""
     client = rekey.opened(wanted.redis_url)
     try:
         yield client
@@ -34,12 +34,12 @@ def refuse_silence(wanted: Wanted) -> None:
 
 
 def rules(wanted: Wanted) -> list[Rule]:
-    """The inventory's rules, read; raises Misuse if one is none."""
+    """The inventory's rules, parsed; raises Misuse if one is invalid."""
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]
 
 
 def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
-    """Give the old keys their new names; returns how many got one, and what is to be said of it.
+    """Give the old keys their new names; returns how many got one, and sentences about it.
 
     Raises CallAPerson if new names are taken.
     """
@@ -59,12 +59,12 @@ def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
 def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
     """Note, before the first rename, which keys have new names already; returns a sentence if any has.
 
-    They are not this rollout's, and its way back leaves them. The list of what was renamed, `keys.tsv`, could not
-    say it: a crash can cost its last lines, and it does not have what the new program makes later.
+    Those keys are not this rollout's, so a rollback leaves them alone. `keys.tsv`, the list of what was renamed, cannot
+    replace this file: a crash can cost its last lines, and it lacks the keys that the new program makes later.
     """
     file = wanted.backup_dir / EARLIER
     if file.exists():
-        return []  # a window that goes on: by now, it may have renamed some itself
+        return []  # a resumed window: by now, it may have renamed some keys itself
     with rekey.in_words(lambda: "Nothing was renamed."):
         found = {name for rule in rules(wanted) for some in slices_of(client, rule.new) for name, _ in some}
         durable.write(file, b"".join(b"%s\n" % one for one in sorted(found)), durable.PRIVATE)
@@ -72,13 +72,13 @@ def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
 
 
 def rename_back(wanted: Wanted) -> list[str]:
-    """Give the keys their old names back, also those that were made since; says which could not.
+    """Give all keys their old names, also keys made since the rollout; returns sentences, also about those that failed.
 
-    What had a new name before the rollout keeps it. Safe to repeat: killed anywhere, the next call goes on.
+    Keys that had a new name before the rollout keep it. Safe to repeat: if it is killed, the next call goes on.
     """
     file = wanted.backup_dir / EARLIER
     if not wanted.rekey or not file.exists():
-        return []  # nothing was renamed
+        return []  # the window renamed nothing
     earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
     with opened(wanted) as client, rekey.in_words(lambda: f"{counted(number, 'key')} got the old name back so far."):
         for rule in reversed(rules(wanted)):
@@ -96,7 +96,7 @@ def rename_back(wanted: Wanted) -> list[str]:
 
 
 def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[int | None]:
-    """Rename each pair's first to its second: 1 where that was done, 0 where it is taken, None where it is gone."""
+    """Rename each pair's first to its second: 1 if done, 0 if the second is taken, None if the first does not exist."""
     with client.pipeline(transaction=False) as pipe:
         for name, wanted in pairs:
             pipe.renamenx(name, wanted)

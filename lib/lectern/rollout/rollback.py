@@ -1,4 +1,4 @@
-"""The way back: the host as it was before the window, from wherever the window, or a rollback, has come to."""
+"""The rollback: restores the host as it was before the window, however far the window, or a rollback, has come."""
 
 import time
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 TYPE = "ansible-playbook playbooks/rollback.yml"
-"""What a person types to take a rollout back."""
+"""What a person types to roll back a rollout."""
 
 
 def run(wanted: Wanted, *, check: bool = False) -> Answer:
-    """Take the rollout *wanted* back, or say what that would do; one that is back already is not touched.
+    """Roll the rollout *wanted* back, or say what that would do; a rollout that is rolled back already is left alone.
 
-    Raises CallAPerson if another rollout is half done, the backup is gone, or the old programs do not run again:
-    then the rollback is half done, and goes on when it is called again.
+    Raises CallAPerson if another rollout is half done, the backup is missing, or the old programs do not run again:
+    then the rollback is half done, and the next call resumes it.
     """
     answer = Answer()
     journal = Journal.of(wanted)
@@ -66,7 +66,7 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
 
 
 def of_standing(asked: Standing, *, check: bool = False) -> Answer:
-    """Take back what was rolled out on this host last, whatever the inventory says now."""
+    """Roll back the last rollout of this host, whatever the inventory says now."""
     found = standing.last(asked)
     if isinstance(found, str):
         history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
@@ -99,13 +99,13 @@ def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
 
 @dataclass
 class _Way:
-    """One rollback, as far as it has come."""
+    """One rollback, and how far it has come."""
 
     wanted: Wanted
     journal: Journal
     answer: Answer
     left: list[str] = field(default_factory=list)
-    """What could not be taken back yet, in sentences."""
+    """What could not be restored yet, in sentences."""
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
@@ -121,7 +121,7 @@ class _Way:
         return any((note.step, note.state) == (step, state) for note in notes)
 
     def step(self, title: str, name: str, work: Callable[[], None]) -> None:
-        """Note, do and time one step."""
+        """Do one step: record it before and after, and time it."""
         with self.answer.timed(f"back: {title}"):
             self.journal.note(self.wanted.id, name, "begin")
             work()
@@ -135,7 +135,7 @@ class _Way:
             )
 
     def put_back_elsewhere(self) -> None:
-        """Keys, recordings, classes; if that fails, the rest is done first: an old program that runs is worth more."""
+        """Restore keys, recordings and classes; failures wait until the old programs run, which matters more."""
         if self.behind is not None:
             return  # the release behind has the same keys, recordings and classes
         works: list[tuple[str, str, str, Callable[[Wanted], list[str]]]] = [
@@ -155,10 +155,10 @@ class _Way:
         self.answer.say(*work(self.wanted))
 
     def put_back(self) -> None:
-        """Files and link; the database stays, unless its restore is asked for."""
+        """Restore files and link; the database is restored only if that is asked for."""
         wanted, copied = self.wanted, self.silent
         if copied is None:
-            return  # the window had not come to its first change
+            return  # the window had not reached its first change
         store.of(wanted).sweep()
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
@@ -180,12 +180,12 @@ class _Way:
         self.answer.say(*supervisor.as_before(self.supervisor, self.states))
 
     def well(self) -> None:
-        """Wait until the release behind answers; raises CallAPerson if it does not, in its own time."""
+        """Wait until the release to go back to is healthy; raises CallAPerson if it is not within its timeout."""
         if self.behind is not None:
             wait_until_well(standing.stored(self.wanted.backups_dir / self.behind), self.supervisor)
 
     def follow(self) -> None:
-        """Let the playout go back, too; it airs on with the newer release if that fails."""
+        """Let the playout go back, too; if that fails, it airs on with the newer release."""
         if self.behind is None or self.wanted.role != "streamer":
             return
         try:
@@ -195,7 +195,7 @@ class _Way:
             self.answer.say(error.message)
 
     def finish(self) -> None:
-        """Set the used backup aside; raises CallAPerson if something is left to be taken back."""
+        """Set the used backup aside; raises CallAPerson if something could not be restored."""
         if self.left:
             raise CallAPerson(
                 f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."
@@ -209,7 +209,7 @@ class _Way:
 
 
 def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
-    """Take the window of *wanted* back, as far as it has come; the caller holds the lock."""
+    """Undo the window of *wanted*, however far it has come; the caller holds the lock."""
     answer.changed = True
     way = _Way(wanted, journal, answer)
     is_reloaded = way.has("reload", "done", since_rollback=True)
@@ -237,7 +237,7 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
 
 
 def _words(behind_id: str | None) -> str:
-    """What a rollback ends at, for people."""
+    """What a rollback goes back to, for people."""
     return "the old program" if behind_id is None else f"lectern {_version(behind_id)} ({behind_id})"
 
 

@@ -12,7 +12,7 @@ from lectern.rollout.wanted import Absolute, Wanted
 
 
 class Standing(BaseModel):
-    """Which rollout is meant: the last one of a role on this host, if it is of *version* or none is named."""
+    """Names a rollout: the last one of *role* on this host; if *version* is given, it must be of that version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -33,12 +33,12 @@ class Standing(BaseModel):
 
     @property
     def rollout_dir(self) -> Path:
-        """Where the journal, the lock and the backups are."""
+        """The folder of the journal, the lock and the backups."""
         return self.root / "rollout"
 
 
 def last(asked: Standing) -> Wanted | str:
-    """What was rolled out last, and stands or is half done; or, in a sentence, why there is nothing to take back.
+    """The last rollout, which stands or is half done; or a sentence that says why there is nothing to roll back.
 
     Raises Misuse if the version that is asked for stands, but another one upon it.
     """
@@ -58,7 +58,7 @@ def last(asked: Standing) -> Wanted | str:
 
 
 def looked_at(asked: Standing) -> Wanted:
-    """What stands on this host or, if nothing does, what was taken back last; raises Misuse if there was never any."""
+    """The rollout that stands on this host, else the one rolled back last; raises Misuse if there never was any."""
     journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
     history = journal.history()
     if history.last is not None:
@@ -74,7 +74,7 @@ def _folder(rolledback: Note) -> str:
 
 
 def stored(folder: Path) -> Wanted:
-    """What was wanted of the rollout whose backup is in *folder*; raises CallAPerson if that cannot be read."""
+    """What the rollout with its backup in *folder* wanted; raises CallAPerson if that cannot be read."""
     file = folder / make.WANTED
     try:
         return Wanted.stored(file.read_text(encoding="utf-8"))

@@ -18,11 +18,11 @@ from lectern.rollout.settings import files
 from lectern.rollout.wanted import Wanted
 
 NOTES = 60
-"""Number of lines of the journal that are told, the newest ones."""
+"""Number of journal lines that `status` shows, the newest ones."""
 
 
 def run(wanted: Wanted) -> Answer:
-    """See that a finished rollout is wholly there, one that was rolled back wholly gone; raises Failed."""
+    """Check that a finished rollout is complete, or that a rolled back one is gone without a trace; raises Failed."""
     journal = Journal.of(wanted)
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state})
@@ -46,7 +46,7 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
 
 
 def faults_of_new(wanted: Wanted) -> Iterator[str]:
-    """What is not as wanted where the new program should be; a sentence each."""
+    """What differs from the wanted state where the new program should run; one sentence each."""
     yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in switch.pending(wanted)])
     for one in files.all_of(wanted):
         yield from _in_words(one.faults)
@@ -131,7 +131,7 @@ def status(root: str) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """The same for people, the newest line last."""
+    """The *status* as lines for people, the newest line last."""
     said: list[str] = []
     for role, one in found.items():
         said += [f"{words.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in one["notes"]]

@@ -43,7 +43,7 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 
 
 class KeyRule(BaseModel):
-    """How keys are renamed: patterns with fields in braces, as `lectern rekey` takes them."""
+    """How keys are renamed: patterns with fields in braces, in the form that `lectern rekey` takes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,7 +87,7 @@ class Wanted(BaseModel):
     restore_database: bool = False
     even_on_air: bool = False
     unmatched_rules: bool = False
-    """A person has said that the rules of the inventory need not fit any key."""
+    """Whether a person has confirmed that the inventory's rules need not match any key."""
 
     @field_validator("env")
     @classmethod
@@ -121,7 +121,7 @@ class Wanted(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> "Wanted":
-        """Read the JSON that the playbook sends; raises Misuse that names each fault, and shows no value."""
+        """Read the JSON that the playbook sends; raises Misuse that names each fault without its value."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -133,16 +133,16 @@ class Wanted(BaseModel):
 
     @classmethod
     def stored(cls, text: str) -> "Wanted":
-        """Read the `wanted.json` of a backup; what a newer release has put there besides is left out."""
+        """Read the `wanted.json` of a backup, without the fields that a newer release has added. Raises Misuse."""
         try:
             fields = json.loads(text)
         except ValueError:
-            return cls.parse(text)  # it says what is wrong
+            return cls.parse(text)  # parsing names what is wrong
         return cls.parse(json.dumps({name: value for name, value in fields.items() if name in cls.model_fields}))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what is wanted, secrets included; how to go about it is left out."""
+        """SHA-256 of what is wanted, secrets included, without the fields that say how to roll out."""
         fields = self.model_dump(mode="json", exclude=set(_HOW_NOT_WHAT))
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -158,17 +158,17 @@ class Wanted(BaseModel):
 
     @property
     def own(self) -> dict[str, str]:
-        """All other settings, those of the program's own file."""
+        """All other settings, which the program's own file holds."""
         return {name: value for name, value in self.env.items() if name not in self.documented}
 
     @property
     def instance(self) -> Path:
-        """What this rollout runs: the release, its settings, its program file."""
+        """The folder that this rollout runs from: the release, its settings, its supervisor file."""
         return self.root / "instances" / self.id
 
     @property
     def release(self) -> Path:
-        """The unpacked release."""
+        """The folder of the unpacked release."""
         return self.root / "releases" / self.version
 
     @property
@@ -178,17 +178,17 @@ class Wanted(BaseModel):
 
     @property
     def rollout_dir(self) -> Path:
-        """Where the journal, the lock and the backups are."""
+        """The folder of the journal, the lock and the backups."""
         return self.root / "rollout"
 
     @property
     def backups_dir(self) -> Path:
-        """One folder a rollout."""
+        """The folder of the backups, with one folder for each rollout."""
         return self.rollout_dir / "backups"
 
     @property
     def backup_dir(self) -> Path:
-        """This rollout's backup."""
+        """The folder of this rollout's backup."""
         return self.backups_dir / self.id
 
     @property
@@ -203,12 +203,12 @@ class Wanted(BaseModel):
 
     @property
     def env_path(self) -> Path:
-        """The old program's file of settings; where it is a link, what it leads to."""
+        """The old program's settings file; if it is a link, its target."""
         return (self.code_dir / self.env_file).resolve()
 
     @property
     def config_path(self) -> Path | None:
-        """The teacher's old JSON config; where it is a link, what it leads to."""
+        """The teacher's old JSON config; if it is a link, its target. None if there is none."""
         return None if self.config_file is None else (self.code_dir / self.config_file).resolve()
 
 

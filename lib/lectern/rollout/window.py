@@ -1,4 +1,4 @@
-"""The silent part of a rollout: from the stop of the old program until the new one is well, undone on any failure."""
+"""The window of a rollout: from the stop of the old program until the new one is healthy; undone on any failure."""
 
 import time
 from collections.abc import Iterator
@@ -24,20 +24,20 @@ COMMIT = "commit"
 
 
 class Pace(Protocol):
-    """Says when the next task of the window may be done, and hears what became of it."""
+    """Decides when the next task of the window may be done, and gets its answer."""
 
     def wait(self, task: str) -> None:
-        """Return when *task* may be done; raises TryAgain if all is to be taken back instead."""
+        """Return when *task* may be done; raises TryAgain if everything is to be undone instead."""
 
     def tell(self, task: str, answer: Answer) -> None:
-        """Hear what was done."""
+        """Take the answer of *task*."""
 
 
 class Unattended:
-    """One task after the other, without a pause."""
+    """The pace of a window without pauses: one task after another."""
 
     def wait(self, task: str) -> None:
-        """Any task may be done at once."""
+        """Return at once."""
 
     def tell(self, task: str, answer: Answer) -> None:
         """Do nothing: in one command, no client waits for the answer of a single task."""
@@ -45,7 +45,7 @@ class Unattended:
 
 @dataclass
 class Window:
-    """One window, as far as it has come."""
+    """One window, and how far it has come."""
 
     wanted: Wanted
     journal: Journal
@@ -59,7 +59,7 @@ class Window:
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
-        """One step: noted before and after, and timed; not begun if someone asked for the end."""
+        """Record one step before and after, and time it; a step is not begun if a signal has asked for the end."""
         self.interruption.check()
         with self.answer.timed(step.title):
             self.journal.note(self.wanted.id, step.name, "begin")
@@ -67,7 +67,7 @@ class Window:
             self.journal.note(self.wanted.id, step.name, "done")
 
     def do(self, task: str, steps: list[Step]) -> None:
-        """The steps of one task, and what is told of it."""
+        """Do the steps of one task, and tell the pace its answer."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         changed = False
         for one in steps:
@@ -80,7 +80,7 @@ class Window:
         self.pace.tell(task, self.answer.since(already, changed=changed))
 
     def is_almost_done(self) -> bool:
-        """Whether a crash came after the reload and all is as wanted, so that nothing must be stopped again."""
+        """Whether a crash came after the reload and the host is as wanted, so that nothing must be stopped again."""
         notes = self.journal.round(self.wanted.id)
         reloaded = any((note.step, note.state) == ("reload", "done") for note in notes)
         return reloaded and self.journal.state(self.wanted.id) == "half" and not any(verify.faults_of_new(self.wanted))
@@ -89,14 +89,14 @@ class Window:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
         if self.journal.state(self.wanted.id) == "half":
             return
-        said = on_air.refusals(self.wanted, time.time())  # preflight has looked, but that was a while ago
+        said = on_air.refusals(self.wanted, time.time())  # preflight has checked this, but some time ago
         if said:
             raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
         before = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
         self.journal.note(self.wanted.id, "window", "begin", before)
 
     def finish(self) -> None:
-        """The other programs are as they were; then the window is committed."""
+        """See that the other programs run as before, then record the rollout as finished."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         others = self._neighbours()
         self.answer.say(*supervisor.as_before(self.supervisor, others, beat=self.interruption.check))
@@ -120,10 +120,10 @@ class Window:
 
 
 def run(wanted: Wanted) -> Answer:
-    """Do all of the window, or undo it; one that is committed is not done again, one that was killed goes on.
+    """Do the whole window, or undo it; a finished window is not done again, a killed one is resumed.
 
-    Raises Failed if it failed and the host is as before, CallAPerson if even that failed, Misuse before any
-    change where it may not begin.
+    Raises Failed if it failed and the host is as before, CallAPerson if even the rollback failed, and Misuse, before
+    any change, if it may not begin.
     """
     with Interruption() as interruption, locked(wanted.rollout_dir):
         journal = Journal.of(wanted)
@@ -137,7 +137,7 @@ def run(wanted: Wanted) -> Answer:
 
 
 def make_ready(wanted: Wanted, journal: Journal) -> None:
-    """Render what the window switches to; raises Misuse or TryAgain, before any change, if it may not begin."""
+    """Render the files that the window switches to; raises Misuse or TryAgain, before a change, if it may not begin."""
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):
         raise Misuse(
@@ -175,7 +175,7 @@ def through(window: Window) -> None:
 
 
 def _undone(window: Window, error: BaseException) -> LecternError:
-    """Take back what was done, whatever *error* is; returns what is to be told."""
+    """Undo what was done, whatever *error* is; returns the error to raise."""
     cause = _words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
     why = f"The window failed in step {failed_in}: {cause}"

@@ -1,4 +1,4 @@
-"""A streamer goes back to the old program: its teacher leaves it its classes, and it airs none that is not its own."""
+"""A streamer goes back to the old program: its teacher leaves its classes there, and no other classes are aired."""
 
 import time
 
@@ -21,14 +21,14 @@ from lectern.states import AiringState
 from lectern.words import counted
 
 READ_S = 10.0
-"""Seconds to wait for a teacher to read it: one that is alive takes a second or two."""
+"""Seconds to wait until a teacher has read it; a living teacher takes one or two."""
 
 
 def withdraw(wanted: Wanted) -> list[str]:
-    """Tell the teacher, and take out of ``task_list`` what the old program must not air; returns sentences.
+    """Tell the teacher, and delete from ``task_list`` what the old program must not air; returns sentences.
 
-    Before the old program starts: else the teacher would miss the streamer after a minute and move its classes, and
-    both would push them. Raises LecternError if Redis or the database does not take it.
+    Done before the old program starts: otherwise the teacher would miss the streamer after a minute and move its
+    classes, and both streamers would push them. Raises LecternError if Redis or the database fails.
     """
     said = _close(wanted)
     if _was_leased(wanted):
@@ -67,9 +67,9 @@ def _was_leased(wanted: Wanted) -> bool:
 
 
 def _close(wanted: Wanted) -> list[str]:
-    """Take the classes out of ``task_list`` that were cancelled or moved to another streamer meanwhile.
+    """Delete from ``task_list`` the classes that were cancelled or moved to another streamer; returns sentences.
 
-    One that was refused stays: the old program may have its recording, and a class too many harms less than none.
+    A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
     """
     found = store.of(wanted)
     with store.opened(found) as engine, schema.in_words(engine), transaction(engine) as connection:

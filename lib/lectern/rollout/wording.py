@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 
 MOST = 5
-"""Number of things of a kind that one sentence names."""
+"""Greatest number of things of one kind that a sentence names."""
 
 _ESCAPED = {"'": "\\'"}
 

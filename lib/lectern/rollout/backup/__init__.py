@@ -1,1 +1,1 @@
-"""Backups before a rollout: made, proved, archived."""
+"""Backups of a host or a database: made, proved, archived, copied away, restored."""

@@ -1,4 +1,4 @@
-"""A tar archive of a live folder, for people: read back to its end, and what changed under it is named."""
+"""A tar archive of a live folder, for people: read back to its end, with the names of files that changed meanwhile."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from lectern.rollout.host import durable
 CACHES = ("__pycache__", ".cache", ".pytest_cache", ".mypy_cache")
 TAR_S = 3600.0
 _CHANGED = 1
-"""The exit code that tells that a file changed while it was read, and nothing worse."""
+"""The exit code of tar that says only that a file changed while it was read."""
 
 
 class Archive(BaseModel):
@@ -32,11 +32,11 @@ class Archive(BaseModel):
     unsteady: list[str]
     """Files that changed while they were read: they are in it as they were at some moment."""
     gone: list[str]
-    """Files that were there when the folder was listed, and gone when they were to be read."""
+    """Files that were listed in the folder, but deleted before they could be read."""
 
 
 def size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
-    """How many bytes the archive of *folder* needs; no file is read for that."""
+    """Size of the archive of *folder* in bytes, found without reading a file."""
     said = _tar(folder, Path(os.devnull), left_out).errors
     counted = re.search(r"^Total bytes written: (\d+)", said, re.MULTILINE)
     assert counted is not None  # --totals

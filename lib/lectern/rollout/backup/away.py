@@ -17,7 +17,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./@:-]+")
 
 @dataclass(frozen=True)
 class Target:
-    """A folder on another machine; *key* and *known_hosts* are files, None for those of the user's own ~/.ssh."""
+    """A folder on another machine; *key* and *known_hosts* are files, None means those of the user's own ~/.ssh."""
 
     user: str
     host: str
@@ -28,7 +28,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, key: Path | None = None, known_hosts: Path | None = None) -> Self:
-        """Of ``sftp://user@host:port/folder``; raises Misuse if it is something else."""
+        """The target of ``sftp://user@host:port/folder``; raises Misuse if *url* is something else."""
         try:
             parts = urlsplit(url)
             port = parts.port or 22
@@ -37,7 +37,7 @@ class Target:
         fits = parts.scheme == "sftp" and parts.hostname and parts.username and not parts.password
         if not fits or not parts.path.strip("/") or not _PLAIN.fullmatch(url):
             raise Misuse(f"{url!r:.200} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.")
-        assert parts.username  # it fits
+        assert parts.username  # a URL that fits has a user and a host
         assert parts.hostname
         return cls(parts.username, parts.hostname, port, parts.path.rstrip("/"), key, known_hosts)
 
@@ -46,9 +46,9 @@ class Target:
 
 
 def copy(folder: Path, target: Target) -> None:
-    """Copy the backup in *folder*; it has its name there when all of it has come, in its full size.
+    """Copy the backup in *folder*; it gets its name there only when all of it has arrived, in full size.
 
-    Raises TryAgain if the machine does not answer or does not let us in, CallAPerson if less has come.
+    Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not everything has arrived.
     """
     there = f"{target.folder}/{folder.name}"
     _sftp(target, f"-mkdir {target.folder}", f"put -pR {folder} {there}.part")
@@ -76,7 +76,7 @@ def _sizes(listed: str) -> dict[str, int]:
 
 
 def _sftp(target: Target, *commands: str) -> str:
-    """What the commands say; the first that fails is the end, but for those that begin with a dash."""
+    """Run the commands and return their output; the first that fails ends them, unless it begins with a dash."""
     options = {
         "StrictHostKeyChecking": "yes",
         "PasswordAuthentication": "no",

@@ -1,4 +1,4 @@
-"""What is on a host before the window changes it: kept byte for byte, with mode and owner, to be put back."""
+"""A host's files before the window changes them: kept byte for byte, with mode and owner, to be restored."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from lectern.rollout.wanted import Wanted
 
 
 class Kept(BaseModel):
-    """One file as it was; *stored* is its copy's name, None if there was no such file."""
+    """One file as it was; *stored* is the name of its copy, None if there was no such file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,12 +23,12 @@ class Kept(BaseModel):
 
     @property
     def owner(self) -> durable.Owner:
-        """Its owner and mode."""
+        """The file's owner and mode."""
         return durable.Owner(self.uid, self.gid, self.mode)
 
 
 class Before(BaseModel):
-    """The files that the window changes, and where the link led."""
+    """The files that the window changes, and the former target of the link."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,16 +37,16 @@ class Before(BaseModel):
     folder: Path
 
     def kept(self, path: Path) -> Kept:
-        """The copy of *path*; one that says that there was no such file, where it was not looked for."""
+        """The copy of *path*; for a path that was not kept, a copy that says that there was no such file."""
         return next((one for one in self.files if one.path == path), Kept(path=path))
 
     def data(self, path: Path) -> bytes | None:
-        """What *path* held; None if there was no such file."""
+        """The bytes that *path* held; None if there was no such file."""
         stored = self.kept(path).stored
         return None if stored is None else (self.folder / stored).read_bytes()
 
     def text(self, path: Path) -> str:
-        """The same as text, empty if there was no such file."""
+        """The text that *path* held; empty if there was no such file."""
         return (self.data(path) or b"").decode()
 
 

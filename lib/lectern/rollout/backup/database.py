@@ -1,4 +1,4 @@
-"""Copies of a SQLite database that are proved, taken while others write, and put back."""
+"""Copies of a SQLite database: made while others write to it, proved, and put back."""
 
 import base64
 import hashlib
@@ -22,10 +22,10 @@ from lectern.rollout.host import durable
 
 COPY_TIMEOUT_S = 600.0
 SIDES = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database."""
+"""Suffixes of the files that SQLite keeps beside a database."""
 
 Row = dict[str, Any]
-"""A row of any table, by its columns, as JSON can hold it."""
+"""A row of any table: its values by column, in types that JSON can hold."""
 
 
 class Copy(BaseModel):
@@ -40,10 +40,10 @@ class Copy(BaseModel):
 
 
 def opened(file: Path) -> sqlite3.Connection:
-    """A connection that changes no row, and leaves nothing beside the file that was not there.
+    """A connection that changes no row, and leaves no new file beside the database.
 
-    A reader of a quiet database in WAL mode makes files beside it that only a writer takes away again; and one whose
-    writer was killed in a rollback journal must be opened for writing to be read at all.
+    Reading a quiet database in WAL mode makes files beside it that only a writer removes; and a database whose writer
+    was killed in a rollback journal can only be read if it is opened for writing.
     """
     try:
         return schema.read_only(file, "ro" if _wal(file).exists() else "rw")
@@ -59,18 +59,18 @@ def _wal(file: Path) -> Path:
 
 @contextmanager
 def traceless(file: Path) -> Iterator[None]:
-    """Let others look at *file*; what they leave beside it, and was not there, goes again."""
+    """Let others look at *file*; new files that they leave beside it are removed."""
     was_quiet = file.exists() and not _wal(file).exists()
     try:
         yield
     finally:
         if was_quiet and _wal(file).exists():
-            schema.read_only(file, "rw").close()  # the last one that could write tidies up
+            schema.read_only(file, "rw").close()  # the last connection that can write removes them
 
 
 @contextmanager
 def reading(file: Path) -> Iterator[Connection]:
-    """A SQLAlchemy connection, as `opened` gives one; if the file is missing, to an empty database."""
+    """A SQLAlchemy connection like that of `opened`; if the file is missing, to an empty database."""
     engine = create_engine(
         "sqlite://",
         creator=lambda: opened(file) if file.exists() else sqlite3.connect(":memory:", isolation_level=None),
@@ -106,7 +106,7 @@ _TABLES = "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT L
 
 
 def rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """How many rows each table has."""
+    """The number of rows of each table."""
     return {
         name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]  # noqa: S608 (quoted)
         for name in sorted(_tables(connection, "main"))
@@ -114,7 +114,7 @@ def rows(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def quoted(name: str) -> str:
-    """*name* as SQL writes it."""
+    """*name* as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -127,8 +127,8 @@ def sha256(file: Path) -> str:
 def copy(source: Path, target: Path) -> Copy:
     """Copy a live database as it is at one instant, and prove the copy: SQLite finds it whole, its rows are counted.
 
-    All pages go in one step: a copy in slices begins anew at each write of another program, and never ends.
-    Raises TryAgain if another program holds it, CallAPerson if it, or the copy of it, is damaged.
+    All pages are copied in one step: a copy in slices begins again at each write of another program, and never ends.
+    Raises TryAgain if another program holds the database, CallAPerson if the database or its copy is damaged.
     """
     give_up_at = time.monotonic() + COPY_TIMEOUT_S
 
@@ -178,7 +178,7 @@ def try_restore(copied: Copy, folder: Path) -> None:
 def put_back(copied: Path, database: Path, owner: durable.Owner) -> None:
     """Put the file *copied* in the place of *database*, which nobody may have open.
 
-    What lies beside the old one goes first: SQLite would play it into the new one.
+    The files beside the old database are removed first: SQLite would apply them to the new one.
     """
     part = database.with_name(f".{database.name}.part")
     part.unlink(missing_ok=True)
@@ -195,7 +195,7 @@ def put_back(copied: Path, database: Path, owner: durable.Owner) -> None:
 
 
 def rows_since(database: Path, copied: Path | None) -> dict[str, list[Row]]:
-    """The rows of *database* that are not, or not so, in the copy: what a restore of it would lose."""
+    """The rows of *database* that the copy lacks or has with other values: what a restore of the copy would lose."""
     with _in_words(database), closing(opened(database)) as connection:
         before: dict[str, list[str]] = {}
         if copied is not None:
@@ -223,5 +223,5 @@ def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[st
 
 
 def jsonable(value: object) -> object:
-    """*value* as JSON can hold it."""
+    """*value* in a type that JSON can hold; bytes become ``{"base64": …}``."""
     return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""The proved backup of a host: made while the old program works, and once more of what counts while all is silent."""
+"""The proved backup of a host: made while the old program works; what the window changes is copied after the stop."""
 
 import shutil
 import time
@@ -19,12 +19,12 @@ from lectern.rollout.wanted import Wanted
 MANIFEST = "manifest.json"
 WANTED = "wanted.json"
 SILENT = "silent"
-"""The folder, inside of the backup, of what was copied after the stop: what a rollback puts back."""
+"""The folder inside the backup with what was copied after the stop, which a rollback restores."""
 SLACK_BYTES = 64 << 20
 
 
 class Backup(BaseModel):
-    """What a finished backup says of itself; its manifest is written last."""
+    """The manifest of a finished backup, which is written last."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class Backup(BaseModel):
     code: Archive | None = None
 
     def database_in(self, folder: Path) -> Path | None:
-        """Where the copy of the database is, if there was one."""
+        """The path of the database's copy in *folder*; None if there was no database."""
         return None if self.database is None else folder / self.database.file
 
 
@@ -56,12 +56,12 @@ def read(folder: Path) -> Backup | None:
 
 
 def silent(wanted: Wanted) -> Backup | None:
-    """What was copied after the stop, None where the window has not come so far."""
+    """What was copied after the stop; None if the window has not come that far."""
     return read(wanted.backup_dir / SILENT)
 
 
 def left_out(wanted: Wanted) -> list[Path]:
-    """What of the code folder is not archived: the database, copied by SQLite instead, and the recordings."""
+    """Paths that the archive of the code folder leaves out: the database, which SQLite copies, and the recordings."""
     roots = [*wanted.old_video_roots, *([wanted.video_root] if wanted.video_root else [])]
     return [*store.of(wanted).files, *roots, wanted.root]
 
@@ -172,12 +172,12 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
     part.rename(target)
     durable.sync_folder(target.parent)
     written = read(target)
-    assert written is not None  # it was just renamed to there
+    assert written is not None  # it was just renamed to this folder
     return written
 
 
 def set_aside(folder: Path, why: str) -> Path:
-    """Give the backup in *folder* another name, with the time, so that nothing takes it for the present one."""
+    """Rename the backup in *folder*, with a time, so that nobody takes it for the present one; returns the new path."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = durable.free(folder.with_name(f"{folder.name}.{why}-{stamp}"))
     folder.rename(target)
@@ -186,7 +186,7 @@ def set_aside(folder: Path, why: str) -> Path:
 
 
 def _prune(wanted: Wanted, journal: Journal) -> list[str]:
-    """Take away the oldest backups beyond `keep`, but none of a rollout that stands: each can still be taken back."""
+    """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
     history = journal.history()
     needed = {wanted.id, history.half, *history.standing}
     made = sorted(
@@ -195,9 +195,9 @@ def _prune(wanted: Wanted, journal: Journal) -> list[str]:
     )
     gone = [folder for _, folder in made[wanted.keep :] if folder.name not in needed]
     for half in wanted.backups_dir.glob("*.part"):
-        shutil.rmtree(half)  # what a crash left of another try; this one's was renamed
+        shutil.rmtree(half)  # a crash left it; this backup has already been renamed
     for folder in gone:
-        (folder / MANIFEST).unlink()  # from now on it is no backup
+        (folder / MANIFEST).unlink()  # without a manifest it is no backup any more
         shutil.rmtree(folder)
     return [folder.name for folder in gone]
 

@@ -1,4 +1,4 @@
-"""A proved backup of one database at any time, and the older ones that may go."""
+"""A proved backup of one database, made at any time; deletes older ones, and restores one."""
 
 import fcntl
 import getpass
@@ -22,7 +22,7 @@ from lectern.rollout.host import durable
 
 @dataclass(frozen=True)
 class Made:
-    """A finished backup; its manifest says the same."""
+    """A finished backup, with the fields of its manifest."""
 
     name: str
     folder: str
@@ -39,12 +39,12 @@ class Made:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The folder of the backup."""
         return Path(self.folder)
 
 
 def make(found: Store, name: str, into: Path) -> Made:
-    """Copy the database of *name* into a new folder of *into*, prove the copy, and try its restore.
+    """Copy the database of *name* into a new folder of *into*, prove the copy, and test its restore.
 
     Raises Misuse if there is no such database or no room, TryAgain if another backup is under way, CallAPerson
     if the database or its copy is damaged.
@@ -69,7 +69,7 @@ def make(found: Store, name: str, into: Path) -> Made:
 
 
 def noted(made: Made, where: str) -> Made:
-    """Write into its manifest that a copy of it is at *where*, too."""
+    """Record in the manifest that a copy of the backup is also at *where*."""
     told = Made(**{**asdict(made), "copied_to": where, "copied_at": time.time()})
     _write(told, made.path)
     return told
@@ -82,7 +82,7 @@ def _write(made: Made, folder: Path) -> None:
 def restore(found: Store, name: str, folder: Path) -> Made:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
-    Raises Misuse if it is no backup of *name* or somebody works in the database, CallAPerson if it is damaged.
+    Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
     """
     try:
         told = json.loads((folder / backups.MANIFEST).read_text(encoding="utf-8"))
@@ -102,20 +102,20 @@ def restore(found: Store, name: str, folder: Path) -> Made:
 def prune(name: str, into: Path, keep: int) -> list[str]:
     """Delete the backups of *name* beyond the newest *keep*, and what killed backups left; returns their names.
 
-    What a rollback needs is not here: each rollout keeps its own copies, in its own folder.
+    Rollouts do not need these: each rollout keeps its own copies, in its own folder.
     """
     for half in into.glob(f"{name}-*.part"):
-        shutil.rmtree(half)  # the lock is ours: nobody is at work in it
+        shutil.rmtree(half)  # we hold the lock, so nobody is writing it
     gone = [*backups.manifests(into, name)][keep:]
     for folder in gone:
-        (folder / backups.MANIFEST).unlink()  # from now on it is no backup
+        (folder / backups.MANIFEST).unlink()  # without a manifest it is no backup any more
         shutil.rmtree(folder)
     return [folder.name for folder in gone]
 
 
 @contextmanager
 def alone(into: Path) -> Iterator[None]:
-    """Hold the lock of *into*, so that no other process makes or prunes backups there; raises TryAgain if one does."""
+    """Hold the lock of *into*, so that no other process makes or prunes backups there; raises TryAgain, Misuse."""
     try:
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(into / ".lock", os.O_RDWR | os.O_CREAT, 0o600)

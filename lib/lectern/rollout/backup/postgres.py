@@ -1,4 +1,4 @@
-"""Copies of a PostgreSQL database that are proved by a restore, and put back; PostgreSQL's own programs do the work."""
+"""Copies of a PostgreSQL database, proved by a restore, and put back; PostgreSQL's own programs do the work."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from lectern.rollout.host import durable
 COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
 ABANDONED_S = 86400.0
-"""Seconds after which a scratch database is taken for what a killed process has left behind."""
+"""Seconds after which a scratch database counts as the leftover of a killed process, and is dropped."""
 _SCRATCH = "lectern_scratch"
 _SETTINGS = {
     "sslmode": "PGSSLMODE",
@@ -32,17 +32,17 @@ _SETTINGS = {
     "host": "PGHOST",
     "port": "PGPORT",
 }
-"""What a database URL may have behind its question mark, and the name that PostgreSQL's programs know it by."""
+"""Parameters that a database URL may have in its query, and their environment variables for PostgreSQL's programs."""
 
 
 def shown(url: URL) -> str:
-    """The database's address, without a password."""
+    """The database's address for people, without user and password."""
     return f"{url.host or url.query.get('host', 'local')}/{url.database}"
 
 
 @contextmanager
 def connected(url: URL, **options: Any) -> Iterator[Connection]:  # noqa: ANN401 (SQLAlchemy's own options)
-    """A connection of its own; raises TryAgain or CallAPerson, in words, if the server refuses or is away."""
+    """A connection of its own; raises TryAgain if the server is away, Misuse or CallAPerson if it refuses."""
     engine = create_engine(
         url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
     )
@@ -76,18 +76,18 @@ def _in_words(url: URL) -> Iterator[None]:
 
 
 def tables(connection: Connection) -> list[str]:
-    """The names of its tables."""
+    """The names of the database's tables."""
     return sorted(inspect(connection).get_table_names())
 
 
 def rows(connection: Connection) -> dict[str, int]:
-    """How many rows each table has."""
+    """The number of rows of each table."""
     counts = {name: text(f"SELECT count(*) FROM {database.quoted(name)}") for name in tables(connection)}  # noqa: S608
     return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
 
 
 def size_bytes(url: URL) -> int:
-    """How large it is on the server's disk; a copy is smaller."""
+    """Size of the database on the server's disk, in bytes; a copy is smaller."""
     with connected(url) as connection:
         return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
@@ -126,7 +126,7 @@ def try_restore(url: URL, copied: Copy, folder: Path) -> None:
 
 @contextmanager
 def scratch(url: URL, file: Path) -> Iterator[URL]:
-    """A database on the same server that holds what is in *file*, and is dropped at the end."""
+    """A scratch database on the same server with the content of *file*; it is dropped at the end."""
     restored = url.set(database=f"{_SCRATCH}_{time.time():.0f}_{secrets.token_hex(4)}")
     with connected(url, isolation_level="AUTOCOMMIT") as connection:
         _drop_abandoned(connection)
@@ -140,7 +140,7 @@ def scratch(url: URL, file: Path) -> Iterator[URL]:
 
 
 def _drop_abandoned(connection: Connection) -> None:
-    """Drop what processes that were killed have left; those of today may be at work."""
+    """Drop the scratch databases of killed processes; younger ones than ABANDONED_S may be in use."""
     named = text("SELECT datname FROM pg_database WHERE datname LIKE :like AND pg_get_userbyid(datdba) = current_user")
     for name in connection.execute(named, {"like": f"{_SCRATCH}\\_%"}).scalars().all():
         begun = name.removeprefix(f"{_SCRATCH}_").partition("_")[0]
@@ -149,7 +149,7 @@ def _drop_abandoned(connection: Connection) -> None:
 
 
 def rows_since(url: URL, file: Path | None) -> dict[str, list[Row]]:
-    """The rows that are not, or not so, in the copy: what a restore of it would lose."""
+    """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
     before: dict[str, frozenset[str]] = {}
     if file is not None:
         with scratch(url, file) as restored, reading(restored) as connection:
@@ -173,7 +173,7 @@ def _written(row: Row) -> str:
 
 
 def put_back(url: URL, file: Path) -> None:
-    """Put the copy in the place of what is there; raises Misuse if another program is connected to the database."""
+    """Replace the database by the copy; raises Misuse if another program is connected to the database."""
     refuse_company(url)
     _run(
         url,
@@ -184,7 +184,7 @@ def put_back(url: URL, file: Path) -> None:
 
 
 def drop_tables(url: URL, but: frozenset[str] = frozenset()) -> None:
-    """Take away all tables but those that are named."""
+    """Drop all tables except *but*; raises Misuse if another program is connected to the database."""
     refuse_company(url)
     with connected(url) as connection, connection.begin():
         for name in tables(connection):
@@ -233,5 +233,5 @@ def _run(url: URL, argv: list[str], *files: str, into: bool = False) -> None:
 
 
 def _first(errors: str) -> str:
-    """What it complained of first: the rest follows from it."""
+    """The program's first complaint, from which the others follow."""
     return next((line for line in errors.splitlines() if "error" in line.lower()), errors.strip()[:300] or "no reason")

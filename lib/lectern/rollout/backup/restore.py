@@ -1,4 +1,4 @@
-"""The last resort of a rollback: the database, too, becomes what it was; what was written since is kept beside it."""
+"""The last resort of a rollback: restores the database, too, and keeps what was written since as JSON."""
 
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import database, make, store
@@ -18,12 +18,12 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         since = found.rows_since(file)
         target = durable.free(folder / "rows-since.json")
         durable.write_json(target, since)
-        # The folder gets another name at the end, which the last sentence of the answer says.
+        # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
         said.append(f"{target.name} in the backup: {sum(map(len, since.values()))} rows written since the copy.")
     if file is None:
         found.clear()
         return [*said, f"{found.shown}: taken away, as there was none."]
-    assert copied.database is not None  # its file was just named
+    assert copied.database is not None  # its file has just been named
     if database.sha256(file) != copied.database.sha256:
         raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
     found.put_back(file, copied.database.rows, wanted.user)

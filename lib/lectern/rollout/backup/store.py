@@ -16,52 +16,52 @@ from lectern.rollout.wanted import Wanted
 
 @dataclass(frozen=True)
 class SqliteFile:
-    """A database in a file."""
+    """A SQLite database in a file."""
 
     file: Path
 
     @property
     def url(self) -> str:
-        """As the settings have it."""
+        """The database URL, in the form of the settings."""
         return f"sqlite:///{self.file}"
 
     @property
     def shown(self) -> str:
-        """Its name in sentences."""
+        """The database's name in sentences."""
         return str(self.file)
 
     @property
     def needs_bytes(self) -> int:
-        """How much room a copy takes at most, on this host's disk."""
+        """Greatest room in bytes that a copy takes on this host's disk."""
         return self.file.stat().st_size if self.file.exists() else 0
 
     @property
     def files(self) -> list[Path]:
-        """What of it lies on this host's disk."""
+        """The database's files on this host's disk."""
         return [self.file, *(self.file.with_name(self.file.name + side) for side in database.SIDES)]
 
     def exists(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the database exists."""
         return self.file.exists()
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """A connection that changes nothing; of a database that is not there, an empty one."""
+        """A connection that changes nothing; if the database does not exist, to an empty one."""
         return database.reading(self.file)
 
     def untouched(self) -> AbstractContextManager[None]:
-        """Let others look at it, and leave nothing of that beside it."""
+        """Let others look at the database, and remove the files that they leave beside it."""
         return database.traceless(self.file)
 
     def copy(self, folder: Path) -> Copy:
-        """A proved copy of it in *folder*, also while others write."""
+        """Make a proved copy of the database in *folder*, also while others write to it."""
         return database.copy(self.file, folder / self.file.name)
 
     def try_restore(self, copied: Copy, folder: Path) -> None:
-        """See that the copy in *folder* can be restored, and has the same rows then."""
+        """Check that the copy in *folder* can be restored, and then has the same rows; raises CallAPerson if not."""
         database.try_restore(copied, folder)
 
     def is_copy(self, copied: Path) -> bool:
-        """Whether it is what *copied* holds already, to the byte."""
+        """Whether the database equals *copied* to the byte."""
         return self.exists() and database.sha256(copied) == database.sha256(self.file)
 
     def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
@@ -69,7 +69,7 @@ class SqliteFile:
         return database.rows_since(self.file, copied)
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
-        """Put *copied* in its place; a file that is there keeps its owner, else *user* has it."""
+        """Put *copied* in the database's place; an existing file keeps its owner, a new one belongs to *user*."""
         owner = durable.Owner.of(self.file) if self.exists() else durable.Owner.user(user, 0o640)
         database.put_back(copied, self.file, owner)
 
@@ -79,11 +79,11 @@ class SqliteFile:
             durable.remove(one)
 
     def give(self, user: str) -> None:
-        """Let *user* have a database that was just made by root."""
+        """Give a database that root has just made to *user*."""
         durable.give(self.file, durable.Owner.user(user, 0o640))
 
     def sweep(self) -> None:
-        """Take away what a crash has left of a restore."""
+        """Remove what a crash has left of a restore."""
         durable.sweep(self.file)
 
 
@@ -95,26 +95,26 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """As the settings have it, with its password."""
+        """The database URL, in the form of the settings, with its password."""
         return self.address.render_as_string(hide_password=False)
 
     @property
     def shown(self) -> str:
-        """Its name in sentences."""
+        """The database's name in sentences."""
         return postgres.shown(self.address)
 
     @property
     def needs_bytes(self) -> int:
-        """How much room a copy takes at most, on this host's disk."""
+        """Greatest room in bytes that a copy takes on this host's disk."""
         return postgres.size_bytes(self.address)
 
     @property
     def files(self) -> list[Path]:
-        """What of it lies on this host's disk: nothing."""
+        """The database's files on this host's disk: none."""
         return []
 
     def exists(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the database has any table."""
         with self.reading() as connection:
             return bool(postgres.tables(connection))
 
@@ -132,11 +132,11 @@ class PostgresServer:
         return postgres.copy(self.address, folder / f"{self.address.database}.dump")
 
     def try_restore(self, copied: Copy, folder: Path) -> None:
-        """See that the copy in *folder* can be restored, and has the same rows then."""
+        """Check that the copy in *folder* can be restored, and then has the same rows; raises CallAPerson if not."""
         postgres.try_restore(self.address, copied, folder)
 
     def is_copy(self, copied: Path) -> bool:
-        """Whether it is what *copied* holds already: not known without a restore."""
+        """Whether the database equals *copied*: False, because only a restore would tell."""
         return False
 
     def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
@@ -144,19 +144,19 @@ class PostgresServer:
         return postgres.rows_since(self.address, copied)
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
-        """Put *copied*, whose tables are those of *rows*, in its place; refused while others work in it."""
+        """Put *copied*, which has the tables of *rows*, in the database's place; refused while others use it."""
         postgres.put_back(self.address, copied)
         postgres.drop_tables(self.address, frozenset(rows))
 
     def clear(self) -> None:
-        """Take all its tables away."""
+        """Drop all tables of the database."""
         postgres.drop_tables(self.address)
 
     def give(self, user: str) -> None:
         """Do nothing: the user that made the tables owns them already."""
 
     def sweep(self) -> None:
-        """Take away what a crash has left of a restore: it was one transaction, so nothing is left."""
+        """Do nothing: a restore is one transaction, so a crash leaves nothing of it."""
 
 
 Store = SqliteFile | PostgresServer
@@ -178,7 +178,7 @@ def of(wanted: Wanted) -> Store:
 
 @contextmanager
 def opened(found: Store) -> Iterator[Engine]:
-    """An engine for it that is closed at the end."""
+    """An engine for the database, which is disposed of at the end."""
     engine = open_database(found.url)
     try:
         yield engine

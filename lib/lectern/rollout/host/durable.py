@@ -13,7 +13,7 @@ from lectern.errors import CallAPerson, Misuse
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns a file, and its mode."""
+    """A file's owner, group and mode."""
 
     uid: int
     gid: int
@@ -21,13 +21,13 @@ class Owner:
 
     @classmethod
     def of(cls, path: Path) -> "Owner":
-        """As *path* has them."""
+        """The owner and mode that *path* has."""
         found = path.stat()
         return cls(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
 
     @classmethod
     def user(cls, name: str, mode: int) -> "Owner":
-        """The user *name* and his group; raises Misuse if there is no such user."""
+        """The user *name* and that user's group; raises Misuse if there is no such user."""
         try:
             found = pwd.getpwnam(name)
         except KeyError as error:
@@ -38,9 +38,9 @@ class Owner:
 
 
 PRIVATE = Owner(os.geteuid(), os.getegid(), 0o600)
-"""For us alone."""
+"""Readable and writable by this user only."""
 PUBLIC = Owner(os.geteuid(), os.getegid(), 0o644)
-"""For all to read."""
+"""Readable by all, writable by this user only."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,9 +53,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
-    """Put *data* in the place of *path*, whole or not at all; mode and owner stay, or are *owner* for a new file.
+    """Replace *path* by *data*, as a whole or not at all; it keeps its owner and mode unless *owner* is given.
 
-    The file's time is now: a program that compares times sees the change.
+    The file's time becomes now, so that a program that compares times sees the change.
     """
     as_before = Owner.of(path) if owner is None else owner
     part = path.with_name(f".{path.name}.part")
@@ -78,7 +78,7 @@ def _give(descriptor: int, owner: Owner) -> None:
 
 
 def give(path: Path, owner: Owner) -> None:
-    """Let *owner* have the file *path*."""
+    """Give the file *path* to *owner*."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _give(descriptor, owner)
@@ -87,19 +87,19 @@ def give(path: Path, owner: Owner) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (whatever JSON can hold)
-    """Write *value*, readable by us alone."""
+    """Write *value* as JSON, readable by this user only."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
     write(path, text.encode() + b"\n", PRIVATE)
 
 
 def make_private(path: Path) -> None:
-    """An empty file at *path* for us alone, in the place of whatever is there."""
+    """Make an empty file at *path*, readable by this user only; it replaces what is there."""
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def remove(path: Path) -> bool:
-    """Take the file *path* away for good; False if there is none."""
+    """Remove the file *path* durably; returns False if there is none."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -109,20 +109,20 @@ def remove(path: Path) -> bool:
 
 
 def sweep(*paths: Path) -> None:
-    """Take away what a crash has left beside *paths* of `write` and `switch_link`."""
+    """Remove what a crash of `write` or `switch_link` has left beside *paths*."""
     for path in paths:
         remove(path.with_name(f".{path.name}.part"))
 
 
 def make_folder(path: Path, mode: int = 0o700) -> None:
-    """A folder for us alone, or of another *mode*; folders above it as usual."""
+    """Make a folder for this user only, or with another *mode*; missing folders above it get the usual mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=mode, exist_ok=True)
     path.chmod(mode)
 
 
 def free(path: Path) -> Path:
-    """*path* or, if that is there, the first of ``NAME-2.SUFFIX``, ``NAME-3.SUFFIX`` and so on that is not."""
+    """*path* or, if that exists, the first of ``NAME-2.SUFFIX``, ``NAME-3.SUFFIX`` and so on that does not."""
     found, number = path, 2
     while found.exists():
         found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
@@ -130,7 +130,7 @@ def free(path: Path) -> Path:
 
 
 def switch_link(link: Path, target: str) -> None:
-    """Let *link* lead to *target* from one instant to the next; a real folder or file is never replaced."""
+    """Point *link* to *target* at one instant; raises CallAPerson if a real folder or file is in its place."""
     if link.exists() and not link.is_symlink():
         raise CallAPerson(f"{link}: it is no link, and nothing may take its place. Move it away, then run this again.")
     part = link.with_name(f".{link.name}.part")
@@ -141,7 +141,7 @@ def switch_link(link: Path, target: str) -> None:
 
 
 def link_target(link: Path) -> str | None:
-    """Where *link* leads, as it is written in it; None if there is none."""
+    """The text of *link*, its target; None if there is no such link."""
     try:
         return os.readlink(link)  # noqa: PTH115 (the text of the link, not the place)
     except (FileNotFoundError, OSError):

@@ -29,7 +29,7 @@ class Health:
     looked_at: float = 0.0
 
     def is_well(self) -> bool:
-        """Look once: it answers that it is this version, this host, and ready, and supervisord says that it runs."""
+        """Look once: the program answers with this version and host, and "ready", and supervisord says that it runs."""
         return self._answers_well() and self._state() == "RUNNING"
 
     def is_dead(self) -> bool:
@@ -61,7 +61,7 @@ class Health:
         return isinstance(told, dict) and all(told.get(key) == value for key, value in expected.items())
 
     def fault(self) -> str:
-        """What is wrong, in one sentence, with the program's own last words."""
+        """What is wrong with the program, in one sentence, with its own last words."""
         program = self.wanted.program
         words = self.supervisor.last_words(program) if self._state() not in {"gone", "unknown"} else ""
         return (

@@ -1,4 +1,4 @@
-"""An instance: what one rollout runs, in a folder of its own beside the former ones. `current` leads to one of them."""
+"""An instance: what one rollout runs, in a folder of its own beside the earlier ones; `current` points to one."""
 
 import shutil
 from collections.abc import Collection
@@ -12,9 +12,9 @@ SETTINGS, PROGRAM = "settings.env", "program.conf"
 
 
 def render(wanted: Wanted, standing: Collection[str]) -> None:
-    """Write the instance of *wanted*, to which nothing leads yet, and delete those that neither stand nor run.
+    """Write the instance of *wanted*, to which no link points yet; delete instances that neither stand nor run.
 
-    Its ``venv`` leads to the release's; a program that is called by that path finds the settings beside it.
+    Its ``venv`` points to that of the release; a program that is called by this path finds the settings beside it.
     """
     for one in (wanted.instance.parent, wanted.instance):
         durable.make_folder(one, 0o755)
@@ -28,7 +28,7 @@ def render(wanted: Wanted, standing: Collection[str]) -> None:
 
 
 def pending(wanted: Wanted) -> list[Difference]:
-    """How the settings differ from those that are in use now, masked; nothing if they are as they were rendered."""
+    """How the new settings differ from those in use, masked; empty if the instance has them already."""
     file, new = wanted.instance / SETTINGS, _settings(wanted)
     if env_file.read(file) == new:
         return []

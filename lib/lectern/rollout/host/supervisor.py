@@ -33,7 +33,7 @@ Beat = Callable[[], None]
 
 
 def no_beat() -> None:
-    """The beat of a wait that nothing ends before its time."""
+    """The beat of a wait that only its timeout ends."""
 
 
 class Supervisor:
@@ -48,7 +48,7 @@ class Supervisor:
     def states(self) -> States:
         """Every program and its state; raises TryAgain if supervisord does not answer.
 
-        The exit code says nothing: it is 3 if any program is stopped, and 1 during a reload.
+        The exit code does not count: it is 3 if any program is stopped, and 1 during a reload.
         """
         answer = self._call("status")
         found: dict[str, ProgramState] = {}
@@ -69,16 +69,16 @@ class Supervisor:
         )
 
     def states_or_none(self) -> States | None:
-        """As `states`, None while supervisord does not answer."""
+        """The states, or None while supervisord does not answer."""
         try:
             return self.states()
         except TryAgain:
             return None
 
     def stop_all(self) -> None:
-        """Stop every program, and see that none is left; raises CallAPerson that names those that are.
+        """Stop every program, and check that none is left; raises CallAPerson that names the programs that are.
 
-        One that has just died is EXITED until supervisord's next look: it is not stopped then, but started again.
+        A program that has just died is EXITED until supervisord's next look: it is then not stopped, but restarted.
         """
         left: list[str] = []
         for _ in range(STOP_TRIES):
@@ -102,10 +102,10 @@ class Supervisor:
             raise self._silent(answer.output or answer.errors)
 
     def begin_anew(self, before: States, *programs: str) -> None:
-        """Let supervisord take over its program files; *programs*, and those that ran *before*, are started.
+        """Let supervisord read its program files anew; start *programs*, and the programs that ran *before*.
 
-        A reload would also start, for a moment, what a person had stopped. So if such a program exists, the files
-        are taken over without a reload.
+        A reload would also start, for a moment, programs that a person had stopped. So if there is one, supervisord
+        reads the files without a reload.
         """
         if "STOPPED" not in before.values():
             self.reload()
@@ -113,18 +113,18 @@ class Supervisor:
         answer = self._call("update", timeout_s=STOP_TIMEOUT_S)
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
-        self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)  # one is gone: that is said
+        self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)  # a missing one is reported
 
     def start(self, name: str) -> None:
-        """Start one program; whether it runs, `states` says."""
+        """Start one program; `states` says afterwards whether it runs."""
         self._call("start", name, timeout_s=STOP_TIMEOUT_S)
 
     def stop(self, name: str) -> None:
-        """Stop one program; whether it did, `states` says."""
+        """Stop one program; `states` says afterwards whether it has stopped."""
         self._call("stop", name, timeout_s=STOP_TIMEOUT_S)
 
     def last_words(self, name: str) -> str:
-        """The end of what a program wrote to its errors, or else to its output; empty if that cannot be read."""
+        """The end of a program's stderr, or else of its stdout; empty if neither can be read."""
         for channel in ("stderr", "stdout"):
             answer = self._call("tail", name, channel)
             lines = [line.strip() for line in answer.output.splitlines() if line.strip()]
@@ -146,7 +146,7 @@ def wait_for(
     beat: Beat = no_beat,
     poll_s: float = _POLL_S,
 ) -> T:
-    """Look until there is something to see; raises CallAPerson with what *failure* says after *timeout_s*."""
+    """What *look* returns once it is not None; raises CallAPerson with the text of *failure* after *timeout_s*."""
     give_up_at = time.monotonic() + timeout_s
     while True:
         found = look()
@@ -159,16 +159,16 @@ def wait_for(
 
 
 def ran(states: States) -> set[str]:
-    """The programs that were at work."""
+    """The programs that ran, or were starting."""
     return {name for name, state in states.items() if state in _RAN}
 
 
 def as_before(
     supervisor: Supervisor, before: States, timeout_s: float = ANSWER_TIMEOUT_S, beat: Beat = no_beat
 ) -> list[str]:
-    """After a reload: let those programs of *before* run again that ran, and no others; returns what had to be done.
+    """After a reload, let the same programs run as *before*, and no others; returns what had to be done, in sentences.
 
-    A reload starts also what was stopped by hand, and does not start what has ``autostart=false``.
+    A reload also starts programs that were stopped by hand, and does not start those with ``autostart=false``.
     """
     done: dict[str, str] = {}
 

@@ -10,7 +10,7 @@ from lectern.rollout.wanted import Wanted
 
 
 def pending(wanted: Wanted) -> list[Difference]:
-    """What `apply` would change."""
+    """The differences that `apply` would make."""
     found: list[Difference] = []
     target, now = _target(wanted), durable.link_target(wanted.current)
     if now != target:
@@ -19,7 +19,7 @@ def pending(wanted: Wanted) -> list[Difference]:
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
     if text != wanted.program_conf or durable.link_target(wanted.conf) != _program(wanted):
         found.append(Difference(str(wanted.conf), text, wanted.program_conf))
-    # What an old file says can be secret (environment=), so only that it goes is shown.
+    # An old file can hold secrets (environment=), so only its removal is shown.
     found += [Difference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
     return found
 
@@ -37,7 +37,7 @@ def _places(wanted: Wanted) -> list[Path]:
 
 
 def apply(wanted: Wanted) -> list[str]:
-    """Let the link lead to the instance, take the old programs' files out, and lead supervisor to the new one's."""
+    """Point the link to the instance, remove the old programs' files, and link the new program's file."""
     durable.sweep(*_places(wanted))
     said: list[str] = []
     if durable.link_target(wanted.current) != _target(wanted):
@@ -52,7 +52,7 @@ def apply(wanted: Wanted) -> list[str]:
 
 
 def take_back(wanted: Wanted, before: Before) -> list[str]:
-    """Put the link and supervisor's files back as they were *before*; what a person has put there since stays."""
+    """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
     durable.sweep(*_places(wanted))
     said: list[str] = []
     if durable.link_target(wanted.current) != before.link:
@@ -61,7 +61,7 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
         else:
             durable.switch_link(wanted.current, before.link)
         said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
-    for path in (wanted.conf, *wanted.old_confs):  # now that the new one's leads to what was before
+    for path in (wanted.conf, *wanted.old_confs):  # the new program's file now points to the earlier instance
         kept, data = before.kept(path), before.data(path)
         if data is None:
             if path == wanted.conf and durable.remove(path):

@@ -1,1 +1,1 @@
-"""The host's settings files: edited where documented, kept otherwise."""
+"""The host's settings files: only the documented values are edited, everything else is kept."""

@@ -24,7 +24,7 @@ _CONTROL = {"\a": r"\a", "\b": r"\b", "\f": r"\f", "\n": r"\n", "\r": r"\r", "\t
 
 
 def read(path: Path) -> str:
-    """The text of the file, empty if there is none; raises Misuse if it is not UTF-8: nothing could load it."""
+    """The text of the file, empty if there is none; raises Misuse if it is not UTF-8, which no program can load."""
     try:
         return path.read_bytes().decode()
     except FileNotFoundError:
@@ -35,16 +35,16 @@ def read(path: Path) -> str:
 
 
 def values(text: str) -> dict[str, str | None]:
-    """What python-dotenv makes of *text*, before it puts other variables in."""
+    """The values that python-dotenv reads from *text*, before it expands variables in them."""
     return {binding.key: binding.value for binding in _bindings(text) if binding.key is not None}
 
 
 def edited(text: str, wanted: Mapping[str, str]) -> str:
-    """*text* with the *wanted* values in their places, and those whose names it has not, at its end.
+    """*text* with the *wanted* values in their lines, and new lines at its end for names that it lacks.
 
-    Of a name that is there twice the last line counts, and is the one that is edited. Settings know no case: a
-    name that is there in another spelling gets the value too. Raises Misuse if a line before cannot be
-    read, and its quote would swallow ours.
+    If a name occurs twice, its last line counts, and is edited. Settings ignore the case of names: another spelling of
+    a name gets the value too. Raises Misuse if an earlier line cannot be read, because its open quote would swallow
+    the new lines.
     """
     for name, value in wanted.items():
         written = _written(_raw(value))
@@ -60,14 +60,14 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
     for name, value in wanted.items():
         if values(text).get(name) == _raw(value) != old.get(name):
             was, without = _line(before, name), _without(text, name)
-            is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # not of several lines
+            is_whole = was is not None and values(was[0]).get(name) == old.get(name)  # it does not span several lines
             tried = (_in_place(text, name, was["value"]), without) if was and is_whole else (without,)
             text = _first(tried, text, name, old.get(name))
     return text
 
 
 def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
-    """The first of the texts in which *name* has the value, and all others have those that they have in *text*."""
+    """The first text in which *name* has *value* and all other names have the value of *text*; raises Misuse."""
     others = {key: its for key, its in values(text).items() if key != name}
     for one in tried:
         found = values(one)
@@ -92,7 +92,7 @@ def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
 
 
 def shown(text: str, names: Iterable[str]) -> str:
-    """The lines of *names* alone, for people; a value is masked if it is no setting's, secret by type, or a URL."""
+    """The lines of *names* only, for people; a value is masked if it is a secret, a URL, or of no known setting."""
     found = values(text)
     seen = {name: (found[name] or "").encode("unicode_escape").decode() for name in names if name in found}
     return "".join(f"{name}={value if _is_harmless(name, value) else MASK}\n" for name, value in seen.items())
@@ -109,11 +109,11 @@ def _bindings(text: str) -> Iterable[Binding]:
 
 
 def _raw(value: str) -> str:
-    return value.replace("${", "${:-$}{")  # else dotenv would fill it in
+    return value.replace("${", "${:-$}{")  # else dotenv would expand it as a variable
 
 
 def _line(text: str, name: str) -> re.Match[str] | None:
-    """The last line of the name."""
+    """The last line that sets *name*."""
     return next(reversed(list(re.finditer(_LINE.format(re.escape(name)), text))), None)
 
 

@@ -1,4 +1,4 @@
-"""Puts the documented values into the old program's settings (``.env``, JSON), and takes them back."""
+"""Puts the documented values into the old program's settings (``.env``, JSON), and removes them again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lectern.settings import StreamerSettings, TeacherSettings
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """One file, what is wanted in it, and how its kind is read and edited."""
+    """One settings file, the values that are wanted in it, and the module that reads and edits its kind."""
 
     path: Path
     wanted: Mapping[str, Any]
@@ -32,7 +32,7 @@ class SettingsFile:
         return [] if new == text else [Difference(str(self.path), *shown)]
 
     def new(self) -> str:
-        """The text with the wanted values."""
+        """The text with the wanted values; raises Misuse if the file cannot be edited."""
         text = self.kind.read(self.path)
         try:
             return str(self.kind.edited(text, self.wanted))
@@ -40,7 +40,7 @@ class SettingsFile:
             raise Misuse(f"{self.path}: {error.message}") from error
 
     def apply(self) -> list[str]:
-        """Edit the file, keeping its owner and its mode; a new one is for *user* alone."""
+        """Edit the file, which keeps its owner and mode; a new file is readable by *user* only. Returns sentences."""
         durable.sweep(self.path)
         text, new = self.kind.read(self.path), self.new()
         if new == text:
@@ -55,7 +55,7 @@ class SettingsFile:
         return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
 
     def take_back(self, before: Before) -> list[str]:
-        """The file as it was *before*, byte for byte; of one that a person edited since, only our values."""
+        """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
         durable.sweep(self.path)
         try:
             now, back, said = self._back(before)
@@ -78,7 +78,7 @@ class SettingsFile:
         return now == back
 
     def _back(self, before: Before) -> tuple[bytes | None, bytes | None, str]:
-        """What the file holds, what it is to hold when it is taken back, and what is to be said of that."""
+        """What the file holds, what a rollback makes of it (None: no file), and the sentence about that."""
         now, data = self.path.read_bytes() if self.path.exists() else None, before.data(self.path)
         if now is None or now == data:
             return now, data, "somebody took it away since the window; put back"
@@ -90,12 +90,12 @@ class SettingsFile:
 
 
 def env(wanted: Wanted) -> SettingsFile | None:
-    """The old streamer's ``.env``; the note adds nothing to a teacher's."""
+    """The old streamer's ``.env``; None for a teacher, to whose file the rollout note adds nothing."""
     return SettingsFile(wanted.env_path, wanted.documented, wanted.user, env_file) if wanted.documented else None
 
 
 def config(wanted: Wanted) -> SettingsFile | None:
-    """The teacher's old JSON config, if the inventory names one."""
+    """The teacher's old JSON config; None if the inventory names none."""
     if wanted.config_path is None or not wanted.config:
         return None
     return SettingsFile(wanted.config_path, wanted.config, wanted.user, json_config)
@@ -107,7 +107,7 @@ def all_of(wanted: Wanted) -> list[SettingsFile]:
 
 
 def refuse_useless(wanted: Wanted) -> None:
-    """Raise Misuse if the new program will refuse the settings that it will find, in its own file and in ``.env``."""
+    """Raise Misuse if the new program would refuse its settings, from its own file and ``.env`` together."""
     file = env(wanted)
     beside = env_file.loaded(env_file.read(wanted.env_path) if file is None else file.new())
     found = {name.lower(): value for name, value in beside.items() if value is not None}

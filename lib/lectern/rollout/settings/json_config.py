@@ -1,6 +1,6 @@
 """Edits the teacher's old config in place: only the characters of the wanted values change.
 
-It is JSON, or what an old program takes for it: with comments, products and a comma too many.
+It is JSON, or what an old program accepts as JSON: with comments, products, and a comma before a closing bracket.
 """
 
 import json
@@ -17,7 +17,7 @@ _PROBE = "a value that no config has"
 
 
 def read(path: Path) -> str:
-    """The text of the file; raises Misuse, with line and column, where it is no object."""
+    """The text of the file; raises Misuse if it cannot be read or is no JSON object, with line and column."""
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError as error:
@@ -37,7 +37,7 @@ def read(path: Path) -> str:
 
 
 def edited(text: str, wanted: Mapping[str, Value]) -> str:
-    """*text* with the *wanted* values; a missing name is added in front. Raises Misuse if that cannot be done."""
+    """*text* with the *wanted* values; a missing name is inserted first. Raises Misuse if a value cannot be set."""
     for name in reversed(missing_from(text, wanted)):
         text = _with(text, name, json.dumps(wanted[name], ensure_ascii=False))
     if missing := missing_from(text, wanted):
@@ -60,7 +60,7 @@ def missing_from(text: str, wanted: Mapping[str, Value]) -> list[str]:
 
 
 def shown(text: str, names: Mapping[str, Value]) -> str:
-    """The lines of *names* alone, for people: others can hold secrets."""
+    """The lines of *names* only, for people: other lines can hold secrets."""
     found = json.loads(strict(text)) if text else {}
     return "".join(f'"{name}": {json.dumps(found[name])}\n' for name in names if name in found)
 
@@ -70,15 +70,15 @@ def _is(found: object, value: object) -> bool:
 
 
 def _place(text: str, name: str) -> tuple[int, int, int] | None:
-    """Where the outermost object has *name*: where the name begins, and where its value begins and ends."""
+    """The place of *name* in the outermost object: where it begins, and where its value begins and ends; else None."""
     plain = strict(text)
     found, decoder = json.loads(plain), json.JSONDecoder()
     for match in re.finditer(rf"{re.escape(json.dumps(name))}\s*:\s*", plain):
         start = match.end()
-        with suppress(ValueError):  # it only looks like a member
+        with suppress(ValueError):  # not a member, though it looks like one
             _, end = decoder.raw_decode(plain, start)
             product = PRODUCT.match(text, start)
-            # Another value there is another value of the object only if the name is not that of an object within.
+            # The probe changes the outermost object's own value only if the name is not that of an object inside it.
             probe = json.loads(f"{plain[:start]}{json.dumps(_PROBE)}{plain[end:]}")
             if _is(probe, {**found, name: _PROBE}):
                 return match.start(), start, product.end() if product else end
@@ -91,7 +91,7 @@ def _with(text: str, name: str, written: str) -> str:
     opening = strict(text).index("{") + 1
     inner = strict(text)[opening:]
     gap = re.search(r"(\r?\n[ \t]*|[ \t]*)\Z", inner[: len(inner) - len(inner.lstrip())])
-    assert gap is not None  # it matches also nothing
+    assert gap is not None  # the pattern also matches the empty string
     comma = "" if inner.lstrip().startswith("}") else ","
     return f"{text[:opening]}{gap[0]}{json.dumps(name)}: {written}{comma}{text[opening:]}"
 
@@ -103,6 +103,6 @@ def _without(text: str, name: str) -> str:
     start, _, end = place
     before, comma = plain[:start].rstrip(), end + len(plain[end:]) - len(plain[end:].lstrip())
     if plain[comma] == ",":
-        has_comment = text[len(before) : start].strip() != ""  # which, on its line, would hide what follows
+        has_comment = text[len(before) : start].strip() != ""  # a line comment would hide what follows it
         return text[: start if has_comment else len(before)] + text[comma + 1 :]
     return text[: len(before) - before.endswith(",")] + text[end:]

@@ -1,1 +1,1 @@
-"""Taking over from the old program, once a host; deleted with 3.0."""
+"""Takes over what the old program left, once for each host; deleted with 3.0."""

@@ -1,4 +1,4 @@
-"""The step of the window in which what the old program left becomes the new one's, and its undoing, by role."""
+"""The step `adopt` of the window, by role: takes over what the old program left; and its undoing."""
 
 import time
 
@@ -36,7 +36,7 @@ def adopt(wanted: Wanted) -> list[str]:
 
 
 def undo(wanted: Wanted) -> list[str]:
-    """Move a streamer's files back to where they were; the rows stay."""
+    """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
     return [f"{one}." for one in moves.undo(_sources(wanted).moves_journal)]
@@ -53,7 +53,7 @@ def _adopt_of_teacher(wanted: Wanted) -> list[str]:
 
 
 def _transcoding_time_out_s(wanted: Wanted) -> float:
-    """As the new program will read it: .env before the JSON config, which has milliseconds."""
+    """The timeout as the new program will read it: from .env, else from the JSON config, which has milliseconds."""
     told = wanted.env.get("TRANSCODING_TIME_OUT_S")
     if told is not None:
         return float(told)
@@ -61,6 +61,6 @@ def _transcoding_time_out_s(wanted: Wanted) -> float:
 
 
 def _sources(wanted: Wanted) -> Sources:
-    assert wanted.video_root is not None  # a streamer has one, as was checked when it was parsed
+    assert wanted.video_root is not None  # a streamer has one, as parsing has checked
     roots = wanted.old_video_roots or [wanted.video_root]
     return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")

@@ -1,4 +1,4 @@
-"""Moves of files that can be taken back: written down before the first, found again after a crash."""
+"""Moves of files that can be undone: recorded before the first move, found again after a crash."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from lectern.words import counted
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A file, link or folder that is renamed; *size_bytes* and *mtime_ns* count only if it is a file."""
+    """A renaming of a file, link or folder; *size_bytes* and *mtime_ns* matter only for a file."""
 
     old: str
     new: str
@@ -30,7 +30,7 @@ class Move:
 
 @dataclass
 class _Noted:
-    """What may have been done since all was taken back: moves, and folders that were made for them."""
+    """What may have been done since the last undo: moves, and folders made for them."""
 
     moves: list[Move] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
@@ -49,9 +49,9 @@ class _Noted:
 
 
 def perform(moves: Sequence[Move], journal: Path, owner: Owner) -> None:
-    """Do *moves* in their order, so that they are on the disk when this returns; *owner* gets the folders it makes.
+    """Do *moves* in their order, and return when they are on the disk; *owner* gets the new folders.
 
-    Raises CallAPerson if one cannot be done; nothing is ever overwritten.
+    Raises CallAPerson if a move fails; nothing is ever overwritten.
     """
     if not moves:
         return
@@ -81,11 +81,11 @@ def perform(moves: Sequence[Move], journal: Path, owner: Owner) -> None:
 
 
 def undo(journal: Path) -> list[str]:
-    """Take all moves of the journal back, the last one first; returns what was done, and what could not be done.
+    """Undo all moves of the journal, the last one first; returns sentences on what was done, and what could not be.
 
-    Nothing is overwritten: what this program has evicted or replaced since, or what lies in the old place by now,
-    stays as it is; so do the rows, which the next adoption puts right. Called again after a crash it goes on, after
-    its end it does nothing.
+    Nothing is overwritten: files that this program has evicted or replaced since stay as they are, and so does what
+    lies in an old place by now; so do the rows, which the next adoption corrects. Called again after a crash, it
+    goes on; after it has finished, it does nothing.
     """
     noted = _Noted.read(journal)
     made = set(noted.made)
@@ -115,17 +115,17 @@ def undo(journal: Path) -> list[str]:
 
 
 def _move_back(one: Move) -> str | None:
-    """Why a file cannot be moved back; empty if it was, None if it need not be."""
+    """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
     there, old = _look(one.new), _look(one.old)
     if not _is_same(there, one):
         if old is not None and old.st_ino == one.inode:
-            return None  # a crash came before it was moved, or after it was moved back
+            return None  # the crash came before the move, or after the move back
         why = "this program has evicted or moved them" if there is None else "they were replaced since"
         return f"cannot be moved back, for {why}"
     if old is not None:
         return "cannot be moved back, for there is something in their old place; they stay in the new one"
     Path(one.old).parent.mkdir(parents=True, exist_ok=True)
-    path_of(Path(one.new)).unlink(missing_ok=True)  # made since, for the playout: its folder would stay for it
+    path_of(Path(one.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
     Path(one.new).rename(one.old)
     return ""
 

@@ -23,7 +23,7 @@ _RTMP = TypeAdapter(RtmpUrl)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a row of ``task_list`` says of a recording; *stem* is None if neither a record nor a URL names it."""
+    """What a row of ``task_list`` says of its recording; *stem* is None if neither a record nor a URL names it."""
 
     class_id: str
     path: str
@@ -47,9 +47,9 @@ class Judged:
     going: list[Going] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     urls: dict[str, str] = field(default_factory=dict)
-    """Where each rendition can be downloaded, by the last class that says it."""
+    """The URL of each rendition, from the latest class that has one."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Classes whose times cannot be read, and that are not to come; each in words."""
+    """Classes whose times cannot be read, but that cannot begin any more; each in words."""
     refused: list[str] = field(default_factory=list)
     """Classes that this program has refused before, and that have not ended."""
     refusals: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def is_stem(text: str) -> bool:
 
 
 def rendition(patterns: Iterable[str], path: str) -> str | None:
-    """The stem of the rendition that *path* names by the first of the *patterns* that finds a record in it."""
+    """The stem of the rendition in *path*, by the first of the *patterns* that finds a record; None if none does."""
     for pattern in patterns:
         matched = re.search(pattern, path)
         record = matched and matched.groupdict().get("record_id")
@@ -77,7 +77,7 @@ def rendition(patterns: Iterable[str], path: str) -> str | None:
 
 
 def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequence[str], now: float) -> Judged:
-    """Sort the classes of *rows*; a rendition that ``class_list`` names already is that of the class."""
+    """Sort the classes of *rows*; a class keeps the rendition that ``class_list`` has for it."""
     judge = _Judge(known, patterns, now)
     for row in rows:
         judge.take(row)
@@ -137,7 +137,7 @@ class _Judge:
 
 
 def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
-    """Why a class that has not ended cannot be taken over."""
+    """Why a class that has not ended cannot be taken over; None if it can."""
     if not is_name(row.class_id):
         return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
     if end <= start:
@@ -153,7 +153,7 @@ def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | N
 
 
 def address(parts: SplitResult) -> str:
-    """A URL for people, without what may be a secret in it."""
+    """A URL for people, without the parts that may hold secrets."""
     place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else ""
     text = f"{place}{parts.path}"
     return shown(text if len(text) <= 160 else f"{text[:80]}...{text[-75:]}")
@@ -175,7 +175,7 @@ def _is_good(kind: TypeAdapter[str], text: str) -> bool:
 
 
 def _may_come(value: str | None, now: float) -> bool:
-    """Whether a time, or the milliseconds that it may be, lies ahead."""
+    """Whether a time lies ahead, in seconds or in milliseconds."""
     seconds = epoch(value)
     if seconds is None:
         try:

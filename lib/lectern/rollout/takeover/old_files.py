@@ -1,4 +1,4 @@
-"""What lies on the disk where old recordings may be: one scan, and a look at both ends of a recording."""
+"""What lies on the disk where old recordings may be: one scan, and a check of both ends of a recording."""
 
 import os
 import re
@@ -25,7 +25,7 @@ _MOST_TAGS = 16
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry of a folder; *folder* is None at the top of its root."""
+    """An entry of a folder; *folder* is None if it lies directly in its root."""
 
     root: str
     folder: str | None
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def path(self) -> str:
-        """Where it lies."""
+        """Its full path."""
         return f"{self.root}/{self.folder}/{self.name}" if self.folder else f"{self.root}/{self.name}"
 
     @property
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass
 class Scan:
-    """All that may be moved; what is left alone is not in it."""
+    """Everything that may be moved, without what must be left alone."""
 
     found: list[Found] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)  # folders on another file system
@@ -57,8 +57,8 @@ class Scan:
 def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan:
     """Look at the top of every root and one folder deep; links are never followed.
 
-    In *video_root*, and roots in it, all is found that the store does not keep; in other roots only files, and beside
-    the old program's code only recordings. Raises Misuse if a folder cannot be read.
+    In *video_root*, and roots in it, it finds everything that the store does not keep; in other roots only files, and
+    beside the old program's code only recordings. Raises Misuse if a folder cannot be read.
     """
     found, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
     alone = {os.path.realpath(root) for root in distinct} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
@@ -71,7 +71,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
             found.elsewhere.append(root)
             continue
         real = os.path.realpath(root)
-        is_ours = _holds(os.path.realpath(video_root), real)  # every start puts it in order
+        is_ours = _holds(os.path.realpath(video_root), real)  # the program puts this folder in order at each start
         only = _RECORDING if code is not None and _holds(real, code) else _ANYTHING
         folders: list[str | None] = [None]
         for folder in folders:
@@ -109,7 +109,7 @@ def _unreadable(path: str, error: OSError) -> Misuse:
 
 
 def _distinct(roots: Sequence[Path]) -> list[str]:
-    """The roots that are there, each once, by whatever name it comes."""
+    """The roots that exist, each once, even if it is given under several names."""
     known: dict[tuple[int, int], str] = {}
     for root in roots:
         if root.is_dir():
@@ -119,7 +119,7 @@ def _distinct(roots: Sequence[Path]) -> list[str]:
 
 
 def _device(path: Path) -> int:
-    """The file system of *path*, or of where it will be."""
+    """The file system of *path*, or of the folder in which it will be made."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     return there.stat().st_dev
 
@@ -141,7 +141,7 @@ def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What both ends of a recording say; *duration_s* is None if they do not say it."""
+    """What both ends of a recording say; *duration_s* is None if they do not tell the duration."""
 
     is_cut_off: bool
     duration_s: float | None = None
@@ -150,7 +150,7 @@ class Ends:
 def ends(path: str, size_bytes: int) -> Ends:
     """Look at both ends of the file *path*.
 
-    An FLV whose end is not that of a tag was cut off. A file of another kind is taken as it is; the streamer measures
+    An FLV that does not end with a whole tag was cut off. A file of another kind is not examined; the streamer measures
     it when it starts. Raises Misuse if the file cannot be read.
     """
     try:
@@ -169,7 +169,7 @@ def ends(path: str, size_bytes: int) -> Ends:
 
 
 def _first_time_s(file: BinaryIO) -> float | None:
-    """The time of the first picture or sound, which need not be 0."""
+    """The time of the first picture or sound in seconds, which need not be 0; None if none is found."""
     for _ in range(_MOST_TAGS):
         header = file.read(_TAG_BYTES)
         if len(header) < _TAG_BYTES:

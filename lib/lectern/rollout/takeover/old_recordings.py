@@ -13,7 +13,7 @@ from lectern.rollout.takeover.old_classes import Task, is_stem, rendition
 from lectern.rollout.takeover.old_files import Ends, Found, ends
 
 _UNKNOWN = ""
-"""Stands for a recording whose record nobody knows."""
+"""The stem of a recording whose record nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Strange:
-    """What can be no rendition, why, and the *place* in the quarantine to which it goes."""
+    """A file that can be no rendition, the reason, and the *place* in the quarantine that it goes to."""
 
     found: Found
     why: str
@@ -37,14 +37,14 @@ class Strange:
 
 @dataclass(frozen=True)
 class Matched:
-    """What was found, sorted."""
+    """All files that were found, sorted."""
 
     recordings: dict[str, Recording]
     strange: tuple[Strange, ...]
 
 
 class Claims:
-    """Which renditions the classes' files are, as the old program named them: by their URL, or by the class."""
+    """Which renditions the classes' files are, by the names that the old program gave them: from URL or class."""
 
     def __init__(self, tasks: Iterable[Task], patterns: Sequence[str]) -> None:
         self._names: dict[str, set[str]] = defaultdict(set)
@@ -53,7 +53,7 @@ class Claims:
         for task in tasks:
             stem = task.stem or _UNKNOWN
             self._claim(task.class_id, f"{task.class_id}.flv", stem)
-            if task.stem:  # where this program has put it
+            if task.stem:  # the place where this program has put it
                 self._places[stems.folder(stem), f"{stem}.flv"].add(stem)
             for path in {task.path, unquote(task.path)}:
                 above, _, name = path.rpartition("/")
@@ -66,7 +66,7 @@ class Claims:
         self._places[class_id, name].add(stem)
 
     def renditions(self, found: Found, *, is_alone: bool) -> set[str]:
-        """What *found* may be; more than one is none. *is_alone* says that no other file has its name."""
+        """The renditions that *found* may be; several count as none. *is_alone*: no other file has its name."""
         own = found.name.removesuffix(".flv") if found.name.endswith(".flv") else ""
         own = own if is_stem(own) else ""
         if found.folder is None:
@@ -77,7 +77,7 @@ class Claims:
         if placed:
             return placed
         named = self._names.get(found.name, set())
-        # A folder of digits is that of another record; and of two files of one name only one can be the class's.
+        # A folder of digits is that of another record; and of two files with one name only one can be the class's.
         return named if is_alone and not found.folder.isdecimal() else set()
 
     def _itself(self, found: Found, own: str) -> set[str]:
@@ -86,7 +86,7 @@ class Claims:
 
 
 def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
-    """Find each rendition's file: the newest that is whole, and of these the one that is in its place already."""
+    """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already."""
     names = Counter(one.name for one in found)
     candidates: dict[str, list[tuple[Found, Ends]]] = defaultdict(list)
     strange: list[Strange] = []

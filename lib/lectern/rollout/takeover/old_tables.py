@@ -91,18 +91,18 @@ def _among(kind: type[S], text: str | None) -> S | None:
 
 
 def database_file(connection: Connection) -> Path | None:
-    """Where the database lies; None for one in memory."""
+    """The path of the database; None if it is in memory."""
     found = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
     return Path(str(found)) if found else None
 
 
 def _rows(connection: Connection, table: str, names: tuple[str, ...]) -> Iterator[tuple[str | None, ...]]:
-    """The columns *names* of a table; none if there is no such table yet."""
+    """The columns *names* of a table; empty if there is no such table yet."""
     found = shape(connection, table)
     if found is None:
         return
     quoted = ['"' + found.columns[name].replace('"', '""') + '"' if name in found.columns else "NULL" for name in names]
-    # As bytes, because an old text need not be valid UTF-8. S608: all that is put together are quoted names.
+    # As bytes, because an old text need not be valid UTF-8. S608: the statement is built of quoted names only.
     wanted = f"SELECT {', '.join(f'CAST({name} AS BLOB)' for name in quoted)} FROM {table}"  # noqa: S608
     for row in connection.exec_driver_sql(wanted):
         yield tuple(None if value is None else value.decode("utf-8", "surrogateescape") for value in row)

@@ -27,14 +27,14 @@ _NOT_TEXT = ("record_id", "start_time", "end_time", "video_url_list")
 
 @dataclass(frozen=True)
 class Names:
-    """How the old program's keys are named; *orders* is None where it keeps no bookings."""
+    """The names of the old program's keys; *orders* is None if it keeps no bookings."""
 
     waiting: Pattern
     orders: Pattern | None
 
     @classmethod
     def parse(cls, waiting_key: str, order_key: str | None) -> "Names":
-        """Raises Misuse if a pattern has not the fields that it must have."""
+        """Read both patterns; raises Misuse if one lacks a field that it must have."""
         waiting, orders = Pattern.parse(waiting_key), Pattern.parse(order_key) if order_key else None
         if set(waiting.fields) != {"record_id", "resolution"}:
             raise Misuse(f"waiting_key {waiting_key}: write it with {{record_id}} and {{resolution}}.")
@@ -47,7 +47,7 @@ class Names:
 class Waiter:
     """A class on the waiting list *name* of a rendition; what is no class_id is written readably.
 
-    *wrong* says why nobody will ever look at the list; it is empty else.
+    *wrong* says why no program will ever read the list; it is empty if one will.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Waiter:
 
 
 def waiters(client: redis.Redis, names: Names) -> Iterator[list[Waiter]]:
-    """The classes on all waiting lists, some at a time, in the order of each list; a wrong list has one, unnamed."""
+    """The classes on all waiting lists, in slices, in the order of each list; a wrong list gives one without a name."""
     found = _waiters(client, names)
     while some := list(islice(found, SLICE)):
         yield list(dict.fromkeys(some))
@@ -78,7 +78,7 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
         for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
             wanted = first if kind == b"list" else kind
             if isinstance(wanted, Exception):
-                raise wanted  # such as for a user of Redis who may not read it
+                raise wanted  # for example, the Redis user may not read it
             key, wrong = (int(values["record_id"]), Resolution(values["resolution"])), ""
             if names.waiting.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
                 wrong = f"{values['record_id']} is not how a record_id is written"
@@ -89,7 +89,7 @@ def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
 
 
 def _whole(client: redis.Redis, name: bytes, first: list[bytes]) -> Iterator[bytes]:
-    """The entries of a list of which the *first* are known; no answer of Redis is longer than they are."""
+    """The entries of a list of which the *first* are known, read in slices of SLICE entries."""
     start = 0
     while first:
         yield from first
@@ -104,7 +104,7 @@ def _class(entry: bytes) -> str:
 
 
 def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
-    """The keys that fit, with their fields; some at a time."""
+    """The keys that match, with the values of their fields, in slices."""
     scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
     fitting = ((name, values) for name, values in scanned if values is not None)
     while found := list(islice(fitting, SLICE)):
@@ -129,7 +129,7 @@ def _for_list(found: Booking | str, waiter: Waiter, now: float) -> Booking | str
 
 
 def bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
-    """The old program's booking of each class, a string of JSON or a hash; if there is none, why."""
+    """The old program's booking of each class, from a JSON string or a hash; if there is none, the reason."""
     names = [orders.name(class_id=class_id) for class_id in class_ids]
     with client.pipeline(transaction=False) as pipe:
         for name in names:
@@ -141,7 +141,7 @@ def bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> 
             elif kind == b"string":
                 pipe.getrange(name, 0, MAX_BODY_BYTES)
             else:
-                pipe.exists(name)  # so that there is an answer for each
+                pipe.exists(name)  # so that each class has an answer
         values = pipe.execute()
     return [
         _booking(class_id, name, kind, value)

@@ -1,4 +1,4 @@
-"""Where each old file goes: a recording to its record-id name, all else to the quarantine."""
+"""Where each old file goes: a recording to the name of its record_id, any other file to the quarantine."""
 
 import os
 import stat
@@ -18,11 +18,11 @@ def recordings(matched: Matched) -> tuple[Recording, ...]:
 
 
 def quarantined(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
-    """What goes to the quarantine, by its path; it keeps the path below its root, with a number if need be."""
+    """The files for the quarantine, with their places: the path below the root, with a number if that is taken."""
     planned: dict[str, bool] = {}  # path: whether it is to be a folder
 
     def free(path: str, *, is_folder: bool) -> str:
-        """A path that is free, on the disk and in this plan; a folder may be there."""
+        """The first path that is free on the disk and in this plan; a folder may exist already."""
         for number in count():
             one = f"{path}.{number}" if number else path
             there = planned.get(one, _is_folder(one))
@@ -41,7 +41,7 @@ def quarantined(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
 
 
 def _is_folder(path: str) -> bool | None:
-    """Whether it is a folder; None if nothing is there."""
+    """Whether *path* is a folder; None if nothing is there."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -49,6 +49,6 @@ def _is_folder(path: str) -> bool | None:
 
 
 def moves(things: Sequence[Recording | Strange]) -> list[Move]:
-    """Each to its place; what is strange leaves its own before a recording comes there, so it is to be the first."""
+    """The moves of *things* to their places; give strange files first, so that they leave the places of recordings."""
     found = [(one.found, one.place) for one in things]
     return [Move(one.path, place, one.inode, one.size_bytes, one.mtime_ns) for one, place in found]

@@ -1,4 +1,4 @@
-"""The rows that make the old program's classes and recordings ours: what is to be changed, and its one transaction."""
+"""Makes the old program's classes and recordings ours: which rows change, and the transaction that changes them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Known:
-    """What the tables have already: nothing, or what was there before a rollback."""
+    """What the tables hold already: nothing, or what was there before a rollback."""
 
     files: Mapping[str, FileRow]
     classes: Mapping[str, ClassRow]
@@ -41,7 +41,7 @@ class Changes:
 
 
 def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[str, Recording], now: float) -> Changes:
-    """What is to be changed. No run of an earlier time is trusted: the sweeper schedules each class anew."""
+    """What must be changed. Runs of an earlier time are not trusted: the sweeper schedules each class again."""
     files: dict[str, Values] = {}
     cited = {one.stem for one in judged.going}
     for stem in sorted(recordings.keys() | known.files.keys() | cited):
@@ -50,7 +50,7 @@ def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[
             files[stem] = _ready(before, recording, url)
         elif stem in cited:
             files[stem] = _to_download(before, str(store.rendition_path(video_root, stem)), url)
-        elif before.state not in {FileState.BAD, FileState.EVICTING}:  # it takes no room, and can come again
+        elif before.state not in {FileState.BAD, FileState.EVICTING}:  # these take no room, and can be downloaded again
             files[stem] = {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
     classes: dict[str, Values] = {}
     for one in judged.going:
@@ -68,7 +68,7 @@ def planned(known: Known, video_root: Path, judged: Judged, recordings: Mapping[
 
 
 def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) -> dict[str, Values]:
-    """Of each row the values that are not there yet."""
+    """The values of each row that the tables do not have yet."""
     found = {
         key: {name: value for name, value in row.items() if key not in known or getattr(known[key], name) != value}
         for key, row in wanted.items()
@@ -77,7 +77,7 @@ def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) 
 
 
 def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
-    """The columns of a rendition whose file is there; of the same file what was known before stays."""
+    """The columns of a rendition whose file is there; what is known of the same file is kept."""
     found = recording.found
     is_same = before.size_bytes in {None, found.size_bytes}
     known_s = before.duration_s if is_same else None
@@ -95,12 +95,12 @@ def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
 
 
 def _to_download(before: FileRow, site: str, url: str | None) -> Values:
-    """The columns of a rendition that a class needs and that is not there: the sweeper sees that it is downloaded."""
+    """The columns of a rendition that a class needs and that is missing: the sweeper has it downloaded."""
     return {
         "state": FileState.DOWNLOADING,
         "site": site,
         "size_bytes": before.size_bytes or 0,
-        "update_time": 0.0,  # as old as can be: nobody is at it
+        "update_time": 0.0,  # the oldest possible time: nobody is downloading it
         "url": before.url or url,
         "tries": 0,
         **dict.fromkeys(("etag", "crc64", "duration_s", "reason")),
@@ -128,7 +128,7 @@ def write(connection: Connection, video_root: Path, changes: Changes, host: str,
     """Write *changes* in the caller's transaction, then count sums and citations."""
     _write(connection, tables.files, "id", changes.files, changes.known.files)
     _write(connection, tables.classes, "class_id", changes.classes, changes.known.classes)
-    # What another program has written there may be no number.
+    # Another program may have written something there that is no number.
     zero = update(tables.dirs).where(tables.dirs.c.dir == str(video_root)).values(size=0, num=0)
     connection.execute(zero)
     cache.recount(connection, video_root, airings.citations(connection))
@@ -143,7 +143,7 @@ def write(connection: Connection, video_root: Path, changes: Changes, host: str,
 def _write(
     connection: Connection, table: Table, key: str, rows: Mapping[str, Values], known: Mapping[str, Any]
 ) -> None:
-    """Rows that are new, and columns of those that are known."""
+    """Insert new rows, and update the columns of known ones."""
     for name, values in rows.items():
         one = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
         connection.execute(one.values(values))

@@ -1,4 +1,4 @@
-"""Step 7 of a streamer's rollout: old bookings and old files become classes and cached renditions, and go back."""
+"""Step 7 of a streamer's rollout: makes old bookings and files classes and cached renditions."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +22,14 @@ from lectern.states import AiringState, FileState
 from lectern.words import counted
 
 MOST_REFUSALS = 20
-"""Number of classes that are named one by one; the next try names others, once these are mended."""
+"""Number of classes that are named one by one; the next try names others, once these are corrected."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where old recordings may lie, and where it is written down what was moved.
+    """Where old recordings may lie, and the journal of their moves.
 
-    *record_patterns* find the record in the path of an old video_url, or in that of a file below its root.
+    *record_patterns* find the record_id in the path of an old video_url, or in the path of a file below its root.
     """
 
     video_root: Path
@@ -40,7 +40,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Adoption:
-    """What the migration would do; *refusals* say why it may not, *said* what it does and what it leaves alone."""
+    """What `adopt` would do: *refusals* say why it may not, *said* what it changes and what it leaves alone."""
 
     moves: tuple[Recording, ...]
     strange: tuple[Strange, ...]
@@ -73,7 +73,7 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
 def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     """Move the files, then write the rows; returns what was done, nothing if nothing was to do.
 
-    Nothing else may use the database or the folders meanwhile. Killed anywhere, the next call finishes it. *host* is
+    Nothing else may use the database or the folders meanwhile. If it is killed, the next call finishes it. *host* is
     the streamer's name in its events. Raises Misuse, before anything is changed, if `planned` has refusals;
     CallAPerson if a file cannot be moved.
     """
@@ -89,7 +89,7 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
 
 
 def _owner(video_root: Path, database: Path | None) -> Owner:
-    """Who shall own the folders that are made: who owns the store, or the database while there is no store."""
+    """The owner of new folders: that of the store, or that of the database while there is no store."""
     return replace(Owner.of(video_root if video_root.is_dir() else database or Path.cwd()), mode=0o755)
 
 
@@ -169,7 +169,7 @@ def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
 
 
 def _told(names: Iterable[str], said: str, thing: str, things: str | None = None) -> Iterator[str]:
-    """How many there are, and which; nothing if there is none."""
+    """A sentence with the number of *names*, and some of them; none if there are no names."""
     known = list(names)
     if known:
         yield f"{counted(len(known), thing, things)} {said}: {some(known)}"

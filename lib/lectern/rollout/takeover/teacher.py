@@ -1,4 +1,4 @@
-"""Honours the waiting lists that the old program left: their classes wait on here, and nothing waits for ever."""
+"""Takes over the old program's waiting lists: their classes go on waiting here, and renditions get a deadline."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ from lectern.words import counted
 
 ADOPTED = "adopted from the old program"
 NAMED = 10
-"""At most this many classes that cannot simply wait on have a sentence of their own."""
+"""Greatest number of classes that cannot simply go on waiting and that get a sentence of their own."""
 _WAIT_ON = frozenset({Do.WAIT, Do.INSERT_REQUEST_WAIT})
-"""Where the booking decision comes to this, a class waits on: the old program has asked for its rendition already."""
+"""Booking decisions with which a class goes on waiting: the old program has asked for its rendition already."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Adoption:
     """What becomes, or would become, of the classes on old waiting lists that are not known here yet."""
 
     waiting: int = 0
-    """Classes that wait on here."""
+    """Number of classes that go on waiting here."""
     decided: int = 0
     """Classes whose rendition is not under way, or whose booking has its URL: the booking flow decides them."""
     bounded: int = 0
@@ -43,7 +43,7 @@ class Adoption:
 
     @property
     def said(self) -> list[str]:
-        """All of it in sentences; none if there is nothing to adopt."""
+        """The adoption in sentences; none if there is nothing to adopt."""
         said, more = self.named[:NAMED], len(self.named) - NAMED
         if more > 0:
             said.append(f"... and {more} more like these.")
@@ -73,7 +73,7 @@ def before(key: str, rules: Sequence[Rule]) -> str:
 class OldLists:
     """The waiting lists that the old program has left in Redis, at *now* (epoch seconds), and our database.
 
-    Its methods raise TryAgain and CallAPerson if Redis will not.
+    Its methods raise TryAgain and CallAPerson if Redis fails.
     """
 
     connection: Connection
@@ -86,17 +86,17 @@ class OldLists:
         adoption = Adoption()
         with in_words(lambda: "Nothing was changed."):
             for _ in self._sorted(adoption):
-                pass  # it counts and names on its way
+                pass  # iterating fills *adoption*
         return adoption
 
     def adopt(self, host: str, transcoding_time_out_s: float) -> list[str]:
         """Take the classes over, in the connection's transaction; returns sentences.
 
         A class with a booking waits here as if it had just been booked, and its rendition has until *now* +
-        *transcoding_time_out_s*: then the sweeper looks for the output, and else refuses with 207. A class whose
-        rendition is not under way is put into the inbox, for the booking flow to decide by its table. One without a
-        booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call changes
-        nothing.
+        *transcoding_time_out_s*: then the sweeper looks for the output, and refuses with 207 if there is none. A class
+        whose rendition nobody makes is put into the inbox, where the booking flow decides it by its table. A class
+        without a booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call
+        changes nothing.
         """
         adoption, noted = Adoption(), list[Event]()
         sources: dict[RenditionKey, str] = {}
@@ -119,18 +119,18 @@ class OldLists:
         return adoption.said
 
     def _wait_on(self, waits: Sequence[Booking]) -> None:
-        """The bookings wait, as those do that the booking flow makes wait."""
+        """Let the bookings wait, like those that the booking flow lets wait."""
         bookings.add(self.connection, [(one, BookingState.RECEIVED) for one in waits], self.now)
         for order in bookings.by_id(self.connection, [one.class_id for one in waits]).values():
             bookings.close(self.connection, order, BookingState.WAITING, self.now)
 
     def _endless(self, sources: Mapping[RenditionKey, str]) -> dict[RenditionKey, str]:
-        """The old program's other transcodings: what this program has begun, and not asked for yet, it still will."""
+        """The old program's other transcodings, without those that this program has begun and will still ask for."""
         found = (one for one in transcodings.under_way(self.connection) if one.deadline is None and one.attempt == 0)
         return {one.key: one.source_url or "" for one in found if one.key not in sources}
 
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
-        """The old program's transcoding counts as the first attempt of the OSS, which was asked for it already."""
+        """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
         attempts = [Attempt(*key, 1, 1, self.now, Backend.OSS, deadline, url) for key, url in sources.items()]
         renditions.begin(self.connection, attempts, self.now)
         for key in sources:
@@ -146,7 +146,7 @@ class OldLists:
         return set(bookings.by_id(self.connection, class_ids)) if self._has_tables else set()
 
     def _sorted(self, adoption: Adoption) -> Iterator[_Cases]:
-        """The classes that are not known here, some at a time; what was adopted of those before, is seen."""
+        """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
         for some in old_waiting.waiters(self.client, self.names):
             known, cases = self._known([one.class_id for one in some]), _Cases()
             adoption.named += [f"{one.name}: {one.wrong}; it is left alone." for one in some if one.wrong]
@@ -160,7 +160,7 @@ class OldLists:
     def _sort(
         self, adoption: Adoption, cases: _Cases, waiter: Waiter, booking: Booking | str, row: Rendition | None
     ) -> None:
-        """*booking* says why, if there is none to rely on."""
+        """Sort one class; *booking* is the reason if there is no reliable one."""
         state = row.state if row else None
         if row is None or (state is RenditionState.TRANSCODING and row.attempt == 0):
             cases.begun.append(waiter.key)
