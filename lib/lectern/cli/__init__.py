@@ -5,13 +5,13 @@ import os
 import sys
 
 LOOKS = ("status", "explain")
-"""Commands that only look, and that people wait for: they end without taking a million objects apart one by one."""
+"""Commands that only look, while people wait: they end without freeing a million objects one by one."""
 
 
 def main() -> None:
-    """The entry point of the command."""
+    """Run the command: the entry point of ``lectern``."""
     gc.disable()  # while a million objects are made and none of them is garbage: a quarter of every start
-    from lectern.cli import app  # noqa: PLC0415 (what costs is this import)
+    from lectern.cli import app  # noqa: PLC0415 (this import is what takes the time)
 
     gc.freeze()
     gc.enable()
@@ -24,12 +24,12 @@ def main() -> None:
 
 
 def _leave(code: object) -> None:
-    """End at once: Python's own end takes a fifth of the command, and nothing of it is left to be done."""
+    """Exit at once: Python's own exit takes a fifth of the command's time, and has nothing left to do."""
     if code is not None and not isinstance(code, int):
         return  # a text, which Python prints
     try:
         sys.stdout.flush()
-    except OSError:  # nobody reads on, or the disk is full: that was said when it was written
+    except OSError:  # the reader has gone, or the disk is full: that was reported when it was written
         code = code or 1
     sys.stderr.flush()
     os._exit(code or 0)

@@ -1,4 +1,4 @@
-"""All commands together, each loaded when it is typed; and how an error is printed."""
+"""All commands, each loaded when it is typed; and the printing of errors."""
 
 import sys
 from importlib import import_module
@@ -30,8 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("lectern.cli.drain", "Move a streamer's classes to others, and wait for the last one on air."),
     "rollout": ("lectern.rollout.commands", "The steps of a rollout on this host; playbooks type them."),
 }
-"""Each command: the module whose ``app`` has it, and what it is for. A module is imported when its command is typed,
-because all of them together take seconds."""
+"""Each command: the module whose ``app`` has it, and its help. A module is imported only when its command is typed,
+because importing all of them takes seconds."""
 
 
 class Commands(TyperGroup):
@@ -39,15 +39,15 @@ class Commands(TyperGroup):
 
     def __init__(self, **attrs: Any) -> None:  # noqa: ANN401 (whatever typer gives)
         super().__init__(**attrs)
-        names: Any = dict.fromkeys(COMMANDS)  # for a suggestion to somebody who mistypes one
+        names: Any = dict.fromkeys(COMMANDS)  # for the suggestion to a person who mistypes a name
         self.commands.update(names)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own class of a context is private)
-        """Their names, in the order of the table."""
+        """The names of the commands, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 (as above)
-        """The command of that name; None if there is none."""
+        """The command *cmd_name*; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         app: typer.Typer = import_module(COMMANDS[cmd_name][0]).app
@@ -55,7 +55,7 @@ class Commands(TyperGroup):
         return loaded.commands.get(cmd_name, loaded)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as above)
-        """The lines of the table."""
+        """Write the table's lines."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
 
@@ -85,7 +85,7 @@ def _options(
 
 
 def main() -> None:
-    """Do what was typed: an error is one sentence and what to do; misuse exits with 2."""
+    """Run what was typed; print an error as one sentence with what to do. Misuse exits with 2, other errors with 1."""
     try:
         app(prog_name="lectern")
     except Misuse as error:

@@ -84,7 +84,7 @@ def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[
     if role is not None:
         settings = settings_of(role, name)
         return store.at(settings.database_url), f"{role.value}-{settings.name}"
-    assert database is not None  # one of the two is given
+    assert database is not None  # exactly one of the two is given
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise Misuse("--database wants --name NAME, of letters, digits, - and _.")
     return store.at(database), name

@@ -1,4 +1,4 @@
-"""``lectern book`` and ``cancel``: what the platform does, by hand."""
+"""``lectern book`` and ``cancel``: book or cancel a class by hand, as the platform does by messages."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def _send(bus: Bus, settings: Common, booking: Booking, *, wait: bool) -> 
 
 
 async def asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
-    """Send a message about a class to the stream *to*; returns its answer. Raises LecternError if none comes."""
+    """Send a message about a class to the stream *to*; returns its answer. Raises LecternError after WAIT_S seconds."""
     try:
         async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
             await bus.add(to, body)
@@ -107,7 +107,7 @@ def _answer(body: str, class_id: str) -> dict[str, Any] | None:
     try:
         fields = json.loads(body)
     except ValueError:
-        return None  # somebody else's message
+        return None  # another program's message
     is_ours = isinstance(fields, dict) and fields.get("class_id") == class_id and {"result", "code"} <= fields.keys()
     return {"message": "", **fields} if is_ours else None
 

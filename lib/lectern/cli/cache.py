@@ -56,7 +56,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 def cache_evict(stem: str) -> None:
     """Delete one rendition that no class needs."""
     settings = StreamerSettings.load()
-    places.streamer()  # says in words that there is no database
+    places.streamer()  # raises Misuse if there is no database
     size = holdings.evict(open_database(settings.database_url), settings.video_root, stem)
     print(f"{stem}: evicted, {words.size(size)} are free")
 

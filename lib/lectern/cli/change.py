@@ -1,4 +1,4 @@
-"""``lectern change``: what the platform asks for a class that is booked, by hand."""
+"""``lectern change``: changes a booked class by hand, as the platform does by a message."""
 
 import asyncio
 import json

@@ -95,7 +95,7 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
 
 
 def _push_hosts(settings: StreamerSettings) -> Iterator[Finding]:
-    """The servers that booked classes will be pushed to."""
+    """Whether the servers answer that booked classes will be pushed to, up to MOST_HOSTS of them."""
     servers: dict[tuple[str, int], str] = {}
     for text in findings.push_urls(settings):
         try:

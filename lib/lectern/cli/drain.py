@@ -21,32 +21,32 @@ app = typer.Typer()
 LOOK_S = 2.0
 WITHIN_S = 4 * 3600
 NAMED = 5
-"""Number of classes of a kind that are named."""
+"""Number of classes of each kind that a line names."""
 END = "lectern drain --off"
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a streamer still has to air; class_ids by their start, times are epoch seconds."""
+    """What a streamer still has to air: class_ids by their start; *last_end* is epoch seconds."""
 
     on_air: list[str]
     waiting: list[str]
     last_end: float | None
     others: list[str] | None
-    """The streamers that are alive beside this one; None if Redis does not say."""
+    """The other streamers that are alive; None if Redis does not answer."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no class is left."""
         return not self.on_air and not self.waiting
 
     def line(self) -> str:
-        """The same for people."""
+        """What is left, as a line for people."""
         if self.is_empty:
             return "Nothing waits here, and nothing is on air."
         said = [f"{number} on air{_named(self.on_air)}"] if (number := len(self.on_air)) else []
         said += [f"{number} waiting{_named(self.waiting)}"] if (number := len(self.waiting)) else []
-        assert self.last_end is not None  # there is a class
+        assert self.last_end is not None  # something is left, so a class has an end
         told = f"{words.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
         return f"{told}; the last one ends at {words.clock(self.last_end)}.{self._why()}"
 
@@ -69,7 +69,7 @@ def drain(
     No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over; Ctrl-C
     ends the waiting, not the drain.
     """
-    place = places.streamer()  # says in words that there is no database
+    place = places.streamer()  # raises Misuse if there is no database
     settings = place.settings
     _note(settings, None if off else time.time())
     if off:
@@ -100,7 +100,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
 
 
 def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
-    """Wait until nothing is left, or *until* (monotonic); prints what changes meanwhile."""
+    """Wait until nothing is left, or *until* (time.monotonic); prints each change. Returns what is left then."""
     said = ""
     while True:
         left = _left(place)

@@ -1,4 +1,4 @@
-"""``lectern explain``: how a class stands, what happened to it, and what comes next or is to be typed."""
+"""``lectern explain``: how a class stands, what happened to it, and what comes next or what to type."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
 
 
 def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, str | None]:
-    """What is known of *thing* here, and in words what could not be asked."""
+    """What is known of *thing* here, and a sentence on what could not be asked, or None."""
     teacher = streamer = None
     for place in here:
         with looking(place.engine, place.settings.role) as connection:
@@ -81,7 +81,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, s
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
         asked = places.playout_says(here, thing)
         if asked is not None:
-            return replace(found, sending=asked), None  # the playout that sends it knows, whatever Redis says
+            return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
     try:
         return gathered.with_word(found, places.words(here[0].settings)), None
     except LecternError as error:
@@ -92,7 +92,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, s
 def lines(
     thing: str, known: Account, events: Sequence[Past], following: Sequence[str], language: str = "en"
 ) -> list[str]:
-    """The account for people."""
+    """The account as lines for people."""
     translate: Callable[[str], str] = sentence if language == "zh" else str
     t = labels.of(language)
     said = [painted(thing, "bold")] if known.header else []

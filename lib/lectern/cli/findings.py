@@ -1,4 +1,4 @@
-"""What ``lectern doctor`` looks at on a host: each finding says how it is, and what to type if it is not well."""
+"""The checks of ``lectern doctor``: each finding says how a thing is, and what to type if it is not well."""
 
 import asyncio
 import shutil
@@ -29,7 +29,7 @@ MAX_SKEW_S = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """*what* was looked at, how it is, and what to type if it is not *well*."""
+    """The result of one check: *what* was checked, how it is, and what to type if it is not well."""
 
     what: str
     is_well: bool
@@ -38,7 +38,7 @@ class Finding:
 
 
 def of_settings(settings: Settings) -> Iterator[Finding]:
-    """Where each setting came from."""
+    """The settings by their sources."""
     sources = origins.by_source(origins.origins(settings))
     if not sources:
         said = f"all are the defaults; {origins.ENV_FILE.absolute()} is not there or sets nothing"
@@ -48,7 +48,7 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def of_database(settings: Settings) -> Finding:
-    """Whether the database is there, sound, and as far as this release."""
+    """Whether the database exists, is sound, and has the schema of this release."""
     try:
         schema.check(open_database(settings.database_url), settings.role)
     except LecternError as error:
@@ -97,7 +97,7 @@ def of_prefect(settings: Common) -> Finding:
 
 
 def _why(error: Exception) -> str:
-    """What a server did instead of answering as it should."""
+    """How a server failed to answer as it should, as the end of a sentence."""
     match error:
         case httpx.HTTPStatusError(response=answer) if answer.status_code in {401, 403}:
             return f"does not let this host in (HTTP {answer.status_code})"
@@ -129,7 +129,7 @@ def of_process(settings: Settings) -> Finding:
 
 
 def of_programs(settings: StreamerSettings) -> Iterator[Finding]:
-    """Whether the programs that a streamer starts are there."""
+    """Whether the programs that a streamer starts can be run."""
     for name, program in (("wget", settings.wget_path), ("ffmpeg", "ffmpeg")):
         found = shutil.which(program)
         to_type = f"apt-get install {name}"
@@ -138,7 +138,7 @@ def of_programs(settings: StreamerSettings) -> Iterator[Finding]:
 
 
 def of_disk(settings: StreamerSettings) -> Finding:
-    """Whether the cache can grow as far as its bound says."""
+    """Whether the disk has room for a cache as large as MAX_VIDEO_SIZE."""
     root = settings.video_root
     if not root.is_dir():
         return Finding("disk", is_well=False, said=f"{root} is no folder", to_type=f"mkdir -p {root}")
@@ -148,7 +148,7 @@ def of_disk(settings: StreamerSettings) -> Finding:
         with looking(engine, "streamer") as connection:
             used = cache.used(connection, root).size_bytes
     except LecternError:
-        pass  # its own line says what is wrong with the database
+        pass  # the finding on the database reports that
     wanted = max(settings.max_bytes - used, 0)
     said = f"{root}: {words.size(free)} free; the cache has {words.size(used)} of {words.size(settings.max_bytes)}"
     if free >= wanted:
@@ -158,7 +158,7 @@ def of_disk(settings: StreamerSettings) -> Finding:
 
 
 def of_playout(socket: Path) -> Finding:
-    """Whether the process that airs classes answers."""
+    """Whether the playout, which airs classes, answers."""
 
     async def ask() -> dict[str, object]:
         async with asyncio.timeout(LOOK_S), await playout.Client.connect(socket) as ours:
@@ -173,9 +173,9 @@ def of_playout(socket: Path) -> Finding:
 
 
 def push_urls(settings: StreamerSettings) -> list[str]:
-    """The push URLs of classes that are not over, one a server."""
+    """The push URLs of the classes that are not over; empty if the database cannot be read."""
     try:
         with looking(open_to_look(settings.database_url, "streamer"), "streamer") as connection:
             return [one.push_url for one in airings.live(connection)]
     except LecternError:
-        return []  # its own line says what is wrong with the database
+        return []  # the finding on the database reports that

@@ -1,4 +1,4 @@
-"""Which settings of a host are set, and where each came from."""
+"""Which settings of a host are set, and their sources."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ ENV_FILE = Path(".env")
 
 
 def origins(settings: Settings) -> dict[str, tuple[str, str]]:
-    """Each setting that is not its default: its value as people may see it, and where it came from."""
+    """Each setting that is not its default: its value as people may see it, and its source."""
     files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
     places: dict[str, Mapping[str, str | None]] = {"the environment": os.environ, **files}
     written = {place: {one.upper() for one, value in its.items() if value is not None} for place, its in places.items()}

@@ -1,4 +1,4 @@
-"""Where a command looks: the databases of this host, opened only to look, and what Redis knows of streamers."""
+"""What commands read: the databases of this host, opened for reading only, and what Redis knows of streamers."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from lectern.told import Sending, Word
 
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 LOOK_S = 3.0
-"""Seconds that Redis has to answer somebody who only looks."""
+"""Seconds that a command which only looks waits for Redis or the playout."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Place(Generic[S]):
 
 
 def teacher() -> Place[TeacherSettings]:
-    """The teacher's database; raises Misuse if it is not here."""
+    """The teacher's database; raises Misuse if it is not on this host."""
     settings = TeacherSettings.to_look()
     return Place(settings, open_to_look(settings.database_url, settings.role))
 
 
 def streamer() -> Place[StreamerSettings]:
-    """The streamer's database; raises Misuse if it is not here."""
+    """The streamer's database; raises Misuse if it is not on this host."""
     settings = StreamerSettings.load()
     return Place(settings, open_to_look(settings.database_url, settings.role))
 
 
 def here() -> list[Place[Any]]:
-    """The roles that have a database here, the teacher first; raises Misuse if there is none."""
+    """The roles with a database on this host, the teacher first; raises Misuse if there is none."""
     found: list[Place[Any]] = []
     missing: list[str] = []
     looks: Sequence[Callable[[], Place[Any]]] = (teacher, streamer)
@@ -57,17 +57,17 @@ def here() -> list[Place[Any]]:
 
 
 def words(settings: Common) -> Mapping[str, Word]:
-    """What each streamer said of itself last. Raises LecternError if Redis does not answer."""
+    """The last heartbeat of each streamer, by its name. Raises LecternError if Redis does not answer."""
     return asked(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)))  # type: ignore[no-any-return]
 
 
 def lost_after_s(settings: Common) -> float:
-    """Seconds of silence after which a streamer's word is too old to be believed."""
+    """Seconds of silence after which a streamer's last heartbeat is too old to be believed."""
     return 3 * settings.heartbeat_interval_s + 2
 
 
 def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bus, and its answer)
-    """What Redis says within three seconds. Raises LecternError if it does not answer."""
+    """What *work* returns of the bus. Raises LecternError if Redis does not answer within LOOK_S."""
 
     async def ask() -> Any:  # noqa: ANN401 (as above)
         try:
@@ -80,7 +80,7 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
 
 
 def playout_says(here: Sequence[Place[Any]], class_id: str) -> Sending | None:
-    """What the playout of this host says of a class; None if this host has none, or it does not know the class."""
+    """How the playout of this host sends a class; None if the host has none, or the playout does not know the class."""
     own = [one.settings for one in here if isinstance(one.settings, StreamerSettings) and one.settings.playout == "own"]
     if not own:
         return None

@@ -1,4 +1,4 @@
-"""``lectern playout``: the process that airs classes; its status, and its upgrade."""
+"""``lectern playout``: runs the playout, which airs classes; shows its status, and upgrades it."""
 
 import asyncio
 import os

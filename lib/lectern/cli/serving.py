@@ -1,4 +1,4 @@
-"""``lectern serve``, ``init`` and ``deploy``: a host is made ready, and runs."""
+"""``lectern serve``, ``init`` and ``deploy``: prepare a host, and run its resident process."""
 
 import asyncio
 import gc
@@ -16,8 +16,8 @@ from lectern.settings import Settings
 
 app = typer.Typer()
 GARBAGE = 50_000, 5, 5
-"""New objects after which garbage is looked for. A batch of messages has as many, and they are none until its end: with
-Python's own 700, a storm spent a seventh of its time on looking through them."""
+"""New objects after which garbage is collected. A batch of messages makes as many, and needs them to its end: with
+Python's own 700, a storm spent a seventh of its time on collecting."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``lectern status``: what is on air and what should be, what comes next, what is under way, what waits."""
+"""``lectern status``: what is on air and what should be, what comes next, what is being made, what waits."""
 
 import sys
 import time
@@ -71,7 +71,7 @@ def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
 
 
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
-    """How things stand, and what Redis did not say; without it nobody knows what is on air."""
+    """How things stand, and the error of Redis, if any; without Redis nobody knows what is on air."""
     now, trouble = time.time(), None
     said: Mapping[str, Word] | None = None
     alive: Mapping[str, Any] = {}
@@ -101,7 +101,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
 
 
 def _count_apart(by_state: dict[str, int], due: Iterable[Found]) -> None:
-    """Take the classes whose time it is out of those that are *ready*: they are counted as on air, or as missing."""
+    """Leave the classes whose time it is out of the *ready* ones: they are counted as on air, or as missing."""
     ready = by_state.get(BookingState.READY, 0)
     ready -= sum(one.booked is not None and one.booked.state is BookingState.READY for one in due)
     by_state[BookingState.READY] = max(ready, 0)
@@ -125,7 +125,7 @@ def _streamer(word: Word | None, booked: int, on_air: int) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """The same for people."""
+    """How things stand, as lines for people."""
     said = [_on_air(found), *_missing(found["missing"]), *_missing(found["unknown"])]
     if (following := found["next"]) is not None:
         where = f" on {following['streamer']}" if following["streamer"] else ""

@@ -22,21 +22,21 @@ Name = Annotated[str | None, typer.Option("--name", help="The host's name, if no
 
 
 class Role(StrEnum):
-    """What a host is."""
+    """The role of a host."""
 
     teacher = "teacher"
     streamer = "streamer"
 
 
 def settings_of(role: Role, name: str | None = None) -> Settings:
-    """The settings of a role; *name* wins over the one in them."""
+    """The settings of a role; *name* overrides the name in them. Raises Misuse."""
     if role is Role.teacher:
         return TeacherSettings.load(**({"teacher_name": name} if name else {}))
     return StreamerSettings.load(**({"streamer_name": name} if name else {}))
 
 
 def set_prefect(settings: Common) -> None:
-    """Prefect reads its settings from the environment when it is imported: so they are set before."""
+    """Set Prefect's settings in the environment; call it first, because Prefect reads them when it is imported."""
     os.environ["PREFECT_API_URL"] = settings.prefect_api_url
     if settings.prefect_api_auth_string is not None:
         os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
@@ -44,7 +44,7 @@ def set_prefect(settings: Common) -> None:
     # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
     os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-    # A host begins its work although Prefect is away: it asks for no version first.
+    # A host begins its work even if Prefect is down, so the client must not ask for the server's version first.
     os.environ["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -64,7 +64,7 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
 
 
 def read(file: Path) -> str:
-    """The text of *file*, or Misuse."""
+    """The text of *file*; raises Misuse if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -77,7 +77,7 @@ def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
     try:
         print(json.dumps(fields) if as_json else "\n".join(lines), flush=True)
     except BrokenPipeError:
-        raise  # somebody who reads no further, as `head`
+        raise  # the reader has stopped reading, like `head`
     except OSError as error:
         raise LecternError(f"What was found could not be written: {error.strerror}.") from error
 
@@ -87,14 +87,14 @@ _COLOUR = re.compile(r"\x1b\[[\d;]+m")
 
 
 def painted(text: str, style: str | None) -> str:
-    """*text* in a colour on a terminal, and plain everywhere else; NO_COLOR keeps it plain there, too."""
+    """*text* in a colour if the output is a terminal, plain everywhere else, and also if NO_COLOR is set."""
     if style is None or not text or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
 def translated(text: str, translate: Callable[[str], str]) -> str:
-    """*text* in another language; a line with a colour somewhere has it from its beginning to its end."""
+    """*text* in another language; if it has a colour anywhere, the whole translation has it."""
     colours = _COLOUR.findall(text)
     said = translate(_COLOUR.sub("", text))
     return f"{colours[0]}{said}{colours[-1]}" if colours else said

@@ -24,7 +24,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
     for what in (name, *([institution] if institution else [])):
         if not is_name(what):
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-    settings = places.teacher().settings  # says in words that there is no database
+    settings = places.teacher().settings  # raises Misuse if there is no database
     with transaction(open_database(settings.database_url)) as connection:
         token = viewers.make(connection, name, institution, time.time())
     url = f"http://{settings.bind}/?token={token}"
