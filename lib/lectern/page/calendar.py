@@ -11,7 +11,7 @@ FOLD = 73
 
 
 def calendar(booked: Iterable[Booked], host: str, now: float) -> str:
-    """One event a class."""
+    """The classes as a calendar, one event for each; *now* (epoch seconds) is the time stamp of the events."""
     lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//lectern//timetable//EN", "CALSCALE:GREGORIAN"]
     for one in booked:
         lines += [

@@ -1,4 +1,4 @@
-"""Lets viewers in to the page by a token in the address or the cookie, and bounds how often each of them asks."""
+"""The cookie of a viewer's token, and the rates at which viewers may ask for the page and tokens may be tried."""
 
 import time
 from collections import OrderedDict
@@ -9,20 +9,20 @@ BURST, EACH_S = 30.0, 3.0
 """Number of requests that a viewer may send at once, and then in a second."""
 
 TRIES = 20.0
-"""Wrong tokens that one address may show at once; one more comes a second."""
+"""Number of wrong tokens that one address may try at once; after that, one a second."""
 
 KNOWN = 2_000
 
 
 @dataclass
 class Bucket:
-    """What is left of a rate."""
+    """The requests that are left of a rate."""
 
     left: float
     at: float = field(default_factory=time.monotonic)
 
     def take(self, most: float, each_s: float) -> bool:
-        """Take one; False if nothing is left."""
+        """Take one request; returns False if none is left."""
         now = time.monotonic()
         self.left = min(most, self.left + (now - self.at) * each_s)
         self.at = now
@@ -33,14 +33,14 @@ class Bucket:
 
 
 class Rates:
-    """A bucket for each name; if there are too many, the names that were not asked for lately are forgotten."""
+    """A bucket for each name; above KNOWN names, the one that asked least recently is forgotten."""
 
     def __init__(self, most: float, each_s: float) -> None:
         self._most, self._each_s = most, each_s
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def allow(self, name: str) -> bool:
-        """Whether *name* may ask once more."""
+        """Whether *name* may ask now; if so, one request is taken from its bucket."""
         bucket = self._buckets.setdefault(name, Bucket(self._most))
         self._buckets.move_to_end(name)
         if len(self._buckets) > KNOWN:

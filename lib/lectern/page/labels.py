@@ -85,7 +85,7 @@ CHINESE: Mapping[str, str] = {
 
 
 class Words(dict[str, str]):
-    """A text that has no translation stays as it is."""
+    """A page's words by key; a key without a translation is its own word."""
 
     def __missing__(self, key: str) -> str:
         return _ENGLISH.get(key, key)
@@ -107,5 +107,5 @@ _ENGLISH = {
 
 
 def of(language: str) -> Words:
-    """The words of a language."""
+    """The page's words in *language*: Chinese for ``zh``, else English."""
     return Words(CHINESE if language == "zh" else {})

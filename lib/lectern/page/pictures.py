@@ -1,4 +1,4 @@
-"""Stacked bars as SVG, which a browser shows in the page without asking anybody."""
+"""Stacked bars as SVG inside the page, so that a browser needs no other file to show them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ WIDTH, HEIGHT, LEFT, FOOT = 720, 180, 44, 22
 COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#c8c8c8")
 LIMIT = 'stroke="#d64545" stroke-width="2" stroke-dasharray="6 4"'
 SMALL = 4
-"""Number of times that a limit may be above the highest bar and still be drawn: above, the bars would be flat."""
+"""A limit is drawn up to this many times the highest bar; if it were higher, the bars would be flat."""
 
 
 class Limit(NamedTuple):
-    """What the bars may not exceed, and how it is called."""
+    """A value that the bars may not exceed, and its name."""
 
     name: str
     value: float
@@ -27,7 +27,7 @@ def bars(
 ) -> Markup:
     """One bar a label, each of *series* a part of it; its numbers are in the tooltips.
 
-    A *limit* is named below, and is a line across the bars unless it is far above them.
+    A *limit* is named in the legend, and drawn as a line across the bars unless it is far above them.
     """
     top = max([sum(values[at] for values in series.values()) for at in range(len(labels))], default=0) or 1
     is_near = limit is not None and 0 < limit.value <= SMALL * top

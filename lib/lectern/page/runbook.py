@@ -17,7 +17,7 @@ _CODE = re.compile(r"(\d{3}): ")
 
 @lru_cache(maxsize=2)
 def rendered(language: str = "en") -> str:
-    """Its HTML in a language; raw HTML in it is shown, not obeyed. Links lead to the same place in each language."""
+    """The RUNBOOK in a language as HTML; raw HTML in it is only shown. Anchors are the same in each language."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
     headings = [token for token in tokens if token.type == "heading_open"]
@@ -31,13 +31,13 @@ def _headings(tokens: Sequence[Token]) -> list[str]:
 
 
 def anchor(heading: str) -> str:
-    """What leads to a heading: ``321`` for that of a code."""
+    """The anchor of a heading: ``321`` for the heading of that code."""
     code = _CODE.match(heading)
     return code[1] if code else re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
 
 
 def url(base: str, code: ErrorCode) -> str:
-    """Where the part of *code* is read."""
+    """The URL of the part of the RUNBOOK about *code*."""
     return f"{base}#{code.number}"
 
 

@@ -1,4 +1,4 @@
-"""What the page shows: the day's classes with their accounts, what is wrong, and what the streamers say."""
+"""What the page shows: the day's classes with their accounts, the alarms, and the streamers' last heartbeats."""
 
 import datetime
 import time
@@ -21,10 +21,10 @@ from lectern.effects.rows.viewers import Viewer
 from lectern.told import Booked, Found, OpenAlarm, Word
 
 ROWS = 200
-"""Number of classes of a day that are shown at once."""
+"""Number of classes of a day on one page."""
 
 LISTED = 50
-"""Number of rows of each other list."""
+"""Greatest number of rows of each other list."""
 
 DAY_S = 86_400.0
 CALENDAR_ROWS = 2_000
@@ -32,7 +32,7 @@ CALENDAR_ROWS = 2_000
 
 @dataclass(frozen=True)
 class Line:
-    """A class on the page."""
+    """A class on the page: its booking, how it stands, and that in a sentence."""
 
     one: Booked
     standing: Standing
@@ -41,7 +41,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A class that waits: for what, and its nearest deadline (epoch seconds), which may be its start."""
+    """A class that waits: what it waits for, and its nearest deadline (epoch seconds), which may be its start."""
 
     one: Booked
     sentence: str
@@ -51,7 +51,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Day:
-    """All that the page shows of a day."""
+    """Everything that the page shows of a day; times are epoch seconds."""
 
     now: float
     begins: float
@@ -63,8 +63,8 @@ class Day:
     missing: Sequence[Line] = ()
     unknown: Sequence[Line] = ()
     waiting: Sequence[Waiting] = ()
-    waiting_number: int = 0  # also those that are not listed
-    due: Mapping[Standing, int] = field(default_factory=dict)  # all whose time it is, also those that are not listed
+    waiting_number: int = 0  # with those that are not listed
+    due: Mapping[Standing, int] = field(default_factory=dict)  # all classes in their time, with those not listed
     alarms: Sequence[OpenAlarm] = ()
     alarms_number: int = 0
     words: Mapping[str, Word] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Day:
         return max(1, -(-self.number // ROWS))
 
     def count(self, *standings: Standing) -> int:
-        """Number of classes whose time it is, and that stand so."""
+        """Number of classes in their time that have one of *standings*."""
         return sum(self.due.get(one, 0) for one in standings)
 
     def of(self, *standings: Standing) -> Sequence[Line]:
@@ -86,7 +86,7 @@ class Day:
 
 
 def begin_of_day(now: float, text: str | None = None) -> float:
-    """When the day *text* (``2026-11-26``) begins, in local time; the day of *now* if *text* is missing or no day."""
+    """Begin (epoch seconds) of the local day *text* (``2026-11-26``); of the day of *now* if *text* is no such day."""
     local = datetime.datetime.fromtimestamp(now).astimezone().date()
     try:
         wanted = datetime.date.fromisoformat(text) if text else local
@@ -100,7 +100,7 @@ def begin_of_day(now: float, text: str | None = None) -> float:
 def of_day(
     connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, begins: float, page: int
 ) -> Day:
-    """What *viewer* sees of the day that *begins* then; *words* is None if Redis does not answer."""
+    """What *viewer* sees of the day that begins at *begins*; *words* is None if Redis does not answer."""
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution
     span = timetable.Span(begins, until, institution)
     outcomes = timetable.outcomes(connection, span)
@@ -124,7 +124,7 @@ def of_day(
 
 
 def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, host: str) -> Day:
-    """What a viewer of all institutions sees beside the classes."""
+    """The day with what only a viewer of all institutions sees besides the classes."""
     theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
     alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
     first = (int(day.now // hours.HOUR_S) - hours.HOURS + 1) * hours.HOUR_S
@@ -151,13 +151,13 @@ def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[
 
 
 def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing], now: float) -> list[Line]:
-    """Lines for the first LISTED classes in *wanted*: thousands may be, and a sentence costs more than a standing."""
+    """Lines for the first LISTED classes in *wanted*: there may be thousands, and making a sentence takes long."""
     return [_line(*one, now) for one in islice((one for one in stood if one[1] in wanted), LISTED)]
 
 
 def _line(known: Found, standing: Standing, now: float) -> Line:
     booked = known.booked
-    assert booked is not None  # the timetable has bookings only
+    assert booked is not None  # the timetable lists only bookings
     said = booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
         said += f"; dead air: {known.dead_air}"
@@ -166,7 +166,7 @@ def _line(known: Found, standing: Standing, now: float) -> Line:
 
 def _waiting(found: Found, now: float) -> Waiting:
     booked = found.booked
-    assert booked is not None  # the timetable has bookings only
+    assert booked is not None  # the timetable lists only bookings
     sentence = outlook.of_booking(booked, found.making, now)[0]
     return Waiting(booked, sentence, *outlook.nearest_deadline(booked, found.making))
 
@@ -176,7 +176,7 @@ _SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.CANCELLED}
 
 @dataclass(frozen=True)
 class OneClass:
-    """The page of a class: the account that ``lectern explain`` gives, too."""
+    """The page of one class, with the account that ``lectern explain`` also gives."""
 
     class_id: str
     account: Account
@@ -186,9 +186,9 @@ class OneClass:
 def of_class(
     connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, class_id: str
 ) -> OneClass | None:
-    """What *viewer* sees of a class; None if there is nothing, or nothing for them.
+    """What *viewer* sees of a class; None if nothing is known of it, or it belongs to another institution.
 
-    Whose a message is that could not be read, nobody knows: who sees one institution only does not see it.
+    Nobody knows the institution of a message that could not be read, so only viewers of all institutions see it.
     """
     found = story.at_teacher(connection, host, class_id)
     if found.booked is None and not found.is_malformed and found.kept_since is None:
@@ -197,13 +197,13 @@ def of_class(
         return None
     known = gathered.with_word(found, words)
     events = known.events
-    if viewer.institution is not None:  # of a rendition, other institutions' classes may be named
+    if viewer.institution is not None:  # a rendition's events may name classes of other institutions
         events = [one for one in events if one.class_id == class_id]
     return OneClass(class_id, decide.account(known, time.time()), tale.lines(events)[-500:])
 
 
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
-    """The classes of yesterday and of the next 30 days that are, or will be, aired."""
+    """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS."""
     wanted = viewer.institution or institution
     found = timetable.of_time(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
     booked = [one.booked for one in found if one.booked is not None]
@@ -211,6 +211,6 @@ def for_calendar(connection: Connection, viewer: Viewer, institution: str | None
 
 
 def fields_of(day: Day) -> dict[str, Any]:
-    """What the template of the day is given."""
+    """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
     return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing}
