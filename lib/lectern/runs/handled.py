@@ -1,4 +1,4 @@
-"""What a batch did that was handled without a run: the recorder shows it as one, afterwards."""
+"""What a batch did that was handled without a run; the recorder shows it as a run afterwards."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ LINES = 500
 
 
 class Line(NamedTuple):
-    """A line of the log, at its own time (epoch seconds)."""
+    """A line of the log, with its own time (epoch seconds)."""
 
     at: float
     level: int
@@ -25,35 +25,35 @@ class Line(NamedTuple):
 
 @dataclass(eq=False)
 class Handled:
-    """One batch of *flow*: its messages (a sweep has none), and what became of them."""
+    """One batch of *flow*: its messages (none for a sweep), and what was done with them."""
 
     flow: str
     kept: Sequence[Kept] = ()
     began: float = field(default_factory=time.time)
     ended: float | None = None
     message: str = ""
-    failed: str | None = None  # why, if it did not end well
-    undone: frozenset[int] = frozenset()  # the ids that are not handled
-    silent: bool = False  # what is undone waits for Redis or the database; it is shown when it is handled
+    failed: str | None = None  # the reason if it failed
+    undone: frozenset[int] = frozenset()  # ids of messages that were not handled
+    silent: bool = False  # undone messages wait for Redis or the database, and are shown once handled
     lines: list[Line] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    table: tuple[str, str] = ("", "")  # key and description of *rows*
+    table: tuple[str, str] = ("", "")  # key and description of the table of *rows*
     key: str = field(default_factory=lambda: uuid4().hex)
     run_id: str | None = None  # of the run that shows it while it is at work
     is_open: bool = False  # Prefect was asked for that run, and may have made it
 
     @property
     def ids(self) -> list[int]:
-        """The ids of its messages."""
+        """The inbox ids of its messages."""
         return [one.id for one in self.kept]
 
     @property
     def parameters(self) -> dict[str, str]:
-        """What the flow is called with."""
+        """The parameters of the flow."""
         return {"inbox_ids": spell(self.ids)} if self.kept else {}
 
     def say(self, line: Line) -> None:
-        """Keep a line of the log."""
+        """Keep a line of the log, unless LINES are kept already."""
         if len(self.lines) < LINES:
             self.lines.append(line)
 
@@ -66,6 +66,6 @@ FAILED = "failed"
 
 
 def summary(table: Sequence[Mapping[str, object]]) -> str:
-    """How often the batch decided what; those that failed are counted elsewhere."""
+    """How often the batch made each decision, for people; failed messages are counted elsewhere."""
     counted = Counter(str(row["decision"]) for row in table if row["decision"] != FAILED)
     return ", ".join(f"{number} {what}" for what, number in counted.items()) or "nothing to do"

@@ -1,4 +1,4 @@
-"""What a run of messages is called, and by which tags it is found: only what may stand anywhere is taken from them."""
+"""The names and tags of a run of messages, made only of those parts of a message that are valid names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from lectern.wire import is_name, read_resolution
 _SIZES = frozenset(map(str, Resolution))
 CLASSES = 80
 TAGS = 90
-"""Number of classes that a run is found by, and of its tags: Prefect refuses a run of about a hundred."""
+"""CLASSES is the number of classes that a run has tags for, TAGS that of all its tags: Prefect refuses about 100."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a message is about, if that can be read and may be a name."""
+    """What a message is about, as far as that can be read and is valid."""
 
     class_id: str | None = None
     record_id: int | None = None
@@ -24,12 +24,12 @@ class Label:
 
     @property
     def name(self) -> str:
-        """For the person who searches; empty if nothing can be said."""
+        """The name for a person who searches; empty if nothing could be read."""
         return self.class_id or (f"{self.record_id} {self.resolution}" if self.record_id is not None else "")
 
 
 def label_of(kept: Kept) -> Label:
-    """What a message is about; raises nothing."""
+    """What a message is about; raises nothing, whatever the message holds."""
     fields = fields_of(kept.body)
     class_id, record_id = fields.get("class_id"), fields.get("record_id")
     size = read_resolution(fields.get("video_resolution"))
@@ -42,7 +42,7 @@ def label_of(kept: Kept) -> Label:
 
 
 def class_of(kept: Kept) -> str | None:
-    """The class that a message is about, if that can be read and may be a name."""
+    """The class_id of a message; None if it cannot be read or is no valid name."""
     return label_of(kept).class_id
 
 
@@ -54,7 +54,7 @@ def name_of(flow: str, labels: Sequence[Label], number: int) -> str:
 
 
 def tags_of(labels: Sequence[Label]) -> list[str]:
-    """The tags by which a run is found: all its classes, and as many of its records as there is room for."""
+    """The tags of a run: one for each of the first CLASSES classes, then for records as far as TAGS allows."""
     classes = dict.fromkeys(f"class:{one.class_id}" for one in labels[:CLASSES] if one.class_id)
     records = dict.fromkeys(f"record:{one.record_id}" for one in labels[:CLASSES] if one.record_id is not None)
     return [*classes, *records][:TAGS]

@@ -1,4 +1,4 @@
-"""What was handled without runs, in pages: each will be a run in the UI, found by its classes."""
+"""Pages of what was handled without runs: each page becomes one run in the UI, found by its classes."""
 
 import re
 from collections import Counter
@@ -17,13 +17,13 @@ MANY = 500
 """Number of messages in a page of a flow whose classes are found by another run."""
 
 FIND = {"booking", "settle", "sweep"}
-"""Flows in whose runs every class has a tag, however many there are; in other flows only refused classes do."""
+"""Flows whose runs have a tag for every class, however many there are; other flows tag only refused classes."""
 
 FEW = 20
 """Number of tags up to which a run is created with them; more of them cost Prefect less if they are set afterwards."""
 
 FOLLOW = "lectern:tags-follow"
-"""The tag of a run whose classes are not among its tags yet."""
+"""The tag of a run whose class tags are set later."""
 
 STEM = re.compile(r"\d+(_\d+P)?")
 
@@ -32,7 +32,7 @@ class Kind(Enum):
     """How a page looks in the UI: type and name of its state."""
 
     DONE = ("COMPLETED", "Completed")
-    REFUSED = ("CANCELLED", "Refused")  # grey, so that it stands out from what went well and from what needs a person
+    REFUSED = ("CANCELLED", "Refused")  # grey, to differ from success and from failures that need a person
     FAILED = ("FAILED", "Failed")
     LATE = ("COMPLETED", "ShownLate")
 
@@ -41,7 +41,7 @@ MARKS = {Kind.REFUSED: ["lectern:refused"], Kind.LATE: ["lectern:shown-late"]}
 LATE_WORDS = "handled by a process that ended before it could show it; its log is lost: lectern explain CLASS_ID"
 NO = ("refuse", "malformed")
 SHOWN = "*; handled * to *"
-"""The pattern of what the state of a run says that shows what was done before: nobody need watch over it."""
+"""The pattern of the state message of a run that shows finished work, which needs no watching."""
 
 
 @dataclass
@@ -53,13 +53,13 @@ class Entry:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def is_refused(self) -> bool:
-        """Whether its class is refused."""
+        """Whether the class is refused, or the message malformed."""
         return any(str(row["decision"]).startswith(NO) for row in self.rows)
 
 
 @dataclass(eq=False)
 class Page:
-    """What will be one run."""
+    """The content of one run."""
 
     flow: str
     kind: Kind
@@ -77,27 +77,27 @@ class Page:
     key: str = field(default_factory=lambda: uuid4().hex)
     run_id: str | None = None
     is_open: bool = False  # its run was created while it was at work
-    is_sealed: bool = False  # Prefect was asked for its run: nothing more fits in
+    is_sealed: bool = False  # Prefect was asked to create its run: nothing more can be added
     is_plain: bool = False  # Prefect refused it with its labels
     is_untagged: bool = False  # its run was created, and its tags are to be set
-    from_messages: bool = True  # each label is a message's own, so that they can be read again
-    title: Label | None = None  # of the message by which all its classes were decided
+    from_messages: bool = True  # each label comes from a message, and can be read from it again
+    title: Label | None = None  # label of the one message that decided all its classes
 
     @property
     def name(self) -> str:
-        """Its name in the UI."""
+        """The name of its run in the UI."""
         if not self.ids:
             return f"{self.flow} {self.host}"
         labels = [] if self.is_plain else [self.title] if self.title else self.labels
         return name_of(self.flow, labels, len(self.ids))
 
     def has_room(self, entries: int) -> bool:
-        """Whether *entries* more fit in."""
+        """Whether there is room for that many more *entries*."""
         most = CLASSES if self.flow in FIND or self.kind is not Kind.DONE else MANY
         return len(self.labels) + entries <= most
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Take entries in."""
+        """Add *entries* to the page."""
         for one in entries:
             self.from_messages &= bool(one.ids)
             self.labels.append(one.label)
@@ -105,7 +105,7 @@ class Page:
             self.rows += one.rows
 
     def message(self) -> str:
-        """What its state says, with its true times."""
+        """The message of its run's state, with the times at which the work was really done."""
         what = self.said
         if self.kind is Kind.REFUSED:
             what = _refusals(self.rows)
@@ -117,7 +117,7 @@ class Page:
         return f"{what}; {took}" if self.kind is not Kind.LATE else what
 
     def said_line(self, line: Line) -> dict[str, Any]:
-        """A line of its log, as the API takes it."""
+        """A line of its log, in the form of Prefect's API."""
         at = utc(line.at)
         return {
             "name": "lectern",
@@ -128,23 +128,23 @@ class Page:
         }
 
     def state(self) -> dict[str, str]:
-        """Its state, as the API takes it."""
+        """The state of its run, in the form of Prefect's API."""
         type_, name = self.kind.value
         return {"type": type_, "name": name, "message": self.message()}
 
     @property
     def tags(self) -> list[str]:
-        """What its run is found by; that of many messages is not, because some of its classes would stand for all."""
+        """The tags of its run; a run of more than CLASSES messages has no class tags, as a few would stand for all."""
         if self.is_plain:
             return []
         return [*MARKS.get(self.kind, []), *tags_of(self.labels if len(self.labels) <= CLASSES else [])]
 
     def tags_follow(self) -> bool:
-        """Whether its run is created without most of its tags: for each, Prefect makes an event of the run longer."""
+        """Whether most tags are set after its run was created: each makes an event of Prefect's longer."""
         return self.from_messages and len(self.tags) > FEW
 
     def request(self) -> dict[str, Any]:
-        """The run, as the API takes it."""
+        """The run, in the form of Prefect's API."""
         return {
             "name": self.name,
             "parameters": {"inbox_ids": spell(sorted(set(self.ids)))} if self.ids else {},
@@ -156,7 +156,7 @@ class Page:
 
 
 def merged(page: Page, other: Page) -> bool:
-    """Take *other* into *page* if they are of one kind, and there is room; whether it was taken in."""
+    """Add *other* to *page* if they are of one kind and there is room; returns whether it was added."""
     alike = (page.flow, page.kind) == (other.flow, other.kind) and page.kind in (Kind.DONE, Kind.REFUSED)
     if not alike or not page.ids or not other.ids or page.is_sealed or page.is_open or other.is_open:
         return False
@@ -175,18 +175,18 @@ def merged(page: Page, other: Page) -> bool:
 
 
 def _refusals(rows: Sequence[dict[str, Any]]) -> str:
-    """How many were refused with which code; the reason where it is one class."""
+    """How many were refused with which code; with the reason if it is only one."""
     counted = Counter(f"{row['decision']} {row.get('code', '')}".strip() for row in rows)
     said = ", ".join(f"{number} {what}" for what, number in counted.items())
     return f"{said}: {rows[0].get('detail', '')}" if len(rows) == 1 else said
 
 
 def clock(at: float) -> str:
-    """Local time with milliseconds."""
+    """*at* (epoch seconds) as local date and time with milliseconds."""
     when = datetime.fromtimestamp(at).astimezone()
     return f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d}"
 
 
 def utc(at: float) -> str:
-    """UTC, as a label gives it."""
+    """*at* (epoch seconds) as a label's value: ISO 8601 in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat()

@@ -12,7 +12,7 @@ from lectern.wire import is_name
 
 
 def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
-    """Pages of messages that another process has handled."""
+    """Pages for messages that another process has handled without showing them."""
     now = time.time()
     pages: list[Page] = []
     for first in range(0, len(kept), CLASSES):
@@ -24,7 +24,7 @@ def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
 
 
 def at_work(batch: Handled, host: str) -> dict[str, Any]:
-    """The run of a batch that is at work for long."""
+    """The run that shows a batch while it is at work, in the form of Prefect's API."""
     labels = [label_of(one) for one in batch.kept[:CLASSES]]
     name = name_of(batch.flow, labels, len(batch.kept)) if batch.kept else f"{batch.flow} {host}"
     return {
@@ -38,7 +38,7 @@ def at_work(batch: Handled, host: str) -> dict[str, Any]:
 
 
 def pages_of(batch: Handled, host: str) -> list[Page]:
-    """A batch that has ended, in pages of one kind each; what waits for Redis or the database is in none."""
+    """A finished batch in pages of one kind each, without what waits for Redis or the database."""
     sorted_: dict[Kind, list[Entry]] = {}
     for one in _entries(batch):
         if batch.undone.issuperset(one.ids) and one.ids:
@@ -48,7 +48,7 @@ def pages_of(batch: Handled, host: str) -> list[Page]:
             all_failed = batch.failed is not None and not batch.undone
             kind = Kind.FAILED if all_failed else Kind.REFUSED if one.is_refused() else Kind.DONE
             sorted_.setdefault(kind, []).append(one)
-    if not sorted_ and not batch.kept and not batch.silent:  # a sweep that had nothing to list
+    if not sorted_ and not batch.kept and not batch.silent:  # a sweep that has no rows
         sorted_[Kind.FAILED if batch.failed else Kind.DONE] = []
     pages = [page for kind, entries in sorted_.items() for page in _filled(batch, kind, entries, host)]
     if pages and batch.lines:
@@ -59,14 +59,14 @@ def pages_of(batch: Handled, host: str) -> list[Page]:
 
 
 def _filled(batch: Handled, kind: Kind, entries: list[Entry], host: str) -> list[Page]:
-    assert batch.ended is not None  # it has ended
+    assert batch.ended is not None  # a finished batch has an end
     pages: list[Page] = []
     for first in range(0, max(1, len(entries)), CLASSES):
         page = Page(batch.flow, kind, batch.began, batch.ended, host, table=batch.table)
         page.said = (batch.failed or batch.message) if kind is Kind.FAILED else batch.message
         page.longest_s = batch.ended - batch.began
         page.add(entries[first : first + CLASSES])
-        if not page.ids:  # classes that a message of another name has decided
+        if not page.ids:  # a message that names another thing has decided these classes
             page.ids = batch.ids
             page.title = label_of(batch.kept[0]) if len(batch.kept) == 1 else None
         pages.append(page)
@@ -74,7 +74,7 @@ def _filled(batch: Handled, kind: Kind, entries: list[Entry], host: str) -> list
 
 
 def _entries(batch: Handled) -> list[Entry]:
-    """One entry a class or message; a line of the table that names neither goes with a message that has no name."""
+    """One entry for each message or class; a table line that names neither goes to a message without a class."""
     entries = [Entry(label_of(one), [one.id]) for one in batch.kept]
     by_name: dict[str, Entry] = {f"inbox {one.ids[0]}": one for one in entries}
     for one in entries:
@@ -94,7 +94,7 @@ def _entries(batch: Handled) -> list[Entry]:
 
 
 def _share_lines(batch: Handled, pages: Sequence[Page]) -> None:
-    """Each line of the log goes to the page of the class or message that it begins with."""
+    """Give each log line to the page of the class or message that the line begins with."""
     place = {label.class_id: page for page in pages for label in page.labels if label.class_id}
     place |= {f"inbox {id_}": page for page in pages for id_ in page.ids}
     other = next((page for page in pages if page.kind is Kind.FAILED), pages[0])
