@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 
 
 def run() -> None:
-    """Run the wanted revisions on the configuration's connection; commits nothing itself."""
+    """Run the wanted revisions on the configuration's connection; the caller commits."""
     connection = context.config.attributes["connection"]
     assert isinstance(connection, Connection)
     context.configure(connection=connection, transactional_ddl=True)

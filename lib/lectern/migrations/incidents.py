@@ -6,7 +6,7 @@ from lectern.migrations.steps import ZERO, ensure
 
 
 def incident_list() -> None:
-    """Make the table: the alarms of one cause, told as one."""
+    """Create the table; an incident is all alarms of one cause."""
     ensure(
         "incident_list",
         Column("id", Integer, primary_key=True),

@@ -1,4 +1,4 @@
-"""What is there: the columns, keys and indexes of one table, as the database has them."""
+"""What a table looks like now: its columns, keys and indexes in the database."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ class Shape:
     """A table as it was found. SQLite's names know no case, so all are looked up in lower case."""
 
     columns: Mapping[str, str]
-    """Lower-case name to the name as it is written in the table."""
+    """The column names as the table writes them, by their lower-case names."""
     keys: frozenset[frozenset[str]]
     """Sets of columns that the database keeps unique, so that an upsert can name them."""
     indexes: frozenset[tuple[str, ...]]
@@ -23,12 +23,12 @@ class Shape:
 
 
 def _folded(name: str) -> str:
-    # As SQLite does it: to it, É and é are two names.
+    # As in SQLite, for which É and é are two names.
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def shape(connection: Connection, table: str) -> Shape | None:
-    """The shape of *table*, or None if there is none."""
+    """The shape of *table*; None if there is no such table."""
     if connection.dialect.name == "sqlite":
         return _shape_in_sqlite(connection, table)
     inspector = inspect(connection)
@@ -46,7 +46,7 @@ def shape(connection: Connection, table: str) -> Shape | None:
 
 
 def _shape_in_sqlite(connection: Connection, table: str) -> Shape | None:
-    # SQLAlchemy's reflection parses the CREATE statements, and warns about what old ones can hold.
+    # SQLAlchemy's reflection would parse the CREATE statements, and warn about what old ones contain.
     columns = connection.execute(
         text("SELECT name, pk FROM pragma_table_xinfo(:table) ORDER BY cid"), {"table": table}
     ).all()

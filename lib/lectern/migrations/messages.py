@@ -1,4 +1,4 @@
-"""The tables of messages and events with which both roles begin."""
+"""The tables of messages and events, which both roles have from their first revision."""
 
 from sqlalchemy import Column, Float, Integer, String, Text
 
@@ -6,7 +6,7 @@ from lectern.migrations.steps import ZERO, ensure
 
 
 def messages() -> None:
-    """Make them as the first revision made them; what came later is in the later revisions."""
+    """Create the tables as the first revision did; later columns are in later revisions."""
     ensure(
         "inbox_list",
         Column("id", Integer, primary_key=True),

@@ -1,4 +1,4 @@
-"""What both roles keep of a message that was handled: when Prefect's UI has shown it."""
+"""When Prefect's UI showed a handled message; both roles keep it."""
 
 from alembic import op
 from sqlalchemy import Column, Float, text
@@ -7,13 +7,13 @@ from lectern.migrations.steps import ensure
 
 
 def add_recorded() -> None:
-    """Add the column; what an older release has handled it has shown already."""
+    """Add the column, and fill it for handled messages: the older release has shown them already."""
     ensure("inbox_list", Column("recorded_at", Float))
     op.execute("UPDATE inbox_list SET recorded_at = received_at WHERE state <> 'new' AND recorded_at IS NULL")
 
 
 def index_unshown() -> None:
-    """Add the index of what no run shows yet: of an inbox of many days, that is found without reading all of it."""
+    """Add an index of messages that no run shows yet, which finds them without reading an inbox of many days."""
     empty = text("recorded_at IS NULL")
     op.create_index(
         "ix_inbox_list_unshown",

@@ -1,4 +1,4 @@
-"""What both roles keep of a message that Redis refuses, and of the class names that an incident has told."""
+"""Retries of messages that Redis refuses, and the number of classes that an incident has named; for both roles."""
 
 from sqlalchemy import Column, Float, Integer, String, Text
 

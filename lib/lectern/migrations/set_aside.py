@@ -1,4 +1,4 @@
-"""Moves rows that no key can name out of an old table, into one beside it; nothing is deleted for good."""
+"""Moves rows without a usable key from an old table into one beside it; nothing is deleted for good."""
 
 from dataclasses import dataclass
 
@@ -51,8 +51,8 @@ def _dialect(found: Shape) -> _Dialect:
 def set_aside() -> None:
     """Move the rows of the teacher's ``video_list`` that a unique (record_id, resolution) has no room for.
 
-    Of several rows of one rendition that of the best status stays (success, then transcoding, then any other),
-    the youngest of equals.
+    Of several rows of one rendition, the row with the best status stays (success, then transcoding, then any other),
+    and the newest of equals.
     """
     found = shape(op.get_bind(), TABLE)
     assert found is not None
@@ -71,7 +71,7 @@ def _move(found: Shape, at: str, address: object, reason: str) -> None:
     _prepare(found)
     names = ", ".join(_quoted(name) for name in found.columns.values())
     values = {"address": address, "reason": reason}
-    # S608: all that is put together here are constants and quoted names.
+    # S608: the statement is built of constants and quoted names only.
     copy = f"INSERT INTO {ASIDE} ({names}, {REASON}) SELECT {names}, :reason FROM {TABLE} WHERE {at}"  # noqa: S608
     op.get_bind().execute(text(copy), values)
     op.get_bind().execute(text(f"DELETE FROM {TABLE} WHERE {at}"), values)  # noqa: S608
@@ -80,7 +80,7 @@ def _move(found: Shape, at: str, address: object, reason: str) -> None:
 def _prepare(found: Shape) -> None:
     there = shape(op.get_bind(), ASIDE)
     if there is None:
-        # Made from the table itself: a column of the same affinity keeps every value as it is.
+        # Created from the table itself: a column of the same affinity keeps every value as it is.
         like = f"SELECT {TABLE}.*, CAST('' AS TEXT) AS {REASON} FROM {TABLE} WHERE 1 = 0"  # noqa: S608
         op.get_bind().execute(text(f"CREATE TABLE {ASIDE} AS {like}"))
         say(f"{ASIDE}: new table")
@@ -91,7 +91,7 @@ def _prepare(found: Shape) -> None:
 
 
 def _quoted(name: str) -> str:
-    # The colon would be a parameter to SQLAlchemy's text().
+    # SQLAlchemy's text() would take a colon for the beginning of a parameter.
     return op.get_bind().dialect.identifier_preparer.quote_identifier(name).replace(":", r"\:")
 
 

@@ -1,4 +1,4 @@
-"""The steps of which revisions are made: each looks, changes only what is not yet so, and says what it did."""
+"""The steps of the revisions: each checks, changes only what is missing, and reports what it did."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from lectern.errors import CallAPerson, Misuse
 from lectern.migrations.look import Shape, shape
 
 ZERO = text("0")
-"""What a counter has in the rows that are there before its column."""
+"""The value of a counter in rows that are older than its column."""
 
 
 def say(sentence: str) -> None:
@@ -21,7 +21,7 @@ def say(sentence: str) -> None:
 
 
 def need(table: str, columns: Sequence[str]) -> bool:
-    """Whether *table* is there already; raises Misuse unless it then has all the old program's *columns*."""
+    """Whether *table* exists; raises Misuse if it exists but lacks any of the old program's *columns*."""
     found = shape(op.get_bind(), table)
     if found is None:
         return False
@@ -37,12 +37,12 @@ def need(table: str, columns: Sequence[str]) -> bool:
 
 
 def ensure(table: str, *parts: SchemaItem) -> None:
-    """See that *table* has these columns with their indexes; a new one also has its key among them."""
+    """Create *table* with *parts*, or add the columns and indexes of *parts* that it lacks."""
     complete(Table(table, MetaData(), *parts))
 
 
 def complete(table: Table) -> None:
-    """Create *table*, or add to it the columns, the key and the indexes that it lacks."""
+    """Create *table*, or add the columns, the key and the indexes that it lacks; raises Misuse, CallAPerson."""
     found = shape(op.get_bind(), table.name)
     if found is None:
         table.create(op.get_bind())
@@ -89,7 +89,7 @@ def _ensure_key(table: Table, found: Shape) -> None:
 
 
 def widen(table: str, *columns: str) -> None:
-    """Let PostgreSQL keep whole numbers of 64 bits in *columns*, and count as far; SQLite always does."""
+    """Make *columns* 64-bit integers in PostgreSQL, with their sequences; in SQLite they always are."""
     bind = op.get_bind()
     if bind.dialect.name != "postgresql":
         return
@@ -106,7 +106,7 @@ def widen(table: str, *columns: str) -> None:
 
 
 def lengthen(table: str, *columns: str) -> None:
-    """Let PostgreSQL keep texts of any length in *columns*; SQLite has never looked at it."""
+    """Let *columns* hold texts of any length in PostgreSQL; SQLite has never limited them."""
     bind = op.get_bind()
     if bind.dialect.name != "postgresql":
         return

@@ -1,4 +1,4 @@
-"""What both roles keep of an alarm that was sent: whether people are to be told of it directly, or were."""
+"""Whether people must be told directly of a sent alarm, or have been; both roles keep it."""
 
 from alembic import op
 from sqlalchemy import Column, String, text
@@ -7,9 +7,9 @@ from lectern.migrations.steps import ensure
 
 
 def add_people() -> None:
-    """Add the column, and the index of what is due: of an outbox of many days, that is found without reading it all.
+    """Add the column, and an index of what is due, which finds it without reading an outbox of many days.
 
-    It is empty for all that an older release has sent, so that nobody is told of that again.
+    For alarms that an older release has sent it is empty, so that nobody is told of them again.
     """
     ensure("outbox_list", Column("people", String(10)))
     due = text("people = 'due'")

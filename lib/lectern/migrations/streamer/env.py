@@ -1,4 +1,4 @@
-"""Run by Alembic, and only from effects/schema.py: it has no settings of its own."""
+"""Alembic runs this file, only through effects/schema.py; it has no settings of its own."""
 
 from lectern.migrations.environment import run
 

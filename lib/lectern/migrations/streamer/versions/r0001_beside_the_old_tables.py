@@ -1,4 +1,4 @@
-"""The streamer's tables of 2.0.0, beside and around those of the old program in ``task_list.db``."""
+"""The streamer's tables of 2.0.0, beside and added to those of the old program in ``task_list.db``."""
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
@@ -29,7 +29,7 @@ Table(
     Column("num_cite", Integer),
     Column("site", String(250)),
     Column("update_time", Float),
-    Column("state", String(20), server_default="ready"),  # an old row's file is there, or reconcile finds out
+    Column("state", String(20), server_default="ready"),  # an old row has its file, or reconcile finds out
     Column("size_bytes", Integer),
     Column("url", Text),
     Column("etag", String(250)),
@@ -46,7 +46,7 @@ Table(
     Column("class_id", String(250), primary_key=True),
     Column("video_id", String(250), nullable=False, index=True),
     Column("site", String(250)),
-    Column("state", String(20), index=True),  # no default: how far an old row's airing is, its task_list row says
+    Column("state", String(20), index=True),  # no default: its task_list row says how far an old class is
     Column("record_id", Integer),
     Column("code", Integer),
     Column("message", Text),
@@ -73,7 +73,7 @@ DOCUMENTED = {
 
 
 def upgrade() -> None:
-    """See that the old tables are what they are taken for, then make what is missing."""
+    """Check that the old tables are the expected ones, then create what is missing."""
     for name, columns in DOCUMENTED.items():
         need(name, columns)
     for table in metadata.tables.values():

@@ -1,4 +1,4 @@
-"""The lease of this streamer, and which placement of a class it was given."""
+"""The lease of this streamer, and the number of a class's placement here."""
 
 from sqlalchemy import Column, Float, Integer, String, text
 

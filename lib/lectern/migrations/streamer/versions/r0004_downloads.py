@@ -1,4 +1,4 @@
-"""What is downloaded or evicted is found without a look at all that is cached."""
+"""An index that finds renditions being downloaded or evicted without reading the whole cache table."""
 
 from sqlalchemy import Column, String, text
 

@@ -1,4 +1,4 @@
-"""Messages that Redis refuses are tried again by themselves; an incident knows which classes it has named."""
+"""Retries of messages that Redis refuses, and the number of classes that an incident has named."""
 
 from lectern.migrations.refusals import refusals
 

@@ -1,4 +1,4 @@
-"""A class that lost its file is known as such, a file on the disk by its age, a download by its run."""
+"""When a class lost its file, the time of a file on the disk, and the run of a download."""
 
 from sqlalchemy import Column, Float, String
 

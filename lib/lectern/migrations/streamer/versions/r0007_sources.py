@@ -1,4 +1,4 @@
-"""A rendition of no record is known by where its recording comes from."""
+"""The source of a recording, which identifies a rendition that has no record_id."""
 
 from sqlalchemy import Column, Text
 

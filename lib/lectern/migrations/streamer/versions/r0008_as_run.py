@@ -1,4 +1,4 @@
-"""What was really sent of each class is kept."""
+"""The as-run of each class: what was really sent of it."""
 
 from sqlalchemy import Column, Float, Integer, String
 

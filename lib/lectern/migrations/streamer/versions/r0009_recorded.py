@@ -1,4 +1,4 @@
-"""A handled message is shown in Prefect's UI afterwards; the inbox says which ones are shown."""
+"""Which handled messages of the inbox Prefect's UI has shown."""
 
 from lectern.migrations.recorded import add_recorded
 

@@ -1,4 +1,4 @@
-"""A streamer knows where the others answer, also after its restart."""
+"""The addresses of the other streamers, which a streamer must know even after its restart."""
 
 from sqlalchemy import Column, Text
 

@@ -1,4 +1,4 @@
-"""Of what was sent of a class, the bytes are kept, too."""
+"""The bytes that were sent of a class, as part of its as-run."""
 
 from sqlalchemy import BigInteger, Column, Integer
 

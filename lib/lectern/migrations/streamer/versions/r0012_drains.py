@@ -1,4 +1,4 @@
-"""A streamer that is drained: it gives its classes to others, also after its restart."""
+"""Since when a streamer is drained, so that it stays drained after its restart."""
 
 from sqlalchemy import Column, Float, String
 

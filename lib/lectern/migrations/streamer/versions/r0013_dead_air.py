@@ -1,4 +1,4 @@
-"""A recording is looked through once for black pictures and silence, also after a restart."""
+"""The dead air of a recording, so that each recording is examined only once, also after a restart."""
 
 from sqlalchemy import Column, Text
 

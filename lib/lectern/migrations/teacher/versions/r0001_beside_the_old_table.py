@@ -54,7 +54,7 @@ Table(
 
 
 def upgrade() -> None:
-    """Take in the old table, then make what is missing."""
+    """Set unusable rows of the old table aside, then create what is missing."""
     if need("video_list", ("record_id", "resolution", "status")):
         set_aside()
     for table in metadata.tables.values():

@@ -1,4 +1,4 @@
-"""Where a rendition is being made, how far it is, and how the ECS hosts have done lately."""
+"""Where and how far a rendition is being made, and the failures of each ECS host."""
 
 from sqlalchemy import Column, Float, Integer, String, Text
 

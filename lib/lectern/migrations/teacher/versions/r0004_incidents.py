@@ -1,4 +1,4 @@
-"""Alarms of one cause are one incident."""
+"""Incidents, each of which joins the alarms of one cause."""
 
 from lectern.migrations.incidents import incident_list
 

@@ -1,4 +1,4 @@
-"""Refused messages are tried again by themselves; incidents know whom they named; cancels are kept until confirmed."""
+"""Retries of refused messages, the number of classes that an incident has named, and unconfirmed cancels."""
 
 from sqlalchemy import Column, Float, String
 

@@ -1,4 +1,4 @@
-"""A booking of the old kind names no record: its rendition has a name of its own."""
+"""The rendition's id for a booking of the old kind, which names no record."""
 
 from sqlalchemy import Column, String
 

@@ -17,7 +17,7 @@ WHERE stream IS NULL AND state NOT IN ('refused', 'cancelled', 'aired', 'broken'
 
 
 def upgrade() -> None:
-    """Make what is missing, and name the streams of the classes that are booked already."""
+    """Create what is missing, and fill in the streams of the live classes."""
     ensure("order_list", Column("stream", Text, index=True))
     named = text("UPDATE order_list SET stream = :stream WHERE class_id = :class_id")
     for class_id, payload in op.get_bind().execute(text(_LIVE)).all():
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def _stream(payload: str) -> str | None:
-    """The stream of a booking; None if its push URL is none, which an older version did not notice."""
+    """The stream of a booking; None if its push URL is invalid, which an older version accepted."""
     try:
         return urls.push(from_json(payload)["push_url"]).stream
     except (ValueError, KeyError, TypeError):

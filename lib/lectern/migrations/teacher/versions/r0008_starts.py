@@ -1,4 +1,4 @@
-"""Classes are found by their start: the timetable of a day, out of a year."""
+"""An index of the classes' starts, which finds the timetable of one day among a year's classes."""
 
 from sqlalchemy import Column, Float
 

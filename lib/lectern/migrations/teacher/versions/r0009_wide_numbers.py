@@ -19,11 +19,11 @@ LONG = {
     "outbox_list": ("target",),
     "event_list": ("what", "host"),
 }
-"""What is put together of words and names, each of which may be as long as a name can be."""
+"""Columns whose texts are joined from words and names, each of which may have the full length of a name."""
 
 
 def upgrade() -> None:
-    """Widen what is narrow, lengthen what is short."""
+    """Widen integer columns, and lengthen text columns."""
     for table, columns in WIDE.items():
         widen(table, *columns)
     for table, columns in LONG.items():

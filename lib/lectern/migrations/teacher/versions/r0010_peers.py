@@ -1,4 +1,4 @@
-"""Several teachers share the rows: who claimed a message, who heard it, who sends one, who is there, who sweeps."""
+"""For teachers that share the rows: owners of messages, who heard a message, who is alive, who sweeps."""
 
 from alembic import op
 from sqlalchemy import Column, Float, String, Text
@@ -10,7 +10,7 @@ down_revision = "teacher_0009"
 
 
 def upgrade() -> None:
-    """Make what is missing; only if teachers share the rows is a message looked for by what it says."""
+    """Create what is missing; the index of digests only in PostgreSQL, where teachers can share the rows."""
     ensure(
         "inbox_list",
         Column("owner", String(250)),

@@ -1,4 +1,4 @@
-"""Who may look at the page."""
+"""The viewers, who may look at the page."""
 
 from sqlalchemy import Column, Float, String
 

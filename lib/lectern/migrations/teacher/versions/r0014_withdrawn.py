@@ -1,4 +1,4 @@
-"""Streamers that were taken back to the old program, which airs their classes itself."""
+"""Since when a streamer is back at the old program, which airs its classes itself."""
 
 from sqlalchemy import Column, Float
 

@@ -1,4 +1,4 @@
-"""Classes that are changed: the revision that waits, and what was booked at first."""
+"""Changes of classes: the class that a revision is for, and the payload of the first booking."""
 
 from sqlalchemy import Column, String, Text
 

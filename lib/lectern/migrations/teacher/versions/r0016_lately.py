@@ -1,4 +1,4 @@
-"""What came lately is counted again and again; all that is kept would take longer each day."""
+"""An index of when bookings arrived: recent ones are counted often, and reading all would take longer each day."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What no run shows yet is found however long ago it was handled."""
+"""An index that finds handled messages that no run shows yet, however old they are."""
 
 from lectern.migrations.recorded import index_unshown
 

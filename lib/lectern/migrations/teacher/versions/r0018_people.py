@@ -1,4 +1,4 @@
-"""Alarms of which people are to be told directly are due until they were, whatever becomes of the process."""
+"""Which alarms people must still be told of directly, kept across restarts of the process."""
 
 from lectern.migrations.told import add_people
 
