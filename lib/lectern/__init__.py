@@ -1,7 +1,7 @@
 """lectern: recorded lessons, aired as live classes."""
 
 __version__: str
-"""The release; read when somebody asks for it, because the playout imports this package without site-packages."""
+"""The release; looked up only when it is read, because the playout imports this package without site-packages."""
 
 
 def __getattr__(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A class that is booked is changed: the messages about it."""
+"""The messages that change a booked class."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -35,13 +35,13 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The fields that are to be changed."""
+        """The fields that the message changes."""
         return {name: value for name in self._names() if (value := getattr(self, name)) is not None}
 
     def onto(self, booked: Mapping[str, Any]) -> Booking:
-        """The booking that comes of the one with the fields *booked*; raises ValidationError if it is none.
+        """The booking that this change makes of the fields *booked*; raises ValidationError if that is not valid.
 
-        The URLs of a recording are those of its record: another record_id comes with its own, or without any.
+        URLs belong to a record_id: if the change names another record_id, it replaces the URLs by its own, if any.
         """
         fields, given = dict(booked), self.given
         if given.get("record_id", fields.get("record_id")) != fields.get("record_id"):
@@ -50,7 +50,7 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
 
 
 class Amend(Message, comes_by="streamer_stream", goes_to="amend"):
-    """Teacher to streamer: from now on the class is as its *revision*, which is prepared and goes."""
+    """Teacher to streamer: from now on the class has the content of its *revision*, which then ends."""
 
     cmd: Literal["amend"] = "amend"
     class_id: AiringName

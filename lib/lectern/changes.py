@@ -17,12 +17,12 @@ from lectern.stems import stem
 from lectern.wire import BACKUP
 
 MAX_DELIVERIES = 10
-"""Number of answers that one booking gets at most, however often it is delivered."""
+"""Greatest number of answers that a booking gets, however often it is delivered."""
 
 
 @dataclass(frozen=True)
 class Remade:
-    """A rendition goes to another state; *url* is where it lies, *reason* why it will not be there."""
+    """A rendition changes its state; *url* is where it is, *reason* why it will not be made."""
 
     key: RenditionKey
     old: RenditionState
@@ -33,7 +33,7 @@ class Remade:
 
 @dataclass(frozen=True)
 class Taken:
-    """A class is taken from its streamer: because that is lost, or has *refused* it."""
+    """A class is taken from its streamer, because the streamer is lost or drained, or has *refused* the class."""
 
     class_id: str
     streamer: str
@@ -43,7 +43,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class CancelTold:
-    """*streamer* is told to give a class up, until it confirms it; without one, the cancel waits for its booking."""
+    """*streamer* is told to release a class until it confirms; without a streamer, the cancel waits for its booking."""
 
     class_id: str
     streamer: str | None
@@ -52,7 +52,7 @@ class CancelTold:
 
 @dataclass(frozen=True)
 class Granted:
-    """A streamer holds its lease under *session*, for *lease_s* seconds after each beat."""
+    """A streamer holds its lease under *session*, for *lease_s* seconds after each heartbeat."""
 
     streamer: str
     session: str
@@ -64,27 +64,27 @@ class Changes(Decided[TeacherSettings]):
     """What a flow of the teacher has decided; nothing of it happens before it is committed."""
 
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
-    booked: dict[str, Booking] = field(default_factory=dict)  # new
+    booked: dict[str, Booking] = field(default_factory=dict)  # new bookings
     moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
-    again: set[str] = field(default_factory=set)  # classes that were delivered again, and nothing else
-    revised: list[tuple[Order, Booking]] = field(default_factory=list)  # as they are now, and how that is booked
-    revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the revisions that are known, by class
+    again: set[str] = field(default_factory=set)  # classes that were delivered again, otherwise unchanged
+    revised: list[tuple[Order, Booking]] = field(default_factory=list)  # each class as it will be, and its new booking
+    revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the known revisions, by class
     begun: list[Attempt] = field(default_factory=list)
     remade: list[Remade] = field(default_factory=list)
     fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
     taken: list[Taken] = field(default_factory=list)
     cancels: list[CancelTold] = field(default_factory=list)
-    confirmed: list[tuple[str, str]] = field(default_factory=list)  # cancels of a class, by its streamer
-    sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # by a streamer, of a class
-    met: list[str] = field(default_factory=list)  # bookings whose cancel came before them
-    told_again: list[str] = field(default_factory=list)  # classes whose streamer hears once more what to prepare
+    confirmed: list[tuple[str, str]] = field(default_factory=list)  # class, and the streamer that confirmed its cancel
+    sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
+    met: list[str] = field(default_factory=list)  # bookings whose cancel arrived before them
+    told_again: list[str] = field(default_factory=list)  # classes whose streamer is told again what to prepare
     cancels_told_again: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)  # classes that wait for too long
-    lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when
-    leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken
+    warned: list[str] = field(default_factory=list)  # classes that have waited too long
+    lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when they are lost
+    leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken away
     withdrawn: list[str] = field(default_factory=list)  # streamers that the old program has again
     granted: list[Granted] = field(default_factory=list)
-    # for after the commit
+    # done after the commit
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
     transcoded: list[tuple[str, str]] = field(default_factory=list)  # backend and outcome, for the metrics
@@ -92,14 +92,14 @@ class Changes(Decided[TeacherSettings]):
     # -- a class -------------------------------------------------------------------------------------------------------
 
     def book(self, booking: Booking) -> Order:
-        """A new booking; what becomes of it follows."""
+        """Add a new booking; what is decided about it is added later."""
         order = Order.of(booking)
         self.booked[order.class_id] = booking
         self.learn({order.class_id: order})
         return order
 
     def learn(self, found: Mapping[str, Order]) -> None:
-        """Add bookings from the database; those that are here already stay as they were decided."""
+        """Add bookings from the database; bookings that are here already stay as decided."""
         for class_id, order in found.items():
             self.orders.setdefault(class_id, order)
             if order.revises is not None:
@@ -114,7 +114,7 @@ class Changes(Decided[TeacherSettings]):
         return after
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
-        """Move a class; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
+        """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(BOOKING_MOVES, order.class_id, order.state, state)
         new = {"state": state, "code": code, "message": message, **more}
         assert new.keys() <= vars(order).keys(), new
@@ -132,12 +132,12 @@ class Changes(Decided[TeacherSettings]):
         self.prepare(after)
 
     def count_delivery(self, order: Order) -> None:
-        """Count a booking that was delivered once more."""
+        """Count another delivery of a booking."""
         self.orders[order.class_id] = replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES))
         self.again.add(order.class_id)
 
     def refuse(self, order: Order, code: ErrorCode, why: str, *, alarm: bool = False) -> None:
-        """Refuse a class, once, with its code; an answer for each time it was booked."""
+        """Refuse a class with *code*, and answer the platform as many times as the class was booked."""
         self.move(order, BookingState.REFUSED, code.number, why)
         self.answer(order, code.number, why, order.deliveries)
         if alarm:
@@ -151,7 +151,7 @@ class Changes(Decided[TeacherSettings]):
     # -- a rendition ---------------------------------------------------------------------------------------------------
 
     def remake(self, made: Remade) -> None:
-        """Move a rendition; raises ForbiddenMove if the tables have no such move."""
+        """Move a rendition to another state; raises ForbiddenMove if the tables have no such move."""
         check_move(RENDITION_MOVES, stem(*made.key), made.old, made.new)
         self.remade.append(made)
 
@@ -165,7 +165,7 @@ class Changes(Decided[TeacherSettings]):
         self.answer_class(order.class_id, code, why, order.streamer, times)
 
     def answer_class(self, class_id: str, code: int, why: str, streamer: str | None = None, times: int = 1) -> None:
-        """Answer a booking that may not be known here."""
+        """Answer a booking, whether or not the class is known here."""
         said = outgoing.answer(class_id, code, why, streamer)
         self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
 
@@ -176,13 +176,13 @@ class Changes(Decided[TeacherSettings]):
             self.sends += [Outgoing(self.settings.change_result_channel, Kind.CHANNEL, said, class_id)] * times
 
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
-        """Call a person; *about* is the class that is in danger."""
+        """Raise an alarm; *about* is the class that is in danger."""
         if about is not None:
             named |= {"class_id": about.class_id, "record_id": about.record_id, "resolution": about.resolution}
         self.raise_alarm(code, said, **named)
 
     def tell(self, streamer: str, message: Message, class_id: str | None) -> None:
-        """Tell a streamer."""
+        """Send *message* to a streamer."""
         target = self.settings.streamer_stream.format(name=streamer)
         self.sends.append(Outgoing(target, Kind.STREAM, message, class_id))
 
@@ -192,17 +192,17 @@ class Changes(Decided[TeacherSettings]):
         self.tell(order.streamer or "", told, order.class_id)
 
     def release(self, streamer: str, class_id: str, placement: int | None = None) -> None:
-        """Tell *streamer* to give a class up."""
+        """Tell *streamer* to release a class."""
         self.tell(streamer, Release.model_construct(class_id=class_id, placement=placement), class_id)
 
     def row(self, class_id: str, decision: str, *, code: int = 0, where: str = "", detail: str = "") -> None:
-        """One line of the run's table in the UI."""
+        """Add one line to the table that the run shows in the UI."""
         self.table.append(
             {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
         )
 
     def bury(self, kept: Kept, error: Malformed) -> None:
-        """A 400 answer where the class of the message can be read and is not booked; always a dead letter, an alarm."""
+        """Send a malformed message to the dead letters, with an alarm; answer 400 if its class is readable and new."""
         class_id, code = error.class_id, errors.DEAD_LETTER
         if kept.command == "change" and class_id is not None:
             self.answer_change(class_id, errors.MALFORMED.number, error.message)

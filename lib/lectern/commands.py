@@ -1,4 +1,4 @@
-"""What comes in: the commands, as the classes of messages declare them, the one parser, and faults in words."""
+"""Incoming messages: the table of all commands, the one parser, and its faults in words."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,12 +24,12 @@ COMMANDS: Mapping[str, type[Message]] = MappingProxyType(
         for name in get_args(kind.model_fields["cmd"].annotation)
     }
 )
-"""All that comes in, by its ``cmd``: the classes of `messages` and `amendments`."""
+"""The class of each incoming message by its ``cmd``, from `messages` and `amendments`."""
 
 PUBLISHED: Mapping[str, type[Message]] = MappingProxyType(
     {name: kind for name, kind in COMMANDS.items() if kind.comes_by.endswith("_channel")}
 )
-"""What comes over a channel, and over the stream of the same name; the others over a stream only."""
+"""Messages that arrive on a channel and on the stream of the same name; the others arrive on a stream only."""
 
 
 class Body(str):  # noqa: SLOT000 (it keeps its JSON)
@@ -37,19 +37,19 @@ class Body(str):  # noqa: SLOT000 (it keeps its JSON)
 
     @cached_property
     def json(self) -> Any:  # noqa: ANN401 (any JSON)
-        """As `read` returns it; raises ValueError each time."""
+        """The text as `read` parses it; raises ValueError at each access if it is no JSON."""
         return read(str(self))
 
 
 def read(body: str | bytes) -> Any:  # noqa: ANN401 (any JSON)
-    """The JSON in *body*, or ValueError; what could not be written again (NaN, half a surrogate pair) is none."""
+    """The JSON in *body*; raises ValueError if it is no JSON, or cannot be written again (NaN, half a surrogate)."""
     if isinstance(body, Body):
         return body.json
     return from_json(body.encode() if isinstance(body, str) else body, allow_inf_nan=False)
 
 
 def fields_of(body: str | bytes) -> Mapping[str, Any]:
-    """The fields of a message that may be anything; none if it is no JSON object. Raises nothing."""
+    """The fields of a message of any kind; empty if it is no JSON object. Raises nothing."""
     try:
         fields = read(body)
     except ValueError:
@@ -66,7 +66,7 @@ def _nul_in(value: object) -> bool:
 
 
 def command_of(body: str | bytes) -> str:
-    """The ``cmd`` of a message that may be anything; empty if there is none."""
+    """The ``cmd`` of a message of any kind; empty if it has none."""
     command = fields_of(body).get("cmd")
     return command if isinstance(command, str) else ""
 
@@ -91,7 +91,7 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     if kind is None or kind not in expected:
         wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
         raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", _class_id(fields))
-    # The one character that PostgreSQL cannot keep; the fields are looked through only if the text may hold it.
+    # NUL is the one character that PostgreSQL cannot keep; search the fields only if the text may hold one.
     if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
         raise Malformed("a text of the message holds a NUL character", _class_id(fields))
     try:
@@ -101,7 +101,7 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
 
 
 def _class_id(fields: Mapping[str, Any]) -> str | None:
-    """The class that a malformed message is about, if that can be read."""
+    """The class_id of a malformed message; None if it cannot be read."""
     found = fields.get("class_id")
     return found if isinstance(found, str) and is_name(found) else None
 
@@ -113,5 +113,5 @@ def in_words(error: ValidationError) -> str:
 
 
 def _where(path: tuple[int | str, ...]) -> str:
-    """The field of a fault; keys of the sender's own come from the wire and are escaped."""
+    """The name of the field with a fault; the sender chose unknown keys, so they are escaped."""
     return ascii(".".join(map(str, path)))[1:-1][:80] or "message"

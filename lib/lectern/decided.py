@@ -32,17 +32,17 @@ class Decided(Generic[S]):
     now: float
     sends: list[Outgoing] = field(default_factory=list)
     notes: list[Event] = field(default_factory=list)
-    done: list[int] = field(default_factory=list)  # ids of the inbox
-    dead: list[tuple[int, str]] = field(default_factory=list)  # ids of the inbox, and what is wrong with each
+    done: list[int] = field(default_factory=list)  # inbox ids of the handled messages
+    dead: list[tuple[int, str]] = field(default_factory=list)  # inbox ids of unreadable messages, and the fault of each
     table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
 
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
-        """Call a person."""
+        """Raise an alarm."""
         made = outgoing.alarm(code, said, self.now, self.settings.name, **about)
         self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
 
     def note(self, what: str, about: Lesson | None = None, detail: str = "", **named: str | None) -> None:
-        """Keep what happened, for ``lectern explain``."""
+        """Record an event, for ``lectern explain``."""
         if about is not None:
             named = {"class_id": about.class_id, "stem": about.stem}
         self.notes.append(Event(what, detail=detail, **named))
@@ -53,6 +53,6 @@ class Decided(Generic[S]):
         self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
 
     def bury(self, kept: Kept, error: Malformed) -> None:
-        """Say what becomes of a message that nobody can read."""
+        """Send an unreadable message to the dead letters, and show it in the run's table."""
         self.to_dead_letters(kept, error.message)
         self.table.append({"class": error.class_id or "?", "decision": "malformed", "detail": error.message})

@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller should do; the error codes, which `codes` has, come along."""
+"""What can go wrong, sorted by what the caller should do; `codes` has the error codes."""
 
 from lectern.codes import *  # noqa: F403 (whoever raises or catches an error names its code, too)
 from lectern.codes import MALFORMED, ErrorCode
@@ -8,7 +8,7 @@ from lectern.shown import masked
 class LecternError(Exception):
     """Anything that went wrong: the thing, what happened, what was found.
 
-    Its text goes to logs, alarms and answers, so no URL in it has its user, password or query.
+    The text goes to logs, alarms and answers, so user, password and query are removed from each URL in it.
     """
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
@@ -27,7 +27,7 @@ class FallBack(LecternError):
 
 
 class Refuse(LecternError):
-    """It cannot be done: tell who asked, with the code."""
+    """It cannot be done: tell whoever asked, with the code."""
 
     def __init__(self, message: str, code: ErrorCode) -> None:
         super().__init__(message, code)
@@ -35,7 +35,7 @@ class Refuse(LecternError):
 
 
 class CallAPerson(LecternError):
-    """A state that no program mends; nothing was changed."""
+    """A state that no program can repair; nothing was changed."""
 
 
 class Misuse(LecternError):
@@ -43,7 +43,7 @@ class Misuse(LecternError):
 
 
 class Malformed(LecternError):
-    """A message that cannot be read; *class_id* if one could be."""
+    """A message that cannot be read; *class_id* is set if at least that could be read."""
 
     def __init__(self, message: str, class_id: str | None = None) -> None:
         super().__init__(message, MALFORMED)

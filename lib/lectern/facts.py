@@ -30,7 +30,7 @@ class Rendition:
 
 @dataclass(frozen=True)
 class Slot:
-    """The time (epoch seconds) that a live class has a stream for itself."""
+    """The time (epoch seconds) in which a live class has a stream for itself."""
 
     class_id: str
     start_time: float
@@ -58,7 +58,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class EcsHost:
-    """An ECS host: its jobs under way, its failures in a row, and until when it gets none (epoch seconds)."""
+    """An ECS host: its jobs under way, its failures in a row, and until when it gets no job (epoch seconds)."""
 
     name: str
     jobs: int = 0
@@ -76,7 +76,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Idle:
-    """An unpinned rendition, as the candidates for eviction come: least recently used first."""
+    """An unpinned rendition, which may be evicted; queries list the least recently used first."""
 
     stem: str
     size_bytes: int
@@ -102,10 +102,10 @@ class Order:
     promised_at: float | None = None
     url_stem: str | None = None
     revises: str | None = None
-    """Of a revision: the class that is to be so, once a streamer has what it needs."""
+    """For a revision, the class that it will replace; None for a class."""
 
     booked: str | None = None
-    """Of a class that was changed: the payload as it was booked."""
+    """For a class that was changed, the payload of its first booking; else None."""
 
     @classmethod
     def of(cls, booking: Booking) -> "Order":
@@ -123,7 +123,7 @@ class Order:
         )
 
     def as_booked(self, booking: Booking, url: str | None) -> "Order":
-        """The same class with the times, push URL and recording of *booking*, which lies at *url*."""
+        """The same class with the times, push URL and recording of *booking*; *url* is where its rendition is."""
         new = Order.of(booking)
         taken = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem")
         booked = self.booked or self.payload
@@ -163,8 +163,8 @@ class Event:
 class AsRun:
     """A part of a class that was really sent; times are epoch seconds.
 
-    *url* is the number of the push URL, *session* that of the RTMP session, *source* is `recording` or `slate`.
-    *position_s* is where in the recording it began; *sent_bytes* is None if nobody counted them.
+    *url* numbers the push URL, *session* the RTMP session; *source* is `recording` or `slate`. *position_s* is the
+    place in the recording where the part begins; *sent_bytes* is None if nobody counted them.
     """
 
     url: int
@@ -178,7 +178,7 @@ class AsRun:
 
 
 class Planned(NamedTuple):  # a month has a hundred thousand of them
-    """A class as it was to be, for its report; times are epoch seconds."""
+    """A class as it was planned, for the report; times are epoch seconds."""
 
     class_id: str
     institution: str
@@ -239,5 +239,5 @@ class Needed:
 
     @property
     def bits_a_second(self) -> float:
-        """What is sent of it, on the average."""
+        """Its average rate on air; 0 if the duration is unknown."""
         return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0

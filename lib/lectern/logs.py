@@ -10,7 +10,7 @@ from lectern.shown import masked
 
 
 def without_secrets(record: logging.LogRecord) -> bool:
-    """A filter that drops no line, but writes each URL in it, and in its traceback, as people may see it."""
+    """A filter that drops no line, but removes the secrets from each URL in a line and its traceback."""
     said = record.getMessage()
     if "://" in said:
         record.msg, record.args = masked(said), None
@@ -70,7 +70,7 @@ def _is_console(handler: logging.Handler) -> bool:
 
 
 def _expected(record: logging.LogRecord) -> bool:
-    """A filter that drops the traceback of a LecternError that a library logs: the error's own words are enough."""
+    """A filter that drops the traceback when a library logs a LecternError: the error's own text is enough."""
     if record.exc_info and isinstance(record.exc_info[1], LecternError) and record.name != "lectern":
         record.exc_info = record.exc_text = None
     return True

@@ -1,4 +1,4 @@
-"""The JSON Schema of all messages on the wire, for those who write the other end."""
+"""The JSON Schema of all messages that cross lectern's border, for the authors of the other programs."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ SENT = tuple(dict.fromkeys(PUBLISHED.values()))
 """What the platform and the transcoders send to lectern."""
 
 READ = (OrderResult, ChangeResult, Alarm)
-"""What they read. What teacher and streamers tell each other is theirs alone."""
+"""What the platform reads. Messages between teacher and streamers are internal, so the schema leaves them out."""
 
 _RENAMED = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}
 
 
 def schema() -> dict[str, Any]:
-    """One document: a message is any of the kinds, told apart by its ``cmd``."""
+    """The schema document: a message is any one of the kinds, told apart by its ``cmd``."""
     kinds: tuple[type[Message], ...] = SENT + READ
     _, found = models_json_schema([(kind, "validation") for kind in kinds])
     for kind in kinds:
@@ -35,7 +35,7 @@ def schema() -> dict[str, Any]:
 
 
 def _plain(found: object) -> object:
-    """The same without titles and absent defaults, and with the standard's names of bounds."""
+    """The schema *found* without titles and null defaults, and with the JSON Schema names of bounds."""
     if isinstance(found, list):
         return [_plain(one) for one in found]
     if not isinstance(found, dict):
@@ -52,7 +52,7 @@ def _plain(found: object) -> object:
 
 @cache
 def text() -> str:
-    """The document as it is read."""
+    """The document as ``make schema`` prints it."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 

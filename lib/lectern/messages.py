@@ -1,4 +1,4 @@
-"""All that comes in on the wire: frozen messages that keep unknown fields; `commands` parses them."""
+"""The incoming messages: frozen, and with the unknown fields of their senders; `commands` parses them."""
 
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -31,7 +31,7 @@ from lectern.wire import (
 )
 
 TAKE_BACK = "take back"
-"""In the place of a flow: a streamer handles releases and grants at once, without a flow, whatever is away."""
+"""Stands for a flow: a streamer handles releases and grants at once, without a flow, whichever server is down."""
 
 
 class Message(BaseModel):
@@ -39,25 +39,25 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     comes_by: ClassVar[str] = ""
-    """The setting that names the channel or the stream on which it comes; empty for what lectern sends."""
+    """The setting that names the channel or stream on which it arrives; empty for what lectern sends."""
 
     goes_to: ClassVar[str] = ""
     """The flow that handles it."""
 
     def __init_subclass__(cls, comes_by: str = "", goes_to: str = "", **config: Unpack[ConfigDict]) -> None:
-        """Note where the message comes in: a new one is a class, and nothing else."""
+        """Record where the message arrives and which flow handles it: a new message needs a class, and nothing else."""
         super().__init_subclass__(**config)
         cls.comes_by, cls.goes_to = comes_by, goes_to
 
     def to_json(self) -> str:
-        """The message as it goes on the wire: our absent fields are left out, a sender's own null is kept."""
+        """The message as it goes on the wire: our absent fields are left out, a null from its sender is kept."""
         absent = {name for name in _optional(type(self)) if getattr(self, name) is None}
         return self.__pydantic_serializer__.to_json(self, exclude=absent).decode()
 
 
 @cache
 def _optional(kind: type[Message]) -> tuple[str, ...]:
-    """The fields that may be absent."""
+    """The names of the fields that may be absent, with None as their default."""
     return tuple(name for name, field in kind.model_fields.items() if field.default is None)
 
 
@@ -83,7 +83,7 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
         if self.video_resolution is None and self.video_url is None:
             raise ValueError("video_url is needed if no video_resolution is given")
         needs_record(self.record_id, self.video_resolution)
-        _ = self.urls  # reading them checks them
+        _ = self.urls  # reading the property checks the URLs
         if self.push_url_backup is not None:
             if len(self.class_id) + len(BACKUP) > MAX_NAME:
                 raise ValueError(f"class_id must be {len(BACKUP)} characters shorter if there is a push_url_backup")
@@ -93,17 +93,17 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
 
     @cached_property
     def urls(self) -> Mapping[Resolution, str]:
-        """The recording's URL of each resolution we know; other keys of the list are passed over."""
+        """The recording's URL of each resolution that we know; other keys of the list are ignored."""
         return by_resolution(self.video_url_list)
 
     @cached_property
     def payload(self) -> str:
-        """What is kept of it: its JSON."""
+        """The JSON of the booking, which the database keeps."""
         return self.to_json()
 
     @cached_property
     def stream(self) -> str:
-        """The stream that the class is pushed to, in the one form that all spellings of its URL have."""
+        """The stream that the class is pushed to, in one form for all spellings of its URL."""
         return urls.push(self.push_url).stream
 
     @cached_property
@@ -146,7 +146,7 @@ class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle
     video_resolution: WireResolution
     result: ResultWord
     transcode_video_url: Annotated[HttpUrl | None, BeforeValidator(lambda url: url or None)] = None  # "" at a failure
-    type: LooseBackend = None  # of a failure only it matters
+    type: LooseBackend = None  # matters only for a failure
     attempt: Count | None = None
     code: Annotated[int | None, BeforeValidator(lambda code: code if is_count(code) else None)] = None
     message: str | None = None
@@ -186,30 +186,30 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
 
     @cached_property
     def stem(self) -> str:
-        """The rendition's id on this streamer; before it was named, as if nothing were cached."""
+        """The rendition's id on this streamer; until `named` sets it, the id in an empty cache."""
         return self.beside({})
 
     @property
     def source(self) -> str | None:
-        """The recording, by where it comes from; None if a record names it."""
+        """The recording, identified by its URL; None if it has a record_id."""
         return stems.source(self.video_url) if self.record_id is None else None
 
     def named(self, held: Mapping[str, stems.Held]) -> "Prepare":
-        """The same with the stem that it has beside what is *held*."""
+        """The same message with the stem that it gets beside what the cache has *held*."""
         wanted = self.beside(held)
         found = self if self.stem == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
 
     def beside(self, held: Mapping[str, stems.Held]) -> str:
-        """The stem that it has beside what is *held*."""
+        """The stem that the rendition gets beside what the cache has *held*."""
         return stems.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
 class Release(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
-    """Teacher to streamer: the class is not yours any more; take its citation back.
+    """Teacher to streamer: the class is not yours any more; stop citing its rendition.
 
-    With a *placement* the class was moved: one that has come back since by a later placement stays.
+    With a *placement* the class was moved: if a later placement has brought it back since, it stays.
     """
 
     cmd: Literal["release"] = "release"

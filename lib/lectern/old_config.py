@@ -21,7 +21,7 @@ class OldConfig(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """The two documented fields, in seconds."""
+        """The two documented times, in seconds; empty without a TEACHER_CONFIG. Raises Misuse if it cannot be read."""
         path = self.current_state.get("teacher_config")
         if not path:
             return {}
@@ -49,10 +49,10 @@ _LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
 
 
 def strict(text: str) -> str:
-    """The JSON that *text* means, in which each character stands where it stood.
+    """The JSON that *text* means, with each remaining character at its old position.
 
-    Old programs calculate in their config (``1000*60*60*24, // a day``): comments become spaces, products their
-    result and spaces, and a comma before a closing bracket a space.
+    Old configs contain calculations (``1000*60*60*24, // a day``): spaces replace comments and a comma before a closing
+    bracket; a product becomes its result, padded with spaces.
     """
     return _LAST_COMMA.sub(lambda part: " " if part[0] == "," else part[0], _LOOSE.sub(_plain, text))
 

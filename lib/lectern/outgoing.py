@@ -1,4 +1,4 @@
-"""Messages that go out: our answers, alarms, what a streamer is told, and how all of them are put in the outbox."""
+"""Outgoing messages: our answers and alarms, what streamers are told, and the form in which the outbox takes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,8 +74,8 @@ class DeadLetter(Message):
     body: str
 
 
-# The values of these messages are our own, or were checked when they came in: where a check would take longer than the
-# message itself, none is checked a second time.
+# The values of these messages are our own, or were checked when they arrived: where checking would take longer than
+# building the message, the values are not checked again.
 
 
 def answer(class_id: str, code: int, message: str, streamer: str | None = None) -> OrderResult:
@@ -91,7 +91,7 @@ def change_answer(class_id: str, code: int, message: str) -> ChangeResult:
 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:
-    """What the streamer is told of a booking that proceeds; unknown fields are passed on."""
+    """The message that tells a streamer of a booking that proceeds; unknown fields are passed on."""
     fields = {name: value for name, value in from_json(payload).items() if value is not None}
     for name in ("video_url_list", "push_url_backup"):
         fields.pop(name, None)
@@ -128,6 +128,6 @@ def alarm(code: ErrorCode, message: str, now: float, host: str, **about: Unpack[
 
 
 def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
-    """A message that cannot be handled, with the reason, for the *stream* of dead letters."""
+    """An unreadable message, with the reason, for the *stream* of dead letters."""
     letter = DeadLetter.model_construct(error=error, body=body, command=command)
     return Outgoing(stream, Kind.STREAM, letter)

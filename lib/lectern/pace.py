@@ -1,4 +1,4 @@
-"""How often it is written down how far some work is: seldom, and only if a reader sees a difference."""
+"""How often progress is recorded: seldom, and only if a reader sees a difference."""
 
 import math
 import time
@@ -20,7 +20,7 @@ class Pace:
         self._at_s = -math.inf
 
     def due(self, percent: float) -> float | None:
-        """The whole per cent to be written now, which then counts as written; None if there is nothing to write."""
+        """The whole per cent to record now, which then counts as recorded; None if there is nothing to record."""
         whole, now_s = math.floor(percent), self._clock()
         if whole == self._written or (whole < 100 and now_s - self._at_s < EVERY_S):
             return None

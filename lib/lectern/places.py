@@ -1,4 +1,4 @@
-"""Which hosts may be connected to: public ones, and what a setting lists."""
+"""Which hosts may be connected to: public hosts, and those that a setting lists."""
 
 import ipaddress
 import re
@@ -11,7 +11,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PUBLIC = "public"
-"""The entry that stands for every public host, for a list that names private ones beside them."""
+"""The entry that stands for every public host, for a list that also names private hosts."""
 
 _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
@@ -46,11 +46,11 @@ class Places:
         return cls(frozenset(hosts), tuple(networks), not entries or PUBLIC in entries)
 
     def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Places":
-        """The same with some more hosts."""
+        """These places and *hosts*."""
         return replace(self, hosts=self.hosts.union(hosts))
 
     def of_server(self, host: str, port: int) -> list[str] | None:
-        """Where the addresses of a host may lie: networks, and `PUBLIC`; None for anywhere, because it is listed."""
+        """The networks, and `PUBLIC`, in which the host's addresses must lie; None if the host is listed by name."""
         if {(host, port), (host, None)} & self.hosts:
             return None
         return [*([PUBLIC] if self.public else []), *map(str, self.networks)]

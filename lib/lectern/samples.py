@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Samples:
     """What a look through a whole recording found; times are seconds from its beginning.
 
-    A picture is a key frame: its time, its lightest part (0 to 255), and whether it is still the picture before. A
-    sound is a second: its beginning, and the loudest of it in LUFS. *loudness* is that of the whole, None if there is
-    no sound.
+    A picture is a key frame: its time, its lightest part (0 to 255), and whether it shows the same as the one before.
+    A sound is a second: its beginning, and its loudest moment in LUFS. *loudness* is that of the whole recording, None
+    if there is no sound.
     """
 
     duration_s: float

@@ -1,4 +1,4 @@
-"""Settings of the two roles; where they come from, and what both have: `lectern.shared_settings`."""
+"""Settings of the two roles; `lectern.shared_settings` has their sources, and what both roles share."""
 
 import math
 import socket
@@ -18,7 +18,7 @@ _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})
 
 
 def _is_shared(given: dict[str, Any]) -> bool:
-    """Whether teachers can share the database: in PostgreSQL they can."""
+    """Whether several teachers can share the database, which PostgreSQL allows."""
     return "teacher_database_url" in given and given["teacher_database_url"].get_secret_value().startswith("postgres")
 
 
@@ -32,7 +32,7 @@ def _teacher_queue(given: dict[str, Any]) -> str:
 
 
 class TeacherSettings(Common):
-    """The control host."""
+    """Settings of the teacher, the control host."""
 
     role: ClassVar[Role] = "teacher"
     teacher_database_url: SecretStr = SecretStr("sqlite:///teacher.db")  # can hold a password
@@ -100,7 +100,7 @@ class TeacherSettings(Common):
 
     @property
     def queue(self) -> str:
-        """Its work queue in Prefect; teachers that share a database share it."""
+        """The teacher's work queue in Prefect; teachers that share a database share the queue."""
         return self.teacher_queue
 
     @property
@@ -110,12 +110,12 @@ class TeacherSettings(Common):
 
     @property
     def bind(self) -> str:
-        """Where it answers over HTTP; empty for nowhere."""
+        """The ``host:port`` on which the teacher answers HTTP; empty if it does not."""
         return self.api_bind
 
 
 class StreamerSettings(Common):
-    """A push host; the documented names stay."""
+    """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
     role: ClassVar[Role] = "streamer"
     streamer_name: str = Field(default_factory=socket.gethostname)
@@ -126,7 +126,7 @@ class StreamerSettings(Common):
     max_video_num: int = Field(1000, ge=1)
     max_video_size: float = Field(1000, gt=0)
     max_downloads: int = Field(4, ge=1)
-    download_tries: int = Field(4, ge=1, le=10)  # the pauses double: the tenth try comes after 17 minutes
+    download_tries: int = Field(4, ge=1, le=10)  # the backoff doubles: the tenth try comes after 17 minutes
     download_timeout_s: float = Field(6 * 3600, gt=0)
     allowed_origins: str = ""
     allowed_push_hosts: str = ""
@@ -135,19 +135,19 @@ class StreamerSettings(Common):
     playout_dir: Path = Path("/var/lib/lectern/playout")
     playout_socket: Path | None = None
     slate: Path | None = None
-    lease_s: float = Field(45, ge=0)  # 0: without end
+    lease_s: float = Field(45, ge=0)  # 0: it never expires
     on_control_lost: Literal["ask peers", "stop", "push"] = "ask peers"
     health_bind: str = "127.0.0.1:8801"
-    health_address: str = ""  # where other streamers reach it; empty: found out
+    health_address: str = ""  # host:port at which other streamers reach it; empty: determined automatically
 
     @property
     def bind(self) -> str:
-        """Where it answers over HTTP; empty for nowhere."""
+        """The ``host:port`` on which the streamer answers HTTP; empty if it does not."""
         return self.health_bind
 
     @property
     def playout_socket_path(self) -> Path:
-        """Where the playout answers."""
+        """The socket on which the playout answers."""
         return self.playout_socket or self.playout_dir / "playout.sock"
 
     @property

@@ -1,4 +1,4 @@
-"""Settings that both roles have: defaults, the teacher's old JSON, .env, their own file, environment; later wins."""
+"""Settings of both roles. Sources, later wins: defaults, the teacher's old JSON, .env, their own file, environment."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ from lectern.states import Role
 from lectern.wire import a_name
 
 BACKUP_DIR = Path("/var/backups/lectern")
-"""Where `lectern backup` writes, if nobody says otherwise."""
+"""Where `lectern backup` writes by default."""
 
 
 def own_file() -> Path:
     """The file of LECTERN_SETTINGS; else what a rollout has put beside the ``venv`` by which the program is called.
 
-    Raises Misuse if there is no file of that name; what nobody names need not be there.
+    Raises Misuse if LECTERN_SETTINGS names a file that does not exist; the other file need not exist.
     """
     told = os.environ.get("LECTERN_SETTINGS")
     if told and not Path(told).is_file():
@@ -30,7 +30,7 @@ def own_file() -> Path:
 
 
 class Common(BaseSettings):
-    """What both roles need."""
+    """Settings that both roles need."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
     role: ClassVar[Role]
@@ -66,7 +66,7 @@ class Common(BaseSettings):
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
     alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
-    alarm_urls: SecretStr | None = None  # of apprise; they hold tokens
+    alarm_urls: SecretStr | None = None  # URLs of apprise services; they hold tokens
     runbook_url: str | None = None
     alarm_group_s: float = Field(60, ge=0)
     alarm_escalate_s: float = Field(900, gt=0)
@@ -100,22 +100,22 @@ class Common(BaseSettings):
 
     @property
     def name(self) -> str:
-        """The host's name; a streamer's is that of its stream, too."""
+        """The host's name; a streamer's name also names its stream."""
         return str(getattr(self, f"{self.role}_name"))
 
     @property
     def queue(self) -> str:
-        """Its work queue in Prefect."""
+        """The host's work queue in Prefect."""
         return self.name
 
     @property
     def alarm_services(self) -> str:
-        """The services of ALARM_URLS, apart by blanks; empty for none."""
+        """The service URLs of ALARM_URLS, separated by blanks; empty if there are none."""
         return self.alarm_urls.get_secret_value().strip() if self.alarm_urls is not None else ""
 
     @property
     def shared(self) -> bool:
-        """Whether others may be at work on the same rows."""
+        """Whether other hosts may work on the same rows."""
         return False
 
     @property
@@ -138,7 +138,7 @@ class Common(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
-        """The settings, or Misuse that names each wrong variable."""
+        """The settings; raises Misuse that names each wrong or missing variable."""
         given.setdefault("_env_file", (".env", own_file()))  # the later one wins
         try:
             return cls(**given)

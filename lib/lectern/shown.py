@@ -1,4 +1,4 @@
-"""How URLs are written for people: without user, password, query or stream key, which are secrets."""
+"""How URLs are written for people: without their secrets, which are user, password, query and stream key."""
 
 import re
 
@@ -6,14 +6,14 @@ _UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*
 _SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
 _URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[^:@]*)(?P<port>:\d*)?")
-_LOGIN = re.compile(r"[\w.-]+@[^\s:@/]+(:\w*)?")  # of SSH: without its user nobody knows what to type
+_LOGIN = re.compile(r"[\w.-]+@[^\s:@/]+(:\w*)?")  # an SSH login, whose user is kept: people must type it
 _PUSH = ("rtmp", "rtmps")  # the last part of their path is the stream key
 _MOST_CHARACTERS = 300
 _SENTENCE_ENDS = ".,:;!)]}'`\""
 
 
 def shown(url: str) -> str:
-    """*url* as scheme, host, port and path, with ``?…`` where it has a query; of a push URL, scheme and host alone."""
+    """*url* as scheme, host, port and path, with ``?…`` in place of a query; a push URL without path and query."""
     matched = _URL.match(url)
     if matched is None:
         return f"{_printable(url.partition('?')[0])[:_MOST_CHARACTERS]}{'?…' if '?' in url else ''}"
@@ -21,12 +21,12 @@ def shown(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """*text* with each URL in it as people may see it; what programs and libraries say often has one."""
+    """*text* with the secrets removed from each URL in it; what programs and libraries print often has URLs."""
     return _URL.sub(_within, text) if "://" in text else text
 
 
 def _within(matched: re.Match[str]) -> str:
-    """A URL in a sentence: the point or bracket after it is the sentence's, not the URL's."""
+    """A URL inside a sentence: a full stop or bracket after it belongs to the sentence."""
     whole = matched[0]
     end = "" if matched["rest"] else whole[len(whole.rstrip(_SENTENCE_ENDS)) :]
     if end and (shorter := _URL.fullmatch(whole[: -len(end)])) is not None:
@@ -40,7 +40,7 @@ def _written(matched: re.Match[str]) -> str:
         return f"{scheme}://{matched['place']}"
     place = _PLACE.fullmatch(matched["place"].rpartition("@")[2])
     if place is None or "@" in matched["path"].partition("/")[0]:
-        return f"{scheme}://…"  # a password can hold a character that ends a host; then the end of the host is unknown
+        return f"{scheme}://…"  # a password can hold a character that ends a host, which then has no known end
     host = f"{place['host']}{place['port'] or ''}"
     if scheme.lower() in _PUSH:
         return f"{scheme}://{host}/…" if matched["path"] or rest else f"{scheme}://{host}"

@@ -1,4 +1,4 @@
-"""States and the moves between them, as tables; a move that is not here is the error."""
+"""States and the moves between them, as tables; a move that is not in its table is an error."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from lectern.errors import ForbiddenMove
 
 Role = Literal["teacher", "streamer"]
-"""What a host is."""
+"""The role of a host."""
 
 
 class Resolution(StrEnum):
@@ -42,8 +42,8 @@ class RenditionState(StrEnum):
     def read(cls, stored: str | None) -> "RenditionState":
         """The state that a stored status means.
 
-        An old program's database can hold words that we do not know; a rendition with such a status is of
-        no use to anybody, so it is read as *failed*: the next booking asks for it again.
+        An old program's database can hold words that we do not know. A rendition with such a status is of no use, so it
+        is read as *failed*: the next booking asks for it again.
         """
         try:
             return cls(stored or "")
@@ -88,12 +88,12 @@ class FileState(StrEnum):
 
     DOWNLOADING = "downloading"  # size and place reserved
     READY = "ready"
-    EVICTING = "evicting"  # gone from the sums; its file is about to go from the disk
+    EVICTING = "evicting"  # no longer counted; its file is about to be deleted
     BAD = "bad"  # the last download failed; kept for the reason only, takes no room
 
 
 class InboxState(StrEnum):
-    """The state of a message as it came."""
+    """The state of a message in the inbox."""
 
     NEW = "new"
     DONE = "done"
@@ -151,7 +151,7 @@ FILE_MOVES: Mapping[FileState, frozenset[FileState]] = MappingProxyType(
         FileState.DOWNLOADING: frozenset({FileState.READY, FileState.BAD}),
         FileState.READY: frozenset({FileState.EVICTING}),
         FileState.EVICTING: frozenset(),
-        FileState.BAD: frozenset(),  # its row is deleted before it is downloaded again
+        FileState.BAD: frozenset(),  # the row is deleted before the next download
     }
 )
 
@@ -163,6 +163,6 @@ S = TypeVar("S", bound=StrEnum)
 
 
 def check_move(moves: Mapping[S, frozenset[S]], thing: str, old: S, new: S) -> None:
-    """Raise ForbiddenMove unless *thing* may go from *old* to *new*; to stay where it is, is allowed."""
+    """Raise ForbiddenMove unless *thing* may go from *old* to *new*; it may always stay in its state."""
     if new != old and new not in moves[old]:
         raise ForbiddenMove(thing, old, new)

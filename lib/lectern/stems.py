@@ -12,9 +12,9 @@ from lectern.states import Resolution
 _SIZES = "|".join(Resolution)
 _RENDITION = re.compile(rf"(?P<record>0|[1-9][0-9]{{0,18}})(?:_(?:{_SIZES}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-# What a stem means already, or what the store keeps for itself, no file name of a URL may claim.
+# A URL's file name must not claim a stem that has a meaning already, or a name that the store uses itself.
 _TAKEN = re.compile(rf"[0-9]+_(?:{_SIZES})|url-[0-9a-f]{{32}}|quarantine")
-# A signature is made anew for each booking; the recording behind it is the same.
+# Each booking signs its URL anew; parameters of the signature do not identify the recording.
 _SIGNATURES = frozenset(
     {
         *("expires", "signature", "ossaccesskeyid", "awsaccesskeyid", "security-token", "auth_key", "sign", "token"),
@@ -28,7 +28,7 @@ _SIGNATURES = frozenset(
 
 @dataclass(frozen=True)
 class Held:
-    """What a stem is used for already: *source* is the recording it was named by, None if a record names it."""
+    """What a stem is used for already; *source* is the recording that gave it its name, None if a record_id did."""
 
     source: str | None
     url: str | None = None
@@ -40,10 +40,10 @@ def stem(record_id: int, resolution: Resolution | None) -> str:
 
 
 def source(url: str) -> str:
-    """What all URLs of the same recording have in common: host, port, path, and a query that is no signature."""
+    """What all URLs of one recording share: host, port, path, and the query without its signature."""
     try:
         parts = urls.http(url)
-    except ValueError:  # kept by an older version, or by another program
+    except ValueError:  # an older version or another program wrote it
         return url
     query = urlencode([pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _signs(pair[0])])
     port = "" if parts.port == urls.PORTS[parts.scheme] else f":{parts.port}"
@@ -61,14 +61,14 @@ def of_url(url: str) -> str:
 
 
 def hashed(url: str) -> str:
-    """The stem that no other recording can have."""
+    """The stem that only the recording at *url* can have, a hash."""
     return f"url-{hashlib.sha256(source(url).encode()).hexdigest()[:32]}"
 
 
 def chosen(record_id: int | None, resolution: Resolution | None, url: str, held: Mapping[str, Held]) -> str:
     """The stem of a class, so that two recordings never share a file.
 
-    *held* says what stems are used for. The renditions of one record are one recording, whatever their URLs.
+    *held* says what each stem is used for. All renditions of one record are one recording, whatever their URLs.
     """
     wanted = of_url(url) if record_id is None else stem(record_id, resolution)
     before = held.get(wanted)
@@ -88,13 +88,13 @@ def is_stem(text: str) -> bool:
 
 
 def record_of(text: str) -> int | None:
-    """The record of ``6666`` or ``6666_720P``; None if a URL gave another name."""
+    """The record_id of ``6666`` or ``6666_720P``; None if the name came from a URL."""
     rendition = _RENDITION.fullmatch(text)
     return int(rendition["record"]) if rendition and int(rendition["record"]) < 2**63 else None
 
 
 def folder(text: str) -> str:
-    """The folder of a rendition below the root: its record, else its own name."""
+    """The folder of a rendition below the root: its record_id, or the stem if it has none."""
     record_id = record_of(text)
     return text if record_id is None else str(record_id)
 

@@ -14,12 +14,12 @@ from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, AiringState, check_move
 
 AS_RUN_TOLD = 200
-"""Number of parts of a class that its teacher is told: a message has a bound."""
+"""Greatest number of parts of a class that its teacher is told: the length of a message is limited."""
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """A class that is new here, or came back; one that was refused at once has the reason."""
+    """A class that is new or has come back; *code* and *message* are set if it was refused at once."""
 
     wanted: Prepare
     state: AiringState
@@ -29,7 +29,7 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Reserved:
-    """Room for a download; *site* is its path if it is not the usual one, *source* the recording without a record."""
+    """Room for a download; *site* is its path if not the usual one, *source* the recording if that has no record_id."""
 
     stem: str
     size_bytes: int
@@ -40,7 +40,7 @@ class Reserved:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A download is in its place, and whole."""
+    """A download that is complete and in its place."""
 
     before: Cached
     size_bytes: int
@@ -56,13 +56,13 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     # classes
     admitted: list[Admitted] = field(default_factory=list)
-    placed: list[tuple[str, int]] = field(default_factory=list)  # a class that is here, by a later placement
+    placed: list[tuple[str, int]] = field(default_factory=list)  # known classes, and their later placement
     moves: list[tuple[Airing, Airing]] = field(default_factory=list)  # before and after
     amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
-    given_up: list[Airing] = field(default_factory=list)  # over and broken: nobody retries them any more
-    released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came, up to a placement
-    taken_away: list[str] = field(default_factory=list)  # classes that are over here, and that another streamer has
-    sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # which parts of a class
+    given_up: list[Airing] = field(default_factory=list)  # broken, and over: nobody can retry them any more
+    released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came; up to a placement
+    taken_away: list[str] = field(default_factory=list)  # classes that are over here, and moved or cancelled
+    sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
     session: str | None = None  # of the lease that is held from now on
     # renditions
     evicted: list[Idle] = field(default_factory=list)
@@ -75,13 +75,13 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     @property
     def ready(self) -> list[float]:
-        """When the classes begin (epoch seconds) that can be aired from now on."""
+        """When the classes begin that became ready with these changes (epoch seconds)."""
         return [one.wanted.start_time for one in self.admitted if one.state is AiringState.READY] + [
             after.start_time for _, after in self.moves if after.state is AiringState.READY
         ]
 
     def row(self, class_id: str, decision: str, detail: str = "") -> None:
-        """One line of the run's table in the UI."""
+        """Add one line to the table that the run shows in the UI."""
         self.table.append({"class": class_id, "decision": decision, "detail": detail})
 
     def admit(self, wanted: Prepare, state: AiringState) -> None:
@@ -90,23 +90,23 @@ class StreamerChanges(Decided[StreamerSettings]):
         self.cited[wanted.stem] += 1
 
     def refuse(self, wanted: Prepare, code: ErrorCode, why: str) -> None:
-        """Keep the refusal, so that a second delivery gets the same one, and report it."""
+        """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
         self.admitted.append(Admitted(wanted, AiringState.REFUSED, code.number, why))
         self.report("prepared", wanted, code, why)
         self.note("refused", wanted, f"{code.number}: {why}")
         self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
-        """Move a class; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
+        """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
         check_move(AIRING_MOVES, one.class_id, one.state, state)
-        # One that waits once more has lost its file.
+        # A class that waits again has lost its file.
         lost = state is AiringState.WAITING or (one.lost and state is not AiringState.READY)
         after = replace(one, state=state, message=message, code=one.code if code is None else code.number, lost=lost)
         self.moves.append((one, after))
         return after
 
     def amend(self, one: Airing, revision: Airing) -> Airing:
-        """Make a class what its *revision* is, which goes. Returns the class as it is then."""
+        """Give a class the content of its *revision*, which is cancelled. Returns the class as it is then."""
         its = {name: getattr(revision, name) for name in ("stem", "push_url", "start_time", "end_time", "record_id")}
         runs_on = revision.start_time == one.start_time or one.state is not AiringState.READY
         after = replace(one, **its, run_id=one.run_id if runs_on else None)
@@ -133,7 +133,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         message: str = "",
         parts: Sequence[AsRun] = (),
     ) -> None:
-        """Tell the teacher what became of a Prepare, or how a class ended, of which *parts* were sent."""
+        """Report to the teacher how the Prepare of a class went, or how the class ended and which *parts* were sent."""
         self.tell(
             Report(
                 cmd=cmd,
@@ -148,11 +148,11 @@ class StreamerChanges(Decided[StreamerSettings]):
         )
 
     def tell(self, said: Report) -> None:
-        """Tell the teacher."""
+        """Send a report to the teacher."""
         self.sends.append(Outgoing(self.settings.report_stream, Kind.STREAM, said, said.class_id))
 
     def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
-        """Call a person because of a class; the class's story has it, too, if it is *noted*."""
+        """Raise an alarm about a class; with *noted*, the class's story has it, too."""
         self.raise_alarm(code, said, class_id=about.class_id, record_id=about.record_id)
         if noted:
             self.note("alarm", about, said)

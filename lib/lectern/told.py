@@ -1,4 +1,4 @@
-"""What people are told of a class, as values: read from databases and heard of streamers, then made an account."""
+"""What people are shown of a class, as values from databases and heartbeats; `decide.account` reads them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 @dataclass(frozen=True)
 class Booked:
-    """A class as its teacher has it, for people; times are epoch seconds, URLs are as people may see them."""
+    """A class as its teacher has it, for people; times are epoch seconds, URLs have no secrets."""
 
     class_id: str
     state: BookingState
@@ -20,7 +20,7 @@ class Booked:
     message: str | None
     streamer: str | None
     answered: bool
-    lost_since: float | None = None  # its streamer
+    lost_since: float | None = None  # since when its streamer is lost
     institution: str | None = None
     source: str | None = None
     push: str | None = None
@@ -37,17 +37,17 @@ class Making:
     backend: Backend | None
     attempt: int
     deadline: float | None
-    queued: bool = False  # for an ECS host
+    queued: bool = False  # it waits for an ECS host
 
     @property
     def under_way(self) -> bool:
-        """Whether a result of it is still to come."""
+        """Whether its result is still to come."""
         return self.state is RenditionState.TRANSCODING
 
 
 @dataclass(frozen=True)
 class Cited:
-    """A class as its streamer has it, for people; URLs are as people may see them."""
+    """A class as its streamer has it, for people; times are epoch seconds, URLs have no secrets."""
 
     class_id: str
     state: AiringState
@@ -65,11 +65,11 @@ class Cited:
 
 @dataclass(frozen=True)
 class Sending:
-    """What becomes of a class in its time, as its streamer saw it last; times are epoch seconds."""
+    """How a class in its time is sent, as its streamer last saw it; times are epoch seconds."""
 
     on_air: bool
     since: float | None = None
-    position_s: float | None = None  # in the recording
+    position_s: float | None = None  # place in the recording
     failures: int = 0  # attempts to connect since it was last on air
     cuts: int = 0  # how often it was cut after it had been on air
     why: str | None = None  # the last thing that went wrong
@@ -79,7 +79,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Check:
-    """What the last check before the start found; no reds is ready."""
+    """What the last check before the start found; empty *reds* mean ready. *at* is epoch seconds."""
 
     at: float
     reds: str
@@ -87,7 +87,7 @@ class Check:
 
 @dataclass(frozen=True)
 class OpenAlarm:
-    """An incident that is not over, and that names the class or its rendition."""
+    """An open incident that names the class or its rendition; *last_at* is epoch seconds."""
 
     code: int
     host: str
@@ -99,7 +99,7 @@ class OpenAlarm:
 
 @dataclass(frozen=True)
 class Past:
-    """An event as it was kept; *at* is epoch seconds."""
+    """A recorded event; *at* is epoch seconds."""
 
     at: float
     what: str
@@ -117,11 +117,11 @@ class Found:
     booked: Booked | None = None
     making: Making | None = None
     cited: Cited | None = None
-    streamer: str | None = None  # the host whose rows *cited* and *sending* are
+    streamer: str | None = None  # the host that *cited* and *sending* come from
     sending: Sending | None = None
-    unheard: str | None = None  # why it is unknown here what the streamer does; None if it was heard of lately
+    unheard: str | None = None  # why nobody knows what the streamer does; None if it was heard of lately
     check: Check | None = None
-    dead_air: str = ""  # where its recording is black, frozen or silent
+    dead_air: str = ""  # places where its recording is black, frozen or silent
     alarms: Sequence[OpenAlarm] = ()
     as_run: Sequence[AsRun] = ()
     kept_since: float | None = None
@@ -130,28 +130,28 @@ class Found:
 
     @property
     def end_time(self) -> float:
-        """When the class ends, epoch seconds."""
+        """When the class ends, in epoch seconds; 0 if it is unknown."""
         known = self.booked or self.cited
         return known.end_time if known else 0.0
 
     @property
     def host(self) -> str:
-        """The streamer that has the class, for a sentence."""
+        """The streamer that has the class, as the word for a sentence."""
         return self.streamer or (self.booked.streamer if self.booked else None) or "its streamer"
 
 
 @dataclass(frozen=True)
 class Word:
-    """What a streamer said of itself last: what it sends, what its checks found, its open alarms, and its limits."""
+    """A streamer's last heartbeat: what it sends, what its checks found, its open alarms, and its limits."""
 
-    at: float  # epoch seconds of the clock that all hosts share
+    at: float  # epoch seconds, by the clock that all hosts share
     sendings: Mapping[str, Sending]  # of the classes that should be on air
-    checks: Mapping[str, Check]  # of those that begin soon
+    checks: Mapping[str, Check]  # of the classes that begin soon
     alarms: Sequence[OpenAlarm]  # the newest ones
     alarms_number: int = 0
-    due: int = 0  # classes that should be on air
+    due: int = 0  # number of classes that should be on air
     used: Usage = field(default=Usage(0, 0))
     bound: Usage = field(default=Usage(0, 0))
-    dead_air: Mapping[str, str] = field(default_factory=dict)  # of its classes
+    dead_air: Mapping[str, str] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes and bits a second
-    silent_s: float | None = None  # for how long it has said nothing, if that is too long
+    silent_s: float | None = None  # seconds since its last heartbeat, if that is too long

@@ -9,7 +9,7 @@ TOLD_AGAIN_WITHIN_S = 3600.0
 
 @dataclass(frozen=True)
 class Unconfirmed:
-    """A class that *streamer* was told to give up, and has not confirmed; times are epoch seconds."""
+    """A class that *streamer* was told to release but has not confirmed; times are epoch seconds."""
 
     class_id: str
     streamer: str
@@ -18,5 +18,5 @@ class Unconfirmed:
 
     @property
     def told_again_at(self) -> float:
-        """When to tell it again if it is not confirmed before."""
+        """When to tell the streamer again if it has not confirmed by then (epoch seconds)."""
         return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)

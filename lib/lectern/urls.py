@@ -1,4 +1,4 @@
-"""The one check of a URL that came from outside, and the parts of a URL that passed it."""
+"""The one check of URLs that come from outside, and the parts of a URL that passed it."""
 
 import ipaddress
 import re
@@ -17,13 +17,13 @@ PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443, "rtmp": 1
 MAX_LENGTH = 2_000
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-# Vendors sign a push URL anew for each booking; the stream that it names is the same.
+# Vendors sign a push URL anew for each booking; these parameters do not identify the stream.
 _SIGNATURES = frozenset({"auth_key", "txsecret", "txtime", "wssecret", "wstime", "hwsecret", "hwtime"})
 
 
 @dataclass(frozen=True)
 class Url:
-    """A URL that can be used: its text as we write it, and where it leads."""
+    """A URL that passed the check: its text as we write it, and its parts."""
 
     text: str
     scheme: str
@@ -34,7 +34,7 @@ class Url:
 
     @cached_property
     def stream(self) -> str:
-        """What two push URLs of the same stream have in common: no user, no default port, no vendor's signature."""
+        """What all push URLs of one stream share: no user, no default port, no vendor's signature."""
         pairs = parse_qsl(self.query, keep_blank_values=True) if self.query else ()
         kept = urlencode([(name, value) for name, value in pairs if name.lower() not in _SIGNATURES])
         return f"{self.scheme}://{self.host}:{self.port}{self.path}{'?' if kept else ''}{kept}"
@@ -56,7 +56,7 @@ READ = 8192
 
 @lru_cache(maxsize=READ)
 def read(text: str, schemes: tuple[str, ...]) -> Url:
-    """The URL in *text*, checked by `careful`, which need not look at a plain one."""
+    """The URL in *text*; a plain one needs no check by `careful`. Raises ValueError as `careful` does."""
     found = _PLAIN.fullmatch(text) if len(text) <= MAX_LENGTH else None
     if found is None or found["scheme"] not in schemes:
         return careful(text, schemes)
@@ -68,10 +68,10 @@ def read(text: str, schemes: tuple[str, ...]) -> Url:
 def careful(text: str, schemes: tuple[str, ...]) -> Url:
     """The URL in *text*: one of *schemes*, in any case, with a host that can be looked up and a port there is.
 
-    Its text has the scheme in small letters and the host as DNS writes it; the rest stays as it came.
-    Raises ValueError in words that do not repeat the URL, because it can hold secrets.
+    The returned text has its scheme in small letters and its host as DNS writes it; the rest is unchanged.
+    Raises ValueError with a text that does not repeat the URL, because it can hold secrets.
     """
-    if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # of blanks, only this one is printable
+    if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # the space is the only printable blank
         raise ValueError(f"must have no blanks or control characters and at most {MAX_LENGTH} characters")
     wanted = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     try:
@@ -92,12 +92,12 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
 
 
 def http(text: str) -> Url:
-    """The URL of a recording in *text*, or ValueError in words."""
+    """The recording's URL in *text*; raises ValueError that says what is wrong."""
     return read(text, HTTP)
 
 
 def push(text: str) -> Url:
-    """The push URL in *text*, or ValueError in words: it must name something to publish to, behind its host."""
+    """The push URL in *text*; raises ValueError that says what is wrong, also if it names no stream behind its host."""
     url = read(text, RTMP)
     if not url.path.strip("/"):
         raise ValueError("must name the stream to publish to, as in rtmp://host/application/stream")
@@ -105,7 +105,7 @@ def push(text: str) -> Url:
 
 
 def _host(name: str, *, in_brackets: bool) -> str:
-    """*name* as DNS or an address writes it."""
+    """The host *name* as DNS writes it, or as an IP address is written; raises ValueError if it is neither."""
     if in_brackets:
         return _address(name)
     try:
@@ -126,7 +126,7 @@ def _address(text: str) -> str:
 
 
 def _port(netloc: str) -> int | None:
-    """The port that *netloc* names; None if it names none."""
+    """The port that *netloc* names; None if it names none. Raises ValueError if it is not 1 to 65535."""
     text = re.sub(r".*[@\]]", "", netloc).partition(":")[2]
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""What single fields on the wire may be, and how they are read."""
+"""What each field on the wire may hold, and how it is read."""
 
 import re
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from lectern.states import Backend, Resolution
 
 MAX_NAME = 250
 NAME = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_NAME}}}")
-"""What a class_id or institution_id may be: it becomes a file name, a key and an argument."""
+"""A class_id or institution_id, which becomes a file name, a key and an argument."""
 
 BACKUP = "~backup"
-"""Ends the id of the second airing of a class that has a push_url_backup; no class_id on the wire can have it."""
+"""The suffix that marks the id of a class's second airing; no class_id on the wire can have it."""
 
 REVISION = "^"
 """Stands before the number at the end of a revision's id: `c-1^2` is the second change of c-1, until it is in force."""
@@ -33,24 +33,24 @@ def is_name(text: str) -> bool:
 
 
 def is_count(value: object) -> bool:
-    """Whether *value* is a number as placements, attempts and codes are."""
+    """Whether *value* is an int that can be a placement, an attempt or a code."""
     return type(value) is int and 0 <= value < COUNT_BOUND
 
 
 def a_name(text: str) -> str:
-    """*text*; raises ValueError if it may be no name."""
+    """*text*, if it is a valid name; else raises ValueError."""
     if not is_name(text):
         raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     return text
 
 
 def revision_id(class_id: str, number: int) -> str:
-    """The id of a class as it shall be after its change *number*; no class_id on the wire can have it."""
+    """The id of the class as its change *number* makes it; no class_id on the wire can have it."""
     return f"{class_id}{REVISION}{number}"
 
 
 def revised(airing_id: str) -> str | None:
-    """The class that a revision is of; None if *airing_id* is not the id of a revision."""
+    """The class that *airing_id* is a revision of; None if it is not the id of a revision."""
     class_id, mark, number = airing_id.rpartition(REVISION)
     return class_id if mark and _DIGITS.fullmatch(number) else None
 
@@ -66,17 +66,17 @@ def _airing(text: str) -> str:
 
 
 def read_resolution(value: object) -> object:
-    """The source spells the smallest one ``240``; read it with and without the letter."""
-    if isinstance(value, str) and value in _AS_WRITTEN:  # as nearly all do
+    """The resolution with its ``P``: the original protocol writes the smallest as ``240``."""
+    if isinstance(value, str) and value in _AS_WRITTEN:  # as in nearly all messages
         return value
     text = str(value).upper() if isinstance(value, int | str) and not isinstance(value, bool) else value
     return f"{text}P" if isinstance(text, str) and text.isdigit() else text
 
 
 def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
-    """The URL of each resolution we know, checked; other keys, and those without a URL, are passed over.
+    """The checked URL of each resolution that we know; other keys, and keys without a URL, are ignored.
 
-    Raises ValueError in words.
+    Raises ValueError that names the resolution and says what is wrong.
     """
     known = {read_resolution(key): where for key, where in listed.items()}
     found: dict[Resolution, str] = {}
@@ -96,7 +96,7 @@ def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
 
 
 SUCCESS = frozenset({"sucess", "success"})
-"""The source spells it ``sucess``."""
+"""How the wire spells success; the original protocol has ``sucess``."""
 
 FAILURE = frozenset({"fail", "failed", "failure"})
 
@@ -108,7 +108,7 @@ def _result(text: str) -> str:
 
 
 def _backend(value: object) -> str | None:
-    """The name of a backend in any case; what is none is read as absent."""
+    """The name of a backend, in any case; None for anything else."""
     name = value.strip().lower() if isinstance(value, str) else ""
     return name if name in set(Backend) else None
 
@@ -120,7 +120,7 @@ def _number(value: object) -> object:
 
 
 def _record(value: object) -> object:
-    """A record_id as a number, or as the digits that the number is written with."""
+    """A record_id as a number; strings of digits in the number's own spelling are converted."""
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
 
@@ -128,7 +128,7 @@ UrlList = Annotated[Mapping[str, str | None], BeforeValidator(lambda listed: {} 
 
 
 def _pattern(regex: str) -> WithJsonSchema:
-    """What the JSON Schema of the messages says of a text; the check itself is a function."""
+    """The pattern of a text for the JSON Schema of the messages; a function does the check itself."""
     return WithJsonSchema({"type": "string", "pattern": f"^({regex})$"})
 
 

@@ -6,17 +6,17 @@ _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def moment(at: float) -> str:
-    """The date and the second of *at* (epoch seconds): ``2026-11-26 19:00:00``."""
+    """The date and time of *at* (epoch seconds): ``2026-11-26 19:00:00``."""
     return _written("%Y-%m-%d %H:%M:%S", at)
 
 
 def clock(at: float) -> str:
-    """The second of *at* (epoch seconds) on the day that the reader knows: ``19:00:00``."""
+    """The time of day of *at* (epoch seconds), if the reader knows the date: ``19:00:00``."""
     return _written("%H:%M:%S", at)
 
 
 def when(at: float, now: float) -> str:
-    """The second of *at* (epoch seconds), with its date unless that is the date of *now*."""
+    """The time of day of *at* (epoch seconds), with its date unless that is the date of *now*."""
     return clock(at) if _written("%F", at) == _written("%F", now) else moment(at)
 
 
