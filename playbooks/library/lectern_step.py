@@ -90,7 +90,7 @@ LAST_LINES = 12
 
 
 def main() -> None:
-    """Parse, run, answer."""
+    """Run the step, and give its answer to Ansible."""
     module = AnsibleModule(
         argument_spec={
             "lectern": {"type": "path"},
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _answer(module: AnsibleModule) -> dict[str, Any]:
-    """The command's JSON; without one, its exit status and its last lines are the failure."""
+    """The command's JSON answer; if it gives none, a failure with its exit status and its last lines."""
     step, lectern = module.params["step"], module.params["lectern"]
     wanted = _object(module.params["wanted"])
     if wanted is None or not lectern:
@@ -133,7 +133,7 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
 
 
 def _asked(folder: str, step: str, timeout_s: float) -> dict[str, Any] | None:
-    """The answer of the process on the host, None where it is no longer there."""
+    """The answer of the process on the host; None if the process has ended."""
     try:
         os.chdir(folder)  # a socket's path may have no more than 108 bytes
         with socket.socket(socket.AF_UNIX) as connection:
@@ -175,7 +175,7 @@ def _call(step: str, lectern: str, wanted: dict[str, Any], text: str) -> tuple[l
     if step != "deploy":
         words = ["ended", step] if step in SILENT else [step]
         return [lectern, "rollout", *words], "/", dict(os.environ), text
-    # Here, and not by Ansible's `environment:`, which would put the secrets on a command line.
+    # Not by Ansible's `environment:`, which would put the secrets on a command line.
     settings = {name: str(value) for name, value in wanted["env"].items()}
     return [lectern, "deploy", wanted["role"], "--json"], wanted["code_dir"], {**os.environ, **settings}, ""
 
@@ -185,8 +185,8 @@ def _run(
 ) -> tuple[int, str, str]:
     """Run to the end: exit status, standard output, standard error.
 
-    The command runs in a session of its own, with files for its output. So if the network or the controller is
-    lost, it gets no hang-up and no broken pipe, and finishes.
+    The command runs in a session of its own, and writes its output to files. So if the network or the controller is
+    lost, it gets neither a hang-up nor a broken pipe, and finishes.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
@@ -212,7 +212,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _not_staged(step: str, lectern: str, *, check: bool) -> dict[str, Any]:
-    """In check mode, a host that the release has not reached cannot be asked; that is said, not glossed over."""
+    """The answer for a host without the release: a check says that it cannot look there, a step fails."""
     stage = "Stage it, which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
     if check:
         said = f"{step}: {lectern} is not here yet, so a check cannot look further. {stage}"

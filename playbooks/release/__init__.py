@@ -1,1 +1,1 @@
-"""Builds the release: one file that a host needs to run lectern, with nothing to be fetched there."""
+"""Builds the release: one file with everything that a host needs to run lectern, so that it fetches nothing."""

@@ -71,7 +71,7 @@ def _package(wheel: Path) -> str:
 
 
 def _requirements(packages: list[Locked], wheels: dict[str, Path]) -> bytes:
-    """What a host installs: each package with the checksum of the one wheel of it that is packed."""
+    """The requirements that a host installs: each package with the checksum of its one wheel in the release."""
     lines = []
     for one in sorted(packages, key=lambda one: one.name):
         digest = hashlib.sha256(wheels[canonicalize_name(one.name)].read_bytes()).hexdigest()

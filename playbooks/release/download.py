@@ -1,4 +1,4 @@
-"""Has pip fetch the locked wheels, and lets nothing pass whose checksum is not the lock's."""
+"""Lets pip fetch the locked wheels, and refuses every file whose checksum is not in the lock."""
 
 import asyncio
 import re
@@ -17,21 +17,21 @@ _TIMEOUT_S = 3600
 
 
 def fetched(packages: Sequence[Locked], target: Target, cache: Path, scratch: Path) -> list[Path]:
-    """For each package the wheel that fits *target* best, in *scratch*; *cache* keeps them for the next build.
+    """The wheel of each package that fits *target* best, in *scratch*; *cache* keeps them for the next build.
 
-    Raises Misuse for a package that has no such wheel, TryAgain if the network fails, CallAPerson for a file that is
+    Raises Misuse for a package without a fitting wheel, TryAgain if the network fails, CallAPerson for a file that is
     not the locked one.
     """
     scratch.mkdir(exist_ok=True)
     kept, into, log = cache / target.name, scratch / "wheels", scratch / "pip.log"
     kept.mkdir(parents=True, exist_ok=True)
     requirements = scratch / "wanted.txt"
-    # pip judges markers by its own Python; those that the target needs are chosen already.
+    # pip would judge markers by its own Python; the packages that the target needs are chosen already.
     requirements.write_text("".join(f"{one.pinned} {' '.join(one.hashes)}\n" for one in packages))
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--log", str(log)]
     argv += ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(into)]
     argv += [*target.pip_options(), "--find-links", str(kept)]
-    # Without the index first: a build whose wheels are all kept needs no network.
+    # First without the index: if all wheels are kept from an earlier build, no network is needed.
     if not (_ran([*argv, "--no-index"], log) or _ran(argv, log)):
         raise _trouble(log.read_text(encoding="utf-8"), target)
     files = sorted(into.iterdir())
@@ -53,7 +53,7 @@ def _keep(file: Path, kept: Path) -> None:
 
 
 def _trouble(log: str, target: Target) -> LecternError:
-    """What pip's *log* says went wrong."""
+    """The error for what pip's *log* says went wrong."""
     if other := re.search(r"(\S+) from (\S+) .*\n.*Expected sha256", log):
         got = re.search(r"Got +([0-9a-f]{64})", log)
         return CallAPerson(

@@ -1,4 +1,4 @@
-"""What uv.lock wants on a host: the packages, their versions, and the checksums of their files."""
+"""The packages that uv.lock wants on a host, with their versions and the checksums of their files."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ _EXPORT_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Locked:
-    """A package of the lock: its name, ``name==1.0``, for which hosts it is, and the options with its checksums."""
+    """A package of the lock: its name, ``name==1.0``, the marker of the hosts that need it, and its hash options."""
 
     name: str
     pinned: str
@@ -25,13 +25,13 @@ class Locked:
     hashes: tuple[str, ...]
 
     def line(self, *hashes: str) -> str:
-        """Its line of a requirements file, for hosts that its marker fits, with these checksums."""
+        """The package's line of a requirements file, with its marker and these hash options."""
         marker = f" ; {self.marker}" if self.marker else ""
         return f"{self.pinned}{marker} {' '.join(hashes)}\n"
 
 
 def dependencies(root: Path, target: Target) -> list[Locked]:
-    """What lectern needs at run time on *target*, by name. Raises CallAPerson."""
+    """The packages that lectern needs at run time on *target*, in the order of their names. Raises CallAPerson."""
     return wanted(
         _exported(root, "--no-dev", "--extra", "postgresql", "--extra", "prefect-servers", "--no-emit-project"), target
     )
@@ -58,7 +58,7 @@ def _exported(root: Path, *which: str) -> str:
     uv = str(Path(sys.prefix, "bin", "uv"))
     argv = (uv, "export", "--frozen", "--quiet", "--no-header", "--no-annotate", "--format", "requirements.txt", *which)
     lines: list[str] = []
-    # Its interpreter is ours: no other is looked for, nor fetched.
+    # uv must use our interpreter, and neither look for another one nor fetch one.
     env = {"UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
     done = asyncio.run(process.run(argv, timeout_s=_EXPORT_TIMEOUT_S, on_line=lines.append, cwd=root, env=env))
     if done.returncode != 0:

@@ -18,7 +18,7 @@ _BUILD_TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Source:
-    """Where the release comes from; *commit* is None outside of git, *built_at* in seconds since 1970."""
+    """The source of the release; *commit* is None outside of git, *built_at* is epoch seconds."""
 
     version: str
     commit: str | None
@@ -27,7 +27,7 @@ class Source:
 
 
 def look(root: Path) -> Source:
-    """Look at the project in *root*; the time is SOURCE_DATE_EPOCH's, else its commit's. Raises Misuse."""
+    """Read the project in *root*; *built_at* is SOURCE_DATE_EPOCH, else the commit's time. Raises Misuse."""
     version: str = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     commit, dirty, committed_at = None, False, int(time.time())
     if (root / ".git").exists() and (head := _git(root, "log", "-1", "--format=%H %ct")):
@@ -63,7 +63,7 @@ def uv_program(wheel: Path, scratch: Path) -> Path:
 
 
 def _git(root: Path, *words: str) -> str:
-    """What git says; nothing where it is not installed, or does not want to speak of this folder."""
+    """The output of git; empty if git is not installed, or refuses to read this folder."""
     try:
         done = asyncio.run(process.run(("git", "-C", str(root), *words), timeout_s=_GIT_TIMEOUT_S))
     except Misuse:

@@ -24,7 +24,7 @@ _BYTECODE = 1.1
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the release, and its place in it."""
+    """A file of the release: its name there, and its content."""
 
     name: str
     content: bytes
@@ -54,7 +54,7 @@ def manifest(entries: list[Entry], source: Source, target: Target) -> bytes:
 
 
 def pack(entries: list[Entry], told: bytes, built_at: int) -> bytes:
-    """The tarball: owners, times and order are fixed, so that the same files are the same bytes."""
+    """The bytes of the tarball, with fixed owners, times and order: the same files give the same bytes."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=_LEVEL, mtime=0) as out,
@@ -72,7 +72,7 @@ def write(file: Path, content: bytes) -> Path:
     """Put the tarball into its place at once, and its checksum beside it; returns the checksum's file."""
     checksum = file.with_name(f"{file.name}.sha256")
     for path, data in ((file, content), (checksum, f"{hashlib.sha256(content).hexdigest()}  {file.name}\n".encode())):
-        # Two builds side by side each have their own part; who is last, wins with the same bytes.
+        # Two builds at once have a part file each; the last one to finish replaces the other by the same bytes.
         with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
             part = Path(folder) / path.name
             part.write_bytes(data)

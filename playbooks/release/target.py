@@ -20,14 +20,14 @@ _LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinu
 
 @dataclass(frozen=True)
 class Target:
-    """A Python such as (3, 13), and a machine such as x86_64 under Linux."""
+    """The Python, such as (3, 13), and the machine, such as x86_64, of the hosts, which run Linux."""
 
     python: tuple[int, int]
     machine: str
 
     @classmethod
     def parse(cls, python: str | None, platform_name: str | None) -> "Target":
-        """Read ``3.13`` and ``linux-x86_64``; None stands for what this process runs on. Raises Misuse."""
+        """Read ``3.13`` and ``linux-x86_64``; None stands for this process's own. Raises Misuse."""
         version = python or f"{sys.version_info.major}.{sys.version_info.minor}"
         if not re.fullmatch(r"3\.\d{1,2}", version) or _pair(version) < _OLDEST_PYTHON:
             raise Misuse(f"PYTHON_VERSION={version}: must be the hosts' Python, 3.11 or newer, such as 3.13")
@@ -40,21 +40,21 @@ class Target:
 
     @property
     def python_tag(self) -> str:
-        """As in the names of wheels: cp313."""
+        """The Python as the names of wheels write it: cp313."""
         return f"cp{self.python[0]}{self.python[1]}"
 
     @property
     def platform(self) -> str:
-        """As it is typed: linux-x86_64."""
+        """The platform as it is typed: linux-x86_64."""
         return f"linux-{self.machine}"
 
     @property
     def name(self) -> str:
-        """As in the artifact's name: cp313-linux-x86_64."""
+        """The target as the release file's name writes it: cp313-linux-x86_64."""
         return f"{self.python_tag}-{self.platform}"
 
     def pip_options(self) -> list[str]:
-        """What tells pip which wheels run there."""
+        """The options that tell pip which wheels run on the target."""
         version = f"{self.python[0]}.{self.python[1]}"
         options = ["--implementation", "cp", "--python-version", version, "--abi", self.python_tag]
         return [*options, *(word for name in _platforms(self.machine) for word in ("--platform", name))]

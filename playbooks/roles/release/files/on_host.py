@@ -1,9 +1,9 @@
-"""Looks at a host, stages a release on it, and prunes old ones; sent there by the role, run by the host's own Python.
+"""Checks a host, stages a release on it, and prunes old ones; the role sends it, the host's own Python runs it.
 
     python3 -I - name|look|stage|prune '{"root": "/opt/lectern", ...}' < on_host.py
 
-Only the standard library, and until the Python is known to fit, only what Python 3.8 has. Prints one JSON object;
-what goes wrong is one sentence on stderr, with exit code 1.
+It uses the standard library only and, until it knows that the Python fits, only what Python 3.8 has. Prints one JSON
+object; an error is one sentence on stderr, with exit code 1.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _PLATFORM = f"{platform.system().lower()}-{platform.machine()}"
 
 
 class Trouble(Exception):
-    """What went wrong, and what to type."""
+    """An error: the text says what went wrong, and what to type."""
 
 
 def name(_: dict[str, Any]) -> dict[str, Any]:
-    """Say what kind of host this is, as in the name of a release file."""
+    """The kind of this host, as the name of a release file writes it."""
     return {"name": f"{_PYTHON}-{_PLATFORM}"}
 
 
@@ -55,11 +55,11 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
 def stage(asked: dict[str, Any]) -> dict[str, Any]:
     """Unpack the tarball, check every file, and build the virtual environment; complete only when all is done.
 
-    A second one waits for the first, and then finds nothing to do: one whose controller was lost is not disturbed.
+    A second call waits for the first, and then has nothing to do; so a first call whose controller was lost can finish.
     """
     tarball, into = Path(asked["tarball"]), Path(asked["into"])
     os.umask(0o022)  # the program runs as another user than we do
-    os.nice(5)  # classes are on air
+    os.nice(5)  # classes are on air, so take little CPU
     with _alone(into.parent) as lock:
         staged = _digest(into) == asked["digest"]
         if not staged:
@@ -76,10 +76,10 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def prune(asked: dict[str, Any]) -> dict[str, Any]:
-    """Remove old releases: all but the newest *keep*, the wanted one, those that are in use, and the one before.
+    """Remove old releases, but not the newest *keep*, the wanted one, those in use, and the one before the current.
 
-    In use is what a link in the root points to, `current` above all; before it is what was staged before it. With
-    *check* it is only said. Folders that are no releases of ours are left alone.
+    In use are the releases that a link in the root points to, above all `current`; the one before it is the release
+    staged before it. *check* only says what would be removed. Folders that are no releases of ours are left alone.
     """
     releases = Path(asked["root"], "releases").resolve()
     if not releases.is_dir():
@@ -114,7 +114,7 @@ def _clash(release: Path) -> Iterator[str]:
 
 
 def _in_use(root: Path) -> set[Path]:
-    """The releases to which a link in the root leads: `current` above all, which leads there by an instance."""
+    """The releases that a link in the root points to, above all `current`, which points to one through an instance."""
     return {(one / "venv").resolve().parent for one in root.iterdir() if one.is_symlink()} if root.is_dir() else set()
 
 
@@ -131,7 +131,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _digest(release: Path) -> str | None:
-    """The digest of the manifest of a release that was staged completely; None if it was not."""
+    """The digest of the manifest of a completely staged release; None if it was not staged completely."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return (release / _COMPLETE).read_text().strip()
     return None
@@ -154,14 +154,14 @@ def _alone(folder: Path) -> Iterator[int]:
 
 
 def _remove(release: Path) -> None:
-    """Remove a release; killed in the middle, it is at least no complete one any more."""
+    """Remove a release; if this is killed in the middle, the release is no longer marked complete."""
     (release / _COMPLETE).unlink(missing_ok=True)
     if release.exists():
         shutil.rmtree(release)
 
 
 def _unpack(tarball: Path, into: Path, digest: str) -> None:
-    """Take out what the manifest lists, each file checked as it was written; raises Trouble for any other."""
+    """Unpack the files that the manifest lists, and check each; raises Trouble for any other file."""
     import tarfile  # noqa: PLC0415  # look must say so where it is missing
 
     into.mkdir()
@@ -196,7 +196,7 @@ def _written(content: IO[bytes], into: Path) -> str:
 
 
 def _install(release: Path, lock: int) -> None:
-    """Build the virtual environment out of nothing but what the release holds; raises Trouble."""
+    """Build the virtual environment from the files of the release only; raises Trouble."""
     import venv  # noqa: PLC0415  # look must say so where it is missing
 
     environment = release / "venv"
@@ -204,22 +204,22 @@ def _install(release: Path, lock: int) -> None:
     argv = [str(release / "bin" / "uv"), "pip", "sync", "--quiet", "--offline", "--no-index", "--require-hashes"]
     argv += ["--no-build", "--find-links", str(release / "wheels"), "--compile-bytecode"]
     argv += ["--python", str(environment / "bin" / "python"), str(release / "requirements.txt")]
-    # Its cache lies beside what it installs, so that files are linked instead of copied.
+    # The cache lies beside the environment, so that files are linked instead of copied.
     env = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(release), "UV_CACHE_DIR": str(release / ".cache")}
     env |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE_TIMEOUT": "300"}
-    # It inherits the lock: should we be killed, it is held until uv is done, too.
+    # uv inherits the lock: if this process is killed, the lock is held until uv has ended.
     uv = subprocess.run(argv, env=env, pass_fds=[lock], capture_output=True, text=True, timeout=_INSTALL_S, check=False)
     if uv.returncode != 0:
         raise Trouble(f"{environment}: its packages could not be installed: {uv.stderr.strip()}")
 
 
 def _finish(release: Path, digest: str) -> None:
-    """Remove what was only needed to install, and write down that all is there."""
+    """Remove what only the installation needed, and mark the release complete."""
     for leftover in ("wheels", ".cache"):
         shutil.rmtree(release / leftover)
     part = release / f"{_COMPLETE}.part"
     part.write_text(f"{digest}\n")
-    os.sync()  # a host that loses its power must not find a complete release with empty files
+    os.sync()  # after a power loss, a complete release must not have empty files
     part.rename(release / _COMPLETE)
 
 
@@ -236,7 +236,7 @@ def _superfluous(releases: Path, wanted: str, keep: int) -> list[Path]:
 
 
 def main(verb: str, asked: dict[str, Any]) -> int:
-    """Do what was asked, and print what came of it."""
+    """Do what *verb* asks for, and print the answer; returns the exit code."""
     try:
         answer = {"name": name, "look": look, "stage": stage, "prune": prune}[verb](asked)
     except (Trouble, OSError, EOFError, subprocess.TimeoutExpired) as error:
