@@ -259,6 +259,10 @@ def test_a_url_that_is_not_spoken_is_refused_in_words_that_hold_no_secret(url: s
     assert "secret" not in str(caught.value)
 
 
-def test_a_target_is_shown_without_its_query() -> None:
-    assert target("rtmps://h/live/room?token=secret").shown == "rtmps://h:443/live/room"
+@pytest.mark.parametrize("path", ["live/key?token=secret", "live/a/key", "live?token=secret/key", "key", ""])
+def test_a_target_is_shown_without_its_stream_key(path: str) -> None:
+    assert target(f"rtmps://h/{path}").shown == "rtmps://h:443/…"
+
+
+def test_the_address_of_a_server_keeps_the_brackets_of_ipv6() -> None:
     assert target("rtmp://[::1]:1936/live/room").tc_url == "rtmp://[::1]:1936/live"

@@ -21,8 +21,8 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The target for people: without the query, which may hold a secret."""
-        return f"{self.tc_url.partition('?')[0]}/{self.stream.partition('?')[0]}"
+        """The target for people: its server, without the path and the query, which hold the stream key."""
+        return f"{self.tc_url.removesuffix(self.app)}…"
 
 
 def target(url: str) -> Target:
