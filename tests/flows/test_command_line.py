@@ -69,7 +69,8 @@ def test_a_class_is_booked_explained_and_cancelled_by_hand(pair: Stage, tmp_path
 
 def test_a_booking_can_be_read_from_standard_input(pair: Stage) -> None:
     booking = pair.booking(pair.town.record())
-    assert pair.lectern("teacher", "book", "-", text=json.dumps(booking)).returncode == 0
+    done = pair.lectern("teacher", "book", "-", "--json", text=json.dumps(booking))
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"class_id": booking["class_id"], "result": "sent"})
     assert pair.answer(booking["class_id"])["result"] == "success"
 
 

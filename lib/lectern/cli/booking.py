@@ -47,7 +47,8 @@ def book(
     answer = asyncio.run(on_bus(settings, lambda bus: _send(bus, settings, booking, wait=wait)))
     if answer is None:
         how = "whether it is taken, says"
-        print(f"{booking.class_id}: sent to be booked; {how}: lectern explain {booking.class_id}")
+        told = f"{booking.class_id}: sent to be booked; {how}: lectern explain {booking.class_id}"
+        say(as_json, {"class_id": booking.class_id, "result": "sent"}, [told])
         return
     said = [f"{booking.class_id}: {answer['result']}, {answer['code']}: {answer['message']}"]
     say(as_json, answer, said)

@@ -63,7 +63,8 @@ def change(
     to, answered_on = settings.change_channel, settings.change_result_channel
     if not wait:
         asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
-        print(f"{class_id}: the change is sent; whether it is taken, says: lectern explain {class_id}")
+        told = f"{class_id}: the change is sent; whether it is taken, says: lectern explain {class_id}"
+        say(as_json, {"class_id": class_id, "result": "sent"}, [told])
         return
     answer = asyncio.run(on_bus(settings, lambda bus: asked(bus, to, message.to_json(), class_id, answered_on)))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
