@@ -67,7 +67,7 @@ def test_what_the_new_program_evicted_can_not_come_back(host: OldStreamer) -> No
     host.execute("DELETE FROM video_list WHERE id = '9'")
     said = host.undo()
     assert said[0].startswith("2 files moved back")
-    assert said[1].startswith("1 file cannot be moved back, for this program has evicted or moved them: ")
+    assert said[1].startswith("1 file cannot be moved back, because this program has evicted or moved them: ")
     assert "lessons/intro.flv" in said[1]
     assert (host.video_root / "c-1.flv").exists()
     assert host.undo() == []
@@ -81,7 +81,7 @@ def test_what_the_new_program_replaced_stays(host: OldStreamer) -> None:
     path.unlink()
     path.write_bytes(flv(3))
     said = host.undo()
-    assert said[1].startswith("1 file cannot be moved back, for they were replaced since: ")
+    assert said[1].startswith("1 file cannot be moved back, because they were replaced since: ")
     assert path.read_bytes() == flv(3)
     assert not (host.video_root / "c-1.flv").exists()
     assert host.undo() == []
@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_on_the_way_back(host: OldStreamer) -> None:
     host.adopt()
     host.has_file("video/c-1.flv", b"another")
     said = host.undo()
-    assert said[1].startswith("1 file cannot be moved back, for there is something in their old place")
+    assert said[1].startswith("1 file cannot be moved back, because there is something in their old place")
     assert (host.video_root / "c-1.flv").read_bytes() == b"another"
     assert (host.video_root / "7" / "7.flv").read_bytes() == flv(7)
 

@@ -27,7 +27,7 @@ def test_a_class_of_unreadable_times_is_named_and_left_alone(
     before = host.dump()["task_list"]
     plan = host.planned()
     if end != NOW - 0.5:  # that one has ended, whenever it began
-        assert "task_list left alone, for their times cannot be read: 'c-\\'9\\''" in plan.said[-1]
+        assert "task_list left alone, because their times cannot be read: 'c-\\'9\\''" in plan.said[-1]
     host.adopt()
     assert host.states() == {}
     assert host.dump()["task_list"] == before

@@ -39,7 +39,7 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
         changes.release(one.streamer, one.class_id)
         changes.cancels_told_again.append(one.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
-    changes.note("lease granted", detail=f"to {name}; {len(taken)} classes were taken from it before")
+    changes.note("lease granted", detail=f"to {name}; taken from it before: {words.counted(len(taken), 'class', 'classes')}")
 
 
 def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
@@ -54,4 +54,5 @@ def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
     changes.withdrawn.append(name)
     for order in orders:
         changes.note("left to the old program", order, f"{name} was rolled back")
-    return f"is back at the old program, which airs its {len(orders)} classes; they are moved to nobody"
+    its = words.counted(len(orders), "class", "classes")
+    return f"is back at the old program, which airs its {its}; nothing is moved to another"

@@ -108,4 +108,5 @@ def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[
 
 
 def _clashes(number: int, first: Sequence[str]) -> str:
-    return f"{number} keys keep their name, as the other is taken: {'; '.join(first)}."
+    keep = "keeps its" if number == 1 else "keep their"
+    return f"{counted(number, 'key')} {keep} name, because the other is taken: {'; '.join(first)}."

@@ -9,6 +9,7 @@ from lectern.runs.handled import LINES, Handled
 from lectern.runs.labels import CLASSES, Label, label_of, name_of, tags_of
 from lectern.runs.pages import LATE_WORDS, STEM, Entry, Kind, Page, clock, utc
 from lectern.wire import is_name
+from lectern.words import counted
 
 
 def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
@@ -17,7 +18,7 @@ def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
     pages: list[Page] = []
     for first in range(0, len(kept), CLASSES):
         some = kept[first : first + CLASSES]
-        page = Page(flow, Kind.LATE, now, now, said=f"{len(some)} messages {LATE_WORDS}")
+        page = Page(flow, Kind.LATE, now, now, said=f"{counted(len(some), 'message')} {LATE_WORDS}")
         page.add(Entry(label_of(one), [one.id]) for one in some)
         pages.append(page)
     return pages

@@ -144,5 +144,5 @@ def link_target(link: Path) -> str | None:
     """The text of *link*, its target; None if there is no such link."""
     try:
         return os.readlink(link)  # noqa: PTH115 (the text of the link, not the place)
-    except (FileNotFoundError, OSError):
+    except OSError:
         return None

@@ -121,9 +121,9 @@ def _move_back(one: Move) -> str | None:
         if old is not None and old.st_ino == one.inode:
             return None  # the crash came before the move, or after the move back
         why = "this program has evicted or moved them" if there is None else "they were replaced since"
-        return f"cannot be moved back, for {why}"
+        return f"cannot be moved back, because {why}"
     if old is not None:
-        return "cannot be moved back, for there is something in their old place; they stay in the new one"
+        return "cannot be moved back, because there is something in their old place; they stay in the new one"
     Path(one.old).parent.mkdir(parents=True, exist_ok=True)
     path_of(Path(one.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
     Path(one.new).rename(one.old)

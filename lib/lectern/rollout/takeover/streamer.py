@@ -139,7 +139,7 @@ def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
 _CLASS = ("class", "classes")
 _FILES = {
     FileState.READY: "ready, in video_list",
-    FileState.DOWNLOADING: "to be downloaded, for a class needs it and it is not here",
+    FileState.DOWNLOADING: "to be downloaded, because a class needs it and it is not here",
     FileState.BAD: "in video_list, but not here: it takes no room any more",
 }
 _CLASSES = {
@@ -164,7 +164,7 @@ def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
         yield from _told((shown(one) for one, row in classes.items() if row.get("state") is state), said, *_CLASS)
     completed = (shown(one) for one, row in classes.items() if "state" not in row)
     yield from _told(completed, "of class_list completed", "row")
-    yield from _told(judged.unreadable.values(), "of task_list left alone, for their times cannot be read", "row")
+    yield from _told(judged.unreadable.values(), "of task_list left alone, because their times cannot be read", "row")
     yield from _told(judged.refused, "still refused, as this program has answered before", *_CLASS)
 
 
