@@ -1,4 +1,4 @@
-"""The as-run report of some days, for the command line and the page."""
+"""Makes the as-run report of a span of time for the command line and the page, and writes it."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ class Format(StrEnum):
 
 
 def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
-    """The report of the classes that begin in a time (epoch seconds)."""
+    """The as-run report of the classes that begin between *since* and *until* (epoch seconds)."""
     span = Span(since, until, institution)
     booked, sent = reporting.booked(connection, span), reporting.parts(connection, span)
     return decide.report(booked, sent, reporting.transcoding_s(connection, span))
 
 
 def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
-    """Write a report; the sums stand after the classes."""
+    """Write a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
     if form is Format.json:
         lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
         totals = {name: one.told() for name, one in sorted(found.totals.items())}
@@ -52,7 +52,7 @@ def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
 
 
 def cells(one: Line) -> list[object]:
-    """The columns of a class, its times for people."""
+    """The cells of a class's row, with its times as people read them."""
     return [_time(getattr(one, name)) if name in TIMES else getattr(one, name) for name in NAMES]
 
 
@@ -61,7 +61,7 @@ def _time(at: float | None) -> str:
 
 
 def sums(found: Report) -> list[tuple[object, ...]]:
-    """The figures of each institution, and of all."""
+    """A row of totals for each institution, and one for all of them together."""
     listed = [(name, *_blank(one.told())) for name, one in sorted(found.totals.items())]
     return [*listed, ("all", *_blank(found.whole().told()))]
 
@@ -71,7 +71,7 @@ def _blank(told: dict[str, float | None]) -> list[object]:
 
 
 def html(found: Report, title: str) -> str:
-    """The report as a page that needs nothing else."""
+    """The report as an HTML page that loads no other file."""
     totals = _table(("institution", *found.whole().told()), sums(found))
     classes = _table(NAMES, [cells(one) for one in found.lines])
     style = "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:left}tr:nth-child(even){background:#eee}"

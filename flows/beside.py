@@ -22,15 +22,15 @@ WAITING = 1000
 AT_ONCE = 4
 TRIES = 3
 PATIENCE_S = 3.0
-"""Seconds after which Prefect is not asked again, because the work of a class that begins soon waits for it."""
+"""Seconds after which a failed request to Prefect is not retried, because a class that begins soon may wait for it."""
 
 SHUNNED_S = 10.0
-"""Seconds for which work that needs no run is done without, after Prefect took none: each in a long line would wait for
-a Prefect that hangs. Not longer, because nobody sees or cancels such work in the UI."""
+"""Seconds for which work that needs no run does not ask for one, after Prefect took none: a long queue would wait for
+a Prefect that hangs. Not longer, because nobody sees or cancels work without a run in the UI."""
 
 
 class Beside:
-    """Begins a few runs at a time, each set of parameters once, and tries each several times, but not for ever."""
+    """Begins a few runs at a time, retries each a few times, and ignores a run that already waits to begin."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -39,7 +39,7 @@ class Beside:
         self._shunned_until = 0.0
 
     def begin(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool = False) -> None:
-        """Begin *run* soon; if Prefect does not take it, its work is done without a run, unless it *needs_run*."""
+        """Begin *run* in the background; if Prefect does not take it, do its work without it, unless it *needs_run*."""
         what = f"{run.flow} {run.parameters}"
         if what in self._tasks:
             return
@@ -50,7 +50,7 @@ class Beside:
         self._tasks[what].add_done_callback(lambda _: self._tasks.pop(what))
 
     async def close(self, within_s: float) -> None:
-        """Begin no more, and end what works without a run."""
+        """Cancel the runs that wait to begin, and the work that is done without a run."""
         tasks = {*self._tasks.values(), *self._working}
         for task in tasks:
             task.cancel("drained")
@@ -58,7 +58,7 @@ class Beside:
             await asyncio.wait(tasks, timeout=within_s)
 
     async def _do(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
-        of_batch.set(None)  # what is logged here is of no batch
+        of_batch.set(None)  # log lines from here belong to no batch
         async with self._places:
             if not needs_run and time.monotonic() < self._shunned_until:
                 why = "Prefect took no run just before"
@@ -85,7 +85,7 @@ class Beside:
 
 
 async def _asked(runs: "ResidentRuns", run: NewRun) -> str:
-    """Begin a run; returns why it cannot begin, or nothing."""
+    """Begin a run; returns why it could not begin, or an empty string."""
     began, why = time.monotonic(), ""
     for tries in range(TRIES):
         try:

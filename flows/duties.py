@@ -1,4 +1,4 @@
-"""What one teacher of those that share their rows does for all of them."""
+"""Duties that one of several teachers with a shared database does for all of them."""
 
 import time
 from typing import Any
@@ -10,13 +10,13 @@ SWEEPING = "sweep"
 PRUNING = "prune"
 CHECKING = "readiness"
 TELLING = "people"
-"""Passes alarms on to people, which needs no Redis."""
+"""The duty to pass alarms on to people, which needs no Redis."""
 
 
 async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
-    """Whether this host does the *duty*, now and for *lease_s*.
+    """Whether this host has the *duty*, from now on for *lease_s* seconds.
 
-    What needs Redis is done by a teacher that Redis does not answer only while no other does: that one may reach Redis.
+    A teacher without Redis has a duty that needs Redis only while no other teacher has it: another may reach Redis.
     """
     if not host.settings.shared:
         return True

@@ -1,4 +1,4 @@
-"""How flows work: read the facts, decide, and write all in one transaction, or show it; no failure stops the rest."""
+"""How flows work: read the facts, decide, and write (or print) all in one transaction; no failure stops the rest."""
 
 import time
 from collections import deque
@@ -38,7 +38,7 @@ PUT_BACK = "PutBack"
 """The name of the state of a run that handled nothing: its messages went back to the inbox."""
 
 Decide = Callable[[Connection, C], None]
-"""Reads the facts and adds what is decided. A dry run does not show what it writes itself."""
+"""Reads the facts and adds its decisions to the changes; what it writes to the database itself, no dry run shows."""
 
 
 # -- one transaction ---------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
 
 @dataclass
 class Apart(Generic[I, T]):
-    """What the portions of a batch came to, and the items that failed, each with the reason."""
+    """The results of a batch's portions, and the items that failed, each with its reason."""
 
     done: list[T] = field(default_factory=list)
     failed: list[tuple[I, str]] = field(default_factory=list)
@@ -76,7 +76,7 @@ async def apart(
 ) -> Apart[I, T]:
     """Do *work* for all *items* in one transaction; if it fails, halve them until the items at fault stand alone.
 
-    A database or a Redis that is away fails the whole: it raises.
+    Raises OperationalError or TryAgain if the database or Redis is away.
     """
     found: Apart[I, T] = Apart()
     waiting = deque([list(items)])
@@ -109,9 +109,9 @@ class Came(Generic[M]):
 
 
 async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
-    """What those of the messages *ids* say that are not handled yet; a batch just claimed is at hand already.
+    """The messages among *ids* that are not handled yet, parsed; a batch that was just claimed is not read again.
 
-    They are parsed before the transaction, in which every other writer has to wait.
+    They are parsed before the transaction, because every other writer has to wait for its end.
     """
     batch = of_batch.get()
     at_hand = batch is not None and batch.ids == list(ids)
@@ -133,7 +133,7 @@ DecideAll = Callable[[Connection, C, Sequence[M]], None]
 async def handled(
     host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M], *, dry_run: bool = False
 ) -> Apart[Came[M], C]:
-    """Decide the messages together; those that cannot be handled stand apart."""
+    """Decide the messages together; those that cannot be handled are isolated, see `apart`."""
     return await apart(
         some,
         lambda part: changed(host, partial(of_messages, host, part, decide), dry_run=dry_run),
@@ -158,7 +158,7 @@ def of_messages(
             good.append(one.message)
             changes.done.append(one.kept.id)
     if isinstance(changes, Changes):
-        about = {getattr(one.message, "class_id", None) for one in mine}  # of what is malformed it may be unreadable
+        about = {getattr(one.message, "class_id", None) for one in mine}  # a malformed message may have none
         changes.orders |= bookings.by_id(connection, [one for one in about if isinstance(one, str)])
     decide(connection, changes, good)
     for kept, fault in malformed:

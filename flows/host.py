@@ -38,21 +38,21 @@ ALARMS_KEPT = 200
 
 _WRITING = ThreadPoolExecutor(4, thread_name_prefix="writing")
 _READING = ThreadPoolExecutor(4, thread_name_prefix="reading")
-"""Threads that do nothing but transactions, because those of asyncio hang while a disk is slow or a name looked up.
+"""Threads for transactions only, because asyncio's own may hang while a disk is slow or a name is looked up.
 
-Writers wait for each other. Readers have threads of their own, or they would wait for all writers before them.
+Writers wait for each other. Readers have threads of their own, so that they do not wait for the writers before them.
 """
 
 
 class Rounds:
-    """When each loop of the process last came round, and which fail; health asks for it."""
+    """Remembers when each loop of the process last began a round, and which loops fail; ``GET /health`` reads it."""
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}  # monotonic
         self._fails: dict[str, float] = {}  # since when, monotonic
 
     def come(self, loop: str) -> None:
-        """Say that *loop* has come round; raises CancelledError if it was cancelled and the cancel was swallowed.
+        """Note that *loop* begins a round; raises CancelledError if it was cancelled and the cancel was swallowed.
 
         In Python 3.11 ``asyncio.wait_for`` swallows a cancel when what it waits for is done in the same tick, and the
         client of Redis calls it for each command: a loop around Redis would go on for ever.
@@ -61,15 +61,15 @@ class Rounds:
         self._at[loop] = time.monotonic()
 
     def note(self, loop: str) -> None:
-        """Say only that *loop* has come round: in Python 3.11 a TaskGroup in it can leave a cancel behind."""
+        """Note that *loop* begins a round; checks no cancel: in Python 3.11 a TaskGroup in it can leave one behind."""
         self._at[loop] = time.monotonic()
 
     def fails(self, loop: str, since: float) -> None:
-        """Say that *loop* has done nothing but fail *since* then (monotonic); it comes round each time it is tried."""
+        """Note that every try of *loop* has failed *since* then (monotonic); each of its tries still begins a round."""
         self._fails[loop] = since
 
     def works(self, loop: str) -> None:
-        """Say that *loop* fails no longer."""
+        """Note that *loop* works again."""
         self._fails.pop(loop, None)
 
     def failing(self, limit_s: float) -> dict[str, float]:
@@ -85,42 +85,42 @@ class Rounds:
 
 @dataclass
 class Host(Generic[S]):
-    """One host: the same for all its flows, built once by the resident process."""
+    """What all flows of one host share; the resident process builds it once."""
 
     settings: S
     engine: Engine
     journal: Journal
     bus: Bus
     runs: "ResidentRuns"
-    busy: set[str] = field(default_factory=set)  # stems that a run here works on, and names of works
+    busy: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     left: dict[str, float] = field(
         default_factory=dict
     )  # the teacher's: when each streamer said that it is leaving, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
-    seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who beat when Redis was last asked, monotonic
-    listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them
-    no_room_at: float | None = None  # when the disk last took nothing, monotonic
-    alarmed_at: dict[str, float] = field(default_factory=dict)  # when what does not work was alarmed, monotonic
+    seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive when Redis was last asked, monotonic
+    listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them, monotonic
+    no_room_at: float | None = None  # when the disk was last found full or read-only, monotonic
+    alarmed_at: dict[str, float] = field(default_factory=dict)  # when an alarm was last raised, by trouble, monotonic
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)
-    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: classes got ready that have no run
-    unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: downloads were asked for, or ended
+    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
+    unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
     beside: Beside = field(default_factory=Beside)
     notes: Notes = field(default_factory=Notes)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     hears: bool = False  # a streamer's: whether its last beat was confirmed
     blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it is cut off, or began
-    address: str = ""  # where it answers over HTTP, as other hosts reach it; empty for nowhere
+    address: str = ""  # its HTTP address for other hosts; empty if it serves no HTTP
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
-    alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, and not yet told to Prefect
-    to_people: deque[str] = field(default_factory=deque)  # for ALARM_URLS, which the database could not keep
+    alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, not yet passed on to Prefect
+    to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    refused: dict[str, float] = field(default_factory=dict)  # targets that Redis refused, and when that was alarmed
+    refused: dict[str, float] = field(default_factory=dict)  # when an alarm was raised for a target that Redis refuses
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    prefect_away: bool = False  # since it was asked last
-    redis_away: bool = False  # since it was asked last: whoever shares its rows leaves them to the others meanwhile
+    prefect_away: bool = False  # by the last try to reach it
+    redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile
 
     async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work* in one transaction, in a thread, and write the waiting notes in it too."""
@@ -138,7 +138,7 @@ class Host(Generic[S]):
             return await self.commit(work, *args, **kwargs)
 
     async def note(self) -> None:
-        """Write the notes that came along with no commit."""
+        """Write the notes that no commit has written."""
 
         def go() -> None:
             with transaction(self.engine) as connection:
@@ -149,7 +149,7 @@ class Host(Generic[S]):
             await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
 
     async def keep_noting(self) -> None:
-        """Write, until cancelled, the notes that came along with no commit for a while."""
+        """Write, until cancelled, the notes that no commit has written for ALONE_AFTER_S."""
         while True:
             await self.notes.came.wait()
             await asyncio.sleep(ALONE_AFTER_S)
@@ -167,7 +167,7 @@ class Host(Generic[S]):
         return await asyncio.get_running_loop().run_in_executor(_READING, copy_context().run, go)
 
     def living_now(self) -> list[str]:
-        """Of a teacher: the names of the streamers that this process has heard lately."""
+        """The names of the streamers that this teacher has heard lately."""
         assert isinstance(self.settings, TeacherSettings)
         since = time.monotonic() - self.settings.streamer_lost_after_s
         return sorted(name for name, heard in self.heard.items() if heard >= since)
@@ -196,8 +196,8 @@ def streamer() -> Host[StreamerSettings]:
 
 
 NOWHERE = Path("/nonexistent")
-"""Our flows keep no results; for one that names no storage the engine asks the server, twice in each run, and the
-whole process waits for the answer, the pushes of classes on air among it."""
+"""The result storage of our flows, which keep no results. For a flow without a storage, the engine asks the server
+twice in each run, and the whole process waits for the answer, including the pushes of classes on air."""
 
 
 def run_name(given: str, flow: str, parameters: Mapping[str, Any]) -> str:
@@ -211,15 +211,15 @@ def run_name(given: str, flow: str, parameters: Mapping[str, Any]) -> str:
 def lost_tag(streamer: str, session: str | None = None) -> str:
     """The tag of the runs that move the classes of *streamer*.
 
-    With the *session* of its lease it is that for which the streamer asks if Redis is away.
+    With the *session* of its lease: the tag that the streamer looks for in Prefect while Redis is away.
     """
     return f"lost:{streamer}" if session is None else f"lost:{streamer}:{session}"
 
 
 NOT_MOVED = "NotMoved"
-"""The state of a run that was to move classes, and has taken nothing."""
+"""The name of the state of a move run that took no class from its streamer."""
 
 
 async def all_of(work: Sequence[Awaitable[T]]) -> list[T | BaseException]:
-    """Wait for all of *work*; what failed is returned as its exception."""
+    """Wait for all of *work*; a failure is returned as its exception."""
     return await asyncio.gather(*work, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Notes of what was done outside the database: they are written with the next commit, not in one of their own."""
+"""Notes that messages were sent: each is written with the next commit instead of a commit of its own."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 log = logging.getLogger("lectern")
 ALONE_AFTER_S = 0.5
-"""Seconds after which a note is written in a transaction of its own, if none came along."""
+"""Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Note:
 
 
 class NotWritten(Exception):
-    """A note cannot be written; what came along with it was not begun."""
+    """A note cannot be written; the other work of its transaction was not begun."""
 
 
 class Notes:
@@ -31,7 +31,7 @@ class Notes:
 
     def __init__(self) -> None:
         self._waiting: list[Note] = []
-        self._odd: list[Note] = []  # could not be written, and hold up no other work
+        self._odd: list[Note] = []  # could not be written; kept apart from other work
         self._lock = threading.Lock()
         self.came = asyncio.Event()
 
@@ -47,7 +47,7 @@ class Notes:
             return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
 
     def along(self, connection: Connection) -> Sequence[Note]:
-        """Write what waits as the first thing of a transaction, and return it for `written`; raises NotWritten."""
+        """Write the waiting notes first in a transaction, and return them for `written`; raises NotWritten."""
         with self._lock:
             some = list(self._waiting)
         for note in some:
@@ -64,7 +64,7 @@ class Notes:
         return some
 
     def alone(self, connection: Connection) -> Sequence[Note]:
-        """Write all in a transaction that does nothing else, and return it for `written`."""
+        """Write all notes in a transaction that does nothing else, and return them for `written`."""
         with self._lock:
             some = [*self._odd, *self._waiting]
         for note in some:

@@ -1,4 +1,4 @@
-"""The sweeps of both roles, one at a time, and the times after which classes are looked at."""
+"""Runs one sweep at a time, for both roles, and has the times after which classes are checked."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -13,7 +13,7 @@ GRACE_S = 5.0
 """Seconds for which something new is left to the run that began it."""
 
 SWEEP = "a sweep"
-"""The name under which a sweep at work is busy; no class has it."""
+"""The entry of `Host.busy` while a sweep is at work; no class has this name."""
 
 LOOK_EVERY_S = 15.0
 """Seconds between two looks at the classes that are about to begin."""
@@ -23,7 +23,7 @@ LATE_AFTER_S = 30.0
 
 
 async def alone(host: S, work: Callable[[S, bool], Awaitable[State[None]]], dry_run: bool) -> State[None]:
-    """Sweep, unless another run does: if Prefect is slow they would pile up, and make it slower."""
+    """Sweep, unless another sweep is at work: if Prefect is slow, sweeps would pile up and make it slower."""
     if SWEEP in host.busy:
         return Completed(message="another sweep is at work")
     host.busy.add(SWEEP)

@@ -1,4 +1,4 @@
-"""The way to the playout of a streamer: its control socket, the lease it is given, and who watches which class."""
+"""A streamer's link to its playout: the control socket, the lease that is passed on, the runs that watch classes."""
 
 import asyncio
 import math
@@ -14,10 +14,10 @@ from lectern.errors import LecternError, TryAgain
 from lectern.playout.client import Client, Refused, Unreachable
 
 FOR_EVER_S = 10 * 365 * 86_400.0
-"""A lease without end, for the playout, which takes numbers only."""
+"""Seconds of a lease without end, because the playout takes only numbers."""
 
 LINES = 200
-"""Number of lines that wait for the run that watches a class."""
+"""Number of log lines kept for the run that watches a class; older lines are dropped."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -33,7 +33,7 @@ class NotTaken(LecternError):
 
 @dataclass
 class Watch:
-    """The run that watches a class: what it is to say in its log, and whether the class is over."""
+    """A run that watches a class, with the lines for its log, and whether the class is over."""
 
     run_id: str
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
@@ -47,10 +47,10 @@ class Playout:
 
     client: Client | None = None
     socket: Path | None = None
-    """Where it was reached."""
+    """The control socket that was last tried."""
 
     why: str | None = "it was not reached yet"
-    """Why it is not there; None while it is."""
+    """Why the playout does not answer; None while it does."""
 
     away_since: float = field(default_factory=time.monotonic)
     until: float = 0.0
@@ -58,16 +58,16 @@ class Playout:
 
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when classes got ready that the playout does not know."""
+    """Set when the playout must be told of new or changed classes."""
 
     watches: dict[str, Watch] = field(default_factory=dict)
     """The runs that watch classes, by class_id."""
 
     children: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-    """The classes that an ffmpeg of this process airs."""
+    """The tasks that air classes by an ffmpeg of this process, by class_id."""
 
     sync: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the playout is brought up to date, so that no cancel comes before the class that it cancels."""
+    """Held while the playout is told its classes, so that no cancel overtakes the class that it cancels."""
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ class Playout:
         return boot_now() < self.until
 
     async def pass_on_lease(self) -> None:
-        """Tell the playout when the lease ends; raises TryAgain if it is not there."""
+        """Tell the playout when the lease ends; raises TryAgain if the playout is away."""
         self.renewed.clear()
         if self.until:
             await self.ask("lease", until=min(self.until, boot_now() + FOR_EVER_S))
@@ -89,7 +89,7 @@ class Playout:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     async def connect(self, socket: Path) -> Client:
-        """Connect to its control socket; raises TryAgain if it is not there."""
+        """Connect to the playout's control socket; raises TryAgain if the playout is away."""
         self.socket = socket
         try:
             self.client = await Client.connect(socket)
@@ -99,7 +99,7 @@ class Playout:
         return self.client
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
-        """What the playout answers; raises TryAgain if it is not there, NotTaken if it refuses."""
+        """Send a request, and return the playout's answer; raises TryAgain if it is away, NotTaken if it refuses."""
         if self.client is None:
             raise TryAgain(f"the playout is not there: {self.why}")
         try:
@@ -112,14 +112,14 @@ class Playout:
     async def refusal(self, push_url: str, networks: Sequence[str] | None) -> str | None:
         """Why the server of a push URL takes no connection; None if it does, or if the playout cannot be asked.
 
-        It is asked on a connection of its own: a server that takes its time is not to hold up the lease.
+        The playout is asked on a separate connection, so that a slow server does not hold up the lease.
         """
         if self.socket is None:
             return None
         try:
             async with await Client.connect(self.socket) as client:
                 found = (await client.ask("try", url=push_url, networks=networks)).get("refused")
-        except (Unreachable, Refused):  # it is away, which others say, or of a release that cannot try
+        except (Unreachable, Refused):  # it is away, which is reported elsewhere, or too old to try
             return None
         return None if found is None else str(found)
 
@@ -145,7 +145,7 @@ class Playout:
         self.why = why
 
     def away_s(self) -> float:
-        """Seconds since which it is not there; 0 while it is."""
+        """Seconds for which the playout has been away; 0 while it answers."""
         return max(0.0, time.monotonic() - self.away_since)
 
     # -- who watches ---------------------------------------------------------------------------------------------------

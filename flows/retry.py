@@ -1,4 +1,4 @@
-"""Which failures of Prefect's API are tried again."""
+"""The errors of Prefect's API after which a call is retried."""
 
 import httpx
 from prefect.exceptions import PrefectException

@@ -1,4 +1,4 @@
-"""What the UI shows: tables and progress of a run, tables of a host; never in the way of the work."""
+"""Shows tables and progress of a run, and tables of a host, in the UI; a UI that is away never stops the work."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
 
 
 def _slug(key: str) -> str:
-    """*key* as Prefect takes it for that of an artifact."""
+    """*key* in the form that Prefect requires of an artifact's key."""
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
 
 
@@ -56,7 +56,7 @@ class Progress:
         self._description = description
         self._pace = pace or Pace()
         self._percent = 0.0
-        self._begun: tuple[float, float] | None = None  # since when, and the percent at which
+        self._begun: tuple[float, float] | None = None  # when progress was first seen, and its percent then
         self._artifact: UUID | None = None
         self._shown: tuple[float, str] | None = None
         self._is_away = False

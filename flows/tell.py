@@ -1,4 +1,4 @@
-"""Sends the outbox: answers, alarms and orders to streamers, each once, whatever Redis refuses beside it."""
+"""Sends the outbox: answers, alarms and orders to streamers, each once; a message that Redis refuses stops no other."""
 
 import asyncio
 import math
@@ -24,15 +24,15 @@ from lectern.settings import TeacherSettings
 SEND_BATCH = 5000
 ANSWERS_S = 3.0
 STANDS_STILL_S = 5.0
-"""Seconds for which a process that is about to send may stand still, and send then: others begin to take up what it had
-claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
+"""Seconds for which a process that is about to send may stand still and still send: others begin to take over what it
+had claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
 
 SEEN_S = 60.0
-"""Seconds after it was seen last for which trouble goes on: whoever looks for it comes round more often."""
+"""Seconds for which trouble counts as going on after it was last seen; every check for it repeats sooner."""
 
 
 def patience(host: Host[Any]) -> Patience:
-    """How long this host waits before it repeats an alarm, and what it sees going on, so that it is not over."""
+    """The times after which this host repeats alarms, and the trouble that goes on, so that it is not resolved yet."""
     settings, now = host.settings, time.monotonic()
     goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
     if host.rounds.failing(0):
@@ -63,16 +63,16 @@ async def tell(host: Host[Any]) -> bool:
                 if host.settings.shared or _alarms(host, left):
                     await host.commit(_left, host, left)
                 return False
-            if len(batch.messages) < SEND_BATCH and not done.late:  # who committed more meanwhile tells it
+            if len(batch.messages) < SEND_BATCH and not done.late:  # whoever committed more meanwhile sends it
                 break
     return True
 
 
 async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sent:
-    """Send what is this host's *until* then (monotonic), or nothing.
+    """Send messages that this host has claimed *until* then (monotonic); send nothing after that.
 
-    If teachers share the rows and Redis does not answer this one soon, the others may reach it; if this process stands
-    still meanwhile, wherever it is in this, another has sent it.
+    If teachers share the database and Redis does not answer this one soon, others may reach Redis; if this process
+    stands still meanwhile, at whatever point, another teacher has sent the messages.
     """
     if not host.settings.shared:
         return await host.bus.send(sending)
@@ -88,14 +88,14 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
-    """Redis is away: people, who need no Redis, are told of the alarms now; another teacher may send the messages."""
+    """While Redis is away, pass alarms on to people, who need no Redis, and leave the messages to another teacher."""
     _for_people(connection, host, [one for one in _alarms(host, left) if not one.is_told])
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
 
 def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent]) -> None:
-    """The *alarms* are to be passed on to ALARM_URLS, each once."""
+    """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
         people.note_due(connection, host.journal, [one.id for one in alarms])
 
@@ -135,9 +135,9 @@ async def _next(host: Host[Any]) -> "_Batch":
 @dataclass(frozen=True)
 class _Batch:
     messages: Sequence[Unsent]
-    sending: Sequence[Unsent]  # all but those folded
+    sending: Sequence[Unsent]  # all messages but the folded alarms
     folded: Collection[int] = ()  # ids of alarms of an incident that is known already
-    until: float = math.inf  # monotonic: later they are sent only if they are still ours
+    until: float = math.inf  # monotonic: after this time another teacher may have claimed them
 
 
 def _unsent(connection: Connection, host: Host[Any]) -> _Batch:

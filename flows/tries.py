@@ -27,20 +27,20 @@ from lectern.runs.labels import class_of
 from lectern.settings import TeacherSettings
 
 COMPANY = (1000, 64, 8)
-"""Number of messages that a run may have which have failed 0, 1, 2 times; with more failures each is alone.
+"""Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.
 
-Of more together none is handled sooner, and the next host would have nothing to do until all of them are.
+A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
 """
 
 PAUSES_S = (1.0, 3.0, 8.0, 20.0)
-"""Seconds until a message is tried again that has failed 1, 2, 3, 4 times."""
+"""Seconds until a message is retried after 1, 2, 3 and 4 failures."""
 
 AGAIN_S = 2.0
 AWAY_S = 5.0
-"""Seconds until messages are tried again whose run met a database, a Redis or a Prefect that was away."""
+"""Seconds until messages are retried after the database, Redis or Prefect was away (TryAgain, and other errors)."""
 
 PUTS_BACK = 7
-"""How often messages are put back in vain, within half a minute; after that their lease ends soon."""
+"""Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
 
 AWAY = (OperationalError, TryAgain, RedisError, httpx.HTTPError, PrefectException, ConnectionError, TimeoutError)
 
@@ -56,7 +56,7 @@ def portions(kept: Sequence[Kept]) -> list[list[Kept]]:
 
 
 async def after(host: Host[Any], ids: Sequence[int], error: Exception, *, passes: bool) -> set[int]:
-    """Put back those of *ids* that are not handled, and return them; a try is counted unless the *error* passes."""
+    """Put back the messages among *ids* that are not handled, and return them; counts a failure unless it *passes*."""
     if not passes:
         return await failed(host, ids)
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
@@ -70,7 +70,7 @@ async def after(host: Host[Any], ids: Sequence[int], error: Exception, *, passes
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
-    """A run that somebody began in the UI has ended by itself: count its tries, and its messages are shown."""
+    """Count the failures of a run that somebody began in the UI, and note that it shows its messages."""
     text = run.parameters.get("inbox_ids")
     if not isinstance(text, str) or task.cancelled():
         return
@@ -107,7 +107,7 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
 
 
 async def left(host: Host[Any], ids: Sequence[int]) -> set[int]:
-    """Those of the messages *ids* that are not handled."""
+    """The messages among *ids* that are not handled."""
     return await host.look(inbox.unhandled, host.journal, ids)
 
 
@@ -118,7 +118,7 @@ def _put_off(connection: Connection, host: Host[Any], ids: Sequence[int], until:
 
 
 async def failed(host: Host[Any], ids: Sequence[int]) -> set[int]:
-    """A batch of the messages *ids* has failed: those that it has not handled are tried again, or given up."""
+    """Retry, or give up, the unhandled messages of a failed batch; returns those that were unhandled."""
     left, given_up = await host.commit(_failed, host, ids)
     if given_up:
         await tell(host)
@@ -126,7 +126,7 @@ async def failed(host: Host[Any], ids: Sequence[int]) -> set[int]:
 
 
 def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tuple[set[int], bool]:
-    """What was left, and whether a message was given up, which only happens if it was alone in its run."""
+    """The unhandled messages, and whether one was given up: only a message that was alone in its run is."""
     now = time.time()
     given_up = False
     left = inbox.read(connection, host.journal, ids)

@@ -1,4 +1,4 @@
-"""A part of a host fails: it is written to the log, alarmed, and tried again; what is on air goes on."""
+"""Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from lectern.effects.rows import outbox
 from lectern.errors import CallAPerson, LecternError, TryAgain
 
 AGAIN_AFTER_S = 600.0
-"""Seconds until the same trouble is alarmed again."""
+"""Seconds until an alarm is raised again for the same trouble."""
 
 ALARM_S = 10.0
 """Seconds that an alarm may take to be written down and sent."""
@@ -27,7 +27,7 @@ PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError
 
 
 LASTING = (ResponseError, AuthenticationError)
-"""What Redis refuses by an answer: where it goes on, nobody comes back by waiting."""
+"""Errors by which Redis refuses a request: if they last, waiting does not help."""
 
 
 class MustEnd(CallAPerson):
@@ -37,7 +37,7 @@ class MustEnd(CallAPerson):
 async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
     """Log that *what* failed and is tried again in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
 
-    *lasts*: it has failed for long, so that what Redis refuses is alarmed, too.
+    *lasts*: it has failed for long, so an alarm is raised also for what Redis refuses.
     """
     cause = first(error)
     if disk.takes_nothing(error):
@@ -53,7 +53,7 @@ async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, 
 
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
-    """Alarm that *what* does not work, and again after ten minutes. Raises nothing."""
+    """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
     now = time.monotonic()
     if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
@@ -81,7 +81,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     said = f"{host.settings.name}: the disk is full or read-only: {why}"
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
     if now - host.alarmed_at.get("disk, people", -AGAIN_AFTER_S) >= AGAIN_AFTER_S:
-        host.alarmed_at["disk, people"] = now  # who need no Redis
+        host.alarmed_at["disk, people"] = now  # people need no Redis
         _to_people(host, made)
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
@@ -101,14 +101,14 @@ def _to_people(host: Host[Any], made: str) -> None:
 
 
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
-    """Redis does not let us read *stream*: logged at each look, alarmed while it goes on; the others are read."""
+    """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
     await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why)
     await tell(host)
 
 
 def words(error: BaseException) -> str:
-    """The error, and where it came up; not the whole text of a strange one, in which payloads may stand."""
+    """The error, and where it arose; of an unexpected error not the whole text, which may contain payloads."""
     if isinstance(error, LecternError):
         return error.message
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]

@@ -1,1 +1,1 @@
-"""The process that serves both rooms: what comes in, runs, alarms, health."""
+"""The resident process of a teacher or a streamer: messages, runs, alarms, health."""

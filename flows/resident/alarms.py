@@ -27,7 +27,7 @@ FOLLOW_UP_S = 5.0
 
 
 async def watch(host: Host[Any], client: PrefectClient) -> None:
-    """Tell of incidents that grow, go on or are over, and pass what was told on to Prefect."""
+    """Send follow-ups of incidents that grow, last or are resolved, and pass sent alarms on to Prefect."""
     while True:
         host.rounds.come("alarms")
         await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
@@ -44,7 +44,7 @@ def _follow_up(connection: Connection, host: Host[Any]) -> int:
 
 
 PASS_ON_S = 8.0
-"""Seconds that a Prefect server has to take the alarms: incidents are followed up after it."""
+"""Seconds that a Prefect server has to take the alarms, because the follow-up of incidents waits for it."""
 
 PORTION = 200
 """Number of alarms that are passed on at once."""
@@ -62,13 +62,13 @@ async def _emit(host: Host[Any], client: PrefectClient) -> None:
     except AWAY as error:
         log.warning("prefect: %d alarms are not passed on yet: %r", len(waiting), error)
         return
-    for body in waiting:  # meanwhile newer ones may have pushed the oldest out
+    for body in waiting:  # newer alarms may have pushed the oldest out meanwhile
         if host.alarmed and host.alarmed[0] is body:
             host.alarmed.popleft()
 
 
 async def _pass_on(client: PrefectClient, events: list[dict[str, object]]) -> None:
-    """One that Prefect will not take holds up no other."""
+    """Send alarms as events; an event that Prefect refuses is logged, and holds up no other."""
     try:
         await client.request("POST", "/events", json=events)
     except httpx.HTTPStatusError as error:

@@ -41,7 +41,7 @@ class _Work:
 
 
 class Alone:
-    """What is at work without a run, and what was; each is shown by one run."""
+    """Work that is, or was, done without a run; each work is shown by one run later."""
 
     def __init__(self, created: Creation, shown: set[UUID]) -> None:
         self._created = created
@@ -50,7 +50,7 @@ class Alone:
         self._said_at = -SAY_EVERY_S
 
     def keys(self) -> set[str]:
-        """The keys of the runs whose work is done here: Prefect may have created them without our hearing of it."""
+        """The keys of the runs whose work is done here: Prefect may have created them without confirming it."""
         return set(self._works)
 
     async def do(self, run: NewRun, work: Callable[..., Awaitable[Any]]) -> None:
@@ -82,11 +82,11 @@ class Alone:
         log.warning("%s: was done without a run, and none shows it: %s", one.run.name, why)
 
     def unheard(self, key: str) -> None:
-        """Prefect may have created the run of *key* before its work was done without it."""
+        """Note that Prefect may have created the run of *key* before its work was done without it."""
         self._works[key].is_known = True
 
     async def show(self) -> None:
-        """Create the runs, many in a request, and end those that were shown at work; the rest at another time."""
+        """Create the missing runs, many in a request, and end those shown at work; later, if Prefect is away."""
         try:
             with asking():
                 for flow in sorted({one.run.flow for one in self._works.values() if not one.is_known}):
@@ -121,10 +121,10 @@ class Alone:
             found = [str(error)] * len(some)
         if len(some) == 1 or all(isinstance(one, UUID) for one in found):
             return found
-        return [id_ for one in some for id_ in await self._bulk(flow, [one])]  # it was one transaction
+        return [id_ for one in some for id_ in await self._bulk(flow, [one])]  # it was one transaction: all had failed
 
     async def _end_known(self, one: _Work, state: State[Any]) -> None:
-        """End one; one that Prefect refuses holds up no other."""
+        """End the run of one work; a run that Prefect refuses to end is dropped, and holds up no other."""
         try:
             await self._ended(one, state)
         except httpx.HTTPStatusError as error:
@@ -134,7 +134,7 @@ class Alone:
             self._works.pop(str(one.run.key), None)
 
     async def _ended(self, one: _Work, state: State[Any]) -> None:
-        """Set the end of a run that was shown at work, or of one whose creation was not confirmed, found by its key."""
+        """Set the final state of a run; a run whose creation was not confirmed is found by its key first."""
         if one.run_id is None:
             run = await self._created.create(one.run, state)
             one.run_id = run.id

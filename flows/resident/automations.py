@@ -14,7 +14,7 @@ BODY = "{{ event.payload.message }}\n\nRUNBOOK.md: {{ event.payload.runbook }}"
 
 
 async def wanted(client: PrefectClient, settings: Settings) -> list[AutomationCore]:
-    """Those that *settings* ask for; raises Misuse if ALARM_BLOCK names no block."""
+    """The automations that *settings* ask for; raises Misuse if ALARM_BLOCK names no block."""
     found = [heartbeats.automation(settings.run_heartbeat_s)]
     if settings.alarm_block:
         found.append(await _notifications(client, settings.alarm_block))
@@ -45,7 +45,7 @@ async def _notifications(client: PrefectClient, block: str) -> AutomationCore:
 
 
 async def missing(client: PrefectClient, settings: Settings) -> list[AutomationCore]:
-    """Those that are not there yet, or differ."""
+    """The automations that the server lacks, or has in another form."""
     found: list[AutomationCore] = []
     for one in await wanted(client, settings):
         there = await client.read_automations_by_name(one.name)
@@ -55,7 +55,7 @@ async def missing(client: PrefectClient, settings: Settings) -> list[AutomationC
 
 
 async def make(client: PrefectClient, settings: Settings) -> None:
-    """Make, or bring up to date, what is missing."""
+    """Create the automations that the server lacks, and update those that differ."""
     for one in await missing(client, settings):
         there = await client.read_automations_by_name(one.name)
         if there:

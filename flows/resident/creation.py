@@ -1,4 +1,4 @@
-"""Creates runs of this host's deployments, whose ids Prefect may forget."""
+"""Creates runs of this host's deployments; if Prefect forgets the deployments, their ids must be read anew."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from lectern.errors import TryAgain
 
 JSON = {"content-type": "application/json"}
 BUSY_TRIES, BUSY_PAUSE_S, BUSY_MOST_S = 16, 0.05, 0.4
-"""Two writers meet by chance: with longer pauses Prefect stood idle for half of the time after a storm."""
+"""Tries while Prefect's database is locked; with longer pauses Prefect idled for half of the time after a storm."""
 
 CREATE_S = 5.0
 """Seconds after which a Prefect server that has not taken a run counts as away."""
@@ -45,7 +45,7 @@ def host_tag(name: str) -> str:
 
 
 class Creation:
-    """The ids of the deployments, and the way to a new run."""
+    """Knows the ids of the deployments, and creates their runs."""
 
     def __init__(self, client: PrefectClient) -> None:
         self.client = client
@@ -56,13 +56,13 @@ class Creation:
         """Keys of runs that Prefect may have created, and that no process executes."""
 
         self.tags: tuple[str, ...] = ()
-        """What each run is tagged with; set before the first one."""
+        """The tags of each new run; set before the first run is created."""
 
         self._ids: dict[str, UUID] = {}
         self._flows: dict[UUID, str] = {}
 
     def know(self, deployments: Mapping[str, UUID]) -> None:
-        """The ids of our deployments; before them, no run can begin."""
+        """Take in the ids of our deployments, without which no run can begin."""
         self.outdated.clear()
         self._ids = dict(deployments)
         self._flows = {id_: flow for flow, id_ in deployments.items()}
@@ -87,8 +87,8 @@ class Creation:
         return TryAgain(f"{what}: Prefect does not know its deployment, all are read anew")
 
     async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
-        """Create *run* in *state*, unless its key is known. Raises TryAgain if Prefect is away."""
-        # Prefect's client would try for more than a minute; our callers keep what they have, and come again sooner.
+        """Create *run* in *state*, or find the run that has its key already. Raises TryAgain if Prefect is away."""
+        # Prefect's client would retry for more than a minute; our callers keep their work, and retry sooner.
         try:
             async with asyncio.timeout(CREATE_S):
                 (found,) = await self.bulk(run.flow, [wanted(run, state)])
@@ -103,8 +103,8 @@ class Creation:
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
         """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.
 
-        A server on SQLite creates nothing if two writers meet, and says so; it is asked again at once. For one run
-        alone it would answer 503, after which Prefect's client waits for seconds.
+        A server on SQLite creates nothing if two writers meet, and says so; it is asked again at once. A request
+        for a single run would be answered by 503, after which Prefect's client waits for seconds.
         """
         path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
         # Our own parameters fit; to see that, Prefect would check the schema itself, anew for each run.

@@ -1,4 +1,4 @@
-"""Which flows each role has, and how ``lectern init`` makes their deployments: again and again, the same ones."""
+"""The flows of each role, and how ``lectern init`` makes their deployments; a second run of it changes nothing."""
 
 import inspect
 from collections.abc import Mapping
@@ -68,11 +68,11 @@ PARAMETERS: Mapping[str, str] = {
 """What the form of a quick run says of each parameter."""
 
 UNUSED = "default"
-"""The queue that Prefect gives each pool; each host has its own."""
+"""The default queue that Prefect creates in each pool; our hosts have queues of their own instead."""
 
 NO_JOB: dict[str, Any] = {"job_configuration": {"env": {}}, "variables": {"type": "object"}}
-"""Our runs are no jobs of an infrastructure. The server checks the schema of a pool's variables in the transaction of
-each new run: that of the usual ones takes it longer than all the rest, and other writers come in between."""
+"""A job template without variables: our runs need no infrastructure. In the transaction of each new run, the server
+checks the schema of the pool's variables: the usual one takes longer than all the rest, and other writers get in."""
 
 
 def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
@@ -81,9 +81,9 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 
 
 async def make(settings: Settings) -> list[str]:
-    """Make the work pool, the host's queue, a deployment of each flow and the automation, where they are missing.
+    """Make the work pool, the host's queue, a deployment of each flow and the automations, if they are missing.
 
-    What is there is made anew only by another release. Returns one name a thing that was made; raises TryAgain if
+    What exists is made anew only by another release. Returns the name of each thing that was made; raises TryAgain if
     Prefect does not answer.
     """
     try:
@@ -101,7 +101,7 @@ async def make(settings: Settings) -> list[str]:
 
 
 async def missing(settings: Settings) -> list[str]:
-    """What `make` would make; changes nothing, raises the same."""
+    """The names of what `make` would make; changes nothing, and raises what `make` raises."""
     try:
         async with get_client() as client:
             return await _missing(client, settings)
@@ -161,7 +161,7 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
     )
     for name, schema in deployment._parameter_openapi_schema.properties.items():
         schema["description"] = PARAMETERS.get(name, schema.get("description", ""))
-    # Not left to Prefect to find out: it would ask git, and wait for the answer with the whole loop.
+    # Without a version_info, Prefect would ask git for it, and block the event loop until git answers.
     await deployment.aapply(version_info=VersionInfo(type="prefect:simple", version=__version__))
 
 

@@ -1,4 +1,4 @@
-"""How a run has ended by the word of Prefect's engine."""
+"""Reads from the result of Prefect's engine how a run has ended."""
 
 import asyncio
 from typing import Any

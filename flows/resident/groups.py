@@ -8,7 +8,7 @@ from lectern.settings import Settings, TeacherSettings
 
 
 def sources(settings: Settings) -> Mapping[str, type[Message]]:
-    """The channels and streams of a host, and a message that comes over each."""
+    """The channels and streams of a host, each with one type of the messages that arrive over it."""
     found: dict[str, type[Message]] = {}
     for one in _taken(settings).values():
         found.setdefault(getattr(settings, one.comes_by).format(name=settings.name), one)
@@ -16,7 +16,7 @@ def sources(settings: Settings) -> Mapping[str, type[Message]]:
 
 
 def channels(settings: Settings) -> list[str]:
-    """Those of the `sources` that are channels; the stream of the same name is read, too."""
+    """The `sources` that are Redis channels; the streams of the same names are read, too."""
     return [name for name, one in sources(settings).items() if one in PUBLISHED.values()]
 
 
@@ -26,6 +26,6 @@ def of(settings: Settings) -> Mapping[str, str]:
 
 
 def _taken(settings: Settings) -> Mapping[str, type[Message]]:
-    """What a teacher takes, or a streamer: whatever does not come over the streamer's own stream."""
+    """The commands of this role: a streamer takes those of its own stream, a teacher takes all others."""
     teacher = isinstance(settings, TeacherSettings)
     return {name: one for name, one in COMMANDS.items() if (one.comes_by != "streamer_stream") == teacher}

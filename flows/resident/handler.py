@@ -1,4 +1,4 @@
-"""Handles batches at once, without a run: the flow's own function is called here, and the recorder shows it after."""
+"""Handles batches at once, without a run: the flow's own function is called here; the recorder shows them later."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from lectern.runs.handled import Handled, of_batch
 
 
 class Handler:
-    """What a host does with a batch of messages, or when it is time to sweep."""
+    """Handles the batches of messages of a host, and its sweeps."""
 
     def __init__(self, host: Host[Any], flows: Mapping[str, Flow[..., Any]], recorder: Recorder) -> None:
         self._host = host
@@ -27,7 +27,7 @@ class Handler:
         self._endings: set[asyncio.Task[None]] = set()
 
     async def handle(self, batch: Handled) -> None:
-        """Handle a batch to its end; what it could not do is tried again. Raises nothing; run it in a task."""
+        """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         of_batch.set(batch)
         try:

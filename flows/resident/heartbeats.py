@@ -1,4 +1,4 @@
-"""A run that falls silent is seen: this process says which of its runs are alive, and the server watches for it."""
+"""Heartbeats of runs: this process reports which of its runs are alive; the server marks a run that falls silent."""
 
 import asyncio
 import logging
@@ -18,15 +18,15 @@ from lectern.runs.pages import SHOWN
 log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"
 SILENT = "Silent"
-"""The name of the state, of type Crashed, that a run gets whose process says nothing any more."""
+"""The name of the state (type Crashed) of a run whose process sends no more heartbeats."""
 
 NOT_AT_WORK = frozenset({"Completed", "Failed", "Cancelled", "Crashed", "Cancelling", "AwaitingRetry", "Paused"})
 NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
-"""States in which no run is at work. The server writes down each event that is expected, one by one: to expect those of
-new runs, too, kept it from taking them; so did those of the runs that the recorder creates in their final state."""
+"""States in which no run is at work. The server writes down each expected event singly: expecting also the events of
+new runs kept it from taking them; so did the events of runs that the recorder creates in their final state."""
 
 MESSAGE = "prefect.state-message"
-"""The label of an event that says what the state of the run says."""
+"""The label of an event that has the message of the run's state."""
 
 BEATS = 3
 """Number of missing heartbeats in a row after which a run is shown as *Silent*."""
@@ -59,7 +59,7 @@ def _run(id_: str) -> dict[str, str]:
 
 
 def automation(every_s: float) -> AutomationCore:
-    """What the server does: a run of ours that is not heard of for three heartbeats becomes *Silent*."""
+    """The automation by which the server sets a run to *Silent* after three missed heartbeats."""
     silence = max(timedelta(seconds=BEATS * every_s), timedelta(seconds=10))  # Prefect's least
     return AutomationCore(
         name="lectern: silent runs",

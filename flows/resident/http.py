@@ -43,7 +43,7 @@ LOOK_S = 5.0
 """Seconds that the database has to answer."""
 
 FRESH_S = 1.0
-"""Seconds for which a finding is answered again."""
+"""Seconds for which the findings of a health check are reused."""
 
 
 class Health:
@@ -57,15 +57,15 @@ class Health:
         self._found: tuple[float, list[str]] = (
             0.0,
             [],
-        )  # until when it is answered again, monotonic, and what is wrong
+        )  # until when it is reused, monotonic, and what is wrong
         self._has_held = self._has_aired = False
 
     def begins(self, host: Host[Any]) -> None:
-        """The works of *host* have begun."""
+        """Note that the works of *host* have begun."""
         self._host = host
 
     def ends(self, why: BaseException | None) -> None:
-        """The process takes nothing any more."""
+        """Note that the process takes no more messages and runs, and *why* it ends."""
         self._ending = f"it ends: {why}" if why else "it ends, and takes nothing new"
 
     async def answer(self, _request: Request) -> Response:
@@ -83,9 +83,9 @@ class Health:
         return JSONResponse(body, 503 if wrong else 200)
 
     def _lease(self) -> dict[str, object]:
-        """Of a streamer: its lease, and whether it hears the control host, for other streamers that do not hear it.
+        """A streamer's lease, and whether it hears the control host; streamers that do not hear that host ask for this.
 
-        If this one does not hear it either, the others keep their classes for a while; so it notes when it said so.
+        If this one is cut off as well, they keep their classes for a while; so it notes when it last answered that.
         """
         host = self._host
         if host is None or not isinstance(host.settings, StreamerSettings):
@@ -148,7 +148,7 @@ class Metrics:
         self._host = host
 
     async def answer(self, _request: Request) -> Response:
-        """The rows are counted anew for each answer."""
+        """The metrics as text; the rows are counted anew for each request."""
         host, settings = self._host, self._host.settings
         is_streamer = isinstance(settings, StreamerSettings)
         left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
@@ -175,7 +175,7 @@ class Metrics:
 
 @asynccontextmanager
 async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) -> AsyncIterator[None]:
-    """Answer at the settings' address meanwhile; raises Misuse if it is taken. Without an address, nothing."""
+    """Serve HTTP at the configured address in this context, if there is one; raises Misuse if the address is taken."""
     settings: Settings = host.settings
     if not settings.bind:
         yield
@@ -215,7 +215,7 @@ def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
 
 
 def _address(settings: Settings, server: uvicorn.Server) -> str:
-    """Where other hosts reach it: as the settings say, or where it listens, by the address that leads to Redis."""
+    """Where other hosts reach it: health_address, or where it listens (if everywhere: the address towards Redis)."""
     if isinstance(settings, StreamerSettings) and settings.health_address:
         return settings.health_address
     port = server.servers[0].sockets[0].getsockname()[1]
@@ -228,7 +228,7 @@ def _address(settings: Settings, server: uvicorn.Server) -> str:
 async def _serve(server: uvicorn.Server, settings: Settings) -> None:
     try:
         await server.serve()
-    except SystemExit as error:  # uvicorn's word for an address that is taken
+    except SystemExit as error:  # raised by uvicorn if the address is taken
         raise Misuse(
             f"{settings.name}: cannot listen at {settings.bind}. Is another process there? Set "
             f"{'API_BIND' if isinstance(settings, TeacherSettings) else 'HEALTH_BIND'} to another host:port."

@@ -1,4 +1,4 @@
-"""From the bus into the inbox, and out of it in batches, which are handled at once."""
+"""Commits messages from the bus to the inbox, and hands them out in batches that are handled at once."""
 
 import asyncio
 import logging
@@ -49,14 +49,14 @@ class Intake:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
-        self._claimed: dict[str, list[Kept]] = {flow: [] for flow in self._woken}  # and not handled yet
-        self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when it was last looked for others, monotonic
+        self._claimed: dict[str, list[Kept]] = {flow: [] for flow in self._woken}  # claimed, and not handled yet
+        self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when the inbox was last searched, monotonic
         self._left = set(self._woken)  # flows that may have unclaimed messages
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
-        self._batch: list[Arrived] = []  # what the channels brought, and is not committed
+        self._batch: list[Arrived] = []  # messages of channels that are not committed yet
 
     def works(self) -> dict[str, Work]:
-        """What is to be done at the same time, by names."""
+        """The loops to run side by side, by name."""
         found: dict[str, Work] = {"streams": self._read_streams}
         if self._channels:
             found |= {"channels": self._listen, "messages of channels": self._commit_channels}
@@ -92,12 +92,12 @@ class Intake:
         while True:
             self._host.rounds.come("messages of channels")
             if self._batch or await _soon(self._came):
-                await asyncio.sleep(self._host.settings.batch_wait_s)  # few come alone
+                await asyncio.sleep(self._host.settings.batch_wait_s)  # messages seldom come alone
                 self._came.clear()
                 await self._keep()
 
     async def _keep(self) -> None:
-        """Commit what the channels brought; it exists nowhere else, so a database that gives way is waited for."""
+        """Commit messages of channels, which exist nowhere else; retries often, then raises MustEnd."""
         batch, name = self._batch.copy(), token_hex(6)
         for failures in range(1000):
             try:
@@ -113,13 +113,13 @@ class Intake:
         self._room.set()
 
     async def _commit(self, arrived: Sequence[Arrived], name: str = "") -> None:
-        """Commit what came, as the batch *name*; what can be handled at once is claimed in the same transaction."""
+        """Commit *arrived* as the batch *name*; messages to be handled at once are claimed in the same transaction."""
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
         if settings.shared:
             await host.commit(pairing.keep, arrived, settings.name, now, name)
         elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
-            self._left |= flows  # they have to wait: all that comes until then is claimed together, in its order
+            self._left |= flows  # they have to wait: later all messages are claimed together, in their order
             await host.commit(inbox.keep, host.journal, arrived, now)
             self._left |= flows
         else:
@@ -150,8 +150,8 @@ class Intake:
         await streams.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
-        """The command decides which flow handles a message; one that cannot be read goes where its channel goes."""
-        # A NUL byte, which no database keeps, is as malformed when it is escaped; so is what is longer than the bound.
+        """The command decides which flow handles a message; without a known command, its channel or stream does."""
+        # No database stores a NUL byte; escaped, the body stays malformed, as does a body cut off after the bound.
         body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
         if command not in self._groups:
@@ -161,14 +161,14 @@ class Intake:
     # -- out of the inbox ------------------------------------------------------------------------------------------
 
     async def _dispatch(self, flow: str) -> None:
-        """Handle what waits, in portions; one that hangs goes on in the background, and does not hold up the next."""
+        """Handle waiting messages in portions; one that hangs goes on in the background, and holds up no other."""
         at_work = self._at_work[flow]
         while True:
             self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
             kept, self._claimed[flow] = self._claimed[flow], []
             if not kept or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
-                known = {one.id for one in kept}  # one whose lease ended while it waited here is claimed once more
+                known = {one.id for one in kept}  # a message whose lease expired here is claimed twice
                 kept += [one for one in await self._claim(flow) if one.id not in known]
             if not kept:
                 await _soon(self._woken[flow])
@@ -182,7 +182,7 @@ class Intake:
                     await asyncio.wait(at_work, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim(self, flow: str) -> list[Kept]:
-        """Messages that wait: those that came while others were at work, and those that are to be tried again."""
+        """Claim waiting messages: those that came while others were handled, and those that are due for a retry."""
         settings = self._host.settings
         self._claimed_at[flow] = time.monotonic()
         self._left.discard(flow)

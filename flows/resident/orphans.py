@@ -22,13 +22,13 @@ UNTAGGED_S = 60.0
 """Seconds after which a claimed run of a shared queue without a host's tag is abandoned: the host died claiming it."""
 
 NOBODY = ""
-"""In the place of a host: only what is abandoned without a tag."""
+"""In place of a host's name: adopt only runs that were abandoned without a host's tag."""
 
 
 async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = None) -> int:
-    """Set the runs that a crashed process left to AwaitingRetry or Cancelled.
+    """Set the runs that a crashed process left to AwaitingRetry or Cancelled; returns their number.
 
-    If several hosts share the queue, only the runs of *host*, and those of NOBODY; None if the queue belongs to one.
+    If hosts share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
     """
     ours = runs.alive().keys() | runs.shown
     orphans = [run for run in await questions.named(runs.client, pool, queue, LEFT) if run.id not in ours]
@@ -44,7 +44,7 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
             await runs.client.set_flow_run_state(run.id, state, force=True)
-        except httpx.HTTPStatusError as error:  # one that Prefect refuses holds up no other
+        except httpx.HTTPStatusError as error:  # a run that Prefect refuses holds up no other
             if not error.response.is_client_error:
                 raise
             log.warning("%s: Prefect does not take its new state: %s", run.name, error)
@@ -67,7 +67,7 @@ async def take_unheard(runs: ResidentRuns) -> None:
     """
     for key in runs.alone.keys() & set(runs.created.unheard):
         runs.created.unheard.remove(key)
-        runs.alone.unheard(key)  # its work is done without it, which it will show
+        runs.alone.unheard(key)  # its work is done without it, and it will show that
     keys = list(runs.created.unheard)
     if not keys:
         return

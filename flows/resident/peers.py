@@ -30,7 +30,7 @@ cannot reach the database. Rounds are counted, not seconds: a slow machine slows
 while the database is away. So what a dead teacher had claimed is free 6 to 10 s after its death."""
 
 STANDS_S = 5.0
-"""Seconds after which a dead teacher's transaction is ended that holds up all writers; it is dead for longer then."""
+"""Seconds after which a dead teacher's transaction is ended if it blocks all writers; the teacher died even earlier."""
 
 ASKED_S = 5.0
 """Seconds that Redis has to answer."""
@@ -46,17 +46,17 @@ class Peers:
         self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[bool]]
     ) -> None:
         self._host = host
-        self._sweep = sweep  # False if one is at work already
-        self._unswept = asyncio.Event()  # what a dead one had decided, and not begun, is to be begun
+        self._sweep = sweep  # returns False if a sweep is at work already
+        self._unswept = asyncio.Event()  # set if work that a dead teacher decided may not have begun
         self._runs = runs
         self._recorder = recorder
-        self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # those of transactions may all wait in a line
-        self._noted: Mapping[str, float] = {}  # what each noted last
+        self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # threads for transactions may all wait
+        self._noted: Mapping[str, float] = {}  # the time in each teacher's last note
         self._rounds: Mapping[str, int] = {}  # rounds of this teacher since each other's last note
-        self._found = asyncio.Event()  # another one was found dead
-        self._again_at: dict[str, float] = {}  # when a dead one is looked at again, monotonic
+        self._found = asyncio.Event()  # set when another teacher is found dead
+        self._again_at: dict[str, float] = {}  # when a dead teacher is looked at again, monotonic
         self._dead: set[str] = set()
-        self._unadopted: set[str] = set()  # dead ones whose runs in Prefect wait to be taken up
+        self._unadopted: set[str] = set()  # dead teachers whose runs in Prefect wait to be taken up
 
     def works(self) -> dict[str, Work]:
         """The loops to run side by side, by name: if one fails, the others still show that this teacher is alive.
@@ -83,7 +83,7 @@ class Peers:
             await asyncio.sleep(LOOK_S)
 
     def _go_round(self) -> None:
-        """Note that this one is there, see who has noted nothing since the last round, and let no dead one wait."""
+        """Note that this teacher is there, count the others' silent rounds, end transactions of dead ones."""
         name = self._host.settings.name
         with own_rows(self._host.engine) as connection:
             peers.note(connection, name, time.time())
@@ -125,7 +125,7 @@ class Peers:
         for name in sorted(due & await host.look(peers.claiming) if due else ()):
             await self._take_over(name)
         self._dead = dead
-        await tell(host)  # also what another could not send, and gave back
+        await tell(host)  # also messages that another teacher could not send
         if due:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
@@ -137,7 +137,7 @@ class Peers:
         self._recorder.look_back()
 
     async def _sweep_after(self) -> None:
-        """Begin what a dead one had decided, after its claims are free; a sweep at work has not seen all of it."""
+        """Sweep for what a dead teacher had decided, once its claims are free; a sweep at work may miss some."""
         while True:
             await self._unswept.wait()
             self._unswept.clear()
@@ -153,7 +153,7 @@ class Peers:
     async def _adopt(self) -> None:
         """Take up the runs of dead teachers, in a task of its own: Prefect may take minutes, messages cannot wait.
 
-        Also those whose teacher died while it claimed them, and was alive again before anybody took it for dead.
+        Also runs whose teacher died while it claimed them, and was alive again before anybody took it for dead.
         """
         settings = self._host.settings
         looked_at = time.monotonic()
@@ -167,6 +167,6 @@ class Peers:
                     await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except (TryAgain, *AWAY) as error:
                     log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
-                    self._unadopted.discard(orphans.NOBODY)  # a minute later
+                    self._unadopted.discard(orphans.NOBODY)  # they are tried again a minute later
                     break
                 self._unadopted.discard(name)

@@ -1,4 +1,4 @@
-"""Alarms that were sent are passed to people directly, whether or not Prefect is there."""
+"""Passes sent alarms on to people directly (ALARM_URLS), whether or not Prefect answers."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ SEND_S = 40.0
 """Seconds that all services together have to take an alarm."""
 
 TRIES = 8
-"""How often an alarm is tried, within some minutes; the channel and the log have it for good."""
+"""Number of times that an alarm is tried, within some minutes; the channel and the log have it in any case."""
 
 LEASE_S = 120.0
 """Seconds for which one teacher of several passes alarms on; a try and the pause after it take less than half."""
@@ -26,14 +26,14 @@ LEASE_S = 120.0
 class People:
     """Passes the alarms of one host to ALARM_URLS, the oldest first.
 
-    What is due stands in the outbox, so that a process that is killed loses none of it: the next one passes it on. If
+    Due alarms are kept in the outbox, so that a process that is killed loses none: the next one passes them on. If
     the process ends after the services took an alarm and before that is noted, they get that alarm a second time.
     """
 
     def __init__(self, host: Host[Any]) -> None:
         self._host = host
         self._urls: str = host.settings.alarm_services
-        self._unnoted: dict[int, Telling] = {}  # what the database has not taken yet, so that nobody is told again
+        self._unnoted: dict[int, Telling] = {}  # results not in the database yet: no alarm is passed on twice
 
     async def tell(self) -> None:
         """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do."""
@@ -72,14 +72,14 @@ class People:
         return await duties.is_ours(self._host, duties.TELLING, LEASE_S)
 
     async def _pass_on(self, alarm: str, *, is_due: bool = False) -> Telling | None:
-        """Try all services until they take *alarm*; None if it *is_due*, and another teacher passes it on now."""
+        """Send *alarm* to all services, with retries; None if it *is_due*, and another teacher passes alarms on now."""
         settings = self._host.settings
         try:
             title, text, resolved = notify.written(alarm, settings.runbook_url, settings.lectern_lang)
-        except (ValueError, LookupError, TypeError) as error:  # it must hold up no other
+        except (ValueError, LookupError, TypeError) as error:  # an odd alarm must hold up no other
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
-        left: list[str] = []  # who has not taken it, once that is known
+        left: list[str] = []  # services that have not taken it, once known
         for number in range(TRIES):
             self._host.rounds.note("people")
             if is_due and not await self._is_ours():

@@ -12,7 +12,7 @@ from lectern.errors import TryAgain
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """A context for calls of the API only: raises TryAgain, whatever is wrong with the answer."""
+    """A context for calls of Prefect's API and nothing else: raises TryAgain for any of their errors."""
     try:
         yield
     except AWAY as error:
@@ -21,7 +21,7 @@ def asking() -> Iterator[None]:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[PrefectClient]:
-    """One client that all runs, tasks and artifacts of this context share: each would open its own."""
+    """One client that all runs, tasks and artifacts of this context share; otherwise each would open its own."""
     async with AsyncClientContext() as shared:
         # In each run the engine makes a client that blocks, to look for a storage that we do not have.
         unused = SyncClientContext.__var__.set(SyncClientContext())

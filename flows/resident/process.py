@@ -1,4 +1,4 @@
-"""The one process a host runs: the bus comes in, runs are executed inside, SIGTERM drains it."""
+"""The one process of a host: it takes messages from the bus, executes runs, and drains on SIGTERM."""
 
 import asyncio
 import gc
@@ -58,7 +58,7 @@ END_S = 5.0
 """Seconds after the drain in which the remaining runs and works must end and the last messages reach Redis."""
 
 SURELY_S = 3.0
-"""Seconds after that until the process ends by force. With the default drain it is over before supervisord's KILL."""
+"""Seconds after END_S until the process ends by force; with the default drain, before supervisord sends KILL."""
 
 
 def serve(settings: Settings) -> int:
@@ -78,14 +78,14 @@ def serve(settings: Settings) -> int:
     if thread.is_alive():
         log.error("%s: does not end by itself, it is ended by force", settings.name)
         os._exit(1)
-    last = threading.Timer(SURELY_S, os._exit, [resident.exit_code])  # also where a library's farewell hangs
+    last = threading.Timer(SURELY_S, os._exit, [resident.exit_code])  # in case a library's exit handler hangs
     last.daemon = True
     last.start()
     return resident.exit_code
 
 
 def signals() -> list[int]:
-    """Note SIGTERM and SIGINT from now on; returns the list to which each that comes is added.
+    """Note SIGTERM and SIGINT from now on; returns the list to which each received signal is added.
 
     The handler takes no lock: it runs in the middle of whatever this thread does, which may hold that very lock.
     """
@@ -96,7 +96,7 @@ def signals() -> list[int]:
 
 
 def asked_to_end(thread: threading.Thread, asked: list[int], ends: Callable[[], bool] = lambda: False) -> bool:
-    """Wait for a signal, for the end of *thread*, or until it *ends* by itself; whether a signal was *asked*."""
+    """Wait for a signal, for the end of *thread*, or until *ends* says that it ends; returns whether a signal came."""
     while thread.is_alive() and not asked and not ends():
         thread.join(0.2)
     return bool(asked)
@@ -117,7 +117,7 @@ class Resident:
         self._health = http.Health(settings)
 
     def run(self) -> None:
-        """The thread's body."""
+        """Do all that the process does; the body of its thread."""
         try:
             asyncio.run(self._main())
             self.exit_code = 0
@@ -134,7 +134,7 @@ class Resident:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        if sys.version_info < (3, 12):  # else a thread a child
+        if sys.version_info < (3, 12):  # the default watcher starts a thread for each child
             watcher = asyncio.PidfdChildWatcher()
             watcher.attach_loop(self._loop)
             asyncio.set_child_watcher(watcher)
@@ -173,7 +173,7 @@ class Resident:
                 engine.dispose()
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
-        """Do all works until one says that the process must end, or it is asked to; raises MustEnd."""
+        """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
         works, recorder = Works(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings), recorder)
         intake = Intake(host, handler, groups.channels(host.settings), list(groups.sources(host.settings)))
@@ -206,7 +206,7 @@ class Resident:
             raise works.why
 
     def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler, recorder: Recorder) -> dict[str, Work]:
-        """What is done beside the runs and the messages."""
+        """The works that are done beside the runs and the messages, by name."""
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),

@@ -30,7 +30,7 @@ PAGE = 200
 
 
 async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[StateType]) -> list[FlowRun]:
-    """Those of the runs *ids* that are in one of these *states*."""
+    """The runs among *ids* that are in one of *states*."""
     wanted = FlowRunFilter(
         id=FlowRunFilterId(any_=list(ids)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),

@@ -1,4 +1,4 @@
-"""One process a queue: a lock in Redis, and for a streamer one on its folder, which no pause and no network loses."""
+"""One process per queue: a lock in Redis and, on a streamer, a folder lock that no pause or network failure loses."""
 
 import asyncio
 import fcntl
@@ -69,7 +69,7 @@ class QueueLock:
         return f"another process serves {self._name}: {holder}"
 
     def _take_folder(self, root: Path) -> bool:
-        """A process that is stopped keeps the folder, and its pushes: it must not be replaced before it is dead."""
+        """Lock *root*; False if another process has it: even a suspended one keeps its pushes, until it is dead."""
         if self._folder is not None:
             return True
         root.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class QueueLock:
         return True
 
     async def keep(self, host: Host[Any]) -> None:
-        """Renew it until cancelled; raises MustEnd if another process has it."""
+        """Renew the lock until cancelled; raises MustEnd if another process has it."""
         while True:
             host.rounds.come("lock")
             await asyncio.sleep(RENEW_S)
@@ -98,7 +98,7 @@ class QueueLock:
                 raise MustEnd(f"another process serves {self._name} now; this one ends")
 
     async def let_go(self, bus: Bus) -> None:
-        """Give it back."""
+        """Release the lock in Redis."""
         await bus.let_go(self._key, self._owner)
 
 

@@ -30,41 +30,41 @@ LONG_S = 2.0
 """Seconds after which a batch is shown although it is still at work."""
 
 STORM = 500
-"""Number of messages, handled and not shown yet, from which on their answers come first."""
+"""Number of messages, at work or not shown yet, from which on answers come before showing."""
 
 PATIENCE_S, CALM_S = 30.0, 0.2
-"""Seconds that showing waits for the end of a storm at most, and without a batch at work after which it is over.
+"""Most seconds that showing waits for the end of a storm, and seconds without a batch at work that end a storm.
 
-In the time that it waits it gathers: afterwards Prefect takes all in fewer requests, and all is shown sooner."""
+What gathers meanwhile is sent to Prefect in fewer requests, so all of it is shown sooner."""
 
 HELD = 10_000
-"""Number of handled messages that are kept whole; of what comes on top of them only what will be shown."""
+"""Number of handled messages that are kept whole; beyond it, batches are reduced to what will be shown."""
 
 KEPT = 2000
-"""Number of pages that wait in memory while Prefect is away; what comes on top of them is shown from the inbox."""
+"""Number of pages that wait in memory while Prefect is away; further ones are shown from the inbox later."""
 
 BACK = 10_000
-"""Number of messages that no run shows, the oldest first, that are read at a time."""
+"""Number of messages without a run that are read at a time, the oldest first."""
 
 NEWEST = 200
 SETTLED_S = 10.0
-"""Seconds after which Prefect shows what a process that died had asked for, if it ever does."""
+"""Seconds after which Prefect has created the runs that a dead process asked for, if it ever will."""
 
 SAY_EVERY_S = 60.0
 
 
 class Recorder:
-    """What was handled, until runs show it."""
+    """Keeps handled batches until runs in Prefect show them."""
 
     def __init__(self, host: Host[Any], runs: ResidentRuns) -> None:
         self._host = host
         self._runs = runs
         self._at_work: set[Handled] = set()
-        self._ended: list[Handled] = []  # and not made pages of yet
+        self._ended: list[Handled] = []  # ended batches that have no pages yet
         self._pages: deque[Page] = deque()
         self._tables: deque[Page] = deque(maxlen=KEPT)
         self._came = asyncio.Event()
-        self._is_behind = True  # the inbox may have what no run shows
+        self._is_behind = True  # the inbox may have messages that no run shows
         self._settled_at = time.monotonic() + SETTLED_S
         self._said_at = -SAY_EVERY_S
         self._telling = asyncio.Lock()
@@ -78,9 +78,9 @@ class Recorder:
 
     @contextmanager
     def showing(self, batch: Handled) -> Iterator[None]:
-        """A batch is at work, and is shown when it has ended, for which the next batch does not wait.
+        """A context in which *batch* is at work; it is shown after its end, and the next batch does not wait for that.
 
-        One that is cut off is dropped: what it has done is shown after the next start.
+        A batch that is cut off is dropped: what it has done is shown after the next start.
         """
         self._at_work.add(batch)
         try:
@@ -93,7 +93,7 @@ class Recorder:
         self._came.set()
 
     def _lay_out(self) -> None:
-        """Make pages of the batches that have ended; what there is room for goes into those that were begun last."""
+        """Make pages of the batches that have ended; a page is merged into a recent page that has room for it."""
         ended, self._ended = self._ended, []
         for batch in ended:
             try:
@@ -126,7 +126,7 @@ class Recorder:
             await asyncio.sleep(pause_s)
 
     async def close(self, within_s: float) -> None:
-        """Show what there is, if Prefect is quick; the rest is shown after the next start."""
+        """Show what waits, for at most *within_s* seconds; the rest is shown after the next start."""
         try:
             async with asyncio.timeout(within_s):
                 await self.tell()
@@ -140,7 +140,7 @@ class Recorder:
             log.warning("recorder: %d runs are not shown yet: %s", len(self._pages), why)
 
     async def _something(self) -> None:
-        """Wait until there is something to show; a batch at work becomes that after a while."""
+        """Wait until there is something to show; a batch at work is shown, too, after LONG_S seconds."""
         while not (self._ended or self._pages or self._tables or self._is_behind or self._long()):
             self._came.clear()
             try:
@@ -157,7 +157,7 @@ class Recorder:
     # -- one round -------------------------------------------------------------------------------------------------
 
     async def tell(self) -> None:
-        """Show all that waits; raises what the client raises if Prefect is away, and goes on there later."""
+        """Show all that waits; raises what the client raises if Prefect is away; the next call goes on from there."""
         until = time.monotonic() + PATIENCE_S
         async with self._telling:
             if self._is_behind and not self._pages and time.monotonic() >= self._settled_at:
@@ -166,7 +166,7 @@ class Recorder:
                 await self._showing.begin(batch)
             while self._ended or self._pages:
                 self._host.rounds.note("recorder")
-                if self._storms() and time.monotonic() < until:  # its answers need what Prefect would take
+                if self._storms() and time.monotonic() < until:  # the answers come first
                     await asyncio.sleep(GATHER_S)
                     continue
                 self._lay_out()
@@ -177,7 +177,7 @@ class Recorder:
                 self._tables.popleft()
 
     def _storms(self) -> bool:
-        """Whether many messages are at work, or were a moment ago; a batch that hangs is none of a storm."""
+        """Whether many messages are at work, or were a moment ago; a batch that hangs does not count."""
         now = time.time()
         at_work = [one for one in self._at_work if now - one.began < LONG_S]
         ended_at = self._ended[-1].ended or now if self._ended else 0.0
@@ -208,7 +208,7 @@ class Recorder:
     # -- what a process before this one has left --------------------------------------------------------------------
 
     async def _look_back(self) -> None:
-        """Make pages of what was handled and no run shows: its process ended first, or there was no room for it."""
+        """Make pages of handled messages that no run shows: their process ended first, or there was no room."""
         host, flow_of = self._host, groups.of(self._host.settings)
         flows = sorted({flow for flow in flow_of.values() if flow != TAKE_BACK})
         ids = [self._runs.created.deployment(flow) for flow in flows]
@@ -221,7 +221,7 @@ class Recorder:
             for id_ in questions.inbox_ids(run)
         }
         for run in newest:
-            if pages.FOLLOW in run.tags:  # its process died before it could set them
+            if pages.FOLLOW in run.tags:  # its process died before it could set the tags
                 await self._showing.tag_left(
                     run, await host.look(inbox.whatever, host.journal, questions.inbox_ids(run))
                 )

@@ -16,7 +16,7 @@ PAUSE_S = 0.05
 """Seconds between two slices: others write meanwhile."""
 
 LEASE_S = 300.0
-"""Seconds for which one teacher of several does it; a slice takes well below one."""
+"""Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""
 
 
 async def forget(host: Host[Any]) -> None:
@@ -59,6 +59,6 @@ def _rules(host: Host[Any], now: float) -> list[Rule]:
 
 
 def _forget_small(connection: Connection, now: float, keep_s: float) -> None:
-    """Forget old rows of the tables that are small in any case."""
+    """Forget old rows of the small tables, which need no slices."""
     cancels.prune(connection, now)
     peers.forget(connection, now - keep_s)

@@ -1,4 +1,4 @@
-"""What a host writes into its log while a run or a batch is at work is in that run's own log in the UI, too."""
+"""Copies what a host logs while a run or a batch is at work into the log of its run in the UI."""
 
 import logging
 
@@ -11,7 +11,7 @@ from lectern.runs.handled import Line, of_batch
 
 log = logging.getLogger("lectern")
 LONGEST = 10_000
-"""Characters of a line, with its traceback."""
+"""Most characters of a log line, with its traceback."""
 
 
 class _OfBatch(logging.Handler):

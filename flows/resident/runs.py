@@ -126,7 +126,7 @@ class ResidentRuns:
             await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
 
     async def execute(self, run: FlowRun) -> None:
-        """Run the flow of *run* to its end, say how it ended if the engine cannot, and count what it left."""
+        """Run the flow of *run* to its end, report how it ended if the engine cannot, and count its messages' tries."""
         if run.id in self._active or run.state is None or run.state.is_final() or run.deployment_id is None:
             return
         flow = self.created.flow(run.deployment_id)
@@ -177,7 +177,7 @@ class ResidentRuns:
         return {**parameters, "inbox_ids": inbox.spell(its)}
 
     async def _named(self, flow: Flow[..., Any], run: FlowRun) -> str:
-        """The name of *run*; only a quick run has to be given one, which the engine would do again for each."""
+        """The name of *run*; it is set in Prefect only for a quick run; the engine would set it for each run."""
         name = run_name(run.name, flow.name, run.parameters)
         if name != run.name:
             try:
@@ -188,7 +188,7 @@ class ResidentRuns:
         return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
+        """The runs among *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
         found = await questions.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
         return [str(run.id) for run in found]
 
@@ -197,7 +197,7 @@ class ResidentRuns:
         return {id_: active.name for id_, active in self._active.items()}
 
     async def announce(self, tag: str) -> None:
-        """Let the run that calls it be found by *tag*; raises TryAgain if Prefect does not take it."""
+        """Add *tag* to the calling run, so that it is found by it; raises TryAgain if Prefect does not take the tag."""
         run = runtime.flow_run
         try:
             async with asyncio.timeout(CREATE_S):
@@ -235,7 +235,7 @@ class ResidentRuns:
         self._draining = True
 
     async def drain(self, timeout_s: float, rest_s: float) -> None:
-        """Wait for the runs at work, then put the rest to AwaitingRetry, for which there are *rest_s*."""
+        """Wait *timeout_s* for the runs at work, then put the rest to AwaitingRetry within *rest_s*."""
         self.close()
         tasks = {active.task for active in self._active.values() if not active.only_watches}
         if tasks:

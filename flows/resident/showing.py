@@ -23,7 +23,7 @@ LINES_AT_ONCE = 500
 
 
 class Showing:
-    """Each method raises what Prefect's client raises if Prefect is away; what was done is not done twice."""
+    """Shows pages as runs; a method raises what Prefect's client raises if Prefect is away, and does nothing twice."""
 
     def __init__(self, runs: ResidentRuns, host: str, queue: str) -> None:
         self._runs = runs
@@ -31,7 +31,7 @@ class Showing:
         self._queue = queue  # the tag of its deployments, which each of their runs has
 
     async def create(self, some: Sequence[Page]) -> list[Page]:
-        """Create the runs of pages of one flow; returns those that Prefect refuses, with and without their labels."""
+        """Create the runs of pages of one flow; returns the pages that Prefect refuses even without their labels."""
         try:
             async with asyncio.timeout(ASK_S):
                 found = await self._runs.created.bulk(some[0].flow, [one.request() for one in some])
@@ -46,7 +46,7 @@ class Showing:
             for page, run_id in zip(some, ids, strict=True):
                 page.run_id, page.is_untagged = str(run_id), page.tags_follow()
             return []
-        if len(some) > 1:  # it was one transaction: what is said of the others is not to be believed either
+        if len(some) > 1:  # it was one transaction: the ids reported for the others do not hold either
             return [refused for page in some for refused in await self.create([page])]
         (page,) = some
         if not page.is_plain:
@@ -77,7 +77,7 @@ class Showing:
             log.warning("recorder: run %s is not found by its classes: %s", run_id, error)
 
     async def begin(self, batch: Handled) -> None:
-        """Show a batch that is at work; `end` says what it comes to."""
+        """Show a batch that is still at work; `end` sets its final state."""
         batch.is_open = True
         async with asyncio.timeout(ASK_S):
             (found,) = await self._runs.created.bulk(batch.flow, [paging.at_work(batch, self._host)])
@@ -86,7 +86,7 @@ class Showing:
             self._runs.shown.add(found)
 
     async def end(self, page: Page) -> None:
-        """Say how a batch ended that was shown while it was at work; one whose run was deleted has none any more."""
+        """Set the final state of a batch that was shown at work; if its run was deleted, the page has none any more."""
         run_id = UUID(page.run_id)
         try:
             await self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": page.state(), "force": True})
@@ -98,7 +98,7 @@ class Showing:
         self._runs.shown.discard(run_id)
 
     async def lines(self, some: Sequence[Page]) -> None:
-        """Send what was logged, at its own times; what Prefect will not take is logged."""
+        """Send the pages' log lines, with their own times; a refusal by Prefect is logged."""
         lines = [page.said_line(line) for page in some for line in page.lines]
         for first in range(0, len(lines), LINES_AT_ONCE):
             try:
@@ -111,7 +111,7 @@ class Showing:
             page.lines = []
 
     async def table(self, page: Page) -> None:
-        """Send the table; one that Prefect will not take is logged."""
+        """Send a page's table; a refusal by Prefect is logged."""
         key, description = page.table
         data = json.dumps(page.rows, default=str)
         wanted = {"key": key, "type": "table", "description": description, "data": data, "flow_run_id": page.run_id}

@@ -1,4 +1,4 @@
-"""Begins the sweeps of a host: those that would find nothing would only fill the UI."""
+"""Begins a sweep of a host only if there is something to do: empty sweeps would only fill the UI."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ FIRST_S = once.GRACE_S + 1.0
 async def sweeps(host: Host[Any], handler: Handler) -> None:
     """Sweep every `sweep_interval_s` seconds and at each deadline, if anything is to be done.
 
-    The first time comes soon: what a process before this one had decided and not begun waits for nothing else.
+    The first sweep comes soon: only a sweep begins the work that the previous process had decided and not begun.
     """
     pause_s = min(FIRST_S, host.settings.sweep_interval_s)
     while True:

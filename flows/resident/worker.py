@@ -24,7 +24,7 @@ from lectern.settings import Settings
 
 STEADY_S = 60.0
 ALARM_AFTER_S = 60.0
-"""Seconds for which Prefect may be away before that is alarmed: nobody sees what is done, no class can be moved."""
+"""Seconds without Prefect after which an alarm is raised: nobody sees what is done, no class can be moved."""
 
 UNHEARD_EVERY_S = 5.0
 ANSWERS_S = 10.0
@@ -49,15 +49,15 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         self._runs = runs
 
     async def _worker_metadata(self) -> None:
-        """Say nothing of installed packages, each time that the worker connects to Prefect.
+        """Send no list of installed packages when the worker connects to Prefect.
 
-        Prefect's own reads the metadata of all of them: 0.3 s in which the event loop does nothing else.
+        Prefect's own method reads the metadata of all of them: 0.3 s in which the event loop does nothing else.
         """
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Execute what is due.
 
-        There is no infrastructure to make ready, so none of the ten calls that a stock worker makes for it.
+        There is no infrastructure to make ready, so the ten calls that a stock worker makes for it are left out.
         """
         due = await self._get_scheduled_flow_runs()
         for one in due:
@@ -114,7 +114,7 @@ async def serve(host: Host[Any], runs: ResidentRuns) -> None:
 
 
 async def _listen(host: Host[Any], client: PrefectClient) -> None:
-    """Say within seconds that Prefect does not answer: what works with it tries for minutes before it ends."""
+    """Note within seconds that Prefect does not answer: its own worker retries for about a minute before it ends."""
     while True:
         await asyncio.sleep(UNHEARD_EVERY_S)
         try:
@@ -128,7 +128,7 @@ async def _listen(host: Host[Any], client: PrefectClient) -> None:
 
 
 async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
-    """The work itself: Prefect's own worker ends after about a minute without its server, and is begun again."""
+    """Run Prefect's worker again and again: it ends by itself after about a minute without its server."""
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
     while True:
@@ -168,7 +168,7 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Take what was created without our hearing of it; raises TryAgain if the deployments must be read anew."""
+    """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read anew."""
     while True:
         host.rounds.come("runs")
         try:

@@ -1,4 +1,4 @@
-"""The works of a host, side by side: one that fails begins again, and none ends another, nor what is on air."""
+"""Runs the works of a host side by side: a work that fails begins again, and ends neither others nor what is on air."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ class Works:
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
         self.why: MustEnd | None = None
-        """Why this process cannot go on, if one of them has said so."""
+        """Why this process cannot go on, if one of the works has raised MustEnd."""
 
     def begin(self, works: Mapping[str, Work]) -> None:
         """Do the *works*, by their names, until `end`."""
@@ -42,7 +42,7 @@ class Works:
             await trouble.say(self._host, name, error, 0)
 
     async def end(self, names: Collection[str], within_s: float) -> None:
-        """Cancel the works of these *names*, again and again until they have ended, but not for longer than that."""
+        """Cancel the works of these *names*, again and again until they have ended, for at most *within_s* seconds."""
         self._ending |= set(names)
         left = {self._tasks[name] for name in names if name in self._tasks}
         until = time.monotonic() + within_s
@@ -54,7 +54,7 @@ class Works:
             log.error("%s: does not end", task.get_name())
 
     async def end_all(self, within_s: float) -> None:
-        """Cancel all of them, as `end` does."""
+        """Cancel all works, as `end` does."""
         await self.end(list(self._tasks), within_s)
 
     async def _keep(self, name: str, work: Work) -> object:

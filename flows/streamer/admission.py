@@ -26,7 +26,7 @@ def decided(
     changes: StreamerChanges,
     prepares: Sequence[Prepare],
 ) -> None:
-    """What becomes of classes whose recordings were *looked* at; *barred* are the push URLs that are not allowed."""
+    """Decide the classes of *prepares*, by what was *looked* up of their recordings; *barred* has bad push URLs."""
     class_ids = [one.class_id for one in prepares]
     known = airings.by_id(connection, class_ids)
     gone = released.released_before(connection, class_ids)
@@ -68,7 +68,7 @@ def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Ma
 def _coming(
     changes: StreamerChanges, looked: Mapping[str, Looked], stems: set[str]
 ) -> dict[str, Coming | LecternError]:
-    """What was found of the recordings that are not here; one whose origin says no size is left out."""
+    """What the origins say of the recordings that are not here; a recording without a known size is left out."""
     found: dict[str, Coming | LecternError] = {}
     for stem in stems & looked.keys():
         remote = looked[stem]
@@ -83,7 +83,7 @@ def _coming(
 def sized(connection: Connection, changes: StreamerChanges, before: Cached, size_bytes: int) -> None:
     """Make room for a download whose size nobody knew when it was asked for; its place is reserved already.
 
-    What is evicted for it, the sweeper removes. Raises Refuse with 316 if it does not fit.
+    The sweeper removes the files that are evicted for it. Raises Refuse with 316 if the download does not fit.
     """
     usage = cache.used(connection, changes.settings.video_root)
     others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)

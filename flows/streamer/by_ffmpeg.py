@@ -1,4 +1,4 @@
-"""A class that the playout cannot air is pushed by an ffmpeg of this process: it ends with it, and begins again."""
+"""Airs a class that the playout cannot air by an ffmpeg, which ends with this process and begins anew in the next."""
 
 import asyncio
 import time
@@ -23,14 +23,14 @@ SLACK_S = 10.0
 
 
 def begin(host: Streamer, one: Airing, wanted: dict[str, Any], following: "Following") -> None:
-    """Air a class; one that is aired so already begins again, with what is wanted now."""
+    """Air a class by ffmpeg; if ffmpeg airs it already, begin again with what is *wanted* now."""
     before = host.playout.children.get(one.class_id)
     task = asyncio.create_task(_ByFfmpeg(host, one, wanted, following).run(before))
     host.playout.children[one.class_id] = task
 
 
 class _ByFfmpeg:
-    """One class; what it tells are the playout's own events."""
+    """Airs one class, and reports it by the same events as the playout."""
 
     def __init__(self, host: Streamer, one: Airing, wanted: dict[str, Any], following: "Following") -> None:
         self._host, self._wanted, self._following = host, wanted, following

@@ -1,4 +1,4 @@
-"""Classes become their revisions: from the next second on, they are aired as the teacher says, in the same session."""
+"""Applies the teacher's changes to classes: from the next second on they are aired as changed, in the same session."""
 
 import time
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
-    """What becomes of the classes that are to become their revisions."""
+    """Decide the changes of *messages*: each class takes over the values of its revision."""
     known = airings.by_id(connection, [name for one in messages for name in (one.class_id, one.revision)])
     for one in messages:
         known |= decide.amend(changes, one, known.get(one.class_id), known.get(one.revision))
@@ -48,7 +48,7 @@ async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
     """Take back the run that was planned for the old time of a class; the playout reads the rest with its next list."""
     if revision.start_time == one.start_time:
         return
-    if revision.start_time > time.time() + AHEAD_S:  # so late that the playout is not told of it now
+    if revision.start_time > time.time() + AHEAD_S:  # too far ahead for the playout to be told of it now
         await host.playout.cancel(one.class_id)
     if one.run_id is not None and one.class_id not in host.playout.watches:
         try:

@@ -69,7 +69,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
 
 
 def cancelled(stem: str) -> Refuse:
-    """Why the classes of a download are refused whose run a person cancelled."""
+    """The error that refuses the classes of a download whose run a person cancelled."""
     return Refuse(f"the download of {stem} was cancelled in the UI", errors.CANCELLED)
 
 
@@ -103,7 +103,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     part = store.part_path(settings.video_root, stem)
     allowed = Allowed.parse(settings.allowed_origins)
     remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
-    # The old program noted no sizes, and that of a file that was made plain FLV is not its origin's.
+    # The old program noted no sizes, and a file that was made plain FLV has another size than its origin.
     if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)
         row = (await host.look(cache.by_stem, [stem]))[stem]
@@ -136,7 +136,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
 
 
 async def _airable(part: Path) -> tuple[Look, Path]:
-    """What the playout finds in the recording, and the file that it can air; what it cannot air is deleted."""
+    """The playout's view of the recording, and a file that it can air; raises Refuse if there is none."""
     try:
         return await airable.looked(part)
     except Refuse:
@@ -145,13 +145,13 @@ async def _airable(part: Path) -> tuple[Look, Path]:
 
 
 async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
-    """Make room for what a download is larger, also for a plain FLV file; raises Refuse with 316 if it does not fit."""
+    """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
         await changed(host, partial(admission.sized, before=row, size_bytes=size_bytes))
 
 
 def _begin(part: Path, remote: RemoteFile) -> bool:
-    """Whether the download goes on with what an earlier try got."""
+    """Prepare the part file; returns whether the download goes on with the bytes of an earlier try."""
     with disk.writing(str(part)):
         return store.resume(part, remote)
 
@@ -201,7 +201,7 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 
 
 def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:
-    """A download is in its place: its classes are ready."""
+    """How to note that a download is in its place: its classes become ready."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         row = cache.by_stem(connection, [stem])[stem]
@@ -215,12 +215,12 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
 
 
 def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
-    """A download is given up: its classes are refused."""
+    """How to note that a download is given up: its classes are refused."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         row = cache.by_stem(connection, [stem]).get(stem)
         if row is None or row.state is not FileState.DOWNLOADING:
-            return  # it has come, or was given up before
+            return  # it is finished, or was given up before
         code = error.code or errors.DOWNLOAD_FAILED
         lost.refuse(connection, changes, stem, error)
         changes.failed.append((row, error.message))

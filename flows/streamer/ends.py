@@ -16,7 +16,7 @@ from lectern.streamer_changes import StreamerChanges
 
 
 async def ended(host: Streamer, class_id: str, told: Mapping[str, Any]) -> None:
-    """Close a class of which the playout says how it ended: *told* is its event `ended`, or its `status`."""
+    """Close a class as the playout reports its end: *told* is the event `ended`, or the `status` of the class."""
     await _closed(host, class_id, as_told(class_id, told))
 
 

@@ -1,4 +1,4 @@
-"""The line of downloads: rows that wait; only a download that gets its place gets a run."""
+"""The queue of downloads, which are rows that wait; a download gets a run only when it gets a place."""
 
 import asyncio
 import time
@@ -38,14 +38,14 @@ class _Begun:
 
 
 class Fetching:
-    """Begins the downloads of a streamer, as many at a time as it may, those first whose class begins first."""
+    """Begins the downloads of a streamer, at most `max_downloads` at a time, in the order of their classes' start."""
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
         self._begun: dict[str, _Begun] = {}
-        self._aside: dict[str, float] = {}  # until when, monotonic
+        self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic
         self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
-        self._shunned_until = 0.0  # Prefect took no run just before, monotonic
+        self._shunned_until = 0.0  # until when Prefect is not asked for a run, monotonic
 
     async def run(self) -> None:
         """Begin downloads until cancelled."""
@@ -75,7 +75,7 @@ class Fetching:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
         for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
-            self._alone(_run(stem), "Prefect does not let its run begin")  # which finds it done when it begins at last
+            self._alone(_run(stem), "Prefect does not let its run begin")  # if its run begins at last, all is done
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         free = self._host.settings.max_downloads - len(self._begun)
         if free <= 0:
@@ -101,7 +101,7 @@ class Fetching:
         return isinstance(one.run, str) and not one.was_busy and now - one.at > BEGINS_S
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
-        """Begin a download; the run that had it before, if there was one, goes first, or was cancelled."""
+        """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""
         if run_id is not None and run_id not in self._known:
             self._known.append(run_id)
             self._aside[stem] = time.monotonic() + AGAIN_S
@@ -111,7 +111,7 @@ class Fetching:
             await self._begin(stem)
 
     async def _was_cancelled(self, run_id: str) -> bool:
-        """Whether a person cancelled the run while no process was at it; not if Prefect cannot be asked."""
+        """Whether a person cancelled the run while no process was at it; False if Prefect cannot be asked."""
         try:
             async with asyncio.timeout(BEGINS_S):
                 return bool(await self._host.runs.cancelled([run_id]))

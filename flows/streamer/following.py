@@ -1,4 +1,4 @@
-"""What the playout tells of a class becomes rows, lines in the log of its run, and alarms."""
+"""Turns what the playout reports of a class into rows, lines in the log of its run, and alarms."""
 
 import asyncio
 import time
@@ -35,9 +35,9 @@ class Following:
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
-        self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same was told of a class
+        self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same event came for a class
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
-        self._slate: set[str] = set()  # classes of which the slate is sent, or nothing
+        self._slate: set[str] = set()  # classes whose slate is sent, or nothing
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
         self._alarmed: dict[tuple[str, int], float] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for a class
@@ -62,7 +62,7 @@ class Following:
             if state == "ended":
                 await ends.ended(self._host, class_id, status)
             elif state == "on_air":
-                self._off_since.pop(class_id, None)  # what it had before may have passed unheard
+                self._off_since.pop(class_id, None)  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
             if state == "ended" or not status["slate"]:
                 self._slate.discard(class_id)
@@ -71,7 +71,7 @@ class Following:
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
 
     async def look_around(self, now: float) -> None:
-        """Raise the alarms that are due, also if nothing happens any more: a server may just not answer."""
+        """Raise the alarms that are due although no event comes: a server may simply not answer."""
         if self._slate:
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
         if self._off_since:
@@ -87,13 +87,13 @@ class Following:
         await self._alarm(class_id, errors.AIRING_BROKEN, f"the playout does not take it: {why}")
 
     def only(self, class_ids: Collection[str]) -> None:
-        """Forget all other classes."""
+        """Forget all classes but *class_ids*."""
         for class_id in ({key[0] for key in self._said} | self._slate) - set(class_ids):
             self._forget(class_id)
 
     @asynccontextmanager
     async def _alone(self, class_id: str) -> AsyncIterator[None]:
-        """What goes wrong with one class ends nothing else: all others go on, and the lease is passed on."""
+        """A context in which an error of one class ends nothing else: the others go on, and the lease is passed on."""
         try:
             yield
         except DBAPIError as error:
@@ -119,7 +119,7 @@ class Following:
             return
         what, detail = found
         why = str(event.get("why") or "")
-        if event["event"] == "on_air":  # what comes after it is news again
+        if event["event"] == "on_air":  # events after it are news again
             self._said = Counter({key: n for key, n in self._said.items() if key[0] != class_id or not key[2]})
         elif (number := self._count(class_id, what, why)) not in decide.SAME_AGAIN:
             return

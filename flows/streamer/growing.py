@@ -28,7 +28,7 @@ class Growing:
             self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
 
     async def close(self) -> None:
-        """Wait for the sync under way; one that failed has only kept less."""
+        """Wait for the sync under way; if it failed, only less of the download is safe from a power cut."""
         if self._syncing is not None:
             await asyncio.wait({self._syncing})
             if (error := self._syncing.exception()) is not None:

@@ -32,7 +32,7 @@ ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
 
 AGAIN_S = 60.0
-"""Seconds until a class is tried again that could not be handed over for a reason that nobody foresaw."""
+"""Seconds until a class is tried again that an unexpected error kept from being handed over."""
 
 _FIRST_S, _MOST_S = 0.05, 1.0
 """Seconds between the first tries to reach the playout, and between those long after."""
@@ -46,8 +46,8 @@ class Handing:
         self._following = Following(host)
         self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
         self._refused: dict[str, Lesson] = {}
-        self._odd: dict[str, float] = {}  # classes, and until when they are passed over, by the even clock
-        self._is_rid = asyncio.Event()  # the playout was told what is not ours any more
+        self._odd: dict[str, float] = {}  # until when classes are passed over, monotonic
+        self._is_rid = asyncio.Event()  # set when the playout has left the classes that are not ours
         self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
@@ -89,7 +89,7 @@ class Handing:
             tries += 1
 
     async def _without(self) -> None:
-        """All classes are aired by children of this process."""
+        """Do without the playout: ffmpeg children of this process air all classes."""
         self._host.playout.is_there()
         while True:
             self._host.rounds.come("playout")
@@ -122,10 +122,10 @@ class Handing:
         raise TryAgain("the worker of the playout ended")
 
     async def _bring_up_to_date(self) -> None:
-        """Tell it to leave what is not ours any more, then the lease; take in what was missed, and tell it all classes.
+        """Cancel classes that are not ours any more, pass on the lease, take in missed events, hand over all classes.
 
-        Before the first, the lease could let a class go on that was moved to another streamer meanwhile. From then on
-        it is passed on at once, however many classes there are to take in and to hand over.
+        The cancels come first: the lease could let a class go on that was moved to another streamer meanwhile. After
+        them the lease is passed on at once, however many classes there are to take in and to hand over.
         """
         host, playout = self._host, self._host.playout
         async with playout.sync:
@@ -168,7 +168,7 @@ class Handing:
                 await self._hand_over()
 
     async def _keep_looking_around(self) -> None:
-        """Apart from the handing over: each class that is not on air may need an alarm, and there may be many."""
+        """Raise due alarms in a loop of its own: many classes may need one, and handing over must not wait for them."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             self._host.rounds.come("alarms of classes")
@@ -183,7 +183,7 @@ class Handing:
     # -- one class -----------------------------------------------------------------------------------------------------
 
     async def _hand_over(self) -> None:
-        """Tell the playout the classes that are new or have changed; raises TryAgain if it is not there."""
+        """Tell the playout the classes that are new or have changed; raises TryAgain if the playout is away."""
         host = self._host
         found, allowed = await host.look(due, time.time()), await push_hosts.allowed(host)
         self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}

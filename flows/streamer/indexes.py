@@ -1,4 +1,4 @@
-"""Renditions that an earlier release downloaded get their keyframe index before their class, and are made plain FLV."""
+"""Gives renditions of an earlier release their keyframe index before their class, and makes them plain FLV."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from lectern.states import FileState
 
 LOOK_EVERY_S = 20.0
 Seen = tuple[int, int]
-"""Size and time of change of a file that can get no index: it is tried again when it is another one."""
+"""Size and modification time of a file that can get no index; it is tried again when they have changed."""
 
 
 async def keep(host: Streamer) -> None:
@@ -41,7 +41,7 @@ async def make(host: Streamer, failed: dict[str, Seen]) -> None:
             await _index(host, row, path)
         except DBAPIError as error:
             log.error("%s: its index is not written down, it is made again: %s", row.stem, error.orig)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's, and those behind it are looked at)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's: the next ones are looked at)
             failed[row.stem] = seen
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
         else:

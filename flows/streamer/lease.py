@@ -1,4 +1,4 @@
-"""A streamer's heartbeat renews the lease of its classes; where it is not confirmed, others are asked."""
+"""Renews the lease of a streamer's classes by heartbeats; asks others if Redis confirms none."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from lectern.settings import StreamerSettings
 
 AGAIN_S = 1.0
 FULL_S = 30.0
-"""Seconds for which a disk counts as full after it took nothing."""
+"""Seconds for which a disk counts as full after a failed write."""
 
 
 class Keeper:
@@ -30,13 +30,13 @@ class Keeper:
         self._host = host
         self._session = ""
         host.claim = uuid4().hex
-        self._ours = False  # at the last beat that Redis answered
+        self._ours = False  # whether the lease was ours at the last answered beat
         self._trouble = False
         self._was_held = False
         self._looking: asyncio.Task[None] | None = None
         self._fields: dict[str, Any] = {"used_bytes": 0, "on_air": 0}
         self._witnesses = Witnesses(host)
-        self._why = ""  # the classes go on although no beat is confirmed
+        self._why = ""  # why the classes go on, or end, while no beat is confirmed
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -124,7 +124,7 @@ class Keeper:
         return since is not None and time.monotonic() - since < FULL_S
 
     async def _ask(self) -> None:
-        """Ask Prefect and the other streamers while Redis is away; classes go on if no other can have them."""
+        """Ask Prefect and the other streamers while Redis is away; classes go on if no other streamer can have them."""
         held = self._host.playout.held()
         if not (self._ours or held) or self._host.settings.lease_s == 0:
             return

@@ -35,14 +35,14 @@ def lesson(one: Airing, row: Cached | None, host: Streamer, slate: str | None, a
             "duration_s": row.duration_s if row is not None else None,
             "slate": slate,
         }
-    return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which it refuses in words
+    return {"class_id": one.class_id, "push_urls": [one.push_url]}  # which the playout refuses with a reason
 
 
 def has_password(push_url: str) -> bool:
-    """Whether a push URL names a user, which the playout does not speak."""
+    """Whether a push URL has a user name, which the playout does not support."""
     with suppress(ValueError):
         return "@" in urlsplit(push_url).netloc
-    return False  # the playout refuses it in words
+    return False  # the playout refuses it with a reason
 
 
 def live(connection: Connection) -> set[str]:

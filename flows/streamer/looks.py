@@ -22,14 +22,14 @@ from lectern.stems import Held
 Asked = Came[Prepare]
 Looked = RemoteFile | LecternError
 LOOKS, LOOKS_AT_HOST = 128, 16
-"""Number of recordings that are looked at side by side, in all and at one host, which could hold up the others."""
+"""Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
 
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
 
 
 def prepares(came: Sequence[Asked]) -> Iterator[Prepare]:
-    """The messages that can be read."""
+    """The messages among *came* that could be parsed."""
     return (one.message for one in came if isinstance(one.message, Prepare))
 
 
@@ -54,7 +54,7 @@ def named(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], s
 
 
 def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
-    """What those of *stems* that are there, or being downloaded, are used for."""
+    """The source and URL of those renditions among *stems* that are there or being downloaded."""
     rows = cache.by_stem(connection, stems)
     there = (FileState.READY, FileState.DOWNLOADING)
     return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
@@ -85,13 +85,13 @@ async def as_looked(
 
 
 async def look(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, Looked]:
-    """How large each recording is that must be downloaded."""
+    """Ask the origins how large each recording is that must be downloaded."""
     looks = _looks(host, came, here)
     return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
 
 
 def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[Looked]]:
-    """One HEAD a rendition; whatever goes wrong with a URL is that URL's error: the others of the batch go on."""
+    """Send one HEAD request per rendition; a failure is returned as that URL's error, and the others go on."""
     urls = {one.stem: one.video_url for one in prepares(came) if one.stem not in here}
     allowed = Allowed.parse(host.settings.allowed_origins)
     gate = asyncio.Semaphore(LOOKS)

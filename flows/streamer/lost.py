@@ -22,7 +22,7 @@ from lectern.streamer_changes import StreamerChanges
 async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) -> None:
     """Put what there is of a rendition aside and download it again.
 
-    Not while a class is pushed from it, unless the playout says that it cannot: then *on_air* is true.
+    Does nothing while a class is pushed from it, unless *on_air*: the playout reports that it cannot push it.
     """
     path = store.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:

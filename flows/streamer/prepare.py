@@ -1,4 +1,4 @@
-"""Renditions on a streamer: classes are prepared in batches, each cites a rendition, reserves one, or is refused."""
+"""Prepares classes on a streamer in batches: each cites a cached rendition, reserves a download, or is refused."""
 
 import asyncio
 import time

@@ -33,7 +33,7 @@ _told: set[Server] = set()
 
 
 async def allowed(host: Streamer) -> Places:
-    """What the setting lists. Where it lists nothing, servers that classes were pushed to before stay allowed."""
+    """The hosts that the setting lists. If it lists none, servers that classes were pushed to before stay allowed."""
     listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
     return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
 

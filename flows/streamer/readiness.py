@@ -36,7 +36,7 @@ AT_ONCE = 20
 
 @dataclass(frozen=True)
 class _Red:
-    """A class that is to be alarmed, and in which words."""
+    """An alarm to be raised for a class, and its text."""
 
     class_id: str
     record_id: int | None
@@ -46,7 +46,7 @@ class _Red:
 class Readiness:
     """The checks of one streamer; it forgets them when the process ends, and checks again after its start.
 
-    Each class is checked by itself: what goes wrong with one of them is a red line of that class.
+    Each class is checked by itself: an error in the check of a class is a red line of that class.
     """
 
     def __init__(self, host: Streamer, client: PrefectClient) -> None:
@@ -70,7 +70,7 @@ class Readiness:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def check(self, now: float) -> None:
-        """Check the classes whose check is due at *now* (epoch seconds), and alarm those that are red."""
+        """Check the classes whose check is due at *now* (epoch seconds), and raise alarms for those that are red."""
         host = self._host
         near = await host.look(airings.live, now + AHEAD_S)
         live = {one.class_id: one for one in near if one.end_time > now}
@@ -155,7 +155,7 @@ class Readiness:
         )
 
     async def _unreachable(self, push_url: str) -> str | None:
-        """Why the class could not be pushed; first it is seen that the host may be connected to at all."""
+        """Why the class could not be pushed; first checks that its host may be connected to at all."""
         allowed = await push_hosts.allowed(self._host)
         why = await push_target.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
         if why is not None:

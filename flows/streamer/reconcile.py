@@ -1,4 +1,4 @@
-"""The streamer's disk and its database are made to agree, once, at the start."""
+"""Makes the streamer's disk and its database agree, once, at the start."""
 
 import asyncio
 import time
@@ -66,7 +66,7 @@ def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
 
 
 async def _mended(host: Streamer, one: Difference) -> str:
-    """Mend one difference; returns what was done. What cannot be mended keeps back none of the others."""
+    """Mend one difference; returns what was done. A failure holds up none of the others."""
     try:
         return await _mend(host, one)
     except (OSError, LecternError) as error:
@@ -102,7 +102,7 @@ async def _mend(host: Streamer, one: Difference) -> str:
 
 
 async def _take(host: Streamer, row: Cached, path: Path) -> str:
-    """A download was put in its place, and its process died before it could note it: take it if it is whole."""
+    """Take a file whose process died between putting it in its place and noting that; delete it if it is not whole."""
     part = store.part_path(host.settings.video_root, row.stem)
     remote = store.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:

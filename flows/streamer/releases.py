@@ -20,7 +20,7 @@ from lectern.streamer_changes import StreamerChanges
 
 COMMANDS = frozenset({"release", "grant"})
 GRANT_AGAIN_S = 1.0
-"""Seconds until a grant is tried again that waits for a release."""
+"""Seconds until a grant that waits for a failed release is tried again."""
 
 WHY = "the class was cancelled"
 
@@ -48,8 +48,8 @@ async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
 async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
-    Their pushes have ended when a lease is granted: it would let them go on. So a grant waits for a release that
-    fails, until that is given up.
+    Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that
+    failed, until the release is given up.
     """
     came: list[Came[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
     grants = [one for one in came if one.kept.command == "grant"]

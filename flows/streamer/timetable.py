@@ -24,29 +24,29 @@ PLANNED = 20
 """Number of new runs after which the timetable is read again: with 100,000 classes that takes longer than a run."""
 
 SOON_S = 60.0
-"""Seconds before its lead in which a class is planned at once."""
+"""Seconds before its lead time within which a class gets its run at once."""
 
 CALM_S = 5.0
-"""Seconds after which a class that got ready, and does not begin soon, is planned."""
+"""Seconds after which a ready class that does not begin soon gets its run."""
 
 AGAIN_S = 15.0
 """Seconds after which a class is tried again whose run could not be made; until then the others have their turn."""
 
 PAGE = 200
-"""Number of runs about which Prefect is asked at once: it answers with no more."""
+"""Number of runs about which Prefect is asked at once, because it returns no more than that."""
 
 
 class Plan:
     """Gives ready classes their runs, the next class first.
 
-    A run that is for later costs more than all the rest of a booking: it waits while bookings wait for their answers,
-    and however many there are, they take the server a third of its time.
+    A run for later costs more than all the rest of a booking. So it is not made while bookings wait for their answers,
+    and however many there are, making them takes a third of the server's time.
     """
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
-        self._aside: dict[str, float] = {}  # until when, epoch seconds
-        self._later: list[Airing] = []  # the next ones that do not begin soon
+        self._aside: dict[str, float] = {}  # until when classes are passed over, epoch seconds
+        self._later: list[Airing] = []  # the next classes that do not begin soon
         self._looked_at = -EVERY_S  # when no class was to begin soon, monotonic
 
     async def step(self) -> float | None:
@@ -83,7 +83,7 @@ class Plan:
         return []
 
     async def _made(self, one: Airing) -> bool:
-        """Make the run of a class; False if Prefect seems to be away, so that the next one can wait, too."""
+        """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
         try:
             run_id = await self._create(one)
         except (httpx.HTTPError, PrefectException, TryAgain) as error:
@@ -153,7 +153,7 @@ def _is_its_end(one: Airing, watching: Watch | None) -> bool:
 
 
 async def cancels(host: Streamer) -> None:
-    """A class whose run was cancelled in the UI is not aired, and gives its citation back."""
+    """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
     looking = Cancels(host)
     while True:
         host.rounds.come("timetable")

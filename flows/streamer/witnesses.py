@@ -1,4 +1,4 @@
-"""Those whom a streamer asks about its classes while it does not hear the control host: Prefect, other streamers."""
+"""Asks Prefect and other streamers about a streamer's classes while it does not hear the control host."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from lectern.effects.rows import leases
 from lectern.errors import TryAgain
 
 ASK_S = 4.0
-"""Seconds after which a Prefect that does not answer is away; fewer if the lease is short, to ask again in time."""
+"""Seconds that Prefect has to answer before it counts as away; fewer if the lease is short, to ask again in time."""
 
 LOOK_S = 2.0
 """Seconds that another streamer has to answer."""
@@ -23,17 +23,17 @@ LOOK_S = 2.0
 class Witnesses:
     """Knows the other streamers by their last beats, and asks them.
 
-    What a beat says of them is on the disk first: the teacher moves classes only to streamers that this one said it
-    knows, and this one asks all of them, also after its restart.
+    Their names are on the disk before a beat reports them: the teacher moves classes only to streamers that this one
+    reported, and this one asks all of those, also after its restart.
     """
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
-        self._known: dict[str, str] | None = None  # whom to ask: name and address; None until a beat has told
-        self._say: list[str] | None = None  # the names that the next beat says
+        self._known: dict[str, str] | None = None  # addresses of the others by name; None until a beat names them
+        self._say: list[str] | None = None  # the names that the next beat reports
 
     async def remember(self) -> None:
-        """Read whom the process before this one knew; a disk that cannot be read ends no heartbeat."""
+        """Read which streamers the process before this one knew; a disk that cannot be read ends no heartbeat."""
         try:
             self._known = await self._host.look(leases.peers, self._host.settings.name)
         except DBAPIError as error:
@@ -41,7 +41,7 @@ class Witnesses:
 
     @property
     def said(self) -> dict[str, Any]:
-        """What a beat says of the others."""
+        """The field of a beat that names the other streamers."""
         says = control_lost.says(self._host.settings.on_control_lost, self._named)
         return {} if says is None else {"peers": says}
 
@@ -50,7 +50,7 @@ class Witnesses:
         return list(self._known or ()) if self._say is None else self._say
 
     async def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
-        """Know the streamers of *beats*, and still those that the last beat named."""
+        """Remember the streamers of *beats*, and keep those that our last beat named."""
         name = self._host.settings.name
         found = control_lost.others(beats, name)
         named = {one: address for one, address in (self._known or {}).items() if one in self._named}
@@ -63,7 +63,7 @@ class Witnesses:
         self._known, self._say = known, sorted(found)
 
     async def verdict(self, session: str, *, held: bool) -> Verdict:
-        """Whether the classes of the lease of *session* go on; *held* is whether it has not run out."""
+        """Whether the classes of the lease of *session* go on; *held*: it has not expired."""
         policy = self._host.settings.on_control_lost
         asks = held and policy == "ask peers"
         word, peers = await asyncio.gather(self._prefect(session), self._peers() if asks else _nobody())

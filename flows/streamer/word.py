@@ -26,7 +26,7 @@ AHEAD_EVERY_S = 60.0
 """Seconds between two looks at the next 24 hours, which may be thousands of classes."""
 
 DEAD_AIR = 200
-"""Number of its classes whose dead air it says, those that begin first."""
+"""Number of classes whose dead air a streamer reports, the earliest classes first."""
 
 
 async def say(host: Streamer) -> None:
@@ -58,7 +58,7 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
             found[class_id] = replace(told[class_id], why_at=known.why_at)
         elif class_id in host.playout.children:
             found[class_id] = known  # an ffmpeg of this process airs it
-        else:  # what its rows said last may be long over
+        else:  # the last report in its rows may be long outdated
             found[class_id] = decide.without_playout("the playout does not know it")
     return found
 
@@ -70,7 +70,7 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
-    """What is true of this streamer at *now* (epoch seconds)."""
+    """The status of this streamer at *now* (epoch seconds)."""
     soon = airings.live(connection, now + SOON_S)
     due = [one for one in soon if one.start_time <= now < one.end_time]
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)

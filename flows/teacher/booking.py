@@ -1,4 +1,4 @@
-"""Bookings arrive: wait, proceed or refuse; cancels take them back."""
+"""Decides bookings: each waits, proceeds or is refused; cancels take bookings back."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +24,7 @@ from lectern.states import Backend
 from lectern.wire import BACKUP
 
 Asked = Booking | Cancel
-"""What comes to this flow."""
+"""The messages that this flow handles."""
 
 
 @flow(name="booking", persist_result=False, result_storage=NOWHERE)
@@ -44,7 +44,7 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
-    """What becomes of bookings and cancels while the streamers *alive* can take classes."""
+    """Decide bookings and cancels; the streamers *alive* can take classes."""
     booked = [one for one in messages if isinstance(one, Booking)]
     cancelled = [one for one in messages if isinstance(one, Cancel)]
     if cancelled:

@@ -1,4 +1,4 @@
-"""Booked classes are changed: new times, another push URL, another recording, also while they are on air."""
+"""Changes booked classes, also on air: new times, another push URL, another recording."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -60,7 +60,7 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
-    """What becomes of changes while the streamers *alive* can take classes."""
+    """Decide changes of classes; the streamers *alive* can take classes."""
     decide.decide(changes, asked, facts(connection, changes, asked, alive), Limits.of(changes.settings))
 
 
@@ -83,4 +83,4 @@ def _wanted(changes: Changes, asked: Change) -> Booking | None:
     try:
         return decide.wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)[1]
     except Refuse:
-        return None  # as will be decided
+        return None  # the decision refuses it, too

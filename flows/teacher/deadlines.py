@@ -1,4 +1,4 @@
-"""Transcodings whose deadline has passed: their output is there after all, or they fall back, or are timed out."""
+"""Settles transcodings whose deadline has passed: their output is there after all, they fall back, or time out."""
 
 import asyncio
 import time
@@ -53,7 +53,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
 
 
 async def _output(host: Teacher, one: Due) -> str | None:
-    """Where the output is; what nobody foresaw is this rendition's, and the others are settled."""
+    """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
     try:
         return await ecs.output_there(host, one)
     except Exception as error:  # noqa: BLE001 (an odd answer of a server)

@@ -1,4 +1,4 @@
-"""Streamers that go: one that is drained gives its classes to others, one that is rolled back keeps them."""
+"""Handles streamers that leave: a drained streamer gives its classes to others, one that is rolled back keeps them."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ DRAINS = "drains"
 """The field of a heartbeat that says that its streamer is drained."""
 
 DRAIN_AGAIN_S = 5.0
-"""Seconds between two looks at the classes of a streamer that is drained: another one may take them by now."""
+"""Seconds between two looks at the classes of a drained streamer: another streamer may be able to take them by then."""
 
 
 @dataclass
 class Leaving:
-    """The streamers that go, as one teacher hears them."""
+    """The streamers that leave, as one teacher hears of them."""
 
     host: Teacher
     drained_at: dict[str, float] = field(default_factory=dict)  # when each was looked at last, monotonic
 
     @staticmethod
     def is_withdrawn(beat: Mapping[str, Any]) -> bool:
-        """Whether the old program has the streamer again."""
+        """Whether *beat* says that the old program has the streamer again."""
         return bool(beat.get(WITHDRAWN, False))
 
     async def withdraw(self, name: str) -> None:

@@ -15,16 +15,16 @@ from lectern.errors import TryAgain
 
 AGAIN_S = 2.0
 ASKED_S = 5.0
-"""Seconds that Redis has to answer; meanwhile the messages are this teacher's, and another could handle them."""
+"""Seconds that Redis has to answer: not longer, because another teacher could handle the messages meanwhile."""
 
 FIRST_STREAMER_S = 300.0
-"""Seconds for which a teacher that never had a streamer keeps bookings: a rollout brings the first one after it."""
+"""Seconds for which a teacher that never had a streamer keeps bookings: a rollout starts streamers after it."""
 
 BEATS = 2
 """Number of heartbeat intervals after which every living streamer has been heard, once Redis is there (again)."""
 
 SEEN_S = 1.0
-"""Seconds for which the streamers that were heard of are not asked for again; their beats are farther apart."""
+"""Seconds for which the list of living streamers is reused; their heartbeats are farther apart than that."""
 
 
 async def living(host: Teacher) -> list[str]:

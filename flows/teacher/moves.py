@@ -1,4 +1,4 @@
-"""The classes of a lost streamer are moved to others; those that nobody can take are alarmed."""
+"""Moves the classes of a lost streamer to others, and raises alarms for those that nobody can take."""
 
 import asyncio
 import math
@@ -29,8 +29,8 @@ from lectern.runs.handled import summary
 
 LOOK_S = 1.0
 STAY_S = 3600.0
-"""Seconds before its start until which a class that no other streamer can take stays with its lost one: the lost one
-may be back by then, or another may have room."""
+"""Seconds before its start at which a class leaves its lost streamer in any case; until then it stays if no other can
+take it: the lost streamer may come back, or another may have room."""
 
 
 @flow(name="move", persist_result=False, result_storage=NOWHERE)
@@ -81,7 +81,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
 
 
 async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
-    """Wait until the notice has stood and the silence has lasted long enough; False if *streamer* is heard of again."""
+    """Wait for NOTICE_S, and until the silence has lasted *silent_s*; False if *streamer* is heard of again."""
     last_word, _ = await _silence(host, streamer)
     await asyncio.sleep(decide.NOTICE_S)
     while True:

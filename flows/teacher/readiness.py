@@ -1,4 +1,4 @@
-"""Classes that no streamer has yet are called late by their teacher."""
+"""Raises alarms for classes that begin soon and that no streamer has yet."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from lectern.facts import Order
 
 
 async def teacher_checks(host: Teacher) -> None:
-    """Classes that no streamer has yet are called late by their teacher, or by one of several."""
+    """Check, until cancelled, the classes that no streamer has yet; of several teachers, only one does so."""
     done: dict[str, float] = {}
     while True:
         host.rounds.come("readiness")
@@ -29,7 +29,7 @@ async def teacher_checks(host: Teacher) -> None:
 
 
 async def check_of_teacher(host: Teacher, done: Mapping[str, float], now: float) -> dict[str, float]:
-    """Alarm the bookings that are not ready and due; returns which check was made last of each, as *done* is."""
+    """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
     found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + decide.CHECKS_S[0])
     unready = {one.class_id: one for one in found}
     due = {

@@ -1,4 +1,4 @@
-"""The streamers' reports: a prepared class is answered, an aired one is closed."""
+"""Handles the streamers' reports: answers bookings of prepared classes, and closes aired classes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +36,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
-    """What becomes of reports while the streamers *alive* can take classes."""
+    """Decide what follows from reports; the streamers *alive* can take classes."""
     facts = decide.NO_FACTS
     if not decide.are_plain(reports):
         ids = [said.class_id for said in reports]

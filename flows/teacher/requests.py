@@ -1,4 +1,4 @@
-"""Renditions: requested of the OSS, settled by its results, timed out, made on an ECS host as the fallback."""
+"""Requests renditions from the OSS, and makes renditions on an ECS host as the fallback."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ LEASE_S = 60.0
 
 
 class _Door:
-    """The way to the OSS transcoder; while its API is down, our own servers are asked at once."""
+    """Lets requests through to the OSS transcoder; while its API is down, they fall back to our own servers at once."""
 
     def __init__(self) -> None:
         self.breaker = Breaker()
@@ -62,7 +62,7 @@ class _Door:
                         "OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why
                     )
                 raise
-            except FallBack:  # a no is an answer, too
+            except FallBack:  # a refusal is an answer, too
                 self.breaker = Breaker()
                 raise
             self.breaker = Breaker()
@@ -136,7 +136,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
 
 
 def run_id() -> str:
-    """The owner of what is taken: the run that is at work, or a name made up if there is none."""
+    """The owner of renditions that are taken: the id of the current run, or a new id if there is none."""
     return str(runtime.flow_run.id or uuid4())
 
 

@@ -1,4 +1,4 @@
-"""Transcoding results: waiting classes proceed, the rendition falls back to ECS, or they are refused."""
+"""Settles transcoding results: waiting classes proceed or are refused, or the rendition falls back to ECS."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -60,7 +60,7 @@ async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
 def decided(
     alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
 ) -> None:
-    """What becomes of transcoding results while the streamers *alive* can take classes."""
+    """Decide what follows from transcoding results; the streamers *alive* can take classes."""
     rows = renditions.states(connection, {_key(one) for one in results})
     settled = transcode.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
     ending = [one.key for one in settled if one.outcome in decide.ENDS]
@@ -74,7 +74,7 @@ def decided(
 
 
 def _readable(key: RenditionKey, lists: Lists) -> list[str]:
-    """The class_ids on a waiting list; whatever else somebody has put there goes with the list."""
+    """The class_ids on a waiting list; other entries are logged, and deleted with the list."""
     listed = [one for one in lists.get(key, ()) if is_name(one)]
     if odd := len(lists.get(key, ())) - len(listed):
         log.warning("redis: the waiting list of %s has %d entries that are no class_id", stem(*key), odd)
@@ -95,7 +95,7 @@ def waiters_of(
 
 
 async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
-    """After the commit: tell everybody, drop the lists of what has ended, begin what falls back."""
+    """After the commit: send messages, drop the waiting lists of ended transcodings, begin ECS transcodings."""
     for one in some:
         for backend, outcome in one.transcoded:
             counters.TRANSCODES.labels(backend, outcome).inc()

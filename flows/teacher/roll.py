@@ -112,9 +112,9 @@ class Roll:
             self.host.heard[name] = said_at
 
     async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float, *, is_heard: bool) -> None:
-        """Announce, and then alarm, that a streamer with *number* classes says nothing.
+        """Announce, and then raise an alarm, that a streamer with *number* classes is silent.
 
-        A teacher that has just begun to listen knows of no silence, and yet it has not heard of each that is lost.
+        A teacher that has just begun to listen knows of no silence: then a lost streamer is back only if it *is_heard*.
         """
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
@@ -176,7 +176,7 @@ def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
 
 
 def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Decide[Changes]:
-    """Alarm once that the streamer *name* is lost, and what becomes of its *number* classes."""
+    """Raise one alarm that the streamer *name* is lost, and what becomes of its *number* classes."""
 
     def go(connection: Connection, changes: Changes) -> None:
         if leases.holder(connection, name).lost_at is None:
@@ -188,7 +188,7 @@ def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Dec
 async def grant(host: Teacher, claim: Granted) -> None:
     """Give a streamer the lease that it asks for, after it was told all that was taken from it."""
     if (await changed(host, granted(claim))).granted:
-        # It can use the session only when it has read the message, so Redis may know it first.
+        # The streamer can use the session only when it has read the message, so Redis may know the session first.
         await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)
         await tell(host)
 

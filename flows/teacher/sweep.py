@@ -22,7 +22,7 @@ from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
 
 UNREPORTED_S = 60.0
-"""Seconds after which a streamer that has reported nothing about a class is told again."""
+"""Seconds after which a class is sent again to a streamer that has reported nothing about it."""
 
 
 @flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)

@@ -34,7 +34,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 FRESH_S = 2.0
-"""Seconds for which what the streamers said is believed, and for which Redis has to answer."""
+"""Seconds for which the status of the streamers is reused, and within which Redis must answer."""
 
 AT_ONCE = 4
 """Number of pages that are rendered at the same time, so that the platform's messages get their turn."""
@@ -43,7 +43,7 @@ LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
 
 MOST_STREAMERS = 4
-"""Number of streamers that have a colour of their own in a picture."""
+"""Number of streamers that have a colour of their own in a chart."""
 
 Handler = Callable[[Request, Viewer], Awaitable[Response]]
 
@@ -63,7 +63,7 @@ class Page:
         self._templates = made
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the page."""
         return [
             Route("/", self._let_in(self.day)),
             Route("/class/{class_id}", self._let_in(self.one_class)),
@@ -102,7 +102,7 @@ class Page:
         return self._shown(request, "day.html", viewer=viewer, host=name, chart=chart, **view.fields_of(found))
 
     async def one_class(self, request: Request, viewer: Viewer) -> Response:
-        """A class: the account that ``lectern explain`` gives."""
+        """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.look(view.of_class, viewer, words, name, class_id)
@@ -111,7 +111,7 @@ class Page:
         return self._shown(request, "class.html", found=found, viewer=viewer)
 
     async def as_run(self, request: Request, viewer: Viewer) -> Response:
-        """What was really sent on a day: of yesterday, if none is named."""
+        """The as-run report of a day; of yesterday, if the request names no day."""
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
@@ -142,16 +142,16 @@ class Page:
         return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
 
     async def schema(self, _: Request) -> Response:
-        """The JSON Schema of all messages of this release, without a token, too."""
+        """The JSON Schema of all messages of this release; needs no token."""
         return Response(message_schema.text(), media_type="application/schema+json", headers=HEADERS)
 
     async def css(self, _request: Request) -> Response:
-        """How it looks."""
+        """The style sheet of the page."""
         text = self._templates.get_template("page.css").render()
         return Response(text, media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"})
 
     async def _heard(self) -> Mapping[str, Word] | None:
-        """What the streamers said last; None if Redis does not answer."""
+        """The last status of each streamer; None if Redis does not answer."""
         until, words = self._words
         if time.monotonic() < until:
             return words
@@ -231,7 +231,7 @@ def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
 
 
 def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> pictures.Limit:
-    """The MAX_VIDEO_SIZE of the streamers that said what classes need, and how much of it that is at most."""
+    """The limit in the cache chart: MAX_VIDEO_SIZE of the streamers that reported their need, and the highest need."""
     limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
     percent = 100e9 * needed_gb / max(limit_bytes, 1)
     share = "< 0.1" if percent < 0.1 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"

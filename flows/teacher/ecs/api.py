@@ -37,7 +37,7 @@ A_SECOND = 10.0
 BURST = 30
 BODY_S = 5.0
 OLD_S = 300.0
-"""Seconds for which a request that names its time is taken: a recorded request cannot be sent again later."""
+"""Seconds for which a request that names its time is accepted, so that nobody can replay a recorded one later."""
 
 
 def _whole(value: object) -> object:
@@ -206,7 +206,7 @@ def _begin(
 ) -> _Found:
     """Begin an ECS transcoding, join the one under way, or take over from the OSS: one transaction.
 
-    What attempt *gone* made is not there any more.
+    *gone*: the attempt whose file is not there any more, if any.
     """
     now = time.time()
     name = stem(*key)

@@ -36,7 +36,7 @@ Missed = Mapping[Resolution, LecternError]
 
 
 def target(settings: TeacherSettings) -> Target:
-    """Where renditions are uploaded to; raises Misuse if that cannot be."""
+    """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
     key = None
     if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
         key = OssKey(
@@ -46,7 +46,7 @@ def target(settings: TeacherSettings) -> Target:
 
 
 def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
-    """What is to be made of *due*, from now on, or in the job that they are in already."""
+    """The job that makes *due*: a new one from now on, or the job that they are in already."""
     new = Job(
         record_id=due[0].record_id,
         attempts=tuple(one.attempt for one in due),
@@ -70,7 +70,7 @@ async def pause(tries: int) -> None:
 
 
 def connect(settings: TeacherSettings, where: ssh.Host) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)
-    """A login on an ECS host."""
+    """A login on an ECS host; raises Misuse if ECS_SSH_KEY or ECS_KNOWN_HOSTS is not set."""
     if not (settings.ecs_ssh_key and settings.ecs_known_hosts):
         raise Misuse("ECS_SSH_KEY and ECS_KNOWN_HOSTS must be set for ECS transcoding.")
     return ssh.connect(where, settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
@@ -98,7 +98,7 @@ async def leave_anew(host: Teacher, where: ssh.Host, name: str, tries: int = 1) 
 
 
 async def _leave(host: Teacher, connection: ssh.Connection, name: str) -> bool:
-    """Whether nothing is left of the job there."""
+    """End the job on its host and clean up; returns whether nothing is left of it there."""
     try:
         await transcode.leave(connection, host.settings.ecs_work_root, name)
     except LecternError as error:  # what really happened must not be hidden by this
@@ -114,7 +114,7 @@ class Attempt:
     def __init__(self, host: Teacher, place: Place, owner: str, made_there: Job, *, wanted: bool) -> None:
         self._host, self._place, self._job = host, place, made_there
         self._kept = Kept(host, made_there, place.due, owner, wanted=wanted)
-        self.left = False  # something may be there still
+        self.left = False  # something of it may still be on the host
         self._reached = place.again
         self._verdict: str | None = None
 
@@ -178,7 +178,7 @@ class Attempt:
 
     @property
     def _stays(self) -> bool:
-        """Whether the job is to go on there without us."""
+        """Whether the job is to go on on its host without us."""
         return self._verdict == TAKEN or self._host.runs.draining()
 
     async def _keep(self, working: "asyncio.Future[Missed]") -> None:

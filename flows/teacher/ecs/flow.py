@@ -37,7 +37,7 @@ def check(settings: TeacherSettings) -> None:
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
-    """Make those of *wanted* that are to be made here and that nobody else makes; publish each result."""
+    """Make those of *wanted* that nobody else makes, publish each result, and wait for those that another run makes."""
     now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
         await host.commit(renditions.retry, keys, now + DEADLINE_S, now)
@@ -78,7 +78,7 @@ async def output_there(host: Teacher, one: Due) -> str | None:
 
 
 async def gone(host: Teacher, url: str) -> bool:
-    """Whether a HEAD says that nothing is at *url* any more; if it cannot tell, nothing is known to be gone."""
+    """Whether a HEAD says that nothing is at *url* any more; False if it cannot tell."""
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:

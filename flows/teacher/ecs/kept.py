@@ -51,7 +51,7 @@ class Kept:
         return verdict
 
     def _progress(self) -> Mapping[str, object]:
-        """What is to be written of the progress now: what a step begins with and its first forecast are, at once."""
+        """The progress to write now, if any; the begin of a step and its first forecast are written at once."""
         report, left_s = self.report, self.report.left_s
         if (stage := (report.step, left_s is None)) != self._stage:
             self._stage, self._pace = stage, Pace(report.clock)
@@ -60,7 +60,7 @@ class Kept:
         return {"step": report.step, "percent": percent, "eta": None if left_s is None else time.time() + left_s}
 
     def _is_over(self, connection: Connection) -> bool:
-        """Whether something befell the job, which then is looked at again in the transaction that ends it."""
+        """Whether the job may be over; if so, the transaction that ends it checks again."""
         still = ecs_hosts.ours(connection, self._due, self._owner)
         return len(still) < len(self._due) or (self._wanted and not wanted(connection, still))
 

@@ -30,7 +30,7 @@ from lectern.states import Backend, RenditionState, Resolution
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an attempt: what was *made* at *place*, and where it lies, or the *error* that nothing was."""
+    """The outcome of an attempt: the URLs of what was *made* at *place*, or the *error* if nothing was."""
 
     place: Place | None = None
     made: Mapping[Resolution, str] = field(default_factory=dict)

@@ -67,7 +67,7 @@ class _Waiting:
 
 
 def hosts(settings: TeacherSettings) -> dict[str, Host]:
-    """The hosts by their names, in the order of the setting; raises Misuse for what is none."""
+    """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
     listed = [Host.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
     return {str(one): one for one in listed}
 
@@ -163,7 +163,7 @@ def _assign(
         chosen = decide.host_for(facts.values(), host.settings.max_ecs_jobs, one.avoid, now)
         if chosen is None:
             one.yields_until = None
-            continue  # another one may avoid other hosts
+            continue  # another attempt may avoid other hosts
         if earlier < decide.first_start(one.keys, starts) and one.yields(now):
             continue
         failed_there = [other.owner for other in waiting.values() if chosen in other.avoid]

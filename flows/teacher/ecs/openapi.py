@@ -1,4 +1,4 @@
-"""What our ECS transcoding API says of itself, as OpenAPI."""
+"""The OpenAPI document of our ECS transcoding API."""
 
 from pydantic import BaseModel
 
@@ -24,8 +24,8 @@ a request whose `at` is later than that; such a request is taken for five minute
 
 
 def described(asked: type[BaseModel]) -> dict[str, object]:
-    """The document; *asked* is the body of a request."""
-    # What the models refer to lies where a document of OpenAPI has it, not where a schema of its own would.
+    """The OpenAPI document; *asked* is the model of a request's body."""
+    # OpenAPI keeps the models that others refer to under components, not under $defs as a JSON Schema does.
     schema = asked.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas = schema.pop("$defs")
     return {

@@ -1,4 +1,4 @@
-"""What a process counts and times of its own work, for Prometheus; what its rows tell is in `rows.metrics`."""
+"""Counts and times of a process's own work, for Prometheus; metrics of its rows are in `rows.metrics`."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,7 +11,7 @@ from prometheus_client import (
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 SEEN = CollectorRegistry()
-"""All that is counted here."""
+"""The registry of all metrics in this module."""
 
 ProcessCollector(namespace="lectern", registry=SEEN)
 

@@ -12,7 +12,7 @@ MOST_BYTES = 64 * 1024
 
 
 async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
-    """What the host at *address* (``host:port``) says of itself; None if it does not answer in time, or not in JSON.
+    """The health report of the host at *address* (``host:port``); None if it does not answer in time, or not in JSON.
 
     A host that is not ready answers, too.
     """

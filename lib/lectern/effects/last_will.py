@@ -1,4 +1,4 @@
-"""What a child does between fork and exec, where nothing may be imported: another thread could hold the lock."""
+"""Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def last_will(file_limit_bytes: int | None, nice: int) -> Callable[[], None] | None:
-    """It asks to be killed when we die, bounds its files, and gives way by *nice*; None if nothing is to be done."""
+    """A function for the child: die with us, bound its files, give way by *nice*; None if there is nothing to do."""
     if _LIBC is None and file_limit_bytes is None and not nice:
         return None
     parent, libc = os.getpid(), _LIBC

@@ -10,13 +10,13 @@ from lectern import chinese_account, chinese_alarms, words
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
-"""Characters of a message; DingTalk and WeCom take no longer ones."""
+"""Most characters of a message, because DingTalk and WeCom refuse longer ones."""
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
 
 
 def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
-    """Each service of *urls* (apart by blanks), with a name that shows no token. Raises Misuse for what is none."""
+    """Each service of *urls* (separated by blanks), with a name that shows no token. Raises Misuse for an odd URL."""
     found: list[tuple[str, apprise.Apprise]] = []
     for number, url in enumerate(urls.split(), 1):
         name = f"{url.partition('://')[0]}:// (number {number})"
@@ -28,7 +28,7 @@ def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
 
 
 def send(urls: str, title: str, body: str, *, resolved: bool = False, only: Collection[str] = ()) -> list[str]:
-    """Send to all services, or to those named by *only*; returns the names of those that did not take it."""
+    """Send to all services, or to those named by *only*; returns the names of the services that did not take it."""
     kind = apprise.NotifyType.SUCCESS if resolved else apprise.NotifyType.FAILURE
     return [
         name
@@ -38,7 +38,7 @@ def send(urls: str, title: str, body: str, *, resolved: bool = False, only: Coll
 
 
 def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[str, str, bool]:
-    """The title and the text of an alarm as it was sent on the channel, and whether it is over."""
+    """The title and the text of an *alarm* in the form that was sent on the channel, and whether it is resolved."""
     fields: dict[str, Any] = json.loads(alarm)
     code, resolved = int(fields["code"]), fields.get("stage") == "resolved"
     known = CODES.get(code)

@@ -1,4 +1,4 @@
-"""What programs print: the end of it is kept, lines are handed on."""
+"""Reads what programs print: keeps the end of it, and hands lines on."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lectern.shown import masked
 
 KEPT_BYTES = 8192
-"""How much of the end of each output is kept."""
+"""Number of bytes that are kept of the end of each output."""
 
 CHUNK_BYTES = 65536
 
@@ -20,7 +20,7 @@ OnLine = Callable[[str], bool | None]
 
 @dataclass
 class Tail:
-    """The last 8 KiB of whatever was printed."""
+    """The last 8 KiB of what a program printed."""
 
     kept: bytearray = field(default_factory=bytearray)
 
@@ -62,7 +62,7 @@ class Lines:
 
 
 def last_line(text: str) -> str:
-    """The last line of *text* that is not blank, its URLs as people may see them: programs say what they were given."""
+    """The last line of *text* that is not blank, with secrets in URLs masked: programs print what they were given."""
     return masked(next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), ""))
 
 
@@ -83,7 +83,7 @@ async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines
     try:
         data = await given
         lines.progressed_at = time.monotonic()
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading; how, is seen at its end
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading: its exit code says how
             pipe.write(data)
             await pipe.drain()
     finally:

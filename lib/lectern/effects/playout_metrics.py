@@ -1,4 +1,4 @@
-"""What the playout says of itself, as metrics in Prometheus' text format."""
+"""Turns the playout's status into metrics in Prometheus' text format."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 
 class Said(Collector):
-    """Metrics of a status of the playout; None if it does not answer."""
+    """The metrics of a playout's *status*, which is None if the playout does not answer."""
 
     def __init__(self, status: Mapping[str, Any] | None) -> None:
         self._status = status
@@ -39,7 +39,7 @@ class Said(Collector):
 
 
 def exposition(status: Mapping[str, Any] | None) -> bytes:
-    """The metrics of a *status*."""
+    """The metrics of a *status* in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Said(status))
     return generate_latest(registry)

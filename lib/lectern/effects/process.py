@@ -1,4 +1,4 @@
-"""Starts local programs: the only place that does; each has an end, and none outlives us."""
+"""Starts local programs, as the only module that does so; each has a time limit, and none outlives us."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ _POLL_S = 0.02
 _LOOK_S = 0.25
 _REAP_S = 10.0
 GIVES_WAY = 10
-"""The niceness of what may take longer while classes are on air: downloads, remuxing, looks at recordings."""
+"""The niceness of work that may take longer while classes are on air: downloads, remuxing, looks at recordings."""
 
 T = TypeVar("T")
 
@@ -120,16 +120,16 @@ class _Child:
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for what it is to read."""
+        """Whether the program still waits for its input."""
         return self.feeder is not None and not self.feeder.done()
 
     @property
     def is_over(self) -> bool:
-        """Whether it was reaped, and nobody holds its pipes."""
+        """Whether the program was reaped, and nobody holds its pipes."""
         return self.process.returncode is not None and all(reader.done() for reader in self.readers)
 
     def raise_from_readers(self) -> None:
-        """Pass on what on_line raised."""
+        """Raise the exception that on_line raised, if it did."""
         for reader in self.readers:
             if reader.done():
                 reader.result()
@@ -173,7 +173,7 @@ async def _start(
 async def _watch(
     child: _Child, deadline: float, stall_s: float | None, grace_s: float
 ) -> type[TimedOut] | type[Stalled] | None:
-    """Wait for the end of the program and of its outputs; the reason to end it, if there is one."""
+    """Wait for the end of the program and of its outputs; returns the reason to end it, if there is one."""
     ending = asyncio.ensure_future(child.process.wait())
     try:
         while child.process.returncode is None:
@@ -184,7 +184,7 @@ async def _watch(
             waited: set[asyncio.Future[Any]] = {ending, *(reader for reader in child.readers if not reader.done())}
             await asyncio.wait(waited, timeout=min(pause_s, _LOOK_S), return_when=asyncio.FIRST_COMPLETED)
             child.raise_from_readers()
-        # The grandchild has a moment to end by itself; then it is ended with the group.
+        # A grandchild that holds the pipes has *grace_s* to end by itself; then it is ended with the group.
         await asyncio.wait(child.readers, timeout=grace_s)
         child.raise_from_readers()
         return None
@@ -215,7 +215,7 @@ async def _end(child: _Child, grace_s: float) -> None:
 async def _end_group(child: _Child, sign: signal.Signals, grace_s: float) -> None:
     """Send *sign* to the group, and wait until it is empty or *grace_s* are over.
 
-    What is left of it when its leader and its pipes are gone is mostly waiting to be reaped by somebody else.
+    What is left of the group when its leader and its pipes are gone mostly waits to be reaped by somebody else.
     """
     give_up_at = time.monotonic() + grace_s
     try:

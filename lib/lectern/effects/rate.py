@@ -11,7 +11,7 @@ class Rate:
         self._at: float | None = None
 
     def take(self, now: float) -> float:
-        """Take one call; returns 0, or how many seconds are to be waited if none is left."""
+        """Take one call; returns 0, or the seconds to wait if no call is left."""
         if self._at is not None:
             self._left = min(self._left + (now - self._at) * self._a_second, self._burst)
         self._at = now

@@ -1,6 +1,6 @@
-"""A program that runs, in a thread of its own: whoever starts one waits for the child's first turn on a processor.
+"""Starts programs in threads of their own, because the start waits for the child's first turn on a processor.
 
-On a busy machine that is a tenth of a second and more for each, in which an event loop would pass on no lease.
+On a busy machine each start takes a tenth of a second and more, in which an event loop would pass on no lease.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from pathlib import Path
 class Started:
     """A program and its pipes, for the loop in which it was started.
 
-    Its thread waits for its end: Linux kills a child that wants to die with its parent when the thread ends that has
-    started it.
+    The thread that started it lives as long as the program: Linux kills a child that wants to die with its parent
+    as soon as that thread ends.
     """
 
     stdout: asyncio.StreamReader
@@ -31,15 +31,15 @@ class Started:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
+        """The exit code of the program; None while it runs."""
         return self._popen.returncode
 
     async def wait(self) -> None:
-        """Wait for its end, whoever holds its pipes."""
+        """Wait for the end of the program, whoever holds its pipes."""
         await self._ended.wait()
 
     async def connect(self) -> None:
-        """Connect its pipes to the loop."""
+        """Connect the program's pipes to the loop."""
         self.stdout, self.stderr = await self._reader(self._popen.stdout), await self._reader(self._popen.stderr)
         if self._popen.stdin is not None:
             loop, unread = asyncio.get_running_loop(), asyncio.StreamReaderProtocol(asyncio.StreamReader())
@@ -55,7 +55,7 @@ class Started:
         return reader
 
     def close(self) -> None:
-        """Close its pipes, also those that somebody else still holds."""
+        """Close our ends of the pipes, also of pipes that somebody else still holds."""
         for pipe in self._pipes:
             pipe.close()
 
@@ -110,7 +110,7 @@ async def start(
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
-    """Call something in the loop; False if the loop is closed."""
+    """Have *call* called in the loop; False if the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call, *args)
         return True

@@ -1,4 +1,4 @@
-"""What a recording on an ECS host is, by ffprobe there, and whether what was made of it is good."""
+"""Checks files on an ECS host by ffprobe there: what a recording is, and whether a rendition of it is good."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ MISSING = frozenset({126, 127})
 """The exit codes by which a shell says that a program cannot be run."""
 
 _TAIL_S = 3
-_WHOLE_S = 10.0  # what is shorter is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
+_WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
 _REPORT = re.compile(r"\w+=.*")
 _NO_CURL, _NOT_MOVED = 97, 98
@@ -44,7 +44,7 @@ printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
 
 @dataclass(frozen=True)
 class Media:
-    """What a recording says of itself; without picture *video* is None, without sound *audio*."""
+    """What a recording consists of; *video* is None if there is no picture, *audio* if there is no sound."""
 
     width: int
     height: int
@@ -69,10 +69,10 @@ def missing(connection: ssh.Connection, program: str, package: str) -> CallAPers
 async def look(
     connection: ssh.Connection, path: str, programs: Programs, thing: str, *, was: str | None = None
 ) -> Media:
-    """What the file is, by ffprobe; if it has just been fetched, it is first renamed from *was* to *path*.
+    """Look at a file by ffprobe; if it has just been fetched, first rename it from *was* to *path*.
 
-    Raises Refuse(BAD_RECORDING) for what is no recording, TryAgain if there is no such file, CallAPerson if the host
-    has no ffprobe, or no curl for what is made of the file.
+    Raises Refuse(BAD_RECORDING) if it is no recording, TryAgain if there is no such file, CallAPerson if the host
+    has no ffprobe, or no curl to upload the renditions.
     """
     moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
     finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
@@ -97,7 +97,7 @@ def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> M
 
 
 def check_streams(source: Media, thing: str) -> None:
-    """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no host has them."""
+    """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no other host helps."""
     if source.video is None:
         raise Refuse(f"{thing}: has sound ({source.audio}), but no picture", HALF_A_RECORDING)
     if source.audio is None:
@@ -113,7 +113,7 @@ async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Fini
 
 
 async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """What each of *works* returns; the first that fails ends the others, and is raised."""
+    """Await all of *works* and return their results; the first failure cancels the others, and is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -165,7 +165,7 @@ def _tail_argv(program: str, path: str, duration_s: float) -> list[str]:
 
 
 def _end_of(tail: str) -> str:
-    """What is wrong with the picture of the last seconds, by the code and words of its decoding; else nothing."""
+    """What is wrong with the picture of the last seconds, by ffmpeg's exit code and output; empty if nothing is."""
     code, _, said = tail.partition("\n")
     errors = [line for line in said.splitlines() if line.strip() and not _REPORT.fullmatch(line)]
     if code != "0" or errors:
@@ -175,7 +175,7 @@ def _end_of(tail: str) -> str:
 
 
 def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
-    """Raise Refuse if the source is at fault that *made* is not what is *wanted*, TryAgain if its making is.
+    """Raise if *made* is not what is *wanted*: Refuse if the source is at fault, TryAgain if the transcoding is.
 
     *tail* says what is wrong with the rendition's end, or is empty.
     """
@@ -201,7 +201,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
 
 
 def _media_of_json(text: str) -> Media | None:
-    """What ffprobe read, if it can be the description of a recording, or of half of one."""
+    """The media that ffprobe describes in *text*; None if that can be no recording, not even half of one."""
     try:
         found = json.loads(text)
         duration_s, streams = float(found["format"]["duration"]), found["streams"]

@@ -1,4 +1,4 @@
-"""Programs on another host that go on without us: begun once, found again, watched, ended, and nothing is left."""
+"""Runs programs on another host that go on without us: begins each once, finds it again, watches, ends, cleans up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ _OUTPUT, _ENDED = "lectern-output", "lectern-ended"
 _ROOT = 'case $1 in "~"|"~/"*) root=$HOME${1#"~"};; *) root=$1;; esac; umask 077'
 _FREE = 'df -Pk . | { read -r _; read -r _ _ _ free _; echo "$free"; }'
 
-# A program more in these scripts, each of which runs several times a job, is 1-2 ms more before a class: what the shell
-# can do itself (true >seen is touch), it does.
+# The shell does itself what it can (true >seen is touch): each further program costs 1-2 ms before a class, and these
+# scripts run several times per job.
 
 # The processes of a step hold its lock; the kernel releases it with the last of them. So the process group is
 # signalled only while it exists, and a step that has not yet written down its id stops by itself.
@@ -76,7 +76,7 @@ printf '\\n{_ENDED} %s %s\\n' "${{code:-gone}}" "$([ "$code" = 0 ] || {{ {_FREE}
 
 @dataclass(frozen=True)
 class Folder:
-    """Where the programs of a job write, and what was there already."""
+    """The folder in which the programs of a job write, and the files that it had when it was entered."""
 
     path: str
     free_bytes: int
@@ -85,9 +85,9 @@ class Folder:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended; without *exit_code* it did not end by itself. The texts are the end of what it said.
+    """How a program ended; *exit_code* is None if it did not end by itself. The texts are the end of its output.
 
-    *free_bytes*, what its disk has left, is looked at only if it did not end well.
+    *free_bytes*, the free space of its disk, is measured only if the program did not end well.
     """
 
     exit_code: int | None
@@ -102,7 +102,7 @@ class Ended:
 
 
 async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
-    """Make the folder *name* in *root*, or find it again; what others left in *root* is ended and removed.
+    """Make the folder *name* in *root*, or find it again; end and remove what abandoned jobs have left in *root*.
 
     Raises FallBack (no room), CallAPerson (*root* cannot be used, or something there cannot be ended).
     """
@@ -112,7 +112,7 @@ async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
 
 
 async def leave(connection: ssh.Connection, root: str, name: str) -> None:
-    """End whatever runs in the folder (TERM, after 3 s KILL), see that it is gone, and remove the folder."""
+    """End what runs in the folder *name* (TERM, after 3 s KILL), check that it is gone, and remove the folder."""
     await _quick(connection, f"ending {name}", _LEAVE, root, name)
 
 
@@ -128,7 +128,7 @@ async def _quick(connection: ssh.Connection, what: str, script: str, *arguments:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of a job; *stdin* is what no command line may show. Without a line for *stall_s* it has stalled."""
+    """A command of a job; *stdin* has what no command line may show. Without a line for *stall_s* it has stalled."""
 
     name: str
     argv: Sequence[str]
@@ -141,7 +141,7 @@ async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s:
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a
-    minute after its time. Raises TryAgain if somebody has.
+    minute after its time. Raises TryAgain if somebody has called ``leave``.
     """
     limit = f"{timeout_s + _OUTLIVES_US_S:.0f}"
     script = ["sh", "-c", _RUN, "lectern", folder.path, step.name, limit, _STEP, *step.argv]

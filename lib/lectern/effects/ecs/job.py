@@ -1,4 +1,4 @@
-"""What an ECS host is to make, and how far it is with it."""
+"""A job of an ECS host: what it is to make, its progress, and its outcome."""
 
 import hashlib
 import time
@@ -14,7 +14,7 @@ from lectern.stems import stem
 
 @dataclass(frozen=True)
 class Programs:
-    """What the programs are called on the host."""
+    """The names of the programs on the host."""
 
     wget: str = "wget"
     ffmpeg: str = "ffmpeg"
@@ -56,7 +56,7 @@ class Job:
         return self.folder or f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{self._mark}"
 
     def goes_on_in(self, folder: str) -> bool:
-        """Whether what lies in *folder* was made of the same source, for the same place."""
+        """Whether the files in *folder* were made from the same source, for the same upload target."""
         return folder.rpartition("-")[2] == self._mark
 
     @property

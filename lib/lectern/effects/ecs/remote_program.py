@@ -1,4 +1,4 @@
-"""A program on another host as it is begun and ended there: known by its id before it begins, in a group of its own."""
+"""Begins and ends a program on another host: its id is known before it begins, and its process group is its own."""
 
 import re
 import select
@@ -8,8 +8,8 @@ from typing import Any
 from lectern.effects import output
 
 GO = b"go\n"
-# A session of its own, so that its group can be ended. It waits for our word, which comes when we know its id: a start
-# that we are cut off or cancelled in leaves nothing there. Later, timeout ends it if we are cut off.
+# A session of its own, so that its group can be ended. It waits for GO, which we send when we know its id: a start
+# during which we are cut off or cancelled leaves nothing there. Later, timeout ends it if we are cut off.
 BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
 WRAPPER = ("setsid", "-w", "sh", "-c", BEGIN, "lectern")
 # No "--" before the group: dash's kill takes it for a process.
@@ -27,7 +27,7 @@ _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
 
 @dataclass
 class Running:
-    """A program on the other host, and what it prints; its first line is its process id there."""
+    """A program on the other host, and its output, whose first line is its process id there."""
 
     lines: output.Lines
     channel: Any = None  # of paramiko, when it is open
@@ -38,7 +38,7 @@ class Running:
     told: bool = False  # whether it was told to begin
 
     def read(self) -> tuple[bytes, bytes, bool]:
-        """Wait for at most 0.25 s; returns what it has printed, its errors, and whether that is all."""
+        """Wait for at most 0.25 s; returns the new output, the new errors, and whether the program has ended."""
         channel = self.channel
         if not (channel.recv_ready() or channel.recv_stderr_ready()):
             if channel.eof_received or channel.closed:
@@ -54,7 +54,7 @@ class Running:
         return out, err, ended and not out and not err
 
     def add(self, out: bytes, err: bytes) -> None:
-        """Take what it has printed since."""
+        """Take in new output *out* and new errors *err* of the program."""
         self.err.add(err)
         if self.pid is None:
             self.head = (self.head + out)[-_HEAD_BYTES:]

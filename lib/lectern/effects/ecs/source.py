@@ -1,4 +1,4 @@
-"""The recording that a job of an ECS host is made of: fetched whole, by the host, from where the platform has it."""
+"""Fetches the recording that a job is made from: the ECS host itself downloads it whole from its origin."""
 
 import hashlib
 from collections.abc import Awaitable
@@ -19,10 +19,10 @@ FETCHES = 4
 
 _LOOK_S = 30.0
 _RESERVE_BYTES = 64 * 1024**2
-_UNKNOWN_BYTES = 8 * 1024**3  # of a source that promises no length
+_UNKNOWN_BYTES = 8 * 1024**3  # the limit for a source whose length its origin does not say
 _TOO_LARGE = 153  # SIGXFSZ
 _SOURCE = "source"
-# The size of what came is the last word; an exec instead would save a process and cost another command.
+# It prints the size of the file at its end; an exec instead would save a process and cost another command.
 _LIMITED = 'ulimit -f "$1"; file=$2; shift 2; "$@" || exit; stat -c %s -- "$file"'
 
 
@@ -71,7 +71,7 @@ class Source:
         # Named after what the origin promises, so that a part of another file is not resumed.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
         url, file = shown(remote.url), f"{self.path}-{mark}"
-        # By an address of IPv4, which every host can connect to; this one need not have the other kind.
+        # By an IPv4 address, to which every host can connect; this host need not have IPv6.
         options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
@@ -94,7 +94,7 @@ class Source:
         return await self._keep(remote, file, int(ended.output.strip() or -1))
 
     async def _keep(self, before: RemoteFile, file: str, size_bytes: int) -> Media:
-        """Take the file as the source if the origin still has the same; else it may be parts of two files."""
+        """Take the file as the source if the origin still has the same file; otherwise it may be parts of two files."""
         after = await promised(self._job)
         if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
             found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
@@ -102,6 +102,6 @@ class Source:
         return await self._look(file)
 
     async def _look(self, file: str | None = None) -> Media:
-        """What the source is; *file* becomes it."""
+        """Look at the source; if *file* is given, it is first renamed to the source."""
         self._steps.report.step = "look"
         return await check.look(self._steps.connection, self.path, self._job.programs, self.thing, was=file)

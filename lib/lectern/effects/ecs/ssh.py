@@ -119,7 +119,7 @@ class Connection:
 
         def give() -> None:
             assert running.channel is not None  # it was opened
-            with suppress(OSError):  # it has ended without reading all; how, is read next
+            with suppress(OSError):  # it has ended without reading all: the exit code is read next
                 running.channel.sendall(GO + stdin)
                 running.channel.shutdown_write()
 
@@ -142,7 +142,7 @@ class Connection:
                 return process.Stalled
 
     async def _close(self, running: Running, program: str, *, ended: bool) -> None:
-        """End the program unless it has ended, by a second channel, and look that it is gone."""
+        """End the program over a second channel unless it has ended, and check that it is gone."""
         if running.channel is None:
             return
         try:
@@ -164,7 +164,7 @@ class Connection:
             return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
 
     async def _threaded(self, work: Callable[[], T]) -> T:
-        """What *work* returns; a host that answers nothing for too long is hung up on."""
+        """Run *work* in a thread, and return its result; raises Lost, and hangs up, if the host is silent."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             async with asyncio.timeout(_SILENCE_S):
@@ -178,9 +178,9 @@ class Connection:
 
 @asynccontextmanager
 async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
-    """Log in on *host* with this key only, if its own key is the one in this known_hosts file.
+    """Log in on *host* with the key at *key_path* only, if *known_hosts_path* has the host's own key.
 
-    Raises Lost (network), CallAPerson (the host's key is unknown or another, it does not take ours), Misuse (a
+    Raises Lost (network), CallAPerson (the host's key is unknown or differs, or it refuses ours), Misuse (a
     file is missing).
     """
     threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix=f"ssh {host.name}")
@@ -234,7 +234,7 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
 
 
 def _key(path: Path) -> paramiko.PKey:
-    """The key of a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
+    """The SSH key in a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
     try:
         return paramiko.PKey.from_path(path)
     except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ _NONE_LEFT_BYTES = 1024**2
 
 @dataclass(frozen=True)
 class Steps:
-    """A job in its folder on a host, and how far it is."""
+    """A job in its folder on a host, and its progress."""
 
     connection: ssh.Connection
     job: Job
@@ -52,7 +52,7 @@ class Steps:
 
 
 async def tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callable[[TryAgain], bool]) -> T:
-    """What *work* returns, which is given the number of its try; a TryAgain that *passes* is tried again.
+    """Call *work* with the number of its try, and return its result; retry after a TryAgain that *passes*.
 
     The pauses double from 1 s up to 16 s.
     """

@@ -29,10 +29,10 @@ _NO_ENCODER = "Unknown encoder"
 async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Outcome:
     """Make, check and upload all that the job wants, or go on where an earlier call was cut off.
 
-    What befalls one rendition alone (a bad output, an upload that fails) is in the outcome, and spares the others.
-    Raises what befalls all of them: Refuse (the recording is bad, or the time is over), TryAgain (network, a killed or
-    stalled ffmpeg), FallBack (no room there), CallAPerson (a program is missing), Misuse. Whatever happens, what was
-    begun there goes on until ``leave`` is called: that is how it survives us.
+    A failure of one rendition alone (a bad output, a failed upload) is noted in the outcome, and stops no other.
+    Raises a failure of all of them: Refuse (the recording is bad, or the time is over), TryAgain (network, a killed or
+    stalled ffmpeg), FallBack (no room there), CallAPerson (a program is missing), Misuse. Whatever happens, programs
+    begun there go on until ``leave`` is called: so they survive the end of this process.
     """
     report.step = "enter"
     looking = asyncio.ensure_future(source.promised(job))  # the origin and the host answer at the same time
@@ -45,12 +45,12 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
 
 
 async def leave(connection: ssh.Connection, work_root: str, name: str) -> None:
-    """End whatever still runs of the job *name* there, see that it is gone, and leave no file."""
+    """End what still runs of the job *name* there, check that it is gone, and leave no file."""
     await detached.leave(connection, work_root, name)
 
 
 class _Work:
-    """A job on its way."""
+    """A job under way."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps, self._job, self._report = steps, steps.job, steps.report
@@ -75,7 +75,7 @@ class _Work:
         return Outcome(tuple(one for one in made if one is not None), self._missed)
 
     async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
-        """What *work* returns; None if it fails, which is then noted for this output alone."""
+        """Await *work*, and return its result; None if it fails, which is noted for this output alone."""
         try:
             return await work
         except ssh.Lost:

@@ -1,4 +1,4 @@
-"""The folder of proved backups: what each says of itself, and how old the newest one is."""
+"""Reads the folder of proved backups: their manifests, and the age of the newest one."""
 
 import json
 import math

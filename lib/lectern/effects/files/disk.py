@@ -1,4 +1,4 @@
-"""Tells a disk that takes nothing from other trouble: full, over its quota, or read-only."""
+"""Tells a disk that cannot be written (full, over its quota, read-only, broken) from other trouble."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def takes_nothing(error: BaseException) -> bool:
 
 
 def free_bytes(root: Path) -> int:
-    """What may still be put below *root*: 0 if it is read-only."""
+    """The bytes that may still be written below *root*; 0 if it is read-only."""
     if not os.access(root, os.W_OK):
         return 0
     return max(0, shutil.disk_usage(root).free - KEEP_FREE_BYTES)
@@ -38,7 +38,7 @@ def free_bytes(root: Path) -> int:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Turn a disk that takes nothing into Refuse with 316; other errors stay."""
+    """Raise Refuse with 316 if the disk cannot be written; other errors stay as they are."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Looks at a recording where it lies, before a byte is downloaded, and says which places may be looked at at all."""
+"""Asks an origin about a recording before a byte is downloaded, and says which origins may be asked at all."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
 _UNSUPPORTED_HEAD = frozenset({403, 405, 501})
 _ABSENT = frozenset({404, 410})
-_MOST_BYTES = 2**50  # a thousand classes of it still fit into a database's integer
+_MOST_BYTES = 2**50  # the sum of a thousand such files still fits into a database's integer
 _MOST_CRC64 = 2**64 - 1
 _ETAG_CHARACTERS = 250
 _TOLD_CHARACTERS = 200
@@ -45,7 +45,7 @@ class Allowed:
     def check(self, url: str) -> list[Address]:
         """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
-        Raises Refuse(FORBIDDEN_ORIGIN) if it may not be, Refuse(DOWNLOAD_FAILED) if there is no such host,
+        Raises Refuse(FORBIDDEN_ORIGIN) if the origin is not allowed, Refuse(DOWNLOAD_FAILED) if there is no such host,
         TryAgain if the host's name cannot be looked up just now.
         """
         parts, host, port = _split(url)
@@ -61,7 +61,7 @@ class Allowed:
 
 
 def _split(url: str) -> tuple[SplitResult, str, int]:
-    """The parts of *url*, its host and its port; raises Refuse for what wget and httpx could read differently."""
+    """The parts of *url*, its host and its port; raises Refuse for a URL that wget and httpx could read differently."""
     said = shown(url)
     try:
         parts = urlsplit(url)
@@ -133,9 +133,9 @@ async def _ask(
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
-    """The answer to a HEAD; if that is not served (URLs are often signed for GET only), to a GET of one byte.
+    """The answer to a HEAD; if the origin refuses HEAD (URLs are often signed for GET only), to a GET of one byte.
 
-    The host is asked by its name, as ever, and its certificate is verified for this name.
+    The request still names the host, and its certificate is verified for this name.
     """
     at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
     more = {"sni_hostname": url.host}
@@ -166,7 +166,7 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
 
 
 def _only(url: str, answer: httpx.Response, header: str) -> str:
-    """The value of a header; nothing if it is not there. Raises Refuse if there are several that differ."""
+    """The value of a header; empty if it is missing. Raises Refuse if it occurs with different values."""
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
         raise Refuse(f"{shown(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
@@ -174,7 +174,7 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
 
 
 def _number(url: str, name: str, text: str, most: int) -> int | None:
-    """What a header says; its digits are counted first, since Python refuses to read very long numbers."""
+    """The number in a header; its digits are counted first, because Python refuses to read very long numbers."""
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > most:

@@ -20,7 +20,7 @@ _ERROR_CHARACTERS = 400
 def sign(fields: Mapping[str, object], secret: str) -> str:
     """The signature of *fields*; a field called ``sign`` is not part of it."""
     signed = "&".join(f"{name}={fields[name]}" for name in sorted(fields) if name != "sign")
-    # JSON can hold half a character, which no text has.
+    # JSON can hold half a surrogate pair, which UTF-8 cannot.
     whole = f"{signed}&key={secret}".encode(errors="surrogatepass")
     return hashlib.md5(whole, usedforsecurity=False).hexdigest()
 
@@ -41,7 +41,7 @@ async def request_transcoding(
     fields: dict[str, object] = {"record_id": record_id, "video_resolution": str(resolution)}
     body = {**fields, "sign": sign(fields, secret)}
     try:
-        if urlsplit(url).port == 0:  # reading it raises ValueError for a port that there cannot be
+        if urlsplit(url).port == 0:  # reading it raises ValueError for an impossible port
             raise FallBack(f"{thing}: the transcoder's URL has port 0")
         async with (
             asyncio.timeout(timeout_s),
@@ -64,7 +64,7 @@ async def request_transcoding(
 
 
 async def _beginning(answer: httpx.Response) -> str:
-    """The first words of an answer as it came, however long or wrongly encoded it is."""
+    """The first characters of an answer, however long or wrongly encoded it is."""
     raw = b""
     async for chunk in answer.aiter_raw():
         raw += chunk

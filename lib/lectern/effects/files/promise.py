@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on an origin as it promises it; None if it promises nothing. *url* is where redirects ended.
+    """A file as its origin promises it; a field is None if the origin does not say it. *url* is where redirects ended.
 
-    *address* is the checked one that answered.
+    *address* is the checked address that answered.
     """
 
     url: str
@@ -18,5 +18,5 @@ class RemoteFile:
 
     @property
     def promise(self) -> tuple[int | None, str | None, int | None]:
-        """What is compared: it differs if another file has taken this one's place."""
+        """Size, ETag and CRC-64, which differ if another file has taken this one's place."""
         return self.size_bytes, self.etag, self.crc64

@@ -1,4 +1,4 @@
-"""The quarantine of a streamer's cache: what was found there and is no rendition, bounded by bytes and age."""
+"""The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged."""
 
 import os
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ class Aside:
 
 
 def held(root: Path) -> list[Aside]:
-    """What is in quarantine, the newest first."""
+    """The files in quarantine, the newest first."""
     return sorted(_files(root / QUARANTINE), key=lambda one: (-one.since, str(one.path)))
 
 
 def prune(root: Path, max_bytes: float, now: float) -> list[Aside]:
-    """Delete what is too old, or too much: the oldest first. Returns what was deleted."""
+    """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files."""
     gone: list[Aside] = []
     kept_bytes = 0
     for number, one in enumerate(held(root)):
@@ -46,7 +46,7 @@ def _files(folder: Path) -> Iterator[Aside]:
         for name in names:
             path = Path(inside) / name
             found = path.lstat()
-            yield Aside(path, found.st_size, found.st_ctime)  # of its rename into the quarantine
+            yield Aside(path, found.st_size, found.st_ctime)  # the time of its rename into the quarantine
 
 
 def _drop_empty(folder: Path) -> None:

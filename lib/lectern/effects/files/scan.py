@@ -1,4 +1,4 @@
-"""Lists the streamer's folder of renditions, and tells renditions from unknown files, with one look at each."""
+"""Lists the streamer's folder of renditions, and tells renditions from unknown files, with one stat per file."""
 
 import os
 import re
@@ -22,7 +22,7 @@ Kind = Literal["rendition", "part", "unknown"]
 
 @dataclass(slots=True)
 class Found:
-    """Something in the store, at *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
+    """An entry of the store, at the path *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
 
     site: str
     stem: str | None
@@ -32,12 +32,12 @@ class Found:
 
     @property
     def path(self) -> Path:
-        """Where it is. Made when it is asked for: a hundred thousand paths take a second."""
+        """The path of the entry, made only on demand: a hundred thousand paths take a second."""
         return Path(self.site)
 
 
 def scan(root: Path) -> list[Found]:
-    """All that is in the store, by path, without hidden things, databases at its top, and the quarantine."""
+    """All entries of the store, by path, except hidden entries, databases at its top, and the quarantine."""
     return sorted(_entries(root), key=lambda found: found.site) if root.is_dir() else []
 
 
@@ -57,7 +57,7 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
         inside = {inner.name: inner for inner in folder}
     names = frozenset(inside)
     is_record = stems.record_of(entry.name) is not None and stems.folder(entry.name) == entry.name
-    for ending in _ENDINGS if is_record else ():  # nearly all files are of this kind: they need no look at their names
+    for ending in _ENDINGS if is_record else ():  # nearly all files: no need to parse their names
         inner = inside.get(entry.name + ending)
         if inner is not None and inner.is_file(follow_symlinks=False):
             del inside[inner.name]
@@ -78,7 +78,7 @@ def _is_not_ours(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
-    """Whether a folder is that of a record, or of the rendition whose file, or part of it, it has."""
+    """Whether a folder is named after a record, or after a rendition whose file, or part of it, is in it."""
     if folder.name.isdecimal():
         return True
     if not stems.is_stem(folder.name):

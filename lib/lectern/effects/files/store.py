@@ -1,4 +1,4 @@
-"""The streamer's folder of renditions: where files lie, how they come, go, and are told apart."""
+"""The streamer's folder of renditions: the paths of files, and how they are put in place, deleted and quarantined."""
 
 import json
 import os
@@ -31,19 +31,19 @@ def crc64(path: Path) -> int:
 
 
 def rendition_path(root: Path, stem: str) -> Path:
-    """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse for what is no stem."""
+    """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse if *stem* is no stem."""
     if not stems.is_stem(stem):
         raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
     return root / stems.folder(stem) / f"{stem}.flv"
 
 
 def part_path(root: Path, stem: str) -> Path:
-    """Where its download grows: ``root/6666/6666_720P.flv.part``."""
+    """The path of a rendition's unfinished download: ``root/6666/6666_720P.flv.part``."""
     return rendition_path(root, stem).with_suffix(".flv.part")
 
 
 def finish(part: Path, final: Path) -> None:
-    """Put a complete download in its place, so that it is there after a power cut; done twice, it changes nothing."""
+    """Put a complete download in its place, so that it survives a power cut; a second call changes nothing."""
     if not part.exists() and final.exists():
         return
     _sync(part)
@@ -53,13 +53,13 @@ def finish(part: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file with its sidecar for good, and its folder once that is empty; nothing there is fine."""
+    """Delete a file with its sidecars for good, and its folder once that is empty; a missing file is no error."""
     path.unlink(missing_ok=True)
     origin_path(path).unlink(missing_ok=True)
     path_of(path).unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
-    _sync(path.parent)  # else a power cut could bring it back, with no row that knows it
+    _sync(path.parent)  # otherwise a power cut could bring the file back, without a row
     try:
         if path.parent.name == stems.folder(path.name.partition(".")[0]):  # a record's folder, never the root
             path.parent.rmdir()
@@ -111,15 +111,15 @@ def is_sidecar(name: str) -> bool:
 
 
 def origin_path(part: Path) -> Path:
-    """The sidecar of a download: ``6666_720P.flv.part.origin``."""
+    """The path of a download's sidecar: ``6666_720P.flv.part.origin``."""
     return part.with_name(f"{part.name}.origin")
 
 
 def resume(part: Path, remote: RemoteFile) -> bool:
-    """Keep what earlier tries got if the origin still has the same file, else begin from zero; then note it.
+    """Keep the bytes of earlier tries if the origin still has the same file, else begin from zero; note its promise.
 
-    Returns whether something was kept. After a power cut only what was synced before is sure to hold the bytes that
-    were written.
+    Returns whether some were kept. After a restart of the machine, only synced bytes are: nobody knows whether the
+    others reached the disk.
     """
     noted = _noted(part)
     before = read_origin(part)
@@ -137,11 +137,11 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
     _make_folder(target.parent)
     synced_bytes = 0
     if part.exists():
-        synced_bytes = part.stat().st_size  # before the sync: what comes during it may miss it
+        synced_bytes = part.stat().st_size  # read before the sync, which may miss bytes that come during it
         _sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
-        promised = {**asdict(remote), "url": shown(remote.url)}  # whoever may read the recordings may read this
+        promised = {**asdict(remote), "url": shown(remote.url)}  # no secret: this file is as readable as the recordings
         json.dump({**promised, "boot": _boot(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -150,7 +150,7 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
 
 
 def read_origin(part: Path) -> RemoteFile | None:
-    """What the first try was promised; None if nothing (readable) was noted: begin from zero."""
+    """The promise that was noted for the download; None if none is readable: then the download begins from zero."""
     noted = _noted(part)
     try:
         return RemoteFile(url=noted["url"], size_bytes=noted["size_bytes"], etag=noted["etag"], crc64=noted["crc64"])
@@ -167,7 +167,7 @@ def _noted(part: Path) -> dict[str, Any]:
 
 
 def _boot() -> str:
-    """A text that differs after each start of the machine; on other systems than Linux it never does."""
+    """A text that differs after each start of the machine; empty on systems other than Linux."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -175,7 +175,7 @@ def _boot() -> str:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a record's folder so that it is there after a power cut."""
+    """Make a record's folder so that it survives a power cut."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         _sync(folder.parent)

@@ -1,4 +1,4 @@
-"""The authorities by which HTTPS servers are verified."""
+"""The certificate authorities by which HTTPS servers are verified."""
 
 import functools
 import logging
@@ -9,14 +9,14 @@ import httpx
 
 _log = logging.getLogger("lectern")
 _OF_SYSTEMS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
-"""Where Debian and Red Hat keep what their hosts trust; a Python that was built elsewhere looks elsewhere."""
+"""Where Debian and Red Hat keep the authorities that a host trusts; a Python built elsewhere looks in other places."""
 
 
 @functools.cache
 def context() -> ssl.SSLContext:
-    """The authorities that came with this release, and those of the host, a private one among them, as for wget.
+    """A context that trusts the authorities of this release and those of the host, private ones included, as wget does.
 
-    They are read once: to read them takes as long as to ask a server.
+    The authorities are read once, because reading them takes as long as a request to a server.
     """
     made = httpx.create_ssl_context(trust_env=False)
     made.load_default_certs()

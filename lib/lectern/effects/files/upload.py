@@ -1,4 +1,4 @@
-"""Where renditions are uploaded to: URLs signed for one file, commands that show no secret, a look at what came."""
+"""Uploads renditions: signs a URL for one file, makes commands that show no secret, and verifies what arrived."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.shown import shown
 
 _LOOK_S = 30.0
-_TYPE = "video/x-flv"  # said and signed
+_TYPE = "video/x-flv"  # sent, and part of the signature
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"(?:^|\n)lectern-status (\d{3})")
 _CRC = re.compile(r"(?im)^\s*x-oss-hash-crc64ecma:\s*([0-9]{1,20})\s*$")
@@ -34,7 +34,7 @@ class OssKey:
 
 @dataclass(frozen=True)
 class Target:
-    """Bases of URLs: renditions are PUT below the one and read below the other. ``oss://bucket/prefix`` needs a key."""
+    """Bases of URLs: renditions are PUT below *upload_url*, read below *public_url*. ``oss://bucket/…`` needs a key."""
 
     upload_url: str
     public_url: str
@@ -53,7 +53,7 @@ class Target:
             raise Misuse(f"PUBLIC_URL={shown(self.public_url)}: write http://… or https://…")
 
     def public(self, path: str) -> str:
-        """Where *path* is read."""
+        """The public URL of *path*."""
         return f"{self.public_url.rstrip('/')}/{quote(path)}"
 
 
@@ -67,7 +67,7 @@ class Put:
 
     @property
     def shown(self) -> str:
-        """The URL without what is secret in it."""
+        """The upload URL without its secrets."""
         return shown(self.url)
 
 
@@ -95,7 +95,7 @@ def _signed(target: Target, key: OssKey, path: str, md5: str, expires_s: float) 
 
 
 def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
-    """The command line that uploads *file*, and what it reads; the answer's head, body and status come on stdout."""
+    """The command line that uploads *file*, and its stdin; it prints the answer's headers, body and status."""
     argv = [program, "-q", "--config", "-", "--silent", "--show-error", "--globoff", "--noproxy", "*"]
     argv += ["--connect-timeout", "15", "--speed-limit", "1", "--speed-time", "30", "--dump-header", "-"]
     argv += ["--write-out", "\\nlectern-status %{http_code}\\n", "--header", "Expect:"]
@@ -105,7 +105,7 @@ def curl(program: str, put: Put, file: str) -> tuple[list[str], bytes]:
 
 
 def judge(put: Put, host: object, exit_code: int | None, output: str, errors: str) -> int | None:
-    """The CRC-64 that the store answered with, if it did; raises TryAgain, or CallAPerson if it says no."""
+    """The CRC-64 in the store's answer, None if it has none; raises TryAgain, or CallAPerson if the store refuses."""
     status = _STATUS.search(output)
     code = status[1] if status else ""
     if exit_code == 0 and (not code or code.startswith("2")):
@@ -119,7 +119,7 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
 
 
 async def verify(url: str, size_bytes: int, crc64: int | None) -> None:
-    """Look that the upload is where the platform will look for it, whole; raises TryAgain with what is there."""
+    """Check that the whole upload is at its public *url*; raises TryAgain with what is there instead."""
     try:
         ours = origin.Allowed.parse(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
         there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)

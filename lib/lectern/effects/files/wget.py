@@ -1,4 +1,4 @@
-"""Downloads by wget: goes on where it stopped, keeps to a rate and to a limit."""
+"""Downloads by wget: resumes where the file ends, keeps to a rate limit and a size limit."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.shown import shown
 
-ENVIRONMENT = {"LC_ALL": "C"}  # its errors are read below, in English
+ENVIRONMENT = {"LC_ALL": "C"}  # judge reads its errors in English
 
 _LOOK_S = 0.5
 _IDLE_S = 30
@@ -31,7 +31,7 @@ def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
 
     By plain http the host is connected to at *address*, the one that was checked, so that a name that leads elsewhere a
     moment later leads nobody there. By https wget looks the name up again, and sends nothing before the server has
-    proved by its certificate that it is the host. Raises Refuse for what would be more than one line.
+    proved by its certificate that it is the host. Raises Refuse for a URL of more than one line.
     """
     if not url.isprintable():
         raise Refuse(f"{shown(url)}: has control characters", DOWNLOAD_FAILED)
@@ -47,7 +47,7 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
     """The command line of one try: it downloads the URL on stdin into *target*, and goes on where the file ends.
 
     No configuration, proxy, password file or redirect leads it elsewhere than to the URL, which was checked.
-    Raises Misuse for a rate it cannot read.
+    Raises Misuse for a rate that wget cannot read.
     """
     if rate is not None and not _RATE.fullmatch(rate):
         raise Misuse(f"download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)")
@@ -58,7 +58,7 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a download may use; *rate* is in wget's own words (``1000k`` bytes a second)."""
+    """The limits of a download; *rate* is in wget's notation (``1000k`` bytes a second)."""
 
     rate: str
     timeout_s: float
@@ -107,7 +107,7 @@ async def download(
 
 
 def judge(finished: process.Finished, url: str) -> None:
-    """Return if wget succeeded, else raise what the caller should do (the manual's section *Exit Status*)."""
+    """Return if wget succeeded, else raise an error that says what to do (the manual's section *Exit Status*)."""
     if finished.returncode == 0:
         return
     found = f"{shown(url)}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"

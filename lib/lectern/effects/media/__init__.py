@@ -1,1 +1,1 @@
-"""Recordings and what takes them: ffmpeg, probes, push targets."""
+"""Recordings and their receivers: ffmpeg, probes, push targets."""

@@ -1,4 +1,4 @@
-"""Makes a recording one that the playout can air: a plain FLV file, with an index of its keyframes beside it."""
+"""Makes a recording fit for the playout: a plain FLV file, with an index of its keyframes beside it."""
 
 import asyncio
 from pathlib import Path
@@ -18,8 +18,8 @@ STALL_S = 60.0
 async def looked(path: Path) -> tuple[Look, Path]:
     """Look through a recording; returns what was found, and the file to be aired.
 
-    That is another one, beside it, if *path* is no plain FLV: its packets as they are, in a plain FLV file. The caller
-    puts it in its place. Raises Refuse (319) for what cannot be aired even so, TryAgain if the disk is full.
+    If *path* is no plain FLV, the latter is a new file beside it, with the same packets in a plain FLV. The caller
+    puts it in its place. Raises Refuse (319) if not even that can be aired, TryAgain if the disk is full.
     """
     try:
         return await asyncio.to_thread(_looked, path), path
@@ -38,7 +38,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
 
 
 def write_index(found: Look, path: Path) -> None:
-    """Write the index of *path* beside it; raises TryAgain if the disk takes nothing."""
+    """Write the index of *path* beside it; raises Refuse with 316 if the disk cannot be written."""
     with disk.writing(str(path)):
         index.write(found, index.path_of(path))
 

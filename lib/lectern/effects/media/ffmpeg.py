@@ -1,4 +1,4 @@
-"""The command lines of ffmpeg, and what it reports."""
+"""Makes the command lines of ffmpeg, and reads its progress reports."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from lectern.errors import Misuse
 from lectern.states import Resolution
 
 PUSH_STALL_S = 5.0
-"""Seconds after which a push whose connection moves nothing ends."""
+"""Seconds after which a push ends if its connection moves no bytes."""
 
 LOCAL = (
     *("-protocol_whitelist", "file"),
     # A playlist that is called .flv would read other files.
     *("-format_whitelist", "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg"),
 )
-"""Options before an input that lies on the disk and came from somewhere else."""
+"""Options before an input file that came from elsewhere: they keep ffmpeg from reading any other file."""
 
 _REPORTS = ("-progress", "pipe:1", "-nostats")
 # ffmpeg's own choice for FLV is Sorenson Spark (flv1), which no browser plays any more.
@@ -50,7 +50,7 @@ class ProgressReader:
         self._values: dict[str, str] = {}
 
     def progress(self, line: str) -> Progress | None:
-        """The report that *line* completes, if it does; what ffmpeg does not know yet (N/A) is 0."""
+        """The report that *line* completes, or None; a value that ffmpeg does not know yet (N/A) is 0."""
         name, _, value = line.strip().partition("=")
         self._values[name] = value.strip()
         if name != "progress":
@@ -89,7 +89,7 @@ def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, i
 
 
 def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe_s: float = 2.0) -> list[str]:
-    """One run of ffmpeg that makes all *outputs* of the local file *source*, and reports its progress on stdout.
+    """The command line that makes all *outputs* of the local file *source* in one run, with progress on stdout.
 
     A keyframe comes every *keyframe_s*: a push that begins in the middle, and each viewer, waits for the next one.
     """
@@ -101,18 +101,18 @@ def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe
 
 
 def remux_argv(path: str, to: str) -> list[str]:
-    """The run of ffmpeg that makes a plain FLV file of *path*, with the same packets, and reports its progress."""
+    """The command line that makes a plain FLV file of *path*, with the same packets, and progress on stdout."""
     argv = [executable(), "-hide_banner", "-nostdin", "-y", *_REPORTS, *LOCAL, "-i", f"file:{path}"]
     return [*argv, "-c", "copy", "-f", "flv", f"file:{to}"]
 
 
 def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[str]:
-    """The run of ffmpeg that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
+    """The command line that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
 
-    A connection that moves nothing ends by itself after 5 s. Raises Misuse if there is no ffmpeg.
+    A connection that moves no bytes for 5 s ends by itself. Raises Misuse if there is no ffmpeg.
     """
     argv = [executable(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-re"]
-    # Without it, all media since the last keyframe would be sent at once, and every viewer would lag by that time.
+    # Without -copypriorss 0, all media since the last keyframe would be sent at once, and every viewer would lag by it.
     argv += ["-ss", f"{position_s:.3f}", "-i", f"file:{path}", "-c", "copy", "-copypriorss", "0"]
     return [*argv, "-t", f"{length_s:.3f}", "-f", "flv", "-rw_timeout", str(int(PUSH_STALL_S * 1_000_000)), url]
 

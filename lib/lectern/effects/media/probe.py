@@ -29,7 +29,7 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """What a recording is; a codec is None if there is no such stream.
+    """The properties of a recording; *audio_codec* is None if it has no sound.
 
     *duration_s* is what is there, whatever the header says. *last_second_decodes* is False if the end is damaged,
     or if the header promises more than is there (by more than 2 s and 1 %).
@@ -113,9 +113,9 @@ def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
 
 
 def _seek_near_end(path: Path, container: InputContainer, size_bytes: int, reach_bytes: int) -> bool:
-    """Go to where the tail begins; False if that is the start.
+    """Seek to the begin of the tail; False if that is the start of the file.
 
-    FLV has no index, so it is entered by bytes, at a tag. The others have one.
+    FLV has no index, so the seek goes by bytes to a tag. Other formats have an index.
     """
     by_bytes = "flv" in container.format.name
     reach_s = _TAIL_S * (reach_bytes // _TAIL_BYTES)

@@ -1,4 +1,4 @@
-"""Whether a server listens where a class is to be pushed."""
+"""Checks whether a server listens at the push URL of a class."""
 
 import asyncio
 from contextlib import suppress
@@ -10,9 +10,9 @@ from lectern.places import Address, Places
 
 
 async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
-    """Why no connection to the host of *push_url* comes about within *timeout_s*; None if it does.
+    """Why the host of *push_url* cannot be connected to within *timeout_s*; None if it can.
 
-    Nothing is sent: a stream key may be used once only. No other place than an *allowed* one is connected to.
+    Sends nothing, because a stream key may be valid only once. Connects to *allowed* places only.
     """
     try:
         url = urls.push(push_url)
@@ -31,7 +31,7 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> st
         return f"{url.host}:{url.port}: {error.strerror or error}"
     except TryAgain as error:
         return error.message
-    except ValueError as error:  # of what resolves the name
+    except ValueError as error:  # raised by the name's lookup
         return f"{url.host}:{url.port}: {error}"
     writer.close()
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Looks through a whole recording for what its viewers would see and hear: key frames only, and all of its sound.
+"""Samples what viewers of a recording would see and hear: its key frames, and all of its sound.
 
-The look is a program of its own (``python -m lectern.effects.media.samples PATH``), at the lowest priority: whatever a
+This runs as a program of its own (``python -m lectern.effects.media.samples PATH``), at the lowest priority: whatever a
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
@@ -66,7 +66,7 @@ async def samples(path: Path, duration_s: float) -> Samples:
 
 
 class _Pictures:
-    """What is told of a key frame: its time, its lightest part (0 to 255), and whether it is still the same picture."""
+    """Makes the line of a key frame: time, its lightest part (0 to 255), and whether the picture is still the same."""
 
     def __init__(self) -> None:
         self._last_s = -EVERY_S
@@ -87,7 +87,7 @@ class _Pictures:
 
 
 class _Sounds:
-    """What is told of each second of sound: the loudest of its moments in LUFS (EBU R128), and at the end the whole."""
+    """Makes the line of each second of sound: its loudest moment in LUFS (EBU R128); at the end, that of all."""
 
     def __init__(self) -> None:
         self._resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
@@ -138,13 +138,13 @@ def _loudness_graph(part: AudioFrame) -> Graph:
 
 
 def _number(text: str | None) -> float:
-    """A loudness; of nothing but zeros it is minus infinity, or no number."""
+    """The loudness in *text*, at least _NOTHING: for digital silence the meter says minus infinity, or no number."""
     value = float(text) if text else _NOTHING
     return max(value, _NOTHING) if value == value else _NOTHING  # noqa: PLR0124 (no number differs from itself)
 
 
 def _told(container: InputContainer) -> Iterator[str]:
-    """What is found, a line each; damage in the middle is passed over, as a player does."""
+    """The lines of all that is found; damage in the middle is skipped, as a player does."""
     video = container.streams.video[0] if container.streams.video else None
     audio: AudioStream | None = container.streams.audio[0] if container.streams.audio else None
     begin_s = container.start_time / av.time_base if container.start_time else 0.0

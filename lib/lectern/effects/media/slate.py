@@ -1,4 +1,4 @@
-"""The slate: what viewers see while a recording is missing or broken. If no file is named, one is made, once."""
+"""The slate: what viewers see while a recording is missing or broken. If the settings name no file, one is made."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whether a cached file is still the recording that was downloaded: all of it, or what can be seen cheaply."""
+"""Checks whether a cached file is still the recording that was downloaded: all of it, or what is cheap to check."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ _HEADER_BYTES, _TAG_HEADER_BYTES, _SIZE_BYTES = 9, 11, 4
 
 
 async def trouble(path: Path, row: Cached) -> str | None:
-    """Why *path* is not the file of *row*; None if it is. Reads all of it if its CRC-64 is known."""
+    """Why *path* is not the file of *row*; None if it is. Reads the whole file if its CRC-64 is known."""
     if row.crc64 is None:
         return await end_trouble(path, row)
     crc64 = await asyncio.to_thread(store.crc64, path)
@@ -30,7 +30,7 @@ async def trouble(path: Path, row: Cached) -> str | None:
 async def end_trouble(path: Path, row: Cached) -> str | None:
     """Why the end of *path* is not that of *row*'s recording; None if it is, or if nobody knows its length.
 
-    A file that was cut short, or whose end is nothing but zeros, is found; for the rest see `middle_trouble`.
+    This finds a file that was cut short, or whose end is nothing but zeros; for the rest see `middle_trouble`.
     """
     if row.duration_s is None:
         return None
@@ -38,7 +38,7 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
         end_s = await asyncio.to_thread(last_tag_s, path)
         if end_s is not None and end_s >= row.duration_s - SHORT_S:
             return None
-        found = await probe.probe(path)  # its last packets are decoded: for files that end oddly, and always have
+        found = await probe.probe(path)  # decodes its last packets: some files end oddly from the start
     except LecternError as error:
         return error.message
     except OSError as error:
@@ -49,10 +49,10 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
 
 
 async def middle_trouble(path: Path) -> str | None:
-    """Why the tags of *path* cannot be read one after the other; None if they can, or where it has no index.
+    """Why the tags of *path* cannot be read one after the other; None if they can, or if it has no index.
 
-    The index says that they could be read when it was written, so that the bytes have changed since, whatever the size
-    and the time of the file say. About 0.1 s for 45 minutes of recording.
+    They could be read when the index was written: if they cannot be read now, the bytes have changed, whatever the size
+    and the time of the file say. Takes about 0.1 s for 45 minutes of recording.
     """
     if not await asyncio.to_thread(airable.has_index, path):
         return None
@@ -66,7 +66,7 @@ async def middle_trouble(path: Path) -> str | None:
 
 
 def last_tag_s(path: Path) -> float | None:
-    """The latest time stamp (seconds) of the last tags of an FLV; None if they are no chain of tags.
+    """The latest time stamp (seconds) of the last tags of an FLV; None if the end is no chain of tags.
 
     Behind each tag its size is repeated, so that a file can be read from its end (FLV 10.1, E.3).
     """

@@ -1,4 +1,4 @@
-"""Where Redis is: one server by its URL, or whichever of several the sentinels call the master."""
+"""Opens Redis by its URL: one server, or the server that the sentinels call the master."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from lectern.errors import Misuse
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
 SENTINEL_S = 1.0
-"""Seconds after which a sentinel that does not answer is passed over: it may have died with the master's host."""
+"""Seconds after which a silent sentinel is skipped, because it may have died with the master's host."""
 
 NO_CLUSTER = (
     "REDIS_URL names a Redis Cluster, which spreads over several servers what lectern does in one step. "

@@ -1,4 +1,4 @@
-"""Heartbeats of streamers and their claims to a lease: the scripts that write them, and what of them can be read."""
+"""Heartbeats of streamers and their claims to a lease: the scripts that write them, and the parsing of both."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ end
 redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
 return false
 """
-"""A beat of a streamer whose session holds the lease; from any other it is a claim."""
+"""Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim."""
 
 TAKE = """
 local beat = redis.call('hget', KEYS[1], ARGV[1])
@@ -33,13 +33,13 @@ end
 redis.call('hdel', KEYS[2], ARGV[1])
 return 1
 """
-"""Take the lease of a streamer that was silent for long enough."""
+"""Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds."""
 
 
 def readable(
     what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """The JSON objects in *told*; one that cannot be read is left out, and named in the log when it is new."""
+    """The JSON objects in *told*; an unreadable text is left out, and logged when it is new."""
     found: dict[str, dict[str, Any]] = {}
     for name, text in told.items():
         fields: Any = None
@@ -60,7 +60,7 @@ def is_beat(fields: Mapping[str, Any]) -> bool:
 
 
 def is_claim(fields: Mapping[str, Any]) -> bool:
-    """Whether it names a session, and how long its lease is."""
+    """Whether a claim names a session, and the length of its lease."""
     session, lease_s = fields.get("session"), fields.get("lease_s")
     return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
 

@@ -20,7 +20,7 @@ from lectern.told import Word
 
 log = logging.getLogger("lectern")
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A connection whose other end is gone is noticed by the kernel in half a minute; not every system has all of these."""
+"""By these options the kernel notices a dead peer within half a minute; not every system has all of them."""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 _RENEW = (
@@ -57,7 +57,7 @@ class Bus:
         await address.close(self._client)
 
     async def now(self) -> float:
-        """The clock that all hosts share, in epoch seconds."""
+        """The time of Redis' clock, which all hosts share, in epoch seconds."""
         seconds, micros = await self._client.time()
         return int(seconds) + int(micros) / 1e6
 
@@ -71,29 +71,29 @@ class Bus:
         return self.hearing.subscribed(channels)
 
     def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:
-        """The streams *names*, read for *consumer* of our group, which it may share with others that can die."""
+        """The streams *names*, read by *consumer* of our group; if *shared*, they take over entries of the dead."""
         return Streams(self._client, names, consumer, shared)
 
     async def send(self, messages: Sequence[Unsent], until: float | None = None) -> Sent:
-        """Send all in few round trips, in their order; what Redis refuses holds up none of the others.
+        """Send all messages in few round trips, in their order; a message that Redis refuses holds up no other.
 
         After *until*, as `now` counts, nothing is sent.
         """
         return await send(self._client, messages, until)
 
     async def add(self, stream: str, body: str) -> None:
-        """Add one message to a stream: kept until somebody reads it."""
+        """Add one message to a stream, which keeps it until somebody reads it."""
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
     async def publish_alarm(self, channel: str, body: str) -> None:
-        """Send an alarm that cannot be written down first."""
+        """Send an alarm directly, because the database cannot keep it first."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.publish(channel, body)
             pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
             await pipe.execute()
 
     async def publish(self, channel: str, body: str) -> int:
-        """Publish by hand; returns how many listened."""
+        """Publish one message by hand; returns the number of its receivers."""
         return int(await self._client.publish(channel, body))
 
     # -- waiting lists, kept for people and for the old program --------------------------------------------------
@@ -106,7 +106,7 @@ class Bus:
             await pipe.execute()
 
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
-        """The class_ids on the waiting list of each key; a key that holds something else is no list."""
+        """The class_ids on the waiting list of each key; a key of another type counts as empty."""
         async with self._client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.lrange(key, 0, -1)
@@ -130,7 +130,7 @@ class Bus:
     async def beat(
         self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
     ) -> dict[str, dict[str, Any]] | None:
-        """Say at the shared clock that streamer *name* is alive, and so renew its lease; returns all streamers' beats.
+        """Send the heartbeat of streamer *name*, which renews its lease; returns the last heartbeats of all streamers.
 
         None if *session* does not hold the lease: then only the *claim* to a new one is sent.
         """
@@ -171,23 +171,23 @@ class Bus:
         }
 
     async def say(self, key: str, name: str, own: Word) -> None:
-        """Say how things stand with streamer *name*; nothing depends on it but what people see."""
+        """Publish the status of streamer *name*; only what people see depends on it."""
         await word.say(self._client, key, name, own)
 
     async def words(self, key: str, lost_after_s: float) -> dict[str, Word]:
-        """The last word of each streamer."""
+        """The last status of each streamer, by name."""
         return await word.said(self._client, key, lost_after_s)
 
     async def grant(self, key: str, name: str, session: str) -> None:
-        """The lease of streamer *name* is that of *session*."""
+        """Grant the lease of streamer *name* to *session*."""
         await self._client.hset(f"{key}:lease", name, session)
 
     async def take(self, key: str, name: str, silent_s: float) -> bool:
-        """Take the lease of streamer *name* away; False if it was heard within *silent_s*, at the shared clock."""
+        """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
         return bool(await self._client.eval(beats.TAKE, 2, key, f"{key}:lease", name, silent_s))
 
     async def forget_withdrawn(self, key: str, name: str) -> None:
-        """Forget streamer *name*, which has said that it is back at the old program, unless it beats again."""
+        """Forget streamer *name*, which reported that it is back at the old program, unless it beats again."""
         await withdrawn.forget(self._client, key, name)
 
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
@@ -195,16 +195,16 @@ class Bus:
         return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
 
     async def holder(self, lock: str) -> str | None:
-        """Who holds the lock."""
+        """The owner of the lock; None if it is free."""
         found = await self._client.get(lock)
         return None if found is None else str(found)
 
     async def let_go(self, lock: str, owner: str) -> None:
-        """Give the lock back, if it is ours."""
+        """Release the lock if *owner* holds it."""
         await self._client.eval(_RELEASE, 1, lock, owner)
 
     async def types(self, keys: Sequence[str]) -> dict[str, str]:
-        """The type of each key; ``none`` if there is none."""
+        """The type of each key; ``none`` if the key does not exist."""
         async with self._client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.type(key)

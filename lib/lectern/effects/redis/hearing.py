@@ -1,4 +1,4 @@
-"""Hears what others publish: a subscription that proves that it hears."""
+"""Subscribes to channels, and proves by messages to itself that the subscription is alive."""
 
 import asyncio
 import logging
@@ -23,19 +23,19 @@ HANGS_S = 2.0
 
 
 class Deaf(redis.ConnectionError):
-    """A subscription that does not hear what it publishes itself."""
+    """A subscription no longer receives its own messages."""
 
 
 @dataclass
 class Hearing:
-    """Whether a subscription hears: it publishes to itself, and must hear that."""
+    """A subscription that checks itself: it publishes to a channel of its own, and must receive that."""
 
     client: "redis.Redis"
     beat_s: float = 5.0
     deaf_after_s: float = 15.0
-    heard_at: float | None = None  # when anything was heard last, monotonic
-    sent_since: float | None = None  # what is heard now was sent after this (epoch seconds); None if nobody knows
-    _is_allowed: bool | None = None  # to publish to itself; None if that is not known
+    heard_at: float | None = None  # when anything was last received, monotonic
+    sent_since: float | None = None  # what arrives now was sent after this (epoch seconds); None if unknown
+    _is_allowed: bool | None = None  # whether it may publish to itself; None if that is not known
 
     @asynccontextmanager
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, str] | None]]:
@@ -107,7 +107,7 @@ class Hearing:
                 continue
             quiet_s, self.heard_at = 0.0, now
             if found["channel"] == own:
-                # A process that stood still reads late what came meanwhile, and all of it came after the last beat.
+                # A process that stood still reads messages late, but all of them were sent after its last beat.
                 self.sent_since = float(found["data"])
                 counters.HEARD_AT.set_to_current_time()
                 yield None

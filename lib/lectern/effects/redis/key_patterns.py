@@ -1,4 +1,4 @@
-"""Names of Redis keys as patterns, one table for regex, glob and Lua; and the rules that rename."""
+"""Patterns of Redis key names, from one table as regex, glob and Lua; and the rules that rename keys."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may hold, in the three languages; it always ends in *ending*, which is none of its letters."""
+    """The values of a field, in the three languages; each value ends in *ending*, which is none of its *letters*."""
 
     letters: str
     ending: str
     regex: str
     glob: str
     lua: str
-    check: str  # in Lua, of a captured text {0}: what its pattern cannot say
+    check: str  # in Lua, of a captured text {0}: what *lua* cannot express
 
 
 RECORD_ID = Kind(_DIGITS, "", "[0-9]{1,19}", "[0-9]*", "%d+", "#{0} <= 19")
@@ -33,7 +33,7 @@ _ANY_OF = " or ".join(f"{{0}} == '{one}'" for one in Resolution)
 RESOLUTION = Kind(_DIGITS, "P", "|".join(Resolution), "[0-9]*P", "%d+P", f"({_ANY_OF})")
 NAME = Kind(f"{_DIGITS}{_LETTERS}_.:-", "", "[A-Za-z0-9_.:-]{1,250}", "?*", "[A-Za-z0-9_.:%-]+", "#{0} <= 250")
 KINDS: Mapping[str, Kind] = MappingProxyType({"record_id": RECORD_ID, "resolution": RESOLUTION})
-"""Every other field is a NAME: a class_id, an institution_id, a host."""
+"""The kinds of fields by name; every other field is a NAME: a class_id, an institution_id, a host."""
 
 _Step = tuple[frozenset[int], bool]
 """The bytes that may come next in a name, and whether they may be repeated."""
@@ -41,15 +41,15 @@ _Step = tuple[frozenset[int], bool]
 
 @dataclass(frozen=True)
 class Pattern:
-    """How some keys are named, such as ``waiting:{record_id}:{resolution}``."""
+    """A pattern of key names, such as ``waiting:{record_id}:{resolution}``."""
 
     text: str
     parts: tuple[str, ...]
-    """Literals and fields in turn; a literal comes first and last, and can be empty."""
+    """Literals and fields alternately; the first and the last part are literals, which can be empty."""
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """The pattern that *text* writes; raises Misuse if it is none, or can be read in two ways."""
+        """Parse *text*; raises Misuse if it is no pattern, or if names could match it in two ways."""
         made = cls(text, tuple(_FIELD.split(text)))
         if not text or not text.isprintable() or len(text) > 250:
             raise Misuse(f"{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.")
@@ -88,7 +88,7 @@ class Pattern:
 
     @cached_property
     def regex(self) -> re.Pattern[bytes]:
-        """For fullmatch; its groups are the fields."""
+        """The regular expression, for fullmatch; its groups are the fields."""
         source = b""
         for at, part in enumerate(self.parts):
             kind = KINDS.get(part, NAME)
@@ -97,9 +97,9 @@ class Pattern:
 
     @property
     def glob(self) -> str:
-        """For SCAN: every name that fits, and some that do not.
+        """The glob for SCAN; it matches every name that fits, and some that do not.
 
-        If the names have a beginning, that is all it asks for: the server compares a longer one far more slowly.
+        If names begin with a literal, the glob is only that prefix: the server matches longer globs far more slowly.
         """
         escaped = [(re.sub(r"([*?\[\]^\\])", r"\\\1", literal), kind) for literal, kind in self._pairs()]
         first, kind = escaped[0]
@@ -109,7 +109,7 @@ class Pattern:
 
     @property
     def lua(self) -> str:
-        """For string.match: captures the fields, whose checks are still to be made."""
+        """The pattern for Lua's string.match; it captures the fields, which must be checked afterwards."""
         escaped = (
             re.sub(r"([^A-Za-z0-9\x80-\U0010ffff])", r"%\1", literal) + (f"({kind.lua})" if kind else "")
             for literal, kind in self._pairs()
@@ -126,7 +126,7 @@ class Pattern:
         return {field: value.decode() for field, value in found.groupdict().items()} if found else None
 
     def meets(self, other: "Pattern") -> bool:
-        """Whether one name could fit both patterns; a digit too many or an unknown resolution is not looked at."""
+        """Whether one name could fit both patterns; lengths and known resolutions are not checked."""
         return _meet(self.steps, other.steps, apart=False)
 
     def _pairs(self) -> Iterator[tuple[str, Kind | None]]:
@@ -136,7 +136,7 @@ class Pattern:
 
 
 def _meet(one: tuple[_Step, ...], other: tuple[_Step, ...], *, apart: bool) -> bool:
-    """Whether a name can be gone through by both chains; with *apart*, only if they part company on the way."""
+    """Whether both chains of steps can match one name; with *apart*, only if they match it in different ways."""
     seen = {(0, 0, False)}
     todo = list(seen)
     while todo:
@@ -161,7 +161,7 @@ def _moves(steps: tuple[_Step, ...], at: int) -> Iterator[tuple[int, frozenset[i
 
 @dataclass(frozen=True)
 class Rule:
-    """Keys that are named as *old* says get the name that *new* says."""
+    """A rule that renames keys from the pattern *old* to the pattern *new*."""
 
     old: Pattern
     new: Pattern
@@ -170,7 +170,7 @@ class Rule:
     def parse(cls, old: str, new: str) -> "Rule":
         """A rule such as ``waiting:{record_id}:{resolution}`` to ``{record_id}_{resolution}``.
 
-        Raises Misuse if the two have not the same fields, one can be read in two ways, or a renamed key would
+        Raises Misuse if the two differ in their fields, a pattern can match in two ways, or a renamed key would
         be renamed again.
         """
         made = cls(Pattern.parse(old), Pattern.parse(new))
@@ -185,11 +185,11 @@ class Rule:
 
     @property
     def inverse(self) -> "Rule":
-        """The rule that takes it back."""
+        """The rule that renames the keys back."""
         return Rule(self.new, self.old)
 
     def applied(self, name: bytes) -> bytes | None:
-        """The new name of *name*, or None if the rule is not about it."""
+        """The new name of *name*, or None if *name* does not fit the rule."""
         values = self.old.values(name)
         return None if values is None else self.new.name(**values).encode()
 
@@ -198,9 +198,9 @@ class Rule:
 
 
 def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
-    """The rules that *lines* write as ``OLD => NEW``, checked against each other; with *back* their inverses.
+    """Parse rules from *lines* ``OLD => NEW``, and check them against each other; with *back*, returns their inverses.
 
-    Empty lines and those that begin with # are passed over. Raises Misuse.
+    Skips empty lines and lines that begin with #. Raises Misuse.
     """
     rules: list[Rule] = []
     for line in (one.strip() for one in lines):

@@ -20,7 +20,7 @@ def wanted(settings: Settings) -> Mapping[str, str]:
 
 
 async def faults(bus: Bus, settings: Settings) -> list[str]:
-    """A sentence for each key that is of another type, so that Redis would refuse what is sent to it."""
+    """A sentence for each key of a wrong type, because Redis would refuse what is sent to it."""
     keys = wanted(settings)
     found = await bus.types(list(keys))
     return [

@@ -57,7 +57,7 @@ return {{found[1], took_us, matched, free, table.concat(names), table.concat(cla
 
 
 def _script(rule: Rule, *, dry_run: bool) -> str:
-    """The Lua of one slice: arguments are cursor, count, and whether the names are told (1)."""
+    """The Lua script of one slice; its arguments are cursor, count, and 1 if it is to return the names."""
     variables = {name: f"v{at}" for at, name in enumerate(rule.old.fields, start=1)}
     checks = [KINDS.get(name, NAME).check.format(variable) for name, variable in variables.items()]
     pieces = [variables[part] if at % 2 else _quoted(part) for at, part in enumerate(rule.new.parts) if part or at % 2]
@@ -74,27 +74,27 @@ def _script(rule: Rule, *, dry_run: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    """*text* as a Lua string, whatever is in it."""
+    """*text* as a Lua string literal, whatever characters it has."""
     return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """What became of the keys; of a dry run, what would become of them."""
+    """The result of a renaming; of a dry run, the result that it would have."""
 
     matched: int
     renamed: int
     clashes: tuple[tuple[str, str], ...]
-    """Old and new name of keys that stay, because the new name is taken; the first thousand."""
+    """Old and new names of the first thousand keys that stay because the new name is taken."""
     clash_count: int
     slices: int
     seconds: float
     longest_slice_s: float
-    """As the server counts it; of an old server, as we wait for it."""
+    """The server's own measurement; for an old server, the time that we waited."""
     dry_run: bool = False
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """The result as lines for people."""
         free = self.matched - self.clash_count
         did = f"{free} of {self.matched} keys would be renamed" if self.dry_run else f"{self.renamed} keys renamed"
         said = [
@@ -107,9 +107,9 @@ class Renamed:
 
 
 def opened(url: str, *, timeout_s: float = 10) -> redis.Redis:
-    """A client for *url*, a server or sentinels: bytes, timeouts, and no call made twice unseen.
+    """A client for *url*, a server or sentinels, which returns bytes, has timeouts, and retries no call.
 
-    Raises Misuse if it is neither.
+    Raises Misuse if *url* is neither.
     """
     waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     return address.opened_blocking(url, {**waits, "retry": Retry(NoBackoff(), 0)})
@@ -129,11 +129,11 @@ def renamed(
     journal: Path | None = None,
     on_slice: Callable[[int], None] | None = None,
 ) -> Renamed:
-    """Rename every key of *client*'s database that a rule is about; keys whose new name is taken stay and are named.
+    """Rename every key of *client*'s database that fits a rule; keys whose new name is taken stay, and are listed.
 
-    Safe to repeat: killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
-    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. *on_slice* is told
-    how many keys, about, a slice looked at. The first slice has FIRST_COUNT, the
+    Safe to repeat: if killed anywhere, the next call goes on. *journal* gets ``old<TAB>new`` of each key after it was
+    renamed: it is proof, for people; what a crash keeps out of it, `Rule.inverse` still takes back. *on_slice* gets
+    the approximate number of keys that each slice looked at. The first slice has FIRST_COUNT, the
     others as many as can be looked at in the time that a slice may take.
     Raises Misuse, TryAgain and CallAPerson in words.
     """
@@ -161,7 +161,7 @@ _Slice = tuple[bytes, int, int, int, bytes, bytes, bytes]
 
 @dataclass
 class _Run:
-    """One call of `renamed`, as far as it has come."""
+    """The state of one call of `renamed`."""
 
     client: redis.Redis
     on_slice: Callable[[int], None]
@@ -214,7 +214,7 @@ class _Run:
 
 
 def next_count(count: int, took_s: float) -> int:
-    """Number of keys for the next slice to look at, by the time that *count* of them took: at most twice as many."""
+    """Number of keys for the next slice, at most twice *count*; *took_s* is the time that *count* keys took."""
     return int(min(max(count * min(TARGET_S / max(took_s, 1e-6), 2), LEAST_COUNT), MOST_COUNT))
 
 

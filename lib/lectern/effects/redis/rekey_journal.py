@@ -14,10 +14,10 @@ FSYNC_EVERY_S = 0.1
 
 
 class Journal:
-    """A file of the names; without one nothing is written.
+    """A file of old and new names; without a file, nothing is written.
 
-    They go to the disk every 0.1 s, while the server renames the next ones. A crash costs at most the names of two such
-    intervals, of a slow disk those of two of its syncs.
+    Names are synced every 0.1 s, while the server renames the next keys. A crash loses at most the names of two such
+    intervals, or of two syncs if the disk is slow.
     """
 
     def __init__(self, file: BinaryIO | None, disk: Executor) -> None:
@@ -55,7 +55,7 @@ class Journal:
                     made._settle()
 
     def write(self, names: bytes) -> None:
-        """Add lines; raises what the disk said of those before."""
+        """Add lines; raises the error of an earlier sync, if it failed."""
         if self._file is not None and names:
             self._file.write(names)
             if time.monotonic() - self._synced_at > FSYNC_EVERY_S:
@@ -69,6 +69,6 @@ class Journal:
             self._synced_at = time.monotonic()
 
     def _settle(self) -> None:
-        """Wait until all that was begun is on disk; raises the errors of the disk."""
+        """Wait for the sync under way; raises its error."""
         if self._syncing is not None:
             self._syncing.result()

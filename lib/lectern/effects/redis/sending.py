@@ -10,10 +10,10 @@ from redis.exceptions import RedisError
 from lectern.effects.rows.outbox import Rest, Unsent
 
 STREAM_BOUND = 100_000
-"""A stream that we write to is trimmed to about this many messages."""
+"""Approximate number of messages to which a stream is trimmed when we write to it."""
 
 SEND_AT_ONCE = 1000
-"""Messages in a round trip; Redis serves no other client meanwhile, for about 5 ms."""
+"""Number of messages per round trip, in which Redis serves no other client for about 5 ms."""
 
 LATE = "LATE"
 """How Redis' answer begins to messages that came after their time."""
@@ -65,7 +65,7 @@ read it."""
 
 @dataclass(frozen=True)
 class Refused:
-    """A message that Redis did not take, or took in part; *index* is its place among those that were sent."""
+    """A message that Redis refused, at least in part (*rest*); *index* is its place among the messages sent."""
 
     index: int
     rest: Rest
@@ -74,9 +74,9 @@ class Refused:
 
 @dataclass
 class Sent:
-    """What became of messages: the first *number* reached Redis, which refused some; then the way to it *broke*.
+    """The result of sending: the first *number* messages reached Redis, which *refused* some; then the way *broke*.
 
-    The rest may also have come too *late*.
+    If *late*, the rest came after their time.
     """
 
     number: int = 0

@@ -19,12 +19,12 @@ LOOK_AGAIN_S = 30.0
 """Seconds until a stream that cannot be read is tried again."""
 
 LEFT_S = 10.0
-"""Seconds after which an entry that another consumer has not acknowledged is taken over: that one is dead or hangs."""
+"""Seconds after which an entry that another consumer has not acknowledged is taken over: it is dead or hangs."""
 
 LOOK_FOR_LEFT_S = 2.0
 TRIM_EVERY_S = 60.0
 GONE_S = 86_400.0
-"""Seconds after which a consumer that reads nothing, and has nothing left, is forgotten: teachers may change names."""
+"""Seconds after which an idle consumer without pending entries is forgotten, because teachers may change names."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Entry:
 
 @dataclass
 class Streams:
-    """Streams that a group of consumers shares; one that cannot be read is set apart, and the others are read."""
+    """Streams that a group of consumers shares; a stream that cannot be read is set apart, and the others are read."""
 
     client: "redis.Redis"
     names: Sequence[str]
     consumer: str
     shared: bool = False  # other consumers of our group may read them, too
-    _looked_at: float = field(default_factory=time.monotonic)  # for what others left, monotonic
+    _looked_at: float = field(default_factory=time.monotonic)  # last look for entries of the dead, monotonic
     _trimmed_at: float = field(default_factory=time.monotonic)
-    _open: set[str] = field(default_factory=set)  # those that have our group
-    _apart: dict[str, float] = field(default_factory=dict)  # those that have none, and when each is tried again
-    _caught_up: set[str] = field(default_factory=set)  # those of which nothing is pending from before our start
+    _open: set[str] = field(default_factory=set)  # streams that have our group
+    _apart: dict[str, float] = field(default_factory=dict)  # streams without our group: when each is tried again
+    _caught_up: set[str] = field(default_factory=set)  # streams without pending entries from before our start
     _refused: dict[str, str] = field(default_factory=dict)
 
     async def next(self, *, count: int, block_ms: int) -> list[Entry]:
-        """The next messages; first those that *consumer* got before its start and never acknowledged.
+        """The next messages; first those that *consumer* read before its start and never acknowledged.
 
         Raises RedisError if Redis is away, or is only a copy.
         """
@@ -61,14 +61,14 @@ class Streams:
             return await self._left(count) or await self._read(count, block_ms)
         except ReadOnlyError:
             raise
-        except ResponseError:  # a group or a key is not what it was
+        except ResponseError:  # a group or a key was deleted or replaced
             self._open.clear()
             self._apart.clear()
             await self._make_groups()
             return await self._read(count, block_ms)
 
     def refusals(self) -> dict[str, str]:
-        """The streams that Redis did not let us read, and why, since this was asked last."""
+        """The streams that Redis did not let us read since the last call, and why."""
         found, self._refused = self._refused, {}
         return found
 
@@ -80,9 +80,9 @@ class Streams:
             await pipe.execute()
 
     async def trim(self) -> int:
-        """Take from the streams, at most once a minute, what all groups have acknowledged; returns how many entries.
+        """Delete, at most once a minute, the entries that all groups have acknowledged; returns their number.
 
-        Nobody else does: a producer that adds without a bound would fill Redis. Consumers that are gone go, too.
+        Nobody else trims: a producer that adds without a bound would fill Redis. Also forgets consumers that are gone.
         """
         if time.monotonic() - self._trimmed_at < TRIM_EVERY_S:
             return 0
@@ -110,7 +110,7 @@ class Streams:
         return min(needed, key=_order, default=None)
 
     async def _left(self, count: int) -> list[Entry]:
-        """What other consumers read and never acknowledged: it is ours now."""
+        """Take over entries that other consumers read and never acknowledged."""
         if not self.shared or time.monotonic() - self._looked_at < LOOK_FOR_LEFT_S:
             return []
         self._looked_at = time.monotonic()
@@ -157,7 +157,7 @@ class Streams:
         heed_cancel()
 
     async def _make_group(self, name: str) -> None:
-        """Our group on the stream *name*, from its beginning; a Redis without room for it may have it already."""
+        """Make our group on the stream *name*, from its beginning, unless it exists: a full Redis can make none."""
         try:
             groups = await self.client.xinfo_groups(name)
         except ResponseError as error:
@@ -187,7 +187,7 @@ def _entries(found: object) -> list[Entry]:
 
 
 def _body(fields: Mapping[str, str] | None) -> str:
-    """A producer writes the message in the field ``body``; any single field is read, and several as an object."""
+    """The message of an entry: its field ``body``, else its only field, else all fields as a JSON object."""
     if not fields:
         return ""
     if "body" in fields:

@@ -1,4 +1,4 @@
-"""A streamer that is back at the old program says so in the place of its heartbeat, until its teacher has read it."""
+"""Reports, in place of a heartbeat, that a streamer is back at the old program, until its teacher has read that."""
 
 import json
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ def say(client: "redis.Redis", streamers_key: str, name: str) -> None:
 
 
 def is_read(client: "redis.Redis", streamers_key: str, name: str) -> bool:
-    """Whether a teacher has read it."""
+    """Whether a teacher has read the report of streamer *name*."""
     return not client.hexists(streamers_key, name)
 
 

@@ -1,4 +1,4 @@
-"""What a streamer says of itself beside its heartbeat, for its teacher's accounts, counts and page."""
+"""The status that a streamer sends beside its heartbeat, for its teacher's accounts, counts and page."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from lectern.told import Word
 log = logging.getLogger("lectern")
 _WORDS = TypeAdapter(Word)
 MOST_BYTES = 512 * 1024
-"""Most bytes of a word that are read: some thousand classes on air take a third of it."""
+"""Most bytes that are read of a streamer's status: some thousand classes on air take a third of them."""
 
 
 def _key(streamers_key: str) -> str:
@@ -20,14 +20,14 @@ def _key(streamers_key: str) -> str:
 
 
 async def say(client: "Redis", streamers_key: str, name: str, word: Word) -> None:
-    """Say *word* for the streamer *name*, at the clock that all hosts share."""
+    """Write *word*, the status of the streamer *name*, with the time of the clock that all hosts share."""
     seconds, _ = await client.time()
     body = _WORDS.dump_json(replace(word, at=float(seconds))).decode()
     await client.hset(_key(streamers_key), name, body)
 
 
 async def said(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, Word]:
-    """The last word of each streamer; *silent_s* is set if it is older than *lost_after_s*."""
+    """The last status of each streamer; *silent_s* is set if it is older than *lost_after_s*."""
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(_key(streamers_key))

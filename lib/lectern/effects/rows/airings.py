@@ -42,11 +42,11 @@ _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
 
 NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
-"""Of the classes only those that are aired: a revision is what one of them is to become."""
+"""Selects the classes without their revisions, which are never aired themselves."""
 
 
 def selected() -> Select[Any]:
-    """All classes, as `readable` reads them."""
+    """A query of all classes, with the columns that `readable` reads."""
     return select(*_COLUMNS).select_from(_JOINED)
 
 
@@ -61,7 +61,7 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 
 def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
-    """A time as an old program may have written it; of a class that is over it need not be readable."""
+    """The epoch seconds of a time that an old program may have written; may be unreadable if the class is over."""
     seconds = old_times.epoch(value)
     if seconds is None and row.state in LIVE_AIRINGS:
         raise CallAPerson(f"{row.class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
@@ -89,12 +89,12 @@ def unreadable(connection: Connection) -> dict[str, str]:
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
-    """Those of *class_ids* that this streamer knows."""
+    """The classes among *class_ids* that this streamer knows."""
     return {row.class_id: _airing(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def citing(connection: Connection, stem: str, states: Collection[AiringState]) -> list[Airing]:
-    """The classes in one of *states* that cite a rendition, by their start."""
+    """The classes in one of *states* that cite the rendition *stem*, ordered by their start."""
     wanted = selected().where(classes.c.video_id == stem, classes.c.state.in_(states))
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
@@ -102,7 +102,7 @@ def citing(connection: Connection, stem: str, states: Collection[AiringState]) -
 LIVE = or_(classes.c.state.in_(LIVE_AIRINGS), (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None))
 """The rows of classes that are not over.
 
-One that was refused because it lost its file is among them until its teacher takes it away: it was promised."""
+A class that was refused because its file was lost counts until its teacher takes it away: it was promised."""
 
 
 def live(connection: Connection, begins_before: float = math.inf) -> list[Airing]:
@@ -125,7 +125,7 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
 
 
 def needed(connection: Connection, now: float) -> list[Needed]:
-    """What the classes that are not over need of the cache, and until when."""
+    """The room in the cache that classes need which are not over at *now*, and until when."""
     coming = [one for one in live(connection) if one.end_time > now]
     rows = cache.by_stem(connection, {one.stem for one in coming})
     sized = [(one, rows[one.stem]) for one in coming if one.stem in rows]
@@ -133,12 +133,12 @@ def needed(connection: Connection, now: float) -> list[Needed]:
 
 
 def on_air(connection: Connection) -> int:
-    """How many classes are on air."""
+    """Number of classes that are on air."""
     return connection.execute(select(func.count()).where(classes.c.state == AiringState.ON_AIR)).scalar_one()
 
 
 def citations(connection: Connection) -> dict[str, int]:
-    """How many live classes cite each rendition: what ``num_cite`` should be."""
+    """Number of live classes that cite each rendition: the right value of ``num_cite``."""
     counted = (
         select(classes.c.video_id, func.count())
         .where(or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)), classes.c.released_at.is_(None))
@@ -150,7 +150,7 @@ def citations(connection: Connection) -> dict[str, int]:
 def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: float) -> None:
     """Insert classes, each with its site, and their tasks; the old program's columns are filled as it filled them.
 
-    What an earlier placement left of them is forgotten.
+    Rows of an earlier placement of these classes are deleted.
     """
     if not new:
         return
@@ -189,7 +189,7 @@ def give_up(connection: Connection, airing: Airing, now: float) -> None:
 
 
 def move(connection: Connection, before: Airing, after: Airing, now: float) -> None:
-    """Write the state of a class; if it no longer cites its rendition, its citation is taken back, once."""
+    """Write the state of a class; if the class is over, its citation is taken back, once."""
     values: dict[str, object] = {"state": after.state, "updated_at": now, "message": after.message, "code": after.code}
     if after.state is AiringState.READY:
         values["lost_at"] = None

@@ -1,4 +1,4 @@
-"""A class of a streamer becomes its revision: its citation goes from the one rendition to the other."""
+"""Gives a streamer's class the values of its revision, and moves its citation to the revision's rendition."""
 
 from sqlalchemy import Connection, select, update
 
@@ -12,7 +12,7 @@ _CLASS = ("video_id", "site", "record_id")
 
 
 def take_over(connection: Connection, one: Airing, revision: Airing, now: float) -> None:
-    """The class *one* has the times, push URL and rendition of its *revision* from now on; its state stays."""
+    """Give the class *one* the times, push URL and rendition of its *revision*; its state stays."""
     of_class = select(*(classes.c[name] for name in _CLASS)).where(classes.c.class_id == revision.class_id)
     of_task = select(*(tasks.c[name] for name in _TASK)).where(tasks.c.class_id == revision.class_id)
     values = {**connection.execute(of_class).one()._mapping, "updated_at": now}

@@ -1,6 +1,6 @@
-"""What was really sent of each class: from when to when, from where in the recording, in which session.
+"""As-run rows, the parts of each class that were really sent: times, position in the recording, session.
 
-A streamer keeps what its playout tells, a teacher what its streamers report.
+A streamer keeps what its playout reports, a teacher what its streamers report.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.facts import AsRun
 
 MOST = 1_000
-"""Number of rows that are kept of a class: one whose receiver takes nothing has a new one each 5 s."""
+"""Number of rows that are kept of a class: a class whose receiver takes nothing gets a new row every 5 s."""
 
 _PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "sent_bytes")
 
 
 def keep(connection: Connection, class_id: str, parts: Sequence[AsRun]) -> None:
-    """Write down what the playout sent of a class; what is known of these parts already is replaced."""
+    """Write down what the playout sent of a class; rows of these parts, and of later ones, are replaced."""
     _keep(connection, at_streamer.as_runs, {"class_id": class_id}, parts)
 
 

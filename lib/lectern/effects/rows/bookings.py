@@ -1,4 +1,4 @@
-"""The teacher's bookings: what is known of them, and what a plan makes of them."""
+"""The teacher's bookings: reads their rows, and writes what was decided about them."""
 
 import logging
 from collections import Counter
@@ -18,16 +18,16 @@ from lectern.wire import BACKUP
 
 log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
-"""States in which a class weighs on its streamer."""
+"""States in which a class counts as load of its streamer."""
 
 OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
 """States of a class that will not be pushed."""
 
 OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
-"""States of a class of which something is still to be done."""
+"""States of a class for which work is left to do."""
 
 COUNTED_S = 86_400.0
-"""Seconds for which a booking is counted that is over."""
+"""Seconds after its arrival for which a booking that is over is still counted."""
 
 _FIELDS = tuple(one.name for one in fields(Order))
 _COLUMNS = tuple(orders.c[name] for name in _FIELDS)
@@ -60,14 +60,14 @@ _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
-    """A booking; raises ValueError if its row has a word that nobody knows."""
+    """The booking in a row; raises ValueError if the row has an unknown state or resolution."""
     class_id, state, payload, record_id, resolution, *rest = row
     size = Resolution(resolution) if resolution else None
     return Order(class_id, BookingState(state), payload, record_id, size, *rest)
 
 
 def _orders(rows: Iterable[Any]) -> list[Order]:
-    """One odd row hides no other."""
+    """The bookings in *rows*; an unreadable row is logged, and hides no other."""
     found = []
     for row in rows:
         try:
@@ -78,14 +78,14 @@ def _orders(rows: Iterable[Any]) -> list[Order]:
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
-    """The bookings of *class_ids* that are known."""
+    """The known bookings among *class_ids*, by class_id."""
     if not class_ids:
         return {}
     return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
-    """At most a thousand of the bookings that are *such*."""
+    """At most a thousand of the bookings that fulfil the condition *such*."""
     return _orders(connection.execute(select(*_COLUMNS).where(such).limit(1000)))
 
 
@@ -124,7 +124,7 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
 
 
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
-    """Insert new bookings as they are decided. One that is refused has no stream."""
+    """Insert new bookings as they were decided; a refused booking has no stream."""
     rows = [
         (
             *_VALUES(order),
@@ -139,7 +139,7 @@ def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], 
 
 
 def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
-    """Write bookings as they are now, each with the time of its move; None if it has not moved."""
+    """Write changed bookings, each with the time of its move to a new state, or None if its state is the same."""
     moved = [(*_CHANGED(one), at, one.class_id) for one, at in changed if at is not None]
     others = [(*_CHANGED(one), one.class_id) for one, at in changed if at is None]
     update_many(connection, orders, "class_id", (*_CHANGES, "updated_at"), moved)
@@ -147,7 +147,7 @@ def update_all(connection: Connection, changed: Sequence[tuple[Order, float | No
 
 
 def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
-    """Insert bookings that nobody has decided yet, or that another program took."""
+    """Insert bookings, each in the given state, that nobody has decided yet or that another program took."""
     insert_all(connection, [(one, replace(Order.of(one), state=state)) for one, state in booked], now)
 
 
@@ -168,7 +168,7 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
 
 
 def overdue_waiters(connection: Connection, before: float) -> list[Order]:
-    """The classes that wait since before *before* (epoch seconds) and were not alarmed."""
+    """The classes that have waited since before *before* (epoch seconds), and for which no alarm was raised."""
     late = (orders.c.state == BookingState.WAITING) & (orders.c.received_at < before) & orders.c.warned_at.is_(None)
     return where(connection, late)
 
@@ -179,13 +179,13 @@ def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
-    """The classes placed before *before* whose streamer said nothing."""
+    """The classes that were placed before *before* (epoch seconds), and about which their streamer reported nothing."""
     silent = (orders.c.state == BookingState.PLACED) & (orders.c.updated_at < before) & (orders.c.end_time > now)
     return where(connection, silent)
 
 
 def unended(connection: Connection, before: float) -> list[Order]:
-    """The classes that ended before *before*, and of which no streamer said how."""
+    """The classes that ended before *before* (epoch seconds), and whose end no streamer has reported."""
     over = orders.c.state.in_(LOADING) & (orders.c.end_time < before) & IS_CLASS
     return where(connection, over)
 
@@ -204,7 +204,7 @@ def unready(connection: Connection, received_before: float, now: float, until: f
 
 
 def latest_payload(connection: Connection, record_id: int) -> str | None:
-    """The last booking of a record, in wire form."""
+    """The latest booking of a record, in wire form; None if there is none."""
     wanted = (
         select(orders.c.payload)
         .where(orders.c.record_id == record_id, orders.c.class_id.not_like(f"%{BACKUP}"))
@@ -216,7 +216,7 @@ def latest_payload(connection: Connection, record_id: int) -> str | None:
 
 
 def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
-    """The class that waits longest, and since when (epoch seconds)."""
+    """The class that has waited longest, and since when (epoch seconds); None if none waits."""
     wanted = (
         select(orders.c.class_id, orders.c.received_at)
         .where(orders.c.state == BookingState.WAITING)
@@ -228,9 +228,9 @@ def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
 
 
 def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
-    """Bookings by state and code: those that are not over, and those that came within a day.
+    """Number of bookings by state and code: bookings that are not over, and bookings of the last COUNTED_S.
 
-    Those that are over are kept for months: to count them all would take longer each day.
+    Bookings that are over are kept for months: counting all of them would take longer each day.
     """
     # Grouped by an expression: else SQLite walks through all rows by their index, in the order of their states.
     coded = literal_column("coalesce(code, 0)", Integer)

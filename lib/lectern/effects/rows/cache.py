@@ -1,4 +1,4 @@
-"""The streamer's cache as rows: what is there, pinned, reserved; the sums are kept by transaction."""
+"""The rows of the streamer's cache: renditions, citations, reservations; each transaction keeps the sums right."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -65,7 +65,7 @@ def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
-    """The rows that are *such*."""
+    """The rows that fulfil the condition *such*."""
     return [_cached(row) for row in connection.execute(select(*_COLUMNS).where(such))]
 
 
@@ -75,7 +75,7 @@ def everything(connection: Connection) -> list[Cached]:
 
 
 def usage(connection: Connection, root: Path) -> Usage:
-    """Used and reserved together, of the cache under *root*."""
+    """What the cache under *root* uses and has reserved, together; makes the row of the sums if there is none."""
     row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
     if row is None:
         connection.execute(insert(dirs).values(dir=str(root), size=0, num=0, reserved_bytes=0, reserved_num=0))
@@ -84,7 +84,7 @@ def usage(connection: Connection, root: Path) -> Usage:
 
 
 def used(connection: Connection, root: Path) -> Usage:
-    """Used and reserved together, as `usage`; only looks."""
+    """What the cache uses and has reserved, together, as `usage`, but it writes nothing."""
     row = connection.execute(_USAGE, {"of": str(root)}).one_or_none()
     return Usage(0, 0) if row is None else _usage(row)
 
@@ -142,7 +142,7 @@ def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) 
 
 
 def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
-    """Take renditions out of the sums; their files are deleted next."""
+    """Take renditions out of the sums; the caller deletes their files next."""
     for one in evictions:
         check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
     if evictions:
@@ -151,7 +151,7 @@ def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle])
 
 
 def evicting(connection: Connection) -> list[Cached]:
-    """Renditions that have left the sums, and whose files a crash may have kept on the disk."""
+    """Renditions that have left the sums, and whose files may still be on the disk after a crash."""
     return where(connection, files.c.state == FileState.EVICTING)
 
 
@@ -198,7 +198,7 @@ def failed(connection: Connection, root: Path, before: Cached, reason: str) -> N
 
 
 def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> None:
-    """Note size in bytes, and mtime, of files that were found whole, by stem."""
+    """Note the size in bytes and the mtime of files that were found whole: (stem, size, mtime)."""
     if found:
         its = update(files).where(files.c.id == bindparam("of"))
         rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in found]
@@ -206,12 +206,12 @@ def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> Non
 
 
 def measured(connection: Connection, stem: str, duration_s: float) -> None:
-    """Note how long a recording is."""
+    """Note the duration of a recording in seconds."""
     connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
 
 
 def lose(connection: Connection, root: Path, before: Cached) -> None:
-    """Forget a rendition that was there, and whose file is lost."""
+    """Forget a rendition whose file was in the cache and is lost."""
     connection.execute(_REMOVE, {"of": before.stem})
     _add(connection, root, size=-before.size_bytes, num=-1)
 

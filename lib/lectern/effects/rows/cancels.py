@@ -1,4 +1,4 @@
-"""Cancels that are not done with: a streamer has not confirmed them, or their booking has not come."""
+"""Cancels that still wait: for the confirmation of a streamer, or for their booking."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
 
 
 def unconfirmed(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
-    """Those of *class_ids* whose cancel a streamer has not confirmed, and the streamer."""
+    """The classes among *class_ids* whose cancel a streamer has not confirmed, each with that streamer."""
     wanted = select(cancels.c.class_id, cancels.c.streamer).where(among(cancels.c.class_id))
     return {(row.class_id, row.streamer) for row in connection.execute(wanted, these(class_ids))}
 
@@ -33,7 +33,7 @@ def confirm(connection: Connection, confirmed: Sequence[tuple[str, str]]) -> Non
 
 
 def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
-    """Those of *class_ids* that were cancelled before they were booked. Mostly none waits: that costs one look."""
+    """The classes among *class_ids* that were cancelled before they were booked; mostly this is one cheap query."""
     waits = cancels.c.streamer.is_(None) & (cancels.c.until > now)
     if not class_ids or connection.execute(select(cancels.c.class_id).where(waits).limit(1)).first() is None:
         return set()
@@ -54,7 +54,7 @@ def untold(connection: Connection, now: float) -> list[Unconfirmed]:
 
 
 def unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[Unconfirmed]:
-    """All that *streamer* has not confirmed."""
+    """All cancels that *streamer* has not confirmed."""
     return _read(connection, (cancels.c.streamer == streamer) & (cancels.c.until > now))
 
 
@@ -70,5 +70,5 @@ def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
 
 
 def prune(connection: Connection, now: float) -> None:
-    """Forget those whose time is over."""
+    """Forget the cancels whose time is over."""
     connection.execute(delete(cancels).where(cancels.c.until <= now))

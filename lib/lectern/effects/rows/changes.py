@@ -1,4 +1,4 @@
-"""The one writer of what flows have decided: all of it, or nothing, in the caller's transaction."""
+"""The only writer of what flows have decided: writes all of it or nothing, in the caller's transaction."""
 
 from sqlalchemy import Connection
 
@@ -30,7 +30,7 @@ from lectern.streamer_changes import StreamerChanges
 def write(
     connection: Connection, journal: Journal, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
 ) -> None:
-    """Write *changes*; each kind of row together."""
+    """Write *changes*, all rows of a kind together."""
     if isinstance(changes, Changes):
         _bookings(connection, changes)
         _renditions(connection, changes)
@@ -50,7 +50,7 @@ def write(
 
 
 def _bookings(connection: Connection, changes: Changes) -> None:
-    """Bookings and their cancels."""
+    """Write bookings and their cancels."""
     now = changes.now
     bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
     moved = dict.fromkeys(after.class_id for _, after in changes.moves)
@@ -104,7 +104,7 @@ def _streamers(connection: Connection, changes: Changes) -> None:
 def _cache(connection: Connection, changes: StreamerChanges) -> None:
     root, now = changes.settings.video_root, changes.now
     if changes.reserved:
-        cache.usage(connection, root)  # the row of the sums is there
+        cache.usage(connection, root)  # makes the row of the sums if there is none
     if changes.evicted:
         cache.mark_evicting(connection, root, changes.evicted)
         counters.EVICTIONS.inc(len(changes.evicted))

@@ -1,4 +1,4 @@
-"""What the looks through the cached recordings found, and which classes had their warning."""
+"""Dead air: the findings in cached recordings, and the classes for which an alarm was raised."""
 
 from sqlalchemy import Connection, select, update
 
@@ -16,7 +16,7 @@ _COMING = frozenset({AiringState.WAITING, AiringState.READY})
 
 
 def unlooked(connection: Connection, now: float) -> Cached | None:
-    """The recording that nobody has looked through, and whose class begins first; None if there is none."""
+    """Of the recordings that nobody has looked through, the one whose class begins first; None if there is none."""
     found = cache.where(connection, _NEEDED & files.c.dead_air.is_(None))
     if not found:
         return None
@@ -25,13 +25,13 @@ def unlooked(connection: Connection, now: float) -> Cached | None:
 
 
 def looked(connection: Connection, row: Cached, warning: str) -> bool:
-    """Note what a look found, empty for nothing; returns whether *row* is still what was looked through."""
+    """Note the *warning* of a look, empty for none; returns whether *row* is still the file that was looked through."""
     its = (files.c.id == row.stem) & HERE & (files.c.size_bytes == row.size_bytes)
     return bool(connection.execute(update(files).where(its).values(dead_air=warning)).rowcount)
 
 
 def warning(connection: Connection, stem: str) -> str:
-    """What a rendition has of dead air, if a class needs it; empty for nothing."""
+    """The dead air in a rendition, if a class needs it; empty if there is none."""
     found = select(files.c.dead_air).where(_NEEDED & (files.c.id == stem))
     return connection.execute(found).scalar() or ""
 

@@ -1,4 +1,4 @@
-"""What a streamer's disk and the rows of its cache disagree about, file by file."""
+"""Finds the differences between a streamer's disk and the rows of its cache, file by file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,19 +37,19 @@ class Difference:
     why: str = ""
 
     def words(self) -> str:
-        """For people."""
+        """The difference in words, for people."""
         thing = self.row.stem if self.row is not None else str(self.path)
         return f"{thing}: {self.odd}{': ' + self.why if self.why else ''}"
 
 
 _NOTED = cache.HERE & (files.c.size_bytes > 0) & files.c.mtime.is_not(None) & files.c.duration_s.is_not(None)
-"""A rendition that is there, of which all is known that a start wants to know."""
+"""Selects renditions that are here, and whose size, mtime and duration are known."""
 
 _AT_ONCE = 5000
 
 
 def doubtful(connection: Connection, found: Sequence[Found]) -> tuple[list[Found], dict[str, Cached]]:
-    """The files and rows that a start must look at closely; those left out agree in size and time of writing.
+    """The files and rows that a start must look at closely; all others agree in size and mtime.
 
     Nearly all agree, and a hundred thousand of them are compared as plain values in a quarter of a second.
     """
@@ -87,7 +87,7 @@ def differences(found: Iterable[Found], rows: Mapping[str, Cached]) -> list[Diff
 
 def _of_part(file: Found, row: Cached | None) -> Difference | None:
     if row is not None and row.state is FileState.DOWNLOADING:
-        return None  # it is gone on with
+        return None  # it is resumed
     return Difference(Odd.LEFT, None, file.path)
 
 

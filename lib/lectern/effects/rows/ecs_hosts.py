@@ -1,4 +1,4 @@
-"""The ECS hosts' rows: what is being made on which of them, how far it is, and how they have done lately."""
+"""The rows of ECS hosts: the jobs on each host, their progress, and the host's recent failures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lectern.states import Backend, BookingState, Resolution
 
 
 def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
-    """What is known of the hosts, in the order of their names."""
+    """What is known of the hosts, in the order of *names*."""
     working = (
         select(videos.c.ecs_host, func.count(videos.c.ecs_job.distinct()))
         .where(transcoding(Backend.ECS), videos.c.ecs_host.is_not(None), videos.c.begun_at.is_not(None))
@@ -26,7 +26,7 @@ def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
 
 
 def remember(connection: Connection, host: EcsHost, reason: str | None, now: float) -> None:
-    """Keep the host's failures, and the reason of the last one."""
+    """Write down the host's failures, and the reason for the last of them."""
     values = {"failures": host.failures, "aside_until": host.aside_until, "reason": reason, "updated_at": now}
     known = connection.execute(update(ecs_hosts).where(ecs_hosts.c.host == host.name).values(**values))
     if known.rowcount == 0:
@@ -34,7 +34,7 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
 
 
 def ours(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
-    """Those of *due* that are still *owner*'s to make."""
+    """The renditions among *due* that *owner* is still to make."""
     mine = among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
     keys = {(row.record_id, Resolution(row.resolution)) for row in found}
@@ -51,7 +51,7 @@ class Begun:
 
 
 def attach(connection: Connection, due: Sequence[Due], owner: str, begun: Begun) -> None:
-    """Note where the renditions, which are *owner*'s, are made from now on."""
+    """Note on which host *owner*'s renditions are made from now on."""
     _set(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at, percent=None, eta=None)
 
 
@@ -61,41 +61,41 @@ def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
 
 
 def detached(connection: Connection, host: str, job: str) -> None:
-    """Nothing is left of the job on this host."""
+    """Note that nothing is left of the job on this host."""
     there = (videos.c.ecs_host == host) & (videos.c.ecs_job == job)
     connection.execute(update(videos).where(there).values(ecs_host=None, ecs_job=None))
 
 
 def reported(connection: Connection, due: Sequence[Due], owner: str, until: float, **values: object) -> list[Due]:
-    """Keep the leases until *until*, and how far the job is; returns those that are still *owner*'s to make."""
+    """Renew the leases until *until*, and write the progress; returns the renditions that *owner* is still to make."""
     still = ours(connection, due, owner)
     _set(connection, still, owner, lease_until=until, **values)
     return still
 
 
 def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
-    """The results of these are committed with this transaction: those of *due* that were still *owner*'s to make."""
+    """Note that results are committed in this transaction; returns what of *due* was still *owner*'s to make."""
     still = ours(connection, due, owner)
     _set(connection, still, owner, step=PUBLISHED)
     return still
 
 
 def kept_waiting(connection: Connection, owners: Sequence[str], until: float) -> set[str]:
-    """Keep the leases of those who wait for a host until *until*; returns the owners that still have any."""
+    """Renew, until *until*, the leases of *owners* that wait for a host; returns the owners that still have any."""
     mine = transcoding(Backend.ECS) & videos.c.owner.in_(owners)
     connection.execute(update(videos).where(mine).values(lease_until=until))
     return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
 
 
 def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: float) -> list[RenditionKey]:
-    """What others than *owners* wait for a host for, whose leases were renewed to later than *since*."""
+    """The renditions for which others than *owners* wait for a host, if their leases end later than *since*."""
     theirs = to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.not_in(owners) & (videos.c.lease_until > since)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
     return [(row.record_id, Resolution(row.resolution)) for row in found]
 
 
 def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
-    """Who works on the renditions, where they are still to be made."""
+    """The owner of the renditions, if they are still to be made; None if nobody works on them."""
     found = connection.execute(
         select(videos.c.owner).where(among(one.key for one in due), transcoding(Backend.ECS)).limit(1)
     ).scalar_one_or_none()
@@ -103,7 +103,7 @@ def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
 
 
 def starts(connection: Connection) -> Mapping[RenditionKey, float]:
-    """The renditions that classes wait for, and when the first of these classes begins (epoch seconds)."""
+    """When the first class begins that waits for each rendition (epoch seconds)."""
     waiting = (
         select(orders.c.record_id, orders.c.resolution, func.min(orders.c.start_time))
         .where(orders.c.state == BookingState.WAITING, orders.c.resolution.is_not(None))

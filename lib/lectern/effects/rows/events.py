@@ -22,7 +22,7 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
 
 
 def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
-    """Those of *class_ids* to which *what* happened before."""
+    """The classes among *class_ids* to which *what* happened before."""
     events = journal.events
     wanted = select(events.c.class_id).where(among(events.c.class_id), events.c.what == what)
     return {str(class_id) for class_id in connection.execute(wanted, these(class_ids)).scalars()}
@@ -48,6 +48,6 @@ def of_record(connection: Connection, journal: Journal, record: str) -> list[Pas
 
 
 def columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
-    """What a `Past` is made of."""
+    """The columns of a `Past`."""
     events = journal.events
     return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail

@@ -1,4 +1,4 @@
-"""A streamer's cache for people: what it holds, what of it can go, and where disk and database disagree."""
+"""A streamer's cache for people: lists it, evicts a rendition by hand, and compares the disk with the database."""
 
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,6 @@ def evict(engine: Engine, root: Path, stem: str) -> int:
 
 
 def differences(connection: Connection, root: Path) -> list[str]:
-    """What the disk and the database disagree about, in words: what the next start of the streamer mends."""
+    """The differences between disk and database, in words; the next start of the streamer mends them."""
     found, rows = disagreements.doubtful(connection, scan.scan(root))
     return [one.words() for one in disagreements.differences(found, rows)]

@@ -19,10 +19,10 @@ _COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
 @dataclass(frozen=True)
 class Arrived:
-    """A message as it came; *source* names the channel or stream, *command* the flow's group.
+    """A message as it came; *source* names its channel or stream, *command* decides which flow handles it.
 
-    Teachers that share an inbox pair by *entry*, its id in a stream, by *at*, when it was heard, and by *since*: it was
-    not sent before that, as far as is known (epoch seconds).
+    Teachers that share an inbox pair messages by *entry*, the id in a stream, by *at*, when it was heard, and by
+    *since*, the earliest time at which it can have been sent, if known (epoch seconds).
     """
 
     source: str
@@ -45,7 +45,7 @@ def spell(ids: Sequence[int]) -> str:
 
 
 def ids_of(text: str) -> list[int]:
-    """The ids of ``3-7,9``, in its order, each once; raises Misuse for what is none, or more than any batch has."""
+    """The ids of ``3-7,9``, in its order, each once; raises Misuse for other text, or more than MAX_IDS."""
     found: list[int] = []
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
@@ -93,10 +93,10 @@ def claim(
     now: float,
     owner: str | None = None,
 ) -> list[Kept]:
-    """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; then anybody may take them.
+    """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; afterwards others may claim them.
 
-    Its keywords are what the statement binds. It counts no try: a message whose process died is not at fault.
-    *owner* is named if several share the inbox.
+    Its keywords are the statement's parameters. It counts no try: a message whose process died is not at fault.
+    Give *owner* if several teachers share the inbox.
     """
     given = {"now": now, **these(commands, "commands"), "most": limit}
     kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
@@ -131,37 +131,37 @@ def _new_among(journal: Journal) -> Select[Any]:
 
 
 def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
-    """Those of *ids* that are not handled yet, in their order of arrival."""
+    """The messages among *ids* that are not handled yet, in their order of arrival."""
     return [Kept(*row) for row in connection.execute(_new_among(journal), these(ids))]
 
 
 def whatever(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
-    """Those of *ids* that are not forgotten yet, whatever became of them, in their order of arrival."""
+    """The messages among *ids* that are not deleted yet, in whatever state, in their order of arrival."""
     return [Kept(*row) for row in connection.execute(_among(journal), these(ids))]
 
 
 def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
-    """Those of *ids* that are not handled yet."""
+    """The ids among *ids* of messages that are not handled yet."""
     wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
     return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
 
 
 def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
-    """Those of *ids* that are messages of *commands*, in order."""
+    """The ids among *ids* of messages with one of *commands*, in order."""
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(among(inbox.c.id), among(inbox.c.command, "commands")).order_by(inbox.c.id)
     return list(connection.execute(wanted, {**these(ids), **these(commands, "commands")}).scalars())
 
 
 def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
-    """A run shows these messages; one that is not handled yet will be shown again when it is."""
+    """Note that a run shows these messages; an unhandled message is left out, and shown again when it is handled."""
     inbox = journal.inbox
     its = among(inbox.c.id) & (inbox.c.state != InboxState.NEW)
     connection.execute(update(inbox).where(its).values(recorded_at=now), these(ids))
 
 
 def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
-    """The messages that were handled and that no run shows, the oldest *limit* of them.
+    """The oldest *limit* of the handled messages that no run shows.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
@@ -175,12 +175,12 @@ def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str 
 
 
 def unshown(journal: Journal) -> ColumnElement[bool]:
-    """The messages that were handled and that no run shows; the index ix_inbox_list_unshown has them."""
+    """Selects the handled messages that no run shows; the index ix_inbox_list_unshown has them."""
     return journal.inbox.c.recorded_at.is_(None) & (journal.inbox.c.state != InboxState.NEW)
 
 
 def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
-    """The messages are handled."""
+    """Mark the messages as handled."""
     _mark(connection, journal, list(ids), state=InboxState.DONE)
 
 
@@ -213,13 +213,13 @@ def free_all(connection: Connection, journal: Journal, owner: str | None = None)
 
 
 def waiting(connection: Connection, journal: Journal) -> int:
-    """How many messages are not handled."""
+    """Number of messages that are not handled."""
     inbox = journal.inbox
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
 
 
 def oldest(connection: Connection, journal: Journal) -> float | None:
-    """When the oldest message came that is not handled, epoch seconds."""
+    """When the oldest unhandled message came (epoch seconds); None if there is none."""
     inbox = journal.inbox
     found = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
     return None if found is None else float(found)
@@ -233,7 +233,7 @@ def waits(connection: Connection, journal: Journal, command: str) -> bool:
 
 
 def answers(connection: Connection, journal: Journal) -> None:
-    """See that the database answers, by a read in a transaction that may write; raises what it says."""
+    """Check that the database answers, by a read in a transaction that may write; raises the driver's error."""
     connection.execute(select(journal.inbox.c.id).limit(1)).first()
 
 

@@ -1,4 +1,4 @@
-"""Alarms of one code within a time are one incident: told at once, then seldom, and at its end."""
+"""Groups alarms of one code into an incident, which is sent at once, then seldom, and when it is resolved."""
 
 import json
 import re
@@ -20,14 +20,14 @@ from lectern.told import OpenAlarm
 _WORDS = re.compile(r"[\s,;:]+")
 
 NAMES_SAID = 20
-"""Classes that the sentence of an alarm names; its field *classes* has all that are kept."""
+"""Number of classes that the text of an alarm names; its field *classes* has all that are kept."""
 
 NAMES_KEPT = 10_000
-"""Classes that an incident keeps, the newest ones: each batch of alarms writes all of them anew."""
+"""Number of classes that an incident keeps, the newest ones: each batch of alarms writes all of them anew."""
 
 
 class Stage(StrEnum):
-    """Why an incident is told once more."""
+    """Why a further alarm of an incident is sent."""
 
     MORE = "more"
     ESCALATED = "escalated"
@@ -36,10 +36,10 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: between two tellings of a growing incident, until it is escalated, and of silence until its end.
+    """Seconds between two alarms of a growing incident, until it is escalated, and of silence until it is resolved.
 
-    The incidents of the codes *goes_on* are seen going on; of those of *lasts_s* nothing is heard for longer. They may
-    be *shared* with other hosts.
+    The trouble of the codes *goes_on* is known to last; the codes in *lasts_s* need a longer silence. If *shared*,
+    other hosts have the same incidents.
     """
 
     group_s: float
@@ -55,7 +55,7 @@ def fold(
 ) -> set[int]:
     """Count each of the alarms *unsent* into its incident; returns the ids of those that are not to be sent themselves.
 
-    The first alarm of an incident is sent as it is, until that has been done; with *group_s* 0 each one is.
+    The first alarm of an incident is sent as it is, until that has succeeded; with *group_s* 0 each alarm is.
     """
     alarms: dict[int, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
     for row in unsent:
@@ -103,7 +103,7 @@ def _classes(fields: Mapping[str, Any]) -> list[str]:
 
 
 def told(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
-    """The outbox's rows *ids* were sent; incidents that began with one of them are known to people."""
+    """Note that the outbox rows *ids* were sent: people know the incidents that began with one of them."""
     if ids:
         table = journal.incidents
         first = table.c.first_id.in_(ids) & table.c.told_at.is_(None)
@@ -111,9 +111,9 @@ def told(connection: Connection, journal: Journal, ids: Sequence[int], now: floa
 
 
 def follow_up(connection: Connection, journal: Journal, host: str, patience: Patience, now: float) -> list[Alarm]:
-    """What is to be told of the open incidents now: they grew, go on for too long, or are over.
+    """The alarms that are due now for open incidents: they grew, last for too long, or are resolved.
 
-    What this host sees going on is noted if it is *shared* with hosts that may not see it, and would call it over.
+    Trouble that this host sees going on is noted if *shared*, because other hosts may not see it and would resolve it.
     """
     table = journal.incidents
     found: list[Alarm] = []
@@ -152,7 +152,7 @@ def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
 
 
 def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:  # noqa: ANN401 (of SQLAlchemy)
-    """What people are told of an incident: how often it happened, what is new, and its first and *newest* message."""
+    """A further alarm of an incident: how often it happened, what is new, and its first and *newest* message."""
     classes = json.loads(row.classes)
     since, often = words.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
     how = {
@@ -180,13 +180,13 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
 
 
 def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
-    """The message of the last alarm that was counted; empty if it is forgotten."""
+    """The message of the last alarm that was counted; empty if that alarm was deleted."""
     body = connection.execute(select(journal.outbox.c.body).where(journal.outbox.c.id == row.last_id)).scalar()
     return "" if body is None else str(json.loads(body).get("message", ""))
 
 
 def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
-    """The incidents that are not over, oldest first, each with its newest message."""
+    """The incidents that are not resolved, oldest first, each with its newest message."""
     table = journal.incidents
     wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
     return [
@@ -203,7 +203,7 @@ def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
 
 
 def alarms(connection: Connection, journal: Journal, host: str) -> list[OpenAlarm]:
-    """The incidents that are not over, as the accounts of classes need them."""
+    """The incidents that are not resolved, as the accounts of classes need them."""
     return [
         OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
         for one in open_now(connection, journal)
@@ -216,7 +216,7 @@ def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
 
 
 def about(connection: Connection, journal: Journal, host: str, *, class_id: str, stem: str) -> tuple[OpenAlarm, ...]:
-    """The incidents that are not over, and are about a class or its rendition."""
+    """The unresolved incidents that are about a class or its rendition."""
     found = alarms(connection, journal, host)
     named = {class_id, stem}
     return tuple(one for one in found if class_id in one.classes or not named.isdisjoint(_WORDS.split(one.message)))

@@ -1,4 +1,4 @@
-"""Leases as rows: the teacher's truth about who may push what, and the session that a streamer was given."""
+"""The rows of leases: at the teacher who may push what, at a streamer the session that it was given."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from lectern.effects.rows.tables.teacher import moves, streamers
 
 @dataclass(frozen=True)
 class Holder:
-    """A streamer as the teacher's database has it; *session* is None if its lease was taken."""
+    """A streamer's row at the teacher; *session* is None if its lease was taken."""
 
     name: str
     session: str | None
@@ -36,19 +36,19 @@ def holders(connection: Connection) -> dict[str, Holder]:
 
 
 def holder(connection: Connection, name: str) -> Holder:
-    """The streamer *name*; one that never held a lease has none."""
+    """The row of streamer *name*; without a session if it never held a lease."""
     return holders(connection).get(name, Holder(name, None, 0.0, 0.0, None))
 
 
 def grant(connection: Connection, claim: Granted, now: float) -> None:
-    """From here on the streamer holds its lease as *claim* says."""
+    """Note that the streamer holds its lease from now on, as *claim* says."""
     connection.execute(delete(streamers).where(streamers.c.name == claim.streamer))
     held = {"name": claim.streamer, "session": claim.session, "lease_s": claim.lease_s, "granted_at": now}
     connection.execute(insert(streamers).values(**held))
 
 
 def take(connection: Connection, name: str) -> None:
-    """Take the lease away."""
+    """Take the lease of streamer *name* away."""
     connection.execute(update(streamers).where(streamers.c.name == name).values(session=None))
 
 
@@ -61,7 +61,7 @@ def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
 
 
 def withdraw(connection: Connection, name: str, now: float) -> None:
-    """The old program has the streamer and its classes, until it is leased again."""
+    """Note that the old program has the streamer and its classes, until it gets a lease again."""
     held = update(streamers).where(streamers.c.name == name).values(session=None, lost_at=None, withdrawn_at=now)
     connection.execute(held)
 
@@ -93,7 +93,7 @@ def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str,
 
 
 def session(connection: Connection, streamer: str) -> str | None:
-    """The session that this streamer was given."""
+    """The session that this streamer was given; None if it never had one."""
     found = connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
     return None if found is None else str(found)
 
@@ -114,7 +114,7 @@ def peers(connection: Connection, streamer: str) -> dict[str, str] | None:
 
 
 def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) -> None:
-    """This streamer, which holds a lease, asks the streamers *known* (address by name)."""
+    """Note the other streamers that this one asks, *known* (address by name); it must hold a lease."""
     text = json.dumps(known)
     connection.execute(update(leases).where(leases.c.streamer == streamer).values(peers=text))
 

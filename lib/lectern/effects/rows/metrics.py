@@ -1,4 +1,4 @@
-"""What a resident process exports to Prometheus: its rows, counted when asked, and what only it has seen."""
+"""The metrics of a resident process for Prometheus: its rows, counted at each request, and its own counters."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +43,7 @@ def exposition(
 
 
 def of_process(answers: Mapping[str, bool], lease_left_s: float | None) -> bytes:
-    """What a process knows without its rows: whether servers answer, and of a streamer, how long it may push."""
+    """The metrics that need no rows: whether servers answer, and on a streamer, how long it may still push."""
     answered = GaugeMetricFamily("lectern_server_answers", "Whether it answered when asked last.", labels=("server",))
     for server, has in answers.items():
         answered.add_metric([server], has)
@@ -56,7 +56,7 @@ def of_process(answers: Mapping[str, bool], lease_left_s: float | None) -> bytes
 
 
 class _Read(Collector):
-    """What was read from the rows a moment ago."""
+    """A collector of metrics that were read a moment ago."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -153,7 +153,7 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     # Not in SQL: an old program wrote some times as text.
     live = [one for one in airings.live(connection) if one.end_time > now]
     due = [one for one in live if one.start_time <= now]
-    # By what was told of each last: after a cut, its row says *on air* until its end.
+    # By the last event of each class: after a cut, the row of a class still says *on air*.
     pushed = sum(one.on_air for one in sent.sendings(connection, due).values())
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
     yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)

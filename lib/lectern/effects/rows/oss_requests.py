@@ -1,4 +1,4 @@
-"""The teacher's requests to the OSS: who is to make each, whether it still may, and whether it was made."""
+"""The teacher's requests to the OSS: their owners, their leases, and whether each was made."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from lectern.states import Backend, Resolution
 def open_among(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float
 ) -> list[tuple[RenditionKey, int]]:
-    """Those of *keys*, with their attempts, that the OSS is to be asked for, and that no other owner has taken."""
+    """The renditions among *keys*, with their attempts, that are to be requested, and that no other owner has taken."""
     free = renditions.among(keys) & _unasked() & _free(now, owner)
     columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
     rows = connection.execute(select(*columns).where(free))
@@ -25,14 +25,14 @@ def open_among(
 def take(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
 ) -> list[tuple[RenditionKey, int]]:
-    """What is open among *keys*; it is *owner*'s for *lease_s*."""
+    """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
     found = open_among(connection, keys, owner, now)
     lease(connection, renditions.among([key for key, _ in found]), owner, now + lease_s)
     return found
 
 
 def keep(connection: Connection, owner: str, lease_s: float, now: float) -> None:
-    """All that *owner* has not asked for yet stays its own for *lease_s* more."""
+    """Renew, for *lease_s* more, the leases of all requests that *owner* has not made yet."""
     lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
 
 
@@ -43,24 +43,24 @@ def may_ask(connection: Connection, key: RenditionKey, attempt: int, owner: str,
 
 
 def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
-    """The OSS took the request for *attempt*, and has until *deadline*; False if the row has gone on meanwhile."""
+    """Note that the OSS took the request for *attempt*, with its *deadline*; False if the attempt is over meanwhile."""
     mine = renditions.among([key]) & renditions.transcoding(Backend.OSS) & (videos.c.attempt == attempt)
     values = {"requested_at": now, "deadline": deadline, "owner": None, "lease_until": None}
     return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1
 
 
 def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
-    """The OSS transcodings begun before *before* that were never asked for, and that nobody is about to ask for."""
+    """The OSS transcodings begun before *before* that were never requested, and that nobody is about to request."""
     return transcodings.where(connection, _unasked() & (videos.c.updated_at < before) & _free(now))
 
 
 def owned_by(name: str, run: str) -> str:
-    """The owner of what a *run* of the teacher *name* is to ask for."""
+    """The owner of the requests that a *run* of the teacher *name* is to make."""
     return f"{name}/{run}"
 
 
 def owners(connection: Connection) -> set[str]:
-    """The teachers that are to ask for something, by name."""
+    """The names of the teachers that have requests to make."""
     found = connection.execute(select(videos.c.owner).where(_unasked() & videos.c.owner.is_not(None)).distinct())
     return {str(one).rpartition("/")[0] for one in found.scalars()}
 

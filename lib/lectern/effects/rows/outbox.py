@@ -1,4 +1,4 @@
-"""Messages to be sent are rows first: committed, then sent, sent again until they were."""
+"""The rows of messages to be sent: each is committed first, then sent, with retries until it is sent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ SENDING_S = 20.0
 """Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""
 
 AGAIN_WITHIN_S = 60.0
-"""Seconds at most until a message that Redis refused is tried again."""
+"""Most seconds until a message that Redis refused is sent again."""
 
 
 class Rest(StrEnum):
-    """What is to be done yet with a message that Redis took in part, or not at all."""
+    """What is still to be done with a message that Redis took in part, or not at all."""
 
     BOTH = "both"
     ADD = "add"
@@ -31,7 +31,7 @@ class Rest(StrEnum):
 
 @dataclass(frozen=True)
 class Unsent:
-    """A committed message that is not known to be sent; Redis refused it *tries* times, *rest* is not done yet."""
+    """A committed message that is not known to be sent; Redis refused it *tries* times, *rest* is still to be done."""
 
     id: int
     target: str
@@ -43,12 +43,12 @@ class Unsent:
 
     @property
     def todo(self) -> Rest:
-        """What is to be done now."""
+        """What is to be done with the message now."""
         return self.rest or (Rest.BOTH if self.kind is Kind.CHANNEL else Rest.ADD)
 
     @property
     def is_told(self) -> bool:
-        """Whether a part of it was done before, so that somebody may have heard it."""
+        """Whether a part of it was sent before, so that somebody may have received it."""
         return self.rest is not None and self.rest is not Rest.BOTH and self.kind is Kind.CHANNEL
 
 
@@ -67,7 +67,7 @@ def unsent(
 ) -> list[Unsent]:
     """The oldest messages that are to be sent now; a stream that refused a message gets none before that one.
 
-    With *such* only those that are such.
+    With *such*, only messages that fulfil this condition.
     """
     wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
     return [
@@ -77,7 +77,7 @@ def unsent(
 
 
 def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
-    """What `unsent` returns, for teacher *me* to send; nothing for a target to which another is just sending."""
+    """Claim what `unsent` returns for teacher *me*, except messages for a target to which another teacher sends now."""
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
@@ -89,7 +89,7 @@ def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now:
 
 
 def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int]) -> None:
-    """Teacher *me* could not send the messages now; any may send those that are still its own."""
+    """Give back the messages that teacher *me* could not send and still owns: any teacher may send them."""
     outbox = journal.outbox
     theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
     connection.execute(theirs, these(ids))
@@ -121,13 +121,13 @@ def _sent(journal: Journal) -> Update:
 
 
 def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
-    """The messages were sent."""
+    """Note that the messages were sent."""
     if ids:
         connection.execute(_sent(journal), {**these(ids), "at": now})
 
 
 def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
-    """Redis refused *rest* of each message, and said why; the pause before the next try doubles up to a minute."""
+    """Note what Redis refused of each message, and why; the pause before the next try doubles up to a minute."""
     outbox = journal.outbox
     values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
     rows = [

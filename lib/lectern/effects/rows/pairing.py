@@ -1,4 +1,4 @@
-"""What several teachers heard is one row: each hearing pairs with one row that its teacher has not heard yet."""
+"""Keeps one row of a message that several teachers receive, by pairing each receipt with a row new to that teacher."""
 
 import hashlib
 from collections import defaultdict, deque
@@ -11,7 +11,7 @@ from lectern.effects.rows.tables.teacher import journal
 from lectern.states import InboxState
 
 SAME_S = 30.0
-"""Seconds within which two teachers that listen hear the same message; what comes later was sent again."""
+"""Seconds within which two teachers receive the same message; the same text later is a second message."""
 
 AGAIN_S = 600.0
 """Seconds in which an entry of a stream can come again, because its first reader died before it acknowledged it."""
@@ -20,9 +20,9 @@ AGAIN_S = 600.0
 def keep(connection: Connection, arrived: Sequence[Arrived], me: str, now: float, batch: str = "") -> list[Arrived]:
     """Add what teacher *me* read, except messages that have a row already; returns what is new.
 
-    A channel brings each message to every teacher: the k-th hearing of it pairs with the k-th row, so that a platform
-    that sends twice is answered twice. A stream brings an entry to one of them, and again after that one's death.
-    What was heard as the *batch* of this name is added once, also if it is tried again because its commit was not
+    A channel brings each message to every teacher: the k-th receipt of it pairs with the k-th row, so that a platform
+    that sends twice is answered twice. A stream brings an entry to one teacher, and to another after its death.
+    The messages of the *batch* of this name are added once, even if this is retried because its commit was not
     confirmed.
     """
     inbox = journal.inbox
@@ -59,7 +59,7 @@ def _digest(one: Arrived) -> str:
 
 
 def _rows(connection: Connection, digests: set[str], since: float) -> list[tuple[int, str, str]]:
-    """Id, digest and listeners of the rows that say the same, oldest first."""
+    """Id, digest and receivers of recent rows with one of *digests*, oldest first."""
     inbox = journal.inbox
     again = (inbox.c.heard_by == "") & (inbox.c.received_at > since - AGAIN_S)
     wanted = select(inbox.c.id, inbox.c.digest, inbox.c.heard_by).where(

@@ -1,4 +1,4 @@
-"""Teachers that share one database: who is alive, what a dead one had claimed, and who has which single duty."""
+"""Teachers that share one database: who is alive, what dead teachers had claimed, and who has which duty."""
 
 from collections.abc import Collection, Iterable
 
@@ -38,7 +38,7 @@ def noted(connection: Connection, name: str) -> dict[str, float]:
 def free(connection: Connection, name: str, heir: str, keeps: Collection[str] = ()) -> int:
     """Release all that the dead teacher *name* had claimed, for any other teacher; returns how many rows.
 
-    Messages that it had handled, and that no run shows yet, are *heir*'s to show. A living one *keeps* these duties.
+    The teacher *heir* is to show the handled messages that no run shows yet. A living teacher *keeps* these duties.
     """
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
@@ -51,7 +51,7 @@ def free(connection: Connection, name: str, heir: str, keeps: Collection[str] = 
 
 
 def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> list[str]:
-    """End the session in which one of the dead teachers *names* holds up all writers; returns whose it was.
+    """End the session in which one of the dead teachers *names* holds up all writers; returns the names cut off.
 
     Its transaction must have begun *stands_s* ago: a teacher that is started again has the same name, and writes before
     others see that it is there. No limit of the server ends a session that stands still between two rows of one
@@ -65,7 +65,7 @@ def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> li
 
 
 def take(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
-    """Whether the *duty* is the teacher *name*'s for *lease_s* from now on; it is not while another has it."""
+    """Take the *duty* for *lease_s* from now on, unless another teacher has it; returns whether *name* has it."""
     free_ = or_(duties.c.owner == name, duties.c.lease_until <= now)
     values = {"owner": name, "lease_until": now + lease_s}
     if connection.execute(update(duties).where(duties.c.name == duty, free_).values(**values)).rowcount:
@@ -77,12 +77,12 @@ def take(connection: Connection, duty: str, name: str, lease_s: float, now: floa
 
 
 def forget(connection: Connection, before: float) -> None:
-    """Forget the teachers that have not been there since *before* (epoch seconds)."""
+    """Forget the teachers whose last note is older than *before* (epoch seconds)."""
     connection.execute(delete(teachers).where(teachers.c.seen_at < before))
 
 
 def claiming(connection: Connection) -> set[str]:
-    """Who has claimed messages that are not handled, not shown or not sent, is to ask the OSS, or has a duty."""
+    """The teachers that have claimed unhandled, unshown or unsent messages, have requests to make, or have a duty."""
     inbox, outbox = journal.inbox, journal.outbox
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
     showing = select(inbox.c.owner).where(unshown(journal), inbox.c.owner.is_not(None))

@@ -1,4 +1,4 @@
-"""Which classes of a streamer have a run that will air them, which need one yet, and what is to be downloaded next."""
+"""Plans of a streamer: which classes have a run, which still need a run, and what is to be downloaded next."""
 
 from collections.abc import Collection
 
@@ -18,7 +18,7 @@ def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
 def unscheduled(connection: Connection, before: float, limit: int = 1000, but: Collection[str] = ()) -> list[Airing]:
     """The next *limit* classes that are ready since *before* (epoch seconds) and have no run, by their start.
 
-    Those of *but* are left out.
+    Leaves out the classes of *but*.
     """
     wanted = (
         airings.selected()
@@ -36,7 +36,7 @@ def unscheduled(connection: Connection, before: float, limit: int = 1000, but: C
 
 
 def planned(connection: Connection) -> dict[str, str]:
-    """The class of each run that is to air one, or airs one, by their start."""
+    """The class of each run that airs a class, or is to do so, ordered by the start of the class."""
     wanted = (
         select(classes.c.run_id, classes.c.class_id)
         .select_from(classes.join(tasks, classes.c.class_id == tasks.c.class_id))
@@ -47,9 +47,9 @@ def planned(connection: Connection) -> dict[str, str]:
 
 
 def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> list[tuple[str, str | None]]:
-    """The next *limit* recordings to download, by the start of the first class that waits for each, and their runs.
+    """The next *limit* recordings to download, each with its run, by the start of the first class that waits for it.
 
-    A class on air that has lost its file waits for it, too. Those of *but* are left out.
+    A class on air that has lost its file waits for it, too. Leaves out the recordings of *but*.
     """
     waits = (classes.c.video_id == files.c.id) & classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR])
     needed_at = func.min(tasks.c.start_time)
@@ -71,6 +71,6 @@ def begun_by(connection: Connection, stem: str, run_id: str) -> None:
 
 
 def tried(connection: Connection, stem: str) -> int:
-    """Count one more run of a download; returns how many there were."""
+    """Count one more run of a download; returns the number of its runs so far."""
     connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
     return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)

@@ -13,7 +13,7 @@ _RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.
 
 
 def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
-    """Note that a class that is not here was released, up to *placement*; None: whichever placement comes."""
+    """Note that an unknown class was released, up to *placement*; None means any placement."""
     connection.execute(delete(classes).where(classes.c.class_id == class_id))
     connection.execute(
         insert(classes).values(
@@ -28,7 +28,7 @@ def note_released(connection: Connection, class_id: str, placement: int | None, 
 
 
 def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
-    """Those of *class_ids* that were released before they came, and up to which placement."""
+    """The classes among *class_ids* that were released before they came, each with its highest released placement."""
     return {row.class_id: row.placement for row in connection.execute(_RELEASED, these(class_ids))}
 
 

@@ -1,4 +1,4 @@
-"""A cached rendition that was made a plain FLV file: it has another size, and no sum that its origin knows."""
+"""Notes that a cached rendition was made a plain FLV file: its size changes, and its origin's CRC-64 no longer fits."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lectern.effects.rows.tables.streamer import files
 
 
 def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:
-    """Note what the file is now."""
+    """Note the new size and mtime of the file, forget its CRC-64 and ETag, and set the sums of the cache anew."""
     values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
     connection.execute(update(files).where(files.c.id == stem).values(**values))
     cache.recount(connection, root, airings.citations(connection))

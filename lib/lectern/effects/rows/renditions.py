@@ -1,4 +1,4 @@
-"""The teacher's renditions: how far their transcoding is."""
+"""The rows of the teacher's renditions, and the state of their transcoding."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,7 +14,7 @@ _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None
 
 
 def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[RenditionKey, Rendition]:
-    """What the decisions about bookings and results ask about *keys*."""
+    """The states of the renditions *keys*, as decisions about bookings and results need them."""
     columns = (
         *(videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.attempt),
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
@@ -28,7 +28,7 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
 
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
-    """Insert or set the rows to *transcoding*, as the plan's attempts say."""
+    """Insert rows in state *transcoding* for *attempts*, or set existing rows to it."""
     there = states(connection, [(one.record_id, one.resolution) for one in attempts])
     for one in attempts:
         values = {
@@ -62,7 +62,7 @@ def move(
 
 
 def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
-    """The ECS transcoder is to make the renditions, until *deadline*."""
+    """Note that the ECS transcoder is to make the renditions, until *deadline*."""
     for key in keys:
         _set(connection, key, backend=Backend.ECS, deadline=deadline, updated_at=now, **_NOT_BEGUN)
 
@@ -93,7 +93,7 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
 
 
 def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[str, object]]:
-    """How far each of *keys* is, for people and for who asked."""
+    """The status, URL and reason of each of *keys*, for people and for clients of the API."""
     columns = (videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.url, videos.c.reason)
     return [
         {
@@ -113,25 +113,25 @@ def settled_since(connection: Connection, key: RenditionKey, since: float) -> bo
 
 
 def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
-    """Which attempt made the rendition, and where it lies; None if it is not made."""
+    """The attempt that made the rendition, and its URL; None if it is not made."""
     wanted = among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
     row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
     return None if row is None else (row.attempt, row.url)
 
 
 def counts(connection: Connection) -> Mapping[str, int]:
-    """Renditions by status."""
+    """Number of renditions by status."""
     found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
     return {str(status): int(number) for status, number in found}
 
 
 def transcoding(backend: Backend) -> ColumnElement[bool]:
-    """Renditions that *backend* is to make."""
+    """Selects the renditions that *backend* is to make."""
     return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == backend)
 
 
 def among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
-    """The renditions *keys*."""
+    """Selects the renditions *keys*."""
     wanted = [(record_id, str(one)) for record_id, one in keys]
     return tuple_(videos.c.record_id, videos.c.resolution).in_(wanted)
 

@@ -1,4 +1,4 @@
-"""What a report reads: the classes of a time, what was sent of them, and how long transcoders worked for whom."""
+"""Reads the facts of an as-run report: the classes of a span, what was sent of them, transcoding times."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,12 +28,12 @@ def booked(connection: Connection, span: Span) -> Iterator[Planned]:
 
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:
-    """What was sent of each of these classes, in time order."""
+    """The parts that were sent of each class of *span*, in time order."""
     return as_run.of_classes(connection, select(orders.c.class_id).where(begins_in(span)))
 
 
 def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:
-    """The seconds from request to result of each rendition made in a time, by the institution that asked for it first.
+    """The seconds from request to result of the renditions made in *span*, by the institution that booked each first.
 
     A rendition without a booking counts for an institution with an empty name.
     """

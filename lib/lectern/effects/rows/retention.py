@@ -1,4 +1,4 @@
-"""What a host forgets by age: rows that are done with, in slices, so that no writer waits long for it."""
+"""Deletes old rows that are no longer needed, in slices, so that no writer waits long."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from lectern.states import BookingState, FileState, InboxState
 
 OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN)
 SLICE = 1000
-"""Number of rows that one transaction forgets."""
+"""Number of rows that one transaction deletes."""
 
 OLDEST = 5000
-"""Number of rows, the oldest of a large table, that are looked at: to look at all would take longer each day."""
+"""Number of the oldest rows of a large table that are examined: examining all would take longer each day."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Rule:
     key: str
     old: ColumnElement[bool]
     others: tuple[Table, ...] = ()
-    by: str = "id"  # the column, with an index, by which what came first is first; empty for a small table
+    by: str = "id"  # the indexed column that orders rows by age; empty for a small table
 
 
 @dataclass(frozen=True)
 class Before:
-    """What happened before these times (epoch seconds) is forgotten."""
+    """Rows from before these times (epoch seconds) are deleted."""
 
     messages: float
     events: float
@@ -40,7 +40,7 @@ class Before:
 
 
 def of_teacher(before: Before) -> list[Rule]:
-    """A teacher forgets messages, events, and what is over of incidents and classes; parts sent are kept longest."""
+    """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
     orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
     is_over = orders.c.state.in_(OVER) & (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     return [
@@ -52,9 +52,9 @@ def of_teacher(before: Before) -> list[Rule]:
 
 
 def of_streamer(before: Before) -> list[Rule]:
-    """A streamer forgets the same, with the old program's rows of its classes; what was sent is kept longest.
+    """The rules of a streamer: messages, events, incidents, classes and their old rows; as-run rows last longest.
 
-    Of recordings that could not be fetched it forgets why: else each bad URL that was ever booked would leave a row.
+    Rows of recordings that could not be fetched go, too: otherwise each bad URL ever booked would leave a row.
     """
     classes, as_runs, files = at_streamer.classes, at_streamer.as_runs, at_streamer.files
     is_over = classes.c.released_at < before.classes
@@ -88,7 +88,7 @@ def outdated(connection: Connection, rule: Rule) -> list[object]:
 
 
 def forget(connection: Connection, rule: Rule, keys: Sequence[object]) -> int:
-    """Forget those of *keys* that still are to be; returns how many."""
+    """Delete the rows *keys* that are still old, and those of *others* with the same key; returns their number."""
     key = rule.table.c[rule.key]
     gone = list(connection.execute(select(key).where(key.in_(keys), rule.old)).scalars())
     for table in (rule.table, *rule.others):

@@ -1,4 +1,4 @@
-"""Classes that are changed: their revisions, and how they are written when one is in force."""
+"""The rows of changed classes: their revisions, and the classes themselves once a revision is in force."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ _REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
 
 
 def of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
-    """The revisions of *class_ids*, also those that are in force or refused, by their own ids."""
+    """The revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
     if not class_ids:
         return {}
     ids = list(connection.execute(_REVISIONS, these(class_ids)).scalars())
@@ -34,7 +34,7 @@ def of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
 
 
 def forsaken(connection: Connection) -> list[Order]:
-    """The revisions that wait for something although their class is over, or is not there."""
+    """The revisions that still wait although their class is over, or does not exist."""
     its = orders.alias()
     goes_on = its.c.state.in_((BookingState.WAITING, *bookings.LOADING))
     alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on).exists()
@@ -42,7 +42,7 @@ def forsaken(connection: Connection) -> list[Order]:
 
 
 def write(connection: Connection, revised: Sequence[tuple[Order, Booking]], now: float) -> None:
-    """Write classes as they are booked since a change."""
+    """Write classes with the values that they have since a change."""
     rows = [
         {
             "of": one.class_id,

@@ -27,13 +27,13 @@ _TABLES: Mapping[Role, MetaData] = MappingProxyType(
     {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
 )
 _ALEMBIC = threading.Lock()
-"""Alembic keeps the migration under way in module globals."""
+"""Held during a migration, because Alembic keeps it in module globals."""
 
 
 def upgrade(engine: Engine, role: Role) -> list[str]:
-    """Bring *role*'s database up to this code; returns one sentence a change, none if nothing was to do.
+    """Bring *role*'s database up to this code; returns one sentence per change, none if nothing was to do.
 
-    All of it is one transaction: killed anywhere, nothing has happened, and the next call does it. Raises
+    All of it is one transaction: after a kill at any point nothing has changed, and the next call does it. Raises
     TryAgain if another program holds the database, Misuse and CallAPerson if it is not what it should be.
     """
     with in_words(engine):
@@ -47,7 +47,7 @@ def upgrade(engine: Engine, role: Role) -> list[str]:
 
 
 def plan(engine: Engine, role: Role) -> list[str]:
-    """What `upgrade` would say; changes nothing, raises the same."""
+    """The sentences that `upgrade` would return; changes nothing, and raises what `upgrade` raises."""
     with in_words(engine):
         if file_of(engine) is not None:
             _refuse_damage(engine)
@@ -143,10 +143,10 @@ def _name(engine: Engine) -> str:
 
 
 def _open_to_read(file: Path) -> sqlite3.Connection:
-    """A connection to *file* that changes nothing; of one that is not there, an empty database.
+    """A connection to *file* that changes nothing; an empty database if there is no such file.
 
-    The engine's own would turn the file to WAL mode. Only what a killed writer left half done is taken back first,
-    as by every other reader: no read is possible before.
+    A connection of the engine would turn the file to WAL mode. Only what a killed writer left half done is rolled back,
+    as by every reader, because no read is possible before.
     """
     if not file.exists():
         return sqlite3.connect(":memory:", isolation_level=None)
@@ -181,7 +181,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _rehearsal(engine: Engine) -> Iterator[Connection]:
-    """A connection on which everything can be tried: to a private copy of a file, elsewhere rolled back."""
+    """A connection for trying changes: to a private copy of a SQLite file; on a server, all is rolled back."""
     file = file_of(engine)
     if file is None:
         with engine.connect() as connection, connection.begin() as attempt:
@@ -205,7 +205,7 @@ def _damaged(found: str) -> str:
 
 @contextmanager
 def in_words(engine: Engine) -> Iterator[None]:
-    """Turn the driver's errors into ours, and put the database's name before them."""
+    """Turn the driver's errors into ours, with the database's name before the text."""
     try:
         yield
     except (TryAgain, CallAPerson, Misuse) as error:

@@ -1,4 +1,4 @@
-"""What a streamer's rows say of classes in their time, and of their last check before it."""
+"""Reads from a streamer's events what is sent of classes during their time, and their last check before it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,11 +15,11 @@ BROKE_OFF = ("push broke off", "push refused", "nothing to send")
 SLATE, RECORDING = "slate", "recording again"
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
 _MOST = 5_000
-"""Number of events of each look: a push host that refuses a class for an hour makes some thousands."""
+"""Most events that one query reads: a push host that refuses a class for an hour makes some thousands."""
 
 
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
-    """What becomes of each class of *due*; a class of which nothing was tried yet is not among them."""
+    """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
     told: dict[str, list[Past]] = {one.class_id: [] for one in due}
     for event in _latest(connection, list(told), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
         told[event.class_id or ""].append(event)
@@ -45,7 +45,7 @@ def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
 
 
 def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
-    """What the last check of each class found."""
+    """The findings of the last check of each class."""
     found: dict[str, Check] = {}
     for event in _latest(connection, list(class_ids), (CHECKED, NOT_READY)):
         reds = (event.detail or "no reason was kept") if event.what == NOT_READY else ""

@@ -1,4 +1,4 @@
-"""How things stand in a teacher's database: counts, what is under way, what waits, and what is due."""
+"""The status of a teacher's database: counts, transcodings under way, waiting messages, the next class."""
 
 from collections import Counter
 from typing import Any
@@ -15,7 +15,7 @@ NEAREST = 5
 
 
 def of_teacher(connection: Connection, now: float) -> dict[str, Any]:
-    """Bookings by state, renditions by status and those under way, what waits in the inbox and outbox."""
+    """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
     journal = teacher_tables.journal
     oldest = outbox.oldest_unsent(connection, journal)
     waiting = bookings.oldest_waiting(connection)
@@ -60,7 +60,7 @@ def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int,
 
 
 def _hour(came: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
-    """Which hour from *first* to before *end*, halved until it is found: SQLite and PostgreSQL round differently."""
+    """The number of the hour, in [*first*, *end*), by bisection, because SQLite and PostgreSQL round differently."""
     if end - first == 1:
         return literal(first)
     middle = (first + end) // 2

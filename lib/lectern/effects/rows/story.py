@@ -1,4 +1,4 @@
-"""What a host's database knows of a class or a record: the facts of its account, and its events."""
+"""Reads from a host's database the facts and events for the account of a class or a record."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from lectern.states import InboxState
 from lectern.told import Booked, Cited, Found, Making, Past
 
 _KNOWN = ("class_id", "state", "stem", "start_time", "end_time", "code", "message")
-"""What is told alike of a class at its teacher and on its streamer."""
+"""The fields that a class has both at its teacher and on its streamer."""
 
 
 def journal_of(role: Role) -> Journal:
@@ -93,7 +93,7 @@ def booked(connection: Connection, one: Order) -> Booked:
 
 
 def _fields(payload: str) -> Mapping[str, Any]:
-    """What a booking said; an old program's need not be readable."""
+    """The fields of a booking's payload; empty if it is unreadable, as an old program's may be."""
     try:
         found = from_json(payload)
     except ValueError:
@@ -123,7 +123,7 @@ def _cited(connection: Connection, one: Airing) -> Cited:
 
 
 def kept_since(connection: Connection, role: Role, class_id: str) -> float | None:
-    """Since when (epoch seconds) a message about a class waits in the inbox; None if none does."""
+    """Since when (epoch seconds) a message about a class has waited in the inbox; None if none waits."""
     table = journal_of(role).inbox
     named = table.c.body.contains(json.dumps(class_id), autoescape=True)
     oldest = select(table.c.received_at).where(table.c.state == InboxState.NEW, named).order_by(table.c.id).limit(1)

@@ -1,4 +1,4 @@
-"""The teacher's timetable: the classes of a time, for people."""
+"""The teacher's timetable for people: the classes of a span of time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _COLUMNS = tuple(orders.c[name] for name in _NAMES)
 
 
 def due(connection: Connection, now: float) -> list[Found]:
-    """The classes whose time it is at *now* (epoch seconds), and that were neither refused nor cancelled, nor ended."""
+    """The classes that should be on air at *now* (epoch seconds): not refused, not cancelled, not ended."""
     its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & IS_CLASS
     its_time &= orders.c.state.in_((*OPEN, BookingState.BROKEN))
     return _found(connection, _selected(its_time))
@@ -91,7 +91,7 @@ def outcomes(connection: Connection, span: Span) -> Mapping[str, int]:
 
 
 def begins_in(span: Span) -> ColumnElement[bool]:
-    """The classes of *span*."""
+    """Selects the classes of *span*."""
     begins = (orders.c.start_time >= span.since) & (orders.c.start_time < span.until) & IS_CLASS
     return begins if span.institution is None else begins & (orders.c.institution_id == span.institution)
 

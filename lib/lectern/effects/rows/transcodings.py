@@ -1,4 +1,4 @@
-"""The transcodings of the teacher's renditions that somebody must look after, and whose they are."""
+"""The teacher's transcodings that need attention, and their owners."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from lectern.told import Making
 
 @dataclass(frozen=True)
 class Due:
-    """A rendition that somebody must look after; times are epoch seconds."""
+    """A transcoding that needs attention, as its row says; times are epoch seconds."""
 
     record_id: int
     resolution: Resolution
@@ -53,7 +53,7 @@ PUBLISHED = "published"
 def take(connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float) -> list[Due]:
     """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on.
 
-    With them come those that are made in the same job, and those that *owner* has joined to its own before.
+    Also leases those that are made in the same job, and those that *owner* has joined to its own before.
     """
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
     asked = among(keys) & to_be_made() & free
@@ -64,9 +64,9 @@ def take(connection: Connection, keys: Sequence[RenditionKey], owner: str, lease
 
 
 def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iterable[str], until: float) -> list[Due]:
-    """Lease to *owner*, until *until*, what waits to be made of *due*'s recording.
+    """Lease to *owner*, until *until*, the renditions of *due*'s recording that wait to be made.
 
-    It is taken from other runs that wait for a host; what one of *strangers* waits for is left alone.
+    They are taken from other runs that wait for a host; those of *strangers* are left alone.
     """
     first = due[0]
     waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
@@ -81,13 +81,13 @@ def elsewhere(connection: Connection, keys: Sequence[RenditionKey], owner: str) 
 
 
 def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[Due]:
-    """Those of *keys* that have ended, and whose files or programs may still be on their host."""
+    """The transcodings among *keys* that have ended, and whose files or programs may still be on their host."""
     over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
     return where(connection, among(keys) & videos.c.ecs_job.is_not(None) & over)
 
 
 def overdue(connection: Connection, now: float) -> list[Due]:
-    """The transcodings whose deadline has passed; one that no transcoder was asked for yet has none."""
+    """The transcodings whose deadline has passed; OSS transcodings that were not requested yet are left out."""
     return where(connection, _asked_for() & (videos.c.deadline <= now))
 
 
@@ -114,13 +114,13 @@ def lease(connection: Connection, which: ColumnElement[bool], owner: str, until:
 
 
 def where(connection: Connection, which: ColumnElement[bool]) -> list[Due]:
-    """At most a thousand of the transcodings that are *which*, the next deadline first."""
+    """At most a thousand of the transcodings that fulfil *which*, the next deadline first."""
     rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(1000))
     return [_due(row) for row in rows]
 
 
 def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
-    """What a row with the columns MAKING says of a rendition, for people."""
+    """The progress of a rendition for people, from a row with the columns MAKING."""
     backend = Backend(row.backend) if row.backend else None
     queued = backend is Backend.ECS and row.begun_at is None
     return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
@@ -143,5 +143,5 @@ def _asked_for() -> ColumnElement[bool]:
 
 
 def to_be_made() -> ColumnElement[bool]:
-    """What is to be made on our own servers, and is not published yet."""
+    """Selects the renditions that are to be made on our own servers, and are not published yet."""
     return or_(videos.c.step.is_(None), videos.c.step != PUBLISHED) & transcoding(Backend.ECS)

@@ -13,7 +13,7 @@ from lectern.errors import Misuse
 
 @dataclass(frozen=True)
 class Viewer:
-    """*institution* is None for a viewer who sees all classes."""
+    """Somebody who may look at the page; *institution* is None for a viewer who sees all classes."""
 
     name: str
     institution: str | None
@@ -21,7 +21,7 @@ class Viewer:
 
 
 def make(connection: Connection, name: str, institution: str | None, now: float) -> str:
-    """Let *name* look; returns the token, which nobody can read again. Raises Misuse if the name is taken."""
+    """Let *name* look at the page; returns the token, shown only once. Raises Misuse if the name is taken."""
     if connection.execute(select(viewers.c.name).where(viewers.c.name == name)).one_or_none() is not None:
         raise Misuse(f"{name}: has a token already. Revoke it first: lectern viewer revoke {name}")
     token = secrets.token_urlsafe(24)
@@ -31,7 +31,7 @@ def make(connection: Connection, name: str, institution: str | None, now: float)
 
 
 def revoke(connection: Connection, name: str) -> None:
-    """*name* may look no longer. Raises Misuse if there is no such viewer."""
+    """Withdraw the token of *name*. Raises Misuse if there is no such viewer."""
     if not connection.execute(delete(viewers).where(viewers.c.name == name)).rowcount:
         raise Misuse(f"{name}: is no viewer. See: lectern viewer ls")
 
@@ -43,7 +43,7 @@ def everybody(connection: Connection) -> Sequence[Viewer]:
 
 
 def of_token(connection: Connection, token: str) -> Viewer | None:
-    """Whose token it is; it is found by its digest, so that the time that it takes tells nothing of a token."""
+    """The viewer with this token; the search is by digest, so that its duration reveals nothing of a token."""
     columns = (viewers.c.name, viewers.c.institution_id, viewers.c.made_at)
     row = connection.execute(select(*columns).where(viewers.c.digest == _digest(token))).one_or_none()
     return None if row is None else Viewer(*row)

@@ -17,7 +17,7 @@ from lectern.errors import Misuse
 
 BUSY_TIMEOUT_S = 20
 CHECKPOINT_PAGES = 4000
-"""Pages of 4 KiB that SQLite gathers in its log before it writes each once into the database, and syncs that: with its
+"""Number of 4 KiB pages that SQLite gathers in its log before it writes and syncs them into the database: with SQLite's
 own default of 1000, one transaction in eighty of a large cache waited for it."""
 
 READS = "lectern_reads"
@@ -31,8 +31,8 @@ _WRITING = threading.Lock()
 def open_database(url: str, host: str = "") -> Engine:
     """An engine for *url*: PostgreSQL, or SQLite in WAL mode, synchronous, that waits up to 20 s for other programs.
 
-    The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing. By the name *host*
-    others find its sessions on PostgreSQL. Raises Misuse if the URL is wrong or its folder is missing.
+    The rights of a file stay as they are (see `close_to_others`): who only looks changes nothing. On PostgreSQL
+    the sessions bear the name *host*. Raises Misuse if the URL is wrong or its folder is missing.
     """
     try:
         parsed = make_url(url)
@@ -72,7 +72,7 @@ def file_of(engine: Engine) -> Path | None:
 
 
 def close_to_others(engine: Engine) -> None:
-    """Make a SQLite file its owner's alone; of a file that is there already, take what everybody may do.
+    """Make a new SQLite file accessible to its owner alone; take the rights of all others from an existing file.
 
     Call it before the first transaction of a program that migrates or serves. The database holds push URLs with their
     keys. The owner and the group of a file that an older program made stay as they are, and so does what the group may
@@ -87,7 +87,7 @@ def close_to_others(engine: Engine) -> None:
     except FileExistsError:
         pass
     except OSError:
-        return  # SQLite says what is wrong with it, in its own words
+        return  # SQLite's own error says what is wrong
     for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         # The file is missing, belongs to another user, or its disk takes nothing, which the next write reports.
         with suppress(OSError):
@@ -119,7 +119,7 @@ def own_rows(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """One transaction that only reads: it waits for no writer, and a disk that takes nothing does not stop it."""
+    """One transaction that only reads: it waits for no writer, and a disk that cannot be written does not stop it."""
     with engine.connect() as plain:
         snapshot = _SNAPSHOT if plain.dialect.name == "postgresql" else {}
         connection = plain.execution_options(**{READS: True}, **snapshot)

@@ -1,4 +1,4 @@
-"""Opens a database only to look: makes no file, changes no file, and says in words what is not there."""
+"""Opens a database only to read: makes and changes no file, and raises errors in words for what is missing."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def open_to_look(url: str, role: str) -> Engine:
 
 
 def _connected(file: Path) -> sqlite3.Connection:
-    """A connection that changes nothing; with the right to write, it also takes its side files away at its end."""
+    """A connection that changes nothing; if it may write, it also deletes SQLite's side files when it closes."""
     try:
         return read_only(file, "rw")
     except sqlite3.Error:

@@ -1,4 +1,4 @@
-"""A PostgreSQL database: which URLs name one, what its sessions may do, and which of its errors pass."""
+"""Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +11,10 @@ from lectern.errors import Misuse
 DRIVER = "postgresql+psycopg"
 FORM = "postgresql://host/lectern, with user and password before the host"
 MOST_OF_A_NAME = 63
-"""Number of characters that the server keeps of the name of a session's program."""
+"""Number of characters that the server keeps of a session's application name."""
 
 SESSIONS = 10
-"""Number of connections of a process: as many as its threads that do nothing but transactions, and two more."""
+"""Number of connections of a process: one for each of its threads for transactions, and two more."""
 
 LIMITS: Mapping[str, int] = {
     "idle_in_transaction_session_timeout": 10_000,  # a teacher that stands still in a transaction stops the others
@@ -24,7 +24,7 @@ LIMITS: Mapping[str, int] = {
     "tcp_keepalives_interval": 3,
     "tcp_keepalives_count": 3,
 }
-"""What the server ends a session for, in milliseconds; of keepalives in seconds."""
+"""The limits after which the server ends a session, in milliseconds; those of keepalives are in seconds."""
 
 CLIENT: Mapping[str, int] = {
     "connect_timeout": 5,
@@ -33,21 +33,21 @@ CLIENT: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""The same at our end: a server that is gone is noticed within 15 s."""
+"""The limits at our end of a session, by which we notice within 15 s that a server is gone."""
 
 _PASSING = frozenset({"25P03", "25P04", "25006"})
-"""SQLSTATEs that the driver calls faults of the program: a session that was ended, a server that is only a copy."""
+"""SQLSTATEs that pass, but that the driver calls faults of the program: an ended session, a read-only copy."""
 
 
 def program_of(host: str) -> str:
-    """What the server calls the program whose sessions are those of *host*, or of a command if it is empty."""
+    """The application name of the sessions of *host*, or of a command if *host* is empty."""
     return f"lectern {host}".strip()[:MOST_OF_A_NAME]
 
 
 def open_server(url: URL, host: str) -> Engine:
     """An engine of *host* for *url*.
 
-    Raises Misuse if the URL names another database or another driver, or ours is missing.
+    Raises Misuse if the URL names another kind of database or another driver, or if our driver is not installed.
     """
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
@@ -78,7 +78,7 @@ def open_server(url: URL, host: str) -> Engine:
 
 
 def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver may not be installed)
-    """Replace what no text of PostgreSQL can hold, such as NUL, by a visible sign: programs may print anything."""
+    """Replace characters that PostgreSQL's texts cannot hold, such as NUL, by a sign: programs may print anything."""
     from psycopg.types.string import StrDumper  # noqa: PLC0415 (an extra: it is there when this is called)
 
     class Dumper(StrDumper):
@@ -89,7 +89,7 @@ def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 
 
 
 def _pass(context: ExceptionContext) -> None:
-    """Raise an error that passes by itself as OperationalError, which all callers wait out."""
+    """Raise an error that passes by itself as an OperationalError, after which all callers retry."""
     error = context.original_exception
     if getattr(error, "sqlstate", None) in _PASSING and not isinstance(context.sqlalchemy_exception, OperationalError):
         raise OperationalError(context.statement, None, error, connection_invalidated=context.is_disconnect) from error

@@ -11,18 +11,18 @@ from lectern.states import Role as Role  # noqa: PLC0414 (asked for here, too)
 
 
 class Whole(TypeDecorator[int]):
-    """A whole number of 64 bits, as SQLite keeps any."""
+    """A whole number of 64 bits on both kinds of database."""
 
     impl = BigInteger
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
-        """SQLite numbers the rows of a table itself only if their key is called INTEGER."""
+        """The type in SQL; for SQLite it is INTEGER, because SQLite assigns keys itself only for that type."""
         return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
 
 
 class InboxColumns(SQLModel):
-    """A message as it came, until it is handled; pruned after a week."""
+    """A received message, and whether it is handled; pruned after a week."""
 
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     source: str = Field(max_length=250)
@@ -37,7 +37,7 @@ class InboxColumns(SQLModel):
 
 
 class OutboxColumns(SQLModel):
-    """A message to be sent: committed first, sent after, sent again until it was."""
+    """A message to be sent: it is committed first, then sent, with retries until that succeeds."""
 
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     target: str = Field(max_length=250)
@@ -50,7 +50,7 @@ class OutboxColumns(SQLModel):
     not_before: float = 0
     rest: str | None = Field(default=None, max_length=10)  # what is to be done yet; empty for all of it
     error: str | None = Field(default=None, sa_type=Text)
-    people: str | None = Field(default=None, max_length=10)  # an alarm's: due, told or given up at ALARM_URLS
+    people: str | None = Field(default=None, max_length=10)  # of an alarm for ALARM_URLS: due, told or given up
 
 
 class EventColumns(SQLModel):
@@ -66,7 +66,7 @@ class EventColumns(SQLModel):
 
 
 class IncidentColumns(SQLModel):
-    """Alarms of one code, told as one; *first_id* and *last_id* are rows of the outbox, *classes* a JSON list."""
+    """Alarms of one code, grouped into one; *first_id* and *last_id* are rows of the outbox, *classes* a JSON list."""
 
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
     code: int = Field(index=True)
@@ -79,7 +79,7 @@ class IncidentColumns(SQLModel):
     last_id: int = Field(default=0, sa_type=Whole)
     told_at: float | None = None
     told_number: int = 0
-    told_classes: int = 0  # how many of *classes*, from its beginning, people have been told
+    told_classes: int = 0  # number of *classes*, from the first on, that people know
     escalated_at: float | None = None
     resolved_at: float | None = Field(default=None, index=True)
 

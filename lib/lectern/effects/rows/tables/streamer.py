@@ -72,7 +72,7 @@ class ClassRow(StreamerTable, table=True):
     updated_at: float | None = None
     released_at: float | None = None
     placement: int = 1
-    lost_at: float | None = None  # since when it lacks a file that it had
+    lost_at: float | None = None  # since when its file has been lost
 
 
 class LeaseRow(StreamerTable, table=True):
@@ -86,7 +86,7 @@ class LeaseRow(StreamerTable, table=True):
 
 
 class DrainRow(StreamerTable, table=True):
-    """This streamer is drained: it gives its classes to others, and gets none."""
+    """The row of a streamer that is being drained: it gives its classes to others, and gets none."""
 
     __tablename__ = "drain_list"
     streamer: str = Field(primary_key=True, max_length=250)

@@ -39,7 +39,7 @@ class RenditionRow(TeacherTable, table=True):
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float | None = None
     ecs_host: str | None = Field(default=None, max_length=250)
-    ecs_job: str | None = Field(default=None, max_length=250)  # its folder there; empty when nothing is left of it
+    ecs_job: str | None = Field(default=None, max_length=250)  # its folder on the host; empty if nothing is left there
     begun_at: float | None = None
     step: str | None = Field(default=None, max_length=20)
     percent: float | None = None
@@ -60,7 +60,7 @@ class EcsHostRow(TeacherTable, table=True):
 
 
 class OrderRow(TeacherTable, table=True):
-    """One row a booking: the truth about a class."""
+    """A booking, the authoritative row of a class."""
 
     __tablename__ = "order_list"
     class_id: str = Field(primary_key=True, max_length=250)
@@ -72,7 +72,7 @@ class OrderRow(TeacherTable, table=True):
     end_time: float
     stream: str | None = Field(
         default=None, sa_type=Text, index=True
-    )  # its push URL in the form that all spellings have
+    )  # its push URL in normal form
     payload: str = Field(sa_type=Text)
     state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
     code: int | None = None
@@ -85,7 +85,7 @@ class OrderRow(TeacherTable, table=True):
     answered_at: float | None = None
     warned_at: float | None = None
     placement: int = 0  # how many streamers it had
-    promised_at: float | None = None  # when the platform was answered with success
+    promised_at: float | None = None  # when success was reported to the platform
     revises: str | None = Field(default=None, max_length=250, index=True)  # of a revision: its class
     booked: str | None = Field(default=None, sa_type=Text)  # of a changed class: its payload before
 
@@ -99,7 +99,7 @@ class StreamerRow(TeacherTable, table=True):
     lease_s: float = 0
     granted_at: float | None = None
     lost_at: float | None = None
-    withdrawn_at: float | None = None  # when it was taken back to the old program, which airs its classes itself
+    withdrawn_at: float | None = None  # when it went back to the old program, which airs its classes itself
 
 
 class MoveRow(TeacherTable, table=True):
@@ -111,22 +111,22 @@ class MoveRow(TeacherTable, table=True):
     streamer: str = Field(max_length=250, index=True)
     placement: int
     moved_at: float
-    refused: bool = False  # it could not prepare it; otherwise it was lost
+    refused: bool = False  # the streamer could not prepare it; otherwise the streamer was lost
 
 
 class CancelRow(TeacherTable, table=True):
-    """A cancel that is not done with: its streamer has not confirmed it, or its booking has not come (no streamer)."""
+    """A cancel that still waits: for its streamer's confirmation, or (without a streamer) for its booking."""
 
     __tablename__ = "cancel_list"
     class_id: str = Field(primary_key=True, max_length=250)
     streamer: str | None = Field(default=None, max_length=250, index=True)
     cancelled_at: float
     told_at: float
-    until: float = Field(index=True)  # forgotten after it
+    until: float = Field(index=True)  # the row is deleted after it
 
 
 class TeacherRow(TeacherTable, table=True):
-    """A teacher of those that share the rows, and when it was there last."""
+    """One of several teachers that share the database, and its last sign of life."""
 
     __tablename__ = "teacher_list"
     name: str = Field(primary_key=True, max_length=250)
@@ -134,7 +134,7 @@ class TeacherRow(TeacherTable, table=True):
 
 
 class DutyRow(TeacherTable, table=True):
-    """What one teacher of several does for all, and until when it is its own."""
+    """A duty that one of several teachers has for all of them, and until when."""
 
     __tablename__ = "duty_list"
     name: str = Field(primary_key=True, max_length=60)
@@ -143,7 +143,7 @@ class DutyRow(TeacherTable, table=True):
 
 
 class ViewerRow(TeacherTable, table=True):
-    """Somebody who may look at the page, or at what an institution has in it; of the token its digest is kept."""
+    """Somebody who may see the page, or the part of one institution; only the digest of the token is kept."""
 
     __tablename__ = "viewer_list"
     name: str = Field(primary_key=True, max_length=250)
@@ -170,16 +170,16 @@ class AsRunRow(TeacherTable, table=True):
 
 
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
-    """Messages to the teacher; if several share the rows, who has claimed one, and who heard it."""
+    """Messages to the teacher; if several teachers share them, also who has claimed and who has received each."""
 
     __tablename__ = "inbox_list"
     owner: str | None = Field(default=None, max_length=250)
-    digest: str | None = Field(default=None, max_length=64)  # of where it came from and what it says
-    heard_by: str = Field(default="", sa_type=Text)  # of a channel: " TEACHER#BATCH " for each teacher
+    digest: str | None = Field(default=None, max_length=64)  # of its source, its entry and its body
+    heard_by: str = Field(default="", sa_type=Text)  # of a channel's message: " TEACHER#BATCH " for each receiver
 
 
 class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
-    """Messages from the teacher; if several share the rows, who sends one, and until when it is its own."""
+    """Messages from the teacher; if several teachers share them, also who sends each, and until when."""
 
     __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)
@@ -211,5 +211,5 @@ as_runs = table_of(AsRunRow)
 journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))
 
 IS_CLASS = func.coalesce(orders.c.revises, "") == ""
-"""The rows of classes, without those of revisions. SQLite would search for `revises IS NULL` by the index of revisions,
+"""Selects classes without revisions. SQLite would search for `revises IS NULL` by the index of revisions,
 in which all classes are alike, and read each class of the database."""
