@@ -39,12 +39,14 @@ async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
-async def tagged(client: PrefectClient, tag: str) -> list[FlowRun]:
-    """The runs with this *tag*."""
+async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
+    """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[tag]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but])),
+    )
     with asking():
-        return await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])), limit=PAGE
-        )
+        return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
 
 
 async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:

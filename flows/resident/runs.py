@@ -210,9 +210,7 @@ class ResidentRuns:
 
         A run that ended without saying that it took nothing may have taken it. Raises TryAgain if Prefect is away.
         """
-        found = await questions.tagged(self.client, lost_tag(streamer, session))
-        states = [run.state for run in found if run.state is not None]
-        return any(not one.is_final() or one.name != NOT_MOVED for one in states)
+        return await questions.is_tagged(self.client, lost_tag(streamer, session), but=NOT_MOVED)
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""
