@@ -49,7 +49,7 @@ def ids_of(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        if not (first.isdecimal() and (last.isdecimal() or not dash)) or int(first) > int(last or first):
             raise Misuse(f"{part.strip()!r:.60} is no id of the inbox. Write for example 3-7,9")
         begin, end = int(first), int(last or first)
         if end - begin + len(found) >= MAX_IDS:
