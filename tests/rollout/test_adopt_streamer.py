@@ -201,7 +201,9 @@ def test_of_thousands_some_are_named(host: OldStreamer) -> None:
     plan = host.planned()
     assert len(plan.refusals) == 21
     assert plan.refusals[-1] == "and 480 more"
-    assert "499 recordings to be downloaded, because a class needs it and it is not here: 101, 103," in "\n".join(plan.said)
+    assert "499 recordings to be downloaded, because a class needs it and it is not here: 101, 103," in "\n".join(
+        plan.said
+    )
     assert all(len(sentence) < 500 for sentence in plan.said)
 
 

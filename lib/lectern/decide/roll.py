@@ -39,7 +39,9 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
         changes.release(one.streamer, one.class_id)
         changes.cancels_told_again.append(one.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
-    changes.note("lease granted", detail=f"to {name}; taken from it before: {words.counted(len(taken), 'class', 'classes')}")
+    changes.note(
+        "lease granted", detail=f"to {name}; taken from it before: {words.counted(len(taken), 'class', 'classes')}"
+    )
 
 
 def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:

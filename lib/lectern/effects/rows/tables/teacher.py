@@ -70,9 +70,7 @@ class OrderRow(TeacherTable, table=True):
     resolution: str | None = Field(default=None, max_length=10)
     start_time: float = Field(index=True)
     end_time: float
-    stream: str | None = Field(
-        default=None, sa_type=Text, index=True
-    )  # its push URL in normal form
+    stream: str | None = Field(default=None, sa_type=Text, index=True)  # its push URL in normal form
     payload: str = Field(sa_type=Text)
     state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
     code: int | None = None
