@@ -197,7 +197,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
     if tail:
         wrong.append(f"does not decode at its end ({tail})")
     if wrong:
-        raise TryAgain(f"{thing}: {' and '.join(wrong)}", TRANSCODE_FAILED)
+        raise TryAgain(f"{thing}: {'; '.join(wrong)}", TRANSCODE_FAILED)
 
 
 def _media_of_json(text: str) -> Media | None:
