@@ -43,5 +43,5 @@ def writing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if takes_nothing(error):
-            raise Refuse(f"{what}: {error.strerror}", DISK_FULL) from error
+            raise Refuse(f"{what}: cannot be written: {error.strerror}", DISK_FULL) from error
         raise
