@@ -6,14 +6,15 @@ A sentence that no rule knows stays as it is: the words of ffmpeg, of servers an
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import NamedTuple
 
-from lectern import chinese_alarms
+from lectern import chinese_alarms, chinese_reasons, chinese_transcoding
 from lectern.chinese_sentences import FORMS, WORDS
 from lectern.codes import CODES
 
 _GAPS: Mapping[str, str] = {
     "t": r"\d+ (?:d|h|min|s)(?: \d+ (?:h|min))?",
-    "n": r"-?[\d,]+",
+    "n": r"-?[\d,]+(?:\.\d+)?",
     "c": r"[\d:×, ]+",
     "p": r"[\d:]+",
     "d": r"[\d: -]+",
@@ -22,11 +23,17 @@ _GAPS: Mapping[str, str] = {
     "z": r"\S+",
     "w": r"[a-z]+",
     "b": r"the OSS transcoder|an ECS host(?: as soon as one is free)?",
-    "a": r".*",
+    "e": r".*",
+    "k": r"[2-5]\d\d",
+    "m": r"the recording|the slate",
+    "l": r".*",
+    "o": r".*",
     "r": r".*",
     "s": r".*",
 }
 _MAKERS = {"the OSS transcoder": "OSS", "an ECS host": "ECS", "an ECS host as soon as one is free": "ECS（排队中）"}
+_THINGS = {"the recording": "录像", "the slate": "垫片"}
+_AND = {" and ": " 和 ", " or ": " 或 "}
 _UNITS = {"d": "天", "h": "小时", "min": "分钟", "s": "秒"}
 _ON_AIR = re.compile(
     r"(?P<slate>the slate is )?on air on (?P<x>\S+)(?: since (?P<c>[\d:]+))?(?:, at (?P<p>[\d:]+) of the recording)?"
@@ -35,7 +42,14 @@ _RUNBOOK = re.compile(r"RUNBOOK\.md: (?P<code>\d{3}): .*")
 
 
 _ADVICE = {one.english.platform_should: one.chinese.platform_should for one in CODES.values()}
-_SAYS = {english: chinese for one in CODES.values() for english, chinese in one.says.items()}
+_SAYS = {
+    **{english: chinese for one in CODES.values() for english, chinese in one.says.items()},
+    **chinese_reasons.SAYS,
+    **chinese_transcoding.SAYS,
+}
+_FORMS = {**FORMS, **chinese_alarms.FORMS, **_SAYS}
+_WHOLE = {**_FORMS, **WORDS, **chinese_alarms.WORDS, **_ADVICE}
+_MANY, _DEEP = 30, 8  # of what stands together, and of what stands in each other; what comes on top stays as it is
 
 LABELS: Mapping[str, str] = {
     "on air": "正在上课",
@@ -56,9 +70,7 @@ def status_line(text: str) -> str:
     """A line of ``lectern status`` in Chinese."""
     label, said = text[:12].strip(), text[12:]
     if text.startswith("  "):
-        whole = text.strip()
-        name, _, rest = whole.partition(": ")
-        return f"  {sentence(whole) if sentence(whole) != whole else f'{name}: {sentence(rest)}'}"
+        return f"  {sentence(text.strip())}"
     if label not in LABELS:
         return text
     if label in {"bookings", "renditions"}:
@@ -71,33 +83,42 @@ def span(text: str) -> str:
     return re.sub(r"\b(d|h|min|s)\b", lambda unit: _UNITS[unit[1]], text)
 
 
-def sentence(text: str) -> str:
-    """A sentence of an account in Chinese; of several that stand together, each."""
-    whole = _whole(text)
-    if whole is not None:
+def sentence(text: str, deep: int = 0) -> str:
+    """A sentence in Chinese; of several that stand together, each. What it is about stays before it, as in an alarm.
+
+    *deep* counts the sentences around it.
+    """
+    if (whole := _one(text, deep)) is not None:
         return whole
-    parts = text.split("; ")
-    said = [_whole(part) for part in parts]
-    if len(parts) == 1 or not any(said):
-        return text
-    return "；".join(known if known is not None else part for known, part in zip(said, parts, strict=True))
+    parts = text.split("; ", _MANY)
+    known = [_one(part, deep) for part in parts] if len(parts) > 1 else [None]
+    said = known[0] or parts[0]
+    for at in range(1, len(parts)):
+        said += f"{'；' if known[at - 1] or known[at] else '; '}{known[at] or parts[at]}"
+    return said
 
 
 def message(code: int, text: str) -> str:
     """The message of an alarm, with what its code means before it; words that no rule knows stay as they are."""
-    said = alarm(text)
+    said = sentence(text)
     return f"{CODES[code].chinese.meaning}：{said}" if code in CODES else said
 
 
-def alarm(text: str) -> str:
-    """What an alarm says, which begins with the id of what it is about, or with the name of a host."""
-    about, _, rest = text.partition(": ")
-    known = sentence(rest)
-    if not rest or " " in about or known == rest or _whole(text) is not None:
-        return sentence(text)
-    return f"{about}：{known}"
+def _one(text: str, deep: int) -> str | None:
+    """A single sentence in Chinese; before it stand the class, host or URL that it is about, each with a colon."""
+    about = ""
+    for _ in range(_DEEP):
+        whole = _whole(text, deep)
+        if whole is not None and whole != text:
+            return f"{about}{whole}"
+        name, _, text = text.partition(": ")
+        if not text or " " in name:
+            return None
+        about += f"{name}："
+    return None
 
 
+@cache
 def _compiled(form: str) -> "re.Pattern[str]":
     parts = re.split(r"\{(\w)(\d?)\}", form)
     said = re.escape(parts[0])
@@ -107,24 +128,41 @@ def _compiled(form: str) -> "re.Pattern[str]":
     return re.compile(said, re.DOTALL)
 
 
+class _Rule(NamedTuple):
+    form: str
+    chinese: str
+    words: str  # its longest, by which it is passed over for most texts
+    spans: bool  # whether it may be of several sentences that stand together
+
+
+def _rule(form: str, chinese: str) -> _Rule:
+    words = max(re.split(r"{\w+}", form), key=len)
+    return _Rule(form, chinese, words, "; " in form or "{e}" in form)
+
+
 @cache
-def _rules() -> list[tuple["re.Pattern[str]", str]]:
-    """Compiled for the first sentence: `lectern` in English needs none of them."""
-    return [(_compiled(form), chinese) for form, chinese in {**FORMS, **chinese_alarms.FORMS, **_SAYS}.items()]
+def _rules() -> list[_Rule]:
+    """Made for the first sentence: `lectern` in English needs none of them."""
+    return [_rule(form, chinese) for form, chinese in _FORMS.items() if "{" in form]
 
 
-def _whole(text: str) -> str | None:
-    for known in (WORDS, chinese_alarms.WORDS, _SAYS, _ADVICE):
-        if text in known:
-            return known[text]
+def _whole(text: str, deep: int) -> str | None:
+    if deep > _DEEP:
+        return None
+    if text in _WHOLE:
+        return _WHOLE[text]
     if found := _RUNBOOK.fullmatch(text):
         code = CODES.get(int(found["code"]))
         return f"RUNBOOK.zh.md: {code.chinese_runbook}" if code else text
     if found := _ON_AIR.fullmatch(text):
         return _on_air(found)
-    for pattern, chinese in _rules():
-        if found := pattern.fullmatch(text):
-            return chinese.format(**{name: _gap(name[0], value) for name, value in found.groupdict().items()})
+    several = "; " in text
+    for rule in _rules():
+        if rule.words not in text or (several and not rule.spans):
+            continue
+        if found := _compiled(rule.form).fullmatch(text):
+            gaps = {name: _gap(name[0], value, deep + 1) for name, value in found.groupdict().items()}
+            return rule.chinese.format(**gaps)
     return None
 
 
@@ -135,6 +173,14 @@ def _on_air(found: "re.Match[str]") -> str:
     return f"{what} {found['x']} 上播出{since}{place}"
 
 
-def _gap(kind: str, value: str) -> str:
-    says: Mapping[str, Callable[[str], str]] = {"t": span, "s": sentence, "a": alarm, "b": lambda one: _MAKERS[one]}
+def _gap(kind: str, value: str, deep: int) -> str:
+    says: Mapping[str, Callable[[str], str]] = {
+        "t": span,
+        "s": lambda one: sentence(one, deep),
+        "b": _MAKERS.__getitem__,
+        "e": lambda one: _ADVICE.get(one, one),
+        "m": _THINGS.__getitem__,
+        "l": lambda one: re.sub(" (?:and|or) ", lambda word: _AND[word[0]], one),
+        "o": lambda one: chinese_alarms.PARTS.get(one) or sentence(one, deep),
+    }
     return says[kind](value) if kind in says else value

@@ -56,9 +56,9 @@ FORMS: Mapping[str, str] = {
     "not aired: {s}": "没有播出：{s}",
     "the slate was sent for {n} s": "推了 {n} 秒垫片",
     "the slate was sent for {n} s: {s}": "推了 {n} 秒垫片：{s}",
+    "no result of the old transcoding in time": "老程序的转码没有按时返回结果",
     "no result of the {w} transcoding in time": "{w} 转码没有按时返回结果",
     "transcoding of {x} timed out": "{x} 转码超时",
-    "{x} is transcoded, but video_url_list lacks it": "{x} 已转码，但 video_url_list 里没有",
     "it ended {t} ago": "已在{t}前结束",
     "{n} class": "{n} 节课",
     "{n} classes": "{n} 节课",
@@ -74,7 +74,7 @@ FORMS: Mapping[str, str] = {
     "{x}: {w}, attempt {n}, {t} to its deadline": "{x}：{w}，第 {n} 次，离期限还有{t}",
     "{x}: {w}, attempt {n}, no deadline": "{x}：{w}，第 {n} 次，没有期限",
     "the oldest is {x}, for {t}": "最久的是 {x}，已等{t}",
-    "{c}, last at {c2}: {r}": "{c}，最近 {c2}：{r}",
+    "{c}, last at {c2}: {s}": "{c}，最近 {c2}：{s}",
     "{n} messages wait": "{n} 条消息在等",
     "the oldest unsent message is {t} old": "最久未发的消息已等{t}",
     "{x}: {n} on air, {n2} class booked": "{x}：正在上课 {n}，已约 {n2}",
@@ -90,14 +90,14 @@ FORMS: Mapping[str, str] = {
     "{x} has been silent for {t}": "{x} 已有{t}没有心跳",
     "{x} has said nothing yet": "{x} 还没有发来任何消息",
     "reconnected {n} times": "重连 {n} 次",
-    "1 attempt to connect failed, the last because: {r}": "连接失败 1 次，原因：{r}",
-    "{n} attempts to connect failed, the last because: {r}": "连接失败 {n} 次，最近一次的原因：{r}",
+    "1 attempt to connect failed, the last because: {s}": "连接失败 1 次，原因：{s}",
+    "{n} attempts to connect failed, the last because: {s}": "连接失败 {n} 次，最近一次的原因：{s}",
     "it waits for {x}": "在等 {x}",
     "{x} does not have its recording yet": "{x} 还没有它的录像",
     "nothing of it was sent yet by {x}": "{x} 还没有推流",
-    "not ready, checked at {c}: {r}": "未就绪，检查于 {c}：{r}",
+    "not ready, checked at {c}: {s}": "未就绪，检查于 {c}：{s}",
     "ready, checked at {c}": "已就绪，检查于 {c}",
-    "{c} on {x}, last at {c2}: {r}": "{c}，{x}，最近 {c2}：{r}",
+    "{c} on {x}, last at {c2}: {s}": "{c}，{x}，最近 {c2}：{s}",
     "{d} to {d2} {z} ({t})": "{d} 至 {d2} {z}（{t}）",
     "black from {p} to {p2}": "{p} 至 {p2} 黑屏",
     "frozen and silent from {p} to {p2}": "{p} 至 {p2} 画面静止且没有声音",
@@ -114,7 +114,7 @@ FORMS: Mapping[str, str] = {
         "到 {x} 所在的主机上看程序是否在运行：supervisorctl status。在那里执行 lectern explain {y} 能看到更多。"
     ),
     "It is on air for another {t}. To end it: lectern cancel {y}": "还要上{t}。要让它下课：lectern cancel {y}",
-    "It is not ready for its start: {r}": "上课前检查未通过：{r}",
+    "It is not ready for its start: {s}": "上课前检查未通过：{s}",
     "It should be on air now: {s}.": "现在应该在上课：{s}。",
     "See whether the push host answers, on {x}: nc -vz HOST PORT. To end it: lectern cancel {y}": (
         "在 {x} 上看推流地址的主机有没有应答：nc -vz HOST PORT。要让它下课：lectern cancel {y}"
@@ -156,8 +156,8 @@ FORMS: Mapping[str, str] = {
         "It waits for {x}: attempt {n}, by {b}; without a result since {t}, so within a minute "
         "it is settled as timed out."
     ): ("在等 {x}：第 {n} 次转码，由 {b}；已超时{t}，一分钟内按超时处理。"),
-    "Cause: {r}": "原因：{r}",
-    "The platform should: {s}": "平台应：{s}",
+    "Cause: {s}": "原因：{s}",
+    "The platform should: {e}": "平台应：{e}",
     "In danger: it begins in {t}. To have it moved, cancel it (lectern cancel {y}) and tell the platform.": (
         "有风险：{t}后上课。要调课，先取消（lectern cancel {y}），再通知平台。"
     ),
@@ -166,4 +166,4 @@ FORMS: Mapping[str, str] = {
         "To have it moved, cancel it (lectern cancel {y}) and tell the platform."
     ): ("有风险：{t}前就该上课了。要调课，先取消（lectern cancel {y}），再通知平台。"),
 }
-"""Sentences with gaps: {t} is a length of time, {s} another sentence, the others stay as they are."""
+"""Sentences with gaps: {t} is a length of time, {s} another sentence, {e} a code's advice; others stay as they are."""

@@ -71,10 +71,13 @@ TRANSCODE_FAILED = ErrorCode(208, CRITICAL,
     Words("视频转码失败", f"{_AGAIN_ZH}届时会再转码一次。"))
 ATTEMPTS_SPENT = ErrorCode(209, CRITICAL,
     Words("too many transcoding attempts", f"{_MOVE} A person can retry the rendition."),
-    Words("转码尝试次数过多", f"{_MOVE_ZH}这个视频可以由人工重试转码。"))
+    Words("转码尝试次数过多", f"{_MOVE_ZH}这个视频可以由人工重试转码。"),
+    says={"{x} failed {n} times today": "{x} 今天已失败 {n} 次"})
 NO_TRANSCODER = ErrorCode(210, CRITICAL,
     Words("no transcoder can take the rendition", _MOVE),
-    Words("没有可用的转码服务", _MOVE_ZH))
+    Words("没有可用的转码服务", _MOVE_ZH), says={
+        "the booking names no source": "约课里没有可以转码的录像 URL",
+        "neither OSS nor ECS transcoding is set up": "OSS 和 ECS 转码都没有配置"})
 ORPHANED_WAITER = ErrorCode(211, CRITICAL,
     Words("a class waits that nobody booked here", _AGAIN),
     Words("有课在等转码，但这里没有它的约课", _AGAIN_ZH), endangers=True,
@@ -82,7 +85,7 @@ ORPHANED_WAITER = ErrorCode(211, CRITICAL,
 HOST_ASIDE = ErrorCode(212, WARNING,
     Words("an ECS host is put aside", "Nothing; the other hosts go on."),
     Words("一台 ECS 被暂停使用", "无需处理，其他 ECS 照常。"),
-    says={"failed {n} times in a row, it gets no job for {n2} s: {r}": "连续失败 {n} 次，{n2} 秒内不派任务：{r}"})
+    says={"failed {n} times in a row, it gets no job for {n2} s: {s}": "连续失败 {n} 次，{n2} 秒内不派任务：{s}"})
 NO_ECS_ROOM = ErrorCode(213, WARNING,
     Words("no room on an ECS host", "Nothing; another host is taken."),
     Words("ECS 磁盘空间不足", "无需处理，会换一台 ECS。"))
@@ -91,7 +94,9 @@ UPLOAD_FAILED = ErrorCode(214, CRITICAL,
     Words("转码后的视频上传失败", _CALL_ZH))
 HALF_A_RECORDING = ErrorCode(215, CRITICAL,
     Words("the recording lacks its picture or its sound", "Replace the recording."),
-    Words("录像缺少画面或声音", "更换录像。"))
+    Words("录像缺少画面或声音", "更换录像。"), says={
+        "has sound ({r}), but no picture": "有声音（{r}），没有画面",
+        "has a picture ({r}), but no sound": "有画面（{r}），没有声音"})
 DISK_FULL = ErrorCode(316, CRITICAL,
     Words("disk full", "Move the class; the streamers' caches are full."),
     Words("磁盘空间已满", "调课，推流端的缓存已满。"), endangers=True, says={
@@ -108,10 +113,12 @@ DISK_FULL = ErrorCode(316, CRITICAL,
         "no room for {x} ({r}): it is larger than the {r2} that the disk has room for":
             "{x}（{r}）放不下：比磁盘能容纳的 {r2} 还大",
         "the next place for it is free at {d}": "{d} 起有空位放它",
-        "the disk is full or read-only: {r}": "磁盘已满或只读：{r}"})
+        "the disk is full or read-only: {s}": "磁盘已满或只读：{s}",
+        "cannot be written: {s}": "写不进去：{s}"})
 NO_STREAMER = ErrorCode(317, CRITICAL,
     Words("no streamer is alive", _AGAIN),
-    Words("没有存活的推流端", _AGAIN_ZH), endangers=True)
+    Words("没有存活的推流端", _AGAIN_ZH), endangers=True,
+    says={"no streamer was heard of lately": "近来没有任何推流端的消息"})
 DOWNLOAD_FAILED = ErrorCode(318, CRITICAL,
     Words("the recording could not be downloaded", "Check the URL, then book."),
     Words("录像下载失败", "检查 URL，再约课。"), endangers=True)
@@ -124,11 +131,11 @@ FORBIDDEN_ORIGIN = ErrorCode(320, WARNING,
 AIRING_BROKEN = ErrorCode(321, CRITICAL,
     Words("the class could not be aired to its end", _CALL),
     Words("课没有完整播出", _CALL_ZH), endangers=True, says={
-        "it is not on air: {r}": "没有推流成功：{r}",
+        "it is not on air: {s}": "没有推流成功：{s}",
         "it is tried again until its end": "会一直重试到下课",
         "it falls behind the clock, and {n} s of it were skipped: its receiver takes less than it is sent":
             "落后于时钟，跳过了 {n} 秒：接收方收得比推的慢",
-        "the playout does not take it: {r}": "播出进程不接受它：{r}",
+        "the playout does not take it: {s}": "播出进程不接受它：{s}",
         "{x} never said how it ended": "{x} 一直没有报告是怎么结束的"})
 STREAMER_LOST = ErrorCode(322, CRITICAL,
     Words("a streamer is lost", "Nothing; its classes are moved to others."),
@@ -154,7 +161,9 @@ NOT_READY_FOR_START = ErrorCode(324, CRITICAL,
         "{x} does not have it yet": "{x} 还没有它"})
 FORBIDDEN_PUSH_HOST = ErrorCode(325, WARNING,
     Words("the push host is not allowed", _CORRECT),
-    Words("推流地址的主机不在允许范围", _CORRECT_ZH))
+    Words("推流地址的主机不在允许范围", _CORRECT_ZH), says={
+        "{x} is no allowed push host": "{x} 不是允许的推流主机",
+        "to push there, set {y}": "要推到那里，请设置 {y}"})
 NO_RECORDING = ErrorCode(326, CRITICAL,
     Words("a class is on air without its recording", _CALL),
     Words("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
@@ -175,11 +184,14 @@ MALFORMED = ErrorCode(400, WARNING,
     Words("约课格式错误", "改正约课，重新发送。"))
 NOT_BOOKED = ErrorCode(404, WARNING,
     Words("a change of a class that is not booked", "Book the class."),
-    Words("更改的课没有约过", "先约课。"))
+    Words("更改的课没有约过", "先约课。"),
+    says={"nobody has booked it here": "这里没人约过它"})
 CONFLICT = ErrorCode(409, WARNING,
     Words("the booking contradicts another booking",
           "Cancel the other booking, or change this one; then use a new class_id."),
-    Words("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"))
+    Words("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"), says={
+        "{x} is pushed to the same URL, and overlaps for {n} s": "{x} 推到同一个地址，时间重叠 {n} 秒",
+        "delivered again, differently: the first one stands": "又来了一次，内容不同，以第一次为准"})
 ENDED = ErrorCode(410, WARNING,
     Words("the class has already ended", _CORRECT),
     Words("课已结束", _CORRECT_ZH), says={
@@ -190,11 +202,17 @@ CANCELLED = ErrorCode(411, NOTICE,
     Words("课已取消", _AGAIN_ZH))
 URL_MISSING = ErrorCode(501, CRITICAL,
     Words("transcoded already, but the booking lacks the URL", "Add the URL to video_url_list."),
-    Words("转码已成功，但约课时未发送该清晰度的视频 URL", "把 URL 加进 video_url_list。"))
+    Words("转码已成功，但约课时未发送该清晰度的视频 URL", "把 URL 加进 video_url_list。"),
+    says={"{x} is transcoded, but video_url_list lacks it": "{x} 已转码，但 video_url_list 里没有"})
 UNKNOWN_RENDITION = ErrorCode(502, WARNING,
     Words("a result for a rendition nobody asked for", "Check the transcoder."),
     Words("收到无人请求的视频的转码结果", "检查转码服务。"),
-    says={"a result came, and nobody asked for it": "来了一个结果，但没有人请求过"})
+    says={
+        "a result came, and nobody asked for it": "来了一个结果，但没有人请求过",
+        "a result came, and nobody asked for it. {n} class waits on the list {y}, and nobody answers: type {r}":
+            "来了一个结果，但没有人请求过。{n} 节课在 list {y} 上等，没有人会答复：请执行 {r}",
+        "a result came, and nobody asked for it. {n} classes wait on the list {y}, and nobody answers: type {r}":
+            "来了一个结果，但没有人请求过。{n} 节课在 list {y} 上等，没有人会答复：请执行 {r}"})
 STALE_WAITING = ErrorCode(503, CRITICAL,
     Words("a class waits longer than it may", _CALL),
     Words("约课等待超时", _CALL_ZH), endangers=True, says={
@@ -203,17 +221,19 @@ STALE_WAITING = ErrorCode(503, CRITICAL,
 DEAD_LETTER = ErrorCode(504, WARNING,
     Words("a message could not be read", "Check the producer."),
     Words("消息无法解析", "检查发送方。"),
-    says={"the message is not JSON: {r}": "消息不是 JSON：{r}"})
+    says={"the message is not JSON: {s}": "消息不是 JSON：{s}"})
 REFUSED_BY_REDIS = ErrorCode(505, CRITICAL,
     Words("Redis refuses a key or a channel", _CALL),
-    Words("Redis 拒绝访问某个键或频道", _CALL_ZH))
+    Words("Redis 拒绝访问某个键或频道", _CALL_ZH), says={
+        "Redis refuses messages for {y}: {s}": "Redis 拒收发往 {y} 的消息：{s}",
+        "Redis does not let {y} be read: {s}": "Redis 不让读 {y}：{s}"})
 NOT_HANDLED = ErrorCode(506, CRITICAL,
     Words("a booking could not be handled", f"{_AGAIN} Call the operations team."),
     Words("约课无法处理", f"{_AGAIN_ZH}并联系运维团队。"))
 WORK_FAILED = ErrorCode(507, CRITICAL,
     Words("a part of a host does not work", "Nothing; the part is tried again."),
     Words("主机的某个部分不工作", "无需处理，这个部分会重试。"),
-    says={"{r} does not work: {r2}": "{r} 不工作：{r2}"})
+    says={"{y}: {o} does not work: {s}": "{y}：“{o}”不工作：{s}"})
 # fmt: on
 
 OK = 0

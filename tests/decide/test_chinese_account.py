@@ -152,7 +152,7 @@ ALARMS = [
     "c-1: its recording 6666_720P has dead air: black from 0:10 to 0:31",
     "streamer1: not heard of for 60 s; 12 classes to be moved to others",
     "streamer1: not heard of for 60 s; 1 class stays with it, because its lease has no end",
-    "streamer1: the playout is away; 3 classes should be on air",
+    "streamer1: the worker of the playout ended; 3 classes should be on air",
     "6666_720P: no reason was given; 3 classes refused",
     "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
     "c-1: no room for 6666_720P (9 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)",
@@ -224,5 +224,5 @@ def test_how_a_class_ended_and_why_it_was_refused_is_said_in_chinese(text: str) 
 @pytest.mark.parametrize("before", [*NO_RECORDING.says])
 def test_why_a_class_is_on_air_without_its_recording_is_said_in_chinese(before: str, fault: str) -> None:
     """All that the playout says of a recording, in each alarm that tells of it."""
-    said = chinese_account.alarm(f"c-1: {before.format(s=f'the recording {fault}')}")
+    said = sentence(f"c-1: {before.format(s=f'the recording {fault}')}")
     assert re.findall("[A-Za-z]+", said.removeprefix("c-1")) == []
