@@ -12,6 +12,7 @@ import psycopg
 import stamina
 from psycopg.rows import dict_row
 
+from lectern.chinese_account import sentence
 from tests.stage.ear import Fields
 from tests.stage.platform import Platform
 from tests.stage.town import Town
@@ -139,7 +140,10 @@ def _was_busy(error: Exception) -> bool:
 
 @contextmanager
 def staged(town: Town, folder: Path, **settings: str) -> Iterator[Stage]:
-    """A stage in *folder*, with *settings* of its own; all its residents are ended."""
+    """A stage in *folder*, with *settings* of its own; all its residents are ended.
+
+    Where nothing has failed, each alarm that was heard must be one that can be told in Chinese.
+    """
     stage = Stage(town, folder, settings)
     STAGES.append(stage)
     try:
@@ -147,6 +151,13 @@ def staged(town: Town, folder: Path, **settings: str) -> Iterator[Stage]:
     finally:
         STAGES.remove(stage)
         stage.close()
+    _say_in_chinese(stage.ear.alarms)
+
+
+def _say_in_chinese(alarms: Sequence[Fields]) -> None:
+    """Assert that a rule knows each of these *alarms*, or a part of it at least: the rest is a program's own words."""
+    english = sorted({one["message"] for one in alarms if sentence(one["message"]) == one["message"]})
+    assert not english, f"these alarms reach people in English, add them to chinese_alarms.py: {english}"
 
 
 STAGES: list[Stage] = []
