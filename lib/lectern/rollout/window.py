@@ -153,13 +153,10 @@ def make_ready(wanted: Wanted, journal: Journal) -> None:
 
 def through(window: Window) -> None:
     """Do what is left of the window at its pace; raises as `run` does."""
-    steps = (
-        []
-        if window.is_almost_done()
-        else order(window.wanted, window.journal, window.supervisor, window.interruption.check)
-    )
-    tasks = [(task, list(some)) for task, some in groupby(steps, lambda step: step.task)]
-    window.pace.wait(tasks[0][0] if tasks else COMMIT)
+    steps = order(window.wanted, window.journal, window.supervisor, window.interruption.check)
+    is_done = window.is_almost_done()  # its tasks have nothing left to do, and the playbook asks for each all the same
+    tasks = [(task, [] if is_done else list(some)) for task, some in groupby(steps, lambda step: step.task)]
+    window.pace.wait(tasks[0][0])
     window.begin()
     window.answer.changed = True
     try:
@@ -167,8 +164,7 @@ def through(window: Window) -> None:
             if number > 0:
                 window.pace.wait(task)
             window.do(task, some)
-        if tasks:
-            window.pace.wait(COMMIT)
+        window.pace.wait(COMMIT)
         window.finish()
     except BaseException as error:
         raise _undone(window, error) from error
