@@ -21,6 +21,7 @@ _GAPS: Mapping[str, str] = {
     "x": r"\S+|its streamer",
     "y": r"\S+",
     "z": r"\S+",
+    "v": r"[\d,.]+ (?:bytes|kB|MB|GB)",
     "w": r"[a-z]+",
     "b": r"the OSS transcoder|an ECS host(?: as soon as one is free)?",
     "e": r".*",
@@ -176,6 +177,7 @@ def _on_air(found: "re.Match[str]") -> str:
 def _gap(kind: str, value: str, deep: int) -> str:
     says: Mapping[str, Callable[[str], str]] = {
         "t": span,
+        "v": lambda one: one.replace("bytes", "字节"),
         "s": lambda one: sentence(one, deep),
         "b": _MAKERS.__getitem__,
         "e": lambda one: _ADVICE.get(one, one),

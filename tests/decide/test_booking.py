@@ -277,7 +277,7 @@ def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -
     ):
         found = plan(batch, Before({}, {}, taken), LIMITS, NOW).verdicts[-1]
         assert (found.booking.class_id, found.state, found.code) == ("c-2", BookingState.REFUSED, errors.CONFLICT)
-        assert found.message == "c-1 is pushed to the same URL, and overlaps for 500 s"
+        assert found.message == "c-1 is pushed to the same URL, and overlaps for 8 min"
         assert not found.alarm
 
 

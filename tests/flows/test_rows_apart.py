@@ -495,5 +495,5 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer
             looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
             reserved += rows.did(connection, host, partial(admission.decided, looked, {}), one).reserved
     assert alarms(host).keys() == {"class-2"}
-    assert "9,000,000 bytes take 879 s at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
+    assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
     assert [one.stem for one in reserved] == ["1", "2"]

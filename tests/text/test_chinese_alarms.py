@@ -210,7 +210,7 @@ ALARMS = [
     "c-1: wget: cannot be started: no thread to be had just now",
     "c-1: ffmpeg: not found; install it: apt-get install ffmpeg, or pip install imageio-ffmpeg",
     "c-1: process 12 cannot be ended, not even by KILL; does its disk hang?",
-    "c-1: 6_720P cannot be there before the class ends in 60 s: its 9,000,000 bytes take 90 s at DOWNLOAD_RATE 100k",
+    "c-1: 6_720P cannot be there before the class ends in 60 s: its download of 9.0 MB takes 90 s at DOWNLOAD_RATE 9k",
     # streamers
     "c-1: 6666_720P: no streamer was heard of lately",
     "c-1: streamer1 is lost",
@@ -273,7 +273,7 @@ ALARMS = [
     RED.format("its file is lost and cannot be had again: 6_720P: it is not on the disk, and no URL is known"),
     RED.format("it was refused: http://h/6.flv: the origin answered 404"),
     RED.format(f"its check failed: {SAID}"),
-    RED.format("its 12,000 bytes take 12 s at DOWNLOAD_RATE 100k"),
+    RED.format("its download of 0.9 MB takes 12 min at DOWNLOAD_RATE 100k"),
     RED.format("its push URL cannot be reached: h:1935 does not answer within 5 s; nothing pins its rendition"),
     RED.format("its push URL cannot be reached: the server does not answer within 5 s"),
     RED.format("its push URL cannot be reached: h: 10.0.0.1 is no allowed push host; see ALLOWED_PUSH_HOSTS"),

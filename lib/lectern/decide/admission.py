@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from lectern import errors
+from lectern import errors, words
 from lectern.decide import readiness
 from lectern.decide.cache import Admission, Admit, Wanted
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
 from lectern.facts import Airing
 from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Reserved, StreamerChanges
 
@@ -99,9 +100,14 @@ def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[E
     takes_s = coming.left_bytes / settings.download_rate_bytes
     if now + takes_s < one.end_time:
         return None
-    takes = f"its {coming.left_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
-    why = f"{one.stem} cannot be there before the class ends in {one.end_time - now:.0f} s: {takes}"
+    takes = _takes(coming.left_bytes, settings)
+    why = f"{one.stem} cannot be there before the class ends in {words.span(one.end_time - now)}: {takes}"
     return errors.NOT_READY_FOR_START, why
+
+
+def _takes(size_bytes: int, settings: StreamerSettings) -> str:
+    took = words.span(size_bytes / settings.download_rate_bytes)
+    return f"its download of {words.size(size_bytes)} takes {took} at DOWNLOAD_RATE {settings.download_rate}"
 
 
 def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission]) -> None:
@@ -130,6 +136,5 @@ def _warn(changes: StreamerChanges, one: Prepare, size_bytes: int) -> None:
     takes_s = size_bytes / settings.download_rate_bytes
     if one.start_time <= now or now + takes_s <= one.start_time:  # a late class is aired from the clock's position on
         return
-    takes = f"its {size_bytes:,} bytes take {takes_s:.0f} s at DOWNLOAD_RATE {settings.download_rate}"
-    said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [takes])
+    said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [_takes(size_bytes, settings)])
     changes.alarm(errors.NOT_READY_FOR_START, said, one, noted=False)

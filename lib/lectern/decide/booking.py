@@ -166,7 +166,7 @@ def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | N
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
         if overlap_s > 0 and booking.end_time > now:
-            said = f"{one.class_id} is pushed to the same URL, and overlaps for {overlap_s:.0f} s"
+            said = f"{one.class_id} is pushed to the same URL, and overlaps for {words.span(overlap_s)}"
             return _refusal(booking, errors.CONFLICT, said)
     return None
 
