@@ -12,7 +12,7 @@ from lectern import stems
 from lectern.effects.rows import airings, cache, events, holdings, plans
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.streamer import journal
-from lectern.rollout.backup import database
+from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
 from lectern.states import AiringState
 from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
@@ -123,7 +123,7 @@ def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> Non
     host.has_file("video/1.flv")
     host.has_file("video/what.txt")
     tree, raw = host.tree(), host.database.read_bytes()
-    with database.reading(host.database) as connection:
+    with SqliteFile(host.database).reading() as connection:
         plan = streamer.planned(connection, host.sources, NOW)
     assert (host.tree(), host.database.read_bytes(), host.journal.exists()) == (tree, raw, False)
     assert [path.name for path in host.code.iterdir()] == ["task_list.db"]

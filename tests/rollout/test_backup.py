@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout.backup import archive, database, make
+from lectern.rollout.backup import archive, make
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.host import durable
 from lectern.rollout.journal import Journal
 from lectern.rollout.wanted import Wanted
@@ -54,10 +55,10 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         content = tar.extractfile("./idc_client.py")
         assert content is not None
         assert content.read() == (host.code / "idc_client.py").read_bytes()
-    assert found.code.sha256 == database.sha256(wanted.backup_dir / "code.tar")
+    assert found.code.sha256 == sha256(wanted.backup_dir / "code.tar")
     assert found.database is not None
     assert found.database.rows == {"task_list": 1}
-    assert found.database.sha256 == database.sha256(wanted.backup_dir / "task_list.db")
+    assert found.database.sha256 == sha256(wanted.backup_dir / "task_list.db")
     for path in (host.code / ".env", host.programs / "idc_client.conf"):
         assert found.before.data(path) == path.read_bytes()
         assert found.before.kept(path).owner == durable.Owner.of(path)

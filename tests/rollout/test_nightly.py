@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 from lectern.cli.app import app
 from lectern.effects.files import backups
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout.backup import away, database, nightly, store
+from lectern.rollout.backup import away, nightly, store
+from lectern.rollout.backup.copies import sha256
 from tests.stage.postgres import made, postgres_server
 
 
@@ -59,7 +60,7 @@ def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: 
     assert path.parent == folder
     assert path.name.startswith("streamer-streamer1-2")
     assert found["rows"] == {"task_list": 100}
-    assert found["sha256"] == database.sha256(path / "task_list.db")
+    assert found["sha256"] == sha256(path / "task_list.db")
     assert [one.name for one in sorted(path.iterdir())] == ["manifest.json", "task_list.db"], "no scratch file is left"
     assert path.stat().st_mode & 0o777 == 0o700
     assert (path / "task_list.db").stat().st_mode & 0o777 == 0o600
@@ -221,7 +222,7 @@ def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, 
         words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
         found = told("streamer", "--keep", "2", *words)
     path = Path(str(found["folder"]))
-    assert database.sha256(there / "lectern" / path.name / "task_list.db") == found["sha256"]
+    assert sha256(there / "lectern" / path.name / "task_list.db") == found["sha256"]
     assert {one.name for one in (there / "lectern").iterdir()} == {
         path.name,
         "streamer-streamer1-20200102T000000Z",

@@ -10,7 +10,9 @@ import redis
 from sqlalchemy import URL, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import database, make, postgres, store
+from lectern.rollout.backup import make, postgres, store
+from lectern.rollout.backup.copies import quoted, sha256
+from lectern.rollout.backup.postgres import PostgresServer
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
 from tests.rollout.steps import Fields
@@ -27,22 +29,20 @@ def server() -> Iterator[URL]:
 def live(server: URL) -> URL:
     """A database with two tables of 200 rows."""
     url = made(server, "live")
-    with postgres.connected(url) as connection, connection.begin():
+    with PostgresServer(url).connected() as connection, connection.begin():
         for table in ("a", 'odd "name"'):
-            connection.execute(text(f"CREATE TABLE {database.quoted(table)} (n integer primary key, body bytea)"))
-            connection.execute(
-                text(f"INSERT INTO {database.quoted(table)} SELECT n, '\\x00ff' FROM generate_series(1, 200) n")
-            )
+            connection.execute(text(f"CREATE TABLE {quoted(table)} (n integer primary key, body bytea)"))
+            connection.execute(text(f"INSERT INTO {quoted(table)} SELECT n, '\\x00ff' FROM generate_series(1, 200) n"))
     return url
 
 
 def execute(url: URL, statement: str) -> None:
-    with postgres.connected(url) as connection, connection.begin():
+    with PostgresServer(url).connected() as connection, connection.begin():
         connection.execute(text(statement))
 
 
 def names(server: URL) -> set[str]:
-    with postgres.connected(server) as connection:
+    with PostgresServer(server).connected() as connection:
         return set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
 
 
@@ -53,38 +53,41 @@ def test_a_copy_is_of_one_instant_and_its_restore_has_the_rows_that_were_counted
         number = 1000
         while not stop.is_set():
             number += 1
-            with postgres.connected(live) as connection, connection.begin():
+            with PostgresServer(live).connected() as connection, connection.begin():
                 connection.execute(text("INSERT INTO a VALUES (:n)"), {"n": number})
                 connection.execute(text('INSERT INTO "odd ""name""" VALUES (:n)'), {"n": number})
 
+    found, folders = PostgresServer(live), [tmp_path / number for number in "012"]
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        copies = [postgres.copy(live, tmp_path / f"{number}.dump") for number in range(3)]
+        for folder in folders:
+            folder.mkdir()
+        copies = [found.copy(folder) for folder in folders]
     finally:
         stop.set()
         writer.join()
-    for copied in copies:
+    for folder, copied in zip(folders, copies, strict=True):
         assert copied.rows["a"] == copied.rows['odd "name"'] >= 200
-        assert copied.sha256 == database.sha256(tmp_path / copied.file)
-        postgres.try_restore(live, copied, tmp_path)
-    assert (tmp_path / "2.dump").stat().st_mode & 0o777 == 0o600
+        assert copied.sha256 == sha256(folder / copied.file)
+        found.try_restore(copied, folder)
+    assert (folders[2] / "live.dump").stat().st_mode & 0o777 == 0o600
     assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
 
 def test_a_copy_whose_restore_has_other_rows_is_no_backup(live: URL, tmp_path: Path) -> None:
-    copied = postgres.copy(live, tmp_path / "x.dump").model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
+    copied = PostgresServer(live).copy(tmp_path).model_copy(update={"rows": {"a": 201, 'odd "name"': 200}})
     with pytest.raises(CallAPerson, match="other rows"):
-        postgres.try_restore(live, copied, tmp_path)
+        PostgresServer(live).try_restore(copied, tmp_path)
     assert not [name for name in names(live) if name.startswith("lectern_scratch")]
 
 
 def test_a_damaged_copy_is_no_backup(live: URL, tmp_path: Path) -> None:
-    copied = postgres.copy(live, tmp_path / "x.dump")
-    data = (tmp_path / "x.dump").read_bytes()
-    (tmp_path / "x.dump").write_bytes(data[: len(data) * 2 // 3])
+    copied = PostgresServer(live).copy(tmp_path)
+    file = tmp_path / copied.file
+    file.write_bytes(file.read_bytes()[: copied.size_bytes * 2 // 3])
     with pytest.raises(CallAPerson, match="pg_restore failed"):
-        postgres.try_restore(live, copied, tmp_path)
+        PostgresServer(live).try_restore(copied, tmp_path)
 
 
 def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL, tmp_path: Path) -> None:
@@ -92,27 +95,27 @@ def test_a_user_who_may_make_no_scratch_database_is_told_what_to_type(live: URL,
     execute(live, "CREATE ROLE poor LOGIN")
     execute(live, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO poor")
     poor = live.set(username="poor")
-    copied = postgres.copy(poor, tmp_path / "x.dump")
+    copied = PostgresServer(poor).copy(tmp_path)
     with pytest.raises(Misuse, match="alter role poor createdb"):
-        postgres.try_restore(poor, copied, tmp_path)
+        PostgresServer(poor).try_restore(copied, tmp_path)
     execute(live, "DROP OWNED BY poor")
 
 
 def test_a_server_that_is_away_is_said_in_words_and_without_the_password(tmp_path: Path) -> None:
     away = URL.create("postgresql+psycopg", "lectern", "hidden", "127.0.0.1", 1, "lectern")
     with pytest.raises(TryAgain) as error:
-        postgres.copy(away, tmp_path / "x.dump")
+        PostgresServer(away).copy(tmp_path)
     assert "127.0.0.1/lectern" in error.value.message
     assert "hidden" not in error.value.message
 
 
 def test_scratch_databases_of_killed_processes_are_dropped_a_day_later(live: URL, tmp_path: Path) -> None:
-    with postgres.connected(live, isolation_level="AUTOCOMMIT") as connection:
+    with PostgresServer(live).connected(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("CREATE DATABASE lectern_scratch_1000000_ab"))
         connection.execute(text("CREATE DATABASE lectern_scratch_9999999999_ab"))
-    postgres.try_restore(live, postgres.copy(live, tmp_path / "x.dump"), tmp_path)
+    PostgresServer(live).try_restore(PostgresServer(live).copy(tmp_path), tmp_path)
     assert {name for name in names(live) if name.startswith("lectern_scratch")} == {"lectern_scratch_9999999999_ab"}
-    with postgres.connected(live, isolation_level="AUTOCOMMIT") as connection:
+    with PostgresServer(live).connected(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("DROP DATABASE lectern_scratch_9999999999_ab"))
 
 
@@ -137,7 +140,7 @@ def test_nothing_is_put_back_under_another_teacher_at_work(live: URL, tmp_path: 
     copied = found.copy(tmp_path)
     execute(live, "DELETE FROM a")
     with (
-        postgres.connected(live.update_query_dict({"application_name": "teacher2"})),
+        PostgresServer(live.update_query_dict({"application_name": "teacher2"})).connected(),
         pytest.raises(Misuse, match="teacher2"),
     ):
         found.put_back(tmp_path / copied.file, copied.rows, "root")
@@ -175,7 +178,7 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     assert "would" not in str(teacher.done("window", "--check", wanted=wanted)["changed"])
     teacher.done("window", wanted=wanted)
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
-    with postgres.reading(address) as connection:
+    with PostgresServer(address).reading() as connection:
         assert "order_list" in postgres.tables(connection)
     assert not (teacher.code / "teacher.db").exists(), "the file of the inventory is not its database"
 
@@ -187,7 +190,7 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     execute(address, "INSERT INTO event_list (at, host, what, class_id) VALUES (2, 'h', 'x', 'c-2')")
     rolled = teacher.done("rollback", wanted={**second, "restore_database": True})
     assert any("1 rows written since the copy" in one for one in rolled["said"])
-    with postgres.reading(address) as connection:
+    with PostgresServer(address).reading() as connection:
         assert connection.execute(text("SELECT class_id FROM event_list")).scalars().all() == ["c-1"]
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
 

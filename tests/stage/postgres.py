@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 
 from benchmarks.postgres import programs, server
-from lectern.rollout.backup import postgres
+from lectern.rollout.backup.postgres import PostgresServer
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def postgres_server() -> Iterator[URL]:
 
 def made(server_url: URL, name: str) -> URL:
     """An empty database *name*, whatever was there before."""
-    with postgres.connected(server_url, isolation_level="AUTOCOMMIT") as connection:
+    with PostgresServer(server_url).connected(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
         connection.execute(text(f'CREATE DATABASE "{name}"'))
     return server_url.set(database=name)

@@ -11,7 +11,8 @@ from lectern.effects.redis import rekey
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import on_air, plan, playout, redis_keys, rollback
 from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import database, make
+from lectern.rollout.backup import make
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.host import durable
 from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
@@ -97,7 +98,7 @@ def release(wanted: Wanted) -> Iterator[str]:
     if not complete.exists() or not manifest.exists():
         yield f"{wanted.release}: the release is not there, or not complete. {again}"
         return
-    digest, noted = database.sha256(manifest), complete.read_text(encoding="utf-8").strip()
+    digest, noted = sha256(manifest), complete.read_text(encoding="utf-8").strip()
     if digest != noted:
         yield f"{complete}: it was written for another manifest. {again}"
         return

@@ -9,7 +9,8 @@ from lectern.effects.rows import schema
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import rollback
 from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import database, make, store
+from lectern.rollout.backup import make, store
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import Health
 from lectern.rollout.host.supervisor import Supervisor
@@ -41,7 +42,7 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
         yield f"{wanted.backup_dir}: the backup is gone, so this rollout cannot be taken back."
         return
     file = silent.database_in(wanted.backup_dir / make.SILENT)
-    if file is not None and (silent.database is None or database.sha256(file) != silent.database.sha256):
+    if file is not None and (silent.database is None or sha256(file) != silent.database.sha256):
         yield f"{file}: it is not what was copied (its SHA-256 differs)."
 
 

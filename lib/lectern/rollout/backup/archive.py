@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern.effects import process
 from lectern.errors import CallAPerson
-from lectern.rollout.backup import database
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.host import durable
 
 CACHES = ("__pycache__", ".cache", ".pytest_cache", ".mypy_cache")
@@ -47,8 +47,7 @@ def make(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
     """Write *folder* to *target*, then read it back to its end; raises CallAPerson if that fails."""
     durable.make_private(target)
     said = _tar(folder, target, left_out).errors
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+    durable.sync(target)
     try:
         with tarfile.open(target) as tar:
             members = len(tar.getmembers())
@@ -57,7 +56,7 @@ def make(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
     return Archive(
         file=target.name,
         size_bytes=target.stat().st_size,
-        sha256=database.sha256(target),
+        sha256=sha256(target),
         members=members,
         unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", said, re.MULTILINE),
         gone=re.findall(r"^tar: \./(.*): File removed before we read it", said, re.MULTILINE),

@@ -11,7 +11,7 @@ from lectern.rollout.answer import Answer
 from lectern.rollout.backup import archive, before, store
 from lectern.rollout.backup.archive import Archive
 from lectern.rollout.backup.before import Before
-from lectern.rollout.backup.database import Copy
+from lectern.rollout.backup.copies import Copy
 from lectern.rollout.host import durable
 from lectern.rollout.journal import Journal, locked
 from lectern.rollout.wanted import Wanted

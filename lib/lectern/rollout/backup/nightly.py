@@ -14,7 +14,7 @@ from pathlib import Path
 from lectern import __version__
 from lectern.effects.files import backups
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import database
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.backup.make import SLACK_BYTES
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import durable
@@ -91,7 +91,7 @@ def restore(found: Store, name: str, folder: Path) -> Made:
         raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
     if made.name != name:
         raise Misuse(f"{folder}: it is a backup of {made.name}, and {name} was named.")
-    if database.sha256(folder / made.file) != made.sha256:
+    if sha256(folder / made.file) != made.sha256:
         raise CallAPerson(
             f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
         )

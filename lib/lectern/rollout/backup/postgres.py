@@ -1,12 +1,12 @@
-"""Copies of a PostgreSQL database, proved by a restore, and put back; PostgreSQL's own programs do the work."""
+"""A database on a PostgreSQL server: copied, the copy proved by a restore, put back; PostgreSQL's programs do it."""
 
 import asyncio
 import json
-import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.effects import process
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import database
-from lectern.rollout.backup.database import Copy, Row
+from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
 from lectern.rollout.host import durable
 
 COPY_TIMEOUT_S = 3600.0
@@ -24,55 +23,196 @@ CONNECT_TIMEOUT_S = 20
 ABANDONED_S = 86400.0
 """Seconds after which a scratch database counts as the leftover of a killed process, and is dropped."""
 _SCRATCH = "lectern_scratch"
-_SETTINGS = {
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "host": "PGHOST",
-    "port": "PGPORT",
-}
-"""Parameters that a database URL may have in its query, and their environment variables for PostgreSQL's programs."""
+_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port")
+"""Parameters that a database URL may have in its query; PostgreSQL's programs read them as ``PGSSLMODE`` and so on."""
 
 
-def shown(url: URL) -> str:
-    """The database's address for people, without user and password."""
-    return f"{url.host or url.query.get('host', 'local')}/{url.database}"
+@dataclass(frozen=True)
+class PostgresServer:
+    """A database on a server of PostgreSQL's; several teachers may share it."""
 
+    address: URL
 
-@contextmanager
-def connected(url: URL, **options: Any) -> Iterator[Connection]:  # noqa: ANN401 (SQLAlchemy's own options)
-    """A connection of its own; raises TryAgain if the server is away, Misuse or CallAPerson if it refuses."""
-    engine = create_engine(
-        url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
-    )
-    with _in_words(url), engine.connect() as plain:
-        yield plain.execution_options(**options) if options else plain
+    @property
+    def url(self) -> str:
+        """The database URL, in the form of the settings, with its password."""
+        return self.address.render_as_string(hide_password=False)
 
+    @property
+    def shown(self) -> str:
+        """The database's address in sentences, without user and password."""
+        return f"{self.address.host or self.address.query.get('host', 'local')}/{self.address.database}"
 
-@contextmanager
-def reading(url: URL) -> Iterator[Connection]:
-    """A connection that sees the database as it is at one instant, and changes nothing."""
-    with (
-        connected(url, isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection,
-        connection.begin(),
-    ):
-        yield connection
+    @property
+    def needs_bytes(self) -> int:
+        """Greatest room in bytes that a copy takes on this host's disk: the database's size on the server's."""
+        with self.connected() as connection:
+            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
+    @property
+    def files(self) -> list[Path]:
+        """The database's files on this host's disk: none."""
+        return []
 
-@contextmanager
-def _in_words(url: URL) -> Iterator[None]:
-    try:
+    def exists(self) -> bool:
+        """Whether the database has any table."""
+        with self.reading() as connection:
+            return bool(tables(connection))
+
+    @contextmanager
+    def connected(self, **options: Any) -> Iterator[Connection]:  # noqa: ANN401 (SQLAlchemy's own options)
+        """A connection of its own; raises TryAgain if the server is away, Misuse or CallAPerson if it refuses."""
+        engine = create_engine(
+            self.address, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
+        )
+        with self._in_words(), engine.connect() as plain:
+            yield plain.execution_options(**options) if options else plain
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the database as it is at one instant, and changes nothing."""
+        with self.connected(isolation_level="REPEATABLE READ", postgresql_readonly=True) as found, found.begin():
+            yield found
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Let others look at it: a server keeps no traces of that."""
         yield
-    except DBAPIError as error:
-        found = " ".join(str(error.orig or error).split())
-        if "permission denied to create database" in found:
+
+    def copy(self, folder: Path) -> Copy:
+        """Dump it into *folder* as it is at one instant, while others write, and count its rows at the same instant.
+
+        Raises TryAgain if the server is away, CallAPerson if pg_dump refuses.
+        """
+        target = folder / f"{self.address.database}.dump"
+        durable.make_private(target)
+        dump = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
+        with self.reading() as connection:
+            snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+            counted = rows(connection)
+            self._run([*dump, f"--snapshot={snapshot}"])
+        durable.sync(target)
+        self._run(["pg_restore", "--list", str(target)])
+        return Copy(file=target.name, size_bytes=target.stat().st_size, sha256=sha256(target), rows=counted)
+
+    def try_restore(self, copied: Copy, folder: Path) -> None:
+        """Restore the copy in *folder* into a scratch database and compare; raises CallAPerson if they differ."""
+        with self._scratch(folder / copied.file) as restored, restored.reading() as connection:
+            found = rows(connection)
+        if found != copied.rows:
+            raise CallAPerson(
+                f"{folder / copied.file}: restored to try it, it has other rows ({found}) than were copied "
+                f"({copied.rows}). Nothing was changed. Look at the server's log and its disk."
+            )
+
+    def is_copy(self, copied: Path) -> bool:
+        """Whether the database equals *copied*: False, because only a restore would tell."""
+        return False
+
+    def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
+        """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
+        before: dict[str, frozenset[str]] = {}
+        if copied is not None:
+            with self._scratch(copied) as restored, restored.reading() as connection:
+                before = {name: frozenset(map(_written, _all(connection, name))) for name in tables(connection)}
+        with self.reading() as connection:
+            found = {
+                name: [row for row in _all(connection, name) if _written(row) not in before.get(name, ())]
+                for name in tables(connection)
+            }
+        return {name: new for name, new in found.items() if new}
+
+    def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
+        """Put *copied*, which has the tables of *rows*, in the database's place; Misuse if others work in it."""
+        self._refuse_company()
+        whole = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner"]
+        self._run(["pg_restore", *whole, f"--dbname={self.address.database}", str(copied)])
+        self._drop_tables(but=rows)
+
+    def clear(self) -> None:
+        """Drop all tables of the database; raises Misuse if another program is connected to it."""
+        self._drop_tables(but={})
+
+    def give(self, user: str) -> None:
+        """Do nothing: the user that made the tables owns them already."""
+
+    def sweep(self) -> None:
+        """Do nothing: a restore is one transaction, so a crash leaves nothing of it."""
+
+    @contextmanager
+    def _scratch(self, file: Path) -> Iterator["PostgresServer"]:
+        """A scratch database on the same server with the content of *file*; it is dropped at the end."""
+        name = f"{_SCRATCH}_{time.time():.0f}_{secrets.token_hex(4)}"
+        with self.connected(isolation_level="AUTOCOMMIT") as connection:
+            _drop_abandoned(connection)
+            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE template0'))
+        restored = PostgresServer(self.address.set(database=name))
+        try:
+            whole = ["--exit-on-error", "--no-owner", "--no-privileges"]
+            restored._run(["pg_restore", *whole, f"--dbname={name}", str(file)])
+            yield restored
+        finally:
+            with self.connected(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+    def _drop_tables(self, but: Container[str]) -> None:
+        self._refuse_company()
+        with self.connected() as connection, connection.begin():
+            for name in tables(connection):
+                if name not in but:
+                    connection.execute(text(f"DROP TABLE {quoted(name)} CASCADE"))
+
+    def _refuse_company(self) -> None:
+        """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
+        with self.connected() as connection:
+            others = connection.execute(
+                text(
+                    "SELECT DISTINCT coalesce(nullif(application_name, ''), client_addr::text, 'local') FROM "
+                    "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
+                    "backend_type = 'client backend'"
+                )
+            )
+            names = sorted(str(one) for one in others.scalars())
+        if names:
             raise Misuse(
-                f"{shown(url)}: a backup is proved by a restore into a scratch database, and the user {url.username} "
-                f"may not make one. Type on the server, as postgres: psql -c 'alter role {url.username} createdb'"
-            ) from error
-        kind = TryAgain if error.connection_invalidated or "connect" in found else CallAPerson
-        raise kind(f"{shown(url)}: PostgreSQL refused ({found}). Nothing was changed.") from error
+                f"{self.shown}: others work in it ({', '.join(names)}), so it was not replaced. Stop every teacher "
+                f"that shares it, then run this again."
+            )
+
+    def _run(self, argv: list[str]) -> None:
+        """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""
+        url = self.address
+        given: dict[str, object] = {
+            "PGHOST": url.host,
+            "PGPORT": url.port,
+            "PGUSER": url.username,
+            "PGPASSWORD": url.password,
+            "PGDATABASE": url.database,
+            "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT_S,
+            "PGAPPNAME": "lectern backup",
+        }
+        given |= {f"PG{name.upper()}": url.query[name] for name in _PARAMETERS if name in url.query}
+        env = {name: str(value) for name, value in given.items() if value is not None}
+        try:
+            done = asyncio.run(process.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
+        except Misuse as error:
+            raise Misuse(f"{argv[0]} is not here. Install it: apt-get install postgresql-client") from error
+        if done.returncode != 0:
+            raise CallAPerson(f"{self.shown}: {argv[0]} failed ({_first(done.errors)}). Nothing was changed.")
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            found, user = " ".join(str(error.orig or error).split()), self.address.username
+            if "permission denied to create database" in found:
+                raise Misuse(
+                    f"{self.shown}: a backup is proved by a restore into a scratch database, and the user {user} may "
+                    f"not make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'"
+                ) from error
+            kind = TryAgain if error.connection_invalidated or "connect" in found else CallAPerson
+            raise kind(f"{self.shown}: PostgreSQL refused ({found}). Nothing was changed.") from error
 
 
 def tables(connection: Connection) -> list[str]:
@@ -82,61 +222,18 @@ def tables(connection: Connection) -> list[str]:
 
 def rows(connection: Connection) -> dict[str, int]:
     """The number of rows of each table."""
-    counts = {name: text(f"SELECT count(*) FROM {database.quoted(name)}") for name in tables(connection)}  # noqa: S608
+    counts = {name: text(f"SELECT count(*) FROM {quoted(name)}") for name in tables(connection)}  # noqa: S608 (quoted)
     return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
 
 
-def size_bytes(url: URL) -> int:
-    """Size of the database on the server's disk, in bytes; a copy is smaller."""
-    with connected(url) as connection:
-        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+def _all(connection: Connection, table: str) -> Iterator[Row]:
+    told = connection.execute(text(f"SELECT * FROM {quoted(table)}"))  # noqa: S608 (quoted)
+    for row in told.mappings():
+        yield {name: jsonable(value) for name, value in row.items()}
 
 
-def copy(url: URL, target: Path) -> Copy:
-    """Dump the database as it is at one instant, while others write, and count its rows at the same instant.
-
-    Raises TryAgain if the server is away, CallAPerson if pg_dump refuses.
-    """
-    durable.make_private(target)
-    with reading(url) as connection:
-        snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
-        counted = rows(connection)
-        _run(
-            url,
-            ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"],
-            f"--file={target}",
-        )
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
-    durable.sync_folder(target.parent)
-    _run(url, ["pg_restore", "--list"], str(target))
-    return Copy(file=target.name, size_bytes=target.stat().st_size, sha256=database.sha256(target), rows=counted)
-
-
-def try_restore(url: URL, copied: Copy, folder: Path) -> None:
-    """Restore *copied* into a scratch database and compare the rows; raises CallAPerson if they differ."""
-    with scratch(url, folder / copied.file) as restored, reading(restored) as connection:
-        found = rows(connection)
-    if found != copied.rows:
-        raise CallAPerson(
-            f"{folder / copied.file}: restored to try it, it has other rows ({found}) than were copied "
-            f"({copied.rows}). Nothing was changed. Look at the server's log and its disk."
-        )
-
-
-@contextmanager
-def scratch(url: URL, file: Path) -> Iterator[URL]:
-    """A scratch database on the same server with the content of *file*; it is dropped at the end."""
-    restored = url.set(database=f"{_SCRATCH}_{time.time():.0f}_{secrets.token_hex(4)}")
-    with connected(url, isolation_level="AUTOCOMMIT") as connection:
-        _drop_abandoned(connection)
-        connection.execute(text(f'CREATE DATABASE "{restored.database}" TEMPLATE template0'))
-    try:
-        _run(restored, ["pg_restore", "--exit-on-error", "--no-owner", "--no-privileges"], str(file), into=True)
-        yield restored
-    finally:
-        with connected(url, isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f'DROP DATABASE IF EXISTS "{restored.database}" WITH (FORCE)'))
+def _written(row: Row) -> str:
+    return json.dumps(row, sort_keys=True, default=str)
 
 
 def _drop_abandoned(connection: Connection) -> None:
@@ -146,90 +243,6 @@ def _drop_abandoned(connection: Connection) -> None:
         begun = name.removeprefix(f"{_SCRATCH}_").partition("_")[0]
         if begun.isdigit() and time.time() - int(begun) > ABANDONED_S:
             connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
-
-
-def rows_since(url: URL, file: Path | None) -> dict[str, list[Row]]:
-    """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
-    before: dict[str, frozenset[str]] = {}
-    if file is not None:
-        with scratch(url, file) as restored, reading(restored) as connection:
-            before = {name: frozenset(map(_written, _all(connection, name))) for name in tables(connection)}
-    with reading(url) as connection:
-        found = {
-            name: [row for row in _all(connection, name) if _written(row) not in before.get(name, ())]
-            for name in tables(connection)
-        }
-    return {name: new for name, new in found.items() if new}
-
-
-def _all(connection: Connection, table: str) -> Iterator[Row]:
-    told = connection.execute(text(f"SELECT * FROM {database.quoted(table)}"))  # noqa: S608 (quoted)
-    for row in told.mappings():
-        yield {name: database.jsonable(value) for name, value in row.items()}
-
-
-def _written(row: Row) -> str:
-    return json.dumps(row, sort_keys=True, default=str)
-
-
-def put_back(url: URL, file: Path) -> None:
-    """Replace the database by the copy; raises Misuse if another program is connected to the database."""
-    refuse_company(url)
-    _run(
-        url,
-        ["pg_restore", "--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner"],
-        str(file),
-        into=True,
-    )
-
-
-def drop_tables(url: URL, but: frozenset[str] = frozenset()) -> None:
-    """Drop all tables except *but*; raises Misuse if another program is connected to the database."""
-    refuse_company(url)
-    with connected(url) as connection, connection.begin():
-        for name in tables(connection):
-            if name not in but:
-                connection.execute(text(f"DROP TABLE {database.quoted(name)} CASCADE"))
-
-
-def refuse_company(url: URL) -> None:
-    """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
-    with connected(url) as connection:
-        others = connection.execute(
-            text(
-                "SELECT DISTINCT coalesce(nullif(application_name, ''), client_addr::text, 'local') FROM "
-                "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
-                "backend_type = 'client backend'"
-            )
-        )
-        names = sorted(str(one) for one in others.scalars())
-    if names:
-        raise Misuse(
-            f"{shown(url)}: others work in it ({', '.join(names)}), so it was not replaced. Stop every teacher that "
-            f"shares it, then run this again."
-        )
-
-
-def _run(url: URL, argv: list[str], *files: str, into: bool = False) -> None:
-    """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""
-    given: dict[str, object] = {
-        "PGHOST": url.host,
-        "PGPORT": url.port,
-        "PGUSER": url.username,
-        "PGPASSWORD": url.password,
-        "PGDATABASE": url.database,
-        "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT_S,
-        "PGAPPNAME": "lectern backup",
-    }
-    given |= {variable: url.query[name] for name, variable in _SETTINGS.items() if name in url.query}
-    env = {name: str(value) for name, value in given.items() if value is not None}
-    words = [*argv, *([f"--dbname={url.database}"] if into else []), *files]
-    try:
-        done = asyncio.run(process.run(words, timeout_s=COPY_TIMEOUT_S, env=env))
-    except Misuse as error:
-        raise Misuse(f"{argv[0]} is not here. Install it: apt-get install postgresql-client") from error
-    if done.returncode != 0:
-        raise CallAPerson(f"{shown(url)}: {argv[0]} failed ({_first(done.errors)}). Nothing was changed.")
 
 
 def _first(errors: str) -> str:

@@ -1,7 +1,8 @@
 """The last resort of a rollback: restores the database, too, and keeps what was written since as JSON."""
 
 from lectern.errors import CallAPerson
-from lectern.rollout.backup import database, make, store
+from lectern.rollout.backup import make, store
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.backup.make import Backup
 from lectern.rollout.host import durable
 from lectern.rollout.wanted import Wanted
@@ -24,7 +25,7 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         found.clear()
         return [*said, f"{found.shown}: taken away, as there was none."]
     assert copied.database is not None  # its file has just been named
-    if database.sha256(file) != copied.database.sha256:
+    if sha256(file) != copied.database.sha256:
         raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
     found.put_back(file, copied.database.rows, wanted.user)
     return [*said, f"{found.shown}: restored from {file}."]

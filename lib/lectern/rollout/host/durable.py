@@ -52,6 +52,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync(path: Path) -> None:
+    """Make the file *path*, and its name, survive a power loss."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
 def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
     """Replace *path* by *data*, as a whole or not at all; it keeps its owner and mode unless *owner* is given.
 

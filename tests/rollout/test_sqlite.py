@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson
-from lectern.rollout.backup import database
+from lectern.rollout.backup import sqlite
+from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.host import durable
 from tests.stage import wait_until
 
@@ -66,12 +68,12 @@ def writer(request: pytest.FixtureRequest, live: Path) -> Iterator[Path]:
 
 
 def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: Path) -> None:
-    for number in range(3):
-        copied = database.copy(writer, tmp_path / f"{number}.db")
+    for _ in range(3):
+        copied = SqliteFile(writer).copy(tmp_path)
         assert copied.rows["a"] == copied.rows["b"]
         assert copied.rows["a"] >= 199 + 1
-        database.try_restore(copied, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"live", "0.db", "1.db", "2.db"}
+        SqliteFile(writer).try_restore(copied, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"live", writer.name}
 
 
 def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_the_transaction(
@@ -81,8 +83,8 @@ def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_the_trans
     assert process.returncode == -signal.SIGKILL
     journal = live.with_name(f"{live.name}-journal")
     assert journal.stat().st_size > 0, "the journal must be hot"
-    database.copy(live, tmp_path / "copy.db")
-    with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+    SqliteFile(live).copy(tmp_path)
+    with closing(sqlite3.connect(tmp_path / live.name)) as connection:
         assert connection.execute("SELECT max(n) FROM a").fetchone()[0] < 0
         assert connection.execute("SELECT max(n) FROM b").fetchone()[0] < 0
 
@@ -91,7 +93,7 @@ def test_what_lies_in_the_wal_of_a_killed_writer_is_in_the_copy(live: Path, tmp_
     code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
     assert live.with_name(f"{live.name}-wal").stat().st_size > 0
-    assert database.copy(live, tmp_path / "copy.db").rows == {"a": 199 + 7, "b": 199 + 7}
+    assert SqliteFile(live).copy(tmp_path).rows == {"a": 199 + 7, "b": 199 + 7}
 
 
 def test_a_damaged_database_is_refused_in_words(live: Path, tmp_path: Path) -> None:
@@ -99,38 +101,41 @@ def test_a_damaged_database_is_refused_in_words(live: Path, tmp_path: Path) -> N
     data[4096 * 3 : 4096 * 9] = os.urandom(4096 * 6)
     live.write_bytes(data)
     with pytest.raises(CallAPerson, match=r"damaged|malformed"):
-        database.copy(live, tmp_path / "copy.db")
+        SqliteFile(live).copy(tmp_path)
 
 
 def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_text("no database, but long enough to be taken for one" * 100)
+    file, folder = tmp_path / "x.db", tmp_path / "copies"
+    folder.mkdir()
+    file.write_text("no database, but long enough to be taken for one" * 100)
     with pytest.raises(CallAPerson, match="SQLite cannot read it"):
-        database.copy(tmp_path / "x.db", tmp_path / "copy.db")
+        SqliteFile(file).copy(folder)
 
 
 def test_a_copy_that_was_changed_is_not_what_was_copied(live: Path, tmp_path: Path) -> None:
-    copied = database.copy(live, tmp_path / "copy.db")
-    with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+    copied = SqliteFile(live).copy(tmp_path)
+    with closing(sqlite3.connect(tmp_path / live.name)) as connection:
         connection.execute("DELETE FROM a WHERE n = -1")
         connection.commit()
     with pytest.raises(CallAPerson, match="other rows"):
-        database.try_restore(copied, tmp_path)
+        SqliteFile(live).try_restore(copied, tmp_path)
 
 
 def test_a_restore_does_not_play_the_old_wal_into_the_new_file(live: Path, tmp_path: Path) -> None:
-    database.copy(live, tmp_path / "copy.db")
+    SqliteFile(live).copy(tmp_path)
     code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
-    database.put_back(tmp_path / "copy.db", live, durable.Owner(0, 0, 0o640))
-    assert database.proved(live).rows == {"a": 199, "b": 199}
-    assert database.sha256(live) == database.sha256(tmp_path / "copy.db")
+    live.chmod(0o640)
+    SqliteFile(live).put_back(tmp_path / live.name, {}, "nobody")
+    assert sqlite.proved(live).rows == {"a": 199, "b": 199}
+    assert sha256(live) == sha256(tmp_path / live.name)
     assert [path.name for path in live.parent.iterdir()] == [live.name]
     assert durable.Owner.of(live).mode == 0o640
 
 
 def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, tmp_path: Path) -> None:
     """New rows, changed rows, rows of new tables, with columns that were added since; not those that were there."""
-    database.copy(live, tmp_path / "copy.db")
+    SqliteFile(live).copy(tmp_path)
     with closing(sqlite3.connect(live)) as connection:
         connection.execute("ALTER TABLE a ADD COLUMN institution_id TEXT")
         connection.execute("INSERT INTO a VALUES (7, x'00ff', 'i-7')")
@@ -139,7 +144,7 @@ def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, t
         connection.execute('CREATE TABLE c ("odd "" name" TEXT)')
         connection.execute("INSERT INTO c VALUES ('x')")
         connection.commit()
-    assert database.rows_since(live, tmp_path / "copy.db") == {
+    assert SqliteFile(live).rows_since(tmp_path / live.name) == {
         "a": [
             {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"},
             {"n": None, "filler": None, "institution_id": None},
@@ -150,7 +155,7 @@ def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, t
 
 
 def test_of_a_database_that_was_not_there_all_rows_are_new(live: Path) -> None:
-    assert len(database.rows_since(live, None)["a"]) == 199
+    assert len(SqliteFile(live).rows_since(None)["a"]) == 199
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
@@ -158,8 +163,8 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
     with closing(sqlite3.connect(live)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
     before = {path: path.read_bytes() for path in live.parent.iterdir()}
-    with closing(database.opened(live)) as connection:
-        assert database.rows(connection) == {"a": 199, "b": 199}
+    with closing(sqlite.opened(live)) as connection:
+        assert sqlite.rows(connection) == {"a": 199, "b": 199}
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
 
 
@@ -168,7 +173,7 @@ def test_what_another_look_leaves_beside_a_quiet_database_goes_again(live: Path,
     with closing(sqlite3.connect(live)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
     before = {path: path.read_bytes() for path in live.parent.iterdir()}
-    with database.traceless(live), closing(sqlite3.connect(f"{live.as_uri()}?mode=ro", uri=True)) as connection:
+    with SqliteFile(live).untouched(), closing(sqlite3.connect(f"{live.as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("SELECT count(*) FROM a").fetchone()
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
 
@@ -177,15 +182,15 @@ def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
     code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
     before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
-    with database.traceless(live), closing(database.opened(live)) as connection:
-        assert database.rows(connection) == {"a": 199 + 7, "b": 199 + 7}
+    with SqliteFile(live).untouched(), closing(sqlite.opened(live)) as connection:
+        assert sqlite.rows(connection) == {"a": 199 + 7, "b": 199 + 7}
     after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
     assert after == before
 
 
 def test_a_copy_needs_no_name_of_its_own_on_the_way(live: Path, tmp_path: Path) -> None:
     """What an earlier try left is replaced."""
-    shutil.copy(live, tmp_path / "copy.db")
-    (tmp_path / "copy.db").write_bytes(b"half a copy")
-    assert database.copy(live, tmp_path / "copy.db").rows == {"a": 199, "b": 199}
-    wait_until(lambda: not (tmp_path / "copy.db-journal").exists(), description="no journal is left")
+    shutil.copy(live, tmp_path / live.name)
+    (tmp_path / live.name).write_bytes(b"half a copy")
+    assert SqliteFile(live).copy(tmp_path).rows == {"a": 199, "b": 199}
+    wait_until(lambda: not (tmp_path / f"{live.name}-journal").exists(), description="no journal is left")

@@ -1,0 +1,234 @@
+"""A SQLite database in a file: copied while others write to it, the copy proved, and put back."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError
+
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S
+from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
+from lectern.rollout.host import durable
+
+COPY_TIMEOUT_S = 600.0
+SIDES = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite keeps beside a database."""
+_TABLES = "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+
+
+@dataclass(frozen=True)
+class SqliteFile:
+    """A SQLite database; it need not exist."""
+
+    file: Path
+
+    @property
+    def url(self) -> str:
+        """The database URL, in the form of the settings."""
+        return f"sqlite:///{self.file}"
+
+    @property
+    def shown(self) -> str:
+        """The database's name in sentences."""
+        return str(self.file)
+
+    @property
+    def needs_bytes(self) -> int:
+        """Greatest room in bytes that a copy takes on this host's disk."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    @property
+    def files(self) -> list[Path]:
+        """The database's files on this host's disk."""
+        return [self.file, *(self.file.with_name(self.file.name + side) for side in SIDES)]
+
+    def exists(self) -> bool:
+        """Whether the database exists."""
+        return self.file.exists()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that changes nothing, like that of `opened`; if the file is missing, to an empty database."""
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: opened(self.file) if self.exists() else sqlite3.connect(":memory:", isolation_level=None),
+            poolclass=NullPool,
+        )
+        with _in_words(self.file), engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Let others look at the database; new files that they leave beside it are removed."""
+        was_quiet = self.exists() and not _wal(self.file).exists()
+        try:
+            yield
+        finally:
+            if was_quiet and _wal(self.file).exists():
+                schema.read_only(self.file, "rw").close()  # the last connection that can write removes them
+
+    def copy(self, folder: Path) -> Copy:
+        """Copy it into *folder* as it is at one instant, also while others write, and prove the copy.
+
+        All pages are copied in one step: a copy in slices begins again at each write of another program, and never
+        ends. Raises TryAgain if another program holds the database, CallAPerson if it or its copy is damaged.
+        """
+        give_up_at = time.monotonic() + COPY_TIMEOUT_S
+
+        def watch(_status: int, _remaining: int, _total: int) -> None:
+            if time.monotonic() > give_up_at:
+                raise TryAgain(
+                    f"{self.file}: not copied within {COPY_TIMEOUT_S:g} s. Look for what holds it (fuser {self.file})."
+                )
+
+        target = folder / self.file.name
+        durable.make_private(target)
+        with _in_words(self.file):
+            with closing(opened(self.file)) as here, closing(sqlite3.connect(target, isolation_level=None)) as there:
+                here.backup(there, pages=-1, progress=watch)
+            durable.sync(target)
+        return proved(target)
+
+    def try_restore(self, copied: Copy, folder: Path) -> None:
+        """Restore the copy in *folder* into a scratch file beside it and compare; raises CallAPerson if they differ."""
+        scratch = folder / f"{copied.file}.scratch"
+        try:
+            _put(folder / copied.file, scratch, durable.PRIVATE)
+            found = proved(scratch)
+            if (found.sha256, found.rows) != (copied.sha256, copied.rows):
+                raise CallAPerson(
+                    f"{folder / copied.file}: restored to try it, it has other rows ({found.rows}) than were copied "
+                    f"({copied.rows}). Does the disk keep what is written to it? Nothing was changed."
+                )
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def is_copy(self, copied: Path) -> bool:
+        """Whether the database equals *copied* to the byte."""
+        return self.exists() and sha256(copied) == sha256(self.file)
+
+    def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
+        """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
+        with _in_words(self.file), closing(opened(self.file)) as connection:
+            before: dict[str, list[str]] = {}
+            if copied is not None:
+                connection.execute("ATTACH ? AS copied", [f"{copied.as_uri()}?mode=ro&immutable=1"])
+                before = {name: _columns(connection, "copied", name) for name in _tables(connection, "copied")}
+            found = {name: _new(connection, name, before.get(name)) for name in _tables(connection, "main")}
+        return {name: new for name, new in found.items() if new}
+
+    def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
+        """Put *copied* in the database's place; an existing file keeps its owner, a new one belongs to *user*."""
+        _put(copied, self.file, durable.Owner.of(self.file) if self.exists() else durable.Owner.user(user, 0o640))
+
+    def clear(self) -> None:
+        """Delete the database."""
+        for one in self.files:
+            durable.remove(one)
+
+    def give(self, user: str) -> None:
+        """Give a database that root has just made to *user*."""
+        durable.give(self.file, durable.Owner.user(user, 0o640))
+
+    def sweep(self) -> None:
+        """Remove what a crash has left of a restore."""
+        durable.sweep(self.file)
+
+
+def opened(file: Path) -> sqlite3.Connection:
+    """A connection that changes no row, and leaves no new file beside the database.
+
+    Reading a quiet database in WAL mode makes files beside it that only a writer removes; and a database whose writer
+    was killed in a rollback journal can only be read if it is opened for writing.
+    """
+    try:
+        return schema.read_only(file, "ro" if _wal(file).exists() else "rw")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            raise
+        return schema.read_only(file, "rw")
+
+
+def proved(file: Path) -> Copy:
+    """See that the copy *file*, which no other program uses, is a whole database; raises CallAPerson if it is not."""
+    alone = f"{file.as_uri()}?mode=ro&immutable=1"  # reading it leaves nothing beside the file
+    with _in_words(file), closing(sqlite3.connect(alone, uri=True, isolation_level=None)) as connection:
+        found = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            raise CallAPerson(
+                f"{file}: the copy is damaged, so the database is ({'; '.join(map(str, found))}). Nothing was changed. "
+                f"Mend it by hand (sqlite3 ... .recover) before any rollout."
+            )
+        return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection))
+
+
+def rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """The number of rows of each table."""
+    return {
+        name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]  # noqa: S608 (quoted)
+        for name in sorted(_tables(connection, "main"))
+    }
+
+
+def _wal(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
+
+
+def _put(copied: Path, file: Path, owner: durable.Owner) -> None:
+    """Put *copied* in the place of the database *file*, which nobody may have open.
+
+    The files beside the old database are removed first: SQLite would apply them to the new one.
+    """
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with copied.open("rb") as source, os.fdopen(made, "wb") as target:
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    durable.give(part, owner)
+    for side in SIDES:
+        durable.remove(file.with_name(file.name + side))
+    part.replace(file)
+    durable.sync_folder(file.parent)
+
+
+def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> list[Row]:
+    """The rows of *table* that the attached copy lacks, in which it has the columns *before*; None: it has none."""
+    here = _columns(connection, "main", table)
+    among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
+    if before is not None:
+        same = " AND ".join(f"new.{quoted(one)} IS old.{quoted(one)}" for one in here if one in before)
+        among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
+    return [dict(zip(here, map(jsonable, row), strict=True)) for row in connection.execute(among)]
+
+
+def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:
+    return [row[0] for row in connection.execute(_TABLES.format(schema))]
+
+
+def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT name FROM pragma_table_xinfo(?, ?)", [table, schema])]
+
+
+@contextmanager
+def _in_words(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, DBAPIError) as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise TryAgain(
+                f"{file}: another program has held it for {BUSY_TIMEOUT_S} s ({error}). Try again."
+            ) from error
+        raise CallAPerson(
+            f"{file}: SQLite cannot read it ({error}). Nothing was changed. Is it the right file? If it is, see "
+            f"what `sqlite3 {file} 'pragma integrity_check'` says."
+        ) from error
