@@ -103,7 +103,7 @@ class Ecs(Stage):
                     encoders.add(pid)
             return len(encoders) == 2
 
-        wait_until(stand_still, timeout_s=60, description="both hosts are at work")
+        wait_until(stand_still, timeout_s=120, description="both hosts are at work")
         try:
             yield classes
         finally:
