@@ -55,6 +55,9 @@ def admit(
         needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     decide.take(changes, {one.class_id: one for one in new}, admissions)
+    # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
+    if changes.reserved:
+        changes.cited.update(airings.citations(connection, [one.stem for one in changes.reserved]))
 
 
 def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:

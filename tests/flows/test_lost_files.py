@@ -14,12 +14,14 @@ from sqlalchemy import select, update
 
 from flows import handling
 from flows.host import Host
-from flows.streamer import download, lost, reconcile, releases
+from flows.streamer import admission, download, lost, reconcile, releases
+from flows.streamer.looks import Looked
 from flows.teacher import reports
 from lectern.changes import Changes
 from lectern.decide import account
 from lectern.effects import process
 from lectern.effects.files import store
+from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import ffmpeg
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
@@ -183,6 +185,30 @@ def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(ho
     (alarm,) = sent(host)
     assert alarm["code"] == 326
     assert "cannot be had again: the origin says 403" in alarm["message"]
+
+
+def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(host: Streamer) -> None:
+    """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
+    on_air(host)
+    start = time.time() + 3600
+    one = Prepare(
+        class_id="next",
+        record_id=1,
+        video_url="http://origin.example/1.flv",
+        start_time=start,
+        end_time=start + 600,
+        push_url="rtmp://push.example/live/y",
+    )
+    looked: dict[str, Looked] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
+    with transaction(host.engine) as connection:
+        handling.change(
+            connection, host, partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        )
+        handling.change(connection, host, download.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED)))
+        handling.change(connection, host, partial(admission.admit, new=[one], looked=looked))
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
+        rows.did(connection, host, releases.release, Release(class_id="class"))
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
 
 
 @pytest.mark.asyncio

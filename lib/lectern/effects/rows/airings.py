@@ -137,14 +137,17 @@ def on_air(connection: Connection) -> int:
     return connection.execute(select(func.count()).where(classes.c.state == AiringState.ON_AIR)).scalar_one()
 
 
-def citations(connection: Connection) -> dict[str, int]:
-    """Number of live classes that cite each rendition: the right value of ``num_cite``."""
+def citations(connection: Connection, stems: Iterable[str] | None = None) -> dict[str, int]:
+    """Number of live classes that cite each rendition, or each of *stems*: the right value of ``num_cite``."""
     counted = (
         select(classes.c.video_id, func.count())
         .where(or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)), classes.c.released_at.is_(None))
         .group_by(classes.c.video_id)
     )
-    return {str(stem): int(number) for stem, number in connection.execute(counted)}
+    if stems is None:
+        return {str(stem): int(number) for stem, number in connection.execute(counted)}
+    some = counted.where(among(classes.c.video_id))
+    return {str(stem): int(number) for stem, number in connection.execute(some, these(stems))}
 
 
 def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: float) -> None:
