@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,23 @@ def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downlo
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
         rows.did(connection, host, releases.release, Release(class_id="class"))
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["the older is on air", "both wait for their start"])
+def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(host: Streamer, begins: bool) -> None:
+    """Whatever else happened to the older class since: its signed URL may have expired."""
+    now = time.time()
+    fresh = "http://origin.example/1.flv?Signature=fresh"
+    times = {"start_time": now + 3600, "end_time": now + 4200}
+    one = Prepare(class_id="younger", record_id=1, video_url=fresh, push_url="rtmp://push.example/live/y", **times)
+    with transaction(host.engine) as connection:
+        rows.add(connection, one, AiringState.READY, "", now)
+        older = airings.by_id(connection, ["class"])["class"]
+        after = replace(older, state=AiringState.ON_AIR if begins else AiringState.READY)
+        airings.move(connection, older, after, now + 1 if begins else now)
+        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        (reserved,) = handling.change(connection, host, lose).reserved
+    assert reserved.url == fresh
 
 
 @pytest.mark.asyncio
