@@ -1,6 +1,7 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -197,7 +198,12 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
         store.finish(plain, final)
         if plain != part:
             store.remove(part)
-    airable.write_index(look, final)
+    try:
+        airable.write_index(look, final)
+    except Refuse:  # its classes are refused, so nobody would count the file
+        with suppress(OSError):
+            store.remove(final)
+        raise
 
 
 def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:

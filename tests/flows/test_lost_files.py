@@ -23,16 +23,17 @@ from lectern.decide import account
 from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import ffmpeg
+from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.effects.rows.tables.teacher import journal as of_teacher
-from lectern.errors import DOWNLOAD_FAILED, Refuse
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse
 from lectern.facts import Order
 from lectern.messages import Booking, Prepare, Release, Report
+from lectern.playout.index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from tests import flv, rows
@@ -227,6 +228,23 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(host: Stre
         lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         (reserved,) = handling.change(connection, host, lose).reserved
     assert reserved.url == fresh
+
+
+@pytest.mark.asyncio
+async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes are refused, because the disk is full: the file must not make it fuller until the next start."""
+
+    def full(*_: object) -> None:
+        raise Refuse("No space left on device", DISK_FULL)
+
+    monkeypatch.setattr(airable, "write_index", full)
+    final = store.rendition_path(host.settings.video_root, "2")
+    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    with pytest.raises(Refuse):
+        download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
+    assert not final.parent.exists()
 
 
 @pytest.mark.asyncio
