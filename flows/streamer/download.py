@@ -50,7 +50,10 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
-        if await host.commit(plans.tried, stem) > MAX_RUNS:
+        runs = await host.commit(plans.tried, stem)
+        if runs == 0:
+            return Completed(message="nothing to do: no class needs it any more, and its room went to another")
+        if runs > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
         remote, found = await _fetched(host, stem)
     except LecternError as error:
