@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import handling
-from flows.host import Host
+from flows.host import Host, current
 from flows.streamer import admission, download, lost, reconcile, releases
 from flows.streamer.looks import Looked
 from flows.teacher import reports
@@ -24,6 +25,7 @@ from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import airable, ffmpeg
+from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
@@ -36,6 +38,7 @@ from lectern.messages import Booking, Prepare, Release, Report
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
+from lectern.streamer_changes import StreamerChanges
 from tests import flv, rows
 from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
@@ -245,6 +248,54 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     with pytest.raises(Refuse):
         download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
     assert not final.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
+    final = store.rendition_path(host.settings.video_root, "1")
+    remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
+    found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
+    downloads: list[str] = []
+
+    async def fetched(_: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+        downloads.append(stem)
+        flv.write(final, 20)
+        return remote, found
+
+    monkeypatch.setattr(download, "_fetched", fetched)
+    with transaction(host.engine) as connection:
+        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        handling.change(connection, host, lose)
+    monkeypatch.setattr(download, "tell", untold)
+    context = current.set(host)
+    try:
+        with monkeypatch.context() as full:
+            full.setattr(download, "arrived", no_room)
+            with pytest.raises(OperationalError):
+                await download.download.fn("1")
+        await download.download.fn("1")
+    finally:
+        current.reset(context)
+    assert downloads == ["1"]
+    assert state(host) == "ready"
+    assert host.fetched == {}
+
+
+async def untold(_: Streamer) -> bool:
+    """Redis is away."""
+    return False
+
+
+def no_room(*_: object) -> handling.Decide[StreamerChanges]:
+    """What a database answers whose disk is full."""
+
+    def go(*_: object) -> None:
+        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
+
+    return go
 
 
 @pytest.mark.asyncio
