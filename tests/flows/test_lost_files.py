@@ -15,14 +15,15 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import handling
+from flows.handling import Came
 from flows.host import Host, current
-from flows.streamer import admission, download, lost, reconcile, releases
+from flows.streamer import admission, download, looks, lost, reconcile, releases
 from flows.streamer.looks import Looked
 from flows.teacher import reports
 from lectern.changes import Changes
 from lectern.decide import account
 from lectern.effects import process
-from lectern.effects.files import store
+from lectern.effects.files import origin, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import airable, ffmpeg
 from lectern.effects.media.probe import Probe
@@ -33,7 +34,7 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.effects.rows.tables.teacher import journal as of_teacher
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse
-from lectern.facts import Order
+from lectern.facts import Kept, Order
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -231,6 +232,31 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(host: Stre
         lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         (reserved,) = handling.change(connection, host, lose).reserved
     assert reserved.url == fresh
+
+
+@pytest.mark.asyncio
+async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bad URL of one class refuses no other class of the recording."""
+    good = "http://origin.example/2.flv?Signature=good"
+    start = time.time() + 3600
+    common = {"record_id": 2, "start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/y"}
+    urls = [f"{good}&expired=1", good, f"{good}&expired=2"]
+    new = [Prepare(class_id=f"c-{number}", video_url=url, **common) for number, url in enumerate(urls)]
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url != good:
+            raise Refuse("the origin answered 403", DOWNLOAD_FAILED)
+        return RemoteFile("http://elsewhere.example/only-once", 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    came = [Came(Kept(number, "prepare", "", 0), one) for number, one in enumerate(new)]
+    looked = await looks.look(host, came, set())
+    with transaction(host.engine) as connection:
+        changes = handling.change(connection, host, partial(admission.admit, new=new, looked=looked))
+    assert [(one.stem, one.url) for one in changes.reserved] == [("2", good)]
+    assert [state(host, one.class_id) for one in new] == ["waiting"] * 3
 
 
 @pytest.mark.asyncio
