@@ -184,6 +184,20 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
         assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
 
 
+@pytest.mark.asyncio
+async def test_a_file_that_is_well_by_now_is_not_put_aside(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
+    monkeypatch.setattr(lost, "tell", untold)
+    path = store.rendition_path(host.settings.video_root, "1")
+    await lost.replace(host, "1", "it has 2428 bytes, not 1000")
+    assert path.exists()
+    assert state(host) == "ready"
+    path.write_bytes(path.read_bytes()[:1000])
+    await lost.replace(host, "1", "it has 1000 bytes, not 2428")
+    assert not path.exists()
+    assert state(host) == "waiting"
+
+
 def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(host: Streamer) -> None:
     on_air(host)
     gone(host)
