@@ -27,6 +27,8 @@ from lectern.settings import StreamerSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from flows.resident.runs import ResidentRuns
+    from lectern.effects.files.promise import RemoteFile
+    from lectern.effects.media.probe import Probe
 
 log = logging.getLogger("lectern")
 P = ParamSpec("P")
@@ -104,6 +106,7 @@ class Host(Generic[S]):
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when an alarm was last raised, by trouble, monotonic
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)
+    fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
     beside: Beside = field(default_factory=Beside)

@@ -66,6 +66,9 @@ class Playout:
     children: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     """The tasks that air classes by an ffmpeg of this process, by class_id."""
 
+    pushed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The as-run of these classes so far, which outlasts a task whose class is changed."""
+
     sync: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the playout is told its classes, so that no cancel overtakes the class that it cancels."""
 

@@ -11,6 +11,7 @@ from lectern.decide import cache as decide_cache
 from lectern.decide.admission import Coming
 from lectern.decide.cache import Admission, Admit, Bound
 from lectern.effects.files import disk, store
+from lectern.effects.files.promise import RemoteFile
 from lectern.effects.rows import airings, cache, released
 from lectern.errors import DISK_FULL, LecternError, Refuse
 from lectern.facts import Cached, Needed, Usage
@@ -54,7 +55,11 @@ def admit(
     if any(one.admit is Admit.FULL for one in admissions):
         needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
-    decide.take(changes, {one.class_id: one for one in new}, admissions)
+    urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
+    decide.take(changes, {one.class_id: one for one in new}, admissions, urls)
+    # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
+    if changes.reserved:
+        changes.cited.update(airings.citations(connection, [one.stem for one in changes.reserved]))
 
 
 def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:

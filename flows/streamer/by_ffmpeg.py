@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flows.host import Streamer, log
 from lectern.effects import process
 from lectern.effects.media import ffmpeg
-from lectern.errors import LecternError
+from lectern.errors import LecternError, TryAgain
 from lectern.facts import Airing
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class _ByFfmpeg:
     def __init__(self, host: Streamer, one: Airing, wanted: dict[str, Any], following: "Following") -> None:
         self._host, self._wanted, self._following = host, wanted, following
         self._class_id = one.class_id
-        self._rows: list[dict[str, Any]] = []
+        self._rows = host.playout.pushed.setdefault(one.class_id, [])
 
     async def run(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
@@ -54,6 +53,7 @@ class _ByFfmpeg:
         finally:
             if self._host.playout.children.get(self._class_id) is asyncio.current_task():
                 del self._host.playout.children[self._class_id]
+                self._host.playout.pushed.pop(self._class_id, None)
 
     async def _pushed(self, began: float) -> bool:
         """Push once; returns whether ffmpeg came to its end by itself and well."""
@@ -67,6 +67,8 @@ class _ByFfmpeg:
             "session": session,
             "source": "recording",
             "from": began,
+            "to": began,
+            "sent_s": 0.0,
             "position_s": position_s,
             "open": True,
         }
@@ -86,11 +88,15 @@ class _ByFfmpeg:
             pushing.cancel()
             await asyncio.wait({pushing})
         why = "the lease is over"
-        with suppress(asyncio.CancelledError):
+        try:
             finished = pushing.result()
             if finished.returncode == 0:
                 return True
             why = finished.last_words
+        except asyncio.CancelledError:
+            pass  # we cancelled it
+        except TryAgain as error:
+            why = error.message
         await self._tell("broke_off", session=session, why=why, was_on_air=is_good, retry_in_s=AGAIN_S)
         return False
 

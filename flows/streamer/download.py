@@ -1,6 +1,7 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,9 +50,15 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
-        if await host.commit(plans.tried, stem) > MAX_RUNS:
+        runs = await host.commit(plans.tried, stem)
+        if runs == 0:
+            return Completed(message="nothing to do: no class needs it any more, and its room went to another")
+        if runs > MAX_RUNS:
             raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
-        remote, found = await _fetched(host, stem)
+        remote, found = await _come(host, stem) or await _fetched(host, stem)
+        host.fetched[stem] = remote, found
+        changes = await changed(host, arrived(stem, remote, found))
+        del host.fetched[stem]
     except LecternError as error:
         await give_up(host, stem, error)
         return Failed(message=f"{stem}: {error.message}")
@@ -62,7 +69,6 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     finally:
         host.busy.discard(stem)
         host.unfetched.set()
-    changes = await changed(host, arrived(stem, remote, found))
     await tell(host)
     follow(host, changes)
     return Completed(message=f"{found.size_bytes} bytes for {len(changes.ready)} classes")
@@ -75,6 +81,7 @@ def cancelled(stem: str) -> Refuse:
 
 async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     """Refuse the classes that wait for a download, and delete its part file with its reservation."""
+    host.fetched.pop(stem, None)
     follow(host, await changed(host, failed(stem, error)))
     part = store.part_path(host.settings.video_root, stem)
     try:
@@ -82,6 +89,15 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     except OSError as left:
         log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
     await tell(host)
+
+
+async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
+    """What an earlier run has put in its place, and could not note because the database took nothing; else None."""
+    remote, found = host.fetched.pop(stem, (None, None))
+    if remote is None or found is None:
+        return None
+    final = store.rendition_path(host.settings.video_root, stem)
+    return (remote, found) if await asyncio.to_thread(store.size_bytes, final) == found.size_bytes else None
 
 
 async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
@@ -197,7 +213,12 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
         store.finish(plain, final)
         if plain != part:
             store.remove(part)
-    airable.write_index(look, final)
+    try:
+        airable.write_index(look, final)
+    except Refuse:  # its classes are refused, so nobody would count the file
+        with suppress(OSError):
+            store.remove(final)
+        raise
 
 
 def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:

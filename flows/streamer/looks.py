@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -23,6 +24,9 @@ Asked = Came[Prepare]
 Looked = RemoteFile | LecternError
 LOOKS, LOOKS_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
+
+URLS = 3
+"""Number of URLs of one recording that are tried, the youngest first: each booking signs its URL anew."""
 
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
@@ -85,14 +89,20 @@ async def as_looked(
 
 
 async def look(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, Looked]:
-    """Ask the origins how large each recording is that must be downloaded."""
+    """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
     looks = _looks(host, came, here)
     return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
 
 
 def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[Looked]]:
-    """Send one HEAD request per rendition; a failure is returned as that URL's error, and the others go on."""
-    urls = {one.stem: one.video_url for one in prepares(came) if one.stem not in here}
+    """Send one HEAD request per rendition; a failure is returned as its error, and the others go on.
+
+    If classes name the rendition by several URLs, the next one is tried after a failure: a bad URL is its own class's.
+    """
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for one in prepares(came):
+        if one.stem not in here:
+            named[one.stem].insert(0, one.video_url)
     allowed = Allowed.parse(host.settings.allowed_origins)
     gate = asyncio.Semaphore(LOOKS)
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKS_AT_HOST))
@@ -108,4 +118,13 @@ def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict
             log.error("%s: cannot be looked at: %s", shown(url), why)
             return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
 
-    return {stem: asyncio.create_task(ask(url)) for stem, url in urls.items()}
+    async def first(urls: Collection[str]) -> Looked:
+        failed: list[Looked] = []
+        for url in urls:
+            found = await ask(url)
+            if not isinstance(found, LecternError):
+                return replace(found, url=url)  # not where it was redirected to, which may be valid only once
+            failed.append(found)
+        return failed[0]
+
+    return {stem: asyncio.create_task(first([*dict.fromkeys(urls)][:URLS])) for stem, urls in named.items()}

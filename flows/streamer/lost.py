@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -12,6 +13,7 @@ from flows.tell import tell
 from lectern import errors
 from lectern.decide import lost_file as decide
 from lectern.effects.files import store
+from lectern.effects.media import whole
 from lectern.effects.rows import airings, cache
 from lectern.errors import LecternError
 from lectern.facts import Cached
@@ -22,13 +24,17 @@ from lectern.streamer_changes import StreamerChanges
 async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) -> None:
     """Put what there is of a rendition aside and download it again.
 
-    Does nothing while a class is pushed from it, unless *on_air*: the playout reports that it cannot push it.
+    Unless *on_air* (the playout reports that it cannot push it), does nothing while a class is pushed from it, or if
+    it is well by now: it may have been made anew since somebody looked.
     """
     path = store.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:
         row = (await host.look(cache.by_stem, [stem])).get(stem)
         pushed = await host.look(airings.citing, stem, {AiringState.ON_AIR})
         if row is None or row.state is not FileState.READY or (pushed and not on_air):
+            return
+        if not on_air and await _is_well(path, row):
+            log.info("%s: is well by now, it stays", stem)
             return
         try:
             if await asyncio.to_thread(path.exists):
@@ -37,6 +43,13 @@ async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) 
             log.error("%s: its file cannot be put aside: %s", stem, error)
         await fetch_again(host, row, why)
     await tell(host)
+
+
+async def _is_well(path: Path, row: Cached) -> bool:
+    size, unreadable = await asyncio.to_thread(store.readable, path)
+    if size != row.size_bytes or unreadable is not None:
+        return False
+    return await whole.quick_trouble(path, row) is None
 
 
 async def fetch_again(host: Streamer, row: Cached, why: str) -> bool:

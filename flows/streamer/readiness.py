@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
@@ -148,7 +147,7 @@ class Readiness:
             wanted_bytes=row.size_bytes if row else 0,
             found_bytes=size,
             unreadable=unreadable,
-            damaged=await _damage(path, row) if row is not None and size == row.size_bytes else None,
+            damaged=await whole.quick_trouble(path, row) if row is not None and size == row.size_bytes else None,
             unreachable=await self._unreachable(one.push_url),
             skew_s=skew_s,
             lease=self._host.playout.held(),
@@ -193,10 +192,6 @@ class Readiness:
             "state": one.state,
             "why": "; ".join(why or ()),
         }
-
-
-async def _damage(path: Path, row: Cached) -> str | None:
-    return await whole.end_trouble(path, row) or await whole.middle_trouble(path)
 
 
 def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:

@@ -49,6 +49,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str,
             {"what": one.words(), "done": await _mended(host, one)} for one in odd if one.odd is not Odd.MISSING
         ]
         missing = [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None]
+        missing = await asyncio.to_thread(_still_missing, root, missing)
         table += await _fetch_again(host, missing)
         await host.commit(_agree, host, [one for one in found if _is_new(one, rows)])
         bound = host.settings.max_bytes * quarantine.SHARE
@@ -57,6 +58,11 @@ async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str,
             table.append({"what": str(gone.path), "done": "deleted from the quarantine"})
     await _measure(host, [one.stem for one in found if one.stem in rows and rows[one.stem].duration_s is None])
     return table
+
+
+def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
+    """Those of *missing* whose files did not come while the disk was scanned."""
+    return [row for row in missing if not store.rendition_path(root, row.stem).exists()]
 
 
 def _is_new(file: Found, rows: dict[str, Cached]) -> bool:

@@ -124,7 +124,7 @@ class StreamerSettings(Common):
     wget_path: str = "/usr/bin/wget"
     download_rate: str = Field("1000k", pattern=r"^\d+(\.\d+)?[kKmMgG]?$")
     max_video_num: int = Field(1000, ge=1)
-    max_video_size: float = Field(1000, gt=0)
+    max_video_size: float = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: int = Field(4, ge=1)
     download_tries: int = Field(4, ge=1, le=10)  # the backoff doubles: the tenth try comes after 17 minutes
     download_timeout_s: float = Field(6 * 3600, gt=0)

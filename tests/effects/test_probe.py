@@ -28,10 +28,12 @@ async def test_duration_is_found_without_metadata(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_duration_does_not_count_the_hours_before_the_recording(tmp_path: Path) -> None:
-    """A recorded live stream begins at its own clock."""
-    found = await probe.probe(make_recording(tmp_path / "late.flv", "-output_ts_offset", "5000"))
+@pytest.mark.parametrize("flags", [(), ("-flvflags", "no_duration_filesize+no_metadata")], ids=["said", "not said"])
+async def test_duration_does_not_count_the_hours_before_the_recording(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A recorded live stream begins at its own clock, and is whole also if its header does not say how long it is."""
+    found = await probe.probe(make_recording(tmp_path / "late.flv", "-output_ts_offset", "5000", *flags))
     assert found.duration_s == pytest.approx(4, abs=0.2)
+    assert found.last_second_decodes
 
 
 @pytest.mark.asyncio

@@ -1,5 +1,6 @@
 """Files on the streamer's disk, and what the origin says of them."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,24 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
         "readme": ("unknown", None),
     }
     assert scan.scan(tmp_path)[0].size_bytes == 3
+
+
+@pytest.mark.parametrize("name", ["6666", "of the administrator"])
+def test_a_folder_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    put(tmp_path / name / "6666.flv")
+    put(tmp_path / "7/7.flv")
+    scandir = os.scandir
+
+    def denied(path: str) -> object:
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    found = {str(item.path.relative_to(tmp_path)): item.kind for item in scan.scan(tmp_path)}
+    assert found == {name: "unknown", "7/7.flv": "rendition"}
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from flows.streamer import admission, download, releases
 from flows.streamer.looks import Looked
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache
+from lectern.effects.rows import airings, cache, plans
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.messages import Prepare, Release
-from lectern.states import LIVE_AIRINGS, FileState
+from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows
 from tests.faults import hosts
@@ -131,6 +131,8 @@ class Cache(RuleBasedStateMachine):
         self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
     ) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
+        with transaction(self.engines[0]) as connection:
+            plans.tried(connection, stem)
         ends = self.arriving(0, stem) if ok else self.failing(0, stem)
         self.together(ends, self.admitting(1, records), schedule)
         self.took()
@@ -208,6 +210,29 @@ def faults(connection: Connection) -> list[str]:
 
 Cache.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 TestCache = pytest.mark.timeout(300)(Cache.TestCase)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_download_that_nobody_needs_gives_its_room_to_the_next_unless_it_has_begun(
+    tmp_path: Path, begun: bool
+) -> None:
+    """A class that is cancelled while its recording waits for its turn keeps no other class out."""
+    with databases(hosts.database("streamer", tmp_path / "task_list.db")) as engines:
+        host = hosts.streamer(engines[0], tmp_path, MAX_BYTES, 1)
+        with transaction(engines[0]) as connection:
+            change(connection, host, admitted([prepare(1, 1)]))
+            if begun:
+                plans.tried(connection, "1")
+            rows.did(connection, host, releases.release, Release(class_id="c-1"))
+            change(connection, host, admitted([prepare(2, 2)]))
+            if not begun:
+                assert plans.tried(connection, "1") == 0, "a run that begins at this moment does nothing"
+            came = airings.by_id(connection, ["c-2"])["c-2"]
+            assert came.state == (AiringState.REFUSED if begun else AiringState.WAITING)
+            assert list(connection.execute(select(files.c.id)).scalars()) == (["1"] if begun else ["2"])
+            sums = connection.execute(select(dirs)).one()
+            assert (sums.size, sums.num, sums.reserved_num) == (0, 0, 1)
+            assert sums.reserved_bytes == size_of(1 if begun else 2)
 
 
 @pytest.mark.parametrize("torn", [False, True])

@@ -18,6 +18,8 @@ from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import files
+from lectern.errors import TryAgain
+from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
@@ -61,9 +63,11 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []
+        self.came = asyncio.Event()
 
     async def take(self, event: Mapping[str, Any]) -> None:
         self.events.append(event)
+        self.came.set()
 
 
 @pytest.mark.asyncio
@@ -85,6 +89,57 @@ async def test_a_url_with_a_password_is_aired_by_ffmpeg_to_its_end(host: Streame
     assert ended["sent_s"] > 2
     assert [(row["session"], row["source"]) for row in ended["as_run"]] == [(1, "recording")]
     assert host.playout.children == {}
+
+
+async def pushed(argv: list[str], *, timeout_s: float) -> process.Finished:
+    """What an ffmpeg does whose receiver takes everything."""
+    length_s = float(argv[argv.index("-t") + 1])
+    await asyncio.sleep(length_s)
+    return process.Finished(tuple(argv), 0, "", "", length_s)
+
+
+async def aired(host: Streamer, heard: Heard, end: float) -> None:
+    """A class is aired that has begun a second ago, until *end*."""
+    host.playout.until = by_ffmpeg_clock() + 600
+    begun = time.time() - 1
+    one = Airing("c", "1", AiringState.READY, "rtmp://user:password@push.example/live/x", begun, end, 1, None)
+    wanted = {"file": "x.flv", "push_urls": [one.push_url], "start": one.start_time, "end": end}
+    by_ffmpeg.begin(host, one, wanted, cast("Following", heard))
+
+
+@pytest.mark.asyncio
+async def test_what_was_sent_before_a_change_counts_when_the_class_ends(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its teacher would hear that a class was aired from its middle on, which was aired whole."""
+    monkeypatch.setattr(process, "run", pushed)
+    heard = Heard()
+    await aired(host, heard, time.time() + 60)
+    await asyncio.wait_for(heard.came.wait(), 60)
+    await aired(host, heard, time.time() + 4)
+    await asyncio.wait_for(host.playout.children["c"], 60)
+    assert [event["event"] for event in heard.events] == ["on_air", "on_air", "ended"]
+    ended = heard.events[-1]
+    assert [row["session"] for row in ended["as_run"]] == [1, 2]
+    assert ended["sent_s"] > 4
+    assert host.playout.pushed == {}
+
+
+@pytest.mark.asyncio
+async def test_a_push_that_cannot_be_started_is_tried_again(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment there was no memory for another process."""
+    refused = ["ffmpeg: cannot be started: Cannot allocate memory"]
+
+    async def run(argv: list[str], *, timeout_s: float) -> process.Finished:
+        if refused:
+            raise TryAgain(refused.pop())
+        return await pushed(argv, timeout_s=timeout_s)
+
+    monkeypatch.setattr(process, "run", run)
+    heard = Heard()
+    await aired(host, heard, time.time() + 6)
+    await asyncio.wait_for(host.playout.children["c"], 60)
+    assert [event["event"] for event in heard.events] == ["broke_off", "on_air", "ended"]
 
 
 def by_ffmpeg_clock() -> float:

@@ -5,33 +5,41 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from flows import handling
-from flows.host import Host
-from flows.streamer import download, lost, reconcile, releases
+from flows.handling import Came
+from flows.host import Host, current
+from flows.streamer import admission, download, looks, lost, reconcile, releases
+from flows.streamer.looks import Looked
 from flows.teacher import reports
 from lectern.changes import Changes
 from lectern.decide import account
 from lectern.effects import process
-from lectern.effects.files import store
-from lectern.effects.media import ffmpeg
+from lectern.effects.files import origin, store
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media import airable, ffmpeg
+from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.effects.rows.tables.teacher import journal as of_teacher
-from lectern.errors import DOWNLOAD_FAILED, Refuse
-from lectern.facts import Order
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse
+from lectern.facts import Kept, Order
 from lectern.messages import Booking, Prepare, Release, Report
+from lectern.playout.index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
+from lectern.streamer_changes import StreamerChanges
 from tests import flv, rows
 from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
@@ -176,6 +184,20 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
         assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
 
 
+@pytest.mark.asyncio
+async def test_a_file_that_is_well_by_now_is_not_put_aside(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
+    monkeypatch.setattr(lost, "tell", untold)
+    path = store.rendition_path(host.settings.video_root, "1")
+    await lost.replace(host, "1", "it has 2428 bytes, not 1000")
+    assert path.exists()
+    assert state(host) == "ready"
+    path.write_bytes(path.read_bytes()[:1000])
+    await lost.replace(host, "1", "it has 1000 bytes, not 2428")
+    assert not path.exists()
+    assert state(host) == "waiting"
+
+
 def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(host: Streamer) -> None:
     on_air(host)
     gone(host)
@@ -183,6 +205,137 @@ def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(ho
     (alarm,) = sent(host)
     assert alarm["code"] == 326
     assert "cannot be had again: the origin says 403" in alarm["message"]
+
+
+def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(host: Streamer) -> None:
+    """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
+    on_air(host)
+    start = time.time() + 3600
+    one = Prepare(
+        class_id="next",
+        record_id=1,
+        video_url="http://origin.example/1.flv",
+        start_time=start,
+        end_time=start + 600,
+        push_url="rtmp://push.example/live/y",
+    )
+    looked: dict[str, Looked] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
+    with transaction(host.engine) as connection:
+        handling.change(
+            connection, host, partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        )
+        handling.change(connection, host, download.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED)))
+        handling.change(connection, host, partial(admission.admit, new=[one], looked=looked))
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
+        rows.did(connection, host, releases.release, Release(class_id="class"))
+        assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["the older is on air", "both wait for their start"])
+def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(host: Streamer, begins: bool) -> None:
+    """Whatever else happened to the older class since: its signed URL may have expired."""
+    now = time.time()
+    fresh = "http://origin.example/1.flv?Signature=fresh"
+    times = {"start_time": now + 3600, "end_time": now + 4200}
+    one = Prepare(class_id="younger", record_id=1, video_url=fresh, push_url="rtmp://push.example/live/y", **times)
+    with transaction(host.engine) as connection:
+        rows.add(connection, one, AiringState.READY, "", now)
+        older = airings.by_id(connection, ["class"])["class"]
+        after = replace(older, state=AiringState.ON_AIR if begins else AiringState.READY)
+        airings.move(connection, older, after, now + 1 if begins else now)
+        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        (reserved,) = handling.change(connection, host, lose).reserved
+    assert reserved.url == fresh
+
+
+@pytest.mark.asyncio
+async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bad URL of one class refuses no other class of the recording."""
+    good = "http://origin.example/2.flv?Signature=good"
+    start = time.time() + 3600
+    common = {"record_id": 2, "start_time": start, "end_time": start + 600, "push_url": "rtmp://push.example/live/y"}
+    urls = [f"{good}&expired=1", good, f"{good}&expired=2"]
+    new = [Prepare(class_id=f"c-{number}", video_url=url, **common) for number, url in enumerate(urls)]
+
+    async def look(url: str, **_: object) -> RemoteFile:
+        if url != good:
+            raise Refuse("the origin answered 403", DOWNLOAD_FAILED)
+        return RemoteFile("http://elsewhere.example/only-once", 3, None, None)
+
+    monkeypatch.setattr(origin, "look", look)
+    came = [Came(Kept(number, "prepare", "", 0), one) for number, one in enumerate(new)]
+    looked = await looks.look(host, came, set())
+    with transaction(host.engine) as connection:
+        changes = handling.change(connection, host, partial(admission.admit, new=new, looked=looked))
+    assert [(one.stem, one.url) for one in changes.reserved] == [("2", good)]
+    assert [state(host, one.class_id) for one in new] == ["waiting"] * 3
+
+
+@pytest.mark.asyncio
+async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes are refused, because the disk is full: the file must not make it fuller until the next start."""
+
+    def full(*_: object) -> None:
+        raise Refuse("No space left on device", DISK_FULL)
+
+    monkeypatch.setattr(airable, "write_index", full)
+    final = store.rendition_path(host.settings.video_root, "2")
+    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    with pytest.raises(Refuse):
+        download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
+    assert not final.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
+    final = store.rendition_path(host.settings.video_root, "1")
+    remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
+    found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
+    downloads: list[str] = []
+
+    async def fetched(_: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+        downloads.append(stem)
+        flv.write(final, 20)
+        return remote, found
+
+    monkeypatch.setattr(download, "_fetched", fetched)
+    with transaction(host.engine) as connection:
+        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        handling.change(connection, host, lose)
+    monkeypatch.setattr(download, "tell", untold)
+    context = current.set(host)
+    try:
+        with monkeypatch.context() as full:
+            full.setattr(download, "arrived", no_room)
+            with pytest.raises(OperationalError):
+                await download.download.fn("1")
+        await download.download.fn("1")
+    finally:
+        current.reset(context)
+    assert downloads == ["1"]
+    assert state(host) == "ready"
+    assert host.fetched == {}
+
+
+async def untold(_: Streamer) -> bool:
+    """Redis is away."""
+    return False
+
+
+def no_room(*_: object) -> handling.Decide[StreamerChanges]:
+    """What a database answers whose disk is full."""
+
+    def go(*_: object) -> None:
+        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
+
+    return go
 
 
 @pytest.mark.asyncio

@@ -199,6 +199,23 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
 
 
 @pytest.mark.asyncio
+async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person can reconcile at any time, and downloads go on meanwhile."""
+    plain = scan.scan
+
+    def scanned(root: Path) -> list[scan.Found]:
+        found = plain(root)
+        put(host, "1", master)
+        return found
+
+    monkeypatch.setattr(scan, "scan", scanned)
+    assert await reconcile.reconciled(host) == []
+    assert state(host) == "ready"
+
+
+@pytest.mark.asyncio
 async def test_a_dry_run_changes_nothing(host: Streamer, master: bytes) -> None:
     site = put(host, "1", master)
     os.truncate(site, 10)

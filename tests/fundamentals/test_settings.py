@@ -250,6 +250,7 @@ def test_an_empty_public_url_is_none() -> None:
         ("DOWNLOAD_RATE", "fast"),
         ("MAX_VIDEO_NUM", "0"),
         ("MAX_VIDEO_SIZE", "-1"),
+        ("MAX_VIDEO_SIZE", "inf"),
         ("LOG_FORMAT", "yaml"),
         ("STREAMER_NAME", "a/b"),
         ("MAX_DOWNLOADS", "many"),

@@ -110,8 +110,10 @@ def _takes(size_bytes: int, settings: StreamerSettings) -> str:
     return f"its download of {words.size(size_bytes)} takes {took} at DOWNLOAD_RATE {settings.download_rate}"
 
 
-def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission]) -> None:
-    """Do what the cache has decided about the classes *new*, by class_id."""
+def take(
+    changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission], urls: Mapping[str, str]
+) -> None:
+    """Do what the cache has decided about the classes *new*, by class_id; *urls* have answered, by stem."""
     for admission in admissions:
         one = new[admission.wanted.class_id]
         changes.evict(admission.evictions)
@@ -120,7 +122,7 @@ def take(changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Seque
             continue
         if admission.admit is Admit.RESERVE:
             size_bytes = admission.wanted.size_bytes
-            changes.reserved.append(Reserved(one.stem, size_bytes, one.video_url, source=one.source))
+            changes.reserved.append(Reserved(one.stem, size_bytes, urls[one.stem], source=one.source))
             _warn(changes, one, size_bytes)
         is_ready = admission.admit is Admit.READY
         changes.admit(one, AiringState.READY if is_ready else AiringState.WAITING)

@@ -53,8 +53,12 @@ def _entries(root: Path) -> Iterator[Found]:
 
 
 def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
-    with os.scandir(entry.path) as folder:
-        inside = {inner.name: inner for inner in folder}
+    try:
+        with os.scandir(entry.path) as folder:
+            inside = {inner.name: inner for inner in folder}
+    except OSError:  # whoever tries to put it aside finds out why; the other folders are listed
+        yield Found(entry.path, None, 0, "unknown")
+        return
     names = frozenset(inside)
     is_record = stems.record_of(entry.name) is not None and stems.folder(entry.name) == entry.name
     for ending in _ENDINGS if is_record else ():  # nearly all files: no need to parse their names
@@ -88,10 +92,13 @@ def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
 
 
 def _is_bare(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return all(
-            _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
-        )
+    try:
+        with os.scandir(folder) as entries:
+            return all(
+                _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
+            )
+    except OSError:  # nobody knows what is in it
+        return False
 
 
 def _is_hidden(name: str) -> bool:

@@ -74,7 +74,9 @@ def _look(path: Path, container: InputContainer) -> Probe:
     packets = _tail(path, container, stream, size_bytes)
     end_s = max((_end_s(packet) for packet in packets), default=begin_s)
     duration_s = max(0.0, end_s - begin_s)
-    whole = promised_s - duration_s <= max(2.0, promised_s * 0.01)
+    slack_s = max(2.0, duration_s * 0.01)
+    # If the header names no duration, the last time stamp counts for it: that of a recorded live stream is its end.
+    whole = promised_s - duration_s <= max(2.0, promised_s * 0.01) or abs(promised_s - end_s) <= slack_s
     return Probe(
         width=stream.width,
         height=stream.height,

@@ -27,6 +27,11 @@ async def trouble(path: Path, row: Cached) -> str | None:
     return None if crc64 == row.crc64 else f"its CRC-64 is {crc64}, not {row.crc64}"
 
 
+async def quick_trouble(path: Path, row: Cached) -> str | None:
+    """What is cheap to find of why *path* is not the file of *row*: its end, and its tags; None if nothing is found."""
+    return await end_trouble(path, row) or await middle_trouble(path)
+
+
 async def end_trouble(path: Path, row: Cached) -> str | None:
     """Why the end of *path* is not that of *row*'s recording; None if it is, or if nobody knows its length.
 

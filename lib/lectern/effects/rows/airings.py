@@ -6,7 +6,7 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, or_, select, update
+from sqlalchemy import Connection, Integer, Select, delete, func, literal_column, or_, select, update
 
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.many import among, insert_many, these
@@ -137,14 +137,17 @@ def on_air(connection: Connection) -> int:
     return connection.execute(select(func.count()).where(classes.c.state == AiringState.ON_AIR)).scalar_one()
 
 
-def citations(connection: Connection) -> dict[str, int]:
-    """Number of live classes that cite each rendition: the right value of ``num_cite``."""
+def citations(connection: Connection, stems: Iterable[str] | None = None) -> dict[str, int]:
+    """Number of live classes that cite each rendition, or each of *stems*: the right value of ``num_cite``."""
     counted = (
         select(classes.c.video_id, func.count())
         .where(or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)), classes.c.released_at.is_(None))
         .group_by(classes.c.video_id)
     )
-    return {str(stem): int(number) for stem, number in connection.execute(counted)}
+    if stems is None:
+        return {str(stem): int(number) for stem, number in connection.execute(counted)}
+    some = counted.where(among(classes.c.video_id))
+    return {str(stem): int(number) for stem, number in connection.execute(some, these(stems))}
 
 
 def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: float) -> None:
@@ -202,12 +205,18 @@ def move(connection: Connection, before: Airing, after: Airing, now: float) -> N
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
-    """The URL of a rendition in the youngest booking that cites it: a signed URL of before may have expired."""
+    """The URL of a rendition in the youngest booking that cites it: a signed URL of before may have expired.
+
+    A class on air, or a broken one, was booked before those that have not begun, although it changed its state later.
+    Classes that got ready together are told apart by the order in which they came.
+    """
+    has_begun = classes.c.state.in_([AiringState.ON_AIR, AiringState.BROKEN])
+    came = literal_column("class_list.rowid", Integer)
     wanted = (
         select(tasks.c.video_url)
         .select_from(_JOINED)
         .where(classes.c.video_id == stem, classes.c.state.in_(LIVE_AIRINGS), tasks.c.video_url.is_not(None))
-        .order_by(classes.c.updated_at.desc())
+        .order_by(has_begun, classes.c.updated_at.desc(), came.desc())
         .limit(1)
     )
     found = connection.execute(wanted).scalar_one_or_none()

@@ -17,6 +17,9 @@ _COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
 HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY  # no index: it would lead through all rows
 """Renditions that are in the cache; a row of the old program has no state, and its file is there."""
 
+_QUEUED = (files.c.state == FileState.DOWNLOADING) & (files.c.tries == 0)
+"""Downloads that no run has begun: if no class cites one any more, because all were cancelled, its room is free."""
+
 _UNPINNED = files.c.num_cite == 0
 """Not NULL or below 0, because each start recounts the citations; with `= 0` the index gives the order of use, too."""
 
@@ -40,6 +43,7 @@ _CITE = (
     .values(num_cite=func.coalesce(files.c.num_cite, 0) + bindparam("by"), update_time=bindparam("at"))
 )
 _EVICT = update(files).where(among(files.c.id), HERE).values(state=FileState.EVICTING)
+_DROP = delete(files).where(among(files.c.id), _QUEUED).returning(files.c.size_bytes)
 _REMOVE = delete(files).where(files.c.id == bindparam("of"))
 _ADD = (
     update(dirs)
@@ -54,7 +58,7 @@ _ADD = (
 _NO_MORE = {"more_size": 0, "more_num": 0, "more_reserved_bytes": 0, "more_reserved_num": 0}
 _IDLE = (
     select(files.c.id, files.c.size_bytes)
-    .where(HERE, _UNPINNED, ~among(files.c.id))
+    .where(HERE | _QUEUED, _UNPINNED, ~among(files.c.id))
     .order_by(files.c.update_time, files.c.id)
 )
 
@@ -94,7 +98,10 @@ def _usage(row) -> Usage:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row
 
 
 def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: int) -> list[Idle]:
-    """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are."""
+    """Unpinned renditions, least recently used first: as many as hold *size_bytes* and *num*, or all there are.
+
+    They are in the cache, or their downloads have not begun.
+    """
     found: list[Idle] = []
     held = 0
     for row in connection.execution_options(yield_per=20).execute(_IDLE, these(but)):
@@ -142,12 +149,15 @@ def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) 
 
 
 def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
-    """Take renditions out of the sums; the caller deletes their files next."""
-    for one in evictions:
-        check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)  # `idle` finds no others
-    if evictions:
-        connection.execute(_EVICT, these(one.stem for one in evictions))
-        _add(connection, root, size=-sum(one.size_bytes for one in evictions), num=-len(evictions))
+    """Take renditions out of the sums; the caller deletes their files next. Forgets downloads that have not begun."""
+    if not evictions:
+        return
+    stems = these(one.stem for one in evictions)
+    dropped = [size or 0 for size in connection.execute(_DROP, stems).scalars()]
+    connection.execute(_EVICT, stems)
+    all_bytes, dropped_bytes = sum(one.size_bytes for one in evictions), sum(dropped)
+    _add(connection, root, size=dropped_bytes - all_bytes, num=len(dropped) - len(evictions))
+    _add(connection, root, reserved_bytes=-dropped_bytes, reserved_num=-len(dropped))
 
 
 def evicting(connection: Connection) -> list[Cached]:

@@ -71,6 +71,6 @@ def begun_by(connection: Connection, stem: str, run_id: str) -> None:
 
 
 def tried(connection: Connection, stem: str) -> int:
-    """Count one more run of a download; returns the number of its runs so far."""
+    """Count one more run of a download; returns the number of its runs so far, 0 if it is wanted no more."""
     connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
     return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)
