@@ -76,13 +76,17 @@ class Feed:
         track = self.track
         track.forget()
         reel = track.reel
-        if reel is not None and track.source == RECORDING and position_ms >= FROM_THE_START_MS:
-            if position_ms - max(track.last_ms, reel.begins_ms) > BEHIND_MS or not reel.knows_headers:
+        if reel is not None and track.source == RECORDING:
+            if self._is_elsewhere(reel, position_ms):
                 track.drop()
                 self._drop_coming()
-                self._come(At(clock_ms=position_ms))
+                self.open(position_ms)
                 return
-            track.skip_to(int(position_ms))
+            if position_ms >= FROM_THE_START_MS:
+                track.skip_to(int(position_ms))
+        elif reel is not None and reel.is_open:  # the slate begins anew, because it may have a single keyframe
+            track.shift_ms = int(position_ms)
+            reel.rewind()
         track.announce(position_ms)
 
     def look(self, now: float, position_ms: float) -> None:
@@ -132,6 +136,13 @@ class Feed:
         self.track.drop()
         self._drop_coming()
         self._drop_slate()
+
+    def _is_elsewhere(self, reel: Reel, position_ms: float) -> bool:
+        """Whether a new session at *position_ms* cannot go on with the recording where *reel* is."""
+        if position_ms < FROM_THE_START_MS:
+            return reel.has_begun or reel.begins_ms > position_ms
+        apart_ms = position_ms - max(self.track.last_ms, reel.begins_ms)  # below 0 if the clock was set back
+        return abs(apart_ms) > BEHIND_MS or not reel.knows_headers
 
     def _come(self, at: At, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()

@@ -1,0 +1,97 @@
+"""A new session begins with a keyframe at the clock's position, whatever was sent before, however the clock is set."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from lectern.playout import flv
+from lectern.playout.feed import Feed
+from lectern.playout.files import Files
+from lectern.playout.heads import Item
+from tests.playout import flvs
+from tests.playout.receiver import wait_until
+
+
+@contextmanager
+def feeding(
+    path: Path, *, slate: Path | None = None, needed_ms: float | None = None
+) -> Iterator[tuple[Feed, list[str]]]:
+    """A feed of the recording at *path*, and what it tells."""
+    told: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        files = Files(path, path.with_suffix(".index"), slate, needed_ms)
+        feed = Feed(files, pool, lambda event, why: told.append(f"{event}: {why}"))
+        yield feed, told
+        feed.close()
+
+
+def sent(feed: Feed, position_ms: float) -> list[Item]:
+    """What is due at *position_ms*, as a session that takes everything is sent it."""
+    found = []
+
+    def all_read() -> bool:
+        feed.look(time.monotonic(), position_ms)
+        while (item := feed.track.peek(position_ms)) is not None:
+            feed.track.advance(item)
+            found.append(item)
+        reel = feed.track.reel
+        return reel is not None and (reel.peek() is not None or reel.ended)
+
+    wait_until(all_read, description="everything that is due")
+    return found
+
+
+def is_ready(feed: Feed, position_ms: float) -> None:
+    """Look at *position_ms* until there is something to send."""
+
+    def has_media() -> bool:
+        feed.look(time.monotonic(), position_ms)
+        return feed.has_media
+
+    wait_until(has_media, description="the file")
+
+
+def pictures(items: list[Item]) -> list[Item]:
+    return [one for one in items if one.kind == flv.PICTURE and not flv.is_header(one.kind, one.body)]
+
+
+def test_a_session_that_is_made_anew_in_the_first_second_begins_with_the_first_keyframe(tmp_path: Path) -> None:
+    """A server may say start, take a little, and close: pictures without their keyframe are nothing to see."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(20, keyframe_ms=10_000))
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        feed.begin(0.0)
+        assert pictures(sent(feed, 300.0))
+        feed.begin(700.0)
+        first = pictures(sent(feed, 700.0))[0]
+        assert (first.at_ms, flv.is_keyframe(first.kind, first.body)) == (0, True)
+
+
+def test_the_slate_begins_anew_in_a_new_session(tmp_path: Path) -> None:
+    slate = flvs.write(tmp_path / "slate.flv", flvs.lesson(10, keyframe_ms=10_000))
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
+        feed.open(5000.0)
+        is_ready(feed, 5000.0)
+        feed.begin(5000.0)
+        assert pictures(sent(feed, 6000.0))
+        feed.begin(7000.0)
+        first = pictures(sent(feed, 7100.0))[0]
+        assert (first.at_ms, flv.is_keyframe(first.kind, first.body)) == (7000, True)
+
+
+def test_a_session_after_a_clock_that_was_set_back_is_sent_the_recording_at_the_new_position(tmp_path: Path) -> None:
+    """Else nothing is sent until the clock is again where the session before it ended."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        feed.begin(0.0)
+        assert sent(feed, 50_000.0)
+        for position_ms in (20_000.0, 200.0):
+            feed.begin(position_ms)
+            is_ready(feed, position_ms)
+            found = pictures(sent(feed, position_ms + 2000))
+            assert found
+            assert found[0].at_ms - position_ms <= 1000
+            assert flv.is_keyframe(found[0].kind, found[0].body)
