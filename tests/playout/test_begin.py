@@ -95,3 +95,22 @@ def test_a_session_after_a_clock_that_was_set_back_is_sent_the_recording_at_the_
             assert found
             assert found[0].at_ms - position_ms <= 1000
             assert flv.is_keyframe(found[0].kind, found[0].body)
+
+
+def test_a_recording_without_sound_that_is_joined_after_its_last_keyframe_is_not_too_short(tmp_path: Path) -> None:
+    silent = [one for one in flvs.lesson(20, keyframe_ms=5000) if one[0] == flv.PICTURE]
+    path = flvs.write(tmp_path / "a.flv", silent)
+    with feeding(path, needed_ms=20_000) as (feed, told):
+        feed.open(17_000.0)
+        feed.begin(17_000.0)
+
+        def is_over() -> bool:
+            feed.look(time.monotonic(), 20_000.0)
+            while (item := feed.track.peek(20_000.0)) is not None:
+                feed.track.advance(item)
+                assert pictures([item]) == [], "what comes before the next keyframe is not sent"
+            return feed.over or bool(told)
+
+        wait_until(is_over, description="its end")
+        assert told == []
+        assert feed.over

@@ -99,10 +99,12 @@ class Feed:
             track.announce(position_ms)
         if reel is not None and track.source == RECORDING and not self.over:
             if reel.peek() is None and reel.ended:
-                short = self.files.needed_ms is not None and track.last_ms + TOO_SHORT_MS < self.files.needed_ms
+                # Its last tags need not have been sent: pictures without their keyframe are not.
+                last_ms = max(track.last_ms, reel.last_ms)
+                short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
                 self.over = not short
                 if short:
-                    self._lose(now, f"ends after {track.last_ms / 1000:.0f} s, which is too early")
+                    self._lose(now, f"ends after {last_ms / 1000:.0f} s, which is too early")
             elif reel.fault:
                 self._lose(now, reel.fault)
             elif reel.stalled(now):
