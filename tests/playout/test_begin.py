@@ -10,6 +10,7 @@ from lectern.playout import flv
 from lectern.playout.feed import Feed
 from lectern.playout.files import Files
 from lectern.playout.heads import Item
+from lectern.playout.rtmp import amf0
 from tests.playout import flvs
 from tests.playout.receiver import wait_until
 
@@ -114,3 +115,22 @@ def test_a_recording_without_sound_that_is_joined_after_its_last_keyframe_is_not
         wait_until(is_over, description="its end")
         assert told == []
         assert feed.over
+
+
+def test_a_recording_with_an_index_in_its_metadata_is_aired_from_its_first_picture_on(tmp_path: Path) -> None:
+    """Some programs write the times and places of all keyframes before the first tag: here a lesson of three hours."""
+    keyframes: amf0.Value = {"times": [1.0] * 6000, "filepositions": [1.0] * 6000}
+    script = amf0.encode("onMetaData", amf0.Named({"width": 640.0, "keyframes": keyframes}))
+    assert len(script) > 64 * 1024
+    path = tmp_path / "a.flv"
+    path.write_bytes(
+        flvs.FILE_HEAD + flvs.tag(18, 0, script) + b"".join(flvs.tag(*one) for one in flvs.lesson(9, first_ms=60_000))
+    )
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        is_ready(feed, 0.0)
+        feed.begin(0.0)
+        found = sent(feed, 100.0)
+        assert [one.at_ms for one in pictures(found)] == [0, 40, 80]
+        assert found[0].kind == flv.SCRIPT
+        assert b"width" in found[0].body
