@@ -53,7 +53,8 @@ class Airing:
         if self.entry.ended is not None or now.mono < self._idle_until:
             return
         left_s = self.entry.lesson.start - LEAD_S - now.wall
-        if left_s > 0:  # looked at each second, because the wall clock may be set
+        if left_s > 0 and not any(one.is_begun for one in self._pushes.values()):
+            # Looked at each second, because the wall clock may be set; a class on air goes on by time.monotonic.
             self._idle_until = now.mono + min(left_s, _IDLE_S)
             return
         over: str | None = None

@@ -52,6 +52,11 @@ class Push:
         """Whether the receiver takes media."""
         return self.state == "on_air"
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a session publishes the class, or asks to."""
+        return self._zero is not None
+
     def position_ms(self, now: Now) -> float:
         """Position of the class by the clock: the wall clock until a session publishes, then time.monotonic."""
         if self._zero is not None:
