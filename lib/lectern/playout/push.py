@@ -117,13 +117,15 @@ class Push:
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with the session of a dead worker; raises Broken if that is impossible."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        self._zero, self._batches.base_ms = saved["zero"], saved["base_ms"]
-        self.as_run.resume(saved)
-        self.as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
-        self._opened, self.state = True, "on_air"
-        self.feed.resume(mark, saved["feed"], self.position_ms(now))
-        self._line.adopt(key, session)
+        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRun()
+        as_run.resume(saved)
+        as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
         session.flush()
+        self.feed.resume(mark, saved["feed"], (now.mono - zero) * 1000)
+        # Whatever raised an error until here, this push is as before, and makes a session of its own.
+        self._zero, self._batches.base_ms, self.as_run = zero, base_ms, as_run
+        self._opened, self.state = True, "on_air"
+        self._line.adopt(key, session)
 
     # -- what is due ---------------------------------------------------------------------------------------------------
 
