@@ -49,6 +49,11 @@ class Feed:
         return self.track.reel is not None and self.track.reel.ready()
 
     @property
+    def has_nothing(self) -> bool:
+        """Whether there is nothing to send until the recording is there: it is missing or at fault, without a slate."""
+        return self.lost is not None and self.files.slate is None and self.track.reel is None
+
+    @property
     def wants_file(self) -> bool:
         """Whether the recording is not sent because it is missing or at fault, so that only another file helps."""
         return self.lost is not None and self.lost.startswith((MISSING, *FINAL))

@@ -150,9 +150,14 @@ class Push:
 
     def _publish(self, session: Session, now: Now) -> None:
         """Publish at the class's start, or at once if that is over: after a cut, no tick makes the gap longer."""
-        if now.wall >= self.lesson.start and self.feed.track.reel is not None:
+        if now.wall < self.lesson.start:
+            return
+        if self.feed.track.reel is not None:
             self._zero = now.mono - (now.wall - self.lesson.start)
             session.publish()
+        elif self.feed.has_nothing:
+            self._end_session(politely=True)  # before the server ends it, and is blamed
+            self.state = "trying"
 
     def _went(self, session: Session, now: Now) -> None:
         """Do what follows when a session is new or has advanced. Raises Broken."""
