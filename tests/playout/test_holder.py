@@ -1,6 +1,7 @@
 """The holder goes on, whatever becomes of its workers: with it all classes would end."""
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.holder import Holder
+from lectern.playout.pipe import Gone, Pipe
 from tests.playout.receiver import wait_until
 
 
@@ -53,3 +55,19 @@ def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes
     holder.look()
     assert holder.worker is worker
     assert "the upgrade failed: the new worker cannot be started: No such file or directory" in capfd.readouterr().err
+
+
+def test_what_a_worker_said_before_it_died_is_heard_though_it_had_not_read_all() -> None:
+    """Else a session of it is unknown: it is neither handed over nor reset at the end of the lease."""
+    ours, theirs = socket.socketpair()
+    holder, worker = Pipe(ours), Pipe(theirs)
+    holder.say("upgrade failed")
+    with Path(os.devnull).open() as file:
+        worker.say("session", (file.fileno(),), key="k")
+    worker.close()
+    ((message, files),) = holder.hear()
+    assert message["key"] == "k"
+    os.close(files[0])
+    with pytest.raises(Gone):
+        holder.hear()
+    holder.close()
