@@ -113,13 +113,17 @@ def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: P
     file.write(file.text({"c1": entry}))
     assert file.read() == {"c1": entry}
     rows = json.loads((tmp_path / "timetable.json").read_text())
-    rows["classes"].append({"lesson": {"class_id": "odd"}})
+    url = f"rtmp://h:{'9' * 5000}/live/x"
+    for odd in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
+        rows["classes"].append({"lesson": odd, "as_run": [], "ended": None, "first_byte_at": None})
+    rows["classes"] += ["odd", {"lesson": {}}]
     rows["classes"][0]["as_run"] += [7, {"from": 1.0}, {**row, "to": None}]
     (tmp_path / "timetable.json").write_text(json.dumps(rows))
     assert file.read() == {"c1": entry}
-    (tmp_path / "timetable.json").write_text("{")
-    with pytest.raises(BadRequest, match="cannot be read"):
-        file.read()
+    for text in ("{", "{}", "[]", '{"classes": 7}', "[" * 100_000):
+        (tmp_path / "timetable.json").write_text(text)
+        with pytest.raises(BadRequest, match="cannot be read"):
+            file.read()
 
 
 def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
