@@ -147,6 +147,16 @@ def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp
     assert (folder / "timetable.json.unreadable").read_text() == "{"
 
 
+def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
+    """As on a disk that is mounted read-only after an error; here a folder is in the way."""
+    folder = tmp_path / "p"
+    (folder / "timetable.json.unreadable/full").mkdir(parents=True)
+    (folder / "timetable.json").write_text("{")
+    with Playout(folder) as playout:
+        assert playout.ask("status")["classes"] == []
+    assert (folder / "timetable.json").read_text() == "{"
+
+
 def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
