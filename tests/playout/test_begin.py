@@ -1,10 +1,13 @@
 """A new session begins with a keyframe at the clock's position, whatever was sent before, however the clock is set."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from lectern.playout import flv
 from lectern.playout.feed import Feed
@@ -134,3 +137,26 @@ def test_a_recording_with_an_index_in_its_metadata_is_aired_from_its_first_pictu
         assert [one.at_ms for one in pictures(found)] == [0, 40, 80]
         assert found[0].kind == flv.SCRIPT
         assert b"width" in found[0].body
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["before it is lost", "after it is lost"])
+def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before(tmp_path: Path, is_lost: bool) -> None:
+    """The class may have been changed for that very reason; here nobody writes to a pipe that is opened."""
+    hangs, good = tmp_path / "hangs.flv", flvs.write(tmp_path / "good.flv", flvs.lesson(60))
+    os.mkfifo(hangs)
+    with feeding(hangs) as (feed, told):
+        feed.open(5000.0)
+        try:
+            while is_lost and not told:
+                feed.look(time.monotonic(), 5000.0)
+            feed.replace(Files(good, good.with_suffix(".index"), None, None), 6000.0)
+            began = time.monotonic()
+
+            def is_sent() -> bool:
+                now = time.monotonic()
+                feed.look(now, 6000.0 + (now - began) * 1000)
+                return feed.has_media
+
+            wait_until(is_sent, description="the other recording")
+        finally:
+            os.close(os.open(hangs, os.O_RDWR))

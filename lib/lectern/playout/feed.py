@@ -132,9 +132,13 @@ class Feed:
         self.files = files
         if other:
             self._bad, self.over = None, False
-            if self.track.reel is not None and self.track.source == RECORDING:
-                self._drop_coming()
+            is_sent = self.track.reel is not None and self.track.source == RECORDING
+            was_coming = self._coming is not None and self.lost is None
+            self._drop_coming()  # also if the disk still hangs on it
+            if is_sent:
                 self._come(At(clock_ms=position_ms))
+            elif was_coming:
+                self.open(max(0.0, position_ms))
             else:
                 self._retry_at = 0.0
 
