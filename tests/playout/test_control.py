@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,6 +246,38 @@ async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_an
             await asyncio.wait({cancelled})
             go.set()
             assert (await ours.ask("quick"))["which"] == "quick"
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp_path: Path) -> None:
+    """The status of a day of classes has megabytes; an event may follow before any of it could be read."""
+
+    def tell_once_it_waits() -> None:
+        if any(one.transport.get_write_buffer_size() > control.MAX_WAITING_BYTES for one in desk._hearing):
+            desk.tell({"event": "connected"})
+        else:
+            asyncio.get_running_loop().call_soon(tell_once_it_waits)
+
+    async def status(_: dict[str, Any]) -> dict[str, Any]:
+        tell_once_it_waits()
+        return {"classes": "x" * 5 * control.MAX_WAITING_BYTES}
+
+    async def hello(_: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    with served(tmp_path, {"status": status, "hello": hello}) as desk:
+        await desk.start()
+        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+            await ours.ask("hello", events=True)
+            for _ in range(2):
+                assert len((await ours.ask("status"))["classes"]) == 5 * control.MAX_WAITING_BYTES
+                assert [one["event"] async for one in _first(ours.events())] == ["connected"]
+
+
+async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async for event in events:
+        yield event
+        return
 
 
 @contextmanager
