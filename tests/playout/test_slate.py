@@ -74,6 +74,7 @@ def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path
         wait_until(lambda: playout.told("slate"), description="the slate")
         assert "is broken: it cannot be read from byte" in playout.told("slate")[0]["why"]
         assert playout.status("c1")["slate"]
+        assert playout.status("c1")["wants_file"]
         (session,) = receiver.of("c1")
         wait_until(lambda: of_slate(session), description="the slate's pictures")
         assert of_slate(session)[0].at - of_recording(session)[-1].at < 0.5

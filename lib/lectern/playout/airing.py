@@ -141,6 +141,7 @@ class Airing:
             "start": self.entry.lesson.start,
             "end": self.entry.lesson.end,
             "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
+            "wants_file": any(one.feed.wants_file for one in pushes if one.state != "ended"),
             "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
             "first_byte_at": self.entry.first_byte_at,

@@ -56,7 +56,8 @@ class Feed:
     @property
     def wants_file(self) -> bool:
         """Whether the recording is not sent because it is missing or at fault, so that only another file helps."""
-        return self.lost is not None and self.lost.startswith((MISSING, *FINAL))
+        is_back = self._coming is not None and self._coming.is_open  # and waits for its next keyframe
+        return self.lost is not None and self.lost.startswith((MISSING, *FINAL)) and not is_back
 
     def bytes_a_second(self, length_s: float) -> int:
         """The average bytes of one second of the class, which lasts *length_s*; a guess before the file is open."""
