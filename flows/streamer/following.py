@@ -69,6 +69,7 @@ class Following:
             else:
                 self._slate.add(class_id)
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
+                self._fetch(class_id, status)
 
     async def look_around(self, now: float) -> None:
         """Raise the alarms that are due although no event comes: a server may simply not answer."""
@@ -156,8 +157,11 @@ class Following:
             self._why[class_id] = event["why"]
             sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
             await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {event['why']}")
-            if event["wants_file"] and class_id not in self._fetching:
-                self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, event["why"]))
+            self._fetch(class_id, event)
+
+    def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
+        if told.get("wants_file") and class_id not in self._fetching:
+            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, told["why"]))
 
     async def _fetch_again(self, class_id: str, why: str) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""

@@ -1,5 +1,6 @@
 """What the playout tells of a class on air becomes an alarm within 15 s, also if it then tells nothing more."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from sqlalchemy import insert, select, update
 
 from flows import trouble
 from flows.host import Host
-from flows.streamer import ends, following
+from flows.streamer import ends, following, lost
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, journal, tasks
@@ -163,3 +164,23 @@ async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_lon
     host.ongoing.clear()
     await one.look_around(START + 90)
     assert (host.ongoing, len(alarms(host))) == ({}, raised)
+
+
+async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_again(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the slate is sent to the end of the class: the playout's word for it is said only once."""
+    asked: list[tuple[str, str]] = []
+
+    async def replace(_host: object, stem: str, why: str, *, on_air: bool) -> None:
+        asked.append((stem, why))
+        assert on_air
+
+    monkeypatch.setattr(lost, "replace", replace)
+    one = following.Following(host)
+    told = {"class_id": "c-1", "state": "on_air", "slate": True, "why": "the recording is missing"}
+    await one.catch_up(told)  # an older playout does not say what helps
+    for _ in range(2):
+        await one.catch_up({**told, "wants_file": True})
+        await asyncio.gather(*one._fetching.values())
+    assert asked == [("6666", "the recording is missing")]

@@ -1,9 +1,14 @@
 """A class is aired by itself: at its second, to the packet, by the clock."""
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+from lectern.playout.airing import Airing
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import Entry, Lesson
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
@@ -72,6 +77,32 @@ def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Pat
         assert len(playout.told("broke_off", "c1")) == 4
         assert all(one["was_on_air"] for one in playout.told("broke_off"))
         assert len(playout.status("c1")["as_run"]) == 5
+
+
+def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_path: Path) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+
+    async def aired(receiver: Receiver, pool: ThreadPoolExecutor) -> None:
+        station = Station(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
+        lesson = Lesson("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
+        airing = Airing(Entry(lesson), station)
+        set_back_s = 0.0
+
+        async def until(count: int) -> None:
+            end = time.monotonic() + 20
+            while not receiver.of("c1") or len(receiver.of("c1")[0].packets()) < count:
+                assert time.monotonic() < end, f"nothing is sent; the class is {airing.state}"
+                now = Now.read()
+                airing.tick(Now(now.mono, now.wall - set_back_s))
+                await asyncio.sleep(0.02)
+
+        await until(60)
+        set_back_s = 3600.0
+        await until(len(receiver.of("c1")[0].packets()) + 60)
+        airing.end("enough", Now.read())
+
+    with Receiver() as receiver, ThreadPoolExecutor(2) as pool:
+        asyncio.run(aired(receiver, pool))
 
 
 def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> None:

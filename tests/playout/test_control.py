@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,13 +113,17 @@ def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: P
     file.write(file.text({"c1": entry}))
     assert file.read() == {"c1": entry}
     rows = json.loads((tmp_path / "timetable.json").read_text())
-    rows["classes"].append({"lesson": {"class_id": "odd"}})
+    url = f"rtmp://h:{'9' * 5000}/live/x"
+    for odd in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
+        rows["classes"].append({"lesson": odd, "as_run": [], "ended": None, "first_byte_at": None})
+    rows["classes"] += ["odd", {"lesson": {}}]
     rows["classes"][0]["as_run"] += [7, {"from": 1.0}, {**row, "to": None}]
     (tmp_path / "timetable.json").write_text(json.dumps(rows))
     assert file.read() == {"c1": entry}
-    (tmp_path / "timetable.json").write_text("{")
-    with pytest.raises(BadRequest, match="cannot be read"):
-        file.read()
+    for text in ("{", "{}", "[]", '{"classes": 7}', "[" * 100_000):
+        (tmp_path / "timetable.json").write_text(text)
+        with pytest.raises(BadRequest, match="cannot be read"):
+            file.read()
 
 
 def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
@@ -141,6 +145,16 @@ def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
     assert (folder / "timetable.json.unreadable").read_text() == "{"
+
+
+def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
+    """As on a disk that is mounted read-only after an error; here a folder is in the way."""
+    folder = tmp_path / "p"
+    (folder / "timetable.json.unreadable/full").mkdir(parents=True)
+    (folder / "timetable.json").write_text("{")
+    with Playout(folder) as playout:
+        assert playout.ask("status")["classes"] == []
+    assert (folder / "timetable.json").read_text() == "{"
 
 
 def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
@@ -232,6 +246,38 @@ async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_an
             await asyncio.wait({cancelled})
             go.set()
             assert (await ours.ask("quick"))["which"] == "quick"
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp_path: Path) -> None:
+    """The status of a day of classes has megabytes; an event may follow before any of it could be read."""
+
+    def tell_once_it_waits() -> None:
+        if any(one.transport.get_write_buffer_size() > control.MAX_WAITING_BYTES for one in desk._hearing):
+            desk.tell({"event": "connected"})
+        else:
+            asyncio.get_running_loop().call_soon(tell_once_it_waits)
+
+    async def status(_: dict[str, Any]) -> dict[str, Any]:
+        tell_once_it_waits()
+        return {"classes": "x" * 5 * control.MAX_WAITING_BYTES}
+
+    async def hello(_: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    with served(tmp_path, {"status": status, "hello": hello}) as desk:
+        await desk.start()
+        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+            await ours.ask("hello", events=True)
+            for _ in range(2):
+                assert len((await ours.ask("status"))["classes"]) == 5 * control.MAX_WAITING_BYTES
+                assert [one["event"] async for one in _first(ours.events())] == ["connected"]
+
+
+async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    async for event in events:
+        yield event
+        return
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 What the receiver gets is the file, in one session: with a socket that takes all, and with one that is full.
 """
 
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +79,29 @@ def test_a_death_with_a_full_socket_is_not_noticed(tmp_path: Path, point: str) -
         assert all("ends after 8 s" in one["why"] for one in playout.told("slate")), "the recording itself never failed"
         assert session.packets() == tags
         assert playout.told("behind") == []
+
+
+def test_a_session_that_its_server_ended_while_no_worker_lived_is_replaced_and_harms_nobody(tmp_path: Path) -> None:
+    """What was left of it is let go once: a descriptor that is closed twice may by then be another class's file."""
+    path, die = flvs.write(tmp_path / "a.flv", flvs.lesson(30, size=12_000)), tmp_path / "die"
+    program = Path(dying.__file__)
+    with Receiver() as receiver, Playout(tmp_path / "p", program=program, DIE_AT=str(die), DIE_FULL="1") as playout:
+        receiver.small_buffer(8192)
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=3)
+        wait_until(lambda: receiver.of("c1") and receiver.of("c1")[0].packets(), description="media")
+        receiver.frozen.set()
+        time.sleep(0.5)
+        playout.process.send_signal(signal.SIGSTOP)
+        arm(die, "send: before")
+        wait_until(lambda: not die.exists(), description="the death")
+        receiver.of("c1")[0].cut()
+        receiver.frozen.clear()
+        playout.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(receiver.of("c1")) == 2 and receiver.of("c1")[1].packets(), description="a new session")
+        taken_over = playout.again("status")["worker"]["taken_over"]
+        assert (taken_over["sessions"], taken_over["kept"]) == (1, 0)
+        assert playout.told("broke_off") == []
+        assert playout.status("c1")["why"] is None
 
 
 def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path
         wait_until(lambda: playout.told("slate"), description="the slate")
         assert "is broken: it cannot be read from byte" in playout.told("slate")[0]["why"]
         assert playout.status("c1")["slate"]
+        assert playout.status("c1")["wants_file"]
         (session,) = receiver.of("c1")
         wait_until(lambda: of_slate(session), description="the slate's pictures")
         assert of_slate(session)[0].at - of_recording(session)[-1].at < 0.5
@@ -110,6 +111,20 @@ def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(tmp_path: 
         first = of_recording(receiver.of("c1")[0])[0]
         offset_s = time.time() - time.monotonic()
         assert abs(flvs.number(first.body) * 0.04 - (first.at + offset_s - start)) < 0.5
+
+
+def test_a_server_is_not_blamed_while_there_is_neither_recording_nor_slate(tmp_path: Path) -> None:
+    """The connection that was made before the start is let go; it was not the server that did not answer."""
+    path = tmp_path / "a.flv"
+    with Receiver() as receiver, Playout(tmp_path / "p") as playout:
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=3.2, length_s=60)
+        wait_until(lambda: receiver.sessions and receiver.sessions[0].ended, description="the end of the connection")
+        assert receiver.sessions[0].ended == "eof"
+        assert playout.told("broke_off") == []
+        status = playout.status("c1")
+        assert (status["state"], status["why"]) == ("trying", "the recording is missing")
+        flvs.write(tmp_path / "whole", flvs.lesson(60)).replace(path)
+        wait_until(lambda: receiver.of("c1") and of_recording(receiver.of("c1")[0]), description="pictures")
 
 
 def test_the_slate_goes_on_when_its_worker_is_killed(tmp_path: Path) -> None:

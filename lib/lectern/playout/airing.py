@@ -53,7 +53,8 @@ class Airing:
         if self.entry.ended is not None or now.mono < self._idle_until:
             return
         left_s = self.entry.lesson.start - LEAD_S - now.wall
-        if left_s > 0:  # looked at each second, because the wall clock may be set
+        if left_s > 0 and not any(one.is_begun for one in self._pushes.values()):
+            # Looked at each second, because the wall clock may be set; a class on air goes on by time.monotonic.
             self._idle_until = now.mono + min(left_s, _IDLE_S)
             return
         over: str | None = None
@@ -140,6 +141,7 @@ class Airing:
             "start": self.entry.lesson.start,
             "end": self.entry.lesson.end,
             "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
+            "wants_file": any(one.feed.wants_file for one in pushes if one.state != "ended"),
             "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
             "first_byte_at": self.entry.first_byte_at,

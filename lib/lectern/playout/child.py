@@ -27,8 +27,13 @@ def program() -> Path:
     return found[-1] if found else PROGRAM
 
 
+def no_start(error: OSError) -> str:
+    """Why a worker could not be started, in words that follow "the worker"."""
+    return f"cannot be started: {error.strerror or error}"
+
+
 class Child:
-    """A worker that was started; `loaded` is its message that it is ready to go on air."""
+    """A worker that was started; `loaded` is its message that it is ready to go on air. Raises OSError."""
 
     def __init__(self, program: Path, folder: Path, files: dict[str, int], ca_file: str | None) -> None:
         ours, theirs = socket.socketpair()
@@ -41,8 +46,13 @@ class Child:
         argv += ["--pipe", str(theirs.fileno())]
         argv += [part for name, file in files.items() for part in (f"--{name}", str(file))]
         argv += ["--ca-file", ca_file] if ca_file else []
-        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno(), *files.values()], stdin=subprocess.DEVNULL)
-        theirs.close()
+        try:
+            self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno(), *files.values()], stdin=subprocess.DEVNULL)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
 
     def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
         """Its messages except "loaded", with their files."""

@@ -12,7 +12,7 @@ from lectern.playout.timetable import BadRequest
 PROTOCOL = 1
 MAX_LINE_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 1024 * 1024
-"""Unread bytes above which a client is disconnected."""
+"""Unread bytes above which a client is disconnected, not counting one answer: a long status takes a while to read."""
 MAX_CLIENTS = 64
 AT_ONCE = 32
 """Number of requests that one client may have at work at once, so that one write of the timetable serves many."""
@@ -26,6 +26,7 @@ class Control:
     def __init__(self, listener: socket.socket, does: dict[str, Do]) -> None:
         self._listener, self._does = listener, does
         self._hearing: set[asyncio.StreamWriter] = set()
+        self._longest: dict[asyncio.StreamWriter, int] = {}  # bytes of the longest answer that may be unread
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -51,6 +52,7 @@ class Control:
         finally:
             self._clients.discard(task)
             self._hearing.discard(writer)
+            self._longest.pop(writer, None)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +74,10 @@ class Control:
             await asyncio.wait({before})
         if answer.pop("hears", False):
             self._hearing.add(writer)
-        self._write(writer, _line(answer))
+        line = _line(answer)
+        self._write(writer, line)
+        unread = writer.transport.get_write_buffer_size() > len(line)
+        self._longest[writer] = max(len(line), self._longest.get(writer, 0) if unread else 0)
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         number: dict[str, Any] = {}
@@ -96,7 +101,7 @@ class Control:
 
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:
         transport = writer.transport
-        if transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+        if transport.get_write_buffer_size() > MAX_WAITING_BYTES + self._longest.get(writer, 0):
             self._hearing.discard(writer)
             transport.abort()
         with suppress(OSError):

@@ -49,9 +49,15 @@ class Feed:
         return self.track.reel is not None and self.track.reel.ready()
 
     @property
+    def has_nothing(self) -> bool:
+        """Whether there is nothing to send until the recording is there: it is missing or at fault, without a slate."""
+        return self.lost is not None and self.files.slate is None and self.track.reel is None
+
+    @property
     def wants_file(self) -> bool:
         """Whether the recording is not sent because it is missing or at fault, so that only another file helps."""
-        return self.lost is not None and self.lost.startswith((MISSING, *FINAL))
+        is_back = self._coming is not None and self._coming.is_open  # and waits for its next keyframe
+        return self.lost is not None and self.lost.startswith((MISSING, *FINAL)) and not is_back
 
     def bytes_a_second(self, length_s: float) -> int:
         """The average bytes of one second of the class, which lasts *length_s*; a guess before the file is open."""
@@ -76,13 +82,17 @@ class Feed:
         track = self.track
         track.forget()
         reel = track.reel
-        if reel is not None and track.source == RECORDING and position_ms >= FROM_THE_START_MS:
-            if position_ms - max(track.last_ms, reel.begins_ms) > BEHIND_MS or not reel.knows_headers:
+        if reel is not None and track.source == RECORDING:
+            if self._is_elsewhere(reel, position_ms):
                 track.drop()
                 self._drop_coming()
-                self._come(At(clock_ms=position_ms))
+                self.open(position_ms)
                 return
-            track.skip_to(int(position_ms))
+            if position_ms >= FROM_THE_START_MS:
+                track.skip_to(int(position_ms))
+        elif reel is not None and reel.is_open:  # the slate begins anew, because it may have a single keyframe
+            track.shift_ms = int(position_ms)
+            reel.rewind()
         track.announce(position_ms)
 
     def look(self, now: float, position_ms: float) -> None:
@@ -95,10 +105,12 @@ class Feed:
             track.announce(position_ms)
         if reel is not None and track.source == RECORDING and not self.over:
             if reel.peek() is None and reel.ended:
-                short = self.files.needed_ms is not None and track.last_ms + TOO_SHORT_MS < self.files.needed_ms
+                # Its last tags need not have been sent: pictures without their keyframe are not.
+                last_ms = max(track.last_ms, reel.last_ms)
+                short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
                 self.over = not short
                 if short:
-                    self._lose(now, f"ends after {track.last_ms / 1000:.0f} s, which is too early")
+                    self._lose(now, f"ends after {last_ms / 1000:.0f} s, which is too early")
             elif reel.fault:
                 self._lose(now, reel.fault)
             elif reel.stalled(now):
@@ -121,9 +133,13 @@ class Feed:
         self.files = files
         if other:
             self._bad, self.over = None, False
-            if self.track.reel is not None and self.track.source == RECORDING:
-                self._drop_coming()
+            is_sent = self.track.reel is not None and self.track.source == RECORDING
+            was_coming = self._coming is not None and self.lost is None
+            self._drop_coming()  # also if the disk still hangs on it
+            if is_sent:
                 self._come(At(clock_ms=position_ms))
+            elif was_coming:
+                self.open(max(0.0, position_ms))
             else:
                 self._retry_at = 0.0
 
@@ -132,6 +148,13 @@ class Feed:
         self.track.drop()
         self._drop_coming()
         self._drop_slate()
+
+    def _is_elsewhere(self, reel: Reel, position_ms: float) -> bool:
+        """Whether a new session at *position_ms* cannot go on with the recording where *reel* is."""
+        if position_ms < FROM_THE_START_MS:
+            return reel.has_begun or reel.begins_ms > position_ms
+        apart_ms = position_ms - max(self.track.last_ms, reel.begins_ms)  # below 0 if the clock was set back
+        return abs(apart_ms) > BEHIND_MS or not reel.knows_headers
 
     def _come(self, at: At, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()

@@ -130,7 +130,10 @@ class Holder:
             elif message["say"] == "over":
                 self._forget(message["key"])
             elif message["say"] == "upgrade" and self.next is None:
-                self.next = self._child(child.program())
+                try:
+                    self.next = self._child(child.program())
+                except OSError as error:
+                    self._upgrade_failed(child.no_start(error))
 
     def _forget(self, key: str) -> None:
         if (held := self.sessions.pop(key, None)) is not None:
@@ -193,23 +196,33 @@ class Holder:
         elif new.is_over or new.is_late:
             self.next = None
             new.close()
-            say(f"the upgrade failed: the new worker {new.end}; the old one goes on")
-            if self.worker is not None:
-                self.worker.pipe.say("upgrade failed", why=f"the new worker {new.end}; the old one goes on")
+            self._upgrade_failed(new.end)
+
+    def _upgrade_failed(self, why: str) -> None:
+        said = f"the new worker {why}; the old one goes on"
+        say(f"the upgrade failed: {said}")
+        if self.worker is not None:
+            self.worker.pipe.say("upgrade failed", why=said)
 
     def _look_at_standby(self, now: float) -> None:
         standby = self.standby
         if standby is not None and (standby.is_over or standby.is_late):
-            say(f"a worker that should wait {standby.end}")
             standby.close()
+            self._pause(now, standby.end)
             self.standby = standby = None
-            self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2 + 0.1)
-            self._start_at = now + self._pause_s
         if standby is not None and standby.loaded is not None and self.worker is None:
             self.standby, self._pause_s = None, 0.0
             self._on_air(standby)
         elif standby is None and now >= self._start_at and self.next is None:
-            self.standby = self._child(self._program)
+            try:
+                self.standby = self._child(self._program)
+            except OSError as error:  # no process or memory is left: what is on air goes on
+                self._pause(now, child.no_start(error))
+
+    def _pause(self, now: float, why: str) -> None:
+        say(f"a worker that should wait {why}")
+        self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2 + 0.1)
+        self._start_at = now + self._pause_s
 
     def _child(self, program: Path) -> Child:
         files = {"shared": self.shared.file, "listener": self.listener.fileno()}

@@ -10,8 +10,6 @@ from lectern.playout import flv, index
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
 
 BLOCK_BYTES = 96 * 1024
-_HEAD_BYTES = 64 * 1024
-"""Bytes at the beginning of a file that contain its metadata and its first tags."""
 
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change: another file under the same name has others."""
@@ -61,9 +59,8 @@ def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Op
         identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         if identity == unless:
             raise NotAirable("it is as broken as before")
-        head = os.pread(file, _HEAD_BYTES, 0)
-        flv.check_head(head)
-        first, metadata = _first(head)
+        flv.check_head(os.pread(file, flv.HEAD_BYTES, 0))
+        first, metadata = _first(file)
         place, begins_ms, wrap, headers = flv.HEAD_BYTES, 0, first, {}
         is_elsewhere = at.place is not None and at.file != fingerprint(identity)
         if at.place is not None and not is_elsewhere:
@@ -83,20 +80,25 @@ def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Op
     return Opened(file, identity, first, place, begins_ms, wrap, metadata, bodies, data, is_elsewhere)
 
 
-def _first(head: bytes) -> tuple[int, bytes | None]:
+def _first(file: int) -> tuple[int, bytes | None]:
     """The time of the first sound or picture, and the metadata before it."""
     at, metadata = flv.HEAD_BYTES, None
-    while at + flv.TAG_HEAD_BYTES <= len(head) and (found := flv.tag_head(head, at)) is not None:
+    while (found := _tag_head(file, at)) is not None:
         if found.kind != SCRIPT and found.size:
             return flv.Unwrap()(found.timestamp), metadata
-        body = head[at + flv.TAG_HEAD_BYTES :][: found.size]
-        metadata = metadata or flv.metadata(body)
+        if metadata is None:  # it may be larger than all else: some programs put an index into it
+            metadata = flv.metadata(os.pread(file, found.size, at + flv.TAG_HEAD_BYTES))
         at += found.whole
     return 0, metadata
 
 
+def _tag_head(file: int, at: int) -> flv.TagHead | None:
+    data = os.pread(file, flv.TAG_HEAD_BYTES, at)
+    return flv.tag_head(data, 0) if len(data) == flv.TAG_HEAD_BYTES else None
+
+
 def _body(file: int, offset: int) -> bytes:
-    head = flv.tag_head(os.pread(file, flv.TAG_HEAD_BYTES, offset), 0)
+    head = _tag_head(file, offset)
     if head is None or head.kind not in (SOUND, PICTURE):
         raise NotAirable("the index does not fit the recording")
     return os.pread(file, head.size, offset + flv.TAG_HEAD_BYTES)

@@ -52,6 +52,11 @@ class Push:
         """Whether the receiver takes media."""
         return self.state == "on_air"
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a session publishes the class, or asks to."""
+        return self._zero is not None
+
     def position_ms(self, now: Now) -> float:
         """Position of the class by the clock: the wall clock until a session publishes, then time.monotonic."""
         if self._zero is not None:
@@ -112,13 +117,15 @@ class Push:
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with the session of a dead worker; raises Broken if that is impossible."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        self._zero, self._batches.base_ms = saved["zero"], saved["base_ms"]
-        self.as_run.resume(saved)
-        self.as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
-        self._opened, self.state = True, "on_air"
-        self.feed.resume(mark, saved["feed"], self.position_ms(now))
-        self._line.adopt(key, session)
+        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRun()
+        as_run.resume(saved)
+        as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
         session.flush()
+        self.feed.resume(mark, saved["feed"], (now.mono - zero) * 1000)
+        # Whatever raised an error until here, this push is as before, and makes a session of its own.
+        self._zero, self._batches.base_ms, self.as_run = zero, base_ms, as_run
+        self._opened, self.state = True, "on_air"
+        self._line.adopt(key, session)
 
     # -- what is due ---------------------------------------------------------------------------------------------------
 
@@ -143,9 +150,14 @@ class Push:
 
     def _publish(self, session: Session, now: Now) -> None:
         """Publish at the class's start, or at once if that is over: after a cut, no tick makes the gap longer."""
-        if now.wall >= self.lesson.start and self.feed.track.reel is not None:
+        if now.wall < self.lesson.start:
+            return
+        if self.feed.track.reel is not None:
             self._zero = now.mono - (now.wall - self.lesson.start)
             session.publish()
+        elif self.feed.has_nothing:
+            self._end_session(politely=True)  # before the server ends it, and is blamed
+            self.state = "trying"
 
     def _went(self, session: Session, now: Now) -> None:
         """Do what follows when a session is new or has advanced. Raises Broken."""

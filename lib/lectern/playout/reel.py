@@ -44,6 +44,8 @@ class Reel:
         self.is_elsewhere = False
         """Whether the byte to begin at was of another file."""
         self.last_ms = 0
+        self.has_begun = at.place is not None
+        """Whether tags before the next one were taken, by this process or the one before."""
         self.knows_headers = at.place is None or at.headers is not None
         """Whether `headers` holds those in force."""
         self._pool = pool
@@ -116,13 +118,13 @@ class Reel:
         """Go on to the tag after the next, which the caller has taken."""
         tag = self._next
         assert tag is not None
-        self._next, self.place, self.last_ms = None, tag.ends, tag.time_ms
+        self._next, self.place, self.last_ms, self.has_begun = None, tag.ends, tag.time_ms, True
         if flv.is_header(tag.kind, tag.body):
             self.headers[tag.kind] = tag.begins, tag.body
 
     def rewind(self) -> None:
         """Go back to the file's beginning."""
-        self._data, self._cursor, self._end_known, self.ended = b"", 0, False, False
+        self._next, self._data, self._cursor, self._end_known, self.ended = None, b"", 0, False, False
         self.place, self._unwrap, self._reading = flv.HEAD_BYTES, flv.Unwrap(), None
 
     def close(self) -> None:

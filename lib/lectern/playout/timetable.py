@@ -92,10 +92,10 @@ class TimetableFile:
     def read(self) -> dict[str, Entry]:
         """The entries by class_id, without unreadable entries; raises BadRequest if the file itself cannot be read."""
         try:
-            rows = json.loads(self._path.read_text(encoding="utf-8"))["classes"]
+            rows = list(json.loads(self._path.read_text(encoding="utf-8"))["classes"])
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadRequest(f"{self._path}: it cannot be read: {error}") from error
         found = {}
         for row in rows:
@@ -104,7 +104,7 @@ class TimetableFile:
                 sent = [one for one in row["as_run"] if _is_whole(one)]
                 began = _number(row, "first_byte_at", is_needed=False)
                 entry = Entry(known, sent, None if ended is None else str(ended), began)
-            except (BadRequest, KeyError, TypeError):
+            except (BadRequest, AttributeError, KeyError, TypeError):  # no object, or one of another release
                 continue
             found[known.class_id] = entry
         return found

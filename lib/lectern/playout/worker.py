@@ -115,13 +115,19 @@ class Worker:
                 return self.file.read()
             except BadRequest as error:
                 # An unreadable file is kept for people; the resident sends all classes again when it connects.
-                say(f"{error}; it is set aside")
-                aside = self.terms.folder / "timetable.json.unreadable"
-                (self.terms.folder / "timetable.json").replace(aside)
+                self._set_aside(error)
                 return {}
 
         entries()
         return entries
+
+    def _set_aside(self, why: BadRequest) -> None:
+        path = self.terms.folder / "timetable.json"
+        try:
+            path.replace(f"{path}.unreadable")
+            say(f"{why}; it is set aside")
+        except OSError as error:  # a disk that takes nothing keeps no class from being aired
+            say(f"{why}; it cannot be set aside: {error.strerror or error}")
 
     async def _handed_over(self) -> tuple[list[tuple[str, socket.socket, Journal]], str, float]:
         """Take what the last worker left, until the holder says go; a standby waits here."""

@@ -9,8 +9,8 @@ from lectern.playout.rtmp import NotRtmp
 Value: TypeAlias = "float | bool | str | Mapping[str, Value] | Sequence[Value] | None"
 
 MAX_DEPTH = 16
-MAX_VALUES = 10_000
-"""Greatest number of values in one message; the index that some programs put into metadata has thousands."""
+MAX_VALUES = 100_000
+"""Greatest number of values in one message; the index that some programs put into metadata has two a keyframe."""
 
 _NUMBER, _BOOLEAN, _STRING, _OBJECT = 0, 1, 2, 3
 _NULL, _UNDEFINED, _REFERENCE, _ECMA_ARRAY, _END, _ARRAY, _DATE, _LONG_STRING = 5, 6, 7, 8, 9, 10, 11, 12

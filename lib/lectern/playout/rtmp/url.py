@@ -47,7 +47,8 @@ def _host_and_port(place: str, default: int) -> tuple[str, int]:
     else:
         host, _, digits = place.partition(":")
     host = unquote(host)
-    if not host or not (digits or "0").isdecimal() or int(digits or default) not in range(1, 65_536):
+    is_port = not digits or (digits.isdecimal() and len(digits) <= 5 and 1 <= int(digits) <= 65_535)
+    if not host or not is_port:
         raise NotRtmp("the push URL has no host, or a port that is none")
     return host, int(digits or default)
 

@@ -1,0 +1,162 @@
+"""A new session begins with a keyframe at the clock's position, whatever was sent before, however the clock is set."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lectern.playout import flv
+from lectern.playout.feed import Feed
+from lectern.playout.files import Files
+from lectern.playout.heads import Item
+from lectern.playout.rtmp import amf0
+from tests.playout import flvs
+from tests.playout.receiver import wait_until
+
+
+@contextmanager
+def feeding(
+    path: Path, *, slate: Path | None = None, needed_ms: float | None = None
+) -> Iterator[tuple[Feed, list[str]]]:
+    """A feed of the recording at *path*, and what it tells."""
+    told: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        files = Files(path, path.with_suffix(".index"), slate, needed_ms)
+        feed = Feed(files, pool, lambda event, why: told.append(f"{event}: {why}"))
+        yield feed, told
+        feed.close()
+
+
+def sent(feed: Feed, position_ms: float) -> list[Item]:
+    """What is due at *position_ms*, as a session that takes everything is sent it."""
+    found = []
+
+    def all_read() -> bool:
+        feed.look(time.monotonic(), position_ms)
+        while (item := feed.track.peek(position_ms)) is not None:
+            feed.track.advance(item)
+            found.append(item)
+        reel = feed.track.reel
+        return reel is not None and (reel.peek() is not None or reel.ended)
+
+    wait_until(all_read, description="everything that is due")
+    return found
+
+
+def is_ready(feed: Feed, position_ms: float) -> None:
+    """Look at *position_ms* until there is something to send."""
+
+    def has_media() -> bool:
+        feed.look(time.monotonic(), position_ms)
+        return feed.has_media
+
+    wait_until(has_media, description="the file")
+
+
+def pictures(items: list[Item]) -> list[Item]:
+    return [one for one in items if one.kind == flv.PICTURE and not flv.is_header(one.kind, one.body)]
+
+
+def test_a_session_that_is_made_anew_in_the_first_second_begins_with_the_first_keyframe(tmp_path: Path) -> None:
+    """A server may say start, take a little, and close: pictures without their keyframe are nothing to see."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(20, keyframe_ms=10_000))
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        feed.begin(0.0)
+        assert pictures(sent(feed, 300.0))
+        feed.begin(700.0)
+        first = pictures(sent(feed, 700.0))[0]
+        assert (first.at_ms, flv.is_keyframe(first.kind, first.body)) == (0, True)
+
+
+def test_the_slate_begins_anew_in_a_new_session(tmp_path: Path) -> None:
+    slate = flvs.write(tmp_path / "slate.flv", flvs.lesson(10, keyframe_ms=10_000))
+    with feeding(tmp_path / "missing.flv", slate=slate) as (feed, _):
+        feed.open(5000.0)
+        is_ready(feed, 5000.0)
+        feed.begin(5000.0)
+        assert pictures(sent(feed, 6000.0))
+        feed.begin(7000.0)
+        first = pictures(sent(feed, 7100.0))[0]
+        assert (first.at_ms, flv.is_keyframe(first.kind, first.body)) == (7000, True)
+
+
+def test_a_session_after_a_clock_that_was_set_back_is_sent_the_recording_at_the_new_position(tmp_path: Path) -> None:
+    """Else nothing is sent until the clock is again where the session before it ended."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        feed.begin(0.0)
+        assert sent(feed, 50_000.0)
+        for position_ms in (20_000.0, 200.0):
+            feed.begin(position_ms)
+            is_ready(feed, position_ms)
+            found = pictures(sent(feed, position_ms + 2000))
+            assert found
+            assert found[0].at_ms - position_ms <= 1000
+            assert flv.is_keyframe(found[0].kind, found[0].body)
+
+
+def test_a_recording_without_sound_that_is_joined_after_its_last_keyframe_is_not_too_short(tmp_path: Path) -> None:
+    silent = [one for one in flvs.lesson(20, keyframe_ms=5000) if one[0] == flv.PICTURE]
+    path = flvs.write(tmp_path / "a.flv", silent)
+    with feeding(path, needed_ms=20_000) as (feed, told):
+        feed.open(17_000.0)
+        feed.begin(17_000.0)
+
+        def is_over() -> bool:
+            feed.look(time.monotonic(), 20_000.0)
+            while (item := feed.track.peek(20_000.0)) is not None:
+                feed.track.advance(item)
+                assert pictures([item]) == [], "what comes before the next keyframe is not sent"
+            return feed.over or bool(told)
+
+        wait_until(is_over, description="its end")
+        assert told == []
+        assert feed.over
+
+
+def test_a_recording_with_an_index_in_its_metadata_is_aired_from_its_first_picture_on(tmp_path: Path) -> None:
+    """Some programs write the times and places of all keyframes before the first tag: here a lesson of three hours."""
+    keyframes: amf0.Value = {"times": [1.0] * 6000, "filepositions": [1.0] * 6000}
+    script = amf0.encode("onMetaData", amf0.Named({"width": 640.0, "keyframes": keyframes}))
+    assert len(script) > 64 * 1024
+    path = tmp_path / "a.flv"
+    path.write_bytes(
+        flvs.FILE_HEAD + flvs.tag(18, 0, script) + b"".join(flvs.tag(*one) for one in flvs.lesson(9, first_ms=60_000))
+    )
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        is_ready(feed, 0.0)
+        feed.begin(0.0)
+        found = sent(feed, 100.0)
+        assert [one.at_ms for one in pictures(found)] == [0, 40, 80]
+        assert found[0].kind == flv.SCRIPT
+        assert b"width" in found[0].body
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["before it is lost", "after it is lost"])
+def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before(tmp_path: Path, is_lost: bool) -> None:
+    """The class may have been changed for that very reason; here nobody writes to a pipe that is opened."""
+    hangs, good = tmp_path / "hangs.flv", flvs.write(tmp_path / "good.flv", flvs.lesson(60))
+    os.mkfifo(hangs)
+    with feeding(hangs) as (feed, told):
+        feed.open(5000.0)
+        try:
+            while is_lost and not told:
+                feed.look(time.monotonic(), 5000.0)
+            feed.replace(Files(good, good.with_suffix(".index"), None, None), 6000.0)
+            began = time.monotonic()
+
+            def is_sent() -> bool:
+                now = time.monotonic()
+                feed.look(now, 6000.0 + (now - began) * 1000)
+                return feed.has_media
+
+            wait_until(is_sent, description="the other recording")
+        finally:
+            os.close(os.open(hangs, os.O_RDWR))

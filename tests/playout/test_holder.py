@@ -1,0 +1,73 @@
+"""The holder goes on, whatever becomes of its workers: with it all classes would end."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lectern.playout.holder import Holder
+from lectern.playout.pipe import Gone, Pipe
+from tests.playout.receiver import wait_until
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Holder]:
+    found = Holder(tmp_path / "p", tmp_path / "s", None)
+    yield found
+    found.close()
+    os.close(found._lock)
+    os.close(found.shared.file)
+
+
+def look_until_on_air(holder: Holder) -> None:
+    def on_air() -> bool:
+        holder.look()
+        return holder.worker is not None
+
+    wait_until(on_air, description="a worker on air")
+
+
+def test_a_worker_that_cannot_be_started_now_is_started_later(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may have no process or memory left for it, or its program may be gone for a moment."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/no/such/python")
+        before = set(Path("/proc/self/fd").iterdir())
+        for _ in range(3):
+            holder.look()
+            holder._start_at = 0.0
+        assert holder.standby is None
+        assert set(Path("/proc/self/fd").iterdir()) == before
+    look_until_on_air(holder)
+
+
+def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes_on(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    look_until_on_air(holder)
+    worker = holder.worker
+    assert worker is not None
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    monkeypatch.setattr(worker, "hear", lambda: [({"say": "upgrade"}, [])])
+    holder._take(worker)
+    holder.look()
+    assert holder.worker is worker
+    assert "the upgrade failed: the new worker cannot be started: No such file or directory" in capfd.readouterr().err
+
+
+def test_what_a_worker_said_before_it_died_is_heard_though_it_had_not_read_all() -> None:
+    """Else a session of it is unknown: it is neither handed over nor reset at the end of the lease."""
+    ours, theirs = socket.socketpair()
+    holder, worker = Pipe(ours), Pipe(theirs)
+    holder.say("upgrade failed")
+    with Path(os.devnull).open() as file:
+        worker.say("session", (file.fileno(),), key="k")
+    worker.close()
+    ((message, files),) = holder.hear()
+    assert message["key"] == "k"
+    os.close(files[0])
+    with pytest.raises(Gone):
+        holder.hear()
+    holder.close()
