@@ -11,6 +11,7 @@ import pytest
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.timeout(240)  # two or three playbooks, beside other tests
 TASKS = ROOT / "playbooks" / "roles" / "provision" / "tasks"
 HOSTS = {
     "teachers": {"hosts": {"teacher1": {}, "teacher10": {}}},
