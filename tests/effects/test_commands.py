@@ -224,6 +224,21 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
     assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
+def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: Path, name: str) -> None:
+    """As the program does that it looks at."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answers,), {"status": 403}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        proxy = {name: f"http://127.0.0.1:{server.server_port}"}
+        done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there" in done.stdout
+    assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
+
+
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     done = lectern(tmp_path, "doctor", "streamer", VIDEO_ROOT=str(tmp_path), WGET_PATH="/no/wget")
     assert done.returncode == 1
