@@ -1,5 +1,6 @@
 """What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
 
+import io
 import json
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 
 from lectern import __version__
 from lectern.cli.app import COMMANDS
+from lectern.cli.booking import _read
 from lectern.commands import parse
 from lectern.effects.rows import bookings, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.errors import Misuse
 from lectern.messages import Booking
 from lectern.states import BookingState
 from town.__main__ import next_steps
@@ -127,6 +130,20 @@ def test_misuse_is_said_once_and_in_words(tmp_path: Path, arguments: tuple[str, 
     assert done.returncode == 2
     assert words in done.stderr
     assert "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+def test_a_booking_on_standard_input_is_utf_8_whatever_the_shell_has(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file is; what is none is refused in words."""
+    name = {"class_id": "c-1", "video_url": "http://o.example/1.flv", "push_url": "rtmp://p.example/live/x"}
+    text = json.dumps({"cmd": "order", **name, "start_time": 1, "end_time": 2, "title": "周一"}, ensure_ascii=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding=encoding))
+    assert json.loads(_read(Path("-")).to_json())["title"] == "周一"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff" + text.encode()), encoding=encoding))
+    with pytest.raises(Misuse, match="standard input: the message is not JSON"):
+        _read(Path("-"))
 
 
 def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: Path) -> None:
