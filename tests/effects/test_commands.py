@@ -15,7 +15,7 @@ from lectern import __version__
 from lectern.cli.app import COMMANDS
 from lectern.cli.booking import _read
 from lectern.commands import parse
-from lectern.effects.rows import bookings, schema
+from lectern.effects.rows import bookings, leases, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import Misuse
 from lectern.messages import Booking
@@ -263,6 +263,19 @@ def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     assert "✗ program wget: /no/wget cannot be run" in done.stdout
     assert f"disk: {tmp_path}: " in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:
+    """Who only wants to look must not take a streamer out of service."""
+    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(engine, "streamer")
+    done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
+    with transaction(engine) as connection:
+        is_drained = leases.drained_since(connection, "s1") is not None
+    engine.dispose()
+    assert (done.returncode, json.loads(done.stdout)["drained"], is_drained) == (0, True, True)
+    told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())
+    assert "0 drains and does not wait." in told
 
 
 def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:
