@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -254,6 +255,14 @@ def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: 
         server.server_close()
     assert "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there" in done.stdout
     assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
+
+
+def test_doctor_says_of_a_redis_that_hangs_that_it_gives_no_answer_in_time(teacher: Path) -> None:
+    """It takes the connection, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
+        done = lectern(teacher, "doctor", "teacher", REDIS_URL=url, PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert f"✗ redis: {url}: no answer in time" in done.stdout
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:

@@ -64,13 +64,13 @@ def of_redis(settings: Common) -> Iterator[Finding]:
     """Whether Redis answers, and how far this host's clock is from its."""
     where = shown(settings.redis_url.get_secret_value())
 
-    async def now(bus: Bus) -> float:
+    async def now() -> float:
         async with asyncio.timeout(LOOK_S):
-            return await bus.now()
+            return float(await on_bus(settings, Bus.now))
 
     before = time.time()
     try:
-        shared = asyncio.run(on_bus(settings, now))
+        shared = asyncio.run(now())
     except (LecternError, TimeoutError) as error:
         said = f"{where}: {str(error) or 'no answer in time'}"
         yield Finding("redis", is_well=False, said=said, to_type="redis-cli -u REDIS_URL ping")
