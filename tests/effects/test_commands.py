@@ -1,6 +1,8 @@
 """What is typed first: the first word comes at once, versions, help, doctor, bookings by hand, without a server."""
 
+import io
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +14,11 @@ import pytest
 
 from lectern import __version__
 from lectern.cli.app import COMMANDS
+from lectern.cli.booking import _read
 from lectern.commands import parse
-from lectern.effects.rows import bookings, schema
+from lectern.effects.rows import bookings, leases, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.errors import Misuse
 from lectern.messages import Booking
 from lectern.states import BookingState
 from town.__main__ import next_steps
@@ -129,6 +133,20 @@ def test_misuse_is_said_once_and_in_words(tmp_path: Path, arguments: tuple[str, 
     assert "Errno" not in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+def test_a_booking_on_standard_input_is_utf_8_whatever_the_shell_has(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file is; what is none is refused in words."""
+    name = {"class_id": "c-1", "video_url": "http://o.example/1.flv", "push_url": "rtmp://p.example/live/x"}
+    text = json.dumps({"cmd": "order", **name, "start_time": 1, "end_time": 2, "title": "周一"}, ensure_ascii=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding=encoding))
+    assert json.loads(_read(Path("-")).to_json())["title"] == "周一"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff" + text.encode()), encoding=encoding))
+    with pytest.raises(Misuse, match="standard input: the message is not JSON"):
+        _read(Path("-"))
+
+
 def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: Path) -> None:
     done = lectern(teacher, "cancel", "c-aired")
     assert done.returncode == 1
@@ -224,6 +242,29 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
     assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
+def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: Path, name: str) -> None:
+    """As the program does that it looks at."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answers,), {"status": 403}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        proxy = {name: f"http://127.0.0.1:{server.server_port}"}
+        done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api", **proxy)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there" in done.stdout
+    assert "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there" in done.stdout
+
+
+def test_doctor_says_of_a_redis_that_hangs_that_it_gives_no_answer_in_time(teacher: Path) -> None:
+    """It takes the connection, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
+        done = lectern(teacher, "doctor", "teacher", REDIS_URL=url, PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert f"✗ redis: {url}: no answer in time" in done.stdout
+
+
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     done = lectern(tmp_path, "doctor", "streamer", VIDEO_ROOT=str(tmp_path), WGET_PATH="/no/wget")
     assert done.returncode == 1
@@ -231,6 +272,19 @@ def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     assert "✗ program wget: /no/wget cannot be run" in done.stdout
     assert f"disk: {tmp_path}: " in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:
+    """Who only wants to look must not take a streamer out of service."""
+    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
+    schema.upgrade(engine, "streamer")
+    done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
+    with transaction(engine) as connection:
+        is_drained = leases.drained_since(connection, "s1") is not None
+    engine.dispose()
+    assert (done.returncode, json.loads(done.stdout)["drained"], is_drained) == (0, True, True)
+    told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())
+    assert "0 drains and does not wait." in told
 
 
 def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:

@@ -4,21 +4,26 @@ import csv
 import io
 import json
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import Connection, Engine
 
 from flows import as_run as cli
 from flows.as_run import Format
+from lectern.cli.report import report
 from lectern.decide.broadcast import as_run
 from lectern.decide.report import NAMES, line
 from lectern.effects.rows import as_run as sent
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.errors import Misuse
 from lectern.facts import AsRun, Order, Planned
 from lectern.playout.as_run import AsRun as Sending
 from lectern.states import BookingState
@@ -137,3 +142,53 @@ def test_a_report_is_written_for_programs_and_for_people(engine: Engine) -> None
     assert rows[-1][0] == "all"
     assert "&lt;b&gt;" in said[Format.html].getvalue()
     assert "<b>" not in said[Format.html].getvalue()
+
+
+@pytest.fixture
+def berlin() -> Iterator[ZoneInfo]:
+    """The host's clock is put forward and back twice a year."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield ZoneInfo("Europe/Berlin")
+    time.tzset()
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2026-10-25", 25), ("2026-03-29", 23)], ids=["put back", "put forward"])
+@pytest.mark.parametrize("is_named", [True, False], ids=["named", "yesterday"])
+def test_a_day_on_which_the_clock_is_changed_is_reported_whole(
+    engine: Engine,
+    berlin: ZoneInfo,
+    day: str,
+    hours: int,
+    is_named: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has 25 hours or 23, and each class belongs to one day."""
+    first = datetime.fromisoformat(day).replace(tzinfo=berlin).timestamp()
+    starts = {"before": first - 1, "first": first, "last": first + hours * 3600 - 1, "after": first + hours * 3600}
+    with transaction(engine) as connection:
+        for class_id, at in starts.items():
+            booking = strategies.booking(class_id, start_time=at, end_time=at + LENGTH_S)
+            order = replace(Order.of(booking), state=BookingState.AIRED, message="aired whole", streamer="s1")
+            bookings.insert_all(connection, [(booking, order)], at)
+    monkeypatch.setenv("TEACHER_DATABASE_URL", str(engine.url))
+    monkeypatch.setattr(time, "time", lambda: first + 36 * 3600)
+    report(since=day if is_named else None, form=Format.json)
+    told = json.loads(capsys.readouterr().out)
+    assert [one["class_id"] for one in told["classes"]] == ["first", "last"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "said"),
+    [
+        (None, "2020-01-01", r"--to: 2020-01-01 is before 20\d\d-\d\d-\d\d\."),
+        ("0001-01-01", None, "--from: '0001-01-01' is no"),
+        ("2026-11-25", "9999-12-31", "--to: '9999-12-31' is no"),
+        ("2026-11-31", None, "--from: '2026-11-31' is no day"),
+    ],
+)
+def test_days_that_cannot_be_reported_are_refused_in_words(since: str | None, until: str | None, said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        report(since=since, until=until)

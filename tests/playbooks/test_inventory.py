@@ -38,6 +38,14 @@ def looked(
     return here.played(folder / "look.yml", "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments)
 
 
+BACKUPS = """
+- hosts: teachers
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: provision, tasks_from: backups}
+"""
+
+
 @pytest.mark.parametrize("inventory", INVENTORIES)
 def test_each_secret_that_is_still_that_of_the_example_is_named_and_refused(tmp_path: Path, inventory: str) -> None:
     done = looked(tmp_path, inventory)
@@ -64,6 +72,16 @@ def test_a_host_that_is_teacher_and_streamer_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stdout
     assert "staging-streamer is among the teachers and among the streamers" in " ".join(done.stdout.split())
     assert "No release is named" not in done.stdout, "nothing else is asked before"
+
+
+@pytest.mark.parametrize("at", ["23:10", "'3:10 am'", "'24:00'"])
+def test_a_time_of_the_backups_that_is_none_is_refused_in_words(tmp_path: Path, at: str) -> None:
+    """YAML takes 23:10 for a number of minutes if it is not quoted; cron would make no backup, and say nothing."""
+    (tmp_path / "at.yml").write_text(f"provision_backup_at: {at}\n")
+    more = ("--check", "-e", f"@{tmp_path}/at.yml", "-e", "ansible_become=false")
+    done = looked(tmp_path, "staging", *more, playbook=BACKUPS)
+    assert done.returncode == 2, done.stdout
+    assert 'Write a time in quotes, such as provision_backup_at: "03:10"' in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)

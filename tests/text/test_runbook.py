@@ -5,9 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from lectern.cli.app import COMMANDS, app
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CODES
@@ -115,3 +118,63 @@ def test_the_command_of_a_provisioned_host_needs_no_folder_and_no_settings(tmp_p
     )
     done = typed(f"sh {command} explain c-1")
     assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
+
+
+def on_a_host(folder: Path, program: str) -> Path:
+    """`/usr/local/bin/lectern` of a provisioned host in *folder*, on which *program* is rolled out."""
+    (folder / "the code").mkdir()
+    conf = f"directory={folder / 'the code'}\nuser={getpass.getuser()}\n"
+    (folder / "lectern-teacher.conf").write_text(conf)
+    there = folder / "current/venv/bin/lectern"
+    there.parent.mkdir(parents=True)
+    there.write_text(program)
+    there.chmod(0o755)
+    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
+    command = folder / "command"
+    command.write_text(
+        template.replace("{{ provision_root }}", str(folder)).replace("/etc/supervisor/conf.d", str(folder))
+    )
+    return command
+
+
+@pytest.mark.parametrize(
+    ("words", "reached"),
+    [
+        ("backup teacher", "backup teacher"),
+        ("explain 6666", "explain 6666"),
+        ("cache evict 6666", "cache evict 6666"),
+        ("playout status", "playout status"),
+        ("book there.json --wait", "book HERE/there.json --wait"),
+        ("book --dry-run new.json", "book --dry-run HERE/new.json"),
+        ("book - --wait", "book - --wait"),
+        ("change 6666 --recording there.json", "change 6666 --recording HERE/there.json"),
+        ("backup teacher --into new --key=there.json", "backup teacher --into HERE/new --key=HERE/there.json"),
+        ("rekey there.json --rule 6666 --journal new", "rekey HERE/there.json --rule 6666 --journal HERE/new"),
+        ("rekey --dry-run /there.json --rule=6666", "rekey --dry-run /there.json --rule=6666"),
+        ("playout --dir playout status", "playout --dir HERE/playout status"),
+    ],
+)
+def test_only_the_name_of_a_file_is_taken_for_one(tmp_path: Path, words: str, reached: str) -> None:
+    """Whatever lies in the folder in which a person types, such as the folders of the recordings in `/home/video`."""
+    command, here = on_a_host(tmp_path, '#!/bin/sh\necho "$@"\n'), tmp_path / "a folder"
+    for name in ("backup", "teacher", "explain", "6666", "playout", "status", "evict", "cache"):
+        (here / name).mkdir(parents=True)
+    (here / "there.json").touch()
+    done = typed(f"cd '{here}' && sh {command} {words}")
+    assert (done.returncode, done.stdout) == (0, reached.replace("HERE", str(here)) + "\n"), done.stderr
+
+
+def test_each_file_that_a_command_takes_is_named_from_the_folder_that_one_is_in() -> None:
+    template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
+    all_commands: Any = typer.main.get_command(app)
+    taken = set()
+    for name in set(COMMANDS) - {"rollout"}:  # it is root's, and reads standard input
+        command = all_commands.get_command(None, name)
+        for one in [
+            *command.params,
+            *(own for part in getattr(command, "commands", {}).values() for own in part.params),
+        ]:
+            if one.bare_type() == "Path":
+                taken.add(f"{name}:?*" if one.param_type_name == "argument" else f"*:{one.opts[0]}")
+    [listed] = re.findall(r"^ *(\*:--.*)\)", template, flags=re.MULTILINE)
+    assert {*listed.split(" | ")} == taken

@@ -59,7 +59,7 @@ def _read(file: Path | None) -> Booking:
     if file is None:
         raise Misuse("Missing argument: name a JSON file with one booking, or - ; lectern book --example prints one.")
     name = "standard input" if str(file) == "-" else str(file)
-    text = sys.stdin.read() if str(file) == "-" else read(file)
+    text = sys.stdin.buffer.read() if str(file) == "-" else read(file)
     try:
         return parse(text, (Booking,))
     except Malformed as error:

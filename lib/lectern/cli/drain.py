@@ -61,7 +61,7 @@ class Left:
 @app.command()
 def drain(
     off: Annotated[bool, typer.Option("--off", help="End it: the streamer gets classes again.")] = False,
-    within: Annotated[int, typer.Option(min=0, help="Seconds to wait for; 0 only says what is left.")] = WITHIN_S,
+    within: Annotated[int, typer.Option(min=0, help="Seconds to wait for; 0 drains and does not wait.")] = WITHIN_S,
     as_json: Json = False,
 ) -> None:
     """Move this streamer's waiting classes to others, and wait until the last one on air has ended.

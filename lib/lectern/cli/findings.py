@@ -64,13 +64,13 @@ def of_redis(settings: Common) -> Iterator[Finding]:
     """Whether Redis answers, and how far this host's clock is from its."""
     where = shown(settings.redis_url.get_secret_value())
 
-    async def now(bus: Bus) -> float:
+    async def now() -> float:
         async with asyncio.timeout(LOOK_S):
-            return await bus.now()
+            return float(await on_bus(settings, Bus.now))
 
     before = time.time()
     try:
-        shared = asyncio.run(on_bus(settings, now))
+        shared = asyncio.run(now())
     except (LecternError, TimeoutError) as error:
         said = f"{where}: {str(error) or 'no answer in time'}"
         yield Finding("redis", is_well=False, said=said, to_type="redis-cli -u REDIS_URL ping")
@@ -88,7 +88,7 @@ def of_prefect(settings: Common) -> Finding:
     user, _, password = secret.get_secret_value().partition(":") if secret else ("", "", "")
     try:
         auth = httpx.BasicAuth(user, password) if secret else None
-        answer = httpx.get(f"{url}/admin/version", auth=auth, timeout=LOOK_S)
+        answer = httpx.get(f"{url}/admin/version", auth=auth, timeout=LOOK_S, trust_env=False)
         version = str(answer.raise_for_status().json())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = f"{shown(url)} {_why(error)}. Classes are aired without it."
@@ -120,7 +120,7 @@ def of_process(settings: Settings) -> Finding:
     if not settings.bind or settings.bind.endswith(":0"):
         return Finding("process", is_well=True, said="answers nowhere, by its settings: it was not asked")
     try:
-        said = httpx.get(f"http://{settings.bind}/health", timeout=LOOK_S).json()
+        said = httpx.get(f"http://{settings.bind}/health", timeout=LOOK_S, trust_env=False).json()
         wrong = "; ".join(said["wrong"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         return Finding("process", is_well=False, said=f"http://{settings.bind}/health {_why(error)}", to_type=to_type)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
 
 app = typer.Typer()
+YEARS = 2000, 2100
 
 
 @app.command()
@@ -23,21 +25,29 @@ def report(
     form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.csv,
 ) -> None:
     """What was planned and what was really sent of each class that began on these days, and the sums by institution."""
-    yesterday = datetime.fromtimestamp(time.time()).astimezone() - timedelta(days=1)
-    first = _day("--from", since) if since else yesterday.replace(hour=0, minute=0, second=0, microsecond=0)
+    yesterday = datetime.fromtimestamp(time.time()).astimezone().date() - timedelta(days=1)
+    first = _day("--from", since) if since else yesterday
     last = _day("--to", until) if until else first
     if last < first:
-        raise Misuse(f"--to: {until} is before {since}.")
-    end = (last + timedelta(days=1)).timestamp()
+        raise Misuse(f"--to: {until} is before {first}.")
+    begins, ends = _begin(first), _begin(last + timedelta(days=1))
     place = places.teacher()
     with looking(place.engine, "teacher") as connection:
-        found = made(connection, first.timestamp(), end, institution)
+        found = made(connection, begins, ends, institution)
     title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
     write(found, form, sys.stdout, f"{title}, {institution}" if institution else title)
 
 
-def _day(option: str, text: str) -> datetime:
+def _day(option: str, text: str) -> date:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").astimezone()
-    except ValueError as error:
+        found = datetime.strptime(text, "%Y-%m-%d").astimezone().date()
+    except (ValueError, OverflowError) as error:
         raise Misuse(f"{option}: {text!r:.40} is no day. Write it as 2026-11-25.") from error
+    if not YEARS[0] <= found.year <= YEARS[1]:
+        raise Misuse(f"{option}: {text!r:.40} is not in the years {YEARS[0]} to {YEARS[1]}.")
+    return found
+
+
+def _begin(day: date) -> float:
+    """When the local day begins (epoch seconds); one on which clocks are changed has 23 hours or 25."""
+    return datetime.combine(day, time_of_day()).timestamp()
