@@ -35,7 +35,7 @@ def patience(host: Host[Any]) -> Patience:
     """The times after which this host repeats alarms, and the trouble that goes on, so that it is not resolved yet."""
     settings, now = host.settings, time.monotonic()
     goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
-    if host.rounds.failing(0):
+    if host.rounds.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
