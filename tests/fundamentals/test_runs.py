@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import json
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -16,12 +18,16 @@ from prefect.flows import Flow
 from prefect.states import Cancelling, Pending, Running
 from prefect.workers import base
 
+from flows.host import Host
 from flows.new_run import NewRun
-from flows.resident import orphans, questions
+from flows.resident import orphans, prefect_client, questions, worker
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
+from lectern import backoff
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
+from tests.faults import hosts
 
 
 class Prefect:
@@ -290,5 +296,55 @@ def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest
     """Prefect's own would read them in the event loop, where answers wait for it; it asks by this name."""
     monkeypatch.setattr(base, "distributions", lambda: pytest.fail("packages were read"))
     assert "self._worker_metadata" in inspect.getsource(base.BaseWorker._ensure_worker_channel)
-    worker = ResidentWorker(runs(Prefect()), work_pool_name="resident")
-    assert asyncio.run(worker._worker_metadata()) is None
+    its = ResidentWorker(runs(Prefect()), work_pool_name="resident")
+    assert asyncio.run(its._worker_metadata()) is None
+
+
+class Hangs(Prefect):
+    """A server that takes each request and answers none."""
+
+    asked = 0
+
+    async def never(self, *_: Any, **__: Any) -> Any:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+    request = read_deployment_by_name = read_flow_runs = never
+
+
+async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: int) -> None:
+    """Do *work* until it has begun *number* rounds."""
+    came: set[float] = set()
+    task = asyncio.create_task(work)
+    try:
+        async with asyncio.timeout(10):
+            while len(came) < number and not task.done():
+                came |= {at for loop, at in host.rounds._at.items() if loop == "runs"}
+                await asyncio.sleep(0.005)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert len(came) == number
+
+
+def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
+    monkeypatch.setattr(prefect_client, "ASK_S", 0.02)
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host: Host[Any] = hosts.teacher(engine)
+
+    async def scene() -> None:
+        mine = runs(server := Hangs())
+        await rounds_of(host, worker._serve(host, mine), 3)
+        assert host.prefect_away
+        mine.created.unheard.append("k-1")
+        with pytest.raises(TryAgain):
+            await asyncio.wait_for(worker._look_after(host, mine), 10)
+        assert (server.asked > 3, list(mine.created.unheard)) == (True, ["k-1"])
+
+    asyncio.run(scene())
+    engine.dispose()
