@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +11,12 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
-from prefect.states import Cancelling, Pending, Running
+from prefect.states import Cancelling, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows.host import Host
@@ -36,6 +37,7 @@ class Prefect:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.states: dict[UUID, str | None] = {}
+        self.said: list[str] = []  # with each state
         self.there: list[FlowRun] = []
 
     async def request(self, *_: Any, **__: Any) -> httpx.Response:
@@ -47,12 +49,20 @@ class Prefect:
 
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
         self.states[id_] = state.name
+        self.said.append(str(state.message))
 
 
 def runs(server: Prefect) -> ResidentRuns:
     found = ResidentRuns(cast("PrefectClient", server), {"booking": cast("Any", None)})
     found.created.know({"booking": uuid4()})
     return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[Any]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield hosts.teacher(engine)
+    engine.dispose()
 
 
 def status(code: int) -> httpx.HTTPStatusError:
@@ -300,6 +310,39 @@ def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest
     assert asyncio.run(its._worker_metadata()) is None
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"inbox_ids": "3 to 7"}, "is no id of the inbox"), ({"inbox_ids": "1", "of_a_newer": 1}, "of_a_newer")],
+    ids=["odd ids", "a parameter of another release"],
+)
+def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
+    host: Host[Any], caplog: pytest.LogCaptureFixture, given: dict[str, Any], why: str
+) -> None:
+    """A person typed them, or another release made the run; else it would be due again each second, for ever."""
+
+    @flow(name="booking")
+    async def booking(inbox_ids: str) -> None:
+        pytest.fail(f"it began with {inbox_ids}")
+
+    async def scene() -> Prefect:
+        server = Prefect()
+        mine = ResidentRuns(cast("PrefectClient", server), {"booking": booking})
+        mine.created.know({"booking": uuid4()})
+        mine.host = host
+        deployment = mine.created.deployment("booking")
+        due = Scheduled(scheduled_time=datetime.now(UTC))
+        run = FlowRun(
+            id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking x", state=due, parameters=given
+        )
+        await mine.execute(run)
+        return server
+
+    server = asyncio.run(scene())
+    assert list(server.states.values()) == ["Failed"]
+    assert [one for one in server.said if why in one]
+    assert "Traceback" not in caplog.text
+
+
 class Hangs(Prefect):
     """A server that takes each request and answers none."""
 
@@ -328,14 +371,12 @@ async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: in
 
 
 def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
     monkeypatch.setattr(prefect_client, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
     monkeypatch.setattr(backoff, "FIRST_S", 0.01)
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host: Host[Any] = hosts.teacher(engine)
 
     async def scene() -> None:
         mine = runs(server := Hangs())
@@ -347,4 +388,3 @@ def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
         assert (server.asked > 3, list(mine.created.unheard)) == (True, ["k-1"])
 
     asyncio.run(scene())
-    engine.dispose()
