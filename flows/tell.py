@@ -89,7 +89,9 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
     """While Redis is away, pass alarms on to people, who need no Redis, and leave the messages to another teacher."""
-    _for_people(connection, host, [one for one in _alarms(host, left) if not one.is_told])
+    alarms = [one for one in _alarms(host, left) if not one.is_told]
+    _for_people(connection, host, alarms)
+    _told(connection, host, alarms, (), time.time())
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
@@ -98,6 +100,14 @@ def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent
     """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
         people.note_due(connection, host.journal, [one.id for one in alarms])
+
+
+def _told(
+    connection: Connection, host: Host[Any], alarms: Sequence[Unsent], told: Sequence[Unsent], now: float
+) -> None:
+    """Note that the incidents that began with one of *alarms* are known: the channel was *told*, or people are."""
+    known = alarms if host.settings.alarm_services else _alarms(host, told)
+    incidents.told(connection, host.journal, [one.id for one in known], now)
 
 
 def _log(body: str) -> None:
@@ -164,7 +174,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
     if alarms := _alarms(host, reached):
-        incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
+        _told(connection, host, alarms, told, now)
         _for_people(connection, host, alarms)  # also what Redis refused: people need it all the more
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel

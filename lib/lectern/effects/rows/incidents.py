@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from lectern import words
-from lectern.effects.rows.outbox import Unsent
+from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
 from lectern.outgoing import Alarm
@@ -121,7 +121,7 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
         if patience.shared and row.code in patience.goes_on and _s(now, row.last_at) >= patience.quiet_s / 2:
             connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
         stage = _stage(row, patience, now)
-        if stage is None:
+        if stage is None or (stage is Stage.RESOLVED and _is_unsent(connection, journal, row.first_id)):
             continue
         classes = json.loads(row.classes)
         changed: dict[str, object] = {"told_at": now, "told_number": row.number, "told_classes": len(classes)}
@@ -182,6 +182,13 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
         last_at=row.last_at,
         classes=classes,
     )
+
+
+def _is_unsent(connection: Connection, journal: Journal, id_: int) -> bool:
+    """Whether the first alarm of an incident, which only people know yet, is still to be sent."""
+    table = journal.outbox
+    wanted = select(table.c.rest).where(table.c.id == id_, table.c.sent_at.is_(None))
+    return any(rest in (None, Rest.BOTH) for rest in connection.execute(wanted).scalars())
 
 
 def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
