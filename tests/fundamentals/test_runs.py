@@ -330,7 +330,7 @@ def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
         mine.created.know({"booking": uuid4()})
         mine.host = host
         deployment = mine.created.deployment("booking")
-        due = Scheduled(scheduled_time=datetime.now(UTC))
+        due: State[Any] = Scheduled(scheduled_time=datetime.now(UTC))
         run = FlowRun(
             id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking x", state=due, parameters=given
         )
