@@ -120,7 +120,7 @@ class Host(Generic[S]):
     alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, not yet passed on to Prefect
     to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    refused: dict[str, float] = field(default_factory=dict)  # when an alarm was raised for a target that Redis refuses
+    refused: dict[str, float] = field(default_factory=dict)  # when Redis was last said to refuse a target, monotonic
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile

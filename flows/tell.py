@@ -35,7 +35,7 @@ def patience(host: Host[Any]) -> Patience:
     """The times after which this host repeats alarms, and the trouble that goes on, so that it is not resolved yet."""
     settings, now = host.settings, time.monotonic()
     goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
-    if host.rounds.failing(0):
+    if host.rounds.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
@@ -89,7 +89,9 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:
     """While Redis is away, pass alarms on to people, who need no Redis, and leave the messages to another teacher."""
-    _for_people(connection, host, [one for one in _alarms(host, left) if not one.is_told])
+    alarms = [one for one in _alarms(host, left) if not one.is_told]
+    _for_people(connection, host, alarms)
+    _told(connection, host, alarms, (), time.time())
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
@@ -98,6 +100,14 @@ def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent
     """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
         people.note_due(connection, host.journal, [one.id for one in alarms])
+
+
+def _told(
+    connection: Connection, host: Host[Any], alarms: Sequence[Unsent], told: Sequence[Unsent], now: float
+) -> None:
+    """Note that the incidents that began with one of *alarms* are known: the channel was *told*, or people are."""
+    known = alarms if host.settings.alarm_services else _alarms(host, told)
+    incidents.told(connection, host.journal, [one.id for one in known], now)
 
 
 def _log(body: str) -> None:
@@ -164,7 +174,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
     if alarms := _alarms(host, reached):
-        incidents.told(connection, host.journal, [one.id for one in _alarms(host, told)], now)
+        _told(connection, host, alarms, told, now)
         _for_people(connection, host, alarms)  # also what Redis refused: people need it all the more
     if isinstance(host.settings, TeacherSettings):
         to = host.settings.order_result_channel
@@ -186,8 +196,8 @@ def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Un
 
 def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str) -> None:
     """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open."""
-    now = time.time()
-    if now - host.refused.get(target, 0.0) < host.settings.alarm_quiet_s / 2:
+    seen, now = time.monotonic(), time.time()
+    if seen - host.refused.get(target, -math.inf) < host.settings.alarm_quiet_s / 2:
         return
-    host.refused[target] = now
+    host.refused[target] = seen
     outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now)], now)

@@ -19,7 +19,7 @@ from lectern.backoff import backoff_s
 from lectern.commands import fields_of
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, bookings, events, inbox, outbox
-from lectern.errors import TryAgain
+from lectern.errors import Misuse, TryAgain
 from lectern.facts import Event, Kept
 from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
@@ -74,15 +74,19 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
     text = run.parameters.get("inbox_ids")
     if not isinstance(text, str) or task.cancelled():
         return
+    try:
+        ids = inbox.ids_of(text)
+    except Misuse:  # a person typed it, and the run says so
+        return
     error, state = task.exception(), None if task.exception() else task.result()
     is_bad = error is not None or (state is not None and (state.is_failed() or state.is_crashed()))
     found = error if error is not None else getattr(state.data, "result", state.data) if state else None
     try:
         if is_bad and isinstance(found, Exception):
-            await after(host, inbox.ids_of(text), found, passes=await is_away(host, found))
+            await after(host, ids, found, passes=await is_away(host, found))
         elif is_bad:
-            await failed(host, inbox.ids_of(text))
-        await host.commit(inbox.recorded, host.journal, inbox.ids_of(text), time.time())
+            await failed(host, ids)
+        await host.commit(inbox.recorded, host.journal, ids, time.time())
     except Exception:  # noqa: BLE001 (whatever it is, the run has ended: its place must be free again)
         log.exception("%s: its messages are tried again later, when their lease ends", run.name)
 

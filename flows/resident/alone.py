@@ -139,7 +139,8 @@ class Alone:
             run = await self._created.create(one.run, state)
             one.run_id = run.id
         with suppress(ObjectNotFound):  # somebody has deleted it
-            await self._created.client.set_flow_run_state(one.run_id, state, force=True)
+            async with asyncio.timeout(ASK_S):
+                await self._created.client.set_flow_run_state(one.run_id, state, force=True)
         self._shown.discard(one.run_id)
         self._works.pop(str(one.run.key), None)
 

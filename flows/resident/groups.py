@@ -20,8 +20,16 @@ def channels(settings: Settings) -> list[str]:
     return [name for name, one in sources(settings).items() if one in PUBLISHED.values()]
 
 
+def commands(settings: Settings) -> Mapping[str, str]:
+    """The command as which a message without a known command is handled, by its channel or stream."""
+    found: dict[str, str] = {}
+    for command, one in _taken(settings).items():
+        found.setdefault(getattr(settings, one.comes_by).format(name=settings.name), command)
+    return found
+
+
 def of(settings: Settings) -> Mapping[str, str]:
-    """The flow of each command; a message without a known command goes to the flow of its channel or stream."""
+    """The flow of each command, and of a channel or stream in its place, which earlier releases wrote."""
     return {name: one.goes_to for name, one in {**sources(settings), **_taken(settings)}.items()}
 
 

@@ -41,9 +41,19 @@ class Handler:
                     state = await self._flows[batch.flow].fn(**batch.parameters)
                 except Exception as failure:  # noqa: BLE001 (whatever it is, it is tried again, and given up at last)
                     error = failure
-                await self._ended(batch, state, error)
+                await self._noted(batch, state, error)
         except Exception:  # noqa: BLE001 (whatever it is, the next batch is to be handled)
             log.exception("inbox: %d messages are tried again later, when their lease ends", len(batch.kept))
+
+    async def _noted(self, batch: Handled, state: State[Any] | None, error: Exception | None) -> None:
+        """Note what came of a batch; if that fails, it counts as put back, so that a run that shows it ends, too."""
+        try:
+            await self._ended(batch, state, error)
+        except Exception as failure:  # noqa: BLE001 (whatever it is, the next batch is to be handled)
+            log.exception("inbox: %d messages are tried again later, when their lease ends", len(batch.kept))
+            batch.silent, batch.undone = True, frozenset(batch.ids)
+            batch.failed = batch.failed or trouble.words(failure)
+        batch.ended = time.time()
 
     async def _ended(self, batch: Handled, state: State[Any] | None, error: Exception | None) -> None:
         """Note what came of a batch, and put back what it has not handled."""
@@ -62,7 +72,6 @@ class Handler:
         elif state is not None and (state.is_failed() or state.is_crashed()):
             batch.failed = batch.message
             batch.undone = frozenset(await tries.failed(self._host, batch.ids))
-        batch.ended = time.time()
 
     async def _take_back(self, batch: Handled) -> None:
         stops = await releases.take_back(self._host, batch.kept)

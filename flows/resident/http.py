@@ -52,6 +52,7 @@ class Health:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._since = time.time()
+        self._new_until = time.monotonic() + LATE_S
         self._host: Host[Any] | None = None
         self._ending: str | None = None
         self._found: tuple[float, list[str]] = (
@@ -129,7 +130,7 @@ class Health:
         """Why a streamer airs nothing; after its start it has LATE_S seconds to get its lease and its playout."""
         if not isinstance(host.settings, StreamerSettings):
             return []
-        wrong, is_new = [], time.time() - self._since < LATE_S
+        wrong, is_new = [], time.monotonic() < self._new_until
         if host.playout.held():
             self._has_held = True
         elif self._has_held or not is_new:

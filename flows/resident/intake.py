@@ -18,7 +18,7 @@ from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.trouble import MustEnd
 from lectern.backoff import backoff_s
-from lectern.commands import MAX_BODY_BYTES, Body, command_of
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
@@ -44,6 +44,7 @@ class Intake:
         self._host = host
         self._handler = handler
         self._groups = groups.of(host.settings)
+        self._commands = groups.commands(host.settings)
         self._channels = channels
         self._streams = streams
         self._came = asyncio.Event()
@@ -154,8 +155,8 @@ class Intake:
         # No database stores a NUL byte; escaped, the body stays malformed, as does a body cut off after the bound.
         body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
-        if command not in self._groups:
-            command = name if name in self._groups else next(iter(self._groups))
+        if command not in COMMANDS or command not in self._groups:
+            command = self._commands.get(name) or next(iter(self._groups))
         return Arrived(f"{kind}:{name}", command, body, entry, time.time())
 
     # -- out of the inbox ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Takes over runs that no process executes: those that a crash left, and those whose creation was not confirmed."""
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled
 
-from flows.resident import questions
+from flows.resident import prefect_client, questions
 from flows.resident.creation import HOST, host_tag
 from flows.resident.heartbeats import SILENT
 from flows.resident.runs import ResidentRuns
@@ -43,7 +44,8 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         )
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
-            await runs.client.set_flow_run_state(run.id, state, force=True)
+            async with asyncio.timeout(prefect_client.ASK_S):
+                await runs.client.set_flow_run_state(run.id, state, force=True)
         except httpx.HTTPStatusError as error:  # a run that Prefect refuses holds up no other
             if not error.response.is_client_error:
                 raise

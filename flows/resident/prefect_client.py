@@ -1,5 +1,6 @@
 """The way to Prefect's API: one client for all runs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -9,6 +10,9 @@ from prefect.context import AsyncClientContext, SyncClientContext
 from flows.retry import AWAY
 from lectern.errors import TryAgain
 
+ASK_S = 30.0
+"""Seconds that Prefect has to answer a question: while it hangs, its own client would wait for seven minutes."""
+
 
 @contextmanager
 def asking() -> Iterator[None]:
@@ -17,6 +21,14 @@ def asking() -> Iterator[None]:
         yield
     except AWAY as error:
         raise TryAgain(f"Prefect does not answer as it should: {error!r}") from error
+
+
+@asynccontextmanager
+async def answered() -> AsyncIterator[None]:
+    """A context as `asking`, which raises TryAgain also if Prefect takes longer than ASK_S."""
+    with asking():
+        async with asyncio.timeout(ASK_S):
+            yield
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.resident.prefect_client import asking
+from flows.resident.prefect_client import answered
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse
 
@@ -35,7 +35,7 @@ async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[
         id=FlowRunFilterId(any_=list(ids)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
     )
-    with asking():
+    async with answered():
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
@@ -45,7 +45,7 @@ async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
         tags=FlowRunFilterTags(all_=[tag]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but])),
     )
-    with asking():
+    async with answered():
         return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
 
 
@@ -58,7 +58,7 @@ async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[s
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
     found: list[FlowRun] = []
     while True:
-        with asking():
+        async with answered():
             page = await client.read_flow_runs(
                 flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(found)
             )
@@ -73,14 +73,14 @@ async def begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
         idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
     )
-    with asking():
+    async with answered():
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
 async def newest(client: PrefectClient, deployments: Sequence[UUID], limit: int) -> list[FlowRun]:
     """The runs of *deployments* that were begun last."""
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))
-    with asking():
+    async with answered():
         return await client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit)
 
 

@@ -22,6 +22,8 @@ from lectern.settings import Settings, StreamerSettings
 TTL_S = 15.0
 RENEW_S = 4.0
 START_WAIT_S = 60.0
+ANSWERS_S = 3.0
+"""Seconds that Redis has to answer at the start: classes on air wait for the lease of a streamer that begins again."""
 
 
 class QueueLock:
@@ -35,7 +37,10 @@ class QueueLock:
         self._folder: int | None = None
 
     async def take(self, bus: Bus, stop: asyncio.Event) -> bool:
-        """Wait for the lock; False if *stop* is set meanwhile. Raises CallAPerson if it is not free within a minute."""
+        """Wait for the lock; False if *stop* is set meanwhile. Raises CallAPerson if it is not free within a minute.
+
+        While Redis is away, the folder's lock is enough for a streamer: `keep` takes the other one later.
+        """
         until = time.monotonic() + START_WAIT_S
         tries = 0
         while True:
@@ -59,14 +64,22 @@ class QueueLock:
         except OSError as error:
             return f"{self._root}: {error.strerror}; see VIDEO_ROOT"
         try:
-            holder = await bus.holder(self._key)
-            if holder is not None and _dead(holder):
-                await bus.let_go(self._key, holder)
-            if await bus.hold(self._key, self._owner, TTL_S):
-                return None
+            async with asyncio.timeout(ANSWERS_S):
+                holder = await self._renewed(bus)
         except (RedisError, OSError) as error:
-            return f"Redis does not answer: {error}"
-        return f"another process serves {self._name}: {holder}"
+            why = f"Redis does not answer: {str(error) or 'no answer in time'}"
+            if self._folder is None:
+                return why
+            log.warning("%s: begins without its lock in Redis: %s", self._name, why)
+            return None
+        return None if holder is None else f"another process serves {self._name}: {holder}"
+
+    async def _renewed(self, bus: Bus) -> str | None:
+        """Take or renew the lock in Redis; returns who else has it, None if it is ours."""
+        holder = await bus.holder(self._key)
+        if holder is not None and _dead(holder):
+            await bus.let_go(self._key, holder)
+        return None if await bus.hold(self._key, self._owner, TTL_S) else holder or "nobody knows which"
 
     def _take_folder(self, root: Path) -> bool:
         """Lock *root*; False if another process has it: even a suspended one keeps its pushes, until it is dead."""
@@ -88,13 +101,13 @@ class QueueLock:
             host.rounds.come("lock")
             await asyncio.sleep(RENEW_S)
             try:
-                held = await host.bus.hold(self._key, self._owner, TTL_S)
+                holder = await self._renewed(host.bus)
             except (RedisError, OSError) as error:
                 host.redis_away = True
                 log.warning("redis: the queue's lock is not renewed: %s", error)
                 continue
             host.redis_away = False
-            if not held:
+            if holder is not None:
                 raise MustEnd(f"another process serves {self._name} now; this one ends")
 
     async def let_go(self, bus: Bus) -> None:

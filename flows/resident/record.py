@@ -194,7 +194,7 @@ class Recorder:
         shown = [one for one in some if one.run_id is not None]
         await self._showing.tags(shown)
         await self._showing.lines(shown)
-        ids = sorted({id_ for page in some for id_ in page.ids})
+        ids = sorted({id_ for page in some if page.kind is not Kind.BACK for id_ in page.ids})
         await self._host.commit(inbox.recorded, self._host.journal, ids, time.time())
         for page in some:
             self._pages.remove(page)

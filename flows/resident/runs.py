@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
@@ -27,7 +27,7 @@ from flows.resident.creation import CREATE_S, Creation
 from flows.resident.prefect_client import asking
 from flows.retry import AWAY
 from lectern.effects.rows import inbox
-from lectern.errors import TryAgain
+from lectern.errors import Misuse, TryAgain
 from lectern.runs.handled import of_batch
 
 log = logging.getLogger("lectern")
@@ -160,7 +160,10 @@ class ResidentRuns:
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         # With its deployment the engine would open a thread and a websocket for each run.
         alone = run.model_copy(update={"deployment_id": None, "name": await self._named(flow, run)})
-        parameters = await self._own(name, flow.validate_parameters(run.parameters))
+        try:
+            parameters = await self._own(name, flow.validate_parameters(run.parameters))
+        except (Misuse, PrefectException) as error:
+            return await ended.unreadable(self.client, run, error)
         found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
 

@@ -16,8 +16,10 @@ from flows import trouble
 from flows.host import Host, log
 from flows.resident import deployments, heartbeats, orphans
 from flows.resident.creation import HOST
+from flows.resident.prefect_client import answered
 from flows.resident.runs import ResidentRuns
 from flows.retry import AWAY
+from lectern import errors
 from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 from lectern.settings import Settings
@@ -135,7 +137,10 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
         began = time.monotonic()
         host.rounds.note("runs")
         try:
-            runs.created.know(await deployments.read(runs.client, settings))
+            async with answered():
+                known = await deployments.read(runs.client, settings)
+            runs.created.know(known)
+            host.rounds.note("runs")
             await orphans.adopt(runs, settings.work_pool, settings.queue, settings.name if settings.shared else None)
             well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
@@ -145,6 +150,7 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
                 tries, well_at = 0, now
             log.warning("prefect: away: %s", why)
             if now - well_at > ALARM_AFTER_S:
+                host.ongoing[errors.WORK_FAILED.number] = now
                 await trouble.alarm(host, "prefect", f"away for more than {ALARM_AFTER_S:.0f} s: {why}")
         tries += 1
         await asyncio.sleep(backoff_s(tries))

@@ -1,11 +1,12 @@
 """What is sent by the bus: all of it, in its order, also behind what Redis refuses."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
+from lectern.effects.redis import sending
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import SEND_AT_ONCE, Sent
 from lectern.effects.rows.outbox import Rest, Unsent
@@ -68,6 +69,31 @@ async def test_each_refused_message_is_named_by_its_place_across_round_trips(cli
     sent = await send(client, [Unsent(i, name, Kind.STREAM, str(i)) for i, name in enumerate(targets)])
     assert [one.index for one in sent.refused] == [7, 507, 1007, 1507]
     assert len(bodies(client, "answers")) == 2 * SEND_AT_ONCE - 4
+
+
+async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it_refused(client: redis.Redis) -> None:
+    """Also in the next round trip: a grant would overtake the releases before it, and two streamers air one class."""
+    client.set("streamer:a", "no stream")
+
+    class Mended:
+        """A Redis whose trouble ends after the first round trip."""
+
+        def __init__(self, bus: Bus) -> None:
+            self.client = bus._client
+
+        async def eval(self, *arguments: Any) -> Any:
+            found = await self.client.eval(*arguments)
+            client.delete("streamer:a")
+            return found
+
+    bus = Bus.open(url_of(client))
+    messages = [Unsent(number, "streamer:a", Kind.STREAM, str(number)) for number in range(SEND_AT_ONCE + 1)]
+    messages.append(Unsent(len(messages), "streamer:b", Kind.STREAM, "other"))
+    sent = await sending.send(cast("Any", Mended(bus)), messages)
+    await bus.close()
+    assert (sent.number, sent.broke) == (len(messages), None)
+    assert sorted(one.index for one in sent.refused) == list(range(SEND_AT_ONCE + 1))
+    assert (bodies(client, "streamer:a"), bodies(client, "streamer:b")) == ([], ["other"])
 
 
 async def test_what_is_done_of_a_message_is_not_done_again(client: redis.Redis) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert
 
-from lectern.effects.rows import inbox, schema
+from lectern import outgoing
+from lectern.effects.rows import inbox, outbox, schema
 from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.outbox import Rest
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
@@ -104,3 +106,40 @@ def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: 
         due = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)
         assert [(one.id, one.body) for one in due] == [(1, "a"), (2, "b"), (5, "e")]
     engine.dispose()
+
+
+DAY_S = 86_400.0
+
+
+def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(teacher_engine: Engine) -> None:
+    """It was put off for seconds by the clock of before: a host may begin with a wrong one."""
+    late = 10 * DAY_S
+    with transaction(teacher_engine) as connection:
+        inbox.keep(connection, journal, [Arrived("test", "order", "{}")], late)
+        inbox.put_off(connection, journal, [1], late + 5)
+
+    def claimed(now: float) -> list[int]:
+        with transaction(teacher_engine) as connection:
+            return [one.id for one in inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)]
+
+    assert claimed(late + 4) == []
+    assert claimed(late - DAY_S) == [1]
+    assert claimed(late - DAY_S + 59) == [], "it is leased"
+    assert claimed(late - DAY_S + 60) == [1]
+
+
+def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(teacher_engine: Engine) -> None:
+    """Not what Redis refused a moment before, nor what waits behind it in its stream."""
+    late = 10 * DAY_S
+    letters = [outgoing.dead_letter("dead_letter", "order", body, "odd") for body in ("1", "2")]
+    with transaction(teacher_engine) as connection:
+        outbox.put(connection, journal, letters, late)
+        first, _ = outbox.unsent(connection, journal, limit=9, now=late)
+        outbox.refused(connection, journal, [(first, Rest.ADD, "no")], late)
+
+    def unsent(now: float) -> list[int]:
+        with transaction(teacher_engine) as connection:
+            return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]
+
+    assert unsent(late) == []
+    assert unsent(late - DAY_S) == [1, 2]

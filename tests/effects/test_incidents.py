@@ -114,6 +114,26 @@ def test_an_incident_that_is_seen_going_on_is_not_over(desk: Desk) -> None:
     assert desk.follow_up(4600) == [("resolved", 1)]
 
 
+def test_an_incident_is_followed_up_although_the_clock_was_set_back_by_a_day(desk: Desk) -> None:
+    """Else each further class in danger would be folded into it, and told to nobody for a day."""
+    desk.cry(NOT_READY_FOR_START, 100_000)
+    desk.send(100_000)
+    later = 100_000 - 86_400
+    new = desk.cry(NOT_READY_FOR_START, later)
+    desk.send(later)
+    (more,) = desk.followed_up(later + 60)
+    assert f"new: {new}" in more.message
+    assert desk.follow_up(later + 61) == []
+    assert desk.follow_up(later + 301) == [("resolved", 2)]
+
+
+def test_an_incident_does_not_last_for_a_day_because_the_clock_was_set_back_by_that(desk: Desk) -> None:
+    desk.cry(NOT_READY_FOR_START, 100_000)
+    desk.send(100_000)
+    assert desk.follow_up(100_000 - 2) == [], "a small correction ends nothing"
+    assert desk.follow_up(100_000 - 86_400) == [("resolved", 1)]
+
+
 def test_an_incident_that_one_teacher_sees_going_on_is_not_called_over_by_another(desk: Desk) -> None:
     """A part of its process that fails again and again, for example: no other process sees that."""
     desk.cry(DISK_FULL, 1000)

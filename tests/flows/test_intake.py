@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from flows.host import Host
+from flows.host import Host, current
 from flows.resident.intake import Intake
+from flows.teacher.booking import booking
 from lectern.effects.redis.bus import Bus
+from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading
@@ -136,3 +139,39 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
         slow.go.set()
         await slow.until(2)
         assert [batch.count(2) for batch in slow.batches] == [0, 1]
+
+
+class Takes:
+    """A Redis that takes everything, and knows one streamer."""
+
+    async def alive(self, *_: object) -> dict[str, Any]:
+        return {"streamer1": {}}
+
+    async def send(self, messages: list[Any]) -> Sent:
+        return Sent(len(messages))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"class_id": "c-1", "start_time": 1}',
+        '{"class_id": "c-1", "cmd": "book"}',
+        '{"class_id": "c-1", "cmd": "lessons.orders.of.the.platform"}',
+    ],
+)
+async def test_what_names_no_known_command_is_a_malformed_booking_however_its_channel_is_called(
+    teacher: Host[TeacherSettings], body: str
+) -> None:
+    """The platform gets its 400, and no database finds the name of the channel too long for a command."""
+    channel = "lessons.orders.of.the.platform"
+    teacher.settings = teacher.settings.model_copy(update={"order_channel": channel})
+    teacher.bus = cast("Any", Takes())
+    intake = Intake(teacher, cast("Any", None), [], [])
+    arrived = intake._arrived("channel", channel, body)
+    assert len(arrived.command) <= journal.inbox.c.command.type.length  # type: ignore[attr-defined]  # a text's
+    await intake._commit([arrived])
+    current.set(teacher)
+    await booking.fn("1")
+    with reading(teacher.engine) as connection:
+        sent = [json.loads(one) for one in connection.execute(select(journal.outbox.c.body)).scalars()]
+    assert [(one["class_id"], one["code"]) for one in sent if one["cmd"] == "order_result"] == [("c-1", 400)]

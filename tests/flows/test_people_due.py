@@ -17,10 +17,10 @@ from flows import duties, trouble
 from flows.host import ALARMS_KEPT, Host
 from flows.resident import people as telling
 from flows.resident.people import People
-from flows.tell import tell
+from flows.tell import patience, tell
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import outbox, peers, people, schema
+from lectern.effects.rows import incidents, outbox, peers, people, schema
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
@@ -142,6 +142,42 @@ async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_k
     assert await tell(after)
     await pass_on(after)
     assert (classes(service), noted(after), len(after.alarmed)) == (["c-1"], ["told"], 1)
+
+
+def follow_up(host: Host[Any], later_s: float) -> list[str]:
+    """Follow up the incidents as the host does; returns the stages of that of the classes."""
+    now = time.time() + later_s
+    with transaction(host.engine) as connection:
+        due = incidents.follow_up(connection, journal, host.settings.name, patience(host), now)
+        outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in due], now)
+    return [str(one.stage) for one in due if one.code == 208]  # type: ignore[attr-defined]  # of an incident
+
+
+@pytest.mark.parametrize("trouble", [{"is_up": False}, {"refuses": True}], ids=str)
+async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
+    begin: Callable[..., Host[TeacherSettings]], service: Service, trouble: dict[str, bool]
+) -> None:
+    """Redis may be away all night; its first alarm, which counts the others in, cannot be sent meanwhile."""
+    host = begin()
+    vars(host.bus).update(trouble)
+    for class_id in ("c-1", "c-2"):
+        put(host, class_id=class_id)
+        await tell(host)
+    assert follow_up(host, host.settings.alarm_group_s + 1) == ["more"]
+    await tell(host)
+    await pass_on(host)
+    named = ["c-1", "c-1, c-2"]
+    assert [one for one in classes(service) if one.startswith("c-")] == named
+    later_s = host.settings.alarm_group_s + host.settings.alarm_quiet_s + 2
+    assert follow_up(host, later_s) == [], "what Redis has not heard of is not resolved"
+    vars(host.bus).update(is_up=True, refuses=False)
+    with transaction(host.engine) as connection:
+        connection.execute(update(journal.outbox).values(not_before=0))
+    assert await tell(host)
+    assert follow_up(host, later_s) == ["resolved"]
+    await tell(host)
+    await pass_on(host)
+    assert [one for one in classes(service) if one.startswith("c-")] == [*named, "c-1, c-2"]
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(

@@ -100,7 +100,7 @@ def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], 
     """A rollout asks its health before there is a teacher that could grant one."""
     host.playout.hold(0)
     assert said(health)[0] == 200
-    health._since -= 1000
+    health._new_until -= 1000
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
 
@@ -114,7 +114,7 @@ def test_a_streamer_whose_playout_is_not_there_is_not_ready(
     assert said(health)[0] == 200, "it was there a moment ago"
     monkeypatch.setattr(http, "AWAY_S", -1.0)
     assert said(health)[0] == 200, "the process is new"
-    health._since -= 1000
+    health._new_until -= 1000
     status, wrong = said(health)
     assert status == (200 if teaching else 503)
     assert wrong == ([] if teaching else ["playout: is not there, so nothing is aired: no playout answers there"])

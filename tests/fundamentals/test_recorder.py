@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Failed
 from sqlalchemy import select
 
-from flows import show
+from flows import show, tries
+from flows.handling import PUT_BACK
 from flows.host import Host
 from flows.resident import record, run_log
 from flows.resident.handler import Handler
@@ -26,6 +27,7 @@ from flows.resident.runs import ResidentRuns
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.errors import TryAgain
 from lectern.facts import Kept
 from lectern.runs.handled import Handled, of_batch
 from lectern.runs.labels import CLASSES
@@ -457,6 +459,51 @@ async def test_a_batch_whose_run_was_deleted_while_it_was_at_work_is_shown_anew(
     assert (desk.prefect.ids(), desk.unrecorded(), desk.runs.shown) == ([1], 0, set())
 
 
+async def test_a_batch_that_was_shown_at_work_and_is_interrupted_is_shown_as_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its run would be *Running* until the process ends; what handles its messages later is another run."""
+    monkeypatch.setattr(record, "LONG_S", 0.0)
+    desk.takes_s, desk.error = 0.3, TryAgain("Redis is away")
+    handling = asyncio.create_task(desk.handle("c-1"))
+    await until_at_work(desk)
+    await desk.recorder.tell()
+    assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Running"]
+    await handling
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert run["state"]["name"] == PUT_BACK
+    assert "Redis is away" in run["state"]["message"]
+    assert desk.runs.shown == set()
+    desk.takes_s, desk.error = 0.0, None
+    with transaction(desk.host.engine) as connection:
+        kept = inbox.claim(connection, desk.host.journal, ["order"], limit=10, lease_s=60, now=time.time() + 60)
+    await asyncio.create_task(desk.handler.handle(Handled("booking", kept)))
+    await desk.recorder.tell()
+    assert [one["state"]["name"] for one in desk.prefect.runs.values()] == [PUT_BACK, "Completed"]
+    assert desk.unrecorded() == 0
+
+
+async def test_a_batch_whose_failure_cannot_be_noted_is_shown_as_put_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is locked for so long that nothing is put back; its messages are tried when their lease ends."""
+
+    async def locked(*_: Any, **__: Any) -> set[int]:
+        raise RuntimeError("database is locked")
+
+    monkeypatch.setattr(record, "LONG_S", 0.0)
+    monkeypatch.setattr(tries, "after", locked)
+    desk.takes_s, desk.error = 0.3, TryAgain("the database is away")
+    handling = asyncio.create_task(desk.handle("c-1"))
+    await until_at_work(desk)
+    await desk.recorder.tell()
+    await handling
+    await desk.recorder.tell()
+    assert [one["state"]["name"] for one in desk.prefect.runs.values()] == [PUT_BACK]
+    assert desk.runs.shown == set()
+
+
 async def test_in_a_storm_the_answers_come_first(desk: Desk) -> None:
     """Prefect would take what they need of the machine; it is all shown when the storm is over."""
     await desk.recorder.tell()
@@ -544,8 +591,6 @@ async def test_a_retry_acts_only_on_messages_of_its_own_flow(desk: Desk, caplog:
 
 async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk) -> None:
     """They are not shown once more after the next start."""
-    from flows import tries
-
     desk.book("c-1")
 
     async def done() -> State[Any]:

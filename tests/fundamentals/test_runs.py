@@ -3,25 +3,32 @@
 import asyncio
 import inspect
 import json
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
-from prefect.states import Cancelling, Pending, Running
+from prefect.states import Cancelling, Pending, Running, Scheduled
 from prefect.workers import base
 
+from flows.host import Host
 from flows.new_run import NewRun
-from flows.resident import orphans, questions
+from flows.resident import orphans, prefect_client, questions, worker
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
+from lectern import backoff
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
+from tests.faults import hosts
 
 
 class Prefect:
@@ -30,6 +37,7 @@ class Prefect:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.states: dict[UUID, str | None] = {}
+        self.said: list[str] = []  # with each state
         self.there: list[FlowRun] = []
 
     async def request(self, *_: Any, **__: Any) -> httpx.Response:
@@ -41,12 +49,20 @@ class Prefect:
 
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
         self.states[id_] = state.name
+        self.said.append(str(state.message))
 
 
 def runs(server: Prefect) -> ResidentRuns:
     found = ResidentRuns(cast("PrefectClient", server), {"booking": cast("Any", None)})
     found.created.know({"booking": uuid4()})
     return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[Any]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield hosts.teacher(engine)
+    engine.dispose()
 
 
 def status(code: int) -> httpx.HTTPStatusError:
@@ -290,5 +306,85 @@ def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest
     """Prefect's own would read them in the event loop, where answers wait for it; it asks by this name."""
     monkeypatch.setattr(base, "distributions", lambda: pytest.fail("packages were read"))
     assert "self._worker_metadata" in inspect.getsource(base.BaseWorker._ensure_worker_channel)
-    worker = ResidentWorker(runs(Prefect()), work_pool_name="resident")
-    assert asyncio.run(worker._worker_metadata()) is None
+    its = ResidentWorker(runs(Prefect()), work_pool_name="resident")
+    assert asyncio.run(its._worker_metadata()) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"inbox_ids": "3 to 7"}, "is no id of the inbox"), ({"inbox_ids": "1", "of_a_newer": 1}, "of_a_newer")],
+    ids=["odd ids", "a parameter of another release"],
+)
+def test_a_run_whose_parameters_cannot_be_read_has_failed_and_says_why(
+    host: Host[Any], caplog: pytest.LogCaptureFixture, given: dict[str, Any], why: str
+) -> None:
+    """A person typed them, or another release made the run; else it would be due again each second, for ever."""
+
+    @flow(name="booking")
+    async def booking(inbox_ids: str) -> None:
+        pytest.fail(f"it began with {inbox_ids}")
+
+    async def scene() -> Prefect:
+        server = Prefect()
+        mine = ResidentRuns(cast("PrefectClient", server), {"booking": booking})
+        mine.created.know({"booking": uuid4()})
+        mine.host = host
+        deployment = mine.created.deployment("booking")
+        due: State[Any] = Scheduled(scheduled_time=datetime.now(UTC))
+        run = FlowRun(
+            id=uuid4(), flow_id=uuid4(), deployment_id=deployment, name="booking x", state=due, parameters=given
+        )
+        await mine.execute(run)
+        return server
+
+    server = asyncio.run(scene())
+    assert list(server.states.values()) == ["Failed"]
+    assert [one for one in server.said if why in one]
+    assert "Traceback" not in caplog.text
+
+
+class Hangs(Prefect):
+    """A server that takes each request and answers none."""
+
+    asked = 0
+
+    async def never(self, *_: Any, **__: Any) -> Any:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+    request = read_deployment_by_name = read_flow_runs = never
+
+
+async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: int) -> None:
+    """Do *work* until it has begun *number* rounds."""
+    came: set[float] = set()
+    task = asyncio.create_task(work)
+    try:
+        async with asyncio.timeout(10):
+            while len(came) < number and not task.done():
+                came |= {at for loop, at in host.rounds._at.items() if loop == "runs"}
+                await asyncio.sleep(0.005)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert len(came) == number
+
+
+def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
+    monkeypatch.setattr(prefect_client, "ASK_S", 0.02)
+    monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
+    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
+
+    async def scene() -> None:
+        mine = runs(server := Hangs())
+        await rounds_of(host, worker._serve(host, mine), 3)
+        assert host.prefect_away
+        mine.created.unheard.append("k-1")
+        with pytest.raises(TryAgain):
+            await asyncio.wait_for(worker._look_after(host, mine), 10)
+        assert (server.asked > 3, list(mine.created.unheard)) == (True, ["k-1"])
+
+    asyncio.run(scene())

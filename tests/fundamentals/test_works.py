@@ -15,13 +15,16 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as Lost
 from sqlalchemy import select
 
+from flows import trouble
 from flows.host import Host
 from flows.resident import works as works_module
 from flows.resident.works import Works
+from flows.tell import patience
 from flows.trouble import MustEnd
 from lectern import backoff
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows.tables.engine import open_database, reading
+from lectern.effects.rows import incidents
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.errors import TryAgain
 from tests.faults import hosts
 
@@ -127,6 +130,22 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
         await works.end_all(5)
 
     play(scene())
+
+
+def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host: Host[Any]) -> None:
+    """It is raised again every ten minutes: in between, nobody may be told that all is well."""
+    asyncio.run(trouble.alarm(host, "prefect", "away for more than 60 s"))
+    later = time.time() + host.settings.alarm_quiet_s + 1
+
+    def followed_up() -> list[str]:
+        with transaction(host.engine) as connection:
+            found = incidents.follow_up(connection, host.journal, "teacher", patience(host), later)
+        return [one.stage for one in found]  # type: ignore[attr-defined]  # of an incident
+
+    host.prefect_away = True
+    assert followed_up() == []
+    host.prefect_away = False
+    assert followed_up() == ["resolved"]
 
 
 def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) -> None:

@@ -35,6 +35,7 @@ class Kind(Enum):
     REFUSED = ("CANCELLED", "Refused")  # grey, to differ from success and from failures that need a person
     FAILED = ("FAILED", "Failed")
     LATE = ("COMPLETED", "ShownLate")
+    BACK = ("COMPLETED", "PutBack")  # its messages wait in the inbox; what handles them later is another run
 
 
 MARKS = {Kind.REFUSED: ["lectern:refused"], Kind.LATE: ["lectern:shown-late"]}

@@ -39,7 +39,10 @@ def at_work(batch: Handled, host: str) -> dict[str, Any]:
 
 
 def pages_of(batch: Handled, host: str) -> list[Page]:
-    """A finished batch in pages of one kind each, without what waits for Redis or the database."""
+    """A finished batch in pages of one kind each, without what waits for Redis or the database.
+
+    If all of it waits, and a run shows it at work, there is a page that ends this run.
+    """
     sorted_: dict[Kind, list[Entry]] = {}
     for one in _entries(batch):
         if batch.undone.issuperset(one.ids) and one.ids:
@@ -51,10 +54,13 @@ def pages_of(batch: Handled, host: str) -> list[Page]:
             sorted_.setdefault(kind, []).append(one)
     if not sorted_ and not batch.kept and not batch.silent:  # a sweep that has no rows
         sorted_[Kind.FAILED if batch.failed else Kind.DONE] = []
+    is_open = batch.run_id is not None or batch.is_open
+    if not sorted_ and is_open:  # its run would be *Running* for ever
+        sorted_[Kind.BACK] = []
     pages = [page for kind, entries in sorted_.items() for page in _filled(batch, kind, entries, host)]
     if pages and batch.lines:
         _share_lines(batch, pages)
-    if pages and (batch.run_id is not None or batch.is_open):
+    if pages and is_open:
         pages[0].key, pages[0].run_id, pages[0].is_open = batch.key, batch.run_id, True
     return pages
 
@@ -64,7 +70,7 @@ def _filled(batch: Handled, kind: Kind, entries: list[Entry], host: str) -> list
     pages: list[Page] = []
     for first in range(0, max(1, len(entries)), CLASSES):
         page = Page(batch.flow, kind, batch.began, batch.ended, host, table=batch.table)
-        page.said = (batch.failed or batch.message) if kind is Kind.FAILED else batch.message
+        page.said = (batch.failed or batch.message) if kind in (Kind.FAILED, Kind.BACK) else batch.message
         page.longest_s = batch.ended - batch.began
         page.add(entries[first : first + CLASSES])
         if not page.ids:  # a message that names another thing has decided these classes

@@ -1,5 +1,6 @@
 """Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -21,6 +22,9 @@ from lectern.told import Word
 log = logging.getLogger("lectern")
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """By these options the kernel notices a dead peer within half a minute; not every system has all of them."""
+
+CLUSTER_S = 3.0
+"""Seconds that Redis has to say whether it is one of a cluster: the start of a host waits for that."""
 
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
 _RENEW = (
@@ -213,8 +217,9 @@ class Bus:
     async def refuse_cluster(self) -> None:
         """Raise Misuse if the server belongs to a cluster: our scripts need all keys on one server."""
         try:
-            found = await self._client.info("cluster")
-        except RedisError as error:
+            async with asyncio.timeout(CLUSTER_S):
+                found = await self._client.info("cluster")
+        except (RedisError, OSError) as error:
             log.debug("redis: does not say whether it is one of a cluster: %s", error)
             return
         if int(found.get("cluster_enabled", 0)):

@@ -8,6 +8,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from lectern.effects.rows.outbox import Rest, Unsent
+from lectern.outgoing import Kind
 
 STREAM_BOUND = 100_000
 """Approximate number of messages to which a stream is trimmed when we write to it."""
@@ -89,18 +90,26 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
     """Send all in their order, each as far as it is not done yet; after *until* at Redis' clock it takes none."""
     sent = Sent()
     limit = "" if until is None else repr(until)
+    shut: dict[str, str] = {}  # streams that have refused a message, and why
     for first in range(0, len(messages), SEND_AT_ONCE):
-        some = messages[first : first + SEND_AT_ONCE]
+        together = range(first, min(first + SEND_AT_ONCE, len(messages)))
+        held = [i for i in together if messages[i].kind is Kind.STREAM and messages[i].target in shut]
+        going = sorted({*together}.difference(held))
+        some = [messages[index] for index in going]
         runs = [(*run, len(list(its))) for run, its in groupby(some, key=lambda one: (one.target, one.todo))]
         said = [str(one) for _, todo, number in runs for one in (todo, number)]
         keys = [target for target, _, _ in runs]
         try:
-            found = await client.eval(_SEND, len(keys), *keys, STREAM_BOUND, limit, *said, *[one.body for one in some])
+            bodies = [one.body for one in some]
+            found = await client.eval(_SEND, len(keys), *keys, STREAM_BOUND, limit, *said, *bodies) if some else ()
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
             return sent
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        sent.refused += [Refused(first + int(index), Rest(rest), str(why)) for index, rest, why in triples]
-        sent.number += len(some)
+        refused = [Refused(going[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
+        sent.refused += [*refused, *(Refused(index, Rest.ADD, shut[messages[index].target]) for index in held)]
+        its = [(messages[one.index], one.why) for one in refused]
+        shut |= {message.target: why for message, why in its if message.kind is Kind.STREAM}
+        sent.number += len(together)
     return sent

@@ -14,6 +14,10 @@ from lectern.facts import Kept
 from lectern.states import InboxState
 
 MAX_IDS = 100_000
+FAR_S = 3600.0
+"""Seconds beyond its lease until which no message is put off: one that is was put off before the clock was set back.
+By less than this the clocks of teachers differ."""
+
 _COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
 
@@ -98,7 +102,7 @@ def claim(
     Its keywords are the statement's parameters. It counts no try: a message whose process died is not at fault.
     Give *owner* if several teachers share the inbox.
     """
-    given = {"now": now, **these(commands, "commands"), "most": limit}
+    given = {"now": now, "far": now + lease_s + FAR_S, **these(commands, "commands"), "most": limit}
     kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
     if kept:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
@@ -109,7 +113,8 @@ def claim(
 @cache
 def _due(journal: Journal) -> Select[Any]:
     inbox = journal.inbox
-    is_due = (inbox.c.state == InboxState.NEW) & (inbox.c.not_before <= bindparam("now", type_=Float))
+    waits = (inbox.c.not_before > bindparam("now", type_=Float)) & (inbox.c.not_before <= bindparam("far", type_=Float))
+    is_due = (inbox.c.state == InboxState.NEW) & ~waits
     return (
         select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
         .where(is_due, among(inbox.c.command, "commands"))

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from lectern import words
-from lectern.effects.rows.outbox import Unsent
+from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
 from lectern.outgoing import Alarm
@@ -118,10 +118,10 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
     table = journal.incidents
     found: list[Alarm] = []
     for row in connection.execute(select(table).where(table.c.resolved_at.is_(None), table.c.told_at.is_not(None))):
-        if patience.shared and row.code in patience.goes_on and now - row.last_at >= patience.quiet_s / 2:
+        if patience.shared and row.code in patience.goes_on and _s(now, row.last_at) >= patience.quiet_s / 2:
             connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
         stage = _stage(row, patience, now)
-        if stage is None:
+        if stage is None or (stage is Stage.RESOLVED and _is_unsent(connection, journal, row.first_id)):
             continue
         classes = json.loads(row.classes)
         changed: dict[str, object] = {"told_at": now, "told_number": row.number, "told_classes": len(classes)}
@@ -134,16 +134,21 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
 
 def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
     quiet_s = max(patience.quiet_s, patience.lasts_s.get(row.code, 0.0))
-    if now - row.last_at >= quiet_s and row.code not in patience.goes_on:
+    if _s(now, row.last_at) >= quiet_s and row.code not in patience.goes_on:
         return Stage.RESOLVED
     urgent = row.code in CODES and CODES[row.code].severity is Severity.CRITICAL
-    if urgent and row.escalated_at is None and row.number > 1 and now - row.first_at >= patience.escalate_s:
+    if urgent and row.escalated_at is None and row.number > 1 and _s(now, row.first_at) >= patience.escalate_s:
         return Stage.ESCALATED
-    since = now - row.told_at
+    since = _s(now, row.told_at)
     if row.number == row.told_number or since < patience.group_s or not patience.group_s:
         return None
     is_news = row.number >= 2 * row.told_number or since >= 10 * patience.group_s or _names_are_new(row)
     return Stage.MORE if is_news else None
+
+
+def _s(now: float, noted_at: float) -> float:
+    """Seconds between *noted_at* and *now*: a time that lies ahead was noted before the clock was set back."""
+    return abs(now - noted_at)
 
 
 def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -177,6 +182,13 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
         last_at=row.last_at,
         classes=classes,
     )
+
+
+def _is_unsent(connection: Connection, journal: Journal, id_: int) -> bool:
+    """Whether the first alarm of an incident, which only people know yet, is still to be sent."""
+    table = journal.outbox
+    wanted = select(table.c.rest).where(table.c.id == id_, table.c.sent_at.is_(None))
+    return any(rest in (None, Rest.BOTH) for rest in connection.execute(wanted).scalars())
 
 
 def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)

@@ -20,6 +20,9 @@ SENDING_S = 20.0
 AGAIN_WITHIN_S = 60.0
 """Most seconds until a message that Redis refused is sent again."""
 
+FAR_S = 3600.0
+"""Seconds for which no message waits: one that does was refused before the clock was set back."""
+
 
 class Rest(StrEnum):
     """What is still to be done with a message that Redis took in part, or not at all."""
@@ -110,9 +113,10 @@ def _unsent(journal: Journal) -> Select[Any]:
 @cache
 def _due(journal: Journal) -> ColumnElement[bool]:
     outbox, now = journal.outbox, bindparam("now", type_=Float)
-    waits = outbox.c.sent_at.is_(None) & (outbox.c.not_before > now) & (outbox.c.kind == Kind.STREAM)
+    is_early = (outbox.c.not_before > now) & (outbox.c.not_before <= now + FAR_S)
+    waits = outbox.c.sent_at.is_(None) & is_early & (outbox.c.kind == Kind.STREAM)
     is_free = (outbox.c.kind != Kind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
-    return outbox.c.sent_at.is_(None) & (outbox.c.not_before <= now) & is_free
+    return outbox.c.sent_at.is_(None) & ~is_early & is_free
 
 
 @cache
