@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.many import among, insert_many, these, update_many
@@ -14,7 +15,7 @@ from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
-from lectern.wire import BACKUP
+from lectern.wire import class_of
 
 log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
@@ -206,13 +207,15 @@ def unready(connection: Connection, received_before: float, now: float, until: f
 def latest_payload(connection: Connection, record_id: int) -> str | None:
     """The latest booking of a record, in wire form; None if there is none."""
     wanted = (
-        select(orders.c.payload)
-        .where(orders.c.record_id == record_id, orders.c.class_id.not_like(f"%{BACKUP}"))
+        select(orders.c.class_id, orders.c.payload)
+        .where(orders.c.record_id == record_id)
         .order_by(orders.c.received_at.desc(), orders.c.class_id)
         .limit(1)
     )
-    found = connection.execute(wanted).scalar_one_or_none()
-    return None if found is None else str(found)
+    row = connection.execute(wanted).one_or_none()
+    # Revisions and second airings are kept under ids that no booking on the wire can have.
+    its = None if row is None else from_json(row.payload) | {"class_id": class_of(row.class_id)}
+    return None if its is None else to_json(its).decode()
 
 
 def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
