@@ -231,6 +231,17 @@ def test_a_class_that_waits_for_its_rendition_is_changed_at_once(changes: Change
     assert [one.class_id for one in told(changes, Prepare)] == ["c-1"]
 
 
+def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_can_have(changes: Changes) -> None:
+    """Its recording would be there now, and no streamer is: the change is refused, and the class waits on."""
+    order = changes.book(strategies.booking("c-1"))
+    changes.move(order, BookingState.WAITING)
+    before = changes.orders["c-1"]
+    change(changes, facts(loads={}), **OTHER)
+    assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
+    assert changes.orders["c-1"] == before
+    assert (told(changes, OrderResult), changes.leaves, changes.revised) == ([], [], [])
+
+
 def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:
     ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
     change(changes, end_time=strategies.NOW + 9000, push_url_backup="rtmp://backup.example/live/new")
