@@ -61,7 +61,14 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
     """Decide changes of classes; the streamers *alive* can take classes."""
-    decide.decide(changes, asked, facts(connection, changes, asked, alive), Limits.of(changes.settings))
+    known, limits = facts(connection, changes, asked, alive), Limits.of(changes.settings)
+    changed_before: set[str] = set()
+    for one in asked:
+        if one.class_id in changed_before:  # together with the change before it, it may name what nobody looked for yet
+            more = facts(connection, changes, [one], alive)
+            known = decide.Facts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
+        changed_before.add(one.class_id)
+        decide.decide(changes, [one], known, limits)
 
 
 def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:

@@ -1,0 +1,70 @@
+"""What is decided together, or while something else waits, is decided as if one came after the other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+from flows import handling
+from flows.host import Host
+from flows.teacher import booking, change
+from lectern.amendments import Change
+from lectern.changes import Changes
+from lectern.effects.rows import renditions
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import orders
+from lectern.facts import Attempt
+from lectern.messages import Booking
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, Resolution
+from tests import strategies
+from tests.faults import hosts
+
+STARTS_IN_S = 3600
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+def wanted(class_id: str, **fields: Any) -> Booking:
+    starts = hosts.now() + STARTS_IN_S
+    return strategies.booking(class_id, start_time=starts, end_time=starts + 600, **fields)
+
+
+def decided(host: Host[TeacherSettings], flow: Any, *messages: Booking | Change) -> Changes:
+    """Decide *messages* in one transaction, as *flow* does."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        flow.decided(hosts.ALIVE, connection, changes, messages)
+
+    with transaction(host.engine) as connection:
+        return handling.change(connection, host, go)
+
+
+def states(host: Host[TeacherSettings]) -> dict[str, str]:
+    with transaction(host.engine) as connection:
+        return {row.class_id: row.state for row in connection.execute(select(orders.c.class_id, orders.c.state))}
+
+
+def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(host: Host[TeacherSettings]) -> None:
+    """The first names the recording, the second its resolution: only together they name a rendition that is made."""
+    at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
+    decided(host, booking, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
+    now = hosts.now()
+    with transaction(host.engine) as connection:
+        attempt = Attempt(*at_1080, 3, 3, now, Backend.OSS, now + 60, "http://origin.example/7777.flv")
+        renditions.begin(connection, [attempt], now)
+        renditions.requested(connection, at_1080, now)
+    first = Change(class_id="c-1", record_id=7777, video_url="http://origin.example/7777.flv")
+    found = decided(host, change, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
+    assert [one.stem for one in found.begun] == ["7777_720P"]
+    assert states(host) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
+    with transaction(host.engine) as connection:
+        found_now = renditions.states(connection, [at_1080, at_720])
+    assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
