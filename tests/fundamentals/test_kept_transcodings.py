@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
 
 from flows.host import Host
 from flows.teacher.ecs import attempt, kept
 from flows.teacher.ecs.kept import Kept
-from flows.teacher.ecs.line import LEASE_S
-from lectern.effects.ecs.job import Report
+from flows.teacher.ecs.line import LEASE_S, Place
+from lectern.effects.ecs import ssh
+from lectern.effects.ecs.job import Made, Outcome, Report
 from lectern.effects.rows import bookings, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import videos
@@ -138,3 +142,39 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
     job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
     assert job.beats(4) == [kept.UNWANTED]
     assert job.row()["reason"] == kept.UNWANTED
+
+
+def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can take it over meanwhile; it would be begun anew, with less time left."""
+    due, left, done = job.read(transcodings.under_way), list[str](), asyncio.Event()
+    commit, failed = job.host.commit, 0
+
+    async def away_at_first(work: Callable[..., Any], *args: Any) -> Any:
+        nonlocal failed
+        if failed < 3:
+            failed += 1
+            raise OperationalError("UPDATE video_list", {}, ConnectionError("the server is restarted"))
+        done.set()
+        return await commit(work, *args)
+
+    async def made(*_: object) -> Outcome:
+        await done.wait()
+        return Outcome((Made(Resolution.P240, "http://oss.example/up", 320, 240, 60.0, 1000),), {})
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        left.append(name)
+
+    async def published(some: Sequence[Made]) -> None:
+        assert (len(some), left) == (1, [])
+
+    monkeypatch.setattr(job.host, "commit", away_at_first)
+    monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: False))
+    monkeypatch.setattr(attempt, "BEAT_S", 0.01)
+    monkeypatch.setattr(attempt, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
+    monkeypatch.setattr(attempt.transcode, "transcode", made)
+    monkeypatch.setattr(attempt.transcode, "leave", ended)
+    monkeypatch.setattr(attempt.show, "Progress", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+    place, wanted = Place(ssh.Host("us", "ecs-1"), time.time(), due), attempt.job(job.host.settings, due)
+    at_work = attempt.Attempt(job.host, place, OURS, wanted, wanted=True)
+    assert asyncio.run(at_work.run(published)) == {}
+    assert (failed, left) == (3, [wanted.name])

@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+
 from flows import show
 from flows.host import Teacher, log
 from flows.teacher.ecs.kept import TAKEN, Kept
@@ -187,9 +189,17 @@ class Attempt:
         try:
             async with shown as bar:
                 while self._verdict is None:
-                    self._verdict = await self._kept.beat()
+                    self._verdict = await self._beat()
                     bar.set(self._kept.report.percent)
                     await asyncio.sleep(0 if self._verdict else BEAT_S)
         finally:
             if not self._kept.published:
                 working.cancel()
+
+    async def _beat(self) -> str | None:
+        """Look after the job; returns why it is to be ended, if it is. While the database is away, it goes on."""
+        try:
+            return await self._kept.beat()
+        except OperationalError as error:  # nobody else can take it over meanwhile
+            log.warning("%s: goes on, although the database does not answer: %s", self._job.name, error.orig)
+            return None
