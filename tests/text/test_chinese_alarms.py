@@ -129,6 +129,7 @@ ALARMS = [
     OSS.format(f"OSS transcoding: cannot be asked: {SAID}"),
     OSS.format(f"OSS transcoding: answered 403: {SAID}"),
     OSS.format("OSS transcoding: the transcoder's URL has port 0"),
+    OSS.format("OSS transcoding: OSS_TRANSCODE_URL is not set any more"),
     (
         "6666_720P: the OSS API failed 5 times in a row, the last time because: 6666_720P: OSS transcoding: "
         "answered 503; it is left alone; 1 class refused"
