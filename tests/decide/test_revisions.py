@@ -18,7 +18,7 @@ from lectern.decide.revisions import IN_FORCE, Facts
 from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Rendition, Slot
 from lectern.messages import Cancel, Prepare, Release, Report
-from lectern.outgoing import ChangeResult, OrderResult
+from lectern.outgoing import Alarm, ChangeResult, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
 from tests import strategies
@@ -207,6 +207,24 @@ def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_chang
     results.give_up(changes, key, errors.TRANSCODE_FAILED, "ffmpeg", Waiters([waiting]))
     assert answers(changes) == [("c-1", 208)]
     assert changes.orders["c-1"] == before
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [((), "1 change refused"), (("c-2",), "1 class refused; 1 change refused")],
+    ids=["nobody else waits", "a class waits, too"],
+)
+def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_goes_on_as_it_was(
+    changes: Changes, others: tuple[str, ...], said: str
+) -> None:
+    ready(changes)
+    change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
+    waiting = [changes.move(changes.book(strategies.booking(one)), BookingState.WAITING) for one in others]
+    waiting.append(changes.orders[FIRST])
+    results.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters(waiting))
+    (alarm,) = told(changes, Alarm)
+    assert alarm.message == f"7777_720P: ffmpeg; {said}"
+    assert (alarm.model_extra or {}).get("classes", []) == list(others)
 
 
 def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Changes) -> None:
