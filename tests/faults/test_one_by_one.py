@@ -68,3 +68,20 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     with transaction(host.engine) as connection:
         found_now = renditions.states(connection, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
+
+
+def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(host: Host[TeacherSettings]) -> None:
+    """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
+    backup = "rtmp://backup.example/live/c-1"
+    decided(host, booking, wanted("c-1", push_url_backup=backup))
+    decided(host, booking, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4"))
+    assert states(host) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
+
+
+def test_the_backup_stream_that_a_change_asks_for_is_taken(host: Host[TeacherSettings]) -> None:
+    """And the one of before is free once the change is in force."""
+    old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
+    decided(host, booking, wanted("c-1", push_url_backup=old))
+    decided(host, change, Change(class_id="c-1", push_url_backup=new))
+    decided(host, booking, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
+    assert states(host) == {"c-1": "waiting", "c-2": "refused", "c-3": "waiting"}

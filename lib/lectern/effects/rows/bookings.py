@@ -39,9 +39,12 @@ _CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placem
 _CHANGED = attrgetter(*_CHANGES)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
-_TAKEN = select(orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
-    among(orders.c.stream), _LIVE, orders.c.state.not_in(OVER)
-)
+_TAKEN = [
+    select(stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
+        among(stream), _LIVE, orders.c.state.not_in(OVER)
+    )
+    for stream in (orders.c.stream, orders.c.backup_stream)
+]
 _HAVING = select(orders.c.streamer, func.count()).where(orders.c.state.in_(LOADING), _LIVE).group_by(orders.c.streamer)
 _WAITING = (
     select(*_COLUMNS)
@@ -96,8 +99,9 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
     if not streams:
         return {}
     found: dict[str, list[Slot]] = {}
-    for stream, class_id, start, end in connection.execute(_TAKEN, {**these(streams), "now": now}):
-        found.setdefault(stream, []).append(Slot(class_id, start, end))
+    for wanted in _TAKEN:
+        for stream, class_id, start, end in connection.execute(wanted, {**these(streams), "now": now}):
+            found.setdefault(stream, []).append(Slot(class_id, start, end))
     return found
 
 
@@ -126,17 +130,12 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
 
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
     """Insert new bookings as they were decided; a refused booking has no stream."""
-    rows = [
-        (
-            *_VALUES(order),
-            booking.institution_id,
-            None if order.state is BookingState.REFUSED else booking.stream,
-            now,
-            now,
-        )
-        for booking, order in booked
-    ]
-    insert_many(connection, orders, (*_FIELDS, "institution_id", "stream", "received_at", "updated_at"), rows)
+    rows = []
+    for one, order in booked:
+        streams = (None, None) if order.state is BookingState.REFUSED else (one.stream, one.backup_stream)
+        rows.append((*_VALUES(order), one.institution_id, *streams, now, now))
+    more = ("institution_id", "stream", "backup_stream", "received_at", "updated_at")
+    insert_many(connection, orders, (*_FIELDS, *more), rows)
 
 
 def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
