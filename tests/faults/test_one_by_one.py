@@ -1,5 +1,6 @@
 """What is decided together, or while something else waits, is decided as if one came after the other."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from flows import handling
+from flows import handling, show
+from flows import host as hall
 from flows.host import Host
 from flows.teacher import booking, change
 from lectern.amendments import Change
 from lectern.changes import Changes
-from lectern.effects.rows import renditions
+from lectern.commands import command_of
+from lectern.effects.rows import bookings, inbox, renditions
+from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Attempt
@@ -68,6 +72,44 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     with transaction(host.engine) as connection:
         found_now = renditions.states(connection, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
+
+
+@pytest.mark.asyncio
+async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
+    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost."""
+    order, end = wanted("c-1"), hosts.now() + STARTS_IN_S + 900
+    about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
+    with transaction(host.engine) as connection:
+        bodies = [order.to_json(), *(one.to_json() for one in about)]
+        arrived = [Arrived("test", command_of(one), one) for one in bodies]
+        ids = [one.id for one in inbox.keep_claimed(connection, host.journal, arrived, hosts.now(), 60)]
+
+    async def nothing(*_: object) -> None:
+        """Neither Redis nor Prefect is there."""
+
+    monkeypatch.setattr(change, "after", nothing)
+    monkeypatch.setattr(show, "table", nothing)
+    host.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
+    token = hall.current.set(host)
+    try:
+        await change.change.fn(inbox.spell(ids[1:]))
+        assert left(host, ids) == ids[:2], "nobody has booked c-2"
+        decided(host, booking, order)
+        with transaction(host.engine) as connection:
+            inbox.done(connection, host.journal, ids[:1])
+        await change.change.fn(inbox.spell(ids[1:2]))
+    finally:
+        hall.current.reset(token)
+    assert left(host, ids) == []
+    with transaction(host.engine) as connection:
+        assert bookings.by_id(connection, ["c-1"])["c-1"].end_time == end
+
+
+def left(host: Host[TeacherSettings], ids: list[int]) -> list[int]:
+    with transaction(host.engine) as connection:
+        return sorted(inbox.unhandled(connection, host.journal, ids))
 
 
 def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(host: Host[TeacherSettings]) -> None:

@@ -33,6 +33,13 @@ def of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     return bookings.by_id(connection, ids)
 
 
+def booked(connection: Connection, class_ids: Sequence[str]) -> set[str]:
+    """The classes among *class_ids* that are booked, also those whose rows cannot be read."""
+    return set(
+        connection.execute(select(orders.c.class_id).where(among(orders.c.class_id)), these(class_ids)).scalars()
+    )
+
+
 def forsaken(connection: Connection) -> list[Order]:
     """The revisions that still wait although their class is over, or does not exist."""
     its = orders.alias()
