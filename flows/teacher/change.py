@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from flows.handling import Came, changed, ended, handled, printed, read
-from flows.host import NOWHERE, teacher
+from flows.host import NOWHERE, Teacher, teacher
 from flows.teacher.booking import after
 from flows.teacher.living import living, put_back
 from lectern.amendments import Change
 from lectern.changes import Changes
-from lectern.commands import in_words
+from lectern.commands import fields_of, in_words
 from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id
@@ -43,6 +43,12 @@ async def change(
         return await put_back(host, ids, error, dry_run=dry_run)
     go = partial(decided, alive)
     came: list[Came[Change]] = await read(host, ids, (Change,))
+    if early := await host.look(_early, host, came):
+        why = TryAgain("the bookings of their classes are not handled yet")
+        waiting = await put_back(host, early, why, dry_run=dry_run)
+        came = [one for one in came if one.kept.id not in early]
+        if not (came or by_hand):
+            return waiting
     found = await handled(host, came, go, dry_run=dry_run)
     if by_hand:
         found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
@@ -50,6 +56,16 @@ async def change(
         return await printed("change", found.done)
     await after(host, found.done)
     return await ended("change", found, "What became of each change", len(ids) + len(by_hand))
+
+
+def _early(connection: Connection, host: Teacher, came: Sequence[Came[Change]]) -> list[int]:
+    """The messages whose class is not known, and whose booking is: it is in the inbox, where others handle it."""
+    asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
+    booked = revisions.booked(connection, list(asked.values()))
+    unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
+    bodies = inbox.unhandled_bodies(connection, host.journal, "order") if unknown else []
+    coming = {class_id for one in bodies if isinstance(class_id := fields_of(one).get("class_id"), str)}
+    return [id_ for id_, class_id in unknown.items() if class_id in coming]
 
 
 def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:
@@ -61,7 +77,14 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
     """Decide changes of classes; the streamers *alive* can take classes."""
-    decide.decide(changes, asked, facts(connection, changes, asked, alive), Limits.of(changes.settings))
+    known, limits = facts(connection, changes, asked, alive), Limits.of(changes.settings)
+    changed_before: set[str] = set()
+    for one in asked:
+        if one.class_id in changed_before:  # together with the change before it, it may name what nobody looked for yet
+            more = facts(connection, changes, [one], alive)
+            known = decide.Facts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
+        changed_before.add(one.class_id)
+        decide.decide(changes, [one], known, limits)
 
 
 def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:

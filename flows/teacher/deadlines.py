@@ -23,6 +23,9 @@ from lectern.stems import stem
 RESULTS_FIRST_S = 60.0
 """Seconds after its deadline after which a transcoding is timed out even while unread results wait."""
 
+LOOKS = 100
+"""Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
+
 
 def _overdue(connection: Connection, host: Teacher) -> list[Due]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
@@ -41,7 +44,13 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     if not due:
         return []
     alive = await living(host)
-    there = await asyncio.gather(*(_output(host, one) for one in due))
+    gate = asyncio.Semaphore(LOOKS)
+
+    async def output(one: Due) -> str | None:
+        async with gate:
+            return await _output(host, one)
+
+    there = await asyncio.gather(*map(output, due))
     lists = await results.old_waiters(host, {one.key for one in due})
     late = [Late(one.key, one.backend, _what(host, one, url), url) for one, url in zip(due, there, strict=True)]
     found = await apart(

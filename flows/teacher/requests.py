@@ -82,7 +82,8 @@ async def _ask(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> No
 
 async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> None:
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
-    assert host.settings.oss_transcode_url is not None  # the decision asked for OSS only where it is set up
+    if host.settings.oss_transcode_url is None:  # it was set when the request was decided
+        raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
     async with _door.passed(host.settings, stem(*key)):
         if not await host.commit(oss_requests.may_ask, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))

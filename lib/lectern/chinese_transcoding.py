@@ -9,6 +9,7 @@ SAYS: Mapping[str, str] = {
     "the OSS API failed {n} times in a row, the last time because: {s}": "OSS 转码连续失败 {n} 次，最近一次的原因：{s}",
     "it is left alone": "暂时不再请求它",
     "OSS transcoding: {s}": "OSS 转码：{s}",
+    "OSS_TRANSCODE_URL is not set any more": "OSS_TRANSCODE_URL 已不再设置",
     "the transcoder's URL has port 0": "转码服务的 URL 端口是 0",
     "cannot be asked: {s}": "无法请求：{s}",
     "answered {n}: {s}": "应答 {n}：{s}",

@@ -107,10 +107,14 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
         return urls.push(self.push_url).stream
 
     @cached_property
+    def backup_stream(self) -> str | None:
+        """The stream of the second airing, in the same form."""
+        return None if self.push_url_backup is None else urls.push(self.push_url_backup).stream
+
+    @cached_property
     def streams(self) -> frozenset[str]:
         """All streams that the class is pushed to."""
-        backup = [urls.push(self.push_url_backup).stream] if self.push_url_backup is not None else []
-        return frozenset((self.stream, *backup))
+        return frozenset((self.stream,) if self.backup_stream is None else (self.stream, self.backup_stream))
 
     @property
     def key(self) -> tuple[int, Resolution] | None:

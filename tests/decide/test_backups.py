@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lectern import errors
 from lectern.changes import Changes
 from lectern.decide import booking as bookings
+from lectern.decide import reports
 from lectern.decide.backups import twin_id
 from lectern.decide.booking import Before
 from lectern.decide.cancels import cancel
@@ -98,6 +99,29 @@ def test_a_cancel_takes_back_both(changes: Changes) -> None:
     assert {changes.orders[one].state for one in ("c-1", SECOND)} == {BookingState.CANCELLED}
     assert {class_id for _, class_id in told(changes, Release)} == {"c-1", SECOND}
     assert len([one for one in changes.sends if one.target == "order_result"]) == 1
+
+
+def test_a_class_that_its_streamer_refuses_is_not_aired_by_the_other_one(changes: Changes) -> None:
+    """The platform is told that it will not be aired, and moves it: its second airing would hold its backup stream."""
+    first = placed(changes, "s1", "s2")
+    second = changes.orders[SECOND]
+    said = Report(cmd="prepared", class_id="c-1", streamer=str(first.streamer), result="fail", code=316)
+    reports.take(changes, said, reports.Facts(Choice({}, {}), ()))
+    assert [changes.orders[one].state for one in ("c-1", SECOND)] == [BookingState.REFUSED, BookingState.CANCELLED]
+    assert told(changes, Release) == [(f"streamer:{second.streamer}", SECOND)]
+    assert [(one.class_id, one.streamer) for one in changes.cancels] == [(SECOND, second.streamer)]
+    assert len([one for one in changes.sends if one.target == "order_result"]) == 1
+
+
+@pytest.mark.parametrize("its", [("c-1", SECOND), (SECOND, "c-1")])
+def test_a_class_that_no_streamer_can_take_is_refused_with_its_second_airing(
+    changes: Changes, its: tuple[str, str]
+) -> None:
+    """Whichever of them is looked at first."""
+    placed(changes, "s1")
+    place_again(changes, [changes.orders[one] for one in its], Choice({}, {}), "s1 is lost", refused=False)
+    assert [changes.orders[one].state for one in ("c-1", SECOND)] == [BookingState.REFUSED, BookingState.CANCELLED]
+    assert [one.class_id for one in changes.cancels] == [SECOND]
 
 
 def test_two_airings_know_each_other() -> None:

@@ -18,7 +18,7 @@ from lectern.decide.revisions import IN_FORCE, Facts
 from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Rendition, Slot
 from lectern.messages import Cancel, Prepare, Release, Report
-from lectern.outgoing import ChangeResult, OrderResult
+from lectern.outgoing import Alarm, ChangeResult, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
 from tests import strategies
@@ -209,6 +209,24 @@ def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_chang
     assert changes.orders["c-1"] == before
 
 
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [((), "1 change refused"), (("c-2",), "1 class refused; 1 change refused")],
+    ids=["nobody else waits", "a class waits, too"],
+)
+def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_goes_on_as_it_was(
+    changes: Changes, others: tuple[str, ...], said: str
+) -> None:
+    ready(changes)
+    change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
+    waiting = [changes.move(changes.book(strategies.booking(one)), BookingState.WAITING) for one in others]
+    waiting.append(changes.orders[FIRST])
+    results.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters(waiting))
+    (alarm,) = told(changes, Alarm)
+    assert alarm.message == f"7777_720P: ffmpeg; {said}"
+    assert (alarm.model_extra or {}).get("classes", []) == list(others)
+
+
 def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Changes) -> None:
     before = ready(changes)
     change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
@@ -229,6 +247,17 @@ def test_a_class_that_waits_for_its_rendition_is_changed_at_once(changes: Change
     assert changes.leaves == [("6666_720P", "c-1")]
     assert answers(changes) == [("c-1", 0)]
     assert [one.class_id for one in told(changes, Prepare)] == ["c-1"]
+
+
+def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_can_have(changes: Changes) -> None:
+    """Its recording would be there now, and no streamer is: the change is refused, and the class waits on."""
+    order = changes.book(strategies.booking("c-1"))
+    changes.move(order, BookingState.WAITING)
+    before = changes.orders["c-1"]
+    change(changes, facts(loads={}), **OTHER)
+    assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
+    assert changes.orders["c-1"] == before
+    assert (told(changes, OrderResult), changes.leaves, changes.revised) == ([], [], [])
 
 
 def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:

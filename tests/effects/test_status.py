@@ -16,7 +16,10 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import Misuse
 from lectern.facts import Event
+from lectern.messages import Booking
 from lectern.settings import TeacherSettings
+from lectern.states import BookingState
+from tests import strategies
 
 NOW = 1_764_010_800.0
 
@@ -126,3 +129,15 @@ def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engi
     with reading(teacher_engine) as connection:
         told = [one.what for one in events_of(connection, "teacher", "c-1")]
     assert told.count(closing.TOLD_AGAIN) == 1
+
+
+@pytest.mark.parametrize("its", ["c-1", "c-1^1", "c-1~backup", "c-1~backup^1"])
+def test_the_latest_booking_of_a_record_can_be_read_as_one_from_the_wire(teacher_engine: Engine, its: str) -> None:
+    """Also if it is a change of a class, or a second airing, which are kept under ids that no message can have."""
+    wanted = strategies.booking("c-1")
+    with transaction(teacher_engine) as connection:
+        bookings.add(connection, [(strategies.booking("c-0"), BookingState.READY)], NOW - 1)
+        bookings.add(connection, [(wanted.under(its), BookingState.PLACED)], NOW)
+        found = bookings.latest_payload(connection, 6666)
+        assert bookings.latest_payload(connection, 7777) is None
+    assert Booking.model_validate_json(found or "") == wanted

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, select, update
 from flows import host as hall
 from flows.host import Host
 from flows.new_run import NewRun
-from flows.teacher import requests, sweep
+from flows.teacher import requests, results, sweep
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import oss_requests, renditions
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -204,3 +204,23 @@ async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
         with transaction(host.engine) as connection:
             connection.execute(update(videos).values(updated_at=0))
             assert [one.attempt for one in oss_requests.forgotten(connection, time.time(), time.time())] == [2]
+
+
+@pytest.mark.parametrize(("ecs", "state"), [("", "failed"), ("ssh://us@ecs-1", "transcoding")])
+async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ecs: str, state: str
+) -> None:
+    """Its URL was taken out of the settings while a request was due: no class waits for it for ever."""
+    begun: list[list[RenditionKey]] = []
+
+    async def start_ecs(_: object, keys: list[RenditionKey]) -> None:
+        begun.append(keys)
+
+    monkeypatch.setattr(results, "start_ecs", start_ecs)
+    async with SlowOss(0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        host.settings = host.settings.model_copy(update={"oss_transcode_url": None, "ecs_hosts": ecs})
+        host.seen = time.monotonic() + 3600, ("streamer1",)
+        begin(host.engine, 1)
+        await requests.request.fn([(1, "720P")])
+        assert row(host.engine).status == state
+        assert begun == [[KEY] if ecs else []]

@@ -2,18 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
 
+from flows import show
 from flows.host import Host
 from flows.teacher.ecs import attempt, kept
 from flows.teacher.ecs.kept import Kept
-from flows.teacher.ecs.line import LEASE_S
-from lectern.effects.ecs.job import Report
+from flows.teacher.ecs.line import LEASE_S, Place
+from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs.job import Made, Outcome, Report
 from lectern.effects.rows import bookings, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import videos
@@ -138,3 +143,88 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
     job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
     assert job.beats(4) == [kept.UNWANTED]
     assert job.row()["reason"] == kept.UNWANTED
+
+
+def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can take it over meanwhile; it would be begun anew, with less time left."""
+    due, left, done = job.read(transcodings.under_way), list[str](), asyncio.Event()
+    commit, failed = job.host.commit, 0
+
+    async def away_at_first(work: Callable[..., Any], *args: Any) -> Any:
+        nonlocal failed
+        if failed < 3:
+            failed += 1
+            raise OperationalError("UPDATE video_list", {}, ConnectionError("the server is restarted"))
+        done.set()
+        return await commit(work, *args)
+
+    async def made(*_: object) -> Outcome:
+        await done.wait()
+        return Outcome((Made(Resolution.P240, "http://oss.example/up", 320, 240, 60.0, 1000),), {})
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        left.append(name)
+
+    async def published(some: Sequence[Made]) -> None:
+        assert (len(some), left) == (1, [])
+
+    monkeypatch.setattr(job.host, "commit", away_at_first)
+    monkeypatch.setattr(attempt, "BEAT_S", 0.01)
+    monkeypatch.setattr(attempt, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
+    monkeypatch.setattr(transcode, "transcode", made)
+    monkeypatch.setattr(transcode, "leave", ended)
+    assert asyncio.run(at_work(job, monkeypatch).run(published)) == {}
+    assert (failed, left) == (3, [attempt.job(job.host.settings, due).name])
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
+    job: Job, monkeypatch: pytest.MonkeyPatch, drains: bool
+) -> None:
+    """A host that does not answer is waited for mostly in a login; only a process that ends leaves its job there."""
+    logins, left, hangs = 0, list[str](), asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(*_: object) -> AsyncIterator[object]:
+        nonlocal logins
+        logins += 1
+        if logins == 2:
+            hangs.set()
+            await asyncio.Event().wait()
+        yield SimpleNamespace(host="ecs-1")
+
+    async def cut_off(*_: object) -> Outcome:
+        raise ssh.Lost("ecs-1: the connection is lost")
+
+    async def ended(_: object, _root: str, name: str) -> None:
+        left.append(name)
+
+    async def at_once(_: int) -> None:
+        """There is no pause."""
+
+    async def cancelled() -> None:
+        running = asyncio.create_task(at_work(job, monkeypatch, drains=drains).run(nobody_hears))
+        await hangs.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    monkeypatch.setattr(attempt, "connect", connect)
+    monkeypatch.setattr(attempt, "pause", at_once)
+    monkeypatch.setattr(transcode, "transcode", cut_off)
+    monkeypatch.setattr(transcode, "leave", ended)
+    asyncio.run(cancelled())
+    assert len(left) == (0 if drains else 1)
+
+
+async def nobody_hears(_: Sequence[Made]) -> None:
+    raise AssertionError("nothing was made")
+
+
+def at_work(job: Job, monkeypatch: pytest.MonkeyPatch, *, drains: bool = False) -> attempt.Attempt:
+    """An attempt on a host, in a process that *drains*; nothing is shown."""
+    due = job.read(transcodings.under_way)
+    monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: drains))
+    monkeypatch.setattr(show, "Progress", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+    place = Place(ssh.Host("us", "ecs-1"), time.time(), due)
+    return attempt.Attempt(job.host, place, OURS, attempt.job(job.host.settings, due), wanted=True)

@@ -104,6 +104,8 @@ ALARMS = [
     "resolved: occurred 3 times, since 19:00:02; first message: streamer1: channels does not work: " + SAID,
     # renditions
     "6666_720P: no result of the oss transcoding in time; 3 classes refused",
+    "6666_720P: no result of the oss transcoding in time; 1 class refused; 2 changes refused",
+    "6666_720P: no result of the oss transcoding in time; 1 change refused",
     "6666_720P: no result of the old transcoding in time; 1 class refused",
     "6666_720P: ecs transcoding of 6666_720P: failed; 3 classes refused",
     "6666_720P: the transcoding of 6666_720P: failed; 0 classes refused",
@@ -129,6 +131,7 @@ ALARMS = [
     OSS.format(f"OSS transcoding: cannot be asked: {SAID}"),
     OSS.format(f"OSS transcoding: answered 403: {SAID}"),
     OSS.format("OSS transcoding: the transcoder's URL has port 0"),
+    OSS.format("OSS transcoding: OSS_TRANSCODE_URL is not set any more"),
     (
         "6666_720P: the OSS API failed 5 times in a row, the last time because: 6666_720P: OSS transcoding: "
         "answered 503; it is left alone; 1 class refused"

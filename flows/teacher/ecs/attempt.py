@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+
 from flows import show
 from flows.host import Teacher, log
 from flows.teacher.ecs.kept import TAKEN, Kept
@@ -116,6 +118,7 @@ class Attempt:
         self._kept = Kept(host, made_there, place.due, owner, wanted=wanted)
         self.left = False  # something of it may still be on the host
         self._reached = place.again
+        self._was_ended = False
         self._verdict: str | None = None
 
     async def run(self, publish: Publish) -> Missed:
@@ -140,6 +143,14 @@ class Attempt:
             await asyncio.wait({keeping})
 
     async def _work(self, publish: Publish) -> Missed:
+        try:
+            return await self._reconnected(publish)
+        except asyncio.CancelledError:
+            if self._reached and not self._was_ended and not self._stays:  # no connection is open just now
+                await process.surely(leave_anew(self._host, self._place.host, self._job.name))
+            raise
+
+    async def _reconnected(self, publish: Publish) -> Missed:
         lost = 0
         while True:
             began = time.monotonic()
@@ -150,12 +161,7 @@ class Attempt:
                 if not self._reached or lost > RECONNECTS:
                     raise
                 log.warning("%s: %s; it goes on there, and is looked for", self._job.name, error.message)
-            try:
-                await pause(lost)
-            except asyncio.CancelledError:
-                if not self._stays:
-                    await process.surely(leave_anew(self._host, self._place.host, self._job.name))
-                raise
+            await pause(lost)
 
     async def _connected(self, publish: Publish) -> Missed:
         async with connect(self._host.settings, self._place.host) as connection:
@@ -174,6 +180,7 @@ class Attempt:
             return outcome.missed
 
     async def _leave(self, connection: ssh.Connection) -> None:
+        self._was_ended = True
         self.left = not await _leave(self._host, connection, self._job.name)
 
     @property
@@ -187,9 +194,17 @@ class Attempt:
         try:
             async with shown as bar:
                 while self._verdict is None:
-                    self._verdict = await self._kept.beat()
+                    self._verdict = await self._beat()
                     bar.set(self._kept.report.percent)
                     await asyncio.sleep(0 if self._verdict else BEAT_S)
         finally:
             if not self._kept.published:
                 working.cancel()
+
+    async def _beat(self) -> str | None:
+        """Look after the job; returns why it is to be ended, if it is. While the database is away, it goes on."""
+        try:
+            return await self._kept.beat()
+        except OperationalError as error:  # nobody else can take it over meanwhile
+            log.warning("%s: goes on, although the database does not answer: %s", self._job.name, error.orig)
+            return None

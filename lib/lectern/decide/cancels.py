@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from lectern import errors
 from lectern.changes import CancelTold, Changes
+from lectern.facts import Order
 from lectern.messages import Booking, Cancel
 from lectern.states import BookingState
 from lectern.unconfirmed import Unconfirmed
@@ -44,6 +45,13 @@ def cancel(changes: Changes, message: Cancel) -> None:
         changes.release(order.streamer, class_id)
     changes.note("cancelled", order)
     changes.row(class_id, "cancel", where=order.streamer or "")
+
+
+def cancel_second(changes: Changes, order: Order) -> None:
+    """Cancel the second airing of a class that was refused: the platform was told that the class is not aired."""
+    second = changes.orders.get(f"{order.class_id}{BACKUP}")
+    if order.revises is None and second is not None and second.state not in OVER:
+        cancel(changes, Cancel.model_construct(class_id=second.class_id))
 
 
 def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collection[str]) -> list[Booking]:

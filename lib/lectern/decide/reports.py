@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from lectern import errors
 from lectern.changes import Changes
 from lectern.decide import revisions
+from lectern.decide.cancels import cancel_second
 from lectern.decide.verdicts import Choice, place_again
 from lectern.facts import AsRun, Order
 from lectern.messages import Report
@@ -91,6 +92,7 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> Non
     else:
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         changes.refuse(order, code, said.message, alarm=True)
+        cancel_second(changes, order)
 
 
 def _ready(changes: Changes, order: Order, said: Report) -> Order:

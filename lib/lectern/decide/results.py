@@ -11,6 +11,7 @@ from lectern.errors import ErrorCode
 from lectern.facts import Order, Rendition, RenditionKey
 from lectern.states import Backend, RenditionState
 from lectern.stems import stem
+from lectern.wire import class_of
 
 ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
 """The outcomes that empty the waiting list of a rendition."""
@@ -94,14 +95,20 @@ def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loa
 
 
 def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, waiters: Waiters) -> None:
-    """Refuse every waiting class with *code*, and raise one alarm for all: the rendition will not be made."""
+    """Refuse every waiting class with *code*, and raise one alarm for all: the rendition will not be made.
+
+    A class whose change waits is not refused, but its change: the class stays as it was.
+    """
     state = RenditionState.TIMED_OUT if code is errors.TRANSCODE_TIMED_OUT else RenditionState.FAILED
     changes.remake(Remade(key, RenditionState.TRANSCODING, state, reason=why))
     for order in waiters.orders:
         changes.refuse(order, code, why)
     _orphans(changes, key, waiters)
-    refused = [order.class_id for order in waiters.orders]
-    said = f"{stem(*key)}: {why}; {words.counted(len(refused), 'class', 'classes')} refused"
+    refused = [order.class_id for order in waiters.orders if order.revises is None]
+    kept = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
+    what = [f"{words.counted(len(refused), 'class', 'classes')} refused"] if refused or not kept else []
+    what += [f"{words.counted(len(kept), 'change', 'changes')} refused"] if kept else []
+    said = f"{stem(*key)}: {why}; {'; '.join(what)}"
     changes.alarm(code, said, record_id=key[0], resolution=key[1], classes=refused)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lectern import errors
 from lectern.changes import Changes, Taken
 from lectern.decide import backups
+from lectern.decide.cancels import cancel_second
 from lectern.decide.placement import place
 from lectern.facts import Order
 from lectern.states import BookingState
@@ -65,6 +66,8 @@ def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: 
     it; otherwise it is refused. *refused*: its streamer could not prepare it (False: it is lost or drained).
     """
     for order in orders:
+        if changes.orders.get(order.class_id, order).state not in backups.ON:
+            continue  # it was the second airing of a class before it, which no streamer could take
         before = order.streamer or ""
         (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
         changes.taken.append(Taken(order.class_id, before, order.placement, refused))
@@ -87,6 +90,7 @@ def open_to(changes: Changes, order: Order, choice: Choice) -> Mapping[str, int]
 def _nowhere(changes: Changes, order: Order, why: str) -> None:
     if order.promised_at is None and order.state is not BookingState.READY:
         changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
+        cancel_second(changes, order)
         return
     code, said = errors.NOT_MOVED, f"{why}; no other streamer can take it"
     changes.move(order, BookingState.BROKEN, code.number, why)

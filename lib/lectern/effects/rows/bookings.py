@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.many import among, insert_many, these, update_many
@@ -14,7 +15,7 @@ from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
-from lectern.wire import BACKUP
+from lectern.wire import class_of
 
 log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
@@ -38,9 +39,12 @@ _CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placem
 _CHANGED = attrgetter(*_CHANGES)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
-_TAKEN = select(orders.c.stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
-    among(orders.c.stream), _LIVE, orders.c.state.not_in(OVER)
-)
+_TAKEN = [
+    select(stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
+        among(stream), _LIVE, orders.c.state.not_in(OVER)
+    )
+    for stream in (orders.c.stream, orders.c.backup_stream)
+]
 _HAVING = select(orders.c.streamer, func.count()).where(orders.c.state.in_(LOADING), _LIVE).group_by(orders.c.streamer)
 _WAITING = (
     select(*_COLUMNS)
@@ -95,8 +99,9 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
     if not streams:
         return {}
     found: dict[str, list[Slot]] = {}
-    for stream, class_id, start, end in connection.execute(_TAKEN, {**these(streams), "now": now}):
-        found.setdefault(stream, []).append(Slot(class_id, start, end))
+    for wanted in _TAKEN:
+        for stream, class_id, start, end in connection.execute(wanted, {**these(streams), "now": now}):
+            found.setdefault(stream, []).append(Slot(class_id, start, end))
     return found
 
 
@@ -125,17 +130,12 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
 
 def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
     """Insert new bookings as they were decided; a refused booking has no stream."""
-    rows = [
-        (
-            *_VALUES(order),
-            booking.institution_id,
-            None if order.state is BookingState.REFUSED else booking.stream,
-            now,
-            now,
-        )
-        for booking, order in booked
-    ]
-    insert_many(connection, orders, (*_FIELDS, "institution_id", "stream", "received_at", "updated_at"), rows)
+    rows = []
+    for one, order in booked:
+        streams = (None, None) if order.state is BookingState.REFUSED else (one.stream, one.backup_stream)
+        rows.append((*_VALUES(order), one.institution_id, *streams, now, now))
+    more = ("institution_id", "stream", "backup_stream", "received_at", "updated_at")
+    insert_many(connection, orders, (*_FIELDS, *more), rows)
 
 
 def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
@@ -206,13 +206,15 @@ def unready(connection: Connection, received_before: float, now: float, until: f
 def latest_payload(connection: Connection, record_id: int) -> str | None:
     """The latest booking of a record, in wire form; None if there is none."""
     wanted = (
-        select(orders.c.payload)
-        .where(orders.c.record_id == record_id, orders.c.class_id.not_like(f"%{BACKUP}"))
+        select(orders.c.class_id, orders.c.payload)
+        .where(orders.c.record_id == record_id)
         .order_by(orders.c.received_at.desc(), orders.c.class_id)
         .limit(1)
     )
-    found = connection.execute(wanted).scalar_one_or_none()
-    return None if found is None else str(found)
+    row = connection.execute(wanted).one_or_none()
+    # Revisions and second airings are kept under ids that no booking on the wire can have.
+    its = None if row is None else from_json(row.payload) | {"class_id": class_of(row.class_id)}
+    return None if its is None else to_json(its).decode()
 
 
 def oldest_waiting(connection: Connection) -> tuple[str, float] | None:

@@ -20,7 +20,7 @@ _AMENDED = ("payload", "record_id", "resolution", "start_time", "end_time", "url
 _REVISE = (
     update(orders)
     .where(orders.c.class_id == bindparam("of"))
-    .values({name: bindparam(f"new_{name}") for name in (*_AMENDED, "stream", "updated_at")})
+    .values({name: bindparam(f"new_{name}") for name in (*_AMENDED, "stream", "backup_stream", "updated_at")})
 )
 _REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
 
@@ -31,6 +31,13 @@ def of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
         return {}
     ids = list(connection.execute(_REVISIONS, these(class_ids)).scalars())
     return bookings.by_id(connection, ids)
+
+
+def booked(connection: Connection, class_ids: Sequence[str]) -> set[str]:
+    """The classes among *class_ids* that are booked, also those whose rows cannot be read."""
+    return set(
+        connection.execute(select(orders.c.class_id).where(among(orders.c.class_id)), these(class_ids)).scalars()
+    )
 
 
 def forsaken(connection: Connection) -> list[Order]:
@@ -47,6 +54,7 @@ def write(connection: Connection, revised: Sequence[tuple[Order, Booking]], now:
         {
             "of": one.class_id,
             "new_stream": booking.stream,
+            "new_backup_stream": booking.backup_stream,
             "new_updated_at": now,
             **{f"new_{name}": getattr(one, name) for name in _AMENDED},
         }

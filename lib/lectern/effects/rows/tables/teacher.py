@@ -86,6 +86,7 @@ class OrderRow(TeacherTable, table=True):
     promised_at: float | None = None  # when success was reported to the platform
     revises: str | None = Field(default=None, max_length=250, index=True)  # of a revision: its class
     booked: str | None = Field(default=None, sa_type=Text)  # of a changed class: its payload before
+    backup_stream: str | None = Field(default=None, sa_type=Text, index=True)  # its push_url_backup in normal form
 
 
 class StreamerRow(TeacherTable, table=True):

@@ -1,0 +1,59 @@
+"""A transcoder that has stood still for long: the deadlines of very many renditions pass at once."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.teacher import deadlines, results
+from flows.teacher.ecs import flow as ecs
+from lectern.effects.rows import renditions
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.facts import Attempt
+from lectern.states import Backend, RenditionState, Resolution
+from tests.faults import hosts
+
+RENDITIONS = 400
+
+
+@pytest.mark.asyncio
+async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host, now = hosts.teacher(engine), time.time()
+    host.seen = time.monotonic() + 3600, ("streamer1",)
+    keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
+    with transaction(engine) as connection:
+        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
+        renditions.begin(connection, attempts, now - 60)
+        for key in keys:
+            renditions.requested(connection, key, now - 60)
+    looking, most, answers = 0, 0, asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        if looking == deadlines.LOOKS:
+            asyncio.get_running_loop().call_later(0.1, answers.set)  # whoever else does not wait begins before it
+        await answers.wait()
+        looking -= 1
+
+    async def nobody(_host: Any, keys: Any) -> results.Lists:
+        return {key: [] for key in keys}
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(ecs, "output_there", slow)
+    monkeypatch.setattr(results, "old_waiters", nobody)
+    monkeypatch.setattr(results, "follow", nothing)
+    await deadlines.time_out(host)
+    assert most == deadlines.LOOKS < RENDITIONS
+    with transaction(engine) as connection:
+        assert {one.state for one in renditions.states(connection, keys).values()} == {RenditionState.TIMED_OUT}
+    engine.dispose()
