@@ -242,6 +242,19 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
     assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
+def test_doctor_takes_no_other_program_for_the_process_whatever_that_answers(teacher: Path) -> None:
+    body = json.dumps({"wrong": [], "since": None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answers,), {"body": body}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        bind = f"127.0.0.1:{server.server_port}"
+        done = lectern(teacher, "doctor", "teacher", API_BIND=bind, PREFECT_API_URL="http://127.0.0.1:1/api")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert f"✗ process: http://{bind}/health answers something else than JSON of ours" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
 def test_doctor_asks_the_host_itself_and_no_proxy_of_the_persons_shell(teacher: Path, name: str) -> None:
     """As the program does that it looks at."""

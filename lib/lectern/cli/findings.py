@@ -122,9 +122,9 @@ def of_process(settings: Settings) -> Finding:
     try:
         said = httpx.get(f"http://{settings.bind}/health", timeout=LOOK_S, trust_env=False).json()
         wrong = "; ".join(said["wrong"])
+        version = f"release {said.get('version')}, up since {words.moment(float(said.get('since', 0)))}"
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         return Finding("process", is_well=False, said=f"http://{settings.bind}/health {_why(error)}", to_type=to_type)
-    version = f"release {said.get('version')}, up since {words.moment(float(said.get('since', 0)))}"
     return Finding("process", is_well=not wrong, said=wrong or version, to_type=to_type)
 
 
