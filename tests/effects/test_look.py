@@ -107,13 +107,16 @@ def _gone() -> int:
         ),
     ],
 )
-def test_what_cannot_be_written_is_an_end_in_words(tmp_path: Path, opened: Callable[[], int], words: str) -> None:
+@pytest.mark.parametrize("typed", ["status --json", "book --example", "--version", "report --help"])
+def test_what_cannot_be_written_is_an_end_in_words(
+    tmp_path: Path, opened: Callable[[], int], words: str, typed: str
+) -> None:
     engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
     schema.upgrade(engine, "teacher")
     engine.dispose()
     taking = opened()
     done = subprocess.run(
-        [sys.executable, "-c", "from lectern.cli import main; main()", "status", "--json"],
+        [sys.executable, "-c", "from lectern.cli import main; main()", *typed.split()],
         env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0"},
         cwd=tmp_path,
         stdout=taking,

@@ -1,5 +1,7 @@
 """All commands, each loaded when it is typed; and the printing of errors."""
 
+import errno
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -70,6 +72,8 @@ app = typer.Typer(
     " README.md.",
 )
 
+_OUTPUT_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 
 def _say_version(wanted: bool) -> None:
     if wanted:
@@ -87,11 +91,21 @@ def _options(
 def main() -> None:
     """Run what was typed; print an error as one sentence with what to do. Misuse exits with 2, other errors with 1."""
     try:
-        app(prog_name="lectern")
+        try:
+            app(prog_name="lectern")
+        finally:
+            sys.stdout.flush()  # at Python's own exit nobody could say why it failed
     except Misuse as error:
         sys.exit(_complain(error, 2))
     except LecternError as error:
         sys.exit(_complain(error, 1))
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_LOST:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python writes once more
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # the reader has stopped reading, like `head`
+        sys.exit(_complain(LecternError(f"What was found could not be written: {error.strerror}."), 1))
 
 
 def _complain(error: LecternError, status_code: int) -> int:

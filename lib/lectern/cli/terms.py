@@ -73,13 +73,8 @@ def read(file: Path) -> str:
 
 
 def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
-    """Print for a program, or for people. Raises LecternError if that cannot be written, as to a full disk."""
-    try:
-        print(json.dumps(fields) if as_json else "\n".join(lines), flush=True)
-    except BrokenPipeError:
-        raise  # the reader has stopped reading, like `head`
-    except OSError as error:
-        raise LecternError(f"What was found could not be written: {error.strerror}.") from error
+    """Print for a program, or for people."""
+    print(json.dumps(fields) if as_json else "\n".join(lines), flush=True)
 
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
