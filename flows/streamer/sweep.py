@@ -39,7 +39,8 @@ async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
     if dry_run:
         some = [await changed(host, way, dry_run=True) for _, way in ways]
         return await printed("sweep", some, *(f"{one.stem}: its file is removed" for one in evicting))
-    await remove_files(host, evicting)
+    async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
+        await remove_files(host, (await host.look(_left))[0])
     for one, way in ways:
         try:
             await changed(host, way)

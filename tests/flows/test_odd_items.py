@@ -25,7 +25,7 @@ from flows.teacher.ecs import flow as ecs
 from lectern.commands import MAX_BODY_BYTES
 from lectern.effects.files import store
 from lectern.effects.media import airable
-from lectern.effects.rows import bookings
+from lectern.effects.rows import bookings, cache
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
@@ -114,6 +114,31 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     with reading(streamer.engine) as connection:
         found = connection.execute(select(classes.c.class_id, classes.c.state)).all()
     assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
+
+
+async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playout(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its eviction was finished by somebody else, and the recording was booked and downloaded anew."""
+    on_air(streamer, "over")
+    cached(streamer, "6666")
+    site = store.rendition_path(streamer.settings.video_root, "6666")
+    site.parent.mkdir(parents=True, exist_ok=True)
+    site.write_bytes(b"new")
+    with transaction(streamer.engine) as connection:
+        connection.execute(update(tasks).values(end_time=time.time() - 1000))
+        connection.execute(update(files).where(files.c.id == "6666").values(state=FileState.EVICTING))
+    monkeypatch.setattr(sweep, "tell", nobody)
+
+    async def asks(*_: object) -> None:
+        with transaction(streamer.engine) as connection:
+            connection.execute(update(files).where(files.c.id == "6666").values(state=FileState.READY))
+
+    monkeypatch.setattr(sweep, "_way", asks)
+    await sweep._sweep_streamer(streamer, dry_run=False)
+    assert site.read_bytes() == b"new"
+    with reading(streamer.engine) as connection:
+        assert cache.by_stem(connection, ["6666"])["6666"].state is FileState.READY
 
 
 async def test_classes_are_handed_over_and_the_lease_is_passed_on_beside_an_odd_one(
