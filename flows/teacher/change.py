@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from flows.handling import Came, changed, ended, handled, printed, read
-from flows.host import NOWHERE, Teacher, teacher
+from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
 from flows.teacher.living import living, put_back
 from lectern.amendments import Change
 from lectern.changes import Changes
-from lectern.commands import fields_of, in_words
+from lectern.commands import in_words
 from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id
@@ -43,7 +43,7 @@ async def change(
         return await put_back(host, ids, error, dry_run=dry_run)
     go = partial(decided, alive)
     came: list[Came[Change]] = await read(host, ids, (Change,))
-    if early := await host.look(_early, host, came):
+    if early := await host.look(_early, came):
         why = TryAgain("the bookings of their classes are not handled yet")
         waiting = await put_back(host, early, why, dry_run=dry_run)
         came = [one for one in came if one.kept.id not in early]
@@ -58,13 +58,12 @@ async def change(
     return await ended("change", found, "What became of each change", len(ids) + len(by_hand))
 
 
-def _early(connection: Connection, host: Teacher, came: Sequence[Came[Change]]) -> list[int]:
+def _early(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
     """The messages whose class is not known, and whose booking is: it is in the inbox, where others handle it."""
     asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
     booked = revisions.booked(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
-    bodies = inbox.unhandled_bodies(connection, host.journal, "order") if unknown else []
-    coming = {class_id for one in bodies if isinstance(class_id := fields_of(one).get("class_id"), str)}
+    coming = revisions.coming(connection, set(unknown.values()))
     return [id_ for id_, class_id in unknown.items() if class_id in coming]
 
 

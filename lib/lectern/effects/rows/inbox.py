@@ -237,12 +237,6 @@ def waits(connection: Connection, journal: Journal, command: str) -> bool:
     return connection.execute(wanted).first() is not None
 
 
-def unhandled_bodies(connection: Connection, journal: Journal, command: str) -> list[str]:
-    """The messages of *command* that are not handled."""
-    its = (journal.inbox.c.state == InboxState.NEW) & (journal.inbox.c.command == command)
-    return list(connection.execute(select(journal.inbox.c.body).where(its)).scalars())
-
-
 def answers(connection: Connection, journal: Journal) -> None:
     """Check that the database answers, by a read in a transaction that may write; raises the driver's error."""
     connection.execute(select(journal.inbox.c.id).limit(1)).first()

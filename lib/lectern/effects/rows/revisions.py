@@ -1,15 +1,16 @@
 """The rows of changed classes: their revisions, and the classes themselves once a revision is in force."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from lectern.commands import fields_of
 from lectern.effects.rows import bookings
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.teacher import orders
+from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.facts import Order
 from lectern.messages import Booking
-from lectern.states import BookingState
+from lectern.states import BookingState, InboxState
 
 WAITS = (BookingState.WAITING, BookingState.PLACED)
 """States of a revision that is neither in force nor refused."""
@@ -38,6 +39,15 @@ def booked(connection: Connection, class_ids: Sequence[str]) -> set[str]:
     return set(
         connection.execute(select(orders.c.class_id).where(among(orders.c.class_id)), these(class_ids)).scalars()
     )
+
+
+def coming(connection: Connection, class_ids: Collection[str]) -> set[str]:
+    """The classes among *class_ids* whose bookings are in the inbox, not handled yet."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == "order")
+    bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
+    named = (fields_of(one).get("class_id") for one in bodies)
+    return {one for one in named if isinstance(one, str) and one in class_ids}
 
 
 def forsaken(connection: Connection) -> list[Order]:
