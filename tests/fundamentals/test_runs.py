@@ -284,6 +284,25 @@ def test_all_orphans_are_adopted_however_many_there_are() -> None:
     assert len(server.states) == len(server.there)
 
 
+def test_a_run_that_begins_while_prefect_is_asked_is_no_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect names it as running, and it is this process that runs it."""
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), state=Running())
+
+    async def scene() -> Prefect:
+        server = Prefect()
+        mine = runs(server)
+
+        async def named(*_: object) -> list[FlowRun]:
+            mine.shown.add(run.id)
+            return [run]
+
+        monkeypatch.setattr(questions, "named", named)
+        assert await orphans.adopt(mine, "pool", "teacher") == 0
+        return server
+
+    assert asyncio.run(scene()).states == {}
+
+
 def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> None:
     """Its teacher died in between, and was started again before anybody took it for dead: it is nobody's."""
     now = datetime.now(UTC)
