@@ -46,26 +46,23 @@ class _Door:
     @asynccontextmanager
     async def passed(self, settings: TeacherSettings, thing: str) -> AsyncIterator[None]:
         """A context around one request; raises FallBack if the request must not be made."""
-        async with self.at_once:
-            now = time.time()
-            if settings.ecs_hosts and not self.breaker.lets(now):
-                often = f"failed {self.breaker.failures} times in a row, the last time because: {self.why}"
-                raise FallBack(f"{thing}: the OSS API {often}; it is left alone")
-            self.breaker = self.breaker.asked(now)
-            try:
-                yield
-            except TryAgain as error:
-                self.breaker, self.why = self.breaker.failed(time.time()), error.message
-                if not self.breaker.lets(time.time()):
-                    pause_s = self.breaker.closed_until - time.time()
-                    log.warning(
-                        "OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why
-                    )
-                raise
-            except FallBack:  # a refusal is an answer, too
-                self.breaker = Breaker()
-                raise
+        now = time.time()
+        if settings.ecs_hosts and not self.breaker.lets(now):
+            often = f"failed {self.breaker.failures} times in a row, the last time because: {self.why}"
+            raise FallBack(f"{thing}: the OSS API {often}; it is left alone")
+        self.breaker = self.breaker.asked(now)
+        try:
+            yield
+        except TryAgain as error:
+            self.breaker, self.why = self.breaker.failed(time.time()), error.message
+            if not self.breaker.lets(time.time()):
+                pause_s = self.breaker.closed_until - time.time()
+                log.warning("OSS transcoding: down, it is left alone for %.0f s; ECS takes over: %s", pause_s, self.why)
+            raise
+        except FallBack:  # a refusal is an answer, too
             self.breaker = Breaker()
+            raise
+        self.breaker = Breaker()
 
 
 _door = _Door()
@@ -84,16 +81,17 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
         raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
-    async with _door.passed(host.settings, stem(*key)):
+    async with _door.at_once:
         if not await host.commit(oss_requests.may_ask, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
-        await oss.request_transcoding(
-            host.settings.oss_transcode_url,
-            *key,
-            host.settings.transcode_sign_key.get_secret_value(),
-            timeout_s=host.settings.http_timeout_s,
-        )
+        async with _door.passed(host.settings, stem(*key)):
+            await oss.request_transcoding(
+                host.settings.oss_transcode_url,
+                *key,
+                host.settings.transcode_sign_key.get_secret_value(),
+                timeout_s=host.settings.http_timeout_s,
+            )
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
     if not await host.commit(oss_requests.asked, key, attempt, now, deadline):

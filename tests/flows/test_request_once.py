@@ -18,6 +18,7 @@ from flows import host as hall
 from flows.host import Host
 from flows.new_run import NewRun
 from flows.teacher import requests, results, sweep
+from lectern.decide.breaker import THRESHOLD, Breaker
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import oss_requests, renditions
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -171,6 +172,20 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
             renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
         await requests._post(host, key, attempt, "mine")
         assert oss.asked == Counter()
+
+
+async def test_what_is_not_asked_says_nothing_of_the_api(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API that failed again and again is not taken for well, because a request was settled before its turn came."""
+    async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+        begin(host.engine, 1)
+        with transaction(host.engine) as connection:
+            ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
+            renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
+        requests._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
+        await requests._post(host, key, attempt, "mine")
+        assert (requests._door.breaker, oss.asked) == (down, Counter())
 
 
 async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
