@@ -125,6 +125,24 @@ def test_a_folder_that_cannot_be_read_hides_no_other(
     assert found == {name: "unknown", "7/7.flv": "rendition"}
 
 
+def test_a_file_that_goes_while_the_store_is_scanned_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download that ends is renamed: the others are listed."""
+    for name in ("1/1.flv", "2/2.flv.part", "2/2_720P.flv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    is_hidden = scan._is_hidden
+
+    def going(name: str) -> bool:
+        if "." in name:  # a file: its folder was listed
+            (tmp_path / "2" / "2.flv.part").unlink(missing_ok=True)
+        return is_hidden(name)
+
+    monkeypatch.setattr(scan, "_is_hidden", going)
+    assert [one.site for one in scan.scan(tmp_path)] == [f"{tmp_path}/1/1.flv", f"{tmp_path}/2/2_720P.flv"]
+
+
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert scan.scan(tmp_path / "none") == []
 

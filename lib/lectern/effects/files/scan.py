@@ -49,7 +49,7 @@ def _entries(root: Path) -> Iterator[Found]:
             if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
                 yield from _of_folder(entry)
             else:
-                yield _found(entry, None)
+                yield from _found(entry, None)
 
 
 def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
@@ -65,13 +65,14 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
         inner = inside.get(entry.name + ending)
         if inner is not None and inner.is_file(follow_symlinks=False):
             del inside[inner.name]
-            looked = inner.stat(follow_symlinks=False)
+            if (looked := _stat(inner)) is None:
+                continue
             yield Found(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
     for name, inner in inside.items():
         its, _, kind = name.rpartition(".")
         is_beside = kind in {"origin", "index"} and its in names and store.is_sidecar(name)
         if not _is_hidden(name) and not is_beside:
-            yield _found(inner, entry.name)
+            yield from _found(inner, entry.name)
 
 
 def _is_not_ours(entry: os.DirEntry[str]) -> bool:
@@ -105,10 +106,21 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _found(entry: os.DirEntry[str], record: str | None) -> Found:
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # it was renamed, or evicted, since its folder was listed
+        return None
+
+
+def _found(entry: os.DirEntry[str], record: str | None) -> Iterator[Found]:
     if not entry.is_file(follow_symlinks=False):
-        return Found(entry.path, None, 0, "unknown")
-    looked = entry.stat(follow_symlinks=False)
+        yield Found(entry.path, None, 0, "unknown")
+    elif (looked := _stat(entry)) is not None:
+        yield _file(entry, looked, record)
+
+
+def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -> Found:
     matched = _FILE.fullmatch(entry.name)
     is_ours = matched is not None and stems.is_stem(matched["stem"]) and record == stems.folder(matched["stem"])
     if matched is None or not is_ours:
