@@ -143,6 +143,7 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
     job.change(lambda connection: bookings.close(connection, order, BookingState.CANCELLED, time.time()))
     assert job.beats(4) == [kept.UNWANTED]
     assert job.row()["reason"] == kept.UNWANTED
+    assert job.row()["attempts_today"] == 0, "it did not fail, so its record can be booked again"
 
 
 def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

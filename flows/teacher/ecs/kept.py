@@ -14,7 +14,6 @@ from lectern.effects.rows import bookings, ecs_hosts, events, renditions
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Event
 from lectern.pace import Pace
-from lectern.states import RenditionState
 
 RENEW_S = LEASE_S / 4
 """Seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it."""
@@ -81,8 +80,7 @@ class Kept:
     def _drop(self, connection: Connection, now: float) -> None:
         """End the transcoding, in the transaction that saw its last class cancelled: none can join meanwhile."""
         for one in self._due:
-            old, new = RenditionState.TRANSCODING, RenditionState.FAILED
-            renditions.move(connection, one.key, old, new, now, reason=UNWANTED, deadline=None)
+            renditions.drop(connection, one.key, UNWANTED, now)
         noted = [Event("ECS transcoding ended", stem=one.stem, detail=UNWANTED) for one in self._due]
         events.note(connection, self._host.journal, self._host.settings.name, noted, now)
 

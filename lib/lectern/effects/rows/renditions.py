@@ -61,6 +61,12 @@ def move(
     _set(connection, key, status=new, owner=None, lease_until=None, updated_at=now, **values)
 
 
+def drop(connection: Connection, key: RenditionKey, why: str, now: float) -> None:
+    """End an attempt that nobody needs any more; it did not fail, so it does not count among those of its day."""
+    fewer = {"attempts_today": videos.c.attempts_today - 1, "deadline": None}
+    move(connection, key, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason=why, **fewer)
+
+
 def fall_back(connection: Connection, keys: Iterable[RenditionKey], deadline: float, now: float) -> None:
     """Note that the ECS transcoder is to make the renditions, until *deadline*."""
     for key in keys:
