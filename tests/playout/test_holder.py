@@ -57,6 +57,25 @@ def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes
     assert "the upgrade failed: the new worker cannot be started: No such file or directory" in capfd.readouterr().err
 
 
+def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_waits(
+    holder: Holder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The link was led to it, and no upgrade asked for: what is on air must outlive the death of two workers."""
+    look_until_on_air(holder)
+    ran = holder._program.resolve()
+    broken = tmp_path / "__main__.py"
+    broken.write_text("raise SystemExit('broken')")
+    holder._program = broken
+    for _ in range(2):
+        assert holder.worker is not None
+        holder.worker.kill()
+        holder._lost("died", "was ended by this test")
+        look_until_on_air(holder)
+    assert holder.worker is not None
+    assert holder.worker.program == ran
+    assert f"a worker that should wait is of {ran} again" in capfd.readouterr().err
+
+
 def test_what_a_worker_said_before_it_died_is_heard_though_it_had_not_read_all() -> None:
     """Else a session of it is unknown: it is neither handed over nor reset at the end of the lease."""
     ours, theirs = socket.socketpair()

@@ -60,6 +60,7 @@ class Holder:
         self._why, self._why_at = "start", time.monotonic()
         self._program = child.program()
         self._good: Path | None = None
+        self._ran = self._program.resolve()  # of the last worker on air, whatever the link leads to by now
         self._deaths: list[float] = []
         self._start_at, self._pause_s = 0.0, 0.0
         self._looked_at = time.monotonic()
@@ -209,6 +210,9 @@ class Holder:
         if standby is not None and (standby.is_over or standby.is_late):
             standby.close()
             self._pause(now, standby.end)
+            if standby.loaded is None and standby.program != self._ran:
+                self._program = self._ran
+                say(f"a worker that should wait is of {self._ran} again")
             self.standby = standby = None
         if standby is not None and standby.loaded is not None and self.worker is None:
             self.standby, self._pause_s = None, 0.0
@@ -226,8 +230,7 @@ class Holder:
 
     def _child(self, program: Path) -> Child:
         files = {"shared": self.shared.file, "listener": self.listener.fileno()}
-        real = program.resolve()
-        return Child(real, self.folder, files, self.ca_file)
+        return Child(program.resolve(), self.folder, files, self.ca_file)
 
     def _on_air(self, worker: Child) -> None:
         """Hand all sessions to a worker, and let it go on air."""
@@ -239,7 +242,7 @@ class Holder:
                 worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
         worker.pipe.say("go", why=self._why, at=self._why_at)
         worker.on_air_at = time.monotonic()
-        self.worker = worker
+        self.worker, self._ran = worker, worker.program
         assert worker.loaded is not None
         say(f"a worker of release {worker.loaded['release']} is on air ({self._why}), pid {worker.process.pid}")
 
