@@ -55,7 +55,7 @@ def cluster() -> Iterator[None]:
         up = subprocess.run(CLUSTER, cwd=ROOT, capture_output=True, text=True, timeout=2700, check=False)
         if "could not be fetched" in up.stderr and os.environ.get("CI") != "true":
             pytest.skip(f"no release can be built here: {up.stderr.splitlines()[-1]}")
-        assert up.returncode == 0, up.stderr
+        assert up.returncode == 0, up.stderr + up.stdout
         yield
     finally:
         subprocess.run([*CLUSTER, "down"], cwd=ROOT, capture_output=True, timeout=300, check=False)

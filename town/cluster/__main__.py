@@ -57,6 +57,7 @@ def main() -> int:
     ]
     subprocess.run(argv, check=True, timeout=1200)
     if code := _compose("up", "--detach", "--quiet-pull"):
+        _compose("logs", "--tail", "15")  # a container that is not well says itself why
         return code
     return _wait()
 
