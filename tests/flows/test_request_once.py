@@ -165,19 +165,7 @@ async def test_a_run_that_lives_keeps_what_waits_in_its_line(tmp_path: Path) -> 
 async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
     client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
-        begin(host.engine, 1)
-        with transaction(host.engine) as connection:
-            ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
-            renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
-        await requests._post(host, key, attempt, "mine")
-        assert oss.asked == Counter()
-
-
-async def test_what_is_not_asked_says_nothing_of_the_api(
-    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An API that failed again and again is not taken for well, because a request was settled before its turn came."""
+    """Nor does it say anything of the API: one that failed again and again is not taken for well."""
     async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         begin(host.engine, 1)
         with transaction(host.engine) as connection:
