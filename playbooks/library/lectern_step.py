@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from typing import IO, Any
@@ -20,8 +19,8 @@ description:
   - Calls C(lectern rollout STEP) of a staged release, hands over what is wanted as JSON on standard input,
     and gives back its answer. All logic is in that command, where it is tested.
   - The step C(deploy) calls C(lectern deploy ROLE) instead, in the folder and with the settings that are wanted.
-  - The steps of the silence are asked of the process that C(open) has left on the host, by its socket; only where it
-    is no longer there, C(lectern rollout ended STEP) says what became of them.
+  - The steps of the silence are asked of the process that C(open) has left on the host, by the action plugin of the
+    same name; only where it is no longer there, C(lectern rollout ended STEP) says what became of them.
   - In check mode the command says what it would do, and does nothing.
 options:
   lectern:
@@ -42,7 +41,7 @@ options:
   plan:
     description:
       - What C(open) said that each step of the silence would do. A check answers with that, and so does a host that
-        is finished already.
+        is finished already; the action plugin reads it.
     type: dict
     default: {}
   standing:
@@ -119,34 +118,11 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
     wanted = _object(module.params["wanted"])
     if wanted is None or not lectern:
         return _failure("lectern and wanted must be given. Write: wanted: '{{ host_wanted | to_json }}'")
-    if step in SILENT and step in module.params["plan"]:
-        return dict(module.params["plan"][step])
     if not os.access(lectern, os.X_OK):
         return _not_staged(step, lectern, check=module.check_mode)
-    if step in SILENT:
-        if module.check_mode:
-            return {"changed": step in CHANGERS, "said": [f"{step}: what `open` has said cannot be foreseen here."]}
-        told = _asked(f"{wanted['root']}/rollout", step, module.params["timeout_s"])
-        if told is not None:
-            return told
+    if step in SILENT and module.check_mode:
+        return {"changed": step in CHANGERS, "said": [f"{step}: what `open` has said cannot be foreseen here."]}
     return _called(module, step, lectern, wanted)
-
-
-def _asked(folder: str, step: str, timeout_s: float) -> dict[str, Any] | None:
-    """The answer of the process on the host; None if the process has ended."""
-    try:
-        os.chdir(folder)  # a socket's path may have no more than 108 bytes
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect("holder.sock")
-            connection.sendall(json.dumps({"task": step}).encode() + b"\n")
-            with connection.makefile("r", encoding="utf-8") as file:
-                told = _object(file.readline())
-    except TimeoutError:
-        return _failure(f"{step}: not done after {timeout_s} s. The host goes on by itself.")
-    except OSError:
-        return None
-    return told
 
 
 def _called(module: AnsibleModule, step: str, lectern: str, wanted: dict[str, Any]) -> dict[str, Any]:

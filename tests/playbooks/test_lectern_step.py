@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from playbooks.action_plugins import lectern_step as of_the_plugin
+from playbooks.library import lectern_step as of_the_module
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.playbooks.hosts.step_fault import Watch
@@ -57,7 +60,7 @@ class Host:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     @contextlib.contextmanager
-    def holder(self, told: dict[str, Any]) -> Iterator[list[str]]:
+    def holder(self, told: dict[str, Any], after_s: float = 0.0) -> Iterator[list[str]]:
         """The process that `open` leaves on a host, as far as one question goes; yields what it was asked for."""
         folder, wishes = self.folder / "rollout", list[str]()
         folder.mkdir()
@@ -68,9 +71,11 @@ class Host:
 
             def serve() -> None:
                 connection, _ = listener.accept()
-                with connection, connection.makefile("rw") as file:
+                with connection, connection.makefile("r") as file:
                     wishes.append(json.loads(file.readline())["task"])
-                    file.write(json.dumps(told) + "\n")
+                    time.sleep(after_s)
+                    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+                        connection.sendall(json.dumps(told).encode() + b"\n")
 
             thread = threading.Thread(target=serve)
             thread.start()
@@ -133,6 +138,7 @@ def host(tmp_path: Path) -> Host:
     names = {name: str(tmp_path / f"{name}.{ending}") for name, ending in (("orders", "json"), ("called", "jsonl"))}
     found.lectern.write_text(LECTERN.format(python=sys.executable, **names))
     found.lectern.chmod(0o755)
+    (tmp_path / "python").symlink_to(sys.executable)
     return found
 
 
@@ -220,6 +226,29 @@ def test_a_step_of_the_silence_is_asked_of_the_process_on_the_host(host: Host) -
     assert (answer(shown)["changed"], answer(shown)["said"]) == (True, ["a column"])
     assert wishes == ["alter"]
     assert host.calls() == []
+
+
+def test_no_secret_of_the_process_on_the_host_is_shown_nor_a_difference_that_nobody_wants(host: Host) -> None:
+    told = {"changed": True, "said": [f"token is {SECRET}"], "diff": [{"before": "", "after": "a line"}]}
+    with host.holder(told):
+        status, shown = host.run("env", "-vvv")
+    assert status == 0
+    assert answer(shown)["said"] == ["token is ********"]
+    assert SECRET not in shown
+    assert "a line" not in shown
+
+
+def test_a_step_of_the_silence_that_takes_too_long_says_that_the_host_goes_on(host: Host) -> None:
+    with host.holder({"changed": True, "said": []}, after_s=2):
+        status, shown = host.run("adopt", timeout_s=1)
+    assert status != 0
+    assert answer(shown)["msg"] == "adopt: not done after 1 s. The host goes on by itself."
+    assert host.calls() == []
+
+
+def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
+    """The plugin asks the process on the host for them, and the module the command if that process has ended."""
+    assert of_the_plugin.SILENT == of_the_module.SILENT
 
 
 def test_a_step_of_the_silence_that_fails_is_the_failure_in_its_own_words(host: Host) -> None:

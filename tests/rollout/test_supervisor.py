@@ -79,6 +79,22 @@ def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
     assert asked.read_text().split().count("stop") == stops
 
 
+def test_supervisord_is_asked_while_it_stops_all_because_it_looks_at_its_programs_when_it_is_asked(
+    tmp_path: Path,
+) -> None:
+    """Else it looks once a second, while the host is silent."""
+    script, asked, ended = tmp_path / "supervisorctl", tmp_path / "asked", tmp_path / "ended"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys, time\nfrom pathlib import Path\nasked = Path({str(asked)!r})\n"
+        "if sys.argv[1] == 'status':\n    asked.touch()\n    print('idc_client  STOPPED')\n    sys.exit(3)\n"
+        "for _ in range(200):\n    if asked.exists():\n        break\n    time.sleep(0.05)\n"
+        f"else:\n    sys.exit('nobody has asked')\nPath({str(ended)!r}).touch()\n"
+    )
+    script.chmod(0o755)
+    Supervisor([str(script)]).stop_all()
+    assert ended.exists()
+
+
 def test_a_wait_has_an_end_and_says_why(says: Says) -> None:
     with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
         as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)

@@ -3,8 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
 from lectern.effects import process
 from lectern.errors import CallAPerson, TryAgain
@@ -18,10 +19,10 @@ STOP_TIMEOUT_S = 180.0
 
 STOP_TRIES = 5
 LOOK_S = 1.5
-"""Seconds within which supervisord notices that a program has ended: it looks every second."""
+"""Seconds within which supervisord notices that a program has ended: it looks every second, and when it is asked."""
 
 ANSWER_TIMEOUT_S = 30.0
-_POLL_S = 0.1
+_POLL_S, _SLOWER = 0.1, 1.3
 _LINE = re.compile(r"(\S+)\s+(STOPPED|STARTING|RUNNING|BACKOFF|STOPPING|EXITED|FATAL|UNKNOWN)(?:\s|$)")
 _WORDS = 300
 _AT_WORK = frozenset({"STARTING", "RUNNING", "BACKOFF", "STOPPING"})
@@ -44,6 +45,18 @@ class Supervisor:
 
     def _call(self, *words: str, timeout_s: float = CALL_TIMEOUT_S) -> process.Finished:
         return asyncio.run(process.run([*self._argv, *words], timeout_s=timeout_s))
+
+    def _call_and_ask(self, *words: str) -> process.Finished:
+        """As `_call`, and ask supervisord for its states meanwhile, so that it looks at once and not in a second."""
+        return asyncio.run(self._ask_until_done(process.run([*self._argv, *words], timeout_s=STOP_TIMEOUT_S)))
+
+    async def _ask_until_done(self, call: Coroutine[Any, Any, process.Finished]) -> process.Finished:
+        done, pause_s = asyncio.ensure_future(call), _POLL_S
+        while not (await asyncio.wait({done}, timeout=pause_s))[0]:
+            with suppress(TryAgain):  # of no account: the call itself says what is wrong
+                await process.run([*self._argv, "status"], timeout_s=CALL_TIMEOUT_S)
+            pause_s = min(pause_s * _SLOWER, LOOK_S)
+        return await done
 
     def states(self) -> States:
         """Every program and its state; raises TryAgain if supervisord does not answer.
@@ -82,7 +95,7 @@ class Supervisor:
         """
         left: list[str] = []
         for _ in range(STOP_TRIES):
-            self._call("stop", "all", timeout_s=STOP_TIMEOUT_S)
+            self._call_and_ask("stop", "all")
             states = self.states()
             if "EXITED" in states.values():
                 time.sleep(LOOK_S)
@@ -110,7 +123,7 @@ class Supervisor:
         if "STOPPED" not in before.values():
             self.reload()
             return
-        answer = self._call("update", timeout_s=STOP_TIMEOUT_S)
+        answer = self._call_and_ask("update")
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
         self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)  # a missing one is reported
