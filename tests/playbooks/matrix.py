@@ -1,6 +1,6 @@
-"""Plays the whole crash matrix, which takes a working day; ``make test-rollout-matrix`` starts it.
+"""Plays the whole crash matrix, which takes half a working day; ``make test-rollout-matrix`` starts it.
 
-A fault at every task of the playbooks and at every thing that a step does on the host, then the rollout again, and in
+A fault at every task of the playbooks and at every change that a step makes on the host, then the rollout again, and in
 a case of its own the rollback: each must end in a host that is wholly new or wholly old.
 """
 

@@ -20,7 +20,8 @@ from playbooks.action_plugins import lectern_step as of_the_plugin
 from playbooks.library import lectern_step as of_the_module
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
-from tests.playbooks.hosts.step_fault import Watch
+from tests.playbooks.hosts.faults import points
+from tests.playbooks.hosts.step_fault import IDLE, Watch
 from tests.stage import wait_until
 
 SECRET = "made-up-token"
@@ -320,6 +321,26 @@ def test_the_command_finishes_though_the_controller_and_the_module_are_killed(ho
     process.communicate(timeout=30)
     gate.touch()
     wait_until(Path(f"{gate}.done").exists, description="the command goes on and finishes")
+
+
+def test_what_watches_a_step_marks_what_changes_nothing(tmp_path: Path) -> None:
+    """A kill just before it leaves the same host as one just after it: the crash matrix plays one of them."""
+    log, there, absent = tmp_path / "points", tmp_path / "there", tmp_path / "absent"
+    there.mkdir()
+    watch = Watch({"mode": "list", "log": str(log)})
+    watch.hook("open", ("/srv/rollout/lock", None, os.O_WRONLY))
+    for event, path in (("os.remove", absent), ("os.mkdir", there), ("os.mkdir", absent), ("os.rmdir", there)):
+        watch.hook(event, (str(path), 0o755, -1))
+    watch.hook("sqlite3.connect", ("file:/srv/task_list.db?mode=ro",))
+    watch.hook("os.posix_spawn", ("/bin/x", ["supervisorctl", "stop", "all"], {}))
+    lines = [line.removeprefix(f"{tmp_path.name}/") for line in log.read_text().splitlines()]
+    assert [line.partition(" ")[0] for line in lines if line.endswith(IDLE)] == [
+        "os.remove",
+        "os.mkdir",
+        "sqlite3.connect",
+    ]
+    assert [line.partition(" ")[0] for line in points(lines)] == ["os.mkdir", "os.rmdir", "process"]
+    assert points([f"open a (1){IDLE}", f"fsync a (1){IDLE}"]) == ["fsync a (1)"]
 
 
 def test_what_watches_a_step_sees_neither_itself_nor_what_changes_nothing(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 from tests.playbooks.hosts.controller import Controller, Fault, Played
 from tests.playbooks.hosts.host import Host
+from tests.playbooks.hosts.step_fault import IDLE
 from tests.playbooks.hosts.wholly import Before
 
 Kind = Literal["kill", "middle", "fail", "cut", "step", "step alone"]
 Playbook = Literal["rollout", "rollback"]
 Then = Literal["resume", "roll back"]
+AT_TASKS = frozenset({"kill", "middle", "cut"})
 AT_WORK = "at work on this host"
 OVERLAPS = 12
 """How often a command is typed again that says another one is still at work."""
@@ -19,6 +22,8 @@ ALTERED = "fsync rollout/journal.jsonl (8)"
 """A point in the middle of a streamer's window, behind its first changes."""
 STOPPED = "fsync rollout/journal.jsonl (4)"
 """A point in the middle of a streamer's rollback: all programs are stopped, and nothing is put back."""
+ON_CONTROLLER = frozenset({"assert", "debug", "fail", "set_fact", "validate_argument_spec"})
+"""Actions that reach no host: to be killed in one is to be killed at the next task."""
 REPEATED = ("process", "send")
 """Kinds of things that a step does as often as it must wait: the first two of each are killed."""
 
@@ -88,17 +93,18 @@ def _of_tasks(played: Played, playbook: Playbook, kinds: Sequence[Kind], thens: 
         for one, end in _pairs(played.tasks)
         if end["how"] == "ok"
         for kind in kinds
-        if kind in ("kill", "middle", "fail", "cut")
+        if kind == "fail" or (kind in AT_TASKS and one["action"].rpartition(".")[2] not in ON_CONTROLLER)
         for then in (thens[:1] if kind == "fail" else thens)
     ]
 
 
 def points(lines: Sequence[str]) -> list[str]:
-    """What is worth to be killed at: of what a wait repeats only the first two."""
+    """Where to kill: of what a wait repeats only the first two times; what changes nothing only at the very end."""
     return [
-        line
-        for line in dict.fromkeys(lines)
-        if not line.startswith(REPEATED) or int(line.rpartition("(")[2].rstrip(")")) <= 2
+        line.removesuffix(IDLE)
+        for line, following in pairwise([*dict.fromkeys(lines), ""])
+        if not (line.endswith(IDLE) and following)
+        and (not line.startswith(REPEATED) or int(line.removesuffix(IDLE).rpartition("(")[2].rstrip(")")) <= 2)
     ]
 
 

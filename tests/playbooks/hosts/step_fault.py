@@ -18,6 +18,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ORDERS = HERE / "lectern_fault.json"
 _MADE = re.compile(r"[0-9a-f]{8,}|[0-9]{4,}|\.tmp\w*|tmp\w+")
+IDLE = " changes nothing"
+"""Behind a listed thing after which the host is as before: to be killed there is to be killed at the next thing."""
 _WRITES = os.O_WRONLY | os.O_RDWR
 _PATHS = (
     "os.rename",
@@ -45,14 +47,18 @@ class Watch:
         if event == "open" and isinstance(args[0], (str, bytes)) and isinstance(args[2], int) and args[2] & _WRITES:
             self.point("open", os.fsdecode(args[0]))
         elif event in _PATHS:
-            self.point(event, *(os.fsdecode(one) for one in args[:2] if isinstance(one, (str, bytes))))
+            paths = [os.fsdecode(one) for one in args[:2] if isinstance(one, (str, bytes))]
+            is_there = bool(paths) and os.path.lexists(paths[0])
+            idle = (event == "os.mkdir" and is_there) or (event in ("os.remove", "os.rmdir") and not is_there)
+            self.point(event, *paths, idle=idle)
         elif event in ("subprocess.Popen", "os.posix_spawn"):
-            self.point("process", " ".join(Path(str(word)).name for word in list(args[1])[-3:]))
+            words = [Path(str(word)).name for word in list(args[1])[-3:]]
+            self.point("process", " ".join(words), idle=words[-1] == "status")
         elif event == "sqlite3.connect":
-            self.point(event, str(args[0]))
+            self.point(event, str(args[0]), idle="mode=ro" in str(args[0]))
 
-    def point(self, kind: str, *details: str) -> None:
-        """One thing that is about to be done."""
+    def point(self, kind: str, *details: str, idle: bool = False) -> None:
+        """One thing that is about to be done; an *idle* one leaves the host as it is."""
         if not self._begun:
             self._begun = kind == "open" and details[0].endswith("/rollout/lock")
             return
@@ -65,7 +71,7 @@ class Watch:
         key = f"{name} ({self._seen[name]})"
         if self._orders["mode"] == "list":
             descriptor = os.open(self._orders["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, key.encode() + b"\n")
+            os.write(descriptor, (key + IDLE * idle + "\n").encode())
             os.close(descriptor)
         elif key == self._orders["at"]:
             self._kill()
@@ -90,7 +96,8 @@ def install() -> None:
 
     def fsync(descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-        watch.point("fsync", str(Path(f"/proc/self/fd/{number}").readlink()))
+        # A kill takes the process and not the machine: what is written is there, with or without it.
+        watch.point("fsync", str(Path(f"/proc/self/fd/{number}").readlink()), idle=True)
         real_fsync(descriptor)
 
     def sendall(self: socket.socket, data: Any, *flags: int) -> None:

@@ -50,7 +50,7 @@ class CallbackModule(CallbackBase):
         """Count, and kill or cut."""
         self._number += 1
         self._begun[host.name] = time.monotonic()
-        self._write("begun", host.name, task.get_name(), number=self._number)
+        self._write("begun", host.name, task.get_name(), number=self._number, action=task.action)
         kind = self._fault.get("kind")
         if kind not in ("kill", "middle", "cut") or not self._is_it(task, self._number):
             return
