@@ -50,6 +50,13 @@ UPGRADE = """
   tasks:
     - ansible.builtin.import_role: {name: provision, tasks_from: prefect_alone}
 """
+TOGETHER = """
+- hosts: {hosts}
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {{name: provision, tasks_from: prefect_together}}
+      vars: {{release_asked: {{version: 2.2.0}}}}
+"""
 TWO = """
 prefect:
   hosts:
@@ -211,6 +218,19 @@ def test_a_server_that_serves_alone_is_not_upgraded_and_joined_at_once(tmp_path:
     tasks = yaml.safe_load((ROOT / "playbooks/roles/provision/tasks/prefect.yml").read_text())
     [asked] = [one for one in tasks if one.get("ansible.builtin.include_tasks") == "prefect_alone.yml"]
     assert "provision_prefect_upgraded" in asked["when"]
+
+
+@pytest.mark.parametrize(("hosts", "status"), [("prefect2", 2), ("prefect", 0)])
+def test_no_server_goes_ahead_of_the_first_which_changes_their_database(
+    tmp_path: Path, hosts: str, status: int
+) -> None:
+    """As `provision.yml --limit prefect2` with a newer release would have it."""
+    done = played(tmp_path, TOGETHER.format(hosts=hosts), TWO)
+    assert done.returncode == status, done.stdout
+    assert ("Type this again with --limit teacher1:prefect2." in " ".join(done.stdout.split())) is bool(status)
+    tasks = yaml.safe_load((ROOT / "playbooks/roles/provision/tasks/prefect.yml").read_text())
+    [asked] = [one for one in tasks if one.get("ansible.builtin.include_tasks") == "prefect_together.yml"]
+    assert asked["when"] == "not provision_prefect_first and provision_prefect_from != release_asked.into"
 
 
 def test_the_database_is_backed_up_and_migrated_by_the_first_before_any_serves() -> None:
