@@ -12,6 +12,7 @@ import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import holder
+from lectern.rollout.holder_socket import SOCKET, address
 from lectern.rollout.plan import TASKS
 from lectern.rollout.standing import Standing
 from tests.rollout.host import Host, a_host
@@ -29,7 +30,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def socket_of(host: Host) -> Path:
-    return host.root / "rollout" / holder.SOCKET
+    return host.root / "rollout" / SOCKET
 
 
 def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
@@ -41,9 +42,9 @@ def opened(host: Host, *options: str, fault: str = "") -> dict[str, Any]:
 def ask(host: Host, task: str) -> dict[str, Any]:
     """As the playbook's module asks; of a holder that has ended, what became of the task."""
     try:
-        with holder._address(host.root / "rollout") as address, socket.socket(socket.AF_UNIX) as connection:
+        with address(host.root / "rollout") as place, socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(60)
-            connection.connect(address)
+            connection.connect(place)
             connection.sendall(json.dumps({"task": task}).encode() + b"\n")
             with connection.makefile("r", encoding="utf-8") as file:
                 told = file.readline()
@@ -135,6 +136,30 @@ def test_who_confirms_by_hand_and_goes_away_gets_the_old_host(host: Host) -> Non
     host.is_old(before)
     with pytest.raises(CallAPerson, match=r"No word came for 1\.5 s before the task create"):
         ask(host, "create")
+
+
+@pytest.mark.parametrize("last", ["stop", "switch", "healthy"])
+def test_a_rollback_does_not_wait_until_the_window_is_done_which_it_would_take_back(host: Host, last: str) -> None:
+    """As when a task of the playbook fails by itself: the process on the host knows nothing of it."""
+    before = host.tree()
+    opened(host, "--by-hand")  # it would wait for ten minutes
+    for task in TASKS["streamer"][: TASKS["streamer"].index(last) + 1]:
+        ask(host, task)
+    answer = host.done("rollback")
+    assert answer["changed"]
+    assert "A rollback was asked for" in answer["said"][0]
+    assert state_of(host) == "rolledback"
+    host.is_old(before)
+    with pytest.raises(CallAPerson, match="The host is as it was before"):
+        ask(host, "commit")
+
+
+def test_a_rollback_before_the_first_task_leaves_nobody_to_begin_it(host: Host) -> None:
+    before = host.tree()
+    opened(host, "--by-hand")
+    assert not host.done("rollback")["changed"]
+    wait_until(lambda: not socket_of(host).exists(), description="the holder has ended")
+    host.is_old(before)
 
 
 def test_a_task_that_fails_says_why_and_takes_all_back(host: Host) -> None:

@@ -23,12 +23,12 @@ from lectern.effects import process
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import plan, window
 from lectern.rollout.answer import Answer
+from lectern.rollout.holder_socket import SOCKET, TAKE_BACK, address
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, locked
 from lectern.rollout.standing import Standing
 from lectern.rollout.wanted import Wanted
 
-SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
 """Seconds without a first request after which the holder ends; nothing was stopped by then."""
 PACE_S = 3.0
@@ -61,8 +61,10 @@ class Holder:
             self.spoken = True
             give_up_at = time.monotonic() + (BY_HAND_S if self.by_hand else PACE_S)
             connection, wish = asked
-            if wish == task:
+            if wish in (task, TAKE_BACK):
                 self.asking = connection
+                if wish == TAKE_BACK:
+                    raise TryAgain(f"A rollback was asked for before the task {task}.")
                 return
             if wish in self.told:
                 _reply(connection, {**self.told[wish], "changed": False})
@@ -103,16 +105,6 @@ def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
     with suppress(OSError):  # the client has gone: what was done stays done
         connection.sendall(json.dumps(fields).encode() + b"\n")
     connection.close()
-
-
-@contextmanager
-def _address(folder: Path) -> Iterator[str]:
-    """A short path to the socket in *folder*: a socket's path is limited to 108 bytes."""
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
-    finally:
-        os.close(descriptor)
 
 
 def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
@@ -183,8 +175,8 @@ def _listening(wanted: Wanted) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as listener:
         before = os.umask(0o177)
         try:
-            with _address(wanted.rollout_dir) as address:
-                listener.bind(address)
+            with address(wanted.rollout_dir) as place:
+                listener.bind(place)
         finally:
             os.umask(before)
         listener.listen(8)

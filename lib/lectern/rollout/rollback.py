@@ -8,7 +8,7 @@ from functools import partial
 from itertools import dropwhile
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
+from lectern.rollout import behind, holder_socket, on_air, playout, redis_keys, standing, withdrawal
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
@@ -28,6 +28,7 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 def run(wanted: Wanted, *, check: bool = False) -> Answer:
     """Roll the rollout *wanted* back, or say what that would do; a rollout that is rolled back already is left alone.
 
+    A window that is under way takes itself back first.
     Raises CallAPerson if another rollout is half done, the backup is missing, or the old programs do not run again:
     then the rollback is half done, and the next call resumes it.
     """
@@ -38,7 +39,10 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     with ExitStack() as alone:
         if not check:
             alone.enter_context(Interruption())
+            told = holder_socket.take_back(wanted.rollout_dir)
             alone.enter_context(locked(wanted.rollout_dir))
+            if told is not None and journal.state(wanted.id) == "rolledback":
+                return Answer(changed=True, said=[told], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
         if journal.state(wanted.id) == "finished":
