@@ -51,7 +51,7 @@ class Rounds:
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}  # monotonic
-        self._fails: dict[str, float] = {}  # since when, monotonic
+        self._fails: dict[str, tuple[float, float]] = {}  # since when, and when the last try failed, monotonic
 
     def come(self, loop: str) -> None:
         """Note that *loop* begins a round; raises CancelledError if it was cancelled and the cancel was swallowed.
@@ -68,16 +68,16 @@ class Rounds:
 
     def fails(self, loop: str, since: float) -> None:
         """Note that every try of *loop* has failed *since* then (monotonic); each of its tries still begins a round."""
-        self._fails[loop] = since
+        self._fails[loop] = since, time.monotonic()
 
     def works(self, loop: str) -> None:
         """Note that *loop* works again."""
         self._fails.pop(loop, None)
 
     def failing(self, limit_s: float) -> dict[str, float]:
-        """The loops that have failed for more than *limit_s*, and for how long."""
+        """The loops whose tries have failed for at least *limit_s*, and for how long; one that is tried may work."""
         now = time.monotonic()
-        return {loop: now - since for loop, since in self._fails.items() if now - since > limit_s}
+        return {loop: now - since for loop, (since, last) in self._fails.items() if last - since >= limit_s}
 
     def late(self, limit_s: float) -> dict[str, float]:
         """The loops whose last round began more than *limit_s* ago, and how long ago."""

@@ -8,12 +8,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
 
 from flows.host import log
 from flows.retry import AWAY
@@ -28,6 +26,9 @@ LOOK_S = 1.0
 SHOW_S = 8.0
 """Seconds that a Prefect server has to take a table: the checks of the classes wait for it."""
 
+LAST_S = 1.0
+"""Seconds that work waits at its end for the last write of its progress bar; the write itself has SHOW_S."""
+
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
     """Show *rows*; an empty table is not shown, a UI that is away is logged. A batch keeps them for the recorder."""
@@ -38,9 +39,15 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
     if not rows or FlowRunContext.get() is None:
         return
     try:
-        await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)
-    except (httpx.HTTPError, PrefectException) as error:
-        log.warning("artifact %s: not shown: %s", key, error)
+        async with asyncio.timeout(SHOW_S):
+            await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)
+    except AWAY as error:
+        _not_shown(key, error)
+
+
+def _not_shown(key: str, error: Exception) -> None:
+    why = f"no answer within {SHOW_S:g} s" if isinstance(error, TimeoutError) else error
+    log.warning("artifact %s: not shown: %s", key, why)
 
 
 def _slug(key: str) -> str:
@@ -76,10 +83,10 @@ class Progress:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop writing; work that came to its end is shown at 100 % at once."""
+        """Stop writing; work that came to its end is shown at 100 % at once, or a little later by a slow server."""
         assert self._writer is not None  # __aenter__ made it
         self._writer.cancel()
-        await asyncio.wait({self._writer})
+        await asyncio.wait({self._writer}, timeout=LAST_S)
 
     async def _write(self) -> None:
         if FlowRunContext.get() is None:
@@ -90,17 +97,21 @@ class Progress:
                 await self._if_there(self.show())
         except asyncio.CancelledError:
             if self._shown is not None and self._percent >= 100.0:
-                await self._if_there(self._put(100.0, self._description))
+                await self._if_there(self._last())
             raise
+
+    async def _last(self) -> None:
+        async with asyncio.timeout(SHOW_S):
+            await self._put(100.0, self._description)
 
     async def _if_there(self, writing: Awaitable[None]) -> None:
         """Write, or log once that the UI is away: work of hours is shown again when it is back."""
         try:
             await writing
             self._is_away = False
-        except (httpx.HTTPError, PrefectException) as error:
+        except AWAY as error:
             if not self._is_away:
-                log.warning("artifact %s: not shown: %s", self._key, error)
+                _not_shown(self._key, error)
             self._is_away = True
 
     async def show(self) -> None:
@@ -158,11 +169,9 @@ class Board:
                 else:
                     wanted: Any = ArtifactCreate(key=slug, type=kind, description=said, data=data)
                     self._ids[key] = (await self._client.create_artifact(wanted)).id
-        except TimeoutError:
-            log.warning("artifact %s: not shown: %s", slug, f"no answer within {SHOW_S:g} s")
-            return False
         except AWAY as error:
-            self._ids.pop(key, None)  # somebody may have deleted it
-            log.warning("artifact %s: not shown: %s", slug, error)
+            if not isinstance(error, TimeoutError):
+                self._ids.pop(key, None)  # somebody may have deleted it
+            _not_shown(slug, error)
             return False
         return True

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled
+from prefect.states import Cancelled
 
+from flows import resumed
 from flows.resident import prefect_client, questions
 from flows.resident.creation import HOST, host_tag
 from flows.resident.heartbeats import SILENT
@@ -39,11 +40,7 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         orphans = [run for run in orphans if _is_of(run, host)]
     for run in orphans:
         cancelling = run.state is not None and run.state.is_cancelling()
-        state: State[Any] = (
-            Cancelled(message="its process died")
-            if cancelling
-            else AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process died")
-        )
+        state: State[Any] = Cancelled(message=resumed.DIED) if cancelling else resumed.to_go_on(resumed.DIED)
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
             async with asyncio.timeout(prefect_client.ASK_S):

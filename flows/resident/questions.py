@@ -39,6 +39,12 @@ async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
+async def among(client: PrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
+    """The runs *ids* that nobody has deleted."""
+    async with answered():
+        return await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
+
+
 async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
     """Whether a run has this *tag*, of those whose state has another name than *but*, however many others there are."""
     wanted = FlowRunFilter(

@@ -68,7 +68,7 @@ class Recorder:
         self._settled_at = time.monotonic() + SETTLED_S
         self._said_at = -SAY_EVERY_S
         self._telling = asyncio.Lock()
-        self._showing = Showing(runs, host.settings.name, host.settings.queue)
+        self._showing = Showing(runs, host.settings.name)
 
     def look_back(self) -> None:
         """Look through the inbox again: a dead host left handled messages that no run shows; they are shown here."""

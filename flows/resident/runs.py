@@ -16,9 +16,9 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import AwaitingRetry, Cancelled, Pending, Scheduled
+from prefect.states import Cancelled, Pending, Scheduled
 
-from flows import tries
+from flows import resumed, tries
 from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
 from flows.new_run import NewRun
 from flows.resident import ended, groups, questions
@@ -143,7 +143,7 @@ class ResidentRuns:
         active.verdict = active.verdict or ended.cancelled_before(active.task)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
-            again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC), message="its process was stopped")
+            again = resumed.to_go_on(resumed.STOPPED)
             state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
             try:
                 await self.client.set_flow_run_state(run.id, state, force=True)

@@ -10,6 +10,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun
 
 from flows.host import log
+from flows.resident import questions
 from flows.resident.creation import JSON, REFUSES
 from flows.resident.runs import ResidentRuns
 from lectern.facts import Kept
@@ -25,10 +26,9 @@ LINES_AT_ONCE = 500
 class Showing:
     """Shows pages as runs; a method raises what Prefect's client raises if Prefect is away, and does nothing twice."""
 
-    def __init__(self, runs: ResidentRuns, host: str, queue: str) -> None:
+    def __init__(self, runs: ResidentRuns, host: str) -> None:
         self._runs = runs
         self._host = host
-        self._queue = queue  # the tag of its deployments, which each of their runs has
 
     async def create(self, some: Sequence[Page]) -> list[Page]:
         """Create the runs of pages of one flow; returns the pages that Prefect refuses even without their labels."""
@@ -56,11 +56,12 @@ class Showing:
         return [page]
 
     async def tags(self, some: Sequence[Page]) -> None:
-        """Set the tags of runs that were created without them."""
-        for page in some:
-            if page.is_untagged:
-                await self._tag(str(page.run_id), {*page.tags, *self._runs.created.tags, self._queue})
-                page.is_untagged = False
+        """Add their tags to the runs that were created without them; a person may have given others meanwhile."""
+        untagged = {UUID(str(page.run_id)): page for page in some if page.is_untagged}
+        for run in await questions.among(self._runs.client, list(untagged)) if untagged else ():
+            await self._tag(str(run.id), {*run.tags, *untagged[run.id].tags} - {FOLLOW})
+        for page in untagged.values():
+            page.is_untagged = False
 
     async def tag_left(self, run: FlowRun, kept: Sequence[Kept]) -> None:
         """Set the tags of a run that a process which died had created without them, by its messages."""

@@ -5,6 +5,7 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.states import Failed
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
@@ -40,7 +41,8 @@ async def change(
     try:
         alive = await living(host)
     except TryAgain as error:
-        return await put_back(host, ids, error, dry_run=dry_run)
+        waiting = await put_back(host, ids, error, dry_run=dry_run)
+        return Failed(message=f"{class_id} is not changed: {error.message}") if by_hand else waiting
     go = partial(decided, alive)
     came: list[Came[Change]] = await read(host, ids, (Change,))
     if early := await host.look(_early, came):

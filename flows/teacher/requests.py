@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import stamina
 from prefect import flow, runtime
@@ -13,6 +13,7 @@ from prefect.states import Completed, Failed
 
 from flows import show
 from flows.host import NOWHERE, Teacher, log, teacher
+from flows.resumed import is_retried
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now
@@ -165,7 +166,7 @@ async def transcode(record_id: int, resolutions: list[str], dry_run: bool = Fals
     host = teacher()
     wanted = [Resolution(one) for one in resolutions]
     owner = run_id()
-    retried = int(runtime.flow_run.run_count or 1) > 1
     if dry_run:
         return Completed(message=f"dry run: would make {', '.join(wanted)} of {record_id} on {host.settings.ecs_hosts}")
-    return await ecs.work(host, record_id, wanted, owner, again=retried)
+    again = int(runtime.flow_run.run_count or 1) > 1 and await is_retried(UUID(owner))
+    return await ecs.work(host, record_id, wanted, owner, again=again)

@@ -14,7 +14,7 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.stems import stem
-from lectern.wire import BACKUP
+from lectern.wire import BACKUP, called
 
 MAX_DELIVERIES = 10
 """Greatest number of answers that a booking gets, however often it is delivered."""
@@ -140,8 +140,10 @@ class Changes(Decided[TeacherSettings]):
         """Refuse a class with *code*, and answer the platform as many times as the class was booked."""
         self.move(order, BookingState.REFUSED, code.number, why)
         self.answer(order, code.number, why, order.deliveries)
-        if alarm:
+        if alarm and order.revises is None:
             self.alarm(code, f"{order.class_id}: {why}", order)
+        elif alarm:
+            self.alarm(code, f"{order.revises}: its change is refused: {why}", order)
         if order.revises is None:
             self.note("refused", order, f"{code.number}: {why}")
         else:
@@ -178,7 +180,7 @@ class Changes(Decided[TeacherSettings]):
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
         """Raise an alarm; *about* is the class that is in danger."""
         if about is not None:
-            named |= {"class_id": about.class_id, "record_id": about.record_id, "resolution": about.resolution}
+            named |= {"class_id": called(about.class_id), "record_id": about.record_id, "resolution": about.resolution}
         self.raise_alarm(code, said, **named)
 
     def tell(self, streamer: str, message: Message, class_id: str | None) -> None:

@@ -75,6 +75,7 @@ FORMS: Mapping[str, str] = {
     "away for more than {n} s: {s}": "已有 {n} 秒以上没有应答：{s}",
     "{n} class refused": "{n} 节课约课失败",
     "{n} classes refused": "{n} 节课约课失败",
+    "its change is refused: {s}": "更改被拒绝：{s}",
     "{n} change refused": "{n} 次更改被拒绝",
     "{n} changes refused": "{n} 次更改被拒绝",
 }

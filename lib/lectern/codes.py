@@ -217,6 +217,7 @@ STALE_WAITING = ErrorCode(503, CRITICAL,
     Words("a class waits longer than it may", _CALL),
     Words("约课等待超时", _CALL_ZH), endangers=True, says={
         "{x} has waited for {y} for more than {t}": "{x} 等 {y} 已超过{t}",
+        "its change has waited for {y} for more than {t}": "更改等 {y} 已超过{t}",
         "{x} waited for {y}": "{x} 在等 {y}"})
 DEAD_LETTER = ErrorCode(504, WARNING,
     Words("a message could not be read", "Check the producer."),

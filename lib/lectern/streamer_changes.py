@@ -12,6 +12,7 @@ from lectern.messages import Prepare, Report
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, AiringState, check_move
+from lectern.wire import called
 
 AS_RUN_TOLD = 200
 """Greatest number of parts of a class that its teacher is told: the length of a message is limited."""
@@ -153,6 +154,6 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
         """Raise an alarm about a class; with *noted*, the class's story has it, too."""
-        self.raise_alarm(code, said, class_id=about.class_id, record_id=about.record_id)
+        self.raise_alarm(code, said, class_id=called(about.class_id), record_id=about.record_id)
         if noted:
             self.note("alarm", about, said)

@@ -55,6 +55,11 @@ def revised(airing_id: str) -> str | None:
     return class_id if mark and _DIGITS.fullmatch(number) else None
 
 
+def called(airing_id: str) -> str:
+    """The id under which people know a class, a second airing, or a revision: that of a revision is its class's."""
+    return revised(airing_id) or airing_id
+
+
 def class_of(airing_id: str) -> str:
     """The class_id on the wire of a class, of its second airing, or of a revision of either."""
     return (revised(airing_id) or airing_id).removesuffix(BACKUP)

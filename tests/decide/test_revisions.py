@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lectern import errors
+from lectern import chinese_account, errors
 from lectern.amendments import Amend, Change
 from lectern.changes import Changes
 from lectern.decide import booking as bookings
-from lectern.decide import reports, results, revisions
+from lectern.decide import closing, reports, results, revisions
 from lectern.decide.cancels import cancel
 from lectern.decide.lines import lines
 from lectern.decide.results import Waiters
@@ -225,6 +225,29 @@ def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_go
     (alarm,) = told(changes, Alarm)
     assert alarm.message == f"7777_720P: ffmpeg; {said}"
     assert (alarm.model_extra or {}).get("classes", []) == list(others)
+
+
+def test_the_alarm_of_a_change_that_waits_too_long_names_the_class_that_people_know(changes: Changes) -> None:
+    """They type the id after `lectern explain`; that of the revision is ours alone."""
+    ready(changes)
+    change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
+    closing.warn(changes, [changes.orders[FIRST]])
+    (alarm,) = told(changes, Alarm)
+    assert (alarm.class_id, alarm.message) == ("c-1", "c-1: its change has waited for 7777_720P for more than 24 h")
+    assert changes.warned == [FIRST]
+    assert "更改" in chinese_account.message(alarm.code, alarm.message)
+
+
+def test_the_alarm_of_a_change_that_no_streamer_can_take_names_the_class_that_people_know(changes: Changes) -> None:
+    ready(changes)
+    change(changes, **OTHER)
+    nobody = Choice({}, {})
+    place_again(changes, [changes.orders["c-1"], changes.orders[FIRST]], nobody, "s1 is lost", refused=False)
+    alarms = told(changes, Alarm)
+    assert [one.class_id for one in alarms] == ["c-1", "c-1"]
+    assert alarms[1].message == "c-1: its change is refused: s1 is lost"
+    assert "更改" in chinese_account.message(alarms[1].code, alarms[1].message)
+    assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
 
 
 def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Changes) -> None:

@@ -98,6 +98,21 @@ def test_it_is_done_in_slices_and_only_the_oldest_rows_are_looked_at(
     assert left(teacher_engine, journal.inbox, "body") == ["out of its order", *["young"] * 40]
 
 
+@pytest.mark.parametrize("kind", ["inbox", "outbox", "order_list"])
+def test_rows_that_must_stay_hide_no_newer_ones_however_many_they_are(
+    teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Messages that Redis refuses for weeks, say: the oldest rows are theirs, and all that is done lies behind them."""
+    monkeypatch.setattr(retention, "OLDEST", 30)
+    old = WEEK_AGO - 1
+    add(teacher_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), message("d", "done", old))
+    add(teacher_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old))
+    orders_ = [order(f"stays {one}", "waiting", QUARTER_AGO - 9) for one in range(30)]
+    add(teacher_engine, orders, *orders_, order("over", "aired", QUARTER_AGO - 1))
+    rules = [one for one in retention.of_teacher(BEFORE) if one.table.name.startswith(kind)]
+    assert forget(teacher_engine, rules) == [1]
+
+
 def test_what_is_needed_again_meanwhile_stays(teacher_engine: Engine) -> None:
     add(teacher_engine, orders, order("c-1", "aired", QUARTER_AGO - 1))
     (rule,) = [one for one in retention.of_teacher(BEFORE) if one.table is orders]

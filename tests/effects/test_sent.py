@@ -69,6 +69,21 @@ def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(engine: Engi
     assert (again.on_air, again.cuts, again.failures, again.why) == (True, 1, 0, "because 2")
 
 
+def test_a_class_that_comes_and_goes_hides_no_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its receiver takes it and cuts it each second; the page called all other classes not on air after an hour."""
+    monkeypatch.setattr(sent, "_MOST", 40)
+    monkeypatch.setattr(sent, "_MOST_OF_ONE", 10)
+    happens(engine, "connected", "on air")
+    with transaction(engine) as connection:
+        (quiet,) = airings.live(connection)
+        for number in range(100):
+            what = ("push broke off", "on air")[number % 2]
+            events.note(connection, journal, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
+        found = sent.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
+    assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
+    assert (found["c-2"].on_air, found["c-2"].cuts) == (True, 9)
+
+
 def test_the_slate_is_told(engine: Engine) -> None:
     assert happens(engine, "on air", "slate").slate
     assert not happens(engine, "recording again").slate

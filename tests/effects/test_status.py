@@ -107,6 +107,18 @@ def test_of_many_transcodings_the_five_nearest_to_their_deadline_are_told(teache
     assert [one["slack_s"] for one in found["under_way"]] == [0, 1, 2, 3, 4]
 
 
+def test_all_transcodings_under_way_are_counted(teacher_engine: Engine) -> None:
+    rows = [{"record_id": one, "resolution": "720P", "status": "transcoding"} for one in range(1200)]
+    with transaction(teacher_engine) as connection:
+        connection.execute(insert(videos), rows)
+        near = {"deadline": NOW + 7, "attempt": 1, "backend": "oss", "status": "transcoding"}
+        connection.execute(insert(videos).values(record_id=9999, resolution="720P", **near))
+    with reading(teacher_engine) as connection:
+        found = status.of_teacher(connection, NOW)
+    assert found["under_way_number"] == 1201
+    assert [one["slack_s"] for one in found["under_way"]] == [7, None, None, None, None]
+
+
 def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engine) -> None:
     """During a long download the repetitions would fill the story of each class."""
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up")

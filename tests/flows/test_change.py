@@ -1,5 +1,6 @@
 """A booked class is changed, also while it is on air; typed by hand, it is the same."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -7,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from flows import host as hall
+from flows.teacher import change as changing
+from lectern.effects.rows.tables.engine import open_database
+from lectern.errors import TryAgain
 from lectern.playout import flv
+from tests.faults import hosts
 from tests.stage import Stage, wait_until
 from town import recordings
 
@@ -139,3 +145,19 @@ def test_a_change_by_hand_is_planned_and_sent_and_answered(stage: Stage) -> None
     assert (refused.returncode, "fail, 400" in refused.stdout) == (1, True)
     assert stage.lectern("teacher", "change", class_id).returncode == 2
     assert stage.lectern("teacher", "change", class_id, "--end", "soon").returncode == 2
+
+
+def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody tries it again, as a message of the inbox is: a run that is *Completed* would be taken for done."""
+
+    async def away(_host: object) -> list[str]:
+        raise TryAgain("the streamers' heartbeats cannot be read: refused")
+
+    monkeypatch.setattr(changing, "living", away)
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    hall.current.set(hosts.teacher(engine))
+    for dry_run in (False, True):
+        state = asyncio.run(changing.change.fn(class_id="c-1", end_time=1_764_010_800.0, dry_run=dry_run))
+        assert state.is_failed()
+        assert state.message == "c-1 is not changed: the streamers' heartbeats cannot be read: refused"
+    engine.dispose()

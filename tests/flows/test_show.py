@@ -195,3 +195,69 @@ async def test_a_bar_goes_on_when_prefect_is_back(
         await back.wait()
     assert shown.written == [(93, 3.0)]
     assert caplog.text.count("not shown: refused") == 1
+
+
+@pytest.mark.asyncio
+async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last write of a bar stood between a recording that was there and its class, until the client gave up."""
+    monkeypatch.setattr(show, "LAST_S", 0.05)
+    monkeypatch.setattr(FlowRunContext, "get", object)
+    shown = Bar(monkeypatch)
+    await shown.second(1)
+    asked = asyncio.Event()
+
+    async def hangs(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(show, "aupdate_progress_artifact", hangs)
+    async with asyncio.timeout(20):
+        async with shown.bar as bar:
+            await asyncio.sleep(0)  # its writer begins
+            bar.set(100)
+        await asked.wait()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("answer", [ValueError("no artifact"), KeyError("id"), RuntimeError("closed")])
+async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.MonkeyPatch, answer: Exception) -> None:
+    """A page of a proxy, say."""
+    monkeypatch.setattr(show, "LOOK_S", 0.01)
+    monkeypatch.setattr(FlowRunContext, "get", object)
+    shown = Bar(monkeypatch)
+    create, back = vars(show)["acreate_progress_artifact"], asyncio.Event()
+
+    async def comes(*given: Any, **more: Any) -> UUID:
+        back.set()
+        return cast("UUID", await create(*given, **more))
+
+    async def odd(*_: object, **__: object) -> UUID:
+        shown.now += 31
+        shown.bar.set(50)
+        monkeypatch.setattr(show, "acreate_progress_artifact", comes)
+        raise answer
+
+    monkeypatch.setattr(show, "acreate_progress_artifact", odd)
+    async with shown.bar, asyncio.timeout(20):
+        await back.wait()
+    assert shown.written == [(31, 50.0)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("answer", [ValueError("no artifact"), None], ids=["odd", "none"])
+async def test_no_run_fails_because_its_table_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception | None
+) -> None:
+    """All that the table shows is done by then."""
+    monkeypatch.setattr(show, "SHOW_S", 0.05)
+    monkeypatch.setattr(FlowRunContext, "get", object)
+
+    async def create(**_: object) -> None:
+        if answer is not None:
+            raise answer
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(show, "acreate_table_artifact", create)
+    async with asyncio.timeout(20):
+        await show.table("move-batch", [{"class": "c-1"}], "What became of the classes")
+    assert "artifact move-batch: not shown" in caplog.text

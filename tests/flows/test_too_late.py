@@ -54,6 +54,23 @@ def test_a_download_that_would_end_after_its_class_is_refused_at_once(host: Host
         assert connection.execute(select(files.c.id)).all() == []
 
 
+def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_that_people_know(
+    host: Host[StreamerSettings],
+) -> None:
+    now = int(hosts.now())
+    fields = json.loads(strategies.booking("c-1", start_time=now + 100, end_time=now + 9 * LONG_S).to_json())
+    one = Prepare(**{**fields, "cmd": "prepare", "class_id": "c-1^1", "video_url": URL}).named({})
+    with transaction(host.engine) as connection:
+        size_bytes = int(host.settings.download_rate_bytes * LONG_S)
+        looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
+        rows.did(connection, host, partial(admission.decided, looked, {}), one)
+    with reading(host.engine) as connection:
+        sent = connection.execute(select(host.journal.outbox.c.target, host.journal.outbox.c.body)).all()
+    (alarm,) = [json.loads(row.body) for row in sent if row.target == host.settings.alarm_channel]
+    assert alarm["class_id"] == "c-1"
+    assert alarm["message"].startswith("c-1 begins in ")
+
+
 def test_a_download_that_ends_within_its_class_is_begun(host: Host[StreamerSettings]) -> None:
     """The class is then aired from the clock's position on."""
     assert admitted(host, int(host.settings.download_rate_bytes * (LONG_S - 60)))[0] == "waiting"

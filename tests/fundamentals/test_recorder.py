@@ -52,6 +52,7 @@ class Prefect:
         self.takes_no_logs = False
         self.tags_refused_with: int | None = None
         self.created_with: list[list[str]] = []  # the tags of each run
+        self.deployed_with: list[str] = []  # the tags of its deployments, which each run gets
         self.asked = 0
 
     async def request(self, method: str, path: str, *, content: bytes, **_: Any) -> httpx.Response:
@@ -107,15 +108,17 @@ class Prefect:
             ]
         for one in asked:
             self.created_with.append(one["tags"])
-            self.runs.setdefault(one["idempotency_key"], {**one, "id": str(uuid4()), "deployment": deployment})
+            more = {"id": str(uuid4()), "deployment": deployment, "tags": [*one["tags"], *self.deployed_with]}
+            self.runs.setdefault(one["idempotency_key"], {**one, **more})
         return [
             {"flow_run_id": self.runs[one["idempotency_key"]]["id"], "status": "CREATED", "error": None}
             for one in asked
         ]
 
-    async def read_flow_runs(self, **_: Any) -> list[FlowRun]:
+    async def read_flow_runs(self, *, flow_run_filter: Any = None, **_: Any) -> list[FlowRun]:
         if self.away:
             raise httpx.ConnectError("away")
+        wanted = flow_run_filter.id.any_ if flow_run_filter is not None else None
         return [
             FlowRun(
                 id=UUID(one["id"]),
@@ -125,6 +128,7 @@ class Prefect:
                 tags=one["tags"],
             )
             for one in self.runs.values()
+            if wanted is None or UUID(one["id"]) in wanted
         ]
 
     def ids(self) -> list[int]:
@@ -259,12 +263,23 @@ async def test_every_class_of_a_storm_is_found_and_refused_ones_stand_out(desk: 
 
 async def test_the_tags_of_many_classes_are_set_after_their_run_was_created(desk: Desk) -> None:
     """Prefect makes an event of each run, whose cost grows with its tags; of a change of tags it makes none."""
+    desk.prefect.deployed_with = [desk.host.settings.queue]
     await desk.handle(*(f"c-{number}" for number in range(CLASSES)), "c-last")
     await desk.recorder.tell()
     many, one = (set(run["tags"]) for run in desk.prefect.runs.values())
     assert desk.prefect.created_with == [["lectern:tags-follow"], ["class:c-last", "record:7"]]
     assert many == {*(f"class:c-{number}" for number in range(CLASSES)), "record:7", desk.host.settings.queue}
-    assert one == {"class:c-last", "record:7"}
+    assert one == {"class:c-last", "record:7", desk.host.settings.queue}
+
+
+async def test_tags_that_a_person_gave_a_deployment_stay_on_runs_that_get_theirs_later(desk: Desk) -> None:
+    """Prefect gives each run the tags of its deployment; a change of its tags replaces all of them."""
+    desk.prefect.deployed_with = ["prod"]
+    await desk.handle(*(f"c-{number}" for number in range(30)))
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert {"prod", "class:c-29"} <= set(run["tags"])
+    assert "lectern:tags-follow" not in run["tags"]
 
 
 async def test_a_run_keeps_its_tags_to_come_while_prefect_is_away(desk: Desk) -> None:

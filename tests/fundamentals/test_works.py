@@ -132,6 +132,36 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
     play(scene())
 
 
+def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
+    host: Host[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works again from its next try on; health would be red a minute later, for as long as the pause was."""
+    monkeypatch.setattr(works_module, "STEADY_S", 0.3)
+    monkeypatch.setattr(works_module, "backoff_s", lambda _tries: 0.5)
+    begun: list[float] = []
+    red: list[float] = []
+
+    async def hiccup() -> None:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            raise TryAgain("a moment")
+        await asyncio.sleep(60)
+
+    def is_over() -> bool:
+        red.extend(host.rounds.failing(works_module.STEADY_S).values())
+        return len(begun) == 2 and not host.rounds.failing(0.0)
+
+    async def scene() -> None:
+        works = Works(host)
+        works.begin({"hiccup": hiccup})
+        await until(lambda: host.rounds.failing(0.0))
+        await until(is_over)
+        await works.end_all(5)
+
+    play(scene())
+    assert red == []
+
+
 def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host: Host[Any]) -> None:
     """It is raised again every ten minutes: in between, nobody may be told that all is well."""
     asyncio.run(trouble.alarm(host, "prefect", "away for more than 60 s"))

@@ -99,6 +99,22 @@ def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.
     engine.dispose()
 
 
+def test_old_transcodings_get_a_deadline_however_many_there_are(client: redis.Redis, file: Path) -> None:
+    """Whatever an old program never finished is still there; SQL takes no list of so many keys at once."""
+    number = 20_000
+    old_databases.build(file, [OLD_TABLE])
+    engine = open_database(f"sqlite:///{file}")
+    with transaction(engine) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO video_list VALUES (?, '720P', 'transcoding')", [(one,) for one in range(1, number + 1)]
+        )
+    schema.upgrade(engine, "teacher")
+    assert adopt(engine, client) == ["20,000 old transcodings without a waiting class got a deadline."]
+    found = under_way(engine)
+    assert (len(found), {one.deadline for one in found}) == (number, {NOW + 120})
+    engine.dispose()
+
+
 # -- what would be done ------------------------------------------------------------------------------------------------
 
 

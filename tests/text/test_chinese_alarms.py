@@ -125,6 +125,8 @@ ALARMS = [
     ),
     "c-1 waited for 6666_720P; its booking is not known here",
     "c-1 has waited for 6666_720P for more than 2 d 4 h",
+    "c-1: its change has waited for 6666_720P for more than 24 h",
+    "c-1: its change is refused: s1 is lost",
     # the OSS transcoder
     OSS.format("OSS transcoding: no answer within 10 s"),
     OSS.format(f"OSS transcoding: no answer: ConnectError {SAID}"),

@@ -37,7 +37,10 @@ def check(settings: TeacherSettings) -> None:
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
-    """Make those of *wanted* that nobody else makes, publish each result, and wait for those that another run makes."""
+    """Make those of *wanted* that nobody else makes, publish each result, and wait for those that another run makes.
+
+    *again*: a person retries the run, so what failed is attempted once more.
+    """
     now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
         await host.commit(renditions.retry, keys, now + DEADLINE_S, now)

@@ -12,6 +12,7 @@ from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Reserved, StreamerChanges
+from lectern.wire import called
 
 
 @dataclass(frozen=True)
@@ -138,5 +139,5 @@ def _warn(changes: StreamerChanges, one: Prepare, size_bytes: int) -> None:
     takes_s = size_bytes / settings.download_rate_bytes
     if one.start_time <= now or now + takes_s <= one.start_time:  # a late class is aired from the clock's position on
         return
-    said = readiness.sentence(one.class_id, one.stem, one.start_time - now, [_takes(size_bytes, settings)])
+    said = readiness.sentence(called(one.class_id), one.stem, one.start_time - now, [_takes(size_bytes, settings)])
     changes.alarm(errors.NOT_READY_FOR_START, said, one, noted=False)

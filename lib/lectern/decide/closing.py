@@ -18,7 +18,8 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
     """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
     span = words.span(changes.settings.order_warn_time_out_s)
     for order in late:
-        said = f"{order.class_id} has waited for {order.stem} for more than {span}"
+        its = order.class_id if order.revises is None else f"{order.revises}: its change"
+        said = f"{its} has waited for {order.stem} for more than {span}"
         changes.alarm(errors.STALE_WAITING, said, order)
         changes.warned.append(order.class_id)
 

@@ -8,6 +8,7 @@ from lectern.errors import ErrorCode
 from lectern.facts import Airing, Cached
 from lectern.states import AiringState
 from lectern.streamer_changes import Reserved, StreamerChanges
+from lectern.wire import called
 
 
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
@@ -49,5 +50,5 @@ def refuse(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode,
 
 
 def _alarm(changes: StreamerChanges, one: Airing, why: str) -> None:
-    said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
+    said = readiness.sentence(called(one.class_id), one.stem, one.start_time - changes.now, [why])
     changes.alarm(errors.NOT_READY_FOR_START, said, one)

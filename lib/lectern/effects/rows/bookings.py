@@ -15,7 +15,7 @@ from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
-from lectern.wire import class_of
+from lectern.wire import called, class_of
 
 log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
@@ -226,7 +226,7 @@ def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
         .limit(1)
     )
     row = connection.execute(wanted).one_or_none()
-    return None if row is None else (str(row.class_id), float(row.received_at))
+    return None if row is None else (called(row.class_id), float(row.received_at))
 
 
 def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:

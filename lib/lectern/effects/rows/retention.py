@@ -1,9 +1,9 @@
 """Deletes old rows that are no longer needed, in slices, so that no writer waits long."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, true
 
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
@@ -15,18 +15,23 @@ SLICE = 1000
 """Number of rows that one transaction deletes."""
 
 OLDEST = 5000
-"""Number of the oldest rows of a large table that are examined: examining all would take longer each day."""
+"""Number of the oldest rows of a large table, of those that are done, whose age is examined: examining all would take
+longer each day."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Rows of *table* that are *old*, and the rows of *others* that have the same key."""
+    """Rows of *table* that are *old*, and the rows of *others* that have the same key.
+
+    Rows of a large table that are not *done* stay however old they are; they must not hide the rows behind them.
+    """
 
     table: Table
     key: str
     old: ColumnElement[bool]
     others: tuple[Table, ...] = ()
     by: str = "id"  # the indexed column that orders rows by age; empty for a small table
+    done: ColumnElement[bool] = field(default_factory=true)
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,12 @@ class Before:
 def of_teacher(before: Before) -> list[Rule]:
     """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
     orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
-    is_over = orders.c.state.in_(OVER) & (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
+    # An expression: SQLite would search by the index of states, and sort all classes that are over.
+    is_over = func.coalesce(orders.c.state, "").in_(OVER)
+    is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     return [
         *_of_journal(at_teacher.journal, before),
-        Rule(orders, "class_id", is_over, by="start_time"),
+        Rule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
         Rule(moves, "id", moves.c.moved_at < before.messages),
         Rule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
@@ -69,9 +76,10 @@ def of_streamer(before: Before) -> list[Rule]:
 
 def _of_journal(journal: Journal, before: Before) -> list[Rule]:
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
+    is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
     return [
-        Rule(inbox, "id", (inbox.c.state != InboxState.NEW) & (inbox.c.received_at < before.messages)),
-        Rule(outbox, "id", outbox.c.sent_at < before.messages),
+        Rule(inbox, "id", is_handled & (inbox.c.received_at < before.messages), done=is_handled),
+        Rule(outbox, "id", outbox.c.sent_at < before.messages, done=is_sent),
         Rule(events, "id", events.c.at < before.events),
         Rule(incidents, "id", incidents.c.resolved_at < before.events),
     ]
@@ -82,7 +90,8 @@ def outdated(connection: Connection, rule: Rule) -> list[object]:
     key = rule.table.c[rule.key]
     if not rule.by:
         return list(connection.execute(select(key).where(rule.old).limit(SLICE)).scalars())
-    oldest = select(key, rule.old.label("is_old")).order_by(rule.table.c[rule.by]).limit(OLDEST).subquery()
+    done = select(key, rule.old.label("is_old")).where(rule.done)
+    oldest = done.order_by(rule.table.c[rule.by]).limit(OLDEST).subquery()
     wanted = select(oldest.c[rule.key]).where(oldest.c.is_old).limit(SLICE)
     return list(connection.execute(wanted).scalars())
 

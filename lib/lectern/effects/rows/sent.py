@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from lectern.effects.rows import events
 from lectern.effects.rows.tables.streamer import journal
@@ -14,8 +14,9 @@ ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
 SLATE, RECORDING = "slate", "recording again"
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
-_MOST = 5_000
-"""Most events that one query reads: a push host that refuses a class for an hour makes some thousands."""
+_MOST, _MOST_OF_ONE = 5_000, 500
+"""Most events that one query reads, the newest ones: each class has its share, and at least so many of its own. A push
+host that takes a class and cuts it again for an hour makes some thousands."""
 
 
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
@@ -55,6 +56,11 @@ def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Che
 
 def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[Past]:
     table = journal.events
+    if not class_ids:
+        return []
     mine = table.c.class_id.in_(class_ids) & table.c.what.in_(whats)
-    wanted = select(*events.columns(journal)).where(mine).order_by(table.c.id.desc()).limit(_MOST)
-    return [Past(*row) for row in connection.execute(wanted)] if class_ids else []
+    place = func.row_number().over(partition_by=table.c.class_id, order_by=table.c.id.desc())
+    its = select(table.c.id, place.label("place")).where(mine).subquery()
+    newest = its.c.place <= max(_MOST // len(class_ids), _MOST_OF_ONE)
+    wanted = select(*events.columns(journal)).join(its, its.c.id == table.c.id).where(newest)
+    return [Past(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]

@@ -92,8 +92,8 @@ def overdue(connection: Connection, now: float) -> list[Due]:
 
 
 def under_way(connection: Connection) -> list[Due]:
-    """All transcodings that have not ended, the next deadline first."""
-    return where(connection, videos.c.status == RenditionState.TRANSCODING)
+    """All transcodings that have not ended, however many, the next deadline first."""
+    return where(connection, videos.c.status == RenditionState.TRANSCODING, most=None)
 
 
 def next_deadline(connection: Connection) -> float | None:
@@ -113,9 +113,9 @@ def lease(connection: Connection, which: ColumnElement[bool], owner: str, until:
     return connection.execute(update(videos).where(which).values(owner=owner, lease_until=until)).rowcount
 
 
-def where(connection: Connection, which: ColumnElement[bool]) -> list[Due]:
-    """At most a thousand of the transcodings that fulfil *which*, the next deadline first."""
-    rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(1000))
+def where(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[Due]:
+    """At most *most* of the transcodings that fulfil *which*, the next deadline first."""
+    rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(most))
     return [_due(row) for row in rows]
 
 

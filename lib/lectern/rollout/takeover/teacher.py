@@ -27,6 +27,9 @@ NAMED = 10
 _WAIT_ON = frozenset({Do.WAIT, Do.INSERT_REQUEST_WAIT})
 """Booking decisions with which a class goes on waiting: the old program has asked for its rendition already."""
 
+_AT_ONCE = 1000
+"""Number of transcodings that are begun at a time: a statement takes no more than some thousand keys."""
+
 
 @dataclass
 class Adoption:
@@ -132,7 +135,8 @@ class OldLists:
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
         """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
         attempts = [Attempt(*key, 1, 1, self.now, Backend.OSS, deadline, url) for key, url in sources.items()]
-        renditions.begin(self.connection, attempts, self.now)
+        for first in range(0, len(attempts), _AT_ONCE):
+            renditions.begin(self.connection, attempts[first : first + _AT_ONCE], self.now)
         for key in sources:
             renditions.requested(self.connection, key, self.now)
         detail = "the old program asked for it"

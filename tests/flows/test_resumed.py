@@ -1,0 +1,116 @@
+"""A run that goes on after its process ended asks for nothing new; only a person's *Retry* does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.states import AwaitingRetry, Crashed, Failed, Pending, Running, Scheduled
+from sqlalchemy import select
+
+from flows import host as hall
+from flows import resumed
+from flows.host import Host
+from flows.resumed import DIED, STOPPED
+from flows.teacher import requests
+from flows.teacher.ecs import ladder
+from lectern.effects.rows import renditions
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.teacher import videos
+from lectern.errors import TryAgain
+from lectern.facts import Attempt
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, RenditionState, Resolution
+from tests.faults import hosts
+
+KEY = (6666, Resolution.P240)
+RETRY: State[Any] = AwaitingRetry(message="Retry from the UI")
+ONCE: list[State[Any]] = [Pending(), Running()]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+    """A teacher whose rendition has failed in its first attempt."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    with transaction(engine) as connection:
+        now = hosts.now()
+        url = "http://origin.example/6666.flv"
+        renditions.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
+        renditions.move(connection, KEY, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason="boo")
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+async def told(_host: Host[Any]) -> bool:
+    """Nothing hears us."""
+    return True
+
+
+def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The number of the rendition's last attempt after a run with these *states* was executed once more."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    dated = [one.model_copy(update={"timestamp": since + timedelta(seconds=at)}) for at, one in enumerate(states)]
+
+    class Prefect:
+        async def read_flow_run_states(self, _run_id: object) -> list[State[Any]]:
+            return dated[::-1]
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[Prefect]:
+        yield Prefect()
+
+    monkeypatch.setattr(resumed, "get_client", client)
+    monkeypatch.setattr(ladder, "tell", told)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid4()))
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(sum(one.is_running() for one in states)))
+    hall.current.set(host)
+    asyncio.run(requests.transcode.fn(KEY[0], [KEY[1]]))
+    with reading(host.engine) as connection:
+        return int(connection.execute(select(videos.c.attempt)).scalar_one())
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [*ONCE, AwaitingRetry(message=DIED), *ONCE],
+        [*ONCE, AwaitingRetry(message=STOPPED), *ONCE],
+        [*ONCE, Crashed(message="silent"), AwaitingRetry(message=DIED), *ONCE],
+        [*ONCE, Failed(), RETRY, *ONCE, AwaitingRetry(message=DIED), *ONCE],
+        [Scheduled(), *ONCE, AwaitingRetry(message=STOPPED), *ONCE],
+    ],
+    ids=["killed", "stopped", "silent", "its retry was killed", "a quick run"],
+)
+def test_a_run_that_goes_on_begins_no_attempt_that_nobody_asked_for(
+    host: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rendition has failed meanwhile, or just before: the classes are refused, and nobody waits."""
+    assert attempts_after(host, states, monkeypatch) == 1
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [*ONCE, Failed(), RETRY, *ONCE],
+        [*ONCE, AwaitingRetry(message=DIED), *ONCE, Failed(), RETRY, *ONCE],
+        [*ONCE, Failed(), RETRY, Pending(), AwaitingRetry(message=DIED), *ONCE],
+    ],
+    ids=["at once", "of one that was killed before", "which was killed before it began"],
+)
+def test_a_retry_of_a_person_begins_the_next_attempt(
+    host: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attempts_after(host, states, monkeypatch) == 2
+
+
+def test_a_prefect_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def client() -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(resumed, "get_client", client)
+    with pytest.raises(TryAgain, match="away"):
+        asyncio.run(resumed.is_retried(uuid4()))
