@@ -135,7 +135,7 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
 
     def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
         for row in some:
-            lost.lose(connection, changes, row, "it is not on the disk")
+            lost.lose(connection, changes, row, _why_missing(host.settings.video_root, row))
 
     if not missing:
         return []
@@ -148,6 +148,12 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
             done = "it is downloaded again" if row.stem in needed else "nobody needs it"
             table.append({"what": f"{row.stem}: {Odd.MISSING}", "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
+
+
+def _why_missing(root: Path, row: Cached) -> str:
+    """Why a rendition is missing; names the folder of before if VIDEO_ROOT is another one now."""
+    here = str(store.rendition_path(root, row.stem))
+    return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
 
 
 def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None:

@@ -51,7 +51,7 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, path, now)
+        rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, now)
         connection.execute(update(files).values(state=FileState.READY, duration_s=4.0))
         rows.add(connection, one, AiringState.READY, str(path), now)
         cache.recount(connection, root, airings.citations(connection))

@@ -77,7 +77,7 @@ def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     values = {"state": FileState.READY, "duration_s": 20.0, **file}
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
+        rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
         connection.execute(update(files).where(files.c.id == stem).values(**values))
         rows.add(connection, one, AiringState.READY, str(site), now)
         cache.recount(connection, root, airings.citations(connection))

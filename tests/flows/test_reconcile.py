@@ -11,6 +11,7 @@ from sqlalchemy import insert, select, update
 
 from flows.host import Host
 from flows.streamer import reconcile
+from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache
@@ -19,6 +20,7 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.facts import Cached, Idle
 from lectern.messages import Prepare
+from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import flv, rows
@@ -61,7 +63,7 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
     waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, stem, len(data), one.video_url, site, now)
+        rows.reserve(connection, root, stem, len(data), one.video_url, now)
         connection.execute(update(files).where(files.c.id == stem).values(**its))
         if state is not FileState.EVICTING:
             rows.add(connection, one, waits, str(site), now)
@@ -213,6 +215,25 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     monkeypatch.setattr(scan, "scan", scanned)
     assert await reconcile.reconciled(host) == []
     assert state(host) == "ready"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
+async def test_in_another_video_root_a_class_is_aired_from_there(
+    host: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
+) -> None:
+    """A disk was too small: the playout is not sent to the old folder, where nothing is any more."""
+    put(host, "1", master)
+    before = host.settings.video_root
+    root = before.rename(before.with_name("larger")) if moved else before.with_name("larger")
+    root.mkdir(exist_ok=True)
+    host.settings = host.settings.model_copy(update={"video_root": root})
+    await reconcile.reconciled(host)
+    assert state(host) == ("ready" if moved else "waiting")
+    assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
+    with reading(host.engine) as connection:
+        one = airings.by_id(connection, ["class-1"])["class-1"]
+    assert lesson(one, row(host), host, None, Places())["file"] == str(store.rendition_path(root, "1"))
 
 
 @pytest.mark.asyncio

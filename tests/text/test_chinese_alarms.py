@@ -274,6 +274,7 @@ ALARMS = [
     RED.format("streamer1 does not have it yet"),
     RED.format("its file is lost: it has 12 bytes, not 13; it is downloaded again"),
     RED.format("its file is lost and cannot be had again: 6_720P: it is not on the disk, and no URL is known"),
+    RED.format("its file is lost: it is not on the disk, it was at /home/video/6/6_720P.flv; it is downloaded again"),
     RED.format("it was refused: http://h/6.flv: the origin answered 404"),
     RED.format(f"its check failed: {SAID}"),
     RED.format("its download of 0.9 MB takes 12 min at DOWNLOAD_RATE 100k"),
