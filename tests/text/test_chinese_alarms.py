@@ -202,6 +202,7 @@ ALARMS = [
     "c-1: the download of 6666_720P was cancelled in the UI",
     "c-1: http://h/6666.flv: is larger than the 12 bytes that were reserved for it",
     "c-1: /v/6666.flv.part: has no video, only audio",
+    "c-1: /v/6666.flv.part: its pictures are of a kind that is not known",
     "c-1: /v/6666.flv.part: has no video, only no stream at all",
     f"c-1: /v/6666.flv.part: cannot be opened as a recording: {SAID}",
     "c-1: /v/6666.flv.part: not probed within 60 s; is the disk busy?",
