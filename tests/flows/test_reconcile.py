@@ -267,6 +267,34 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
     assert quarantine.held(tmp_path) == []
 
 
+def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has made it immutable; or a person deletes files at this moment."""
+    for number in range(4):
+        path = tmp_path / str(number) / f"{number}.flv"
+        path.parent.mkdir()
+        path.write_bytes(b"x" * 100)
+        store.quarantine(tmp_path, path)
+    plain, plain_lstat = Path.unlink, Path.lstat
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "2.flv":
+            raise PermissionError(1, "Operation not permitted")
+        plain(path, missing_ok=missing_ok)
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "3.flv":
+            path.unlink(missing_ok=True)
+        return plain_lstat(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(Path, "lstat", lstat)
+    gone = quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)
+    assert sorted(one.path.name for one in gone) == ["0.flv", "1.flv"]
+    assert [one.name for one in (tmp_path / store.QUARANTINE).iterdir()] == ["2"]
+
+
 def test_a_start_with_many_files_is_short(host: Streamer) -> None:
     """No file is read, and nothing is written, where the disk and the rows agree."""
     number, root = 3000, host.settings.video_root
