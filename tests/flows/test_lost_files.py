@@ -291,6 +291,18 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
 
 
 @pytest.mark.asyncio
+async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain FLV file that was made of it did not fit into the cache."""
+    monkeypatch.setattr(download, "tell", untold)
+    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    flv.write(part.with_name(f"{part.name}.remuxed"), 20)
+    await download.give_up(host, "2", Refuse("no room for 2", DISK_FULL))
+    assert not part.parent.exists()
+
+
+@pytest.mark.asyncio
 async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
     host: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
