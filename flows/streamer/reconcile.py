@@ -19,7 +19,7 @@ from flows.streamer.prepare import follow
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.files.scan import Found
-from lectern.effects.media import probe, whole
+from lectern.effects.media import airable, probe, whole
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Difference, Odd, differences, doubtful
 from lectern.errors import LecternError
@@ -87,6 +87,8 @@ async def _mend(host: Streamer, one: Difference) -> str:
             await asyncio.to_thread(store.remove, store.rendition_path(root, row.stem))
             await host.commit(cache.forget, [row.stem])
             return "deleted"
+        case Difference(Odd.LEFT, _, Path() as path) if airable.is_at_work(path):
+            return "nothing: it is just being made"
         case Difference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(store.remove, path)
             return "deleted"

@@ -14,6 +14,7 @@ from flows.streamer import reconcile
 from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -178,6 +179,28 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(host: Streamer, master
     await reconcile.reconciled(host)
     assert here.exists()
     assert not left.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_just_being_made_plain_flv_stays(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person can reconcile at any time; what an earlier process left of such a file is deleted."""
+    site = put(host, "1", b"no plain FLV file")
+    left = site.with_name("1_720P.flv.remuxed")
+    left.write_bytes(b"x")
+    there: list[bool] = []
+
+    async def remux(_: Path, to: Path, why: str) -> None:
+        to.write_bytes(master)
+        await reconcile.reconciled(host)
+        there.extend([to.exists(), left.exists()])
+
+    monkeypatch.setattr(airable, "_remux", remux)
+    await airable.looked(site)
+    assert there == [True, False]
+    await reconcile.reconciled(host)
+    assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
 
 
 @pytest.mark.asyncio
