@@ -1,5 +1,6 @@
 """The start of a streamer: what its disk and its database disagree about is mended, and nothing is taken on trust."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from flows.streamer import reconcile
 from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable
+from lectern.effects.media import airable, whole
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -136,6 +137,35 @@ async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: 
     assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
     assert aside(host) == ["2.flv", "3.flv"]
     assert await reconcile.reconciled(host) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
+) -> None:
+    """Files that were copied to a larger disk have other times: to read all of them may take hours."""
+    put(host, "1", master)
+    path, plain = put(host, "2", master), whole.trouble
+    os.utime(path, (1, 1))
+
+    async def trouble(one: Path, its: Cached) -> str | None:
+        found = await plain(one, its)
+        async with asyncio.timeout(10), host.cache_lock:
+            if evicted:
+                path.unlink()
+        return found
+
+    monkeypatch.setattr(whole, "trouble", trouble)
+    assert await reconcile.reconciled(host, reads=False) == []
+    found = row(host, "2")
+    assert found is not None
+    assert found.mtime != 1
+    table = await reconcile.read_again(host)
+    found = row(host, "2")
+    assert found is not None
+    assert (found.state, found.mtime == 1) == (FileState.READY, not evicted)
+    assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
 
 
 @pytest.mark.asyncio
