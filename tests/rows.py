@@ -20,9 +20,9 @@ def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, 
     airings.add_all(connection, [(Admitted(wanted, state), site)], now)
 
 
-def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, site: Path, now: float) -> None:
+def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, now: float) -> None:
     """A download that was asked for."""
-    cache.reserve(connection, root, Reserved(stem, size_bytes, url, str(site)), now)
+    cache.reserve(connection, root, Reserved(stem, size_bytes, url), now)
 
 
 def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChanges, M], *messages: M) -> StreamerChanges:

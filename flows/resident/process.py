@@ -183,7 +183,7 @@ class Resident:
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
                 keeper = lease.Keeper(host)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
-                await works.once("reconcile", lambda: reconcile.reconciled(host))
+                await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
             works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
@@ -220,6 +220,7 @@ class Resident:
                 "timetable": lambda: timetable.cancels(host),
                 "plan": lambda: timetable.plan(host),
                 "indexes": lambda: indexes.keep(host),
+                "files written to": lambda: reconcile.read_again(host),
                 "dead air": lambda: dead_air.keep(host),
                 "word": lambda: word.say(host),
                 "downloads": Fetching(host).run,

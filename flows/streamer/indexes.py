@@ -13,12 +13,16 @@ from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.remade import remade
+from lectern.errors import DISK_FULL, Refuse
 from lectern.facts import Cached
 from lectern.states import FileState
 
 LOOK_EVERY_S = 20.0
+AGAIN_S = 300.0
+"""Seconds until a file is tried again that may be well: the disk was full or slow, or something odd happened."""
+
 Seen = tuple[int, int]
-"""Size and modification time of a file that can get no index; it is tried again when they have changed."""
+"""Size and modification time of a file; if it can get no index, it is tried again when they have changed."""
 
 
 async def keep(host: Streamer) -> None:
@@ -38,26 +42,42 @@ async def make(host: Streamer, failed: dict[str, Seen]) -> None:
         if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(airable.has_index, path):
             continue
         try:
-            await _index(host, row, path)
+            await _index(host, row, path, seen)
         except DBAPIError as error:
             log.error("%s: its index is not written down, it is made again: %s", row.stem, error.orig)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's: the next ones are looked at)
+            if await asyncio.to_thread(_seen, path) != seen:
+                continue  # it was evicted, or replaced
             failed[row.stem] = seen
+            if not isinstance(error, Refuse) or error.code is DISK_FULL:  # it says nothing about the file
+                asyncio.get_running_loop().call_later(AGAIN_S, failed.pop, row.stem, None)
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
         else:
             failed.pop(row.stem, None)
 
 
-async def _index(host: Streamer, row: Cached, path: Path) -> None:
-    async with host.cache_lock:  # nothing evicts it, or puts it aside, meanwhile
-        found, plain = await airable.looked(path)
+async def _index(host: Streamer, row: Cached, path: Path, seen: Seen) -> None:
+    """Make a plain FLV file without the lock, because that can take half an hour; put it in its place under the lock.
+
+    If the file was evicted or replaced since it was *seen*, or somebody has deleted the new one, nothing is put there.
+    """
+    found, plain = await airable.looked(path)
+    try:
+        async with host.cache_lock:
+            now = (await host.look(cache.by_stem, [row.stem])).get(row.stem)
+            same = await asyncio.to_thread(lambda: _seen(path) == seen and plain.exists())
+            if now is None or now.state is not FileState.READY or not same:
+                return
+            if plain != path:
+                await asyncio.to_thread(store.finish, plain, path)
+            if found.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
+                mtime = (await asyncio.to_thread(path.stat)).st_mtime
+                await host.commit(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
+                log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
+            await asyncio.to_thread(airable.write_index, found, path)
+    finally:
         if plain != path:
-            await asyncio.to_thread(store.finish, plain, path)
-        await asyncio.to_thread(airable.write_index, found, path)
-        if found.size_bytes != row.size_bytes:
-            mtime = (await asyncio.to_thread(path.stat)).st_mtime
-            await host.commit(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
-            log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
+            await asyncio.to_thread(store.remove, plain)
 
 
 def _due(connection: Connection, now: float) -> list[Cached]:

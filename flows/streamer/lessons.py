@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +21,7 @@ AHEAD_S = 2 * 3600.0
 
 def lesson(one: Airing, row: Cached | None, host: Streamer, slate: str | None, allowed: Places) -> Lesson:
     """A class as the playout wants it; *row* is its rendition, *allowed* says where it may be pushed to."""
-    path = Path(row.site) if row and row.site else store.rendition_path(host.settings.video_root, one.stem)
+    path = store.rendition_path(host.settings.video_root, one.stem)  # its site may be below the root of before
     with suppress(ValueError):
         url = urls.push(one.push_url)
         return {

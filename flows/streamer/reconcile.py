@@ -19,7 +19,7 @@ from flows.streamer.prepare import follow
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.files.scan import Found
-from lectern.effects.media import probe, whole
+from lectern.effects.media import airable, probe, whole
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Difference, Odd, differences, doubtful
 from lectern.errors import LecternError
@@ -37,17 +37,19 @@ async def reconcile(dry_run: bool = False) -> State[None]:
     return Completed(message=f"{len(table)} differences")
 
 
-async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str, object]]:
-    """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look."""
+async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = True) -> list[dict[str, object]]:
+    """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
+
+    Without *reads*, files that were written to are left to `read_again`.
+    """
     root = host.settings.video_root
     async with host.cache_lock:
         found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, root))
         odd = differences(found, rows)
         if dry_run:
             return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]
-        table: list[dict[str, object]] = [
-            {"what": one.words(), "done": await _mended(host, one)} for one in odd if one.odd is not Odd.MISSING
-        ]
+        touched = [one for one in odd if one.odd is Odd.TOUCHED]
+        table = [await _mended(host, one) for one in odd if one.odd not in {Odd.MISSING, Odd.TOUCHED}]
         missing = [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None]
         missing = await asyncio.to_thread(_still_missing, root, missing)
         table += await _fetch_again(host, missing)
@@ -57,7 +59,13 @@ async def reconciled(host: Streamer, *, dry_run: bool = False) -> list[dict[str,
             log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", gone.path)
             table.append({"what": str(gone.path), "done": "deleted from the quarantine"})
     await _measure(host, [one.stem for one in found if one.stem in rows and rows[one.stem].duration_s is None])
-    return table
+    return table + [await _mended(host, one) for one in touched] if reads else table
+
+
+async def read_again(host: Streamer) -> list[dict[str, object]]:
+    """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
+    found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, host.settings.video_root))
+    return [await _mended(host, one) for one in differences(found, rows) if one.odd is Odd.TOUCHED]
 
 
 def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
@@ -71,13 +79,13 @@ def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
     return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
 
-async def _mended(host: Streamer, one: Difference) -> str:
-    """Mend one difference; returns what was done. A failure holds up none of the others."""
+async def _mended(host: Streamer, one: Difference) -> dict[str, object]:
+    """Mend one difference; returns a row that says what was done. A failure holds up none of the others."""
     try:
-        return await _mend(host, one)
+        return {"what": one.words(), "done": await _mend(host, one)}
     except (OSError, LecternError) as error:
         log.error("%s: the disk and the database still disagree: %s", one.words(), error)
-        return f"not mended: {error}"
+        return {"what": one.words(), "done": f"not mended: {error}"}
 
 
 async def _mend(host: Streamer, one: Difference) -> str:
@@ -87,6 +95,8 @@ async def _mend(host: Streamer, one: Difference) -> str:
             await asyncio.to_thread(store.remove, store.rendition_path(root, row.stem))
             await host.commit(cache.forget, [row.stem])
             return "deleted"
+        case Difference(Odd.LEFT, _, Path() as path) if airable.is_at_work(path):
+            return "nothing: it is just being made"
         case Difference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(store.remove, path)
             return "deleted"
@@ -95,16 +105,30 @@ async def _mend(host: Streamer, one: Difference) -> str:
         case Difference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {one.why}")
         case Difference(Odd.TOUCHED, Cached() as row, Path() as path):
-            why = await whole.trouble(path, row)
-            if why is not None:
-                return await _replace(host, row, path, why)
-            await host.commit(cache.seen, [(row.stem, row.size_bytes, path.stat().st_mtime)])
-            return "it is whole"
+            return await _read(host, row, path)
         case Difference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", path)
             await asyncio.to_thread(store.quarantine, root, path)
             return "moved to quarantine"
     raise AssertionError(f"{one.odd}: no way to mend it")
+
+
+async def _read(host: Streamer, before: Cached, path: Path) -> str:
+    """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
+    try:
+        mtime = (await asyncio.to_thread(path.stat)).st_mtime
+        why = await whole.trouble(path, before)
+        async with host.cache_lock:
+            row = (await host.look(cache.by_stem, [before.stem])).get(before.stem)
+            is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
+            if row is not None and row.state is FileState.READY and is_same:
+                if why is not None:
+                    return await _replace(host, row, path, why)
+                await host.commit(cache.seen, [(row.stem, row.size_bytes, mtime)])
+                return "it is whole"
+    except FileNotFoundError:
+        pass  # while it was read
+    return "nothing: it was evicted, or replaced"
 
 
 async def _take(host: Streamer, row: Cached, path: Path) -> str:
@@ -135,7 +159,7 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
 
     def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
         for row in some:
-            lost.lose(connection, changes, row, "it is not on the disk")
+            lost.lose(connection, changes, row, _why_missing(host.settings.video_root, row))
 
     if not missing:
         return []
@@ -148,6 +172,12 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
             done = "it is downloaded again" if row.stem in needed else "nobody needs it"
             table.append({"what": f"{row.stem}: {Odd.MISSING}", "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
+
+
+def _why_missing(root: Path, row: Cached) -> str:
+    """Why a rendition is missing; names the folder of before if VIDEO_ROOT is another one now."""
+    here = str(store.rendition_path(root, row.stem))
+    return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
 
 
 def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None:

@@ -44,6 +44,7 @@ FORMS: Mapping[str, str] = {
     "{m} cannot be aired: {s}": "{m}不能播出：{s}",
     "its file is lost and cannot be had again: {s}": "文件丢失，无法重新取得：{s}",
     "its file is lost: {s}": "文件丢失：{s}",
+    "it is not on the disk, it was at {s}": "不在磁盘上，原来在 {s}",
     "its file has {n} bytes, not {n2}": "文件有 {n} 字节，应为 {n2}",
     "its file cannot be read: {s}": "文件读不出来：{s}",
     "its file is damaged: {s}": "文件损坏：{s}",

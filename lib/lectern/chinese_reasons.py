@@ -98,6 +98,7 @@ _RECORDINGS: Mapping[str, str] = {
     "is the disk busy?": "磁盘是不是太忙？",
     "has no video, only no stream at all": "没有画面，也没有任何别的流",
     "has no video, only {r}": "没有画面，只有 {r}",
+    "its pictures are of a kind that is not known": "画面的编码格式不认识",
     "cannot be opened as a recording: {s}": "不能当作录像打开：{s}",
     "cannot be aired: {s}": "无法播出：{s}",
     "cannot be aired ({s}), nor made a plain FLV file: {s2}": "无法播出（{s}），也转不成普通的 FLV 文件：{s2}",

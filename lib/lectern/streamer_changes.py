@@ -30,12 +30,11 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Reserved:
-    """Room for a download; *site* is its path if not the usual one, *source* the recording if that has no record_id."""
+    """Room for a download; *source* is the recording if that has no record_id."""
 
     stem: str
     size_bytes: int
     url: str
-    site: str | None = None
     source: str | None = None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lectern.effects import process
-from lectern.effects.media import probe
+from lectern.effects.media import probe, samples
 from lectern.errors import BAD_RECORDING, Refuse
 from tests.effects.conftest import make_recording
 
@@ -96,6 +96,34 @@ async def test_a_damaged_end_is_seen(tmp_path: Path, recording: Path) -> None:
     path = tmp_path / "damaged.flv"
     path.write_bytes(whole)
     assert not (await probe.probe(path)).last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_a_title_in_gbk_is_no_fault(tmp_path: Path) -> None:
+    """Many Chinese tools write one; the playout sends it as it is."""
+    path = make_recording(tmp_path / "title.flv", "-metadata", "title=ABCDEFGH")
+    path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", "语文课一".encode("gbk")))
+    assert (await probe.probe(path)).last_second_decodes
+    assert (await samples.samples(path, 4.0)).sounds
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("kind", "codec"), [(8, 0xD0), (9, 0x0F)], ids=["sound", "pictures"])
+async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Path, kind: int, codec: int) -> None:
+    """Pictures that cannot be decoded are refused at once, not after ten runs that crash."""
+    data, place = bytearray(recording.read_bytes()), 13
+    while place < len(data):
+        if data[place] == kind:
+            data[place + 11] = codec | data[place + 11] & (0x0F if kind == 8 else 0xF0)
+        place += 15 + int.from_bytes(data[place + 1 : place + 4])
+    path = tmp_path / "odd.flv"
+    path.write_bytes(data)
+    if kind == 8:
+        assert (await probe.probe(path)).audio_codec is None
+        return
+    with pytest.raises(Refuse, match="its pictures are of a kind that is not known") as raised:
+        await probe.probe(path)
+    assert raised.value.code is BAD_RECORDING
 
 
 @pytest.mark.asyncio

@@ -14,7 +14,7 @@ from flows import handling
 from flows.host import Host
 from flows.new_run import NewRun
 from flows.streamer import releases, witnesses
-from flows.teacher import moves, roll
+from flows.teacher import leaving, moves, reports, roll
 from lectern import errors
 from lectern.changes import Changes, Granted, Taken
 from lectern.decide import lease
@@ -24,7 +24,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
-from lectern.messages import Grant, Prepare, Release
+from lectern.messages import Grant, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState
 from tests import rows, strategies
@@ -244,6 +244,41 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
     else:
         assert (order.state, order.streamer, codes) == (BookingState.READY, name, [errors.STREAMER_LOST.number])
         assert not [one for one in told if json.loads(one.body)["cmd"] == "release"]
+
+
+@pytest.mark.parametrize(
+    ("starts_in_s", "drained", "back"),
+    [(moves.STAY_S * 20, False, True), (moves.STAY_S / 2, False, False), (moves.STAY_S / 2, True, True)],
+    ids=["lost, tomorrow", "lost, soon", "drained"],
+)
+def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_it_came_from(
+    teacher: Host[TeacherSettings], starts_in_s: float, *, drained: bool, back: bool
+) -> None:
+    """The cache of the other one is full; the one that had it is drained, or about to come back: it has the file."""
+    name, other = hosts.ALIVE
+    now = hosts.now()
+    booking = strategies.booking("c-1", start_time=now + starts_in_s, end_time=now + starts_in_s + 600)
+    refusal = Report(cmd="prepared", class_id="c-1", streamer=other, result="fail", code=316, placement=2)
+
+    def refused(connection: Connection, changes: Changes) -> None:
+        changes.orders |= bookings.by_id(connection, ["c-1"])
+        reports.decided([other], connection, changes, [refusal])
+
+    with transaction(teacher.engine) as connection:
+        changes = Changes(teacher.settings, now)
+        changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
+        changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
+        write(connection, teacher.journal, changes)
+        leases.grant(connection, Granted(name, "session", 12.0), now)
+        before = leases.holder(connection, name)
+        away = leaving.drained(name, [other]) if drained else moves.taken(name, before, [other], force=False)
+        handling.change(connection, teacher, away)
+        assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
+        handling.change(connection, teacher, refused)
+        order = bookings.by_id(connection, ["c-1"])["c-1"]
+        assert (order.state, order.streamer) == ((BookingState.PLACED, name) if back else (BookingState.BROKEN, other))
+        handling.change(connection, teacher, leaving.drained(name, [other]))
+        assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
 def test_a_streamer_whose_disk_cannot_be_read_beats_and_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from flows.host import Host
-from flows.streamer import by_ffmpeg, indexes
+from flows.streamer import by_ffmpeg, indexes, prepare
 from flows.streamer.following import Following
 from lectern.effects import process
 from lectern.effects.files import store
@@ -18,9 +19,10 @@ from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import files
-from lectern.errors import TryAgain
-from lectern.facts import Airing
+from lectern.errors import DISK_FULL, Refuse, TryAgain
+from lectern.facts import Airing, Idle
 from lectern.messages import Prepare
+from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import rows
@@ -51,7 +53,7 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, path, now)
+        rows.reserve(connection, root, "1", path.stat().st_size, one.video_url, now)
         connection.execute(update(files).values(state=FileState.READY, duration_s=4.0))
         rows.add(connection, one, AiringState.READY, str(path), now)
         cache.recount(connection, root, airings.citations(connection))
@@ -166,6 +168,70 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
         (row,) = cache.by_stem(connection, ["1"]).values()
     with transaction(host.engine) as connection:
         assert cache.usage(connection, host.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may take half an hour, in which each booking of this streamer would wait for its answer."""
+    path = await put(host, "rtmp://push.example/live/x", "mp4")
+    plain = airable.looked
+
+    async def looked(one: Path) -> tuple[Look, Path]:
+        found = await plain(one)
+        async with asyncio.timeout(10), host.cache_lock:
+            gone = Idle("1", path.stat().st_size)
+            await host.commit(cache.mark_evicting, host.settings.video_root, [gone])
+            await prepare.remove_files(host, [gone])
+        return found
+
+    monkeypatch.setattr(airable, "looked", looked)
+    await indexes.make(host, {})
+    assert caplog.text == ""
+    assert not path.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its class would be aired with the slate, although there is room by then."""
+    path = await put(host, "rtmp://push.example/live/x")
+    monkeypatch.setattr(indexes, "AGAIN_S", 0.0)
+    failed: dict[str, indexes.Seen] = {}
+    with monkeypatch.context() as full:
+        full.setattr(airable, "write_index", no_room)
+        await indexes.make(host, failed)
+    assert "can get no index" in caplog.text
+    await asyncio.sleep(0)
+    await indexes.make(host, failed)
+    assert airable.has_index(path)
+
+
+@pytest.mark.asyncio
+async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the check before its class finds another size, and has it downloaded again."""
+    path = await put(host, "rtmp://push.example/live/x", "mp4")
+
+    def full(*_: object) -> None:
+        raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(indexes, "remade", full)
+        await indexes.make(host, {})
+    await indexes.make(host, {})
+    with reading(host.engine) as connection:
+        (row,) = cache.by_stem(connection, ["1"]).values()
+    assert row.size_bytes == path.stat().st_size
+    assert airable.has_index(path)
+
+
+def no_room(*_: object) -> None:
+    """What a full disk says."""
+    raise Refuse("1.flv: cannot be written: No space left on device", DISK_FULL)
 
 
 @pytest.mark.asyncio

@@ -64,7 +64,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     made.host.blind_at = -1e9
     with transaction(engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, "1", 1000, "http://origin.example/1.flv", root / "1" / "1.flv", time.time())
+        rows.reserve(connection, root, "1", 1000, "http://origin.example/1.flv", time.time())
         connection.execute(update(files).values(state=FileState.READY))
         cache.recount(connection, root, {})
 
@@ -116,7 +116,7 @@ def test_of_a_sweep(stage: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage.host.playout, "ask", away)
     with transaction(stage.host.engine) as connection:
         room = stage.host.settings.video_root
-        rows.reserve(connection, room, "7", 10, "http://origin.example/7.flv", room / "7" / "7.flv", time.time())
+        rows.reserve(connection, room, "7", 10, "http://origin.example/7.flv", time.time())
         connection.execute(update(files).where(files.c.id == "7").values(state=FileState.EVICTING))
     said = agree(stage, "sweep", sweep_streamer.fn)
     assert {"c-1: ready -> broken", "c-1: gives its rendition back", "c-2: waiting -> refused"} <= said
@@ -128,7 +128,7 @@ def test_of_what_works_outside(stage: Alone) -> None:
     taken(stage, wanted("c-1", 1), AiringState.READY)
     room = stage.host.settings.video_root
     with transaction(stage.host.engine) as connection:
-        rows.reserve(connection, room, "2", 10, "http://origin.example/2.flv?key=x", room / "2" / "2.flv", time.time())
+        rows.reserve(connection, room, "2", 10, "http://origin.example/2.flv?key=x", time.time())
     before = stage.rows()
     assert stage.run(lambda: download.fn("2", dry_run=True)).startswith("dry run: would download http://origin.example")
     assert stage.run(lambda: broadcast.fn("c-1", dry_run=True)).startswith("dry run: would watch 1 at ")

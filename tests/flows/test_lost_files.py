@@ -77,7 +77,7 @@ def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     values = {"state": FileState.READY, "duration_s": 20.0, **file}
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
+        rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
         connection.execute(update(files).where(files.c.id == stem).values(**values))
         rows.add(connection, one, AiringState.READY, str(site), now)
         cache.recount(connection, root, airings.citations(connection))
@@ -288,6 +288,18 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     with pytest.raises(Refuse):
         download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
     assert not final.parent.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain FLV file that was made of it did not fit into the cache."""
+    monkeypatch.setattr(download, "tell", untold)
+    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    flv.write(part.with_name(f"{part.name}.remuxed"), 20)
+    await download.give_up(host, "2", Refuse("no room for 2", DISK_FULL))
+    assert not part.parent.exists()
 
 
 @pytest.mark.asyncio

@@ -1,5 +1,6 @@
 """The start of a streamer: what its disk and its database disagree about is mended, and nothing is taken on trust."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -11,14 +12,17 @@ from sqlalchemy import insert, select, update
 
 from flows.host import Host
 from flows.streamer import reconcile
+from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media import airable, whole
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.facts import Cached, Idle
 from lectern.messages import Prepare
+from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import flv, rows
@@ -61,7 +65,7 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
     waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
-        rows.reserve(connection, root, stem, len(data), one.video_url, site, now)
+        rows.reserve(connection, root, stem, len(data), one.video_url, now)
         connection.execute(update(files).where(files.c.id == stem).values(**its))
         if state is not FileState.EVICTING:
             rows.add(connection, one, waits, str(site), now)
@@ -136,6 +140,35 @@ async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: 
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
+) -> None:
+    """Files that were copied to a larger disk have other times: to read all of them may take hours."""
+    put(host, "1", master)
+    path, plain = put(host, "2", master), whole.trouble
+    os.utime(path, (1, 1))
+
+    async def trouble(one: Path, its: Cached) -> str | None:
+        found = await plain(one, its)
+        async with asyncio.timeout(10), host.cache_lock:
+            if evicted:
+                path.unlink()
+        return found
+
+    monkeypatch.setattr(whole, "trouble", trouble)
+    assert await reconcile.reconciled(host, reads=False) == []
+    found = row(host, "2")
+    assert found is not None
+    assert found.mtime != 1
+    table = await reconcile.read_again(host)
+    found = row(host, "2")
+    assert found is not None
+    assert (found.state, found.mtime == 1) == (FileState.READY, not evicted)
+    assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
+
+
+@pytest.mark.asyncio
 async def test_what_was_being_evicted_is_deleted(host: Streamer, master: bytes) -> None:
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(host, "1", master)
@@ -179,6 +212,28 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(host: Streamer, master
 
 
 @pytest.mark.asyncio
+async def test_a_file_that_is_just_being_made_plain_flv_stays(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person can reconcile at any time; what an earlier process left of such a file is deleted."""
+    site = put(host, "1", b"no plain FLV file")
+    left = site.with_name("1_720P.flv.remuxed")
+    left.write_bytes(b"x")
+    there: list[bool] = []
+
+    async def remux(_: Path, to: Path, why: str) -> None:
+        to.write_bytes(master)
+        await reconcile.reconciled(host)
+        there.extend([to.exists(), left.exists()])
+
+    monkeypatch.setattr(airable, "_remux", remux)
+    await airable.looked(site)
+    assert there == [True, False]
+    await reconcile.reconciled(host)
+    assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
+
+
+@pytest.mark.asyncio
 async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
     host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +271,25 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
+async def test_in_another_video_root_a_class_is_aired_from_there(
+    host: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
+) -> None:
+    """A disk was too small: the playout is not sent to the old folder, where nothing is any more."""
+    put(host, "1", master)
+    before = host.settings.video_root
+    root = before.rename(before.with_name("larger")) if moved else before.with_name("larger")
+    root.mkdir(exist_ok=True)
+    host.settings = host.settings.model_copy(update={"video_root": root})
+    await reconcile.reconciled(host)
+    assert state(host) == ("ready" if moved else "waiting")
+    assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
+    with reading(host.engine) as connection:
+        one = airings.by_id(connection, ["class-1"])["class-1"]
+    assert lesson(one, row(host), host, None, Places())["file"] == str(store.rendition_path(root, "1"))
+
+
+@pytest.mark.asyncio
 async def test_a_dry_run_changes_nothing(host: Streamer, master: bytes) -> None:
     site = put(host, "1", master)
     os.truncate(site, 10)
@@ -244,6 +318,34 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
     assert quarantine.prune(tmp_path, 10, time.time()) == []
     assert len(quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)) == 1
     assert quarantine.held(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has made it immutable; or a person deletes files at this moment."""
+    for number in range(4):
+        path = tmp_path / str(number) / f"{number}.flv"
+        path.parent.mkdir()
+        path.write_bytes(b"x" * 100)
+        store.quarantine(tmp_path, path)
+    plain, plain_lstat = Path.unlink, Path.lstat
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "2.flv":
+            raise PermissionError(1, "Operation not permitted")
+        plain(path, missing_ok=missing_ok)
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "3.flv":
+            path.unlink(missing_ok=True)
+        return plain_lstat(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    monkeypatch.setattr(Path, "lstat", lstat)
+    gone = quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)
+    assert sorted(one.path.name for one in gone) == ["0.flv", "1.flv"]
+    assert [one.name for one in (tmp_path / store.QUARANTINE).iterdir()] == ["2"]
 
 
 def test_a_start_with_many_files_is_short(host: Streamer) -> None:

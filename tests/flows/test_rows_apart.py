@@ -120,7 +120,7 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
     )
     with transaction(host.engine) as connection:
         if stem not in cache.by_stem(connection, [stem]):
-            rows.reserve(connection, root, stem, flv.size(20), one.video_url, site, now)
+            rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
             connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
         rows.add(connection, one, AiringState.READY, str(site), now)
         cache.cite(connection, stem, 1, now)

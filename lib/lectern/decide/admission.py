@@ -123,7 +123,7 @@ def take(
             continue
         if admission.admit is Admit.RESERVE:
             size_bytes = admission.wanted.size_bytes
-            changes.reserved.append(Reserved(one.stem, size_bytes, urls[one.stem], source=one.source))
+            changes.reserved.append(Reserved(one.stem, size_bytes, urls[one.stem], one.source))
             _warn(changes, one, size_bytes)
         is_ready = admission.admit is Admit.READY
         changes.admit(one, AiringState.READY if is_ready else AiringState.WAITING)

@@ -21,7 +21,7 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     changes.lost.append(row)
     changes.note("its file is lost", detail=why, stem=row.stem)
     if needing and url:
-        changes.reserved.append(Reserved(row.stem, row.size_bytes, url, row.site, row.source))
+        changes.reserved.append(Reserved(row.stem, row.size_bytes, url, row.source))
         changes.cited[row.stem] += len(needing)
     waiting = [one for one in citing if one.state in {AiringState.WAITING, AiringState.ON_AIR}]
     for one in needing:

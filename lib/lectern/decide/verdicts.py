@@ -1,7 +1,7 @@
 """What becomes of a class: it proceeds to a streamer, moves to another, or is answered again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lectern import errors
 from lectern.changes import Changes, Taken
@@ -25,6 +25,8 @@ class Choice:
     loads: Loads
     no: Mapping[str, set[str]]
     """The streamers that have refused each class."""
+    back: Mapping[str, str] = field(default_factory=dict)
+    """The streamer from which each class was taken before, if it can have the class back."""
 
 
 def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
@@ -62,20 +64,23 @@ def follow(changes: Changes, revision: Order, url: str) -> None:
 def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
     """Take the classes from their streamers, and give each to another that has not refused it.
 
-    The platform is not told. A class that no streamer can take is broken, with an alarm, if the platform was promised
-    it; otherwise it is refused. *refused*: its streamer could not prepare it (False: it is lost or drained).
+    If there is no other, a class goes back to the streamer that it was taken from before. The platform is not told. A
+    class that no streamer can take is broken, with an alarm, if the platform was promised it; otherwise it is refused.
+    *refused*: its streamer could not prepare it (False: it is lost or drained).
     """
     for order in orders:
         if changes.orders.get(order.class_id, order).state not in backups.ON:
             continue  # it was the second airing of a class before it, which no streamer could take
         before = order.streamer or ""
         (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
+        chosen = chosen or choice.back.get(order.class_id)
         changes.taken.append(Taken(order.class_id, before, order.placement, refused))
         changes.release(before, order.class_id, order.placement)
         if chosen is None:
             _nowhere(changes, order, why)
             continue
-        choice.loads[chosen] += 1
+        if chosen in choice.loads:
+            choice.loads[chosen] += 1
         changes.place(order, chosen, order.url or "")
         changes.note("moved", order, f"from {before} to {chosen}: {why}")
         changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")

@@ -1,12 +1,15 @@
 """The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged."""
 
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lectern.effects.files.store import QUARANTINE
 
+_log = logging.getLogger("lectern")
 KEEP_S = 30 * 86_400.0
 """Seconds after which a file in quarantine is deleted."""
 
@@ -29,14 +32,21 @@ def held(root: Path) -> list[Aside]:
 
 
 def prune(root: Path, max_bytes: float, now: float) -> list[Aside]:
-    """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files."""
+    """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files.
+
+    A file that cannot be deleted is logged, and tried again at the next start.
+    """
     gone: list[Aside] = []
     kept_bytes = 0
     for number, one in enumerate(held(root)):
         kept_bytes += one.size_bytes
         if now - one.since > KEEP_S or (number > 0 and kept_bytes > max_bytes):
-            one.path.unlink(missing_ok=True)
-            gone.append(one)
+            try:
+                one.path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s: cannot be deleted from the quarantine: %s", one.path, error.strerror or error)
+            else:
+                gone.append(one)
     _drop_empty(root / QUARANTINE)
     return gone
 
@@ -45,11 +55,15 @@ def _files(folder: Path) -> Iterator[Aside]:
     for inside, _, names in os.walk(folder):
         for name in names:
             path = Path(inside) / name
-            found = path.lstat()
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # a person has just deleted it
+                continue
             yield Aside(path, found.st_size, found.st_ctime)  # the time of its rename into the quarantine
 
 
 def _drop_empty(folder: Path) -> None:
     for inside, folders, names in os.walk(folder, topdown=False):
         if not folders and not names and Path(inside) != folder:
-            Path(inside).rmdir()
+            with suppress(OSError):  # another file has come, or it is as little to be deleted as some files
+                Path(inside).rmdir()

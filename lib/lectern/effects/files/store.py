@@ -57,6 +57,7 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     origin_path(path).unlink(missing_ok=True)
     path_of(path).unlink(missing_ok=True)
+    remuxed_path(path).unlink(missing_ok=True)
     if not path.parent.is_dir():
         return
     _sync(path.parent)  # otherwise a power cut could bring the file back, without a row
@@ -113,6 +114,11 @@ def is_sidecar(name: str) -> bool:
 def origin_path(part: Path) -> Path:
     """The path of a download's sidecar: ``6666_720P.flv.part.origin``."""
     return part.with_name(f"{part.name}.origin")
+
+
+def remuxed_path(path: Path) -> Path:
+    """The path of the plain FLV file that is made of a recording, until it takes the recording's place."""
+    return path.with_name(f"{path.name}.remuxed")
 
 
 def resume(part: Path, remote: RemoteFile) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from lectern.effects import process
-from lectern.effects.files import disk
+from lectern.effects.files import disk, store
 from lectern.effects.media import ffmpeg
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.playout import index
@@ -13,6 +13,8 @@ from lectern.playout.index import Look
 
 REMUX_S = 1800.0
 STALL_S = 60.0
+
+_at_work: set[Path] = set()
 
 
 async def looked(path: Path) -> tuple[Look, Path]:
@@ -25,7 +27,8 @@ async def looked(path: Path) -> tuple[Look, Path]:
         return await asyncio.to_thread(_looked, path), path
     except NotAirable as error:
         why = str(error)
-    remuxed = path.with_name(f"{path.name}.remuxed")
+    remuxed = store.remuxed_path(path)
+    _at_work.add(remuxed)
     try:
         await _remux(path, remuxed, why)
         return await asyncio.to_thread(_looked, remuxed), remuxed
@@ -35,6 +38,13 @@ async def looked(path: Path) -> tuple[Look, Path]:
     except BaseException:
         remuxed.unlink(missing_ok=True)
         raise
+    finally:
+        _at_work.discard(remuxed)
+
+
+def is_at_work(path: Path) -> bool:
+    """Whether this process is just making the plain FLV file *path*."""
+    return path in _at_work
 
 
 def write_index(found: Look, path: Path) -> None:

@@ -25,11 +25,13 @@ OPTIONS = {
     # A playlist that is called .flv would read other files.
     "format_whitelist": "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg",
 }
+HOW: Any = {"options": OPTIONS, "metadata_errors": "replace"}  # a title may be in GBK
+"""How a file that came from elsewhere is opened."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The properties of a recording; *audio_codec* is None if it has no sound.
+    """The properties of a recording; *audio_codec* is None if it has no sound, or sound of an unknown kind.
 
     *duration_s* is what is there, whatever the header says. *last_second_decodes* is False if the end is damaged,
     or if the header promises more than is there (by more than 2 s and 1 %).
@@ -56,9 +58,11 @@ async def probe(path: Path) -> Probe:
 
 def _probe(path: Path) -> Probe:
     try:
-        with av.open(f"file:{path.absolute()}", options=OPTIONS, timeout=TIMEOUT_S) as container:
+        with av.open(f"file:{path.absolute()}", **HOW, timeout=TIMEOUT_S) as container:
             if not container.streams.video:
                 raise Refuse(f"{path}: has no video, only {_found(container)}", BAD_RECORDING)
+            if container.streams.video[0].codec_context is None:
+                raise Refuse(f"{path}: its pictures are of a kind that is not known", BAD_RECORDING)
             return _look(path, container)
     except (av.error.FFmpegError, OSError) as error:
         raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
@@ -83,7 +87,7 @@ def _look(path: Path, container: InputContainer) -> Probe:
         duration_s=duration_s,
         size_bytes=size_bytes,
         video_codec=stream.codec_context.name,
-        audio_codec=audio[0].codec_context.name if audio else None,
+        audio_codec=audio[0].codec_context.name if audio and audio[0].codec_context is not None else None,
         last_second_decodes=whole and _decodes(stream, packets),
         mtime=looked.st_mtime,
     )

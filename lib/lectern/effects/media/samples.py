@@ -18,7 +18,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from lectern.effects import process
-from lectern.effects.media.probe import OPTIONS
+from lectern.effects.media.probe import HOW
 from lectern.errors import TryAgain
 from lectern.samples import Samples
 
@@ -168,7 +168,7 @@ def main(path: str, cpu_s: str) -> None:
     """Print what is found in *path*, in at most *cpu_s* seconds of a processor."""
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 1))
     av.logging.set_level(None)
-    with av.open(f"file:{path}", options=OPTIONS) as container:
+    with av.open(f"file:{path}", **HOW) as container:
         for line in _told(container):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()

@@ -130,7 +130,7 @@ def reserve(connection: Connection, root: Path, room: Reserved, now: float) -> N
         insert(files).values(
             id=room.stem,
             num_cite=0,
-            site=room.site or str(store.rendition_path(root, room.stem)),
+            site=str(store.rendition_path(root, room.stem)),
             update_time=now,
             state=FileState.DOWNLOADING,
             size_bytes=room.size_bytes,

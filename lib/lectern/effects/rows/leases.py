@@ -89,6 +89,13 @@ def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str,
     return found
 
 
+def moved_from(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, str]:
+    """The streamer from which each of *class_ids* was last moved because it was lost or drained."""
+    its = moves.c.class_id.in_(class_ids) & moves.c.refused.is_(False)
+    wanted = select(moves.c.class_id, moves.c.streamer).where(its).order_by(moves.c.id)
+    return {row.class_id: row.streamer for row in connection.execute(wanted)}
+
+
 # -- the streamer's --------------------------------------------------------------------------------------------------
 
 
