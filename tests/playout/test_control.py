@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.playout import child, client, control
+from lectern.playout.kept import replace
 from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
 from lectern.playout.worker import Worker
@@ -110,7 +111,7 @@ def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: P
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
     entry = Entry(lesson(LESSON), [row], "over", 3.0)
-    file.write(file.text({"c1": entry}))
+    replace(file.path, file.text({"c1": entry}), is_synced=True)
     assert file.read() == {"c1": entry}
     rows = json.loads((tmp_path / "timetable.json").read_text())
     url = f"rtmp://h:{'9' * 5000}/live/x"
