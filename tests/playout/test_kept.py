@@ -15,6 +15,7 @@ from lectern.playout.desk import Desk
 from lectern.playout.timetable import TimetableFile
 from lectern.playout.worker import Worker
 from tests.playout.receiver import wait_until
+from tests.playout.stage import Playout
 
 
 class Disk:
@@ -80,3 +81,14 @@ async def test_a_cancel_is_answered_though_the_disk_hangs(tmp_path: Path, disk: 
     disk.go.set()
     assert (answer["was"], answer["durable"]) == ("ended", False)
     assert "hangs" in answer["why"]
+
+
+def test_drafts_of_workers_that_were_killed_are_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    drafts = [folder / f".{name}.json.{number}.tmp" for name in ("timetable", "lease") for number in (1, 99_999_999)]
+    for one in drafts:
+        one.write_text("{")
+    with Playout(folder) as playout:
+        playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=600)
+        wait_until(lambda: not any(one.exists() for one in drafts), timeout_s=10, description="no draft is left")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 WAIT_S = 3.0
@@ -23,6 +24,7 @@ class Kept:
         self._asked = self._written = 0
         self._one_more = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
+        self._is_swept = False
 
     async def write(self) -> str | None:
         """Write the text as it is now; returns the reason if that failed, or is not done within `WAIT_S`."""
@@ -54,6 +56,11 @@ class Kept:
             self._one_more = asyncio.Event()
 
     def _replace(self, text: str) -> None:
+        if not self._is_swept:
+            self._is_swept = True
+            for draft in self._path.parent.glob(f".{self._path.name}.*.tmp"):  # of workers that were killed
+                with suppress(OSError):
+                    draft.unlink()
         replace(self._path, text, is_synced=self._is_synced)
 
 
