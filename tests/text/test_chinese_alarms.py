@@ -239,6 +239,8 @@ ALARMS = [
     AIR.format("the server did not answer within 10 s, at the step connect"),
     AIR.format("the server took nothing for 5 s"),
     AIR.format("the server closed the connection"),
+    AIR.format(f"TLS with the server fails: {SAID}"),
+    AIR.format("/x/ca.pem: the certificates to trust cannot be read: it holds none"),
     AIR.format("the server closes the connection"),
     AIR.format("the server closes the session"),
     AIR.format("the server refuses, and gives no reason"),

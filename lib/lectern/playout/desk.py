@@ -137,11 +137,14 @@ class Desk:
             where = target(str(request.get("url")))
         except NotRtmp as error:
             raise BadRequest(f"url: {error}") from error
-        trusted = self._worker.station.trusted if where.secure else None
+        allowed = networks(request)
         try:
-            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted, networks(request)), TRY_S)}
+            trusted = self._worker.station.trusted if where.secure else None
+            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted, allowed), TRY_S)}
         except TimeoutError:
             return {"refused": f"the server does not answer within {TRY_S:g} s"}
+        except OSError as error:
+            return {"refused": str(error)}
 
     async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker
