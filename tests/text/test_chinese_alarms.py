@@ -291,7 +291,7 @@ ALARMS = [
     f"Redis refuses messages for lectern:to:streamer1: WRONGTYPE {SAID}",
     f"Redis does not let order be read: NOPERM {SAID}",
     # parts of a host
-    f"streamer1: the disk is full or read-only: {SAID}",
+    f"streamer1: the disk cannot be written: {SAID}",
     f"teacher: prefect does not work: away for more than 60 s: {SAID}",
     "teacher: runs does not work: Prefect knows no deployment 'booking/teacher'. Type: lectern init teacher",
     "teacher: people does not work: ALARM_URLS: mailto:// (number 1) is no address that apprise knows. See https://g/a",
