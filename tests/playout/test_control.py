@@ -23,7 +23,7 @@ from lectern.playout import child, client, control
 from lectern.playout.kept import replace
 from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
-from lectern.playout.worker import Worker
+from lectern.playout.worker import Terms, Worker
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -156,6 +156,19 @@ def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_fr
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
     assert (folder / "timetable.json").read_text() == "{"
+
+
+def test_a_worker_that_waits_sets_no_timetable_aside(tmp_path: Path) -> None:
+    """It is that of the worker on air, which needs it after a restart; it could not be read for a moment only."""
+    path = tmp_path / "timetable.json"
+    waiting = Worker.__new__(Worker)
+    waiting.file, waiting.terms = TimetableFile(path), cast("Terms", SimpleNamespace(folder=tmp_path))
+    path.mkdir()
+    entries = waiting._entries()
+    path.rmdir()
+    replace(path, waiting.file.text({"c1": Entry(lesson(LESSON))}), is_synced=True)
+    assert not (tmp_path / "timetable.json.unreadable").exists()
+    assert entries().keys() == {"c1"}
 
 
 def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
